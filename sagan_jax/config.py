@@ -1,0 +1,107 @@
+"""What an experiment says: plain frozen data. The defaults are the paper's, so a file is exactly its difference."""
+
+import dataclasses
+import typing
+from typing import Any, Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where the images come from."""
+
+    source: str = ""
+    """`digits`, or the path of a zip, a folder of class folders, a folder of images, or an .npz file"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """The two networks; the defaults are the authors' release on ImageNet."""
+
+    resolution: Literal[32, 64, 128, 256] = 128
+    """height and width of the images, in pixels"""
+    num_classes: int = 1000
+    """0 makes both networks unconditional"""
+    base_channels: int = 64
+    """the width that the multipliers of every block refer to"""
+    image_channels: int = 3
+    latent_size: int = 128
+    generator_attention_resolutions: tuple[int, ...] = (32,)
+    """feature-map sizes, in pixels, whose first block is followed by attention"""
+    discriminator_attention_resolutions: tuple[int, ...] = (32,)
+    attention: Literal["release", "article", "residual"] = "release"
+    """what sits there: the release's pooled attention, the article's, or Table 1's residual control"""
+    norm_epsilon: float = 1e-5
+    norm_decay: float = 0.999
+    final_norm_decay: float = 0.9999
+    conditional_gain: Literal["table", "map"] = "table"
+    """a table of gains, or 1 + a spectrally normalised map (StudioGAN)"""
+    discriminator_shortcut: Literal["before_relu", "after_relu"] = "before_relu"
+    """which x the shortcut of D's blocks after the first sees; `after_relu` is StudioGAN's in-place ReLU"""
+    discriminator_norm: Literal["none", "batch"] = "none"
+    spectral_epsilon: float = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The adversarial game: rates, batch, length."""
+
+    total_steps: int = 1_000_000
+    """generator updates"""
+    batch_size: int = 256
+    """images a step over all devices"""
+    discriminator_steps: int = 1
+    """discriminator updates before each generator update"""
+    loss: Literal["hinge", "non_saturating", "wasserstein"] = "hinge"
+    generator_learning_rate: float = 1e-4
+    discriminator_learning_rate: float = 4e-4
+    adam_beta1: float = 0.0
+    adam_beta2: float = 0.9
+    adam_epsilon: float = 1e-8
+    ema_decay: float = 0.0
+    """0 turns the moving average of the generator off, as in the paper"""
+    ema_start_step: int = 0
+    """before this step the average is a copy of the generator"""
+    moments: Literal["global", "device"] = "global"
+    """batch-norm moments over the global batch, or over each device's own part as in the release"""
+    differentiate_spectral_vectors: bool = False
+    """let the gradient flow through u and v, as in the release"""
+    driver: Literal["pmap", "shard_map"] = "pmap"
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """How often a run writes what."""
+
+    log_every_steps: int = 100
+    sample_every_steps: int = 1000
+    save_every_steps: int = 1000
+    keep_checkpoints: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A run, whole."""
+
+    name: str = "imagenet_128"
+    data: Data = Data()
+    networks: Networks = Networks()
+    training: Training = Training()
+    recording: Recording = Recording()
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """Returns `experiment` as nested dictionaries of JSON types."""
+    return dataclasses.asdict(experiment)
+
+
+def from_dict(values: dict[str, Any], kind: type = Experiment) -> Any:
+    """Returns the `kind` that `to_dict` turned into `values`; unknown names raise TypeError."""
+    hints = typing.get_type_hints(kind)
+
+    def read(name: str, value: Any) -> Any:
+        if dataclasses.is_dataclass(hints.get(name)):
+            return from_dict(value, hints[name])
+        return tuple(value) if isinstance(value, list) else value
+
+    return kind(**{name: read(name, value) for name, value in values.items()})

@@ -1,0 +1,25 @@
+"""The errors that a user can cause or must know of; each carries the exit code of the command it ends."""
+
+
+class SaganError(Exception):
+    """One line for the user: what was needed, what was got, the likely cause."""
+
+    exit_code = 1
+
+
+class InvalidInputError(SaganError, ValueError):
+    """Something given is wrong: a command, a config, data, weights or a checkpoint."""
+
+    exit_code = 2
+
+
+class NonFiniteError(SaganError, ArithmeticError):
+    """A loss or a gradient stopped being a number."""
+
+    exit_code = 5
+
+
+class StorageError(SaganError, OSError):
+    """The disk refused: full, read-only, or not a directory."""
+
+    exit_code = 6
