@@ -1,0 +1,116 @@
+"""Adversarial losses on logits, one value an example: the caller takes the mean."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+from jax import Array
+
+
+class AdversarialLoss(NamedTuple):
+    """The two sides of a game; both are minimised."""
+
+    discriminator: Callable[[Array, Array], tuple[Array, Array]]
+    """(real_logits `[B]`, fake_logits `[B]`) to (loss on real `[B]`, loss on fake `[B]`); D minimises their sum."""
+    generator: Callable[[Array], Array]
+    """fake_logits `[B]` to loss `[B]`."""
+
+
+def hinge_discriminator(real_logits: Array, fake_logits: Array) -> tuple[Array, Array]:
+    """Returns `max(0, 1 - D(x))` and `max(0, 1 + D(G(z)))`.
+
+    Args:
+        real_logits: `[B]`, floating, one a real image.
+        fake_logits: `[B]`, floating, one a generated image.
+
+    Returns:
+        The loss on real and on generated images, each the shape of its logits; their sum is D's loss.
+
+    Source: Zhang et al. 2018, equation 4; brain-research/self-attention-gan:model.py.
+
+    >>> import jax.numpy as jnp
+    >>> [loss.tolist() for loss in hinge_discriminator(jnp.array([0.25, 2.0]), jnp.array([0.5, -3.0]))]
+    [[0.75, 0.0], [1.5, 0.0]]
+    """
+    chex.assert_type([real_logits, fake_logits], float)
+    return jax.nn.relu(1.0 - real_logits), jax.nn.relu(1.0 + fake_logits)
+
+
+def hinge_generator(fake_logits: Array) -> Array:
+    """Returns `-D(G(z))`, unbounded below, for the hinge and the Wasserstein game alike.
+
+    Args:
+        fake_logits: `[B]`, floating.
+
+    Returns:
+        `[B]`.
+
+    >>> import jax.numpy as jnp
+    >>> hinge_generator(jnp.array([0.5, -3.0])).tolist()
+    [-0.5, 3.0]
+    """
+    chex.assert_type(fake_logits, float)
+    return -fake_logits
+
+
+def non_saturating_discriminator(real_logits: Array, fake_logits: Array) -> tuple[Array, Array]:
+    """Returns `-log s(D(x))` and `-log(1 - s(D(G(z))))`, with s the logistic function.
+
+    Args:
+        real_logits: `[B]`, floating.
+        fake_logits: `[B]`, floating.
+
+    Returns:
+        The loss on real and on generated images, each the shape of its logits.
+
+    Source: Goodfellow et al. 2014 (arXiv:1406.2661), as softplus, which does not overflow.
+
+    >>> import jax.numpy as jnp
+    >>> [round(float(loss[0]), 4) for loss in non_saturating_discriminator(jnp.zeros(1), jnp.zeros(1))]
+    [0.6931, 0.6931]
+    """
+    chex.assert_type([real_logits, fake_logits], float)
+    return jax.nn.softplus(-real_logits), jax.nn.softplus(fake_logits)
+
+
+def non_saturating_generator(fake_logits: Array) -> Array:
+    """Returns `-log s(D(G(z)))`, with s the logistic function.
+
+    Args:
+        fake_logits: `[B]`, floating.
+
+    Returns:
+        `[B]`, positive.
+
+    >>> import jax.numpy as jnp
+    >>> round(float(non_saturating_generator(jnp.zeros(1))[0]), 4)
+    0.6931
+    """
+    chex.assert_type(fake_logits, float)
+    return jax.nn.softplus(-fake_logits)
+
+
+def wasserstein_discriminator(real_logits: Array, fake_logits: Array) -> tuple[Array, Array]:
+    """Returns `-D(x)` and `D(G(z))`; spectral normalisation is what bounds the critic, no penalty is added.
+
+    Args:
+        real_logits: `[B]`, floating.
+        fake_logits: `[B]`, floating.
+
+    Returns:
+        The loss on real and on generated images, each the shape of its logits.
+
+    Source: Arjovsky et al. 2017 (arXiv:1701.07875), equation 3.
+
+    >>> import jax.numpy as jnp
+    >>> [loss.tolist() for loss in wasserstein_discriminator(jnp.array([2.0]), jnp.array([0.5]))]
+    [[-2.0], [0.5]]
+    """
+    chex.assert_type([real_logits, fake_logits], float)
+    return -real_logits, fake_logits
+
+
+HINGE = AdversarialLoss(hinge_discriminator, hinge_generator)
+NON_SATURATING = AdversarialLoss(non_saturating_discriminator, non_saturating_generator)
+WASSERSTEIN = AdversarialLoss(wasserstein_discriminator, hinge_generator)

@@ -1,0 +1,196 @@
+"""Spectral normalisation as a pure transform of parameters, outside the networks."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Tree = Mapping[str, Any]
+
+
+def _matmul(left: Array, right: Array) -> Array:
+    return jnp.matmul(left, right, precision="highest")
+
+
+def _unit(vector: Array, epsilon: float) -> Array:
+    return vector / (jnp.sqrt(jnp.sum(vector * vector)) + epsilon)
+
+
+def power_iteration(matrix: Array, u: Array, *, iterations: int, epsilon: float = 1e-12) -> tuple[Array, Array]:
+    """Returns the pair (u, v) after some steps towards the first singular vectors of the matrix.
+
+        v <- W u / ||W u||,    u <- v W / ||v W||
+
+    Args:
+        matrix: `[R, C]`, floating: W.
+        u: `[C]`, of any length but zero.
+        iterations: at least 1.
+        epsilon: added to each norm.
+
+    Returns:
+        u `[C]` and v `[R]`, of unit length.
+
+    Raises:
+        AssertionError: at trace time, when `u` has not one entry a column.
+
+    Source: brain-research/self-attention-gan:ops.py, `spectral_normed_weight`.
+
+    >>> import jax.numpy as jnp
+    >>> u, v = power_iteration(jnp.array([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), jnp.ones(2), iterations=20)
+    >>> u.round(3).tolist(), v.round(3).tolist()
+    ([1.0, 0.0], [1.0, 0.0, 0.0])
+    """
+    message = f"power_iteration needs a matrix [R, C] and u [C]; got {matrix.shape} and {u.shape}."
+    chex.assert_rank(matrix, 2, custom_message=message)
+    chex.assert_shape(u, (matrix.shape[1],), custom_message=message)
+    chex.assert_scalar_positive(iterations)
+    v = u
+    for _ in range(iterations):
+        v = _unit(_matmul(matrix, u), epsilon)
+        u = _unit(_matmul(v, matrix), epsilon)
+    return u, v
+
+
+def spectral_normalize(
+    kernel: Array,
+    u: Array,
+    v: Array | None = None,
+    *,
+    iterations: int = 1,
+    epsilon: float = 1e-12,
+    differentiate_vectors: bool = False,
+) -> tuple[Array, Array, Array, Array]:
+    """Returns the kernel divided by its largest singular value, estimated from the stored vectors.
+
+        sigma = v W u^T,    W_bar = W / sigma
+
+    W is the kernel with all axes but the last merged. Unlike `flax.linen.SpectralNorm` nothing is stored, the
+    kernel's own scale stays in the parameter, and the gradient may flow through u and v as in the release. Runs in
+    float32 or wider. A kernel of zeros has no direction and gives NaN.
+
+    Args:
+        kernel: `[..., C]`, floating, two axes or more.
+        u: `[C]`, the stored right vector.
+        v: `[R]`, the stored left vector, R the product of the other axes; only read when `iterations` is 0.
+        iterations: steps from `u` before sigma is taken. 1 is the release's rule, in training *and* evaluation;
+            0 takes the stored pair as it is, as PyTorch does at evaluation.
+        epsilon: added to the norms of u and v.
+        differentiate_vectors: lets the gradient flow through the iteration, as in the release. Every later
+            implementation holds u and v constant.
+
+    Returns:
+        The normalised kernel in its own dtype, u `[C]` and v `[R]` as they were used, and sigma, a scalar.
+
+    Raises:
+        AssertionError: at trace time, when shapes do not fit.
+        ValueError: when `iterations` is 0 and `v` is missing.
+
+    Source: Miyato et al. 2018 (arXiv:1802.05957), algorithm 1; brain-research/self-attention-gan:ops.py.
+
+    >>> import jax.numpy as jnp
+    >>> kernel, u, v, sigma = spectral_normalize(jnp.array([[0.0, 2.0], [0.0, 0.0]]), jnp.ones(2))
+    >>> kernel.tolist(), float(sigma)
+    ([[0.0, 1.0], [0.0, 0.0]], 2.0)
+    """
+    chex.assert_type(kernel, float)
+    wide = jnp.promote_types(kernel.dtype, jnp.float32)
+    matrix = kernel.astype(wide).reshape(-1, kernel.shape[-1])
+    message = f"spectral_normalize needs a kernel [..., C], u [C] and v [R]; got {kernel.shape} and u {u.shape}."
+    chex.assert_shape(u, (matrix.shape[1],), custom_message=message)
+    if iterations == 0:
+        if v is None:
+            raise ValueError("spectral_normalize with iterations=0 uses the stored pair: give v as well as u.")
+        chex.assert_shape(v, (matrix.shape[0],), custom_message=message)
+        u, v = u.astype(wide), v.astype(wide)
+    else:
+        constant = matrix if differentiate_vectors else jax.lax.stop_gradient(matrix)
+        u, v = power_iteration(constant, u.astype(wide), iterations=iterations, epsilon=epsilon)
+    sigma = jnp.sum(_matmul(v, matrix) * u)
+    return (kernel.astype(wide) / sigma).astype(kernel.dtype), u, v, sigma
+
+
+def spectral_normalize_tree(
+    params: Tree,
+    spectral: Tree,
+    *,
+    iterations: int = 1,
+    epsilon: float = 1e-12,
+    differentiate_vectors: bool = False,
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Returns the parameters with exactly those leaves normalised that have an entry in `spectral`.
+
+    Do it once per update, outside the networks: every pass of the update then shares one result, and `u` needs no
+    collective, since it depends on the parameters alone.
+
+    Args:
+        params: nested dictionaries of arrays.
+        spectral: the same nesting, with `{"u": [C], "v": [R]}` in place of each leaf to be normalised and nothing
+            in place of the others.
+        iterations: see `spectral_normalize`; so are the two that follow.
+        epsilon: added to the norms of u and v.
+        differentiate_vectors: whether the gradient flows through u and v.
+
+    Returns:
+        The parameters in their own nesting, the new `spectral`, and the tree of sigmas.
+
+    Raises:
+        KeyError: when `spectral` has an entry that `params` has not.
+
+    >>> import jax.numpy as jnp
+    >>> params = {"conv": {"kernel": jnp.array([[0.0, 2.0]]), "bias": jnp.array([5.0, 5.0])}}
+    >>> spectral = {"conv": {"kernel": {"u": jnp.ones(2), "v": jnp.ones(1)}}}
+    >>> normalized, _, sigmas = spectral_normalize_tree(params, spectral)
+    >>> normalized["conv"]["kernel"].tolist(), normalized["conv"]["bias"].tolist(), float(sigmas["conv"]["kernel"])
+    ([[0.0, 1.0]], [5.0, 5.0], 2.0)
+    """
+    missing = sorted(set(spectral) - set(params))
+    if missing:
+        raise KeyError(f"spectral has entries for {missing}, but the parameters there are {sorted(params)}.")
+    normalized, vectors, sigmas = dict(params), {}, {}
+    rule = {"iterations": iterations, "epsilon": epsilon, "differentiate_vectors": differentiate_vectors}
+    for name, entry in spectral.items():
+        if isinstance(params[name], Mapping):
+            normalized[name], vectors[name], sigmas[name] = spectral_normalize_tree(params[name], entry, **rule)
+        else:
+            normalized[name], u, v, sigmas[name] = spectral_normalize(params[name], entry["u"], entry["v"], **rule)
+            # Where the next update starts from; no gradient belongs to it.
+            vectors[name] = jax.lax.stop_gradient({"u": u, "v": v})
+    return normalized, vectors, sigmas
+
+
+def is_kernel(name: str) -> bool:
+    """Tells whether a leaf of this name is a kernel; biases, gates and conditional-norm tables are not."""
+    return name.endswith("kernel")
+
+
+def initial_vectors(key: Array, params: Tree, *, select: Callable[[str], bool] = is_kernel) -> dict[str, Any]:
+    """Returns a fresh `"spectral"` collection: a random u, and the v that belongs to it, for each selected leaf.
+
+    Args:
+        key: a PRNG key.
+        params: nested dictionaries of arrays.
+        select: says by a leaf's name whether it will be normalised.
+
+    Returns:
+        `{"u": [C], "v": [R]}` in place of each selected leaf; u is drawn from a normal distribution cut at two
+        standard deviations and not normalised, as in the release.
+
+    >>> import jax
+    >>> vectors = initial_vectors(jax.random.key(0), {"kernel": jax.numpy.ones((3, 5, 2)), "bias": jax.numpy.ones(2)})
+    >>> {name: {side: vector.shape for side, vector in pair.items()} for name, pair in vectors.items()}
+    {'kernel': {'u': (2,), 'v': (15,)}}
+    """
+    spectral = {}
+    for index, (name, leaf) in enumerate(sorted(params.items())):
+        if isinstance(leaf, Mapping):
+            inside = initial_vectors(jax.random.fold_in(key, index), leaf, select=select)
+            if inside:
+                spectral[name] = inside
+        elif select(name):
+            u = jax.random.truncated_normal(jax.random.fold_in(key, index), -2.0, 2.0, leaf.shape[-1:])
+            _, v = power_iteration(leaf.reshape(-1, leaf.shape[-1]), u, iterations=1)
+            spectral[name] = {"u": u, "v": v}
+    return spectral
