@@ -1,0 +1,211 @@
+"""The weights of the authors' own release: TensorFlow variable names and layouts to ours.
+
+Source: brain-research/self-attention-gan, generator.py, discriminator.py, non_local.py and ops.py.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.functional.spectral import power_iteration
+from sagan_jax.interop.networks import Entry, ReleasedNetworks, fill
+from sagan_jax.models.sagan import (
+    DISCRIMINATOR_WIDTHS,
+    GENERATOR_WIDTHS,
+    Discriminator,
+    Generator,
+    discriminator_resolutions,
+    generator_resolutions,
+)
+
+# Our name in an attention layer to the release's.
+_ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "attn"}
+_CONVOLUTIONS = {"conv_1": 1, "conv_2": 2, "shortcut": 3}
+
+
+class _Names:
+    """What is read off the variable names and shapes."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        first = next((name for name in arrays if re.search(r"(^|/)g_snh0/Matrix$", name)), None)
+        if first is None:
+            raise InvalidInputError(
+                "The official release needs a variable 'g_snh0/Matrix' (any scope in front); "
+                f"got {len(arrays)} variables, the first {sorted(arrays)[:3]}: the weights are of another code base."
+            )
+        self.scope = first.removesuffix("g_snh0/Matrix")
+        self.shapes = {
+            name.removeprefix(self.scope): np.shape(array)
+            for name, array in arrays.items()
+            if name.startswith(self.scope)
+        }
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name not in self.shapes:
+            raise InvalidInputError(
+                f"The official release needs the variable {self.scope + name!r}, which is not there."
+            )
+        return self.shapes[name]
+
+    def attention(self, letter: str, widths: list[int], resolutions: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the feature-map size of the one attention layer, told by its number of channels."""
+        if f"{letter}_non_local/sigma_ratio" not in self.shapes:
+            return ()
+        channels = self.shape(f"{letter}_non_local/sn_conv_theta/w")[2]
+        if channels not in widths:
+            raise InvalidInputError(f"{letter}_non_local has {channels} channels; the blocks end with {widths}.")
+        return (resolutions[widths.index(channels)],)
+
+
+def _kernel(ours: tuple[str, ...], theirs: str, leaf: str = "kernel") -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Yields (collection, path, source) of a kernel and of its right singular vector."""
+    folder = theirs.rpartition("/")[0]
+    yield "params", (*ours, leaf), theirs
+    yield "spectral", (*ours, leaf, "u"), f"{folder}/u"
+
+
+def _convolution(ours: tuple[str, ...], theirs: str) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    yield from _kernel(ours, f"{theirs}/w")
+    yield "params", (*ours, "bias"), f"{theirs}/biases"
+
+
+def _linear(ours: tuple[str, ...], theirs: str) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    yield from _kernel(ours, f"{theirs}/Matrix")
+    yield "params", (*ours, "bias"), f"{theirs}/bias"
+
+
+def _norm(ours: tuple[str, ...], theirs: str, mean: str, variance: str) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    yield "params", (*ours, "scale"), f"{theirs}/gamma"
+    yield "params", (*ours, "shift"), f"{theirs}/beta"
+    yield "batch_stats", (*ours, "mean"), f"{theirs}/{mean}"
+    yield "batch_stats", (*ours, "variance"), f"{theirs}/{variance}"
+
+
+def _attention(ours: tuple[str, ...], theirs: str) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    for our_name, their_name in _ATTENTION.items():
+        yield from _kernel(ours, f"{theirs}/sn_conv_{their_name}/w", f"{our_name}_kernel")
+    yield "params", (*ours, "gamma"), f"{theirs}/sigma_ratio"
+
+
+def _generator_names(generator: Generator) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    yield from _linear(("linear",), "g_snh0")
+    for number, size in enumerate(generator_resolutions(generator.resolution), start=1):
+        ours, theirs = (f"block_{number}",), f"g_block{number}"
+        for norm in (1, 2):
+            yield from _norm((*ours, f"norm_{norm}"), f"{theirs}/cbn_{norm - 1}", "mean", "var")
+        for name, index in _CONVOLUTIONS.items():
+            yield from _convolution((*ours, name), f"{theirs}/snconv{index}")
+        if size in generator.attention_resolutions:
+            yield from _attention((f"attention_{size}",), "g_non_local")
+    yield from _norm(("norm",), "g_bn", "moving_mean", "moving_variance")
+    yield from _convolution(("conv",), "g_snconv_last")
+
+
+def _discriminator_names(discriminator: Discriminator) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    resolutions = discriminator_resolutions(discriminator.resolution)
+    for number in range(1, len(resolutions) + 1):
+        ours, theirs = (f"block_{number}",), "d_optimized_block1" if number == 1 else f"d_block{number}"
+        last = number == len(resolutions)
+        for name, index in _CONVOLUTIONS.items():
+            if not (last and name == "shortcut"):
+                yield from _convolution((*ours, name), f"{theirs}/sn_conv{index}")
+    for size in discriminator.attention_resolutions:
+        yield from _attention((f"attention_{size}",), "d_non_local")
+    yield from _linear(("linear",), "d_sn_linear")
+    yield from _kernel(("projection",), "d_embedding/embedding_map")
+
+
+def load(arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
+    """Returns the networks of the authors' release with the given variables.
+
+    Args:
+        arrays: TensorFlow variable names, such as `model/g_block1/snconv1/w`, to arrays in TensorFlow's layouts. Other
+            names (the optimisers' slots) are not read. Width, classes, image size and the place of attention are
+            read off the shapes.
+
+    Returns:
+        The two networks; gradients flow through u and v, as in the release.
+
+    Raises:
+        InvalidInputError: when a variable is missing or has a shape that does not fit.
+    """
+    names = _Names(arrays)
+    blocks = sum(bool(re.fullmatch(r"g_block\d+/snconv1/w", name)) for name in names.shapes)
+    resolution = 4 * 2**blocks
+    if resolution not in GENERATOR_WIDTHS or not DISCRIMINATOR_WIDTHS[resolution]:
+        raise InvalidInputError(f"The official release has 3 to 6 generator blocks, g_block1 and on; got {blocks}.")
+    base = names.shape("g_bn/gamma")[0] // GENERATOR_WIDTHS[resolution][-1]
+    num_classes = names.shape("g_block1/cbn_0/gamma")[0]
+    latent_size = names.shape("g_snh0/Matrix")[0]
+    image_channels = names.shape("g_snconv_last/w")[-1]
+    generator = Generator(
+        resolution,
+        num_classes,
+        base,
+        image_channels,
+        names.attention(
+            "g", [base * width for width in GENERATOR_WIDTHS[resolution][1:]], generator_resolutions(resolution)
+        ),
+    )
+    discriminator_widths = [base * width for width in DISCRIMINATOR_WIDTHS[resolution]]
+    discriminator = Discriminator(
+        resolution,
+        num_classes,
+        base,
+        names.attention("d", discriminator_widths, discriminator_resolutions(resolution)),
+    )
+
+    def entries(network: str, found: Iterator[tuple[str, tuple[str, ...], str]]) -> tuple[Entry, ...]:
+        return tuple(
+            Entry(
+                network,
+                collection,
+                path,
+                names.scope + source,
+                names.shape(source),
+                transpose=source.endswith("embedding_map"),
+            )
+            for collection, path, source in found
+        )
+
+    generator_entries = entries("generator", _generator_names(generator))
+    discriminator_entries = entries("discriminator", _discriminator_names(discriminator))
+    labels = jnp.zeros((1,), jnp.int32)
+    images = jnp.zeros((1, resolution, resolution, image_channels))
+    key = jax.random.key(0)
+    return ReleasedNetworks(
+        generator,
+        discriminator,
+        _variables(
+            jax.eval_shape(lambda: generator.init(key, jnp.zeros((1, latent_size)), labels, train=False)),
+            generator_entries,
+            arrays,
+        ),
+        _variables(
+            jax.eval_shape(lambda: discriminator.init(key, images, labels, train=False)),
+            discriminator_entries,
+            arrays,
+        ),
+        {"iterations": 1, "epsilon": 1e-12, "differentiate_vectors": True},
+        generator_entries + discriminator_entries,
+    )
+
+
+def _variables(shapes: Mapping, entries: tuple[Entry, ...], arrays: Mapping[str, np.ndarray]) -> dict:
+    """Returns a network's collections; the release stores no v, so the one that follows from u stands in."""
+    collections = {name: shapes[name] for name in ("params", "batch_stats") if name in shapes}
+    variables = fill(collections, entries, arrays)
+    spectral: dict = {}
+    for entry in entries:
+        if entry.collection == "spectral":
+            kernel, node = variables["params"], spectral
+            for name in entry.path[:-1]:
+                kernel, node = kernel[name], node.setdefault(name, {})
+            u = np.asarray(arrays[entry.source], np.float32).reshape(-1)
+            _, v = power_iteration(jnp.asarray(kernel).reshape(-1, u.size), jnp.asarray(u), iterations=1)
+            node.update(u=u, v=np.asarray(v))
+    return variables | {"spectral": spectral}

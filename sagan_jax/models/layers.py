@@ -1,0 +1,161 @@
+"""Layers that own parameters: each a thin module over a free function of `sagan_jax.functional`."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from sagan_jax.functional.attention import self_attention
+from sagan_jax.functional.normalization import batch_moments, scale_and_shift, standardize
+
+# The release initialises every convolution, linear map and embedding with it (brain-research:ops.py).
+glorot = nn.initializers.xavier_uniform()
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch normalisation whose scale and shift depend on the class; with no classes, plain batch normalisation.
+
+    The scale starts at 1. `gain="table"` looks up one row a class (the release, not spectrally normalised);
+    `gain="map"` adds 1 to a linear map of the one-hot label, whose kernels are spectrally normalised with the others
+    (StudioGAN). Running moments are biased, in collection `"batch_stats"`, and move only when it is mutable.
+
+    Attributes:
+        num_classes: 0 for one scale and shift over all.
+        epsilon: added to the variance.
+        decay: share of the running moments that an update keeps.
+        gain: how labels give the scale.
+        axis_name: mapped axis over which moments are shared; None keeps them per device.
+
+    Source: brain-research/self-attention-gan:ops.py, `ConditionalBatchNorm`.
+    """
+
+    num_classes: int = 0
+    epsilon: float = 1e-5
+    decay: float = 0.999
+    gain: Literal["table", "map"] = "table"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, features: Array, labels: Array | None, *, train: bool) -> Array:
+        """Returns the normalised features.
+
+        Args:
+            features: `[B, ..., C]`, floating.
+            labels: `[B]` int32; read only when there are classes.
+            train: use the moments of this batch rather than the running ones.
+
+        Returns:
+            `[B, ..., C]`.
+        """
+        channels = features.shape[-1]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_variance = self.variable("batch_stats", "variance", jnp.ones, (channels,))
+        if train:
+            axis_name = None if self.is_initializing() else self.axis_name
+            mean, variance = batch_moments(features, axis_name=axis_name)
+            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+                running_mean.value = self.decay * running_mean.value + (1 - self.decay) * mean
+                running_variance.value = self.decay * running_variance.value + (1 - self.decay) * variance
+        else:
+            mean, variance = running_mean.value, running_variance.value
+        scale, shift = self._scale_and_shift(labels, channels, features.dtype)
+        return scale_and_shift(standardize(features, mean, variance, epsilon=self.epsilon), scale, shift)
+
+    def _scale_and_shift(self, labels: Array | None, channels: int, dtype: jnp.dtype) -> tuple[Array, Array]:
+        """Returns scale and shift, `[C]` without classes and `[B, C]` with them."""
+        if not self.num_classes:
+            return (
+                self.param("scale", nn.initializers.ones, (channels,)),
+                self.param("shift", nn.initializers.zeros, (channels,)),
+            )
+        shape = (self.num_classes, channels)
+        # A product with a one-hot row is an exact look-up, and its gradient is not a scatter.
+        one_hot = jax.nn.one_hot(labels, self.num_classes, dtype=dtype)
+
+        def rows(table: Array) -> Array:
+            return jnp.matmul(one_hot, table, precision="highest")
+
+        if self.gain == "table":
+            scale = self.param("scale", nn.initializers.ones, shape)
+            shift = self.param("shift", nn.initializers.zeros, shape)
+            return rows(scale), rows(shift)
+        scale = self.param("scale_kernel", glorot, shape)
+        shift = self.param("shift_kernel", glorot, shape)
+        return 1.0 + rows(scale), rows(shift)
+
+
+class SelfAttention(nn.Module):
+    """The attention layer of SAGAN; sows its `attention_map` `[B, N, M]` into `"intermediates"`.
+
+    `form="release"`: keys C/8 and values C/2 wide, both max-pooled, and an output kernel back to C.
+    `form="article"`: keys C/8 and values C wide, no pooling, no output kernel.
+
+    Source: brain-research/self-attention-gan:non_local.py, `sn_non_local_block_sim`.
+    """
+
+    form: Literal["release", "article"] = "release"
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        """Returns the features `[B, H, W, C]` with what each position gathered."""
+        channels = features.shape[-1]
+        narrow = max(1, channels // 8)
+        release = self.form == "release"
+        values = max(1, channels // 2) if release else channels
+        features, attention_map = self_attention(
+            features,
+            self.param("query_kernel", glorot, (channels, narrow)),
+            self.param("key_kernel", glorot, (channels, narrow)),
+            self.param("value_kernel", glorot, (channels, values)),
+            self.param("output_kernel", glorot, (values, channels)) if release else None,
+            self.param("gamma", nn.initializers.zeros, ()),
+            pool=2 if release else 1,
+        )
+        self.sow("intermediates", "attention_map", attention_map)
+        return features
+
+
+def attention_parameters(channels: int) -> int:
+    """Returns how many parameters the release's attention layer has: C^2/4 + C^2 + 1.
+
+    >>> attention_parameters(256)
+    81921
+    """
+    narrow, values = max(1, channels // 8), max(1, channels // 2)
+    return 2 * channels * narrow + 2 * channels * values + 1
+
+
+def residual_parameters(channels: int, width: int) -> int:
+    """Returns how many parameters the bottleneck C -> width -> C of two 3x3 convolutions has, biases included.
+
+    >>> residual_parameters(256, 18)
+    83218
+    """
+    return 2 * 9 * channels * width + width + channels
+
+
+def residual_width(channels: int) -> int:
+    """Returns the bottleneck's width whose parameters come nearest to those of the attention layer.
+
+    >>> residual_width(256)
+    18
+    """
+    wanted = attention_parameters(channels)
+    return min(range(1, channels + 1), key=lambda width: abs(residual_parameters(channels, width) - wanted))
+
+
+class ResidualControl(nn.Module):
+    """The control of the paper's Table 1: as many parameters as attention, but every step is local.
+
+    A pre-activated bottleneck of two 3x3 convolutions around an identity shortcut. The authors did not release
+    theirs; the paper says only that the layer is replaced by a residual block with the same number of parameters.
+    """
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        """Returns the features `[B, H, W, C]` with what the bottleneck adds."""
+        channels = features.shape[-1]
+        hidden = nn.Conv(residual_width(channels), (3, 3), kernel_init=glorot, name="conv_1")(nn.relu(features))
+        return features + nn.Conv(channels, (3, 3), kernel_init=glorot, name="conv_2")(nn.relu(hidden))

@@ -1,0 +1,287 @@
+"""The SAGAN networks of the authors' release, at 32, 64, 128 and 256 pixels, conditional or not.
+
+Both are plain modules: spectral normalisation is applied to their parameters from outside, by
+`sagan_jax.functional.spectral_normalize_tree`, and no loss is in them. Source: brain-research/self-attention-gan,
+generator.py and discriminator.py; widths at 64 and 32 pixels: POSTECH-CVLab/PyTorch-StudioGAN:src/models/resnet.py.
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from sagan_jax.functional.resampling import average_pool, upsample_nearest
+from sagan_jax.models.layers import ConditionalBatchNorm, ResidualControl, SelfAttention, glorot
+
+AttentionKind = Literal["release", "article", "residual"]
+
+# Widths in multiples of `base_channels`: of the 4x4 features, then after each block.
+GENERATOR_WIDTHS = {
+    32: (4, 4, 4, 4),
+    64: (16, 8, 4, 2, 1),
+    128: (16, 16, 8, 4, 2, 1),
+    256: (16, 16, 8, 8, 4, 2, 1),
+}
+# After each block. Blocks halve the image, but for the last one (two at 32 pixels).
+DISCRIMINATOR_WIDTHS = {
+    32: (2, 2, 2, 2),
+    64: (1, 2, 4, 8, 16),
+    128: (1, 2, 4, 8, 16, 16),
+    256: (1, 2, 4, 8, 8, 16, 16),
+}
+
+
+def generator_resolutions(resolution: int) -> tuple[int, ...]:
+    """Returns the feature-map size after each block of G.
+
+    >>> generator_resolutions(64)
+    (8, 16, 32, 64)
+    """
+    return tuple(4 * 2**block for block in range(1, len(GENERATOR_WIDTHS[resolution])))
+
+
+def discriminator_resolutions(resolution: int) -> tuple[int, ...]:
+    """Returns the feature-map size after each block of D.
+
+    >>> discriminator_resolutions(64), discriminator_resolutions(32)
+    ((32, 16, 8, 4, 4), (16, 8, 8, 8))
+    """
+    blocks = len(DISCRIMINATOR_WIDTHS[resolution])
+    halvings = blocks - 2 if resolution == 32 else blocks - 1
+    return tuple(resolution // 2 ** min(block, halvings) for block in range(1, blocks + 1))
+
+
+def _check_attention(network: str, wanted: tuple[int, ...], resolutions: tuple[int, ...]) -> None:
+    absent = [size for size in wanted if size not in resolutions]
+    if absent:
+        raise ValueError(
+            f"attention_resolutions of the {network} needs feature-map sizes out of {sorted(set(resolutions))}; "
+            f"got {list(wanted)}, and no block ends at {absent[0]}."
+        )
+
+
+def _attention(kind: AttentionKind, resolution: int) -> nn.Module:
+    """Returns what sits at an attention place; the name carries the feature-map size."""
+    name = f"attention_{resolution}"
+    return ResidualControl(name=name) if kind == "residual" else SelfAttention(form=kind, name=name)
+
+
+class GeneratorBlock(nn.Module):
+    """Norm, ReLU, nearest upsampling, conv 3x3, norm, ReLU, conv 3x3; the shortcut upsamples the raw features.
+
+    Source: brain-research/self-attention-gan:generator.py, `block`.
+    """
+
+    channels: int
+    num_classes: int = 0
+    norm_epsilon: float = 1e-5
+    norm_decay: float = 0.999
+    conditional_gain: Literal["table", "map"] = "table"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, features: Array, labels: Array | None, *, train: bool) -> Array:
+        """Returns `[B, 2H, 2W, channels]` of features `[B, H, W, C]`."""
+
+        def norm(name: str) -> ConditionalBatchNorm:
+            return ConditionalBatchNorm(
+                self.num_classes,
+                self.norm_epsilon,
+                self.norm_decay,
+                self.conditional_gain,
+                self.axis_name,
+                name=name,
+            )
+
+        # A 1x1 convolution commutes with nearest upsampling: before it, it is four times cheaper.
+        shortcut = upsample_nearest(nn.Conv(self.channels, (1, 1), kernel_init=glorot, name="shortcut")(features))
+        hidden = upsample_nearest(nn.relu(norm("norm_1")(features, labels, train=train)))
+        hidden = nn.Conv(self.channels, (3, 3), kernel_init=glorot, name="conv_1")(hidden)
+        hidden = nn.relu(norm("norm_2")(hidden, labels, train=train))
+        return shortcut + nn.Conv(self.channels, (3, 3), kernel_init=glorot, name="conv_2")(hidden)
+
+
+class Generator(nn.Module):
+    """G: latents and labels to images in [-1, 1].
+
+    Attributes:
+        resolution: 32, 64, 128 or 256 pixels.
+        num_classes: 0 for an unconditional network.
+        base_channels: the unit of the widths in `GENERATOR_WIDTHS`.
+        image_channels: 3 for RGB, 1 for grey.
+        attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size.
+        attention: what sits there.
+        norm_epsilon: added to the variances.
+        norm_decay: share of the running moments that an update keeps, in the conditional norms.
+        final_norm_decay: the same, in the last and unconditional norm.
+        conditional_gain: see `ConditionalBatchNorm`.
+        axis_name: mapped axis over which batch moments are shared.
+    """
+
+    resolution: int = 128
+    num_classes: int = 1000
+    base_channels: int = 64
+    image_channels: int = 3
+    attention_resolutions: tuple[int, ...] = (32,)
+    attention: AttentionKind = "release"
+    norm_epsilon: float = 1e-5
+    norm_decay: float = 0.999
+    final_norm_decay: float = 0.9999
+    conditional_gain: Literal["table", "map"] = "table"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, latents: Array, labels: Array | None, *, train: bool) -> Array:
+        """Returns images.
+
+        Args:
+            latents: `[B, Z]`, floating, drawn from N(0, 1).
+            labels: `[B]` int32 in [0, num_classes); read only when the network is conditional.
+            train: normalise with the moments of this batch rather than the running ones.
+
+        Returns:
+            `[B, resolution, resolution, image_channels]` in [-1, 1].
+
+        Raises:
+            ValueError: when `attention_resolutions` names a size at which no block ends.
+        """
+        resolutions = generator_resolutions(self.resolution)
+        _check_attention("generator", self.attention_resolutions, resolutions)
+        first, *widths = [self.base_channels * width for width in GENERATOR_WIDTHS[self.resolution]]
+
+        features = nn.Dense(4 * 4 * first, kernel_init=glorot, name="linear")(latents)
+        features = features.reshape(-1, 4, 4, first)
+        for number, (width, size) in enumerate(zip(widths, resolutions, strict=True), start=1):
+            features = GeneratorBlock(
+                width,
+                self.num_classes,
+                self.norm_epsilon,
+                self.norm_decay,
+                self.conditional_gain,
+                self.axis_name,
+                name=f"block_{number}",
+            )(features, labels, train=train)
+            if size in self.attention_resolutions:
+                features = _attention(self.attention, size)(features)
+        features = ConditionalBatchNorm(
+            0, self.norm_epsilon, self.final_norm_decay, axis_name=self.axis_name, name="norm"
+        )(features, None, train=train)
+        return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=glorot, name="conv")(nn.relu(features)))
+
+
+class DiscriminatorBlock(nn.Module):
+    """ReLU, conv 3x3, ReLU, conv 3x3 and average pooling; the shortcut is a conv 1x1 where anything changes.
+
+    The first block of the network has no ReLU in front: its input is an image.
+    Source: brain-research/self-attention-gan:discriminator.py, `block` and `optimized_block`.
+    """
+
+    channels: int
+    downsample: bool
+    first: bool = False
+    shortcut: Literal["before_relu", "after_relu"] = "before_relu"
+    norm: Literal["none", "batch"] = "none"
+    norm_epsilon: float = 1e-5
+    norm_decay: float = 0.999
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, features: Array, *, train: bool) -> Array:
+        """Returns `[B, H/2, W/2, channels]`, or `[B, H, W, channels]` without downsampling, of `[B, H, W, C]`."""
+
+        def activate(hidden: Array, name: str) -> Array:
+            if self.norm == "batch":
+                norm = ConditionalBatchNorm(0, self.norm_epsilon, self.norm_decay, axis_name=self.axis_name, name=name)
+                hidden = norm(hidden, None, train=train)
+            return nn.relu(hidden)
+
+        shortcut = hidden = features
+        if not self.first:
+            hidden = activate(hidden, "norm_1")
+            if self.shortcut == "after_relu":
+                shortcut = hidden
+        hidden = nn.Conv(self.channels, (3, 3), kernel_init=glorot, name="conv_1")(hidden)
+        hidden = nn.Conv(self.channels, (3, 3), kernel_init=glorot, name="conv_2")(activate(hidden, "norm_2"))
+        if self.downsample:
+            # A 1x1 convolution commutes with average pooling: after it, it is four times cheaper.
+            shortcut, hidden = average_pool(shortcut), average_pool(hidden)
+        if self.downsample or features.shape[-1] != self.channels:
+            shortcut = nn.Conv(self.channels, (1, 1), kernel_init=glorot, name="shortcut")(shortcut)
+        return shortcut + hidden
+
+
+class Discriminator(nn.Module):
+    """D: images and labels to one logit each, with projection of the labels.
+
+    The class embedding is stored as the kernel of a linear map, `projection/kernel` `[features, classes]`: spectral
+    normalisation then treats it like any kernel, and its `u` has one entry a class, as in the release.
+
+    Attributes:
+        resolution: 32, 64, 128 or 256 pixels.
+        num_classes: 0 for an unconditional network.
+        base_channels: the unit of the widths in `DISCRIMINATOR_WIDTHS`.
+        attention_resolutions: feature-map sizes; the layer sits after the first block whose output has that size.
+        attention: what sits there.
+        shortcut: which features the shortcuts after the first block see, before or after the ReLU.
+        norm: `"batch"` puts a batch norm before each ReLU of the blocks, for networks without spectral norm.
+        norm_epsilon: added to the variances.
+        norm_decay: share of the running moments that an update keeps.
+        axis_name: mapped axis over which batch moments are shared.
+    """
+
+    resolution: int = 128
+    num_classes: int = 1000
+    base_channels: int = 64
+    attention_resolutions: tuple[int, ...] = (32,)
+    attention: AttentionKind = "release"
+    shortcut: Literal["before_relu", "after_relu"] = "before_relu"
+    norm: Literal["none", "batch"] = "none"
+    norm_epsilon: float = 1e-5
+    norm_decay: float = 0.999
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: Array, labels: Array | None, *, train: bool) -> Array:
+        """Returns logits: large where D takes the image for a real one of that class.
+
+        Args:
+            images: `[B, resolution, resolution, image_channels]`, floating, in [-1, 1].
+            labels: `[B]` int32 in [0, num_classes); read only when the network is conditional.
+            train: matters only with `norm="batch"`.
+
+        Returns:
+            `[B]`.
+
+        Raises:
+            ValueError: when `attention_resolutions` names a size at which no block ends.
+        """
+        resolutions = discriminator_resolutions(self.resolution)
+        _check_attention("discriminator", self.attention_resolutions, resolutions)
+        widths = [self.base_channels * width for width in DISCRIMINATOR_WIDTHS[self.resolution]]
+
+        features, size, placed = images, self.resolution, set()
+        for number, (width, next_size) in enumerate(zip(widths, resolutions, strict=True), start=1):
+            features = DiscriminatorBlock(
+                width,
+                downsample=next_size < size,
+                first=number == 1,
+                shortcut=self.shortcut,
+                norm=self.norm,
+                norm_epsilon=self.norm_epsilon,
+                norm_decay=self.norm_decay,
+                axis_name=self.axis_name,
+                name=f"block_{number}",
+            )(features, train=train)
+            size = next_size
+            if size in self.attention_resolutions and size not in placed:
+                features = _attention(self.attention, size)(features)
+                placed.add(size)
+
+        pooled = nn.relu(features).sum(axis=(1, 2))
+        logits = nn.Dense(1, kernel_init=glorot, name="linear")(pooled)[:, 0]
+        if not self.num_classes:
+            return logits
+        projected = nn.Dense(self.num_classes, use_bias=False, kernel_init=glorot, name="projection")(pooled)
+        return logits + (projected * jax.nn.one_hot(labels, self.num_classes, dtype=projected.dtype)).sum(axis=1)

@@ -1,0 +1,305 @@
+"""Adversarial training: its state and its one pure step."""
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from sagan_jax.functional.losses import HINGE, AdversarialLoss
+from sagan_jax.functional.spectral import initial_vectors, spectral_normalize_tree
+from sagan_jax.training.optimizers import Optimizers, two_time_scale
+
+Metrics = dict[str, Array]
+
+# The quantities whose failure stops a run.
+GUARDED = ("discriminator/loss", "discriminator/gradient_norm", "generator/loss", "generator/gradient_norm")
+
+
+class Batch(NamedTuple):
+    """The data of one step: a batch for each discriminator update."""
+
+    images: Any
+    """`[discriminator_steps, B, H, W, C]`, floating in [-1, 1]"""
+    labels: Any
+    """`[discriminator_steps, B]` int32"""
+
+
+@flax.struct.dataclass
+class Player:
+    """All that one network carries from step to step."""
+
+    params: Any
+    spectral: Any
+    """the vectors u and v of every normalised kernel"""
+    batch_stats: Any
+    optimizer: Any
+
+
+@flax.struct.dataclass
+class AdversarialState:
+    """A run at one moment; with the data of the steps to come it decides all that follows."""
+
+    step: Array
+    """int32, generator updates done"""
+    seed: Array
+    """uint32; the randomness of step t is `fold_in(key(seed), t)`"""
+    generator: Player
+    discriminator: Player
+    average: Any
+    """moving average of G's `params` and `batch_stats`, float32; empty when it is off"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Game:
+    """What stays fixed while the state moves: networks, rules and rates.
+
+    Attributes:
+        generator: latents `[B, Z]` and labels to images; its `axis_name` is set by the step.
+        discriminator: images and labels to logits.
+        optimizers: one a network.
+        latent_size: Z.
+        num_classes: 0 when both networks are unconditional.
+        loss: the pair of losses.
+        spectral_epsilon: added to the norms of u and v.
+        differentiate_vectors: lets the gradient flow through u and v.
+        average_decay: of G's moving average; 0 turns it off.
+        average_start_step: before it, the average is a copy of G.
+        global_moments: whether batch moments are shared over devices.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+    optimizers: Optimizers = dataclasses.field(default_factory=two_time_scale)
+    latent_size: int = 128
+    num_classes: int = 1000
+    loss: AdversarialLoss = HINGE
+    spectral_epsilon: float = 1e-12
+    differentiate_vectors: bool = False
+    average_decay: float = 0.0
+    average_start_step: int = 0
+    global_moments: bool = True
+
+    def normalize(self, player: Player) -> tuple[Any, Any, Any]:
+        """Returns a player's spectrally normalised parameters, its new vectors, and the sigmas."""
+        return spectral_normalize_tree(
+            player.params,
+            player.spectral,
+            epsilon=self.spectral_epsilon,
+            differentiate_vectors=self.differentiate_vectors,
+        )
+
+
+def initial_state(game: Game, seed: int, image_shape: tuple[int, int, int]) -> AdversarialState:
+    """Returns the state before the first step.
+
+    Args:
+        game: networks and rules.
+        seed: in [0, 2**32).
+        image_shape: (H, W, C).
+
+    Returns:
+        A state of arrays on the default device.
+    """
+    generator_key, discriminator_key = jax.random.split(jax.random.key(seed))
+    labels = jnp.zeros((2,), jnp.int32)
+
+    def player(network: nn.Module, optimizer: optax.GradientTransformation, key: Array, inputs: Array) -> Player:
+        variables = jax.jit(partial(network.init, train=False))(key, inputs, labels)
+        params = variables["params"]
+        return Player(
+            params=params,
+            spectral=jax.jit(initial_vectors)(jax.random.fold_in(key, 1), params),
+            batch_stats=variables.get("batch_stats", {}),
+            optimizer=optimizer.init(params),
+        )
+
+    latents = jnp.zeros((2, game.latent_size))
+    generator = player(game.generator, game.optimizers.generator, generator_key, latents)
+    images = jnp.zeros((2, *image_shape))
+    discriminator = player(game.discriminator, game.optimizers.discriminator, discriminator_key, images)
+    average = {}
+    if game.average_decay:
+        average = {"params": generator.params, "batch_stats": generator.batch_stats}
+    return AdversarialState(
+        step=jnp.int32(0),
+        seed=jnp.uint32(seed),
+        generator=generator,
+        discriminator=discriminator,
+        average=jax.tree.map(jnp.copy, average),  # donated with the rest: it may not share a buffer
+    )
+
+
+def step(
+    game: Game, state: AdversarialState, batch: Batch, *, axis_name: str | None = None
+) -> tuple[AdversarialState, Metrics]:
+    """Returns the state after one generator update and the discriminator updates before it, and what was measured.
+
+    Each discriminator update draws fresh latents and labels, uses one slice of the batch, and normalises D once for
+    its real and its fake pass, from the stored u. G's running moments and its u move in the generator update only.
+    Draws are made for the global batch and sliced, so that the number of devices does not change the experiment. A
+    loss or gradient that is not finite leaves the state as it was; `metrics["finite"]` is then False.
+
+    Args:
+        game: networks and rules.
+        state: replicated over devices.
+        batch: this device's part: images `[discriminator_steps, B, H, W, C]` and labels.
+        axis_name: the mapped axis over devices, or None for one device.
+
+    Returns:
+        The new state, and scalars: losses by part, mean logits, every gamma, sigma and gradient norm.
+
+    Source: Zhang et al. 2018, section 4; where it departs from the release, README.md says so.
+    """
+    moments_axis = axis_name if game.global_moments else None
+    game = dataclasses.replace(
+        game,
+        generator=game.generator.clone(axis_name=moments_axis),
+        discriminator=game.discriminator.clone(axis_name=moments_axis),
+    )
+    discriminator_steps, batch_size = batch.labels.shape
+    key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    draw = partial(_draw, game, batch_size=batch_size, axis_name=axis_name)
+    generator_params, _, _ = game.normalize(state.generator)
+
+    def update(discriminator: Player, inputs: tuple[Batch, Array]) -> tuple[Player, Metrics]:
+        reals, number = inputs
+        latents, labels = draw(jax.random.fold_in(key, number))
+        variables = {"params": generator_params, "batch_stats": state.generator.batch_stats}
+        images = game.generator.apply(variables, latents, labels, train=True)
+        return _update_discriminator(game, discriminator, reals, Batch(images, labels), axis_name)
+
+    discriminator, metrics = jax.lax.scan(update, state.discriminator, (batch, jnp.arange(discriminator_steps)))
+    metrics = jax.tree.map(lambda values: values[-1], metrics)
+    latents, labels = draw(jax.random.fold_in(key, discriminator_steps))
+    generator, generator_metrics = _update_generator(game, state.generator, discriminator, latents, labels, axis_name)
+    metrics |= generator_metrics
+
+    finite = jnp.stack([jnp.isfinite(metrics[name]) for name in GUARDED]).all()
+    proposed = AdversarialState(
+        step=state.step + 1,
+        seed=state.seed,
+        generator=generator,
+        discriminator=discriminator,
+        average=_move_average(game, state, generator),
+    )
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, state)
+    return kept, metrics | {"finite": finite}
+
+
+def _draw(game: Game, key: Array, *, batch_size: int, axis_name: str | None) -> tuple[Array, Array]:
+    """Returns this device's slice of the global batch's latents `[B, Z]` and uniform labels `[B]`."""
+    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    latents_key, labels_key = jax.random.split(key)
+    total = batch_size * devices
+    latents = jax.random.normal(latents_key, (total, game.latent_size), jnp.float32)
+    labels = jax.random.randint(labels_key, (total,), 0, max(1, game.num_classes), jnp.int32)
+    if axis_name is None:
+        return latents, labels
+    first = jax.lax.axis_index(axis_name) * batch_size
+    return (
+        jax.lax.dynamic_slice_in_dim(latents, first, batch_size),
+        jax.lax.dynamic_slice_in_dim(labels, first, batch_size),
+    )
+
+
+def _mean_over_devices(tree: Any, axis_name: str | None) -> Any:
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def _update_discriminator(
+    game: Game, player: Player, reals: Batch, fakes: Batch, axis_name: str | None
+) -> tuple[Player, Metrics]:
+    """Returns D after one update on a batch of real and one of generated images."""
+
+    def objective(params: Any) -> tuple[Array, tuple[Any, Any, Metrics]]:
+        params, spectral, sigmas = game.normalize(player.replace(params=params))
+        variables = {"params": params, "batch_stats": player.batch_stats}
+        apply = partial(game.discriminator.apply, train=True, mutable=["batch_stats"])
+        real_logits, moved = apply(variables, *reals)
+        fake_logits, _ = apply(variables, *fakes)
+        loss_real, loss_fake = (loss.mean() for loss in game.loss.discriminator(real_logits, fake_logits))
+        loss = loss_real + loss_fake
+        metrics = {
+            "discriminator/loss": loss,
+            "discriminator/loss_real": loss_real,
+            "discriminator/loss_fake": loss_fake,
+            "discriminator/real_logits": real_logits.mean(),
+            "discriminator/fake_logits": fake_logits.mean(),
+        }
+        statistics = moved.get("batch_stats", player.batch_stats)
+        return loss, (spectral, statistics, metrics | _named("discriminator/sigma", sigmas))
+
+    gradients, (spectral, statistics, metrics) = jax.grad(objective, has_aux=True)(player.params)
+    return _apply_gradients(
+        "discriminator", game.optimizers.discriminator, player, gradients, spectral, statistics, metrics, axis_name
+    )
+
+
+def _update_generator(
+    game: Game, player: Player, discriminator: Player, latents: Array, labels: Array, axis_name: str | None
+) -> tuple[Player, Metrics]:
+    """Returns G after one update against D as it now is; D's own u is used and left where it was."""
+    discriminator_params, _, _ = game.normalize(discriminator)
+
+    def objective(params: Any) -> tuple[Array, tuple[Any, Any, Metrics]]:
+        params, spectral, sigmas = game.normalize(player.replace(params=params))
+        images, moved = game.generator.apply(
+            {"params": params, "batch_stats": player.batch_stats},
+            latents,
+            labels,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        variables = {"params": discriminator_params, "batch_stats": discriminator.batch_stats}
+        logits, _ = game.discriminator.apply(variables, images, labels, train=True, mutable=["batch_stats"])
+        loss = game.loss.generator(logits).mean()
+        metrics = {"generator/loss": loss, "generator/fake_logits": logits.mean()}
+        return loss, (spectral, moved["batch_stats"], metrics | _named("generator/sigma", sigmas))
+
+    gradients, (spectral, statistics, metrics) = jax.grad(objective, has_aux=True)(player.params)
+    return _apply_gradients(
+        "generator", game.optimizers.generator, player, gradients, spectral, statistics, metrics, axis_name
+    )
+
+
+def _apply_gradients(
+    name: str,
+    optimizer: optax.GradientTransformation,
+    player: Player,
+    gradients: Any,
+    spectral: Any,
+    statistics: Any,
+    metrics: Metrics,
+    axis_name: str | None,
+) -> tuple[Player, Metrics]:
+    """Returns the player one optimiser step further; everything that devices computed apart is averaged first."""
+    gradients, statistics, metrics = _mean_over_devices((gradients, statistics, metrics), axis_name)
+    updates, optimizer_state = optimizer.update(gradients, player.optimizer, player.params)
+    params = optax.apply_updates(player.params, updates)
+    metrics |= {f"{name}/gradient_norm": optax.global_norm(gradients)} | {
+        f"{name}/gamma_{layer.removeprefix('attention_')}": part["gamma"]
+        for layer, part in player.params.items()
+        if layer.startswith("attention_") and "gamma" in part
+    }
+    return Player(params=params, spectral=spectral, batch_stats=statistics, optimizer=optimizer_state), metrics
+
+
+def _move_average(game: Game, state: AdversarialState, generator: Player) -> Any:
+    """Returns the moving average of G after its update; a copy of G before the start step."""
+    if not game.average_decay:
+        return state.average
+    decay = jnp.where(state.step + 1 < game.average_start_step, 0.0, game.average_decay)
+    current = {"params": generator.params, "batch_stats": generator.batch_stats}
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, current)
+
+
+def _named(prefix: str, tree: Any) -> Metrics:
+    """Returns the leaves of a tree by prefix and path, the closing `kernel` left out."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {"/".join([prefix, *(key.key for key in path)]).removesuffix("/kernel"): leaf for path, leaf in leaves}

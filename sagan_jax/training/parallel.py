@@ -1,0 +1,89 @@
+"""One step over many devices: two thin drivers, and the only file that names them."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sagan_jax.errors import InvalidInputError
+
+AXIS = "devices"
+
+Step = Callable[..., tuple[Any, dict[str, Any]]]
+
+
+class ParallelStep:
+    """A step `(state, batch, *, axis_name) -> (state, metrics)` run on every device, each on its part of the batch.
+
+    The state is replicated and donated; batch leaves `[updates, B, ...]` are split on B. Both drivers run the very
+    same function with the same collectives and give the same bits.
+
+    Args:
+        step: pure; averages over `axis_name` what devices compute apart.
+        driver: `pmap`, or `shard_map`, whose global arrays suit many hosts.
+        devices: all devices of all processes, unless given.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        *,
+        driver: Literal["pmap", "shard_map"] = "pmap",
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
+        self._devices = list(jax.devices() if devices is None else devices)
+        self._mesh = Mesh(np.array(self._devices), (AXIS,))
+        self._driver = driver
+        step = partial(step, axis_name=AXIS)
+        if driver == "pmap":
+            self._step = jax.pmap(
+                step,
+                axis_name=AXIS,
+                in_axes=(None, 1),
+                out_axes=None,
+                devices=self._devices if jax.process_count() == 1 else None,
+                donate_argnums=0,
+            )
+        else:
+            mapped = jax.shard_map(
+                step,
+                mesh=self._mesh,
+                in_specs=(PartitionSpec(), PartitionSpec(None, AXIS)),
+                out_specs=PartitionSpec(),
+                # With the check on, jax sums gradients of replicated parameters itself; the step's own average would
+                # then return their sum over devices instead of their mean, without a word.
+                check_vma=False,
+            )
+            self._step = jax.jit(mapped, donate_argnums=0)
+
+    def replicate(self, state: Any) -> Any:
+        """Returns the state on every device, in fresh buffers: donating it leaves the argument alive."""
+        host = jax.tree.map(np.array, state)
+        if self._driver == "pmap" and jax.process_count() > 1:
+            return host
+        return jax.device_put(host, NamedSharding(self._mesh, PartitionSpec()))
+
+    def shard(self, batch: Any) -> Any:
+        """Returns this process's rows `[updates, B, ...]` as the driver takes them.
+
+        Raises:
+            InvalidInputError: when B does not divide by the number of this process's devices.
+        """
+        local = [device for device in self._devices if device.process_index == jax.process_index()]
+        rows = {leaf.shape[1] for leaf in jax.tree.leaves(batch)}
+        if len(rows) != 1 or next(iter(rows)) % len(local):
+            raise InvalidInputError(
+                f"A batch needs a multiple of {len(local)} rows, one part for each of the {len(local)} devices; "
+                f"got {' and '.join(map(str, sorted(rows)))}. Choose --batch-size accordingly."
+            )
+        if self._driver == "pmap":
+            return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], len(local), -1, *leaf.shape[2:]), batch)
+        sharding = NamedSharding(self._mesh, PartitionSpec(None, AXIS))
+        return jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), batch)
+
+    def __call__(self, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
+        """Returns the next state and the metrics of a state from `replicate` and a host batch."""
+        return self._step(state, self.shard(batch))
