@@ -1,0 +1,1 @@
+"""The commands, and the Python that does what they do."""

@@ -1,0 +1,1 @@
+"""Drawing samples from trained networks, and judging them."""

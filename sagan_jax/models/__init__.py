@@ -1,0 +1,1 @@
+"""The networks: modules that own parameters, without IO and without losses."""

@@ -1,0 +1,1 @@
+"""Training: states, pure steps, drivers, checkpoints, records and the loop."""

@@ -218,7 +218,7 @@ def _update_discriminator(
     """Returns D after one update on a batch of real and one of generated images."""
 
     def objective(params: Any) -> tuple[Array, tuple[Any, Any, Metrics]]:
-        params, spectral, sigmas = game.normalize(player.replace(params=params))
+        params, spectral, sigmas = game.normalize(dataclasses.replace(player, params=params))
         variables = {"params": params, "batch_stats": player.batch_stats}
         apply = partial(game.discriminator.apply, train=True, mutable=["batch_stats"])
         real_logits, moved = apply(variables, *reals)
@@ -248,7 +248,7 @@ def _update_generator(
     discriminator_params, _, _ = game.normalize(discriminator)
 
     def objective(params: Any) -> tuple[Array, tuple[Any, Any, Metrics]]:
-        params, spectral, sigmas = game.normalize(player.replace(params=params))
+        params, spectral, sigmas = game.normalize(dataclasses.replace(player, params=params))
         images, moved = game.generator.apply(
             {"params": params, "batch_stats": player.batch_stats},
             latents,

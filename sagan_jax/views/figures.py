@@ -1,0 +1,49 @@
+"""Static pictures: many images as one, and a PNG of it."""
+
+import numpy as np
+
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.training.recording import save_png
+
+__all__ = ["image_grid", "save_png"]
+
+
+def image_grid(
+    images: np.ndarray, columns: int, *, padding: int = 2, scale: int = 1, background: int = 255
+) -> np.ndarray:
+    """Returns the images side by side, row by row, as one image.
+
+    Args:
+        images: `[N, H, W, C]` uint8, N at least 1; nothing is normalised.
+        columns: images a row, at least 1.
+        padding: pixels of background between neighbours, not around; not scaled.
+        scale: how many times each pixel is repeated along both axes, at least 1.
+        background: 0 is black, 255 white; also fills what a last row leaves free.
+
+    Returns:
+        `[R * scale * H + (R - 1) * padding, columns * scale * W + (columns - 1) * padding, C]` uint8, with R rows.
+
+    Raises:
+        InvalidInputError: for another dtype or shape, or a number out of its range.
+
+    >>> import numpy as np
+    >>> image_grid(np.array([[[[7]]], [[[8]]], [[[9]]]], np.uint8), 2, padding=0)[:, :, 0].tolist()
+    [[7, 8], [9, 255]]
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+        raise InvalidInputError(
+            f"image_grid needs images [N, H, W, C] of uint8; got {list(images.shape)} of {images.dtype}."
+        )
+    if columns < 1 or padding < 0 or scale < 1 or not 0 <= background <= 255:
+        raise InvalidInputError(
+            "image_grid needs columns >= 1, padding >= 0, scale >= 1 and background in 0..255; "
+            f"got {columns}, {padding}, {scale} and {background}."
+        )
+    images = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    number, height, width, channels = images.shape
+    rows = -(-number // columns)
+    cells = np.full((rows * columns, height + padding, width + padding, channels), background, np.uint8)
+    cells[:number, :height, :width] = images
+    cells = cells.reshape(rows, columns, height + padding, width + padding, channels)
+    grid = cells.transpose(0, 2, 1, 3, 4).reshape(rows * (height + padding), columns * (width + padding), channels)
+    return grid[: grid.shape[0] - padding, : grid.shape[1] - padding]
