@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sagan_jax.errors import InvalidInputError
 
@@ -355,8 +355,9 @@ def _gather(
         try:
             return _decode(read(names[index]), resolution, image_channels)
         except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, zlib.error, ..
+            reason = "it is none" if isinstance(error, UnidentifiedImageError) else _one_line(error)
             raise InvalidInputError(
-                f"Cannot read image {names[index]!r} of {where} as PNG, JPEG or WEBP: {_one_line(error)}."
+                f"Cannot read image {names[index]!r} of {where} as PNG, JPEG or WEBP: {reason}."
             ) from error
 
     return _all_or_on_read(decode, len(names), resolution, image_channels)

@@ -282,7 +282,7 @@ def _apply_gradients(
     gradients, statistics, metrics = _mean_over_devices((gradients, statistics, metrics), axis_name)
     updates, optimizer_state = optimizer.update(gradients, player.optimizer, player.params)
     params = optax.apply_updates(player.params, updates)
-    metrics |= {f"{name}/gradient_norm": optax.global_norm(gradients)} | {
+    metrics |= {f"{name}/gradient_norm": optax.tree.norm(gradients)} | {
         f"{name}/gamma_{layer.removeprefix('attention_')}": part["gamma"]
         for layer, part in player.params.items()
         if layer.startswith("attention_") and "gamma" in part
