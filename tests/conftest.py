@@ -1,0 +1,52 @@
+"""The world the tests run in: four virtual CPU devices, a strict jax, and the shared data where a machine has it."""
+
+import importlib.metadata
+import os
+from pathlib import Path
+
+import pytest
+
+# jax reads the environment when it is first imported, and the commands that tests start inherit it. What is set stays.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "sagan_jax"
+        / f"tests-jax-{importlib.metadata.version('jax')}"
+    ),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# A virtual device that waits long for the others at a collective, as on a busy machine, aborts the whole process.
+for flag, seconds in (
+    ("xla_cpu_collective_call_warn_stuck_timeout_seconds", 120),
+    ("xla_cpu_collective_call_terminate_timeout_seconds", 600),
+):
+    if flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{flag}={seconds}".strip()
+
+import jax  # noqa: E402  after the environment it reads
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Not jax_numpy_dtype_promotion="strict": optax's own Adam and schedules multiply an int32 count with a float (0.2.8).
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real images and golden vectors, which is no part of the project."""
+    named = os.environ.get("SAGAN_JAX_SHARED")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
+    if folder.is_dir():
+        return folder
+    if named:
+        pytest.fail(f"SAGAN_JAX_SHARED needs a folder; {folder} is none.")
+    pytest.skip(
+        f"needs the shared data: {folder} is absent and SAGAN_JAX_SHARED, which would say where it is, is unset"
+    )
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Path:
+    """Golden vectors of released networks and metrics; their README says what is in each file."""
+    return shared / "golden"

@@ -1,0 +1,117 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sagan_jax.functional import (
+    HINGE,
+    NON_SATURATING,
+    WASSERSTEIN,
+    hinge_discriminator,
+    hinge_generator,
+    non_saturating_discriminator,
+    non_saturating_generator,
+    wasserstein_discriminator,
+)
+
+REAL = (-2.0, -0.5, 0.0, 0.75, 1.0, 1.5)
+FAKE = (3.0, 0.25, 0.0, -0.5, -1.0, -4.0)
+
+
+def test_hinge_discriminator_is_what_pencil_gives():
+    real, fake = hinge_discriminator(jnp.array(REAL), jnp.array(FAKE))
+    np.testing.assert_array_equal(real, [3.0, 1.5, 1.0, 0.25, 0.0, 0.0])
+    np.testing.assert_array_equal(fake, [4.0, 1.25, 1.0, 0.5, 0.0, 0.0])
+
+
+def test_hinge_discriminator_stops_learning_beyond_the_margins():
+    gradient = jax.grad(lambda real, fake: sum(jnp.sum(loss) for loss in hinge_discriminator(real, fake)), (0, 1))
+    real, fake = gradient(jnp.array([-2.0, 0.75, 1.25, 9.0]), jnp.array([2.0, -0.75, -1.25, -9.0]))
+    np.testing.assert_array_equal(real, [-1.0, -1.0, 0.0, 0.0])
+    np.testing.assert_array_equal(fake, [1.0, 1.0, 0.0, 0.0])
+
+
+def test_hinge_generator_is_what_pencil_gives():
+    np.testing.assert_array_equal(hinge_generator(jnp.array(FAKE)), [-3.0, -0.25, 0.0, 0.5, 1.0, 4.0])
+
+
+def test_hinge_generator_has_gradient_minus_one_everywhere():
+    gradient = jax.grad(lambda logits: jnp.sum(hinge_generator(logits)))(jnp.array([-200.0, -1.0, 0.0, 1.0, 200.0]))
+    np.testing.assert_array_equal(gradient, np.full(5, -1.0))
+
+
+def test_non_saturating_discriminator_is_the_cross_entropy():
+    real, fake = non_saturating_discriminator(jnp.array(REAL), jnp.array(FAKE))
+    np.testing.assert_allclose(real, [-math.log(1 / (1 + math.exp(-d))) for d in REAL], rtol=1e-6, atol=0)
+    np.testing.assert_allclose(fake, [-math.log(1 - 1 / (1 + math.exp(-d))) for d in FAKE], rtol=1e-6, atol=0)
+
+
+def test_non_saturating_generator_is_the_cross_entropy_with_the_label_real():
+    loss = non_saturating_generator(jnp.array(FAKE))
+    np.testing.assert_allclose(loss, [-math.log(1 / (1 + math.exp(-d))) for d in FAKE], rtol=1e-6, atol=0)
+
+
+def test_non_saturating_losses_do_not_overflow():
+    logits = jnp.array([-200.0, 200.0])
+    real, fake = non_saturating_discriminator(logits, logits)
+    np.testing.assert_array_equal(real, [200.0, 0.0])
+    np.testing.assert_array_equal(fake, [0.0, 200.0])
+    np.testing.assert_array_equal(non_saturating_generator(logits), [200.0, 0.0])
+
+
+def test_non_saturating_generator_learns_most_where_it_is_worst():
+    gradient = jax.grad(lambda logits: jnp.sum(non_saturating_generator(logits)))(jnp.array([-200.0, 0.0, 200.0]))
+    np.testing.assert_allclose(gradient, [-1.0, -0.5, 0.0], rtol=0, atol=1e-6)
+
+
+def test_wasserstein_discriminator_is_what_pencil_gives():
+    real, fake = wasserstein_discriminator(jnp.array(REAL), jnp.array(FAKE))
+    np.testing.assert_array_equal(real, [2.0, 0.5, 0.0, -0.75, -1.0, -1.5])
+    np.testing.assert_array_equal(fake, list(FAKE))
+
+
+@pytest.mark.parametrize(("loss", "at_zero"), [(HINGE, 1.0), (NON_SATURATING, math.log(2)), (WASSERSTEIN, 0.0)])
+def test_discriminator_that_knows_nothing_pays_alike_on_both_sides(loss, at_zero):
+    real, fake = loss.discriminator(jnp.zeros(3), jnp.zeros(3))
+    np.testing.assert_allclose(real, np.full(3, at_zero), rtol=1e-6, atol=0)
+    np.testing.assert_allclose(fake, np.full(3, at_zero), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("loss", [HINGE, NON_SATURATING, WASSERSTEIN])
+def test_discriminator_loss_is_symmetric_in_real_and_generated(loss):
+    real, fake = loss.discriminator(jnp.array(REAL), -jnp.array(REAL))
+    assert len(set(real.tolist())) > 3
+    np.testing.assert_array_equal(real, fake)
+
+
+@pytest.mark.parametrize("loss", [HINGE, NON_SATURATING, WASSERSTEIN])
+def test_loss_gives_one_value_an_example_of_either_batch(loss):
+    real, fake = loss.discriminator(jnp.ones(3), jnp.ones(5))
+    assert (real.shape, fake.shape, loss.generator(jnp.ones(7)).shape) == ((3,), (5,), (7,))
+
+
+@pytest.mark.parametrize(
+    ("loss", "discriminator", "generator"),
+    [
+        (HINGE, [[0.5], [1.25]], [-0.25]),
+        (NON_SATURATING, [[math.log1p(math.exp(-0.5))], [math.log1p(math.exp(0.25))]], [math.log1p(math.exp(-0.25))]),
+        (WASSERSTEIN, [[-0.5], [0.25]], [-0.25]),
+    ],
+)
+def test_loss_of_a_name_pairs_the_sides_of_that_game(loss, discriminator, generator):
+    real, fake = jnp.array([0.5]), jnp.array([0.25])
+    np.testing.assert_allclose(loss.discriminator(real, fake), discriminator, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(loss.generator(fake), generator, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("loss", [HINGE, NON_SATURATING, WASSERSTEIN])
+def test_loss_refuses_integers_when_traced(loss):
+    whole, broken = jnp.ones(3, jnp.int32), jnp.ones(3)
+    with pytest.raises(AssertionError):
+        jax.jit(loss.discriminator)(whole, broken)
+    with pytest.raises(AssertionError):
+        jax.jit(loss.discriminator)(broken, whole)
+    with pytest.raises(AssertionError):
+        jax.jit(loss.generator)(whole)

@@ -1,0 +1,247 @@
+"""The drawing of the house: which file may import which, and what the rooms are called."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Imports point from a higher level to a strictly lower one, or stay in their own folder.
+LEVELS = {
+    "functional": 0,
+    "config": 0,
+    "errors": 0,
+    "models": 1,
+    "training": 2,
+    "data": 2,
+    "interop": 2,
+    "evaluation": 3,
+    "views": 3,
+    "cli": 4,
+}
+TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "sagan_jax", "experiments", "tests"}
+TOP_LEVEL |= {".ci", ".gitignore", ".pre-commit-config.yaml"}
+FUNCTIONAL_MAY_IMPORT = {"jax", "numpy", "chex"}
+FUNCTIONAL_MAY_IMPORT |= {"__future__", "collections", "dataclasses", "functools", "itertools", "math", "typing"}
+NAMES_OF_NOTHING = {"utils", "helpers", "common", "misc"}
+DEVICE_MAPS = {"pmap", "shard_map"}
+DEVICE_MAPS_ARE_IN = Path("sagan_jax/training/parallel.py")
+
+
+def python_files(root: Path) -> Iterator[tuple[Path, ast.Module]]:
+    """Yields the path below `root` and the syntax tree of each file of the library and of the experiments."""
+    for folder in ("sagan_jax", "experiments"):
+        for path in sorted((root / folder).rglob("*.py")):
+            yield path.relative_to(root), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported_modules(path: Path, tree: ast.Module) -> Iterator[str]:
+    """Yields the absolute name of everything that the file imports, inside functions too, by name or by string."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            # One dot is the folder of the file itself, whether or not the file is its __init__.
+            package = path.parts[: len(path.parts) - node.level] if node.level else ()
+            module = ".".join([*package, *([node.module] if node.module else [])])
+            # `from package import name` may import a module of that name, so the name belongs to the answer.
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sagan_jax":
+            yield f"sagan_jax.{node.attr}"
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("import_module", "__import__"):
+                yield str(node.args[0].value)
+
+
+def place(module: str) -> str:
+    """Returns the room of `sagan_jax.room.file`, or "" for the package itself."""
+    return [*module.split("."), ""][1]
+
+
+def arrow_violations(root: Path) -> list[str]:
+    """Returns each import that does not point down, and each room that is not in the drawing."""
+    found = []
+    for path, tree in python_files(root):
+        room = place(".".join(path.with_suffix("").parts))
+        if path.parts[0] == "experiments" or room == "__init__":
+            continue
+        if room not in LEVELS:
+            found.append(f"{path} has no place in LEVELS")
+            continue
+        for module in imported_modules(path, tree):
+            target = place(module)
+            # The package itself loads nothing; what is taken from it counts, but for __version__ and __file__.
+            if module.split(".")[0] != "sagan_jax" or target == "" or target.startswith("__"):
+                continue
+            if target not in LEVELS:
+                found.append(f"{path} imports {module}, which has no place in LEVELS")
+            elif target != room and LEVELS[target] >= LEVELS[room]:
+                found.append(f"{path} imports {module}, which is not below it")
+    return found
+
+
+def functional_violations(root: Path) -> list[str]:
+    """Returns each import of `functional` other than its few allowed ones and itself."""
+    return [
+        f"{path} imports {module}; functional needs jax, numpy and chex only"
+        for path, tree in python_files(root)
+        if path.is_relative_to("sagan_jax/functional")
+        for module in imported_modules(path, tree)
+        if module.split(".")[0] not in FUNCTIONAL_MAY_IMPORT and not module.startswith("sagan_jax.functional.")
+    ]
+
+
+def config_violations(root: Path) -> list[str]:
+    """Returns each file that reads a config without being a command, and each experiment that reads more than that."""
+    found = []
+    for path, tree in python_files(root):
+        for module in imported_modules(path, tree):
+            ours, reads_config = module.split(".")[0] == "sagan_jax", place(module) == "config"
+            if path.parts[0] == "experiments" and ours and not reads_config:
+                found.append(f"{path} imports {module}; an experiment needs sagan_jax.config only")
+            elif path.parts[0] == "sagan_jax" and path.parts[1] != "cli" and reads_config:
+                found.append(f"{path} imports {module}; only cli reads a config")
+    return found
+
+
+def words_of(node: ast.AST) -> set[str]:
+    """Returns the names that the node itself says, as code."""
+    match node:
+        case ast.Name(id=word) | ast.Attribute(attr=word):
+            return {word}
+        case ast.alias(name=words):
+            return set(words.split("."))
+        case ast.ImportFrom(module=str(words)):
+            return set(words.split("."))
+    return set()
+
+
+def device_map_violations(root: Path) -> list[str]:
+    """Returns each use of `pmap` or `shard_map` in code, not in text, outside the one file for it."""
+    return [
+        f"{path} says {word}; only {DEVICE_MAPS_ARE_IN} maps over devices"
+        for path, tree in python_files(root)
+        if path != DEVICE_MAPS_ARE_IN
+        for node in ast.walk(tree)
+        for word in sorted(words_of(node) & DEVICE_MAPS)
+    ]
+
+
+def name_violations(root: Path) -> list[str]:
+    """Returns each file or folder whose name says nothing about what is in it."""
+    return [
+        f"{path.relative_to(root)} has not found its name yet"
+        for folder in ("sagan_jax", "experiments", "tests")
+        for path in sorted((root / folder).rglob("*"))
+        if path.stem.removeprefix("test_").strip("_") in NAMES_OF_NOTHING
+    ]
+
+
+def top_level(root: Path) -> set[str]:
+    """Returns the first part of every path in the checkout that git does not ignore."""
+    command = ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    return {Path(line).parts[0] for line in listing.stdout.splitlines() if (root / line).exists()}
+
+
+RULES = [arrow_violations, functional_violations, config_violations, device_map_violations, name_violations]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_house_keeps_the_rule(rule):
+    assert rule(ROOT) == []
+
+
+def test_every_room_of_the_drawing_exists():
+    rooms = {path.stem for path in (ROOT / "sagan_jax").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert rooms >= set(LEVELS)
+
+
+PLANTED = [
+    (arrow_violations, "sagan_jax/models/sagan.py", "from sagan_jax.training import loop", "is not below it"),
+    (arrow_violations, "sagan_jax/models/sagan.py", "def f():\n    from ..training.loop import a", "is not below it"),
+    (arrow_violations, "sagan_jax/models/sagan.py", "from .. import cli", "is not below it"),
+    (arrow_violations, "sagan_jax/models/__init__.py", "from ..views import figures", "is not below it"),
+    (arrow_violations, "sagan_jax/training/loop.py", "import sagan_jax.data.masks", "is not below it"),
+    (arrow_violations, "sagan_jax/views/a.py", "import importlib\nimportlib.import_module('sagan_jax.cli')", "below"),
+    (arrow_violations, "sagan_jax/errors.py", "import sagan_jax.functional", "is not below it"),
+    (arrow_violations, "sagan_jax/models/sagan.py", "import sagan_jax\nf = sagan_jax.train", "has no place"),
+    (arrow_violations, "sagan_jax/models/sagan.py", "from sagan_jax import train", "has no place"),
+    (arrow_violations, "sagan_jax/attic/ladder.py", "", "has no place"),
+    (arrow_violations, "sagan_jax/ladder.py", "", "has no place"),
+    (functional_violations, "sagan_jax/functional/losses.py", "import flax.linen as nn", "imports flax.linen"),
+    (functional_violations, "sagan_jax/functional/losses.py", "from pathlib import Path", "imports pathlib.Path"),
+    (functional_violations, "sagan_jax/functional/losses.py", "from ..errors import SaganError", "imports sagan_jax.e"),
+    (config_violations, "sagan_jax/training/loop.py", "from sagan_jax.config import Training", "only cli reads"),
+    (config_violations, "sagan_jax/training/loop.py", "from sagan_jax import config", "only cli reads"),
+    (config_violations, "experiments/faces.py", "from sagan_jax.models.sagan import Generator", "config only"),
+    (device_map_violations, "sagan_jax/training/loop.py", "import jax\nf = jax.pmap(abs)", "says pmap"),
+    (device_map_violations, "sagan_jax/training/loop.py", "from jax import shard_map as s", "says shard_map"),
+    (device_map_violations, "sagan_jax/training/loop.py", "from jax.experimental.shard_map import x", "says shard_map"),
+    (device_map_violations, "sagan_jax/cli/parallel.py", "def f(pmap):\n    return pmap(f)", "says pmap"),
+    (name_violations, "sagan_jax/data/utils.py", "", "has not found its name"),
+    (name_violations, "sagan_jax/common/masks.py", "", "has not found its name"),
+    (name_violations, "tests/test_misc.py", "", "has not found its name"),
+]
+
+
+@pytest.mark.parametrize(("rule", "path", "source", "message"), PLANTED)
+def test_rule_finds_the_one_planted_violation(rule, path, source, message, tmp_path):
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(source)
+    (found,) = rule(tmp_path)
+    assert message in found
+
+
+ALLOWED = [
+    ("sagan_jax/models/sagan.py", "from sagan_jax.functional import attend\nfrom . import layers\nimport flax"),
+    ("sagan_jax/models/layers.py", "import sagan_jax\nf = sagan_jax.__file__\nfrom sagan_jax import __version__"),
+    ("sagan_jax/cli/train.py", "from sagan_jax import __version__, config\nfrom ..training import loop\nimport tyro"),
+    ("sagan_jax/training/parallel.py", "import jax\nf = jax.pmap(abs)\ng = jax.shard_map"),
+    ("sagan_jax/training/loop.py", "'pmap'\nfrom sagan_jax.training.parallel import pmap_step"),
+    ("sagan_jax/__init__.py", "def f():\n    from sagan_jax.cli import wiring"),
+    ("experiments/faces.py", "from sagan_jax.config import Experiment"),
+]
+
+
+@pytest.mark.parametrize(("path", "source"), ALLOWED)
+def test_rules_accept_what_the_drawing_allows(path, source, tmp_path):
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(source)
+    assert [found for rule in RULES for found in rule(tmp_path)] == []
+
+
+def test_top_level_of_the_checkout_is_the_drawing():
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a git checkout: this copy of the sources has no .git")
+    assert top_level(ROOT) == TOP_LEVEL
+
+
+def test_top_level_sees_a_planted_file_and_not_an_ignored_one(tmp_path):
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    for name, text in {".gitignore": "/ignored", "ignored": "", "planted": ""}.items():
+        (tmp_path / name).write_text(text)
+    assert top_level(tmp_path) == {".gitignore", "planted"}
+
+
+HEAVY = ["flax", "optax", "orbax", "grain", "tyro", "PIL"]
+
+
+def modules_loaded_by(statement: str) -> set[str]:
+    """Returns those of HEAVY that a fresh interpreter has loaded after `statement`."""
+    program = f"{statement}\nimport sys\nprint(*(name for name in {HEAVY} if name in sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(answer.stdout.split())
+
+
+def test_functional_loads_no_library_but_jax_numpy_and_chex():
+    assert modules_loaded_by("import sagan_jax.functional") == set()
+
+
+def test_loaded_modules_include_a_planted_import():
+    assert modules_loaded_by("import sagan_jax.functional, PIL") == {"PIL"}
