@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -128,6 +129,7 @@ def test_train_default_experiment_is_the_digits(capsys, tmp_path):
     assert "digits: 5,000 images, 10 classes" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_train_says_what_the_residual_control_has_for_attention(capsys, tmp_path):
     flags = ["--total-steps", "1", "--attention", "residual", "--base-channels", "8"]
     assert train(tmp_path / "run", *flags) == 0
@@ -164,6 +166,7 @@ def test_train_refuses_unlabelled_images_for_a_conditional_network(capsys, tmp_p
     assert "has no labels" in error_line(capsys)
 
 
+@pytest.mark.slow
 def test_train_takes_plain_images_without_classes(tmp_path):
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         for index in range(3):
@@ -174,6 +177,7 @@ def test_train_takes_plain_images_without_classes(tmp_path):
     assert sagan_jax.load_run(tmp_path / "run").generate(3).labels.tolist() == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_train_that_blows_up_stops_with_code_5_and_names_step_and_quantity(capsys, tmp_path):
     flags = ["--generator-learning-rate", "1e38", "--loss", "wasserstein", "--total-steps", "9"]
     assert train(tmp_path / "run", *flags) == 5
@@ -197,7 +201,8 @@ def test_sample_writes_the_layout_that_evaluators_read(finished, tmp_path):
 def test_sample_writes_a_grid(finished, tmp_path):
     out = tmp_path / "grid.png"
     assert main(["sample", "--workdir", str(finished), "--num-images", "30", "--out", str(out)]) == 0
-    assert Image.open(out).size == (3 * 34 - 2, 10 * 34 - 2)
+    with Image.open(out) as picture:
+        assert picture.size == (3 * 34 - 2, 10 * 34 - 2)
 
 
 def test_sample_writes_one_png_an_image_into_a_folder(finished, tmp_path):
@@ -236,7 +241,7 @@ def test_generate_gives_image_i_whatever_comes_after_it(finished):
 
 def test_generate_with_truncation_stays_nearer_to_the_middle(finished):
     generator = sagan_jax.load_run(finished)
-    cut = generator._latents(__import__("jax").random.key(0), np.arange(50), 0.5)
+    cut = generator._latents(jax.random.key(0), np.arange(50), 0.5)
     assert 0.4 < np.abs(cut).max() <= 0.5
 
 
@@ -245,6 +250,7 @@ def test_generate_of_another_seed_gives_other_images(finished):
     assert not np.array_equal(generator.generate(2, seed=1).images, generator.generate(2, seed=2).images)
 
 
+@pytest.mark.slow
 def test_moving_average_is_what_a_run_samples_from(tmp_path):
     flags = ["--total-steps", "3", "--generator-learning-rate", "0.1"]
     train(tmp_path / "raw", *flags)
@@ -253,6 +259,7 @@ def test_moving_average_is_what_a_run_samples_from(tmp_path):
     assert not np.array_equal(raw.generate(3).images, averaged.generate(3).images)
 
 
+@pytest.mark.slow
 def test_both_drivers_train_to_the_same_images(finished, tmp_path):
     train(tmp_path / "run", "--total-steps", "3", "--driver", "shard_map")
     ours, other = sagan_jax.load_run(finished), sagan_jax.load_run(tmp_path / "run")

@@ -85,6 +85,17 @@ def assert_near(actual, expected, tolerance, what=""):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=what)
 
 
+def equations(jaxpr):
+    """Every equation of a jaxpr, inner jaxprs included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for parameter in equation.params.values():
+            for inner in parameter if isinstance(parameter, (list, tuple)) else [parameter]:
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from equations(inner)
+
+
 # Pencil and paper
 
 
@@ -181,17 +192,6 @@ def test_attend_of_bfloat16_operands_accumulates_in_float32():
     trace = jax.make_jaxpr(attend)(jnp.ones((3, 5), jnp.bfloat16), jnp.ones((5, 2), jnp.bfloat16))
     products = [equation for equation in equations(trace.jaxpr) if equation.primitive.name == "dot_general"]
     assert [equation.outvars[0].aval.dtype for equation in products] == [jnp.float32]
-
-
-def equations(jaxpr):
-    """Every equation of a jaxpr, inner jaxprs included."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for parameter in equation.params.values():
-            for inner in parameter if isinstance(parameter, (list, tuple)) else [parameter]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from equations(inner)
 
 
 # Reductions and symmetries
@@ -344,7 +344,14 @@ def test_self_attention_refuses_a_kernel_that_does_not_fit_when_traced(name, sha
     with pytest.raises(AssertionError) as error:
         jax.jit(partial(self_attention, pool=pool))(**{**arguments, name: jnp.ones(shape)})
     assert f"{name.removesuffix('_kernel')} {shape} float32" in str(error.value)
-    assert "got features (2, 6, 10, 7) float32" in str(error.value)
+    assert "got pool=2, features (2, 6, 10, 7) float32" in str(error.value)
+
+
+def test_self_attention_refuses_queries_and_keys_of_other_channels_when_traced():
+    arguments, pool = make_inputs("release")
+    arguments = {**as_dtype(arguments, jnp.float32), "query_kernel": jnp.ones((8, 11)), "key_kernel": jnp.ones((8, 11))}
+    with pytest.raises(AssertionError, match=r"query \(8, 11\) float32, key \(8, 11\) float32"):
+        jax.jit(partial(self_attention, pool=pool))(**arguments)
 
 
 def test_self_attention_without_output_kernel_refuses_values_of_another_width():
@@ -376,5 +383,19 @@ def test_self_attention_refuses_a_pool_that_does_not_divide_the_image(size):
     arguments = as_dtype(arguments, jnp.float32)
     with pytest.raises(AssertionError) as error:
         jax.jit(partial(self_attention, pool=pool))(**{**arguments, "features": jnp.ones((2, *size, 7))})
-    assert "divisible by pool=2" in str(error.value)
-    assert f"got features (2, {size[0]}, {size[1]}, 7)" in str(error.value)
+    assert f"got pool=2, features (2, {size[0]}, {size[1]}, 7)" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: attention_map(jnp.ones(3), jnp.ones((4, 3))),
+        lambda: attend(jnp.ones(3), jnp.ones((3, 4))),
+        lambda: self_attention(jnp.ones((6, 8)), *3 * [jnp.ones((8, 2))], jnp.ones((2, 8)), 0.0, pool=1),
+        lambda: self_attention(jnp.ones((6, 6, 8)), *3 * [jnp.ones((8, 2))], jnp.ones((2, 8)), 0.0, pool=3),
+    ],
+    ids=["map-of-a-vector", "attend-with-a-vector", "image-without-channels", "pool-3"],
+)
+def test_attention_refuses_too_few_axes_and_other_pools_in_its_own_words(call):
+    with pytest.raises(AssertionError, match=r"needs .* got "):
+        call()

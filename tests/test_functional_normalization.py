@@ -161,3 +161,17 @@ def test_scale_and_shift_refuses_shapes_that_do_not_fit_when_traced(scale, shift
     with pytest.raises(AssertionError) as error:
         jax.jit(scale_and_shift)(jnp.ones(SHAPE), jnp.ones(scale), jnp.ones(shift))
     assert f"got {SHAPE}, scale {scale} and shift {shift}" in str(error.value)
+
+
+def test_standardize_computes_in_float32_when_everything_is_bfloat16():
+    features = jnp.array([[256.0, 3.0]], jnp.bfloat16)
+    mean, variance = jnp.array([255.0, 1.0], jnp.bfloat16), jnp.array([0.3, 0.7], jnp.bfloat16)
+    wide = [np.asarray(array, np.float64) for array in (features, mean, variance)]
+    expected = (wide[0] - wide[1]) / np.sqrt(wide[2] + 1e-3)
+    result = np.asarray(standardize(features, mean, variance, epsilon=1e-3), np.float64)
+    assert np.abs(result / expected - 1).max() < 2**-8
+
+
+def test_scale_and_shift_refuses_a_vector():
+    with pytest.raises(AssertionError, match=r"\[B, \.\.\., C\]; got \(3,\)"):
+        scale_and_shift(jnp.ones(3), jnp.ones(3), jnp.zeros(3))

@@ -111,11 +111,23 @@ def test_resampling_has_a_gradient_without_gather_scatter_or_select(function):
 def test_pooling_refuses_a_size_that_does_not_divide_when_traced(pool, shape):
     with pytest.raises(AssertionError) as error:
         jax.jit(pool)(jnp.ones(shape))
-    assert f"{pool.__name__} needs features [..., H, W, C]" in str(error.value)
-    assert f"window 2; got {shape}" in str(error.value)
+    assert f"{pool.__name__} needs floating features [..., H, W, C]" in str(error.value)
+    assert f"got {shape} float32 and 2" in str(error.value)
 
 
 @pytest.mark.parametrize("function", [upsample_nearest, average_pool, max_pool])
 def test_resampling_refuses_integers_when_traced(function):
     with pytest.raises(AssertionError, match=f"{function.__name__} needs"):
         jax.jit(function)(jnp.ones((2, 6, 3), jnp.uint8))
+
+
+@pytest.mark.parametrize("function", [upsample_nearest, average_pool, max_pool])
+def test_resampling_refuses_features_without_channels(function):
+    with pytest.raises(AssertionError, match=r"\[\.\.\., H, W, C\].* got \(4, 6\)"):
+        function(jnp.ones((4, 6)))
+
+
+@pytest.mark.parametrize("pool", [average_pool, max_pool])
+def test_pooling_refuses_an_empty_window(pool):
+    with pytest.raises(AssertionError, match="window of at least 1"):
+        pool(jnp.ones((4, 6, 3)), 0)

@@ -37,6 +37,7 @@ def attention_map(queries: Array, keys: Array) -> Array:
         f"attention_map needs queries [..., N, D] and keys [..., M, D] of one floating dtype; "
         f"got {queries.shape} {queries.dtype} and {keys.shape} {keys.dtype}."
     )
+    chex.assert_scalar_non_negative(queries.ndim - 2, custom_message=message)
     chex.assert_type([queries, keys], float, custom_message=message)
     chex.assert_type(keys, queries.dtype, custom_message=message)
     chex.assert_shape(keys, (*queries.shape[:-2], None, queries.shape[-1]), custom_message=message)
@@ -71,6 +72,7 @@ def attend(attention_map: Array, values: Array) -> Array:
         f"attend needs an attention map [..., N, M] and values [..., M, E] of one floating dtype; "
         f"got {attention_map.shape} {attention_map.dtype} and {values.shape} {values.dtype}."
     )
+    chex.assert_scalar_non_negative(attention_map.ndim - 2, custom_message=message)
     chex.assert_type([attention_map, values], float, custom_message=message)
     chex.assert_type(values, attention_map.dtype, custom_message=message)
     chex.assert_shape(values, (*attention_map.shape[:-2], attention_map.shape[-1], None), custom_message=message)
@@ -121,17 +123,19 @@ def self_attention(
     >>> bool((y == x).all()), beta.shape
     (True, (24, 6))
     """
-    *_, height, width, channels = features.shape
     kernels = {"query": query_kernel, "key": key_kernel, "value": value_kernel}
     if output_kernel is not None:
         kernels["output"] = output_kernel
     message = (
-        f"self_attention needs features [..., H, W, C] with H and W divisible by pool={pool}, query and key kernels "
-        f"[C, D], a value kernel [C, E] and an output kernel [E, C] (or None with E = C), all of one floating dtype; "
-        f"got features {features.shape} {features.dtype} and "
+        f"self_attention needs pool 1 or 2, features [..., H, W, C] with H and W divisible by it, query and key "
+        f"kernels [C, D], a value kernel [C, E] and an output kernel [E, C] (or None with E = C), all of one floating "
+        f"dtype; got pool={pool}, features {features.shape} {features.dtype} and "
         + ", ".join(f"{name} {kernel.shape} {kernel.dtype}" for name, kernel in kernels.items())
         + "."
     )
+    chex.assert_scalar_in(pool, 1, 2, custom_message=message)
+    chex.assert_scalar_non_negative(features.ndim - 3, custom_message=message)
+    height, width, channels = features.shape[-3:]
     chex.assert_type(features, float, custom_message=message)
     chex.assert_type(list(kernels.values()), features.dtype, custom_message=message)
     chex.assert_is_divisible(height, pool, custom_message=message)

@@ -65,7 +65,9 @@ def standardize(features: Array, mean: Array, variance: Array, *, epsilon: float
     chex.assert_type(features, float, custom_message=message)
     chex.assert_shape([mean, variance], (features.shape[-1],), custom_message=message)
     axes = tuple(range(features.ndim - 1))
-    mean, inverse = jnp.expand_dims(mean, axes), jnp.expand_dims(jax.lax.rsqrt(variance + epsilon), axes)
+    wide = jnp.promote_types(features.dtype, jnp.float32)
+    inverse = jax.lax.rsqrt(variance.astype(wide) + epsilon)
+    mean, inverse = jnp.expand_dims(mean.astype(wide), axes), jnp.expand_dims(inverse, axes)
     return ((features - mean) * inverse).astype(features.dtype)
 
 
@@ -91,6 +93,9 @@ def scale_and_shift(features: Array, scale: Array, shift: Array) -> Array:
     >>> scale_and_shift(x, jnp.array([[1.0], [2.0]]), jnp.zeros((2, 1)))[..., 0].tolist()
     [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
     """
+    chex.assert_scalar_non_negative(
+        features.ndim - 2, custom_message=f"scale_and_shift needs features [B, ..., C]; got {features.shape}."
+    )
     batch, channels = features.shape[0], features.shape[-1]
     expected = (channels,) if scale.ndim == 1 else (batch, channels)
     message = (

@@ -8,8 +8,11 @@ from jax import Array
 def _windows(features: Array, window: int, name: str) -> Array:
     """Splits `[..., H, W, C]` into windows: `[..., H/w, w, W/w, w, C]`."""
     message = (
-        f"{name} needs features [..., H, W, C] with H and W divisible by the window {window}; got {features.shape}."
+        f"{name} needs floating features [..., H, W, C] with H and W divisible by a window of at least 1; "
+        f"got {features.shape} {features.dtype} and {window}."
     )
+    chex.assert_scalar_positive(window, custom_message=message)
+    chex.assert_scalar_non_negative(features.ndim - 3, custom_message=message)
     chex.assert_type(features, float, custom_message=message)
     *leading, height, width, channels = features.shape
     chex.assert_is_divisible(height, window, custom_message=message)
@@ -28,7 +31,7 @@ def upsample_nearest(features: Array, factor: int = 2) -> Array:
         `[..., factor*H, factor*W, C]`, the same dtype.
 
     Raises:
-        AssertionError: at trace time, when `features` is not floating.
+        AssertionError: at trace time, when `features` is not floating or has fewer than three axes.
 
     Source: `tf.image.resize_nearest_neighbor` in brain-research/self-attention-gan:generator.py.
 
@@ -36,7 +39,9 @@ def upsample_nearest(features: Array, factor: int = 2) -> Array:
     >>> upsample_nearest(jnp.array([[[1.0], [2.0]]]))[..., 0].tolist()
     [[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0]]
     """
-    chex.assert_type(features, float, custom_message=f"upsample_nearest needs floating features; got {features.dtype}.")
+    message = f"upsample_nearest needs floating features [..., H, W, C]; got {features.shape} {features.dtype}."
+    chex.assert_scalar_non_negative(features.ndim - 3, custom_message=message)
+    chex.assert_type(features, float, custom_message=message)
     *leading, height, width, channels = features.shape
     # A broadcast: its gradient is a plain sum, where `jax.image.resize` would scatter.
     repeated = jnp.broadcast_to(features[..., :, None, :, None, :], (*leading, height, factor, width, factor, channels))

@@ -95,10 +95,14 @@ def spectral_normalize(
     >>> kernel.tolist(), float(sigma)
     ([[0.0, 1.0], [0.0, 0.0]], 2.0)
     """
-    chex.assert_type(kernel, float)
+    message = (
+        f"spectral_normalize needs a floating kernel [..., C] of two axes or more, u [C] and v [R]; got "
+        f"{kernel.shape} {kernel.dtype}, u {u.shape} and v {None if v is None else v.shape}."
+    )
+    chex.assert_scalar_non_negative(kernel.ndim - 2, custom_message=message)
+    chex.assert_type(kernel, float, custom_message=message)
     wide = jnp.promote_types(kernel.dtype, jnp.float32)
     matrix = kernel.astype(wide).reshape(-1, kernel.shape[-1])
-    message = f"spectral_normalize needs a kernel [..., C], u [C] and v [R]; got {kernel.shape} and u {u.shape}."
     chex.assert_shape(u, (matrix.shape[1],), custom_message=message)
     if iterations == 0:
         if v is None:
@@ -161,12 +165,12 @@ def spectral_normalize_tree(
     return normalized, vectors, sigmas
 
 
-def is_kernel(name: str) -> bool:
+def _is_kernel(name: str) -> bool:
     """Tells whether a leaf of this name is a kernel; biases, gates and conditional-norm tables are not."""
     return name.endswith("kernel")
 
 
-def initial_vectors(key: Array, params: Tree, *, select: Callable[[str], bool] = is_kernel) -> dict[str, Any]:
+def initial_vectors(key: Array, params: Tree, *, select: Callable[[str], bool] = _is_kernel) -> dict[str, Any]:
     """Returns a fresh `"spectral"` collection: a random u, and the v that belongs to it, for each selected leaf.
 
     Args:

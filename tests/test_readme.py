@@ -1,0 +1,41 @@
+"""What the README shows works as it stands there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sagan_jax.cli.experiments import names
+from sagan_jax.cli.main import COMMANDS
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+SHELL = "\n".join(re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)).splitlines()
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.splitlines()[1])
+def test_readme_python_runs(code):
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_readme_has_the_functions_in_ten_lines():
+    assert len([line for line in PYTHON[0].splitlines() if line.strip()]) <= 12
+
+
+def test_readme_commands_exist():
+    words = [shlex.split(line.replace("[", "").replace("]", ""), comments=True) for line in SHELL]
+    used = [line[index + 1] for line in words for index, word in enumerate(line) if word.endswith("sagan-jax")]
+    assert len(used) >= 5
+    assert set(used) <= COMMANDS.keys()
+
+
+def test_readme_lists_every_experiment():
+    assert [name for name in names() if f"| `{name}` |" not in README] == []
+
+
+def test_readme_shows_pictures_that_are_there():
+    root = Path(__file__).resolve().parents[1]
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
+    assert pictures
+    assert [name for name in pictures if not (root / name).is_file()] == []
