@@ -155,3 +155,19 @@ def test_loop_runs_no_action_on_a_state_that_went_wrong():
 
 def test_failure_of_the_numbers_ends_the_command_with_5():
     assert NonFiniteError.exit_code == 5
+
+
+def healthy(state, batch):
+    return state + 1, {"finite": np.bool_(True)}
+
+
+@pytest.mark.parametrize("batches", [3, 50])
+def test_loop_stops_at_the_total_however_many_batches_follow(batches):
+    numbers = {"first_step": 0, "total_steps": 3, "guarded": (), "log_every_steps": 100}
+    assert run_loop(healthy, 0, range(batches), log=lambda *_: None, **numbers) == 3
+
+
+def test_loop_refuses_batches_that_end_too_early():
+    numbers = {"first_step": 1, "total_steps": 5, "guarded": (), "log_every_steps": 100}
+    with pytest.raises(ValueError, match="up to step 5; they ended after step 3"):
+        run_loop(healthy, 1, range(2), log=lambda *_: None, **numbers)

@@ -43,10 +43,12 @@ def run_loop(
         actions: run after the look, so never on a state that went wrong.
 
     Raises:
+        ValueError: when the batches end before `total_steps`.
         NonFiniteError: at the look after the first step that was not finite, naming it and the quantity.
     """
     unseen: list[dict[str, Any]] = []
-    for done, batch in enumerate(batches, start=first_step + 1):
+    done = first_step
+    for done, batch in zip(range(first_step + 1, total_steps + 1), batches, strict=False):
         state, metrics = step(state, batch)
         unseen.append({name: metrics[name] for name in ("finite", *guarded)})
         due = [action for action in actions if done % action.every_steps == 0 or done == total_steps]
@@ -56,6 +58,8 @@ def run_loop(
             log(done, {name: float(value) for name, value in jax.device_get(metrics).items() if name != "finite"})
         for action in due:
             action.run(done, state)
+    if done < total_steps:
+        raise ValueError(f"run_loop needs batches up to step {total_steps}; they ended after step {done}.")
     return state
 
 
