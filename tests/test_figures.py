@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.views.figures import image_grid, save_png
+from sagan_jax.views.figures import class_rows, image_grid, save_png
 
 
 def make_images(number=5, height=2, width=3, channels=3):
@@ -54,3 +54,14 @@ def test_save_png_makes_the_folders_and_leaves_nothing_else(tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.png"]
     with Image.open(tmp_path / "a" / "b.png") as found:
         np.testing.assert_array_equal(np.asarray(found), images[0])
+
+
+def test_class_rows_put_each_class_into_a_row_of_its_own():
+    images = np.array([5, 6, 7, 8, 9, 4], np.uint8).reshape(6, 1, 1, 1)
+    picture = class_rows(images, np.array([2, 0, 2, 0, 2, 0]))
+    assert picture[::3, ::3, 0].tolist() == [[6, 8, 4], [5, 7, 9]]
+
+
+def test_class_rows_of_classes_of_other_sizes_make_a_square():
+    picture = class_rows(np.zeros((7, 1, 1, 3), np.uint8), np.array([0, 0, 1, 1, 1, 1, 1]))
+    assert picture.shape == (3 + 2 * 2, 3 + 2 * 2, 3)

@@ -36,6 +36,7 @@ def run(arguments: list[str]) -> None:
         )
     from sagan_jax.cli import wiring
     from sagan_jax.training.recording import save_png, write_atomically
+    from sagan_jax.views.figures import class_rows
 
     samples = wiring.load_run(parsed.workdir).generate(
         parsed.num_images,
@@ -52,7 +53,7 @@ def run(arguments: list[str]) -> None:
         np.savez(content, arr_0=images, arr_1=samples.labels)
         write_atomically(parsed.out, content.getvalue())
     elif parsed.out.suffix == ".png":
-        save_png(parsed.out, wiring.class_rows(samples))
+        save_png(parsed.out, class_rows(*samples))
     else:
         for number, (image, label) in enumerate(zip(samples.images, samples.labels, strict=True)):
             save_png(parsed.out / f"{number:06d}-class{label}.png", image)

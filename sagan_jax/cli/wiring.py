@@ -1,7 +1,5 @@
 """From a config to objects: the Python that the commands are made of."""
 
-import json
-import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from sagan_jax.config import Experiment, Networks, from_dict, to_dict
+from sagan_jax.cli.checks import check_config, check_same_run, saved_experiment
+from sagan_jax.config import Experiment, Networks, to_dict
 from sagan_jax.data import ImageSource, open_source, training_batches
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.sampling import Samples, TrainedGenerator
+from sagan_jax.evaluation.sampling import TrainedGenerator
 from sagan_jax.functional import HINGE, NON_SATURATING, WASSERSTEIN, spectral_normalize_tree
 from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
 from sagan_jax.models.sagan import (
@@ -39,12 +38,9 @@ from sagan_jax.training.loop import Action, run_loop
 from sagan_jax.training.optimizers import two_time_scale
 from sagan_jax.training.parallel import ParallelStep
 from sagan_jax.training.recording import Progress, Recorder, write_run_files
-from sagan_jax.views.figures import image_grid
+from sagan_jax.views.figures import class_rows
 
 _LOSSES = {"hinge": HINGE, "non_saturating": NON_SATURATING, "wasserstein": WASSERSTEIN}
-
-# What a run may change when it is taken up again: how long and how often, not what.
-_FREE = ("name", "recording", "training.total_steps", "training.driver")
 
 
 def build_networks(networks: Networks) -> tuple[Generator, Discriminator]:
@@ -117,69 +113,76 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
         StorageError: when the disk refuses.
     """
     workdir = Path(workdir)
-    _check_config(experiment)
+    check_config(experiment)
     networks, training, recording = experiment.networks, experiment.training, experiment.recording
     source = _open_data(experiment)
     if fresh:
         _remove_run(workdir)
-    _check_same_run(workdir, experiment)
+    check_same_run(workdir, experiment)
 
     game = build_game(experiment)
     state = initial_state(game, training.seed, (networks.resolution, networks.resolution, networks.image_channels))
     with Checkpoints(workdir / "checkpoints", keep=recording.keep_checkpoints) as checkpoints:
         restored = checkpoints.restore(state)
-        first_step = 0
-        if restored is not None:
-            first_step, state, _ = restored
+        first_step, state, _ = restored or (0, state, None)
         for line in _summary(experiment, source, state, workdir, first_step):
             print(line, flush=True)
-        if first_step >= training.total_steps:
-            return _trained(game, state)
+        if first_step < training.total_steps:
+            write_run_files(workdir, to_dict(experiment))
+            state = _train_from(experiment, game, source, state, first_step, workdir, checkpoints)
+        return _trained(game, state)
 
-        write_run_files(workdir, to_dict(experiment))
-        parallel = ParallelStep(partial(step, game), driver=training.driver)
-        batches = training_batches(
-            source,
-            batch_size=training.batch_size,
-            discriminator_steps=training.discriminator_steps,
-            seed=training.seed,
+
+def _train_from(
+    experiment: Experiment,
+    game: Game,
+    source: ImageSource,
+    state: AdversarialState,
+    first_step: int,
+    workdir: Path,
+    checkpoints: Checkpoints,
+) -> AdversarialState:
+    """Returns the state at the end of the run, everything on the way saved, recorded and shown."""
+    training, recording = experiment.training, experiment.recording
+    parallel = ParallelStep(partial(step, game), driver=training.driver)
+    batches = training_batches(
+        source,
+        batch_size=training.batch_size,
+        discriminator_steps=training.discriminator_steps,
+        seed=training.seed,
+        first_step=first_step,
+        total_steps=training.total_steps,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    clock = _Clock(first_step, training.batch_size * training.discriminator_steps)
+    with (
+        Recorder(workdir, first_step=first_step) as recorder,
+        Progress(training.total_steps, first_step) as progress,
+    ):
+
+        def log(done: int, metrics: dict[str, float]) -> None:
+            speed = clock.images_per_second(done)
+            recorder.scalars(done, metrics | {"images_per_second": speed})
+            progress.update(done, metrics, speed)
+
+        def save(done: int, state: AdversarialState) -> None:
+            checkpoints.save(done, state, {"experiment": to_dict(experiment)})
+
+        def draw(done: int, state: AdversarialState) -> None:
+            recorder.image("samples", done, sample_grid(_trained(game, state)))
+
+        return run_loop(
+            parallel,
+            parallel.replicate(state),
+            map(Batch._make, batches),
             first_step=first_step,
             total_steps=training.total_steps,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            guarded=GUARDED,
+            log_every_steps=recording.log_every_steps,
+            log=log,
+            actions=[Action(recording.save_every_steps, save), Action(recording.sample_every_steps, draw)],
         )
-        with (
-            Recorder(workdir, first_step=first_step) as recorder,
-            Progress(training.total_steps, first_step) as progress,
-        ):
-            clock = _Clock(first_step, training.batch_size * training.discriminator_steps)
-
-            def log(done: int, metrics: dict[str, float]) -> None:
-                speed = clock.images_per_second(done)
-                recorder.scalars(done, metrics | {"images_per_second": speed})
-                progress.update(done, metrics, speed)
-
-            def save(done: int, state: AdversarialState) -> None:
-                checkpoints.save(done, state, {"experiment": to_dict(experiment)})
-
-            def draw(done: int, state: AdversarialState) -> None:
-                recorder.image("samples", done, sample_grid(_trained(game, state)))
-
-            state = run_loop(
-                parallel,
-                parallel.replicate(state),
-                map(Batch._make, batches),
-                first_step=first_step,
-                total_steps=training.total_steps,
-                guarded=GUARDED,
-                log_every_steps=recording.log_every_steps,
-                log=log,
-                actions=[
-                    Action(recording.save_every_steps, save),
-                    Action(recording.sample_every_steps, draw),
-                ],
-            )
-            return _trained(game, state)
 
 
 def load_run(workdir: str | Path) -> TrainedGenerator:
@@ -192,7 +195,7 @@ def load_run(workdir: str | Path) -> TrainedGenerator:
         InvalidInputError: when there is no run, or no whole checkpoint in it.
     """
     workdir = Path(workdir)
-    experiment = _saved_experiment(workdir)
+    experiment = saved_experiment(workdir)
     if experiment is None:
         raise InvalidInputError(f"There is no run in {str(workdir)!r}: it has no config.json. Is the path right?")
     networks = experiment.networks
@@ -212,18 +215,7 @@ def sample_grid(generator: TrainedGenerator, *, columns: int = 10) -> np.ndarray
     """Returns a picture of samples from fixed latents: a row for each of the first ten classes, or ten rows."""
     rows = min(10, generator.num_classes) if generator.num_classes else 10
     labels = range(rows) if generator.num_classes else None
-    samples = generator.generate(rows * columns, labels=labels)
-    return class_rows(samples, columns=columns)
-
-
-def class_rows(samples: Samples, *, columns: int | None = None) -> np.ndarray:
-    """Returns the samples as one picture `[H, W, C]` uint8 in which each row is one class, where the counts allow."""
-    order = np.argsort(samples.labels, kind="stable")
-    _, counts = np.unique(samples.labels, return_counts=True)
-    if columns is None:
-        equal = len(counts) > 1 and counts.min() == counts.max()
-        columns = int(counts[0]) if equal else math.ceil(math.sqrt(len(order)))
-    return image_grid(samples.images[order], columns)
+    return class_rows(*generator.generate(rows * columns, labels=labels), columns=columns)
 
 
 class _Clock:
@@ -270,28 +262,7 @@ def _summary(
         f"{training.batch_size} images a batch over {jax.device_count()} {jax.devices()[0].device_kind} device(s)"
     )
     if networks.attention == "residual":
-        for name, widths, sizes, wanted in (
-            (
-                "G",
-                GENERATOR_WIDTHS[networks.resolution][1:],
-                generator_resolutions(networks.resolution),
-                networks.generator_attention_resolutions,
-            ),
-            (
-                "D",
-                DISCRIMINATOR_WIDTHS[networks.resolution],
-                discriminator_resolutions(networks.resolution),
-                networks.discriminator_attention_resolutions,
-            ),
-        ):
-            for size in wanted:
-                channels = networks.base_channels * widths[sizes.index(size)]
-                width = residual_width(channels)
-                yield (
-                    f"residual control in {name} at {size}: {channels} -> {width} -> {channels} channels, "
-                    f"{residual_parameters(channels, width):,} parameters for attention's "
-                    f"{attention_parameters(channels):,}"
-                )
+        yield from _residual_summary(networks)
     if first_step >= training.total_steps:
         yield f"already at step {first_step} of {training.total_steps} in {workdir}: nothing to do"
     elif first_step:
@@ -300,79 +271,38 @@ def _summary(
         yield f"{training.total_steps} steps, into {workdir}"
 
 
-def _check_config(experiment: Experiment) -> None:
-    """Raises InvalidInputError for the first thing that cannot be."""
-    networks, training, recording = experiment.networks, experiment.training, experiment.recording
-    for flag, number in {
-        "total-steps": training.total_steps,
-        "batch-size": training.batch_size,
-        "discriminator-steps": training.discriminator_steps,
-        "base-channels": networks.base_channels,
-        "latent-size": networks.latent_size,
-        "log-every-steps": recording.log_every_steps,
-        "sample-every-steps": recording.sample_every_steps,
-        "save-every-steps": recording.save_every_steps,
-        "keep-checkpoints": recording.keep_checkpoints,
-    }.items():
-        _require(number >= 1, f"--{flag} needs to be at least 1; got {number}.")
-    for flag, rate in {
-        "generator-learning-rate": training.generator_learning_rate,
-        "discriminator-learning-rate": training.discriminator_learning_rate,
-    }.items():
-        _require(math.isfinite(rate) and rate > 0, f"--{flag} needs to be a number above 0; got {rate}.")
-    for flag, share in {
-        "adam-beta1": training.adam_beta1,
-        "adam-beta2": training.adam_beta2,
-        "ema-decay": training.ema_decay,
-        "norm-decay": networks.norm_decay,
-        "final-norm-decay": networks.final_norm_decay,
-    }.items():
-        _require(0 <= share < 1, f"--{flag} needs to be in [0, 1); got {share}.")
-    _require(0 <= training.seed < 2**32, f"--seed needs to be in [0, 2**32); got {training.seed}.")
-    _require(networks.num_classes >= 0, f"--num-classes needs to be at least 0; got {networks.num_classes}.")
-    _require(
-        networks.image_channels in (1, 3),
-        f"--image-channels needs to be 3 (RGB) or 1 (grey); got {networks.image_channels}.",
-    )
-    _require(networks.resolution in GENERATOR_WIDTHS, f"There is no network for {networks.resolution} pixels.")
-    for flag, wanted, sizes in (
-        (
-            "generator-attention-resolutions",
+def _residual_summary(networks: Networks) -> Iterator[str]:
+    """Yields what the control of Table 1 has for parameters where attention would sit."""
+    resolution = networks.resolution
+    places = {
+        "G": (
             networks.generator_attention_resolutions,
-            generator_resolutions(networks.resolution),
+            dict(zip(generator_resolutions(resolution), GENERATOR_WIDTHS[resolution][1:], strict=True)),
         ),
-        (
-            "discriminator-attention-resolutions",
+        "D": (
             networks.discriminator_attention_resolutions,
-            discriminator_resolutions(networks.resolution),
+            # The first block of a size is the one that counts, so it is written last.
+            dict(zip(discriminator_resolutions(resolution)[::-1], DISCRIMINATOR_WIDTHS[resolution][::-1], strict=True)),
         ),
-    ):
+    }
+    for network, (wanted, widths) in places.items():
         for size in wanted:
-            _require(
-                size in sizes,
-                f"--{flag}: no block of the {networks.resolution}-pixel network ends at {size}; "
-                f"it can be any of {', '.join(map(str, sorted(set(sizes))))}.",
+            channels = networks.base_channels * widths[size]
+            width = residual_width(channels)
+            yield (
+                f"residual control in {network} at {size}: {channels} -> {width} -> {channels} channels, "
+                f"{residual_parameters(channels, width):,} parameters for attention's "
+                f"{attention_parameters(channels):,}"
             )
-    devices = jax.device_count()
-    _require(
-        training.batch_size % devices == 0,
-        f"--batch-size needs a multiple of the {devices} devices, so that each takes its part; "
-        f"got {training.batch_size}.",
-    )
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InvalidInputError(message)
 
 
 def _open_data(experiment: Experiment) -> ImageSource:
     """Returns the images, whose classes agree with the networks."""
     networks = experiment.networks
-    _require(
-        bool(experiment.data.source),
-        f"{experiment.name} needs images: give --source a folder or zip of class folders, or an .npz file.",
-    )
+    if not experiment.data.source:
+        raise InvalidInputError(
+            f"{experiment.name} needs images: give --source a folder or zip of class folders, or an .npz file."
+        )
     source = open_source(experiment.data.source, resolution=networks.resolution, image_channels=networks.image_channels)
     found, wanted = source.num_classes, networks.num_classes
     if wanted and not found:
@@ -386,47 +316,6 @@ def _open_data(experiment: Experiment) -> ImageSource:
             f"give --num-classes {found}."
         )
     return source
-
-
-def _saved_experiment(workdir: Path) -> Experiment | None:
-    """Returns the config that a run in `workdir` was started with, or None."""
-    path = workdir / "config.json"
-    if not path.is_file():
-        return None
-    try:
-        return from_dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InvalidInputError(
-            f"{str(path)!r} is not the config of a run that this version can read: {error}"
-        ) from error
-
-
-def _check_same_run(workdir: Path, experiment: Experiment) -> None:
-    """Raises InvalidInputError when a run in `workdir` was started with another config."""
-    if workdir.exists() and not workdir.is_dir():
-        raise InvalidInputError(f"--workdir needs a folder; {str(workdir)!r} is a file.")
-    saved = _saved_experiment(workdir)
-    if saved is None:
-        return
-    old, new = _flat(to_dict(saved)), _flat(to_dict(experiment))
-    changed = [
-        f"{name}: {old.get(name)} -> {new.get(name)}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and not name.startswith(_FREE)
-    ]
-    if changed:
-        raise InvalidInputError(
-            f"The run in {str(workdir)!r} was started with another config ({'; '.join(changed)}): "
-            f"give the same, another --workdir, or --fresh to start over."
-        )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested dictionaries as one, names joined by dots."""
-    flat = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 def _remove_run(workdir: Path) -> None:

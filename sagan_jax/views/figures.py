@@ -1,11 +1,13 @@
 """Static pictures: many images as one, and a PNG of it."""
 
+import math
+
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.training.recording import save_png
 
-__all__ = ["image_grid", "save_png"]
+__all__ = ["class_rows", "image_grid", "save_png"]
 
 
 def image_grid(
@@ -47,3 +49,25 @@ def image_grid(
     cells = cells.reshape(rows, columns, height + padding, width + padding, channels)
     grid = cells.transpose(0, 2, 1, 3, 4).reshape(rows * (height + padding), columns * (width + padding), channels)
     return grid[: grid.shape[0] - padding, : grid.shape[1] - padding]
+
+
+def class_rows(images: np.ndarray, labels: np.ndarray, *, columns: int | None = None) -> np.ndarray:
+    """Returns the images as one picture, sorted by class: a row a class where all classes are as many.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        labels: `[N]`, the class of each.
+        columns: images a row; unless given, as many as each class has, or enough for a square.
+
+    Returns:
+        The picture, as `image_grid` makes it.
+
+    Raises:
+        InvalidInputError: as `image_grid` does.
+    """
+    order = np.argsort(labels, kind="stable")
+    _, counts = np.unique(labels, return_counts=True)
+    if columns is None:
+        as_many = len(counts) > 1 and counts.min() == counts.max()
+        columns = int(counts[0]) if as_many else math.ceil(math.sqrt(len(order)))
+    return image_grid(images[order], columns)

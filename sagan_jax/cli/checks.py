@@ -1,0 +1,122 @@
+"""What a command refuses before it writes anything."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sagan_jax.config import Experiment, from_dict, to_dict
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.models.sagan import GENERATOR_WIDTHS, discriminator_resolutions, generator_resolutions
+
+# What a run may change when it is taken up again: how long and how often, not what.
+_FREE = ("name", "recording", "training.total_steps", "training.driver")
+
+
+def check_config(experiment: Experiment) -> None:
+    """Raises InvalidInputError for the first thing that cannot be."""
+    networks, training, recording = experiment.networks, experiment.training, experiment.recording
+    for flag, number in {
+        "total-steps": training.total_steps,
+        "batch-size": training.batch_size,
+        "discriminator-steps": training.discriminator_steps,
+        "base-channels": networks.base_channels,
+        "latent-size": networks.latent_size,
+        "log-every-steps": recording.log_every_steps,
+        "sample-every-steps": recording.sample_every_steps,
+        "save-every-steps": recording.save_every_steps,
+        "keep-checkpoints": recording.keep_checkpoints,
+    }.items():
+        _require(number >= 1, f"--{flag} needs to be at least 1; got {number}.")
+    for flag, rate in {
+        "generator-learning-rate": training.generator_learning_rate,
+        "discriminator-learning-rate": training.discriminator_learning_rate,
+    }.items():
+        _require(math.isfinite(rate) and rate > 0, f"--{flag} needs to be a number above 0; got {rate}.")
+    for flag, share in {
+        "adam-beta1": training.adam_beta1,
+        "adam-beta2": training.adam_beta2,
+        "ema-decay": training.ema_decay,
+        "norm-decay": networks.norm_decay,
+        "final-norm-decay": networks.final_norm_decay,
+    }.items():
+        _require(0 <= share < 1, f"--{flag} needs to be in [0, 1); got {share}.")
+    _require(0 <= training.seed < 2**32, f"--seed needs to be in [0, 2**32); got {training.seed}.")
+    _require(networks.num_classes >= 0, f"--num-classes needs to be at least 0; got {networks.num_classes}.")
+    _require(
+        networks.image_channels in (1, 3),
+        f"--image-channels needs to be 3 (RGB) or 1 (grey); got {networks.image_channels}.",
+    )
+    _require(networks.resolution in GENERATOR_WIDTHS, f"There is no network for {networks.resolution} pixels.")
+    for flag, wanted, sizes in (
+        (
+            "generator-attention-resolutions",
+            networks.generator_attention_resolutions,
+            generator_resolutions(networks.resolution),
+        ),
+        (
+            "discriminator-attention-resolutions",
+            networks.discriminator_attention_resolutions,
+            discriminator_resolutions(networks.resolution),
+        ),
+    ):
+        for size in wanted:
+            _require(
+                size in sizes,
+                f"--{flag}: no block of the {networks.resolution}-pixel network ends at {size}; "
+                f"it can be any of {', '.join(map(str, sorted(set(sizes))))}.",
+            )
+    devices = jax.device_count()
+    _require(
+        training.batch_size % devices == 0,
+        f"--batch-size needs a multiple of the {devices} devices, so that each takes its part; "
+        f"got {training.batch_size}.",
+    )
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InvalidInputError(message)
+
+
+def saved_experiment(workdir: Path) -> Experiment | None:
+    """Returns the config that a run in `workdir` was started with, or None."""
+    path = workdir / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        return from_dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InvalidInputError(
+            f"{str(path)!r} is not the config of a run that this version can read: {error}"
+        ) from error
+
+
+def check_same_run(workdir: Path, experiment: Experiment) -> None:
+    """Raises InvalidInputError when a run in `workdir` was started with another config."""
+    if workdir.exists() and not workdir.is_dir():
+        raise InvalidInputError(f"--workdir needs a folder; {str(workdir)!r} is a file.")
+    saved = saved_experiment(workdir)
+    if saved is None:
+        return
+    old, new = _flat(to_dict(saved)), _flat(to_dict(experiment))
+    changed = [
+        f"{name}: {old.get(name)} -> {new.get(name)}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and not name.startswith(_FREE)
+    ]
+    if changed:
+        raise InvalidInputError(
+            f"The run in {str(workdir)!r} was started with another config ({'; '.join(changed)}): "
+            f"give the same, another --workdir, or --fresh to start over."
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested dictionaries as one, names joined by dots."""
+    flat = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
