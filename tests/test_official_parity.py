@@ -1,0 +1,230 @@
+"""The networks are the ones that the authors released: their weights, their outputs, their gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sagan_jax import interop
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.functional import HINGE, spectral_normalize_tree
+from sagan_jax.models.sagan import Discriminator, Generator
+
+FILES = {"feat32": (32,), "feat64": (64,), "none": ()}
+
+
+def read(golden, name):
+    with np.load(golden / f"official-{name}.npz") as arrays:
+        return {key: arrays[key] for key in arrays.files}
+
+
+def variables(vectors):
+    return {key.removeprefix("var/"): array for key, array in vectors.items() if key.startswith("var/")}
+
+
+def error(ours, theirs):
+    """The largest difference over the largest magnitude."""
+    return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
+
+
+@pytest.fixture(scope="module", params=FILES)
+def release(request, golden):
+    vectors = read(golden, request.param)
+    return request.param, vectors, interop.load("official", variables(vectors))
+
+
+@pytest.fixture(scope="module")
+def feat32(golden):
+    vectors = read(golden, "feat32")
+    return vectors, interop.load("official", variables(vectors))
+
+
+def test_release_places_attention_where_its_name_says(release):
+    name, _, networks = release
+    places = (networks.generator.attention_resolutions, networks.discriminator.attention_resolutions)
+    assert places == (FILES[name], FILES[name])
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["batch-statistics", "stored-statistics"])
+def test_release_generates_the_same_images(release, train):
+    _, vectors, networks = release
+    images = networks.generate(vectors["in/z"], vectors["in/fake_labels"], train=train)
+    assert error(images, vectors["out/fake_train" if train else "out/fake_eval"]) < 1e-4
+
+
+def test_release_gives_the_same_logits_and_losses(release):
+    _, vectors, networks = release
+    real = networks.discriminate(vectors["in/real_images"], vectors["in/real_labels"])
+    fake = networks.discriminate(vectors["out/fake_train"], vectors["in/fake_labels"])
+    on_real, on_fake = HINGE.discriminator(real, fake)
+    found = {
+        "out/real_logits": real[:, None],
+        "out/fake_logits": fake[:, None],
+        "out/d_loss": on_real.mean() + on_fake.mean(),
+        "out/g_loss": HINGE.generator(fake).mean(),
+    }
+    assert {name: value for name, value in found.items() if error(value, vectors[name]) >= 1e-4} == {}
+
+
+def test_release_moves_u_as_we_do(feat32):
+    vectors, networks = feat32
+    stored = networks.generator_variables
+    _, moved, _ = spectral_normalize_tree(stored["params"], stored["spectral"], **networks.spectral_rule)
+    ours = networks.source_names(moved)
+    theirs = {name.removeprefix("u_after_g/"): u for name, u in vectors.items() if name.startswith("u_after_g/")}
+    assert ours.keys() == theirs.keys()
+    assert max(np.abs(ours[name] - theirs[name]).max() for name in theirs) < 1e-5
+
+
+def gradients(network, vectors, networks, differentiate_vectors=True):
+    """Returns the gradients of one network's hinge loss, under the release's names."""
+    rule = networks.spectral_rule | {"differentiate_vectors": differentiate_vectors}
+    fixed_generator, fixed_discriminator = networks.generator_variables, networks.discriminator_variables
+    latents, fake_labels = vectors["in/z"], vectors["in/fake_labels"]
+
+    def generate(params):
+        params, _, _ = spectral_normalize_tree(params, fixed_generator["spectral"], **rule)
+        collections = {"params": params, "batch_stats": fixed_generator["batch_stats"]}
+        return networks.generator.apply(collections, latents, fake_labels, train=True)
+
+    def discriminate(params, images, labels):
+        params, _, _ = spectral_normalize_tree(params, fixed_discriminator["spectral"], **rule)
+        return networks.discriminator.apply({"params": params}, images, labels, train=False)
+
+    def generator_loss(params):
+        return HINGE.generator(discriminate(fixed_discriminator["params"], generate(params), fake_labels)).mean()
+
+    def discriminator_loss(params):
+        real = discriminate(params, vectors["in/real_images"], vectors["in/real_labels"])
+        fake = discriminate(params, vectors["out/fake_train"], fake_labels)
+        return sum(loss.mean() for loss in HINGE.discriminator(real, fake))
+
+    losses = {"G": (generator_loss, fixed_generator), "D": (discriminator_loss, fixed_discriminator)}
+    loss, fixed = losses[network]
+    return networks.source_names(jax.jit(jax.grad(loss))(fixed["params"]))
+
+
+@pytest.mark.parametrize(("network", "prefix"), [("G", "grad_g_loss/"), ("D", "grad_d_loss/")], ids=["G", "D"])
+def test_release_has_the_same_gradients(feat32, network, prefix):
+    ours = gradients(network, *feat32)
+    theirs = {name.removeprefix(prefix): g for name, g in feat32[0].items() if name.startswith(prefix)}
+    assert ours.keys() == theirs.keys()
+    largest = max(np.abs(gradient).max() for gradient in theirs.values())
+    off = {}
+    for name, gradient in theirs.items():
+        # A bias that a batch norm takes away again has a true gradient of zero; what is written there is rounding.
+        scale = np.abs(gradient).max()
+        dead = name.endswith("biases") and scale < 1e-5 * largest
+        difference = np.abs(ours[name] - gradient).max()
+        if difference >= (1e-5 * largest if dead else 1e-3 * scale):
+            off[name] = difference
+    assert off == {}
+
+
+def test_release_gradient_flows_through_the_power_iteration(feat32):
+    """With u and v held constant D's kernels get other gradients, so that the test above tells the rules apart."""
+    stopped = gradients("D", *feat32, differentiate_vectors=False)
+    kernels = [name for name in stopped if name.endswith("/w")]
+    assert max(error(stopped[name], feat32[0][f"grad_d_loss/{name}"]) for name in kernels) > 1e-2
+
+
+def test_source_names_give_every_variable_back_as_it_was(release):
+    _, vectors, networks = release
+    ours = networks.source_names(
+        {"generator": networks.generator_variables, "discriminator": networks.discriminator_variables}
+    )
+    theirs = variables(vectors)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in theirs if not np.array_equal(ours[name], theirs[name])] == []
+
+
+def test_source_names_refuse_a_tree_of_neither_network(feat32):
+    with pytest.raises(ValueError, match="one of the two networks"):
+        feat32[1].source_names({"block_9": {"kernel": np.ones(3)}})
+
+
+def test_load_reads_past_the_scope_and_the_optimisers_slots(golden):
+    vectors = read(golden, "none")
+    arrays = {name.replace("model/", "tower/net/"): array for name, array in variables(vectors).items()}
+    arrays |= {"global_step": np.int64(7), "tower/net/g_snh0/Matrix/Adam": arrays["tower/net/g_snh0/Matrix"]}
+    images = interop.load("official", arrays).generate(vectors["in/z"], vectors["in/fake_labels"])
+    assert error(images, vectors["out/fake_eval"]) < 1e-4
+
+
+def test_load_names_a_variable_that_is_missing(golden):
+    arrays = variables(read(golden, "none"))
+    del arrays["model/g_block2/cbn_1/beta"]
+    with pytest.raises(InvalidInputError, match="g_block2/cbn_1/beta"):
+        interop.load("official", arrays)
+
+
+def test_load_names_a_variable_of_another_shape(golden):
+    arrays = variables(read(golden, "none"))
+    arrays["model/d_block3/sn_conv2/w"] = np.ones((3, 3, 5, 7), np.float32)
+    with pytest.raises(InvalidInputError, match=r"d_block3/sn_conv2/w .*\(3, 3, 5, 7\)"):
+        interop.load("official", arrays)
+
+
+@pytest.mark.parametrize(
+    ("source", "arrays", "words"),
+    [("unofficial", {}, "official"), ("official", {"layer1.weight": np.ones(3)}, "g_snh0/Matrix")],
+)
+def test_load_refuses_what_is_no_release(source, arrays, words):
+    with pytest.raises(InvalidInputError, match=words):
+        interop.load(source, arrays)
+
+
+def test_load_reads_width_classes_and_places_off_the_arrays():
+    """Weights of our own, under the release's names, with sizes that no golden file has."""
+    places = {"generator": (16,), "discriminator": (4,)}
+    generator = Generator(128, 7, 3, attention_resolutions=places["generator"])
+    discriminator = Discriminator(128, 7, 3, attention_resolutions=places["discriminator"])
+    labels = jnp.zeros((1,), jnp.int32)
+    made = {
+        "g": jax.eval_shape(lambda: generator.init(jax.random.key(0), jnp.zeros((1, 11)), labels, train=False)),
+        "d": jax.eval_shape(
+            lambda: discriminator.init(jax.random.key(0), jnp.zeros((1, 128, 128, 3)), labels, train=False)
+        ),
+    }
+    theirs = {"kernel": "w", "bias": "biases", "scale": "gamma", "shift": "beta", "variance": "var"}
+    convolutions = {"conv_1": 1, "conv_2": 2, "shortcut": 3}
+    attention = {"query_kernel": "theta", "key_kernel": "phi", "value_kernel": "g", "output_kernel": "attn"}
+    arrays = {}
+
+    def put(folder, leaf, shape, name=None):
+        arrays[f"{folder}/{name or theirs[leaf]}"] = np.zeros(shape, np.float32)
+        if leaf == "kernel":
+            arrays[f"{folder}/u"] = np.ones((1, shape[-1]), np.float32)
+
+    for letter, collections in made.items():
+        for collection in ("params", "batch_stats"):
+            for keys, leaf in jax.tree_util.tree_flatten_with_path(collections.get(collection, {}))[0]:
+                path = [key.key for key in keys]
+                layer, last = path[0], path[-1]
+                number = layer.removeprefix("block_")
+                block = (
+                    f"d_{'optimized_block' if number == '1' else 'block'}{number}"
+                    if letter == "d"
+                    else f"g_block{number}"
+                )
+                if layer.startswith("block_") and path[1].startswith("norm_"):
+                    put(f"{block}/cbn_{int(path[1][-1]) - 1}", last, leaf.shape, None if last != "mean" else "mean")
+                elif layer.startswith("block_"):
+                    put(f"{block}/{'snconv' if letter == 'g' else 'sn_conv'}{convolutions[path[1]]}", last, leaf.shape)
+                elif layer.startswith("attention_") and last == "gamma":
+                    arrays[f"{letter}_non_local/sigma_ratio"] = np.float32(0)
+                elif layer.startswith("attention_"):
+                    put(f"{letter}_non_local/sn_conv_{attention[last]}", "kernel", (1, 1, *leaf.shape))
+                elif layer == "linear":
+                    folder = "g_snh0" if letter == "g" else "d_sn_linear"
+                    put(folder, last, leaf.shape, {"kernel": "Matrix", "bias": "bias"}[last])
+                elif layer == "norm":
+                    moving = {"mean": "moving_mean", "variance": "moving_variance"}
+                    put("g_bn", last, leaf.shape, moving.get(last))
+                elif layer == "conv":
+                    put("g_snconv_last", last, leaf.shape)
+                else:
+                    arrays["d_embedding/embedding_map"] = np.zeros(leaf.shape[::-1], np.float32)
+                    arrays["d_embedding/u"] = np.ones((1, leaf.shape[-1]), np.float32)
+    assert interop.load("official", arrays).generator == generator
+    assert interop.load("official", arrays).discriminator == discriminator
