@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import sagan_jax
+from sagan_jax.cli import experiments
 from sagan_jax.cli.experiments import load_experiment, names
 from sagan_jax.cli.main import main
 from sagan_jax.config import Experiment, from_dict, to_dict
@@ -150,6 +151,7 @@ def test_train_says_what_the_residual_control_has_for_attention(capsys, tmp_path
         (["--total-steps", "0"], "--total-steps"),
         (["--seed", "-1"], "--seed"),
         (["--generator-learning-rate", "nan"], "--generator-learning-rate"),
+        (["--norm-epsilon", "-1"], "--norm-epsilon"),
     ],
 )
 def test_train_refuses_what_cannot_be_in_one_line_and_writes_nothing(flags, words, capsys, tmp_path):
@@ -270,6 +272,17 @@ def test_experiment_is_found_by_path(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("from sagan_jax.config import Experiment\ndef experiment(): return Experiment(name='mine')\n")
     assert load_experiment(str(path)) == Experiment(name="mine")
+
+
+def test_experiments_of_a_wheel_are_found_inside_the_package(monkeypatch, tmp_path):
+    """A wheel has no checkout around it, and a folder `experiments` beside the package is somebody else's."""
+    package, stranger = tmp_path / "sagan_jax", tmp_path / "experiments"
+    shutil.copytree(experiments.folders()[0], package / "experiments")
+    stranger.mkdir()
+    (stranger / "other.py").write_text("")
+    monkeypatch.setattr(experiments, "_PACKAGE", package)
+    assert experiments.folders() == [package / "experiments"]
+    assert load_experiment("digits_32").name == "digits_32"
 
 
 def test_experiment_by_a_wrong_name_is_answered_with_the_near_one():

@@ -43,6 +43,12 @@ def check_config(experiment: Experiment) -> None:
         "final-norm-decay": networks.final_norm_decay,
     }.items():
         _require(0 <= share < 1, f"--{flag} needs to be in [0, 1); got {share}.")
+    for flag, epsilon in {
+        "adam-epsilon": training.adam_epsilon,
+        "norm-epsilon": networks.norm_epsilon,
+        "spectral-epsilon": networks.spectral_epsilon,
+    }.items():
+        _require(math.isfinite(epsilon) and epsilon >= 0, f"--{flag} needs to be a number from 0 up; got {epsilon}.")
     _require(0 <= training.seed < 2**32, f"--seed needs to be in [0, 2**32); got {training.seed}.")
     _require(networks.num_classes >= 0, f"--num-classes needs to be at least 0; got {networks.num_classes}.")
     _require(
