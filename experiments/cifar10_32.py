@@ -32,6 +32,7 @@ def experiment() -> Experiment:
             generator_learning_rate=3e-4,
             discriminator_learning_rate=6e-4,
             ema_decay=0.999,
+            ema_start_step=1000,
         ),
         recording=Recording(log_every_steps=50, sample_every_steps=500, save_every_steps=500),
     )

