@@ -5,7 +5,7 @@
 Costs: not measured yet. Reached: not measured yet.
 
 `--source` takes a zip or folder with one folder a class. Departs from the paper: a 32-pixel network of width 16
-(128 pixels, width 64) with attention at 16x16; batch 64 (256); rates 3e-4 and 6e-4 (1e-4 and 4e-4); running
+(128 pixels, width 64) with attention at 16x16; batch 64 (256); rates 3e-4 and 1.2e-3 (1e-4 and 4e-4); running
 statistics with decay 0.99; a moving average of G with decay 0.999 (none).
 """
 
@@ -30,7 +30,7 @@ def experiment() -> Experiment:
             total_steps=4000,
             batch_size=64,
             generator_learning_rate=3e-4,
-            discriminator_learning_rate=6e-4,
+            discriminator_learning_rate=1.2e-3,
             ema_decay=0.999,
             ema_start_step=1000,
         ),

@@ -14,6 +14,8 @@ from sagan_jax.functional.spectral import spectral_normalize_tree
 
 Path = tuple[str, ...]
 
+_NEEDS_A_TREE = "source_names needs a tree shaped like the variables of one of the two networks"
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -28,6 +30,11 @@ class Entry:
     source_shape: tuple[int, ...]
     transpose: bool = False
     """whether a matrix of the source is our transposed one"""
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Tells whether our array of this shape is the source's: the same but for axes of length one, and turned."""
+        turned = self.source_shape[::-1] if self.transpose else self.source_shape
+        return [size for size in turned if size != 1] == [size for size in shape if size != 1]
 
     def to_ours(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Returns the source's array in our layout."""
@@ -98,29 +105,31 @@ class ReleasedNetworks:
         Raises:
             ValueError: when the tree fits neither network.
         """
-        if set(tree) <= {"generator", "discriminator"}:
-            return {name: array for network, part in tree.items() for name, array in self._named(part, network).items()}
+        try:
+            if set(tree) <= {"generator", "discriminator"}:
+                parts = [self._named(part, network) for network, part in tree.items()]
+                return {name: array for part in parts for name, array in part.items()}
+        except KeyError as error:
+            raise ValueError(f"{_NEEDS_A_TREE}; got a leaf at {error}.") from error
         for network in ("generator", "discriminator"):
             try:
                 return self._named(tree, network)
             except KeyError:
                 continue
-        raise ValueError(
-            f"source_names needs a tree shaped like the variables of one of the two networks; got {sorted(tree)}."
-        )
+        raise ValueError(f"{_NEEDS_A_TREE}; got {sorted(tree)}.")
 
     def _named(self, tree: Mapping[str, Any], network: str) -> dict[str, np.ndarray]:
         """Returns the leaves under their source names, or raises KeyError where one is not this network's."""
         known = {entry.path: entry for entry in self.entries if entry.network == network}
         named = {}
         for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-            path = tuple(key.key for key in keys)
-            path = path[1:] if path[0] in ("params", "batch_stats", "spectral") else path
-            if path[-1] == "v" and path not in known and (*path[:-1], "u") in known:
+            path = tuple(str(getattr(key, "key", key)) for key in keys)
+            path = path[1:] if path[:1] and path[0] in ("params", "batch_stats", "spectral") else path
+            if path[-1:] == ("v",) and path not in known and (*path[:-1], "u") in known:
                 continue
             entry, array = known[path], np.asarray(leaf)
-            if array.size != np.prod(entry.source_shape, dtype=int):
-                raise KeyError(path)
+            if not entry.fits(array.shape):
+                raise KeyError("/".join(path))
             named[entry.source] = entry.to_source(array)
         return named
 
@@ -137,7 +146,7 @@ def fill(shapes: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapping[
         Nested dictionaries with the structure of `shapes`.
 
     Raises:
-        InvalidInputError: when an array is missing or has another size than the network needs.
+        InvalidInputError: when an array is missing or has another shape than the network needs.
     """
     sources = {(entry.collection, *entry.path): entry for entry in entries}
 
@@ -148,7 +157,7 @@ def fill(shapes: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapping[
             name = entry.source if entry else "/".join(path)
             raise InvalidInputError(f"The released weights need the variable {name!r}, which is not among those given.")
         array = np.asarray(arrays[entry.source], np.float32)
-        if array.size != np.prod(wanted.shape, dtype=int):
+        if not entry.fits(wanted.shape):
             raise InvalidInputError(
                 f"{entry.source} needs {wanted.shape} in our layout; got {array.shape}: "
                 f"the weights are of a network of another width or another number of classes."

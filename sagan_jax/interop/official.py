@@ -53,7 +53,7 @@ class _Names:
 
     def attention(self, letter: str, widths: list[int], resolutions: tuple[int, ...]) -> tuple[int, ...]:
         """Returns the feature-map size of the one attention layer, told by its number of channels."""
-        if f"{letter}_non_local/sigma_ratio" not in self.shapes:
+        if not any(name.startswith(f"{letter}_non_local/") for name in self.shapes):
             return ()
         channels = self.shape(f"{letter}_non_local/sn_conv_theta/w")[2]
         if channels not in widths:
@@ -124,8 +124,8 @@ def load(arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
 
     Args:
         arrays: TensorFlow variable names, such as `model/g_block1/snconv1/w`, to arrays in TensorFlow's layouts. Other
-            names (the optimisers' slots) are not read. Width, classes, image size and the place of attention are
-            read off the shapes.
+            names (the optimisers' slots) are not read. Width, classes and the places of attention are read off the
+            shapes; the image size is 128, the only one that was released.
 
     Returns:
         The two networks; gradients flow through u and v, as in the release.
@@ -134,10 +134,10 @@ def load(arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
         InvalidInputError: when a variable is missing or has a shape that does not fit.
     """
     names = _Names(arrays)
-    blocks = sum(bool(re.fullmatch(r"g_block\d+/snconv1/w", name)) for name in names.shapes)
-    resolution = 4 * 2**blocks
-    if resolution not in GENERATOR_WIDTHS or not DISCRIMINATOR_WIDTHS[resolution]:
-        raise InvalidInputError(f"The official release has 3 to 6 generator blocks, g_block1 and on; got {blocks}.")
+    blocks = {int(found[1]) for name in names.shapes if (found := re.match(r"g_block(\d+)/", name))}
+    if blocks != {1, 2, 3, 4, 5}:
+        raise InvalidInputError(f"The official release has the generator blocks 1 to 5; got {sorted(blocks)}.")
+    resolution = 128
     base = names.shape("g_bn/gamma")[0] // GENERATOR_WIDTHS[resolution][-1]
     num_classes = names.shape("g_block1/cbn_0/gamma")[0]
     latent_size = names.shape("g_snh0/Matrix")[0]
