@@ -1,5 +1,6 @@
 """The commands, and the Python that does what they do, on real digits with networks of the smallest width."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -152,11 +153,29 @@ def test_train_says_what_the_residual_control_has_for_attention(capsys, tmp_path
         (["--seed", "-1"], "--seed"),
         (["--generator-learning-rate", "nan"], "--generator-learning-rate"),
         (["--norm-epsilon", "-1"], "--norm-epsilon"),
+        (["--ema-start-step", "-5"], "--ema-start-step"),
     ],
 )
 def test_train_refuses_what_cannot_be_in_one_line_and_writes_nothing(flags, words, capsys, tmp_path):
     assert train(tmp_path / "run", *flags) == 2
     assert words in error_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "words"),
+    [
+        ("networks", "attention", "artcle", "Perhaps you meant article"),
+        ("networks", "resolution", 48, "one of 32, 64, 128, 256; got 48"),
+        ("training", "moments", "devise", "one of global, device"),
+        ("training", "driver", "pmpa", "Perhaps you meant pmap"),
+    ],
+)
+def test_train_refuses_a_misspelt_choice_of_a_python_config(part, field, value, words, tmp_path):
+    experiment = load_experiment("digits_32")
+    wrong = dataclasses.replace(getattr(experiment, part), **{field: value})
+    with pytest.raises(InvalidInputError, match=words):
+        sagan_jax.train(dataclasses.replace(experiment, **{part: wrong}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

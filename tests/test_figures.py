@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.views.figures import class_rows, image_grid, save_png
+from sagan_jax.training.recording import save_png
+from sagan_jax.views.figures import class_rows, image_grid
 
 
 def make_images(number=5, height=2, width=3, channels=3):

@@ -280,10 +280,20 @@ def test_initial_vectors_are_for_kernels_only():
     }
 
 
-def test_initial_vectors_are_for_the_leaves_that_select_names():
+def test_initial_vectors_are_for_the_leaves_that_select_takes_by_path():
     params, _ = make_tree()
-    spectral = initial_vectors(jax.random.key(0), params, select=lambda name: name == "table")
+    spectral = initial_vectors(jax.random.key(0), params, select=lambda path, leaf: path == "block/table")
     assert jax.tree.map(jnp.shape, spectral) == {"block": {"table": {"u": (7,), "v": (11,)}}}
+
+
+def test_initial_vectors_refuse_a_leaf_of_one_axis_by_its_path():
+    with pytest.raises(ValueError, match="'norm/scale'"):
+        initial_vectors(jax.random.key(0), {"norm": {"scale": jnp.ones(3)}}, select=lambda path, leaf: True)
+
+
+def test_spectral_normalize_tree_names_a_parameter_that_lacks_its_vectors():
+    with pytest.raises(KeyError, match="'kernel'"):
+        spectral_normalize_tree({"kernel": jnp.ones((2, 3))}, {"kernel": {"deeper": {}}})
 
 
 def test_initial_vectors_are_normal_and_cut_at_two():

@@ -367,3 +367,25 @@ def test_resampling_of_the_blocks_is_the_functions():
     x = jax.random.normal(jax.random.key(0), (2, 4, 6, 3))
     assert np.array_equal(upsample_nearest(x), np.asarray(x).repeat(2, axis=1).repeat(2, axis=2))
     assert np.allclose(average_pool(x), np.asarray(x).reshape(2, 2, 2, 3, 2, 3).mean((2, 4)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("network", "word"),
+    [
+        (Generator(32, 0, 1, attention="artcle"), "attention needs to be one of 'release', 'article', 'residual'"),
+        (Generator(32, 3, 1, conditional_gain="tabel"), "gain"),
+        (Generator(48, 0, 1), "resolution needs to be one of 32, 64, 128, 256; got 48"),
+        (Discriminator(32, 0, 1, norm="spectral"), "norm"),
+        (Discriminator(32, 0, 1, shortcut="after"), "shortcut"),
+    ],
+)
+def test_network_refuses_a_choice_that_it_does_not_know(network, word):
+    inputs = jnp.zeros((2, 6)) if isinstance(network, Generator) else jnp.zeros((2, 32, 32, 3))
+    with pytest.raises(ValueError, match=word):
+        jax.eval_shape(lambda: network.init(jax.random.key(0), inputs, LABELS[:2] // 2, train=False))
+
+
+def test_discriminator_refuses_images_of_another_size():
+    network = Discriminator(32, 0, 1)
+    with pytest.raises(ValueError, match=r"\[B, 32, 32, C\]; got \[2, 64, 64, 3\]"):
+        jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((2, 64, 64, 3)), None, train=False))

@@ -1,15 +1,16 @@
 """What a command refuses before it writes anything."""
 
+import difflib
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
 
 from sagan_jax.config import Experiment, from_dict, to_dict
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.models.sagan import GENERATOR_WIDTHS, discriminator_resolutions, generator_resolutions
+from sagan_jax.models.sagan import discriminator_resolutions, generator_resolutions
 
 # What a run may change when it is taken up again: how long and how often, not what.
 _FREE = ("name", "recording", "training.total_steps", "training.driver")
@@ -18,6 +19,8 @@ _FREE = ("name", "recording", "training.total_steps", "training.driver")
 def check_config(experiment: Experiment) -> None:
     """Raises InvalidInputError for the first thing that cannot be."""
     networks, training, recording = experiment.networks, experiment.training, experiment.recording
+    for part in (networks, training, recording):
+        _check_choices(part)
     for flag, number in {
         "total-steps": training.total_steps,
         "batch-size": training.batch_size,
@@ -50,12 +53,12 @@ def check_config(experiment: Experiment) -> None:
     }.items():
         _require(math.isfinite(epsilon) and epsilon >= 0, f"--{flag} needs to be a number from 0 up; got {epsilon}.")
     _require(0 <= training.seed < 2**32, f"--seed needs to be in [0, 2**32); got {training.seed}.")
+    _require(training.ema_start_step >= 0, f"--ema-start-step needs to be at least 0; got {training.ema_start_step}.")
     _require(networks.num_classes >= 0, f"--num-classes needs to be at least 0; got {networks.num_classes}.")
     _require(
         networks.image_channels in (1, 3),
         f"--image-channels needs to be 3 (RGB) or 1 (grey); got {networks.image_channels}.",
     )
-    _require(networks.resolution in GENERATOR_WIDTHS, f"There is no network for {networks.resolution} pixels.")
     for flag, wanted, sizes in (
         (
             "generator-attention-resolutions",
@@ -80,6 +83,19 @@ def check_config(experiment: Experiment) -> None:
         f"--batch-size needs a multiple of the {devices} devices, so that each takes its part; "
         f"got {training.batch_size}.",
     )
+
+
+def _check_choices(part: Any) -> None:
+    """Refuses a word or number that is none of its field's choices; Python configs have no parser in front of them."""
+    for name, hint in get_type_hints(type(part)).items():
+        if get_origin(hint) is Literal:
+            value, choices = getattr(part, name), get_args(hint)
+            near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], 1)
+            hint = f" Perhaps you meant {near[0]}." if near else ""
+            _require(
+                value in choices,
+                f"--{name.replace('_', '-')} needs to be one of {', '.join(map(str, choices))}; got {value!r}.{hint}",
+            )
 
 
 def _require(condition: bool, message: str) -> None:

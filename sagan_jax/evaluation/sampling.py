@@ -46,7 +46,7 @@ class TrainedGenerator:
         self,
         num_images: int = 100,
         *,
-        labels: Sequence[int] | np.ndarray | None = None,
+        labels: int | Sequence[int] | np.ndarray | None = None,
         seed: int = 0,
         truncation: float | None = None,
         batch_size: int = 100,
@@ -55,7 +55,7 @@ class TrainedGenerator:
 
         Args:
             num_images: N, at least 1.
-            labels: the classes to ask for, in turn, over and over; every class unless given.
+            labels: the class to ask for, or several, asked for in turn; every class unless given.
             seed: in [0, 2**32).
             truncation: the largest size of a latent's entries, each redrawn until it is below: below 1 for typical
                 images; None for the normal distribution that G was trained with.
@@ -83,11 +83,13 @@ class TrainedGenerator:
             images.append(to_uint8(np.asarray(self._apply(self.variables, latents[part], classes[part])))[:kept])
         return Samples(np.concatenate(images), classes)
 
-    def _classes(self, labels: Sequence[int] | np.ndarray | None) -> np.ndarray:
+    def _classes(self, labels: int | Sequence[int] | np.ndarray | None) -> np.ndarray:
         """Returns the classes to go through, in turn."""
-        if labels is None or len(labels) == 0:
+        wanted = np.ravel([] if labels is None else labels)
+        if not wanted.size:
             return np.arange(max(1, self.num_classes))
-        wanted = np.asarray(labels)
+        if wanted.dtype.kind not in "iu":
+            raise InvalidInputError(f"generate needs labels that are integers; got {wanted.tolist()}.")
         if not self.num_classes or wanted.min() < 0 or wanted.max() >= self.num_classes:
             has = f"the {self.num_classes} classes 0 to {self.num_classes - 1}" if self.num_classes else "no classes"
             raise InvalidInputError(f"The generator has {has}; got the classes {wanted.tolist()}.")

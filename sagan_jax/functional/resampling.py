@@ -11,7 +11,7 @@ def _windows(features: Array, window: int, name: str) -> Array:
         f"{name} needs floating features [..., H, W, C] with H and W divisible by a window of at least 1; "
         f"got {features.shape} {features.dtype} and {window}."
     )
-    chex.assert_scalar_positive(window, custom_message=message)
+    chex.assert_scalar_positive(int(window), custom_message=message)
     chex.assert_scalar_non_negative(features.ndim - 3, custom_message=message)
     chex.assert_type(features, float, custom_message=message)
     *leading, height, width, channels = features.shape
@@ -31,7 +31,8 @@ def upsample_nearest(features: Array, factor: int = 2) -> Array:
         `[..., factor*H, factor*W, C]`, the same dtype.
 
     Raises:
-        AssertionError: at trace time, when `features` is not floating or has fewer than three axes.
+        AssertionError: at trace time, when `features` is not floating or has fewer than three axes, or `factor` is
+            below 1.
 
     Source: `tf.image.resize_nearest_neighbor` in brain-research/self-attention-gan:generator.py.
 
@@ -39,7 +40,11 @@ def upsample_nearest(features: Array, factor: int = 2) -> Array:
     >>> upsample_nearest(jnp.array([[[1.0], [2.0]]]))[..., 0].tolist()
     [[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0]]
     """
-    message = f"upsample_nearest needs floating features [..., H, W, C]; got {features.shape} {features.dtype}."
+    message = (
+        f"upsample_nearest needs floating features [..., H, W, C] and a factor of at least 1; "
+        f"got {features.shape} {features.dtype} and {factor}."
+    )
+    chex.assert_scalar_positive(int(factor), custom_message=message)
     chex.assert_scalar_non_negative(features.ndim - 3, custom_message=message)
     chex.assert_type(features, float, custom_message=message)
     *leading, height, width, channels = features.shape
@@ -60,6 +65,8 @@ def average_pool(features: Array, window: int = 2) -> Array:
 
     Raises:
         AssertionError: at trace time, when the shape does not divide.
+
+    Source: the downsampling in brain-research/self-attention-gan:discriminator.py.
 
     >>> import jax.numpy as jnp
     >>> average_pool(jnp.array([[[1.0], [2.0]], [[3.0], [6.0]]])).tolist()

@@ -47,7 +47,7 @@ def power_iteration(matrix: Array, u: Array, *, iterations: int, epsilon: float 
     chex.assert_rank(matrix, 2, custom_message=message)
     chex.assert_shape(u, (matrix.shape[1],), custom_message=message)
     chex.assert_scalar_positive(iterations)
-    v = u
+    v = u  # of the wrong length, and never returned: there is at least one iteration
     for _ in range(iterations):
         v = _unit(_matmul(matrix, u), epsilon)
         u = _unit(_matmul(v, matrix), epsilon)
@@ -141,7 +141,7 @@ def spectral_normalize_tree(
         The parameters in their own nesting, the new `spectral`, and the tree of sigmas.
 
     Raises:
-        KeyError: when `spectral` has an entry that `params` has not.
+        KeyError: when `spectral` has an entry that `params` has not, or lacks u or v for one.
 
     >>> import jax.numpy as jnp
     >>> params = {"conv": {"kernel": jnp.array([[0.0, 2.0]]), "bias": jnp.array([5.0, 5.0])}}
@@ -159,28 +159,38 @@ def spectral_normalize_tree(
         if isinstance(params[name], Mapping):
             normalized[name], vectors[name], sigmas[name] = spectral_normalize_tree(params[name], entry, **rule)
         else:
+            if set(entry) != {"u", "v"}:
+                raise KeyError(f"spectral needs u and v for the parameter {name!r}; got {sorted(entry)}.")
             normalized[name], u, v, sigmas[name] = spectral_normalize(params[name], entry["u"], entry["v"], **rule)
             # Where the next update starts from; no gradient belongs to it.
             vectors[name] = jax.lax.stop_gradient({"u": u, "v": v})
     return normalized, vectors, sigmas
 
 
-def _is_kernel(name: str) -> bool:
-    """Tells whether a leaf of this name is a kernel; biases, gates and conditional-norm tables are not."""
-    return name.endswith("kernel")
+def _is_kernel(path: str, leaf: Array) -> bool:
+    """Tells whether a leaf at this path is a kernel; biases, gates and conditional-norm tables are not."""
+    del leaf
+    return path.endswith("kernel")
 
 
-def initial_vectors(key: Array, params: Tree, *, select: Callable[[str], bool] = _is_kernel) -> dict[str, Any]:
+def initial_vectors(
+    key: Array, params: Tree, *, select: Callable[[str, Array], bool] = _is_kernel, scope: str = ""
+) -> dict[str, Any]:
     """Returns a fresh `"spectral"` collection: a random u, and the v that belongs to it, for each selected leaf.
 
     Args:
         key: a PRNG key.
         params: nested dictionaries of arrays.
-        select: says by a leaf's name whether it will be normalised.
+        select: says by a leaf's path, such as `block_1/conv_1/kernel`, and the leaf whether it will be normalised;
+            `lambda path, leaf: leaf.ndim > 1` takes the tables of conditional norms in as well.
+        scope: what the paths begin with.
 
     Returns:
         `{"u": [C], "v": [R]}` in place of each selected leaf; u is drawn from a normal distribution cut at two
         standard deviations and not normalised, as in the release.
+
+    Raises:
+        ValueError: when a selected leaf has fewer than two axes: it has no singular vectors.
 
     >>> import jax
     >>> vectors = initial_vectors(jax.random.key(0), {"kernel": jax.numpy.ones((3, 5, 2)), "bias": jax.numpy.ones(2)})
@@ -189,12 +199,16 @@ def initial_vectors(key: Array, params: Tree, *, select: Callable[[str], bool] =
     """
     spectral = {}
     for index, (name, leaf) in enumerate(sorted(params.items())):
+        path = f"{scope}{name}"
         if isinstance(leaf, Mapping):
-            inside = initial_vectors(jax.random.fold_in(key, index), leaf, select=select)
+            inside = initial_vectors(jax.random.fold_in(key, index), leaf, select=select, scope=f"{path}/")
             if inside:
                 spectral[name] = inside
-        elif select(name):
-            u = jax.random.truncated_normal(jax.random.fold_in(key, index), -2.0, 2.0, leaf.shape[-1:])
+        elif select(path, leaf):
+            if leaf.ndim < 2:
+                raise ValueError(f"initial_vectors needs leaves of two axes or more; {path!r} has {leaf.shape}.")
+            wide = jnp.promote_types(leaf.dtype, jnp.float32)
+            u = jax.random.truncated_normal(jax.random.fold_in(key, index), -2.0, 2.0, leaf.shape[-1:], wide)
             _, v = power_iteration(leaf.reshape(-1, leaf.shape[-1]), u, iterations=1)
             spectral[name] = {"u": u, "v": v}
     return spectral

@@ -1,10 +1,11 @@
 """Layers that own parameters: each a thin module over a free function of `sagan_jax.functional`."""
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax import Array
 
 from sagan_jax.functional.attention import self_attention
@@ -12,6 +13,19 @@ from sagan_jax.functional.normalization import batch_moments, scale_and_shift, s
 
 # The release initialises every convolution, linear map and embedding with it (brain-research:ops.py).
 glorot = nn.initializers.xavier_uniform()
+
+# Parameters and statistics are float32 wherever they are made, as those of flax's own layers are, x64 or not.
+_FLOAT = jnp.float32
+
+
+def check_choice(field: str, value: Any, choices: Any) -> None:
+    """Raises ValueError unless `value` is one of a `Literal`: a misspelt word would pick another network in silence."""
+    if value not in get_args(choices):
+        raise ValueError(f"{field} needs to be one of {', '.join(map(repr, get_args(choices)))}; got {value!r}.")
+
+
+Gain = Literal["table", "map"]
+AttentionForm = Literal["release", "article"]
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -34,7 +48,7 @@ class ConditionalBatchNorm(nn.Module):
     num_classes: int = 0
     epsilon: float = 1e-5
     decay: float = 0.999
-    gain: Literal["table", "map"] = "table"
+    gain: Gain = "table"
     axis_name: str | None = None
 
     @nn.compact
@@ -49,15 +63,17 @@ class ConditionalBatchNorm(nn.Module):
         Returns:
             `[B, ..., C]`.
         """
+        check_choice("gain", self.gain, Gain)
         channels = features.shape[-1]
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
-        running_variance = self.variable("batch_stats", "variance", jnp.ones, (channels,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), _FLOAT)
+        running_variance = self.variable("batch_stats", "variance", jnp.ones, (channels,), _FLOAT)
         if train:
             axis_name = None if self.is_initializing() else self.axis_name
             mean, variance = batch_moments(features, axis_name=axis_name)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-                running_mean.value = self.decay * running_mean.value + (1 - self.decay) * mean
-                running_variance.value = self.decay * running_variance.value + (1 - self.decay) * variance
+                for running, moment in ((running_mean, mean), (running_variance, variance)):
+                    moved = self.decay * running.value + (1 - self.decay) * moment
+                    running.value = moved.astype(running.value.dtype)
         else:
             mean, variance = running_mean.value, running_variance.value
         scale, shift = self._scale_and_shift(labels, channels, features.dtype)
@@ -67,8 +83,8 @@ class ConditionalBatchNorm(nn.Module):
         """Returns scale and shift, `[C]` without classes and `[B, C]` with them."""
         if not self.num_classes:
             return (
-                self.param("scale", nn.initializers.ones, (channels,)),
-                self.param("shift", nn.initializers.zeros, (channels,)),
+                self.param("scale", nn.initializers.ones, (channels,), _FLOAT),
+                self.param("shift", nn.initializers.zeros, (channels,), _FLOAT),
             )
         shape = (self.num_classes, channels)
         # A product with a one-hot row is an exact look-up, and its gradient is not a scatter.
@@ -78,11 +94,11 @@ class ConditionalBatchNorm(nn.Module):
             return jnp.matmul(one_hot, table, precision="highest")
 
         if self.gain == "table":
-            scale = self.param("scale", nn.initializers.ones, shape)
-            shift = self.param("shift", nn.initializers.zeros, shape)
+            scale = self.param("scale", nn.initializers.ones, shape, _FLOAT)
+            shift = self.param("shift", nn.initializers.zeros, shape, _FLOAT)
             return rows(scale), rows(shift)
-        scale = self.param("scale_kernel", glorot, shape)
-        shift = self.param("shift_kernel", glorot, shape)
+        scale = self.param("scale_kernel", glorot, shape, _FLOAT)
+        shift = self.param("shift_kernel", glorot, shape, _FLOAT)
         return 1.0 + rows(scale), rows(shift)
 
 
@@ -95,35 +111,46 @@ class SelfAttention(nn.Module):
     Source: brain-research/self-attention-gan:non_local.py, `sn_non_local_block_sim`.
     """
 
-    form: Literal["release", "article"] = "release"
+    form: AttentionForm = "release"
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
         """Returns the features `[B, H, W, C]` with what each position gathered."""
+        check_choice("form", self.form, AttentionForm)
         channels = features.shape[-1]
-        narrow = max(1, channels // 8)
         release = self.form == "release"
-        values = max(1, channels // 2) if release else channels
-        features, attention_map = self_attention(
+        narrow, halved = attention_widths(channels)
+        values = halved if release else channels
+        operands = promote_dtype(
             features,
-            self.param("query_kernel", glorot, (channels, narrow)),
-            self.param("key_kernel", glorot, (channels, narrow)),
-            self.param("value_kernel", glorot, (channels, values)),
-            self.param("output_kernel", glorot, (values, channels)) if release else None,
-            self.param("gamma", nn.initializers.zeros, ()),
-            pool=2 if release else 1,
+            self.param("query_kernel", glorot, (channels, narrow), _FLOAT),
+            self.param("key_kernel", glorot, (channels, narrow), _FLOAT),
+            self.param("value_kernel", glorot, (channels, values), _FLOAT),
+            self.param("output_kernel", glorot, (values, channels), _FLOAT) if release else None,
+            self.param("gamma", nn.initializers.zeros, (), _FLOAT),
+            dtype=None,
         )
+        features, attention_map = self_attention(*operands, pool=2 if release else 1)
         self.sow("intermediates", "attention_map", attention_map)
         return features
 
 
+def attention_widths(channels: int) -> tuple[int, int]:
+    """Returns the widths of keys and of values in the release's attention layer: C/8 and C/2, at least 1.
+
+    >>> attention_widths(256)
+    (32, 128)
+    """
+    return max(1, channels // 8), max(1, channels // 2)
+
+
 def attention_parameters(channels: int) -> int:
-    """Returns how many parameters the release's attention layer has: C^2/4 + C^2 + 1.
+    """Returns how many parameters the release's attention layer has: C^2/4 + C^2 + 1 where 8 divides C.
 
     >>> attention_parameters(256)
     81921
     """
-    narrow, values = max(1, channels // 8), max(1, channels // 2)
+    narrow, values = attention_widths(channels)
     return 2 * channels * narrow + 2 * channels * values + 1
 
 

@@ -13,9 +13,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from sagan_jax.functional.resampling import average_pool, upsample_nearest
-from sagan_jax.models.layers import ConditionalBatchNorm, ResidualControl, SelfAttention, glorot
+from sagan_jax.models.layers import ConditionalBatchNorm, Gain, ResidualControl, SelfAttention, check_choice, glorot
 
 AttentionKind = Literal["release", "article", "residual"]
+Resolution = Literal[32, 64, 128, 256]
+Shortcut = Literal["before_relu", "after_relu"]
+DiscriminatorNorm = Literal["none", "batch"]
 
 # Widths in multiples of `base_channels`: of the 4x4 features, then after each block.
 GENERATOR_WIDTHS = {
@@ -78,7 +81,7 @@ class GeneratorBlock(nn.Module):
     num_classes: int = 0
     norm_epsilon: float = 1e-5
     norm_decay: float = 0.999
-    conditional_gain: Literal["table", "map"] = "table"
+    conditional_gain: Gain = "table"
     axis_name: str | None = None
 
     @nn.compact
@@ -129,7 +132,7 @@ class Generator(nn.Module):
     norm_epsilon: float = 1e-5
     norm_decay: float = 0.999
     final_norm_decay: float = 0.9999
-    conditional_gain: Literal["table", "map"] = "table"
+    conditional_gain: Gain = "table"
     axis_name: str | None = None
 
     @nn.compact
@@ -145,8 +148,11 @@ class Generator(nn.Module):
             `[B, resolution, resolution, image_channels]` in [-1, 1].
 
         Raises:
-            ValueError: when `attention_resolutions` names a size at which no block ends.
+            ValueError: when a field is none of its choices, `attention_resolutions` names a size at which no block
+                ends, or (in D) the images have another size.
         """
+        check_choice("resolution", self.resolution, Resolution)
+        check_choice("attention", self.attention, AttentionKind)
         resolutions = generator_resolutions(self.resolution)
         _check_attention("generator", self.attention_resolutions, resolutions)
         first, *widths = [self.base_channels * width for width in GENERATOR_WIDTHS[self.resolution]]
@@ -181,8 +187,8 @@ class DiscriminatorBlock(nn.Module):
     channels: int
     downsample: bool
     first: bool = False
-    shortcut: Literal["before_relu", "after_relu"] = "before_relu"
-    norm: Literal["none", "batch"] = "none"
+    shortcut: Shortcut = "before_relu"
+    norm: DiscriminatorNorm = "none"
     norm_epsilon: float = 1e-5
     norm_decay: float = 0.999
     axis_name: str | None = None
@@ -236,8 +242,8 @@ class Discriminator(nn.Module):
     base_channels: int = 64
     attention_resolutions: tuple[int, ...] = (32,)
     attention: AttentionKind = "release"
-    shortcut: Literal["before_relu", "after_relu"] = "before_relu"
-    norm: Literal["none", "batch"] = "none"
+    shortcut: Shortcut = "before_relu"
+    norm: DiscriminatorNorm = "none"
     norm_epsilon: float = 1e-5
     norm_decay: float = 0.999
     axis_name: str | None = None
@@ -255,8 +261,20 @@ class Discriminator(nn.Module):
             `[B]`.
 
         Raises:
-            ValueError: when `attention_resolutions` names a size at which no block ends.
+            ValueError: when a field is none of its choices, `attention_resolutions` names a size at which no block
+                ends, or (in D) the images have another size.
         """
+        for field, choices in (
+            ("resolution", Resolution),
+            ("attention", AttentionKind),
+            ("shortcut", Shortcut),
+            ("norm", DiscriminatorNorm),
+        ):
+            check_choice(field, getattr(self, field), choices)
+        if images.shape[1:3] != (self.resolution, self.resolution):
+            raise ValueError(
+                f"Discriminator needs images [B, {self.resolution}, {self.resolution}, C]; got {list(images.shape)}."
+            )
         resolutions = discriminator_resolutions(self.resolution)
         _check_attention("discriminator", self.attention_resolutions, resolutions)
         widths = [self.base_channels * width for width in DISCRIMINATOR_WIDTHS[self.resolution]]

@@ -38,6 +38,8 @@ class ParallelStep:
         self._mesh = Mesh(np.array(self._devices), (AXIS,))
         self._driver = driver
         step = partial(step, axis_name=AXIS)
+        if driver not in ("pmap", "shard_map"):
+            raise InvalidInputError(f"The driver needs to be 'pmap' or 'shard_map'; got {driver!r}.")
         if driver == "pmap":
             self._step = jax.pmap(
                 step,

@@ -1,13 +1,10 @@
-"""Static pictures: many images as one, and a PNG of it."""
+"""Static pictures: many images as one."""
 
 import math
 
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.training.recording import save_png
-
-__all__ = ["class_rows", "image_grid", "save_png"]
 
 
 def image_grid(
