@@ -573,6 +573,18 @@ def test_step_leaves_every_leaf_as_it_was_when_an_image_is_not_finite(value, upd
     assert same_bits(kept, state)
 
 
+@pytest.mark.parametrize("update", range(UPDATES))
+def test_step_leaves_every_leaf_as_it_was_when_one_update_alone_overflows(update, averaged, batch):
+    """Large enough that squares overflow in that update only: the losses after it are finite again."""
+    program, state, _ = averaged
+    images = batch.images.copy()
+    images[update] *= -1e25
+    kept, metrics = program(state, batch._replace(images=images))
+    assert not bool(metrics["finite"])
+    assert not np.isfinite([metrics["discriminator/loss"], metrics["discriminator/gradient_norm"]]).all()
+    assert same_bits(kept, state)
+
+
 def test_step_moves_on_when_all_is_finite(averaged, batch):
     program, state, _ = averaged
     moved, metrics = program(state, batch)

@@ -153,7 +153,8 @@ def step(
         axis_name: the mapped axis over devices, or None for one device.
 
     Returns:
-        The new state, and scalars: losses by part, mean logits, every gamma, sigma and gradient norm.
+        The new state, and scalars: losses by part, mean logits, every gamma, sigma and gradient norm; D's are those of
+        its last update, or of the first that was not finite.
 
     Source: Zhang et al. 2018, section 4; where it departs from the release, README.md says so.
     """
@@ -175,7 +176,13 @@ def step(
         variables = {"params": generator_params, "batch_stats": state.generator.batch_stats}
         fakes = Batch(game.generator.apply(variables, latents, labels, train=True), labels)
         reals = jax.tree.map(itemgetter(number), batch)
-        discriminator, metrics = _update_discriminator(game, discriminator, reals, fakes, axis_name)
+        discriminator, measured = _update_discriminator(game, discriminator, reals, fakes, axis_name)
+        metrics = measured | {
+            # The last update is what is reported, unless one before it went wrong.
+            name: jnp.where(jnp.isfinite(metrics[name]), measured[name], metrics[name])
+            for name in GUARDED
+            if name in metrics
+        }
     latents, labels = draw(jax.random.fold_in(key, discriminator_steps))
     generator, generator_metrics = _update_generator(game, state.generator, discriminator, latents, labels, axis_name)
     metrics |= generator_metrics
