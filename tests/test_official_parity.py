@@ -246,6 +246,34 @@ def test_load_names_a_variable_of_another_shape(golden):
 
 
 @pytest.mark.parametrize(
+    ("name", "shape"), [("g_block4/snconv1/u", (1, 5)), ("d_block3/sn_conv2/u", (1, 64)), ("d_embedding/u", (1, 7))]
+)
+def test_load_names_a_vector_of_another_length(feat32, name, shape):
+    arrays = variables(feat32[0])
+    assert arrays[f"model/{name}"].shape != shape
+    arrays[f"model/{name}"] = np.ones(shape, np.float32)
+    with pytest.raises(InvalidInputError, match=name):
+        interop.load("official", arrays)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 10, 2], [-1, 0, 1, 2], [[0], [1], [2], [3]], [0, 1], [0.0, 1.0, 2.0, 3.0]])
+def test_networks_refuse_labels_that_are_no_classes_of_theirs(feat32, labels):
+    vectors, networks = feat32
+    for call, inputs in ((networks.generate, "in/z"), (networks.discriminate, "in/real_images")):
+        with pytest.raises(InvalidInputError, match=r"4 integer labels \[B\] in \[0, 10\)"):
+            call(vectors[inputs], labels)
+
+
+def test_networks_take_lists_and_are_traceable(feat32):
+    vectors, networks = feat32
+    expected = networks.discriminate(vectors["in/real_images"], vectors["in/real_labels"])
+    lists = networks.discriminate(vectors["in/real_images"].tolist(), vectors["in/real_labels"].tolist())
+    assert lists.tolist() == expected.tolist()
+    traced = jax.jit(networks.discriminate)(vectors["in/real_images"], vectors["in/real_labels"])
+    np.testing.assert_allclose(traced, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
     ("source", "arrays", "words"),
     [("unofficial", {}, "official"), ("official", {"layer1.weight": np.ones(3)}, "g_snh0/Matrix")],
 )
@@ -254,11 +282,11 @@ def test_load_refuses_what_is_no_release(source, arrays, words):
         interop.load(source, arrays)
 
 
-@pytest.mark.parametrize(("base", "in_generator", "in_discriminator"), [(2, 16, 8), (3, 8, 4)])
+@pytest.mark.parametrize(("base", "in_generator", "in_discriminator"), [((2, 5), 16, 8), ((3, 1), 8, 4)])
 def test_load_reads_width_classes_and_places_off_the_arrays(base, in_generator, in_discriminator):
     """Weights of our own, under the release's names, with sizes that no golden file has."""
-    generator = Generator(128, 7, base, attention_resolutions=(in_generator,))
-    discriminator = Discriminator(128, 7, base, attention_resolutions=(in_discriminator,))
+    generator = Generator(128, 7, base[0], attention_resolutions=(in_generator,))
+    discriminator = Discriminator(128, 7, base[1], attention_resolutions=(in_discriminator,))
     labels = jnp.zeros((1,), jnp.int32)
     made = {
         "g": jax.eval_shape(lambda: generator.init(jax.random.key(0), jnp.zeros((1, 11)), labels, train=False)),

@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.functional.spectral import spectral_normalize_tree
+from sagan_jax.models.sagan import Discriminator, Generator
 
 Path = tuple[str, ...]
 
@@ -58,30 +59,37 @@ class ReleasedNetworks:
         entries: one for each array of the source.
     """
 
-    generator: nn.Module
-    discriminator: nn.Module
+    generator: Generator
+    discriminator: Discriminator
     generator_variables: dict[str, Any]
     discriminator_variables: dict[str, Any]
     spectral_rule: dict[str, Any]
     entries: tuple[Entry, ...]
 
-    def generate(self, latents: Array, labels: Array | None, train: bool = False) -> Array:
+    def generate(self, latents: Any, labels: Any, train: bool = False) -> Array:
         """Returns images.
 
         Args:
-            latents: `[B, Z]`, floating.
-            labels: `[B]` int32.
+            latents: `[B, Z]`, floating; arrays or nested lists, like everything here.
+            labels: `[B]`, integers in [0, classes).
             train: normalise with the moments of this batch rather than the stored ones.
 
         Returns:
             `[B, H, W, C]` in [-1, 1].
+
+        Raises:
+            InvalidInputError: when the labels are no such integers, where they are known: not under `jit`.
         """
+        latents = jnp.asarray(latents)
+        labels = _checked_labels(labels, latents.shape[0], self.generator.num_classes)
         variables = self._normalized(self.generator_variables)
         images = self.generator.apply(variables, latents, labels, train=train)
         return images  # pyrefly: ignore[bad-return]
 
-    def discriminate(self, images: Array, labels: Array | None) -> Array:
-        """Returns logits `[B]` of images `[B, H, W, C]` in [-1, 1] and labels `[B]` int32."""
+    def discriminate(self, images: Any, labels: Any) -> Array:
+        """Returns logits `[B]` of images `[B, H, W, C]` in [-1, 1] and labels `[B]`, taken as `generate` takes them."""
+        images = jnp.asarray(images)
+        labels = _checked_labels(labels, images.shape[0], self.discriminator.num_classes)
         variables = self._normalized(self.discriminator_variables)
         logits = self.discriminator.apply(variables, images, labels, train=False)
         return logits  # pyrefly: ignore[bad-return]
@@ -132,6 +140,20 @@ class ReleasedNetworks:
                 raise KeyError("/".join(path))
             named[entry.source] = entry.to_source(array)
         return named
+
+
+def _checked_labels(labels: Any, batch_size: int, num_classes: int) -> Array:
+    """Returns labels as an array; a class that does not exist would quietly become no class at all."""
+    known = not isinstance(labels, jax.core.Tracer)
+    found = np.asarray(labels) if known else labels
+    whole = jnp.issubdtype(found.dtype, jnp.integer)
+    if found.shape != (batch_size,) or not whole or (known and not ((found >= 0) & (found < num_classes)).all()):
+        span = f" from {found.min()} to {found.max()}" if known and found.size else ""
+        raise InvalidInputError(
+            f"The networks need {batch_size} integer labels [B] in [0, {num_classes}), one an image; got "
+            f"{found.dtype} {list(found.shape)}{span}."
+        )
+    return jnp.asarray(found, jnp.int32)
 
 
 def fill(shapes: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

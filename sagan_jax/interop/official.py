@@ -151,11 +151,12 @@ def load(arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
             "g", [base * width for width in GENERATOR_WIDTHS[resolution][1:]], generator_resolutions(resolution)
         ),
     )
-    discriminator_widths = [base * width for width in DISCRIMINATOR_WIDTHS[resolution]]
+    discriminator_base = names.shape("d_optimized_block1/sn_conv1/w")[-1] // DISCRIMINATOR_WIDTHS[resolution][0]
+    discriminator_widths = [discriminator_base * width for width in DISCRIMINATOR_WIDTHS[resolution]]
     discriminator = Discriminator(
         resolution,
         num_classes,
-        base,
+        discriminator_base,
         names.attention("d", discriminator_widths, discriminator_resolutions(resolution)),
     )
 
@@ -206,6 +207,10 @@ def _variables(shapes: Mapping, entries: tuple[Entry, ...], arrays: Mapping[str,
             for name in entry.path[:-1]:
                 kernel, node = kernel[name], node.setdefault(name, {})
             u = np.asarray(arrays[entry.source], np.float32).reshape(-1)
-            _, v = power_iteration(jnp.asarray(kernel).reshape(-1, u.size), jnp.asarray(u), iterations=1)
+            if u.size != kernel.shape[-1]:
+                raise InvalidInputError(
+                    f"{entry.source} needs {kernel.shape[-1]} entries, one for each output of its kernel; got {u.size}."
+                )
+            _, v = power_iteration(jnp.asarray(kernel).reshape(-1, kernel.shape[-1]), jnp.asarray(u), iterations=1)
             node.update(u=u, v=np.asarray(v))
     return variables | {"spectral": spectral}
