@@ -23,3 +23,23 @@ class StorageError(SaganError, OSError):
     """The disk refused: full, read-only, or not a directory."""
 
     exit_code = 6
+
+
+class BusyError(SaganError, OSError):
+    """Another run holds the workdir."""
+
+    exit_code = 7
+
+
+class PeerLostError(SaganError, ConnectionError):
+    """A process of the same run is gone, or never came."""
+
+    exit_code = 8
+
+
+class StoppedError(SaganError):
+    """A signal ended the run, after it had saved."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number

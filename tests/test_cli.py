@@ -207,8 +207,9 @@ def test_train_that_blows_up_stops_with_code_5_and_names_step_and_quantity(capsy
 
 def test_train_refuses_a_workdir_that_is_a_file(capsys, tmp_path):
     (tmp_path / "run").write_text("")
-    assert train(tmp_path / "run") == 2
-    assert "is a file" in error_line(capsys)
+    assert train(tmp_path / "run") == 6
+    assert "needs a folder that can be written to" in error_line(capsys)
+    assert (tmp_path / "run").read_text() == ""
 
 
 def test_sample_writes_the_layout_that_evaluators_read(finished, tmp_path):

@@ -36,8 +36,8 @@ class Book:
         return [entry[1] for entry in self.entries if entry[0] == name]
 
 
-def run(book, *, first_step=0, total_steps=7, log_every_steps=100, actions=(), bad=()):
-    return run_loop(
+def run(book, *, first_step=0, total_steps=7, log_every_steps=100, actions=(), bad=(), stops=()):
+    _, state = run_loop(
         make_step(bad),
         sum(range(1, first_step + 1)),
         range(first_step + 1, total_steps + 1),
@@ -47,7 +47,9 @@ def run(book, *, first_step=0, total_steps=7, log_every_steps=100, actions=(), b
         log_every_steps=log_every_steps,
         log=book.log,
         actions=actions,
+        stopped=lambda done: done in stops,
     )
+    return state
 
 
 def test_loop_returns_the_state_after_the_last_step():
@@ -96,6 +98,33 @@ def test_loop_logs_the_metrics_of_that_step_as_plain_numbers():
     (entry,) = book.entries
     assert entry == ("log", 2, {"first": 2.0, "second": 2.0, "other": 0.5})
     assert {type(value) for value in entry[2].values()} == {float}
+
+
+def test_loop_that_is_stopped_logs_and_saves_and_says_where_it_is():
+    book = Book()
+    save = Action(100, lambda done, state: book.entries.append(("save", done, state)), when_stopped=True)
+    assert run(book, total_steps=9, actions=[save, book.action(100)], stops={4}) == 1 + 2 + 3 + 4
+    assert [entry[:2] for entry in book.entries] == [("log", 4), ("save", 4)]
+
+
+def test_loop_that_is_stopped_where_a_save_is_due_saves_once():
+    book = Book()
+    save = Action(2, lambda done, state: book.entries.append(("save", done, state)), when_stopped=True)
+    run(book, total_steps=9, actions=[save], stops={4})
+    assert book.steps("save") == [2, 4]
+
+
+def test_loop_that_is_stopped_before_its_first_step_does_nothing():
+    book = Book()
+    assert run(book, first_step=3, total_steps=9, actions=[book.action(1)], stops={3}) == 6
+    assert book.entries == []
+
+
+def test_loop_that_is_stopped_on_a_state_that_went_wrong_names_it():
+    book = Book()
+    with pytest.raises(NonFiniteError, match=r"^Step 4"):
+        run(book, total_steps=9, actions=[book.action(1)], bad={4: "first"}, stops={4})
+    assert book.steps("action") == [1, 2, 3]
 
 
 def test_loop_logs_before_it_acts():
@@ -164,7 +193,7 @@ def healthy(state, batch):
 @pytest.mark.parametrize("batches", [3, 50])
 def test_loop_stops_at_the_total_however_many_batches_follow(batches):
     numbers = {"first_step": 0, "total_steps": 3, "guarded": (), "log_every_steps": 100}
-    assert run_loop(healthy, 0, range(batches), log=lambda *_: None, **numbers) == 3
+    assert run_loop(healthy, 0, range(batches), log=lambda *_: None, **numbers) == (3, 3)
 
 
 def test_loop_refuses_batches_that_end_too_early():

@@ -3,13 +3,14 @@
 import difflib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
 
 from sagan_jax.config import Experiment, from_dict, to_dict
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.models.sagan import discriminator_resolutions, generator_resolutions
 
 # What a run may change when it is taken up again: how long and how often, not what.
@@ -118,21 +119,38 @@ def saved_experiment(workdir: Path) -> Experiment | None:
 
 def check_same_run(workdir: Path, experiment: Experiment) -> None:
     """Raises InvalidInputError when a run in `workdir` was started with another config."""
-    if workdir.exists() and not workdir.is_dir():
-        raise InvalidInputError(f"--workdir needs a folder; {str(workdir)!r} is a file.")
     saved = saved_experiment(workdir)
     if saved is None:
         return
-    old, new = _flat(to_dict(saved)), _flat(to_dict(experiment))
-    changed = [
-        f"{name}: {old.get(name)} -> {new.get(name)}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and not name.startswith(_FREE)
-    ]
+    changed = [line for line in differences(to_dict(saved), to_dict(experiment)) if not line.startswith(_FREE)]
     if changed:
         raise InvalidInputError(
             f"The run in {str(workdir)!r} was started with another config ({'; '.join(changed)}): "
             f"give the same, another --workdir, or --fresh to start over."
+        )
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Returns a line for each value that is not the same in two nested dictionaries: `name: old -> new`.
+
+    >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
+    ['a.c: 2 -> 3']
+    """
+    before, after = _flat(old), _flat(new)
+    return [
+        f"{name}: {before.get(name)} -> {after.get(name)}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def check_room(workdir: Path, state: Any) -> None:
+    """Raises StorageError when the disk cannot hold what a save needs: the new checkpoint beside the old ones."""
+    needed = int(2.5 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+    free = shutil.disk_usage(workdir).free
+    if free < needed:
+        raise StorageError(
+            f"{str(workdir)!r} needs {needed / 1e6:,.0f} MB for checkpoints; {free / 1e6:,.0f} MB are free."
         )
 
 

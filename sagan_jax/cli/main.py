@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import sagan_jax
 from sagan_jax.cli import sample, train
-from sagan_jax.errors import InvalidInputError, SaganError
+from sagan_jax.errors import InvalidInputError, SaganError, StoppedError
 
 COMMANDS = {"train": train.run, "sample": sample.run}
 
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the process unless given, without its name.
 
     Returns:
-        0 finished; 2 something given is wrong; 5 not finite; 6 storage; 130 interrupted.
+        0 finished; 2 something given is wrong; 5 not finite; 6 storage; 7 workdir in use; 8 another process of the run
+        is gone; 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (given[0], given[1:]) if given else ("", [])
@@ -47,13 +48,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"sagan-jax needs a command, {' or '.join(COMMANDS)}; got {command!r}.{hint} See sagan-jax --help."
             )
         COMMANDS[command](rest)
-    except SaganError as error:
-        print(f"sagan-jax: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
-        print("sagan-jax: interrupted; the last checkpoint is whole, the same command goes on from it", file=sys.stderr)
+        print("sagan-jax: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        return _explain(error)
     return 0
+
+
+def _explain(error: Exception) -> int:
+    """Returns the exit code of an error, its line printed; what is no user's mistake keeps its traceback."""
+    from sagan_jax.training.processes import leave, lost_peer
+
+    known = lost_peer(error) or error
+    if not isinstance(known, SaganError):
+        raise error
+    print(f"sagan-jax: {known}", file=sys.stderr, flush=True)
+    if not isinstance(known, StoppedError):
+        leave(known.exit_code)
+    return known.exit_code
 
 
 if __name__ == "__main__":

@@ -20,6 +20,12 @@ class Arguments:
     """where everything is written; runs/NAME unless given"""
     fresh: bool = False
     """throw away what an earlier run left in the workdir"""
+    coordinator: str | None = None
+    """host:port of process 0, for a run of several processes; not needed under SLURM, Open MPI and on TPU hosts"""
+    num_processes: int | None = None
+    """how many processes the run has"""
+    process_id: int | None = None
+    """which of them this one is, from 0"""
 
 
 def run(arguments: list[str]) -> None:
@@ -38,7 +44,12 @@ def run(arguments: list[str]) -> None:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     from sagan_jax.cli import wiring
+    from sagan_jax.training.processes import is_first, join
 
+    join(parsed.coordinator, parsed.num_processes, parsed.process_id)
     workdir = parsed.workdir or Path("runs") / parsed.experiment.name
     wiring.train(parsed.experiment, workdir, fresh=parsed.fresh)
-    print(f"done: look at {workdir / 'samples'}, or draw more: sagan-jax sample --workdir {workdir} --out samples.png")
+    if is_first():
+        print(
+            f"done: look at {workdir / 'samples'}, or draw more: sagan-jax sample --workdir {workdir} --out samples.png"
+        )

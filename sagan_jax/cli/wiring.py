@@ -1,8 +1,10 @@
 """From a config to objects: the Python that the commands are made of."""
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from sagan_jax.cli.checks import check_config, check_same_run, saved_experiment
+from sagan_jax.cli.checks import check_config, check_room, check_same_run, differences, saved_experiment
 from sagan_jax.config import Experiment, Networks, to_dict
 from sagan_jax.data import ImageSource, open_source, training_batches
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.errors import InvalidInputError, StoppedError
 from sagan_jax.evaluation.sampling import TrainedGenerator
 from sagan_jax.functional import HINGE, NON_SATURATING, WASSERSTEIN, spectral_normalize_tree
 from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
@@ -34,10 +36,13 @@ from sagan_jax.training.adversarial import (
     step,
 )
 from sagan_jax.training.checkpoints import Checkpoints
+from sagan_jax.training.interruption import StopRequest
+from sagan_jax.training.lock import WorkdirLock
 from sagan_jax.training.loop import Action, run_loop
 from sagan_jax.training.optimizers import two_time_scale
 from sagan_jax.training.parallel import ParallelStep
-from sagan_jax.training.recording import Progress, Recorder, write_run_files
+from sagan_jax.training.processes import is_first, require_same, require_shared
+from sagan_jax.training.recording import Progress, Recorder, what_decides_the_bits, write_run_files
 from sagan_jax.views.figures import class_rows
 
 _LOSSES = {"hinge": HINGE, "non_saturating": NON_SATURATING, "wasserstein": WASSERSTEIN}
@@ -111,26 +116,34 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
             the run in `workdir`.
         NonFiniteError: when a loss or a gradient is no longer a number.
         StorageError: when the disk refuses.
+        BusyError: when another run holds `workdir`.
+        StoppedError: when SIGTERM or Ctrl-C ended the run, after it saved.
     """
     workdir = Path(workdir)
     check_config(experiment)
     networks, training, recording = experiment.networks, experiment.training, experiment.recording
-    source = _open_data(experiment)
-    if fresh:
-        _remove_run(workdir)
-    check_same_run(workdir, experiment)
+    with WorkdirLock(workdir) if is_first() else nullcontext(), StopRequest() as stop:
+        if not fresh:
+            check_same_run(workdir, experiment)
+        source = _open_data(experiment)
+        require_same({"config": json.dumps(to_dict(experiment)), "data": source.description})
+        require_shared(workdir)
+        if fresh and is_first():
+            _remove_run(workdir)
 
-    game = build_game(experiment)
-    state = initial_state(game, training.seed, (networks.resolution, networks.resolution, networks.image_channels))
-    with Checkpoints(workdir / "checkpoints", keep=recording.keep_checkpoints) as checkpoints:
-        restored = checkpoints.restore(state)
-        first_step, state, _ = restored or (0, state, None)
-        for line in _summary(experiment, source, state, workdir, first_step):
-            print(line, flush=True)
-        if first_step < training.total_steps:
-            write_run_files(workdir, to_dict(experiment))
-            state = _train_from(experiment, game, source, state, first_step, workdir, checkpoints)
-        return _trained(game, state)
+        game = build_game(experiment)
+        state = initial_state(game, training.seed, (networks.resolution, networks.resolution, networks.image_channels))
+        check_room(workdir, state)
+        with Checkpoints(workdir / "checkpoints", keep=recording.keep_checkpoints) as checkpoints:
+            first_step, state, meta = checkpoints.restore(state) or (0, state, None)
+            if is_first():
+                for line in _summary(experiment, source, state, workdir, first_step, meta):
+                    print(line, flush=True)
+            if first_step < training.total_steps:
+                if is_first():
+                    write_run_files(workdir, to_dict(experiment))
+                state = _train_from(experiment, game, source, state, first_step, workdir, checkpoints, stop)
+            return _trained(game, state)
 
 
 def _train_from(
@@ -141,9 +154,11 @@ def _train_from(
     first_step: int,
     workdir: Path,
     checkpoints: Checkpoints,
+    stop: StopRequest,
 ) -> AdversarialState:
     """Returns the state at the end of the run, everything on the way saved, recorded and shown."""
     training, recording = experiment.training, experiment.recording
+    meta = {"experiment": to_dict(experiment), "environment": what_decides_the_bits()}
     parallel = ParallelStep(partial(step, game), driver=training.driver)
     batches = training_batches(
         source,
@@ -157,22 +172,24 @@ def _train_from(
     )
     clock = _Clock(first_step, training.batch_size * training.discriminator_steps)
     with (
-        Recorder(workdir, first_step=first_step) as recorder,
-        Progress(training.total_steps, first_step) as progress,
+        Recorder(workdir, first_step=first_step) if is_first() else nullcontext() as recorder,
+        Progress(training.total_steps, first_step) if is_first() else nullcontext() as progress,
     ):
 
         def log(done: int, metrics: dict[str, float]) -> None:
             speed = clock.images_per_second(done)
-            recorder.scalars(done, metrics | {"images_per_second": speed})
-            progress.update(done, metrics, speed)
+            if recorder and progress:
+                recorder.scalars(done, metrics | {"images_per_second": speed})
+                progress.update(done, metrics, speed)
 
         def save(done: int, state: AdversarialState) -> None:
-            checkpoints.save(done, state, {"experiment": to_dict(experiment)})
+            checkpoints.save(done, state, meta)
 
         def draw(done: int, state: AdversarialState) -> None:
-            recorder.image("samples", done, sample_grid(_trained(game, state)))
+            if recorder:
+                recorder.image("samples", done, sample_grid(_trained(game, state)))
 
-        return run_loop(
+        done, state = run_loop(
             parallel,
             parallel.replicate(state),
             map(Batch._make, batches),
@@ -181,8 +198,18 @@ def _train_from(
             guarded=GUARDED,
             log_every_steps=recording.log_every_steps,
             log=log,
-            actions=[Action(recording.save_every_steps, save), Action(recording.sample_every_steps, draw)],
+            actions=[
+                Action(recording.save_every_steps, save, when_stopped=True),
+                Action(recording.sample_every_steps, draw),
+            ],
+            stopped=stop.reached,
         )
+    if done < training.total_steps:
+        saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
+        raise StoppedError(
+            f"stopped by {stop.signal.name} {saved}; the same command goes on from there.", stop.signal.value
+        )
+    return state
 
 
 def load_run(workdir: str | Path) -> TrainedGenerator:
@@ -248,7 +275,12 @@ def _trained(game: Game, state: AdversarialState) -> TrainedGenerator:
 
 
 def _summary(
-    experiment: Experiment, source: ImageSource, state: AdversarialState, workdir: Path, first_step: int
+    experiment: Experiment,
+    source: ImageSource,
+    state: AdversarialState,
+    workdir: Path,
+    first_step: int,
+    meta: dict[str, Any] | None,
 ) -> Iterator[str]:
     """Yields what a person wants to know before the first step."""
     networks, training = experiment.networks, experiment.training
@@ -267,6 +299,9 @@ def _summary(
         yield f"already at step {first_step} of {training.total_steps} in {workdir}: nothing to do"
     elif first_step:
         yield f"going on from step {first_step} of {training.total_steps} in {workdir}"
+        changed = differences((meta or {}).get("environment", {}), what_decides_the_bits())
+        if changed:
+            yield f"not bit for bit the run that was stopped: {'; '.join(changed)}"
     else:
         yield f"{training.total_steps} steps, into {workdir}"
 

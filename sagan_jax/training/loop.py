@@ -15,6 +15,8 @@ class Action(NamedTuple):
     every_steps: int
     run: Callable[[int, Any], None]
     """called with the number of steps done and the state"""
+    when_stopped: bool = False
+    """whether it is also done when the loop is stopped before its end"""
 
 
 def run_loop(
@@ -28,8 +30,9 @@ def run_loop(
     log_every_steps: int,
     log: Callable[[int, dict[str, float]], None],
     actions: Sequence[Action] = (),
-) -> Any:
-    """Returns the state after the last step.
+    stopped: Callable[[int], bool] = lambda done: False,
+) -> tuple[int, Any]:
+    """Returns how many steps are done, and the state after them.
 
     Args:
         step: `(state, batch) -> (state, metrics)`; its metrics hold a bool `finite` and the guarded quantities.
@@ -41,6 +44,7 @@ def run_loop(
         log_every_steps: how often the metrics are fetched and logged.
         log: called with the number of steps done and the metrics.
         actions: run after the look, so never on a state that went wrong.
+        stopped: asked with the number of steps done, before the first step and after each; True ends the loop.
 
     Raises:
         ValueError: when the batches end before `total_steps`.
@@ -48,19 +52,26 @@ def run_loop(
     """
     unseen: list[dict[str, Any]] = []
     done = first_step
+    if stopped(done):
+        return done, state
     for done, batch in zip(range(first_step + 1, total_steps + 1), batches, strict=False):
         state, metrics = step(state, batch)
         unseen.append({name: metrics[name] for name in ("finite", *guarded)})
-        due = [action for action in actions if done % action.every_steps == 0 or done == total_steps]
-        if due or done % log_every_steps == 0 or done == total_steps:
+        last, stopping = done == total_steps, stopped(done)
+        due = [
+            action for action in actions if last or done % action.every_steps == 0 or (stopping and action.when_stopped)
+        ]
+        if due or last or stopping or done % log_every_steps == 0:
             _require_finite(jax.device_get(unseen), done - len(unseen) + 1)
             unseen = []
             log(done, {name: float(value) for name, value in jax.device_get(metrics).items() if name != "finite"})
         for action in due:
             action.run(done, state)
+        if stopping:
+            return done, state
     if done < total_steps:
         raise ValueError(f"run_loop needs batches up to step {total_steps}; they ended after step {done}.")
-    return state
+    return done, state
 
 
 def _require_finite(looks: list[dict[str, Any]], first: int) -> None:

@@ -31,6 +31,12 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyrefly: ignore[missing-mo
 import sagan_jax
 from sagan_jax.errors import InvalidInputError, StorageError
 
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_default_matmul_precision",
+)
 _PACKAGES = ("sagan-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -186,11 +192,31 @@ class Recorder:
         self._write_event(int(step), summary=summary.image(name, image, dataformats="HWC"))
 
 
+def what_decides_the_bits() -> dict[str, Any]:
+    """Returns the versions, devices, threads and settings: where all are the same, a run repeats bit for bit.
+
+    On a CPU the number of threads counts, which `PJRT_NPROC` or `NPROC` pins.
+    """
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "device_kind": jax.devices()[0].device_kind,
+        "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
+        "threads": os.environ.get("PJRT_NPROC") or os.environ.get("NPROC") or str(_cpus()),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS"),
+        **{name: getattr(jax.config, name) for name in _SETTINGS},
+    }
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def write_run_files(workdir: str | Path, experiment: Mapping[str, Any]) -> None:
     """Writes `config.json` and `environment.json`: what was asked of a run, and what it runs on.
 
-    The environment holds the versions, the devices, the git revision of the package and whether its files differ from
-    that (both null outside a checkout), the command, and the variables that decide the bits on a CPU.
+    The environment is `what_decides_the_bits`, the git revision of the package and whether its files differ from that
+    (both null outside a checkout), and the command.
 
     Args:
         workdir: made if it is not there.
@@ -199,15 +225,8 @@ def write_run_files(workdir: str | Path, experiment: Mapping[str, Any]) -> None:
     Raises:
         StorageError: when the disk refused.
     """
-    environment = {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-        "device_kind": jax.devices()[0].device_kind,
-        "device_count": jax.device_count(),
-        "process_count": jax.process_count(),
-        **_revision(Path(sagan_jax.__file__).parent),
-        "argv": sys.argv,
-        "variables": {name: os.environ.get(name) for name in ("XLA_FLAGS", "PJRT_NPROC")},
-    }
+    revision = _revision(Path(sagan_jax.__file__).parent)
+    environment = what_decides_the_bits() | revision | {"argv": sys.argv}
     for name, document in (("config.json", experiment), ("environment.json", environment)):
         write_atomically(Path(workdir) / name, (json.dumps(document, indent=2) + "\n").encode())
 
