@@ -10,7 +10,11 @@ class Data:
     """Where the images come from."""
 
     source: str = ""
-    """`digits`, or the path of a zip, a folder of class folders, a folder of images, or an .npz file"""
+    """`digits`, or the path of a folder or zip of (class folders of) images, or of .parquet, .npz or .npy files"""
+    skip_unreadable: int = 0
+    """at most this many image files may be unreadable; they are left out, and listed"""
+    cache: str = "auto"
+    """folder that decoded images are kept in, "" for none; auto: $SAGAN_JAX_CACHE, or ~/.cache/sagan_jax/images"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,3 +43,8 @@ class StoppedError(SaganError):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + number
+
+
+def one_line(error: BaseException) -> str:
+    """Returns what `error` says as one line without its full stop, or its name where it says nothing."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,7 +1,10 @@
 """The world the tests run in: four virtual CPU devices, a strict jax, and the shared data where a machine has it."""
 
+import atexit
 import importlib.metadata
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,10 @@ os.environ.setdefault(
     ),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# Decoded images are never written to a home folder, nor found there.
+if "SAGAN_JAX_CACHE" not in os.environ:
+    os.environ["SAGAN_JAX_CACHE"] = tempfile.mkdtemp(prefix="sagan_jax_tests_")
+    atexit.register(shutil.rmtree, os.environ["SAGAN_JAX_CACHE"], ignore_errors=True)
 # A virtual device that waits long for the others at a collective, as on a busy machine, aborts the whole process.
 for flag, seconds in (
     ("xla_cpu_collective_call_warn_stuck_timeout_seconds", 120),

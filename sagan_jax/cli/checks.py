@@ -13,8 +13,8 @@ from sagan_jax.config import Experiment, from_dict, to_dict
 from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.models.sagan import discriminator_resolutions, generator_resolutions
 
-# What a run may change when it is taken up again: how long and how often, not what.
-_FREE = ("name", "recording", "training.total_steps", "training.driver")
+# What a run may change when it is taken up again: how long, how often and through which cache, not what.
+_FREE = ("name", "recording", "data.cache", "training.total_steps", "training.driver")
 
 
 def check_config(experiment: Experiment) -> None:
@@ -55,6 +55,10 @@ def check_config(experiment: Experiment) -> None:
         _require(math.isfinite(epsilon) and epsilon >= 0, f"--{flag} needs to be a number from 0 up; got {epsilon}.")
     _require(0 <= training.seed < 2**32, f"--seed needs to be in [0, 2**32); got {training.seed}.")
     _require(training.ema_start_step >= 0, f"--ema-start-step needs to be at least 0; got {training.ema_start_step}.")
+    _require(
+        experiment.data.skip_unreadable >= 0,
+        f"--skip-unreadable needs to be at least 0; got {experiment.data.skip_unreadable}.",
+    )
     _require(networks.num_classes >= 0, f"--num-classes needs to be at least 0; got {networks.num_classes}.")
     _require(
         networks.image_channels in (1, 3),

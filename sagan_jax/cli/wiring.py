@@ -333,21 +333,27 @@ def _residual_summary(networks: Networks) -> Iterator[str]:
 
 def _open_data(experiment: Experiment) -> ImageSource:
     """Returns the images, whose classes agree with the networks."""
-    networks = experiment.networks
-    if not experiment.data.source:
+    data, networks = experiment.data, experiment.networks
+    if not data.source:
         raise InvalidInputError(
-            f"{experiment.name} needs images: give --source a folder or zip of class folders, or an .npz file."
+            f"{experiment.name} needs images: give --source a folder or zip of class folders, .parquet or .npz."
         )
-    source = open_source(experiment.data.source, resolution=networks.resolution, image_channels=networks.image_channels)
+    source = open_source(
+        data.source,
+        resolution=networks.resolution,
+        image_channels=networks.image_channels,
+        skip_unreadable=data.skip_unreadable,
+        cache=data.cache,
+    )
     found, wanted = source.num_classes, networks.num_classes
     if wanted and not found:
         raise InvalidInputError(
-            f"The networks have --num-classes {wanted}, but {experiment.data.source!r} has no labels: put the images "
+            f"The networks have --num-classes {wanted}, but {data.source!r} has no labels: put the images "
             f"into class folders, or train with --num-classes 0."
         )
     if wanted and found != wanted:
         raise InvalidInputError(
-            f"The networks have --num-classes {wanted}, but {experiment.data.source!r} has {found} classes: "
+            f"The networks have --num-classes {wanted}, but {data.source!r} has {found} classes: "
             f"give --num-classes {found}."
         )
     return source

