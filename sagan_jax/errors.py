@@ -46,5 +46,6 @@ class StoppedError(SaganError):
 
 
 def one_line(error: BaseException) -> str:
-    """Returns what `error` says as one line without its full stop, or its name where it says nothing."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    """Returns what `error` says as one printable line without its full stop, or its name where it says nothing."""
+    line = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

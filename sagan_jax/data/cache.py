@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import zlib
@@ -74,6 +75,7 @@ class DecodedCache:
         self._shape = (encoded.count, resolution, resolution, image_channels)
         self._encoded = encoded
         self._say = say
+        self._distrusted = False
         facts = (encoded.content(), *self._shape, skip_unreadable, DECODING_RULES, PIL.__version__)
         key = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
         self.path = folder / f"{key}.npy"
@@ -83,7 +85,7 @@ class DecodedCache:
     @property
     def num_bytes(self) -> int:
         """The size of the images."""
-        return int(np.prod(self._shape, dtype=object))
+        return math.prod(self._shape)
 
     def load(self, *, mapped: bool) -> CachedImages | None:
         """Returns what is stored, or None when it is absent or damaged.
@@ -110,8 +112,7 @@ class DecodedCache:
         except PermissionError:
             raise
         except Exception as error:  # numpy, zipfile and zlib each have their own for a damaged file
-            self._say(f"warning: {str(self.path)!r} is damaged ({one_line(error)}): the images are decoded again")
-            self.distrust()
+            self.distrust(one_line(error))
             return None
         return CachedImages(images, checksums, Findings(skipped, cmyk))
 
@@ -160,7 +161,7 @@ class DecodedCache:
         with _replaced(self.path) as file:
             npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": self._shape})
             file.flush()
-            start, size = file.tell(), int(np.prod(self._shape[1:]))
+            start, size = file.tell(), math.prod(self._shape[1:])
             checksums[:] = zlib.crc32(bytes(size))
             file.truncate(start + self.num_bytes)
 
@@ -176,10 +177,13 @@ class DecodedCache:
             np.savez(file, checksums=checksums, labels=self._labels(), class_names=names, **findings._asdict())
         return findings
 
-    def distrust(self) -> None:
-        """Forgets the set, so that the next to ask for it decodes it again."""
+    def distrust(self, reason: str) -> None:
+        """Forgets the set, which is damaged, so that the next to ask for it decodes it again; says so once."""
         with contextlib.suppress(OSError):
             self._ledger.unlink(missing_ok=True)
+        if not self._distrusted:
+            self._distrusted = True
+            self._say(f"warning: {str(self.path)!r} is damaged ({reason}): its images are decoded again")
 
     def _labels(self) -> np.ndarray:
         return np.zeros(0, np.int64) if self._encoded.labels is None else self._encoded.labels

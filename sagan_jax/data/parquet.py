@@ -82,17 +82,17 @@ def open_parquet(path: Path, shards: list[Path], say: Say) -> EncodedImages:
             with pq.ParquetFile(shard) as file:
                 metadata.append(file.metadata)
                 columns.append(_columns(file.schema_arrow, repr(str(shard))))
+                if columns[-1] != columns[0]:
+                    raise InvalidInputError(
+                        f"{where} needs one kind of rows; {shard.name!r} has {columns[-1]} and {shards[0].name!r} "
+                        f"{columns[0]}."
+                    )
                 if columns[0].label:
-                    read = file.read([columns[0].label]).column(0) if columns[-1] == columns[0] else None
-                    labels.append(_integers(read, repr(str(shard)), columns[0].label))
+                    labels.append(_integers(file.read([columns[0].label]).column(0), repr(str(shard))))
         except InvalidInputError:
             raise
         except Exception as error:  # pyarrow's own, OSError, and whatever hostile bytes provoke
             raise InvalidInputError(f"Cannot read {str(shard)!r} as parquet: {one_line(error)}.") from error
-        if columns[-1] != columns[0]:
-            raise InvalidInputError(
-                f"{where} needs one kind of rows; {shard.name!r} has {columns[-1]} and {shards[0].name!r} {columns[0]}."
-            )
     rows = _Rows(pq, shards, metadata, columns[0])
     if not rows.count:
         raise InvalidInputError(f"{where} holds no images: its parquet files have no rows.")
@@ -150,13 +150,11 @@ def _class_names(metadata: bytes, label: str) -> tuple[str, ...]:
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
 
-def _integers(column: Any, where: str, name: str) -> np.ndarray:
-    if column is None:
-        return np.zeros(0, np.int64)
+def _integers(column: Any, where: str) -> np.ndarray:
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
-        raise InvalidInputError(f"{where} needs a label in each row; {name!r} is empty in row {row}.")
-    return np.asarray(column.to_numpy()).astype(np.int64)
+        raise InvalidInputError(f"{where} needs a label in each row; row {row} has none.")
+    return column.to_numpy().astype(np.int64)
 
 
 def _check_classes(labels: np.ndarray, names: tuple[str, ...], count: int, where: str, say: Say) -> list[str]:

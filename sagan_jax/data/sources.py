@@ -81,7 +81,8 @@ class ImageSource:
         self.skipped = tuple(skipped)
         classes = f"{len(class_names):,} classes" if class_names else "unlabelled"
         left_out = f", {len(skipped):,} skipped" if skipped else ""
-        self.description = f"{name}: {len(images):,} image{'s' if len(images) != 1 else ''}, {classes}{left_out}"
+        shown = name if name.isprintable() else repr(name)
+        self.description = f"{shown}: {len(images):,} image{'s' if len(images) != 1 else ''}, {classes}{left_out}"
 
     @property
     def num_classes(self) -> int:
@@ -346,7 +347,7 @@ class _Fitted:
 class _Verified:
     """Images mapped from the disk; one whose bytes are no longer those that were stored is decoded again."""
 
-    def __init__(self, cached: CachedImages, decoded_on_read: Images, distrust: Callable[[], None]):
+    def __init__(self, cached: CachedImages, decoded_on_read: Images, distrust: Callable[[str], None]):
         self._images, self._checksums, _ = cached
         self._decoded_on_read = decoded_on_read
         self._distrust = distrust
@@ -358,5 +359,5 @@ class _Verified:
         image = self._images[index]
         if zlib.crc32(image) == self._checksums[index]:
             return image
-        self._distrust()
+        self._distrust(f"image {index} is not what was stored")
         return self._decoded_on_read[index]

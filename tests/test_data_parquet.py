@@ -1,0 +1,212 @@
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagan_jax.data import open_source, parquet
+from sagan_jax.errors import InvalidInputError
+
+pa = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+pq = pytest.importorskip("pyarrow.parquet")
+
+SIZE = 5
+
+
+def pixels(number):
+    return np.random.default_rng(number).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+
+
+def png(number):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(number)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(path, numbers, labels=None, *, image="image", label="label", names=None, plain=False, group=3, kind=None):
+    """Writes the images `numbers` as a published set has them; `names` go where Hugging Face puts them."""
+    files = [png(number) if isinstance(number, int) else number for number in numbers]
+    columns = {image: files if plain else [{"bytes": data, "path": f"{n}.png"} for n, data in enumerate(files)]}
+    if labels is not None:
+        columns[label] = pa.array(labels, kind)
+    table = pa.table(columns)
+    if names is not None:
+        features = {label: {"names": names, "_type": "ClassLabel"}, image: {"_type": "Image"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=group)
+    return path
+
+
+def opened(path, **options):
+    lines = []
+    return open_source(str(path), **{"resolution": SIZE, "say": lines.append, **options}), lines
+
+
+def refusal(path, **options):
+    with pytest.raises(InvalidInputError) as caught:
+        opened(path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def contents(source):
+    return [source[index][0].tolist() for index in range(len(source))], [
+        source[index][1] for index in range(len(source))
+    ]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("image", ["image", "img"])
+def test_parquet_rows_are_its_images_in_order(tmp_path, image, plain):
+    source, _ = opened(write(tmp_path / "x.parquet", range(8), [0, 1, 2, 1, 0, 2, 0, 1], image=image, plain=plain))
+    assert contents(source) == ([pixels(i).tolist() for i in range(8)], [0, 1, 2, 1, 0, 2, 0, 1])
+    assert source.class_names == ("0", "1", "2")
+
+
+def test_parquet_class_names_come_from_the_metadata_of_its_schema(tmp_path):
+    source, _ = opened(write(tmp_path / "x.parquet", range(3), [2, 0, 1], names=["tench", "gold fish", "hén"]))
+    assert source.class_names == ("tench", "gold fish", "hén")
+    assert source.description == "x.parquet: 3 images, 3 classes"
+
+
+def test_parquet_without_labels_is_unlabelled(tmp_path):
+    source, _ = opened(write(tmp_path / "x.parquet", range(2)))
+    assert (source.num_classes, source[1][1]) == (0, 0)
+
+
+def test_parquet_with_fine_labels_alone_takes_them(tmp_path):
+    source, _ = opened(write(tmp_path / "x.parquet", range(2), [1, 0], label="fine_label", names=["ant", "bee"]))
+    assert ([source[i][1] for i in range(2)], source.class_names) == ([1, 0], ("ant", "bee"))
+
+
+def test_parquet_shards_follow_each_other_in_the_order_of_their_names(tmp_path):
+    for shard, numbers in ((2, range(7, 9)), (0, range(4)), (1, range(4, 7))):
+        write(tmp_path / f"train-{shard:05}-of-00003.parquet", numbers, [n % 3 for n in numbers])
+    source, lines = opened(tmp_path)
+    assert contents(source) == ([pixels(i).tolist() for i in range(9)], [n % 3 for n in range(9)])
+    assert lines == []
+
+
+def test_published_layout_gives_its_train_split_and_says_so(tmp_path):
+    names = ["cat", "dog"]
+    write(tmp_path / "plain_text" / "train-00000-of-00001.parquet", range(4), [0, 1, 0, 1], image="img", names=names)
+    write(tmp_path / "plain_text" / "test-00000-of-00001.parquet", range(4, 7), [0, 1, 1], image="img", names=names)
+    (tmp_path / "README.md").write_text("# CIFAR")
+    (tmp_path / ".cache").mkdir()
+    source, lines = opened(tmp_path)
+    assert len(source) == 4
+    assert lines == [f"1 of the 2 parquet files in '{tmp_path}' are taken, those of the split 'train'"]
+
+
+def test_several_splits_without_train_are_refused(tmp_path):
+    for split in ("test", "validation"):
+        write(tmp_path / f"{split}-00000-of-00001.parquet", range(2), [0, 1])
+    assert "it holds ['test', 'validation']" in refusal(tmp_path)
+
+
+def test_missing_shard_is_said(tmp_path):
+    for shard in (0, 2):
+        write(tmp_path / f"train-{shard:05}-of-00003.parquet", range(2), [0, 1])
+    assert "holds 2 of 3 parquet files" in opened(tmp_path)[1][0]
+
+
+def test_large_parquet_is_read_by_row_group_and_gives_what_a_small_one_gives(tmp_path, monkeypatch):
+    for shard in range(2):
+        write(tmp_path / f"{shard}.parquet", range(shard * 10, shard * 10 + 10), [0, 1] * 5, group=4)
+    expected, _ = opened(tmp_path)
+    monkeypatch.setattr("sagan_jax.data.sources.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(parquet, "_KEPT_BYTES", 1)  # one group
+    source, _ = opened(tmp_path)
+    read = []
+    kept = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *a, **k: read.append(a[1]) or kept(*a, **k))
+    for index in (17, 16, 0, 19, 3, 9, 4):
+        np.testing.assert_array_equal(source[index][0], expected[index][0])
+    assert read == [1, 0, 2, 0, 2, 1]
+
+
+def test_unreadable_parquet_row_is_named(tmp_path):
+    write(tmp_path / "0.parquet", range(2), [0, 1])
+    write(tmp_path / "1.parquet", [2, 3, b"<html>", 4], [0, 1, 0, 1])
+    assert "image '1.parquet row 2'" in refusal(tmp_path)
+
+
+def test_parquet_row_without_bytes_is_named(tmp_path):
+    assert "'x.parquet row 1' of" in refusal(write(tmp_path / "x.parquet", [0, None], [0, 1]))
+
+
+def test_parquet_rows_that_cannot_be_read_are_skipped(tmp_path):
+    path = write(tmp_path / "x.parquet", [0, b"", 2, 3], [0, 1, 2, 1])
+    source, _ = opened(path, skip_unreadable=1)
+    assert contents(source) == ([pixels(i).tolist() for i in (0, 2, 3)], [0, 2, 1])
+    assert source.skipped == ("x.parquet row 1",)
+
+
+def test_classes_of_the_metadata_without_an_image_are_said(tmp_path):
+    source, lines = opened(write(tmp_path / "x.parquet", range(2), [0, 2], names=["ant", "bee", "cow"]))
+    assert source.num_classes == 3
+    assert "1 of 3 classes" in lines[0]
+    assert "'bee'" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"labels": [0, 1, 2], "names": ["ant", "bee"]}, "from 0 to 1, for the 2 classes it names; got 2 in row 2"),
+        ({"labels": [0, -1, -1], "names": ["ant", "bee"]}, "got -1 in row 1: is it a split without labels?"),
+        ({"labels": [0, -1, 1]}, "got -1 for image 1"),
+        ({"labels": [0, 1, 3]}, "class 2 has none"),
+        ({"labels": [0.0, 1.0, 0.5]}, "integer labels in its column 'label'; it holds double"),
+        ({"labels": ["a", "b", "c"]}, "it holds string"),
+        ({"labels": [0, 1, None], "kind": pa.int64()}, "row 2 has none"),
+        ({"labels": [0, 1, 2], "image": "picture"}, "needs a column `image` or `img`; it has ['picture', 'label']"),
+    ],
+)
+def test_parquet_with_wrong_columns_is_refused(tmp_path, options, said):
+    assert said in refusal(write(tmp_path / "x.parquet", range(3), **options))
+
+
+@pytest.mark.parametrize("column", [["a.png", "b.png"], [{"path": "a.png"}, {"path": "b.png"}]])
+def test_parquet_of_paths_is_refused(tmp_path, column):
+    pq.write_table(pa.table({"image": column}), tmp_path / "x.parquet")
+    assert "needs image files in its column 'image', as bytes" in refusal(tmp_path / "x.parquet")
+
+
+def test_parquet_shards_of_two_kinds_are_refused(tmp_path):
+    write(tmp_path / "0.parquet", range(2), [0, 1], names=["ant", "bee"])
+    write(tmp_path / "1.parquet", range(2), [0, 1], names=["bee", "ant"])
+    assert "needs one kind of rows; '1.parquet' has" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("metadata", [b"{", b"[1]", b'{"info": null}', b"[" * 100_000, b"\xff"])
+def test_parquet_with_strange_metadata_has_numbers_for_class_names(tmp_path, metadata):
+    table = pa.table({"image": [png(0), png(1)], "label": [0, 1]}).replace_schema_metadata({"huggingface": metadata})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert opened(tmp_path / "x.parquet")[0].class_names == ("0", "1")
+
+
+def test_truncated_parquet_is_refused(tmp_path):
+    path = write(tmp_path / "x.parquet", range(4), [0, 1, 0, 1])
+    path.write_bytes(path.read_bytes()[:-40])
+    assert "x.parquet' as parquet" in refusal(path)
+
+
+def test_parquet_without_rows_is_refused(tmp_path):
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "x.parquet")
+    assert "have no rows" in refusal(tmp_path / "x.parquet")
+
+
+def test_parquet_without_pyarrow_names_the_extra_to_install(tmp_path, monkeypatch):
+    path = write(tmp_path / "x.parquet", range(2))
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert "pip install 'sagan-jax[parquet]'" in refusal(path)
+
+
+def test_parquet_fingerprint_follows_its_bytes(tmp_path):
+    prints = {
+        opened(write(tmp_path / "x.parquet", numbers, [0, 1]))[0].fingerprint for numbers in ([0, 1], [0, 1], [0, 2])
+    }
+    assert len(prints) == 2
