@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagan_jax.data import decoding, open_source, sources
+from sagan_jax.data import archives, decoding, open_source, sources
 from sagan_jax.errors import InvalidInputError
 
 
@@ -286,6 +286,50 @@ def test_webp_image_is_read(tmp_path):
     np.testing.assert_array_equal(only_image(tmp_path, data, "x.webp", resolution=6), pixels)
 
 
+def test_cmyk_image_becomes_rgb_and_is_said_once(tmp_path):
+    colours = {"cyan": (255, 0, 0, 0), "red": (0, 255, 255, 0), "grey": (0, 0, 0, 128)}
+    files = {
+        f"{name}.jpg": encoded(Image.new("CMYK", (8, 8), ink), "JPEG", quality=100) for name, ink in colours.items()
+    }
+    lines = []
+    source = open_source(str(write_folder(tmp_path, files | {"rgb.png": TINY})), resolution=8, say=lines.append)
+    for index, expected in enumerate([(0, 255, 255), (127, 127, 127), (255, 0, 0)]):
+        np.testing.assert_allclose(source[index][0], np.broadcast_to(expected, (8, 8, 3)), atol=2)
+    assert lines == [
+        f"warning: {str(tmp_path)!r} has 3 of 4 images in CMYK, such as 'cyan.jpg': made RGB without a colour profile, "
+        f"so colours may be off"
+    ]
+
+
+def test_cmyk_images_that_are_decoded_on_reading_are_said_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 0)
+    data = encoded(Image.new("CMYK", (4, 4)), "JPEG")
+    lines = []
+    source = open_source(str(write_folder(tmp_path, {"a.jpg": data, "b.jpg": data})), resolution=4, say=lines.append)
+    assert lines == []
+    assert [source[index][0].min() for index in (1, 0, 1)] == [255] * 3
+    assert [line.split(":")[0] for line in lines] == ["warning"]
+
+
+def test_line_on_cmyk_images_goes_to_stderr(tmp_path, capsys):
+    only_image(tmp_path, encoded(Image.new("CMYK", (4, 4)), "JPEG"), "x.jpg", resolution=4)
+    assert "in CMYK" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5000), (5000, 1)])
+def test_tiny_image_is_enlarged(tmp_path, height, width):
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[(height - 1) // 2, (width - 1) // 2] = (10, 200, 90)
+    assert np.unique(only_image(tmp_path, encoded(pixels), resolution=6).reshape(-1, 3), axis=0).tolist() == [
+        [10, 200, 90]
+    ]
+
+
+def test_image_just_below_the_bound_of_pixels_is_decoded(tmp_path):
+    data = encoded(Image.new("1", (9400, 9500), 1))
+    assert only_image(tmp_path, data, resolution=3).tolist() == [[[255] * 3] * 3] * 3
+
+
 # files that cannot be read
 
 
@@ -296,7 +340,16 @@ def header_of_a_png(width, height):
     return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
 
 
+def with_a_text_of(num_bytes):
+    """Returns a PNG that holds a compressed comment of so many bytes."""
+    chunk = b"zTXt" + b"Comment\0\0" + zlib.compress(bytes(num_bytes))
+    framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return TINY[:33] + framed + TINY[33:]  # right after the header
+
+
 BAD_IMAGES = {
+    "text bomb": with_a_text_of(80 * 2**20),
+    "psd": b"8BPS" + bytes(40),
     "empty": b"",
     "html": b"<html>not found</html>",
     "truncated png": encoded(noise(40, 40, 3))[:-900],
@@ -375,6 +428,38 @@ def test_large_zip_read_by_many_threads_gives_what_a_small_one_gives(tmp_path, m
 def test_source_with_a_wrong_layout_is_refused(tmp_path, kind, files, said):
     path = write_folder(tmp_path, files) if kind == "folder" else write_zip(tmp_path / "x.zip", files)
     assert said in refusal(path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize(
+    "names", [["birds/owl/1.png", "birds/emu/2.png"], ["birds/emu/2.png", "birds/owl/1.png", "LICENSE"]]
+)
+def test_class_folders_in_one_folder_are_classes(tmp_path, kind, names):
+    seeds = {"birds/emu/2.png": 0, "birds/owl/1.png": 1}
+    files = {name: encoded(noise(4, 4, 3, seed=seeds[name])) if name in seeds else b"" for name in names}
+    path = write_folder(tmp_path / "x", files) if kind == "folder" else write_zip(tmp_path / "x.zip", files)
+    source = open_source(str(path), resolution=4)
+    assert source.class_names == ("emu", "owl")
+    np.testing.assert_array_equal([source[i][0] for i in range(2)], [noise(4, 4, 3, seed=i) for i in range(2)])
+
+
+def test_unreadable_image_in_a_wrapped_class_folder_is_named_in_full(tmp_path):
+    assert "'birds/emu/2.png'" in refusal(
+        write_zip(tmp_path / "x.zip", {"birds/emu/2.png": b"", "birds/owl/1.png": b""})
+    )
+
+
+@pytest.mark.parametrize("name", ["train.zip", "cat/x.TAR", "a/b/c.tar.gz", "x.7z"])
+@pytest.mark.parametrize("images", [{}, {"a.png": TINY}])
+def test_zip_that_holds_an_archive_is_refused(tmp_path, name, images):
+    message = refusal(write_zip(tmp_path / "x.zip", images | {name: b""}))
+    assert f"needs images, not archives; member {name!r} is one" in message
+
+
+def test_folder_without_images_points_at_the_archive_in_it(tmp_path):
+    assert "'train.zip' is an archive: give its path" in refusal(
+        write_folder(tmp_path, {"train.zip": b"", "a.txt": b""})
+    )
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
@@ -473,6 +558,54 @@ def test_zip_member_that_says_it_is_huge_is_refused(tmp_path, monkeypatch):
     assert f"'a.png' says {len(TINY)}" in refusal(write_zip(tmp_path / "x.zip", {"a.png": TINY}))
 
 
+def test_zip_whose_image_inflates_a_hundredfold_is_refused(tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(10**6))
+    assert "'a.png' says 1,000,000 bytes out of" in refusal(path)
+
+
+def test_zip_whose_image_says_it_is_packed_larger_than_the_zip_is_refused(tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(10**6))
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 20, 10**5)
+    path.write_bytes(data)
+    assert "out of 100,000: is it a decompression bomb" in refusal(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_packed_by_a_method_that_inflates_without_bound_is_refused(tmp_path, method):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.png", TINY)
+    assert f"is packed by method {method}" in refusal(path)
+
+
+def test_zip_whose_images_promise_far_more_than_it_has_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_HONEST_BYTES", 0)
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for index in range(9):
+            archive.writestr(f"{index}.png", bytes(range(256)) * 64)
+    assert "says that its images have 147,456" in refusal(path)
+
+
+def test_zip_member_with_more_than_it_says_is_not_read_further(tmp_path):
+    path = write_zip(tmp_path / "x.zip", {"a.png": TINY})
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, 30)
+    path.write_bytes(data)
+    assert "'a.png'" in refusal(path)
+
+
+def test_file_name_with_control_codes_is_not_printed_raw(tmp_path):
+    path = write_zip(tmp_path / "x\x1b[31m.zip", {"a.png": TINY, "b\x1b[31m.png": b""})
+    assert "\x1b" not in refusal(path)
+    assert "\x1b" not in open_source(str(path), resolution=4, skip_unreadable=1, say=lambda line: None).description
+
+
 def test_huge_file_in_a_folder_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "LARGEST_FILE", len(TINY) - 1)
     assert f"more than {len(TINY) - 1} bytes" in refusal(write_folder(tmp_path, {"a.png": TINY}))
@@ -547,6 +680,83 @@ FIVE = noise(5, 4, 4, 3)
 )
 def test_npz_with_wrong_arrays_is_refused(tmp_path, arrays, said):
     assert said in refusal(write_npz(tmp_path / "x.npz", **arrays))
+
+
+def with_header_of(array, shape):
+    """Returns an .npy file of `array` whose header promises another shape."""
+    buffer = io.BytesIO()
+    header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue() + array.tobytes()
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 4, 3), (2**40, 4, 4, 3)])
+def test_npz_header_that_promises_more_than_the_file_holds_is_refused(tmp_path, shape):
+    path = write_zip(tmp_path / "x.npz", {"images.npy": with_header_of(FIVE, shape)})
+    assert f"promises uint8 {list(shape)}" in refusal(path)
+
+
+def test_npz_labels_that_promise_more_than_the_file_holds_are_refused(tmp_path):
+    labels = with_header_of(np.arange(3), (5,))
+    path = write_zip(tmp_path / "x.npz", {"images.npy": with_header_of(FIVE, FIVE.shape), "labels.npy": labels})
+    assert "promises int64 [5]" in refusal(path)
+
+
+def test_npz_whose_images_inflate_a_hundredfold_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", images=np.zeros((50, 64, 64, 3), np.uint8))
+    assert "is it a decompression bomb" in refusal(tmp_path / "x.npz")
+
+
+def test_compressed_npz_is_read(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", images=FIVE, labels=np.zeros(5, int))
+    np.testing.assert_array_equal(open_source(str(tmp_path / "x.npz"), resolution=4)[3][0], FIVE[3])
+
+
+# .npy
+
+
+def write_npy(path, array, **options):
+    np.save(path, array, **options)
+    return path
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("size", [4, 5])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npy_gives_its_images_unlabelled(tmp_path, large, size, order, monkeypatch):
+    expected = open_source(str(write_npz(tmp_path / "x.npz", images=FIVE)), resolution=size)
+    if large:
+        monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 0)
+    path = write_npy(tmp_path / "x.npy", np.asarray(FIVE, order=order))
+    source = open_source(str(path), resolution=size)
+    np.testing.assert_array_equal([source[i][0] for i in range(5)], [expected[i][0] for i in range(5)])
+    assert (source.description, source[4][1]) == ("x.npy: 5 images, unlabelled", 0)
+    assert len(source.fingerprint) == 64
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (FIVE / 255, "got float64 [5, 4, 4, 3]"),
+        (FIVE[0], "got uint8 [4, 4, 3]"),
+        (FIVE[:0], "got uint8 [0, 4, 4, 3]"),
+        (np.array([{}]), "it holds Python objects, and reading those runs code"),
+    ],
+)
+def test_npy_with_another_array_is_refused(tmp_path, array, said):
+    assert said in refusal(write_npy(tmp_path / "x.npy", array))
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 4, 3), (2**40, 4, 4, 3), (-5, 4, 4, -3)])
+def test_npy_header_that_promises_more_than_the_file_holds_is_refused(tmp_path, shape):
+    (tmp_path / "x.npy").write_bytes(with_header_of(FIVE, shape))
+    assert f"promises uint8 {list(shape)}" in refusal(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x93NUMPY\x03\x00", b"\x93NUMPY\x01\x00\xff\xff{'descr'", b"<html>"])
+def test_file_that_is_no_npy_is_refused(tmp_path, data):
+    (tmp_path / "x.npy").write_bytes(data)
+    assert "as an .npy file" in refusal(tmp_path / "x.npy")
 
 
 def test_npy_file_named_npz_is_refused(tmp_path):

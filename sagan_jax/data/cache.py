@@ -102,14 +102,15 @@ class DecodedCache:
                 same = np.array_equal(ledger["labels"], self._labels())
                 same &= str(ledger["class_names"]) == json.dumps(self._encoded.class_names)
             images = np.load(self.path, mmap_mode="r", allow_pickle=False)  # which compares header and size first
-            if not same or images.shape != self._shape or images.dtype != np.uint8 or len(checksums) != len(images):
+            same &= images.shape == self._shape and images.dtype == np.uint8 and images.flags.c_contiguous
+            if not same or len(checksums) != len(images):
                 raise ValueError("it holds another set")
             images = np.asarray(images) if mapped else np.array(images)
             if not mapped and any(zlib.crc32(image) != check for image, check in zip(images, checksums, strict=True)):
                 raise ValueError("its images are not those that were stored")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except PermissionError:
+        except OSError:  # says nothing of what is stored
             raise
         except Exception as error:  # numpy, zipfile and zlib each have their own for a damaged file
             self.distrust(one_line(error))
