@@ -118,6 +118,15 @@ def test_train_with_another_config_in_a_used_workdir_names_the_difference(run, c
     assert "training.generator_learning_rate: 0.0005 -> 0.25" in error_line(capsys)
 
 
+def test_train_through_another_cache_is_the_same_run(run, tmp_path):
+    assert train(run, "--total-steps", "3", "--cache", str(tmp_path / "elsewhere")) == 0
+
+
+def test_train_that_skips_another_number_of_images_is_another_run(run, capsys):
+    assert train(run, "--total-steps", "5", "--skip-unreadable", "1") == 2
+    assert "data.skip_unreadable: 0 -> 1" in error_line(capsys)
+
+
 def test_train_in_python_does_what_the_command_does(finished, tmp_path):
     experiment = from_dict(json.loads((finished / "config.json").read_text()))
     trained = sagan_jax.train(experiment, tmp_path / "run")
@@ -154,6 +163,7 @@ def test_train_says_what_the_residual_control_has_for_attention(capsys, tmp_path
         (["--generator-learning-rate", "nan"], "--generator-learning-rate"),
         (["--norm-epsilon", "-1"], "--norm-epsilon"),
         (["--ema-start-step", "-5"], "--ema-start-step"),
+        (["--skip-unreadable", "-1"], "--skip-unreadable"),
     ],
 )
 def test_train_refuses_what_cannot_be_in_one_line_and_writes_nothing(flags, words, capsys, tmp_path):
@@ -185,6 +195,21 @@ def test_train_refuses_unlabelled_images_for_a_conditional_network(capsys, tmp_p
     Image.new("RGB", (40, 36)).save(folder / "a.png")
     assert train(tmp_path / "run", "--source", str(folder)) == 2
     assert "has no labels" in error_line(capsys)
+
+
+def test_train_skips_as_many_images_as_it_is_told_and_keeps_the_others_decoded(capsys, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (40, 36)).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"")
+    flags = ["--source", str(folder), "--cache", str(tmp_path / "kept")]
+    assert train(tmp_path / "run", *flags) == 2
+    assert "'b.png'" in error_line(capsys)
+    assert train(tmp_path / "run", *flags, "--skip-unreadable", "1") == 2  # for want of labels, but not for b.png
+    skipped, refused = capsys.readouterr().err.splitlines()
+    assert "skipped 1 of 2 images" in skipped
+    assert "has no labels" in refused
+    assert len(list((tmp_path / "kept").glob("*.npy"))) == 1
 
 
 @pytest.mark.slow
