@@ -11,10 +11,11 @@ from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
-from sagan_jax.data import cache, decoding, open_source, sources
+from sagan_jax.data import ImageSource, cache, decoding, open_source, sources
 from sagan_jax.data.cache import cache_folder
 from sagan_jax.errors import InvalidInputError
 
@@ -132,7 +133,7 @@ def test_large_set_says_what_it_decodes_where_to_and_how_big(data, kept, monkeyp
 def test_key_follows_what_the_pixels_depend_on(data, kept, change, monkeypatch):
     opened(data, kept)
     monkeypatch.setattr(cache, "DECODING_RULES", change.pop("rules", 1))
-    monkeypatch.setattr("PIL.__version__", change.pop("pillow", "1"))
+    monkeypatch.setattr("PIL.__version__", change.pop("pillow", PIL.__version__))
     opened(data, kept, **change)
     assert len(list(kept.glob("*.npy"))) == 2
 
@@ -143,7 +144,7 @@ def test_key_follows_what_the_pixels_depend_on(data, kept, change, monkeypatch):
 )
 def test_key_and_fingerprint_follow_names_and_bytes(tmp_path, kept, write, name, value):
     first, _ = opened(write(tmp_path / "a", FILES) if write is write_folder else write(tmp_path / "a.zip", FILES), kept)
-    other = FILES | {name: value}
+    other = {kept: data for kept, data in FILES.items() if kept != "0/0.png"} | {name: value}
     second, _ = opened(
         write(tmp_path / "b", other) if write is write_folder else write(tmp_path / "b.zip", other), kept
     )
@@ -168,6 +169,13 @@ def test_fingerprint_follows_neither_place_nor_resolution_nor_cache(tmp_path, ke
 def test_fingerprint_follows_what_is_skipped(tmp_path):
     one = opened(write_zip(tmp_path / "a.zip", FILES | {"0/z.png": b""}), "", skip_unreadable=1)[0]
     assert one.fingerprint != opened(write_zip(tmp_path / "b.zip", FILES), "")[0].fingerprint
+
+
+def test_fingerprint_follows_content_labels_and_class_names():
+    facts = {"content": lambda: "a", "labels": np.array([0, 1]), "class_names": ["ant", "bee"]}
+    changes = [{}, {"content": lambda: "b"}, {"labels": np.array([1, 0])}, {"class_names": ["ant", "cow"]}]
+    prints = {ImageSource(np.zeros((2, 4, 4, 3)), name="x", **(facts | change)).fingerprint for change in changes}
+    assert len(prints) == 4
 
 
 def test_fingerprint_of_arrays_follows_their_labels(tmp_path):
@@ -234,7 +242,8 @@ def test_array_without_its_ledger_does_not_count(data, kept, decoded):
 def test_ledger_of_another_set_is_not_believed(tmp_path, kept, data):
     opened(data, kept)
     ledger = only(kept, "*.npz")
-    expected = contents(opened(write_zip(tmp_path / "y.zip", FILES | {"1/0.png": png(0)}), kept)[0])
+    renamed = {name.replace("1/", "2/"): data for name, data in FILES.items()}
+    expected = contents(opened(write_zip(tmp_path / "y.zip", renamed), kept)[0])
     (other,) = set(kept.glob("*.npz")) - {ledger}
     shutil.copy(ledger, other)
     source, lines = opened(tmp_path / "y.zip", kept)

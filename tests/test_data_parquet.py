@@ -135,7 +135,9 @@ def test_unreadable_parquet_row_is_named(tmp_path):
 
 
 def test_parquet_row_without_bytes_is_named(tmp_path):
-    assert "'x.parquet row 1' of" in refusal(write(tmp_path / "x.parquet", [0, None], [0, 1]))
+    message = refusal(write(tmp_path / "x.parquet", [0, None], [0, 1]))
+    assert "'x.parquet row 1' of" in message
+    assert "its row holds no bytes" in message
 
 
 def test_parquet_rows_that_cannot_be_read_are_skipped(tmp_path):

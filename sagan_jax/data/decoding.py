@@ -53,7 +53,7 @@ def fit_array(array: np.ndarray, resolution: int, image_channels: int) -> np.nda
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Returns `image` as 8-bit grey, palette or RGB, transparent parts laid on white."""
+    """Returns `image` without 16-bit grey and alpha, transparent parts laid on white."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I"):  # 16-bit grey; `convert` would clip at 255
         grey = np.asarray(image).astype(np.float32) / 257
@@ -63,7 +63,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     if transparent is not None or image.mode in ("LA", "PA", "RGBA"):
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB") if image.mode == "CMYK" else image
+    return image
 
 
 def _fit(image: Image.Image, resolution: int) -> Image.Image:
