@@ -1,4 +1,5 @@
 import csv
+import doctest
 import gzip
 import io
 import os
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagan_jax.data import archives, decoding, open_source, sources
+from sagan_jax.data import archives, decoding, layouts, open_source, pipeline, sources
 from sagan_jax.errors import InvalidInputError
 
 
@@ -59,6 +60,13 @@ def refusal(source, **options):
 
 
 TINY = encoded(noise(4, 4, 3))
+
+
+@pytest.mark.parametrize("module", [layouts, pipeline])
+def test_doctests_of_a_module_of_data_hold(module):
+    outcome = doctest.testmod(module)
+    assert outcome.attempted
+    assert not outcome.failed
 
 
 # real sets
