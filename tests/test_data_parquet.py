@@ -126,6 +126,7 @@ def test_large_parquet_is_read_by_row_group_and_gives_what_a_small_one_gives(tmp
     for index in (17, 16, 0, 19, 3, 9, 4):
         np.testing.assert_array_equal(source[index][0], expected[index][0])
     assert read == [1, 0, 2, 0, 2, 1]
+    np.testing.assert_array_equal(source[-1][0], expected[19][0])
 
 
 def test_unreadable_parquet_row_is_named(tmp_path):

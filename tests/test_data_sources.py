@@ -499,6 +499,10 @@ def test_missing_path_is_refused_with_the_folder_it_was_looked_for_in(tmp_path, 
     assert repr(str(tmp_path)) in message
 
 
+def test_path_that_cannot_be_looked_up_is_refused(tmp_path):
+    assert "File name too long" in refusal(tmp_path / ("n" * 300 + ".zip"))
+
+
 def test_empty_source_is_not_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(write_folder(tmp_path, {"a.png": TINY}))
     assert "got ''" in refusal("")

@@ -114,6 +114,7 @@ class ImageSource:
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
+        index %= len(self)
         return self._images[index], 0 if self._labels is None else int(self._labels[index])
 
 
@@ -179,6 +180,14 @@ def open_source(
         return _from_arrays(
             digits, "digits", lambda: hashlib.sha256(digits.images.tobytes()).hexdigest(), resolution, image_channels
         )
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is too long, or a folder that may not be entered
+        raise InvalidInputError(f"Cannot read {source!r}: {one_line(error)}.") from error
+    if not there:
+        raise InvalidInputError(
+            f"No data at {source!r}: needed {_KINDS}; is it relative to another folder than {str(Path.cwd())!r}?"
+        )
     kind = path.suffix.lower()
     if path.is_file() and kind in (".npz", ".npy"):
         arrays = read_npz(path) if kind == ".npz" else read_npy(path)
@@ -197,10 +206,6 @@ def _open_encoded(path: Path, say: Say) -> EncodedImages:
     if path.is_dir():
         shards = find_shards(path)
         return open_parquet(path, shards, say) if shards else open_folder(path)
-    if not path.exists():
-        raise InvalidInputError(
-            f"No data at {str(path)!r}: needed {_KINDS}; is it relative to another folder than {str(Path.cwd())!r}?"
-        )
     kind = path.suffix.lower()
     if path.is_file() and kind == ".zip":
         return open_zip(path)
