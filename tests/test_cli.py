@@ -127,6 +127,17 @@ def test_train_that_skips_another_number_of_images_is_another_run(run, capsys):
     assert "data.skip_unreadable: 0 -> 1" in error_line(capsys)
 
 
+def test_train_refuses_to_go_on_with_other_images(tmp_path, capsys):
+    images = np.arange(5 * 32 * 32 * 3).reshape(5, 32, 32, 3).astype(np.uint8)
+    np.savez(tmp_path / "images.npz", images=images)
+    flags = ["--source", str(tmp_path / "images.npz"), "--num-classes", "0"]
+    assert train(tmp_path / "run", *flags, "--total-steps", "1") == 0
+    capsys.readouterr()
+    np.savez(tmp_path / "images.npz", images=images[:4])
+    assert train(tmp_path / "run", *flags, "--total-steps", "2") == 2
+    assert "trained on other images" in error_line(capsys)
+
+
 def test_train_in_python_does_what_the_command_does(finished, tmp_path):
     experiment = from_dict(json.loads((finished / "config.json").read_text()))
     trained = sagan_jax.train(experiment, tmp_path / "run")

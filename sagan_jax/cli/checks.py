@@ -148,6 +148,15 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
+def check_same_data(workdir: Path, saved: str | None, found: str) -> None:
+    """Raises InvalidInputError when a run was trained on other images: the order of the data would not go on."""
+    if saved not in (None, found):
+        raise InvalidInputError(
+            f"The run in {str(workdir)!r} was trained on other images than --source holds now: bring those back, or "
+            f"give another --workdir, or --fresh to start over."
+        )
+
+
 def check_room(workdir: Path, state: Any) -> None:
     """Raises StorageError when the disk cannot hold what a save needs: the new checkpoint beside the old ones."""
     needed = int(2.5 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)))

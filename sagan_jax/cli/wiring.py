@@ -12,7 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from sagan_jax.cli.checks import check_config, check_room, check_same_run, differences, saved_experiment
+from sagan_jax.cli.checks import (
+    check_config,
+    check_room,
+    check_same_data,
+    check_same_run,
+    differences,
+    saved_experiment,
+)
 from sagan_jax.config import Experiment, Networks, to_dict
 from sagan_jax.data import ImageSource, open_source, training_batches
 from sagan_jax.errors import InvalidInputError, StoppedError
@@ -126,7 +133,7 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
         if not fresh:
             check_same_run(workdir, experiment)
         source = _open_data(experiment)
-        require_same({"config": json.dumps(to_dict(experiment)), "data": source.description})
+        require_same({"config": json.dumps(to_dict(experiment)), "data": source.fingerprint})
         require_shared(workdir)
         if fresh and is_first():
             _remove_run(workdir)
@@ -135,7 +142,8 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
         state = initial_state(game, training.seed, (networks.resolution, networks.resolution, networks.image_channels))
         check_room(workdir, state)
         with Checkpoints(workdir / "checkpoints", keep=recording.keep_checkpoints) as checkpoints:
-            first_step, state, meta = checkpoints.restore(state) or (0, state, None)
+            first_step, state, meta = checkpoints.restore(state) or (0, state, {})
+            check_same_data(workdir, meta.get("data"), source.fingerprint)
             if is_first():
                 for line in _summary(experiment, source, state, workdir, first_step, meta):
                     print(line, flush=True)
@@ -158,7 +166,11 @@ def _train_from(
 ) -> AdversarialState:
     """Returns the state at the end of the run, everything on the way saved, recorded and shown."""
     training, recording = experiment.training, experiment.recording
-    meta = {"experiment": to_dict(experiment), "environment": what_decides_the_bits()}
+    meta = {
+        "experiment": to_dict(experiment),
+        "environment": what_decides_the_bits(),
+        "data": source.fingerprint,
+    }
     parallel = ParallelStep(partial(step, game), driver=training.driver)
     batches = training_batches(
         source,
@@ -280,7 +292,7 @@ def _summary(
     state: AdversarialState,
     workdir: Path,
     first_step: int,
-    meta: dict[str, Any] | None,
+    meta: dict[str, Any],
 ) -> Iterator[str]:
     """Yields what a person wants to know before the first step."""
     networks, training = experiment.networks, experiment.training
@@ -299,7 +311,7 @@ def _summary(
         yield f"already at step {first_step} of {training.total_steps} in {workdir}: nothing to do"
     elif first_step:
         yield f"going on from step {first_step} of {training.total_steps} in {workdir}"
-        changed = differences((meta or {}).get("environment", {}), what_decides_the_bits())
+        changed = differences(meta.get("environment", {}), what_decides_the_bits())
         if changed:
             yield f"not bit for bit the run that was stopped: {'; '.join(changed)}"
     else:
