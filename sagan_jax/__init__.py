@@ -1,18 +1,22 @@
 """Self-attention for image generation in JAX.
 
 `sagan_jax.functional` holds the equations and needs only jax, numpy and chex; `train` and `load_run` do in Python
-what the commands do, and are imported when first used so that the functions stay light.
+what the commands do, `Experiment` is what they take, and `interop` reads the weights of others. All are imported when
+first used, so that the functions stay light.
 """
 
+import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_run", "train"]
+__all__ = ["Experiment", "__version__", "interop", "load_run", "train"]
+
+_HOMES = {"Experiment": "sagan_jax.config", "load_run": "sagan_jax.cli.wiring", "train": "sagan_jax.cli.wiring"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("train", "load_run"):
-        from sagan_jax.cli import wiring
-
-        return getattr(wiring, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "interop":
+        return importlib.import_module("sagan_jax.interop")
     raise AttributeError(f"module 'sagan_jax' has no attribute {name!r}")

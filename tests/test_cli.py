@@ -127,6 +127,15 @@ def test_train_that_skips_another_number_of_images_is_another_run(run, capsys):
     assert "data.skip_unreadable: 0 -> 1" in error_line(capsys)
 
 
+def test_train_takes_lists_in_a_python_config_and_goes_on_with_them(tmp_path):
+    tiny = load_experiment("digits_32")
+    networks = dataclasses.replace(tiny.networks, base_channels=1, generator_attention_resolutions=[16])
+    for steps in (1, 2):
+        training = dataclasses.replace(tiny.training, total_steps=steps, batch_size=4)
+        experiment = dataclasses.replace(tiny, networks=networks, training=training)
+        assert sagan_jax.train(experiment, tmp_path / "run").step == steps
+
+
 def test_train_refuses_to_go_on_with_other_images(tmp_path, capsys):
     images = np.arange(5 * 32 * 32 * 3).reshape(5, 32, 32, 3).astype(np.uint8)
     np.savez(tmp_path / "images.npz", images=images)
@@ -174,6 +183,7 @@ def test_train_says_what_the_residual_control_has_for_attention(capsys, tmp_path
         (["--generator-learning-rate", "nan"], "--generator-learning-rate"),
         (["--norm-epsilon", "-1"], "--norm-epsilon"),
         (["--ema-start-step", "-5"], "--ema-start-step"),
+        (["--name", "../evil"], "--name"),
         (["--skip-unreadable", "-1"], "--skip-unreadable"),
     ],
 )
@@ -190,6 +200,8 @@ def test_train_refuses_what_cannot_be_in_one_line_and_writes_nothing(flags, word
         ("networks", "resolution", 48, "one of 32, 64, 128, 256; got 48"),
         ("training", "moments", "devise", "one of global, device"),
         ("training", "driver", "pmpa", "Perhaps you meant pmap"),
+        ("training", "batch_size", 4.0, "--batch-size needs a value of type int; got 4.0"),
+        ("training", "adam_beta1", "0.5", "--adam-beta1 needs a value of type float; got '0.5'"),
     ],
 )
 def test_train_refuses_a_misspelt_choice_of_a_python_config(part, field, value, words, tmp_path):

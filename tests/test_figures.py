@@ -63,6 +63,21 @@ def test_class_rows_put_each_class_into_a_row_of_its_own():
     assert picture[::3, ::3, 0].tolist() == [[6, 8, 4], [5, 7, 9]]
 
 
-def test_class_rows_of_classes_of_other_sizes_make_a_square():
-    picture = class_rows(np.zeros((7, 1, 1, 3), np.uint8), np.array([0, 0, 1, 1, 1, 1, 1]))
-    assert picture.shape == (3 + 2 * 2, 3 + 2 * 2, 3)
+def test_class_rows_never_mix_two_classes():
+    images = np.array([5, 6, 7, 8, 9], np.uint8).reshape(5, 1, 1, 1)
+    picture = class_rows(images, np.array([3, 1, 3, 1, 3]))
+    assert picture[::3, ::3, 0].tolist() == [[6, 8, 255], [5, 7, 9]]
+
+
+def test_class_rows_wrap_after_ten():
+    picture = class_rows(np.arange(26, dtype=np.uint8).reshape(26, 1, 1, 1), np.arange(26) % 2)
+    assert picture[::3, ::3, 0].tolist() == [
+        [*range(0, 20, 2)],
+        [20, 22, 24, *[255] * 7],
+        [*range(1, 21, 2)],
+        [21, 23, 25, *[255] * 7],
+    ]
+
+
+def test_class_rows_of_one_class_make_a_square():
+    assert class_rows(np.zeros((7, 1, 1, 3), np.uint8), np.zeros(7)).shape == (3 + 2 * 2, 3 + 2 * 2, 3)

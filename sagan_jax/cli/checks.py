@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -20,8 +21,12 @@ _FREE = ("name", "recording", "data.cache", "training.total_steps", "training.dr
 def check_config(experiment: Experiment) -> None:
     """Raises InvalidInputError for the first thing that cannot be."""
     networks, training, recording = experiment.networks, experiment.training, experiment.recording
-    for part in (networks, training, recording):
-        _check_choices(part)
+    _require(
+        re.fullmatch(r"\w[\w.-]*", str(experiment.name)) is not None,
+        f"--name needs letters, digits, '_', '-' and '.', since it names a folder; got {experiment.name!r}.",
+    )
+    for part in (experiment.data, networks, training, recording):
+        _check_types(part)
     for flag, number in {
         "total-steps": training.total_steps,
         "batch-size": training.batch_size,
@@ -90,11 +95,15 @@ def check_config(experiment: Experiment) -> None:
     )
 
 
-def _check_choices(part: Any) -> None:
-    """Refuses a word or number that is none of its field's choices; Python configs have no parser in front of them."""
+def _check_types(part: Any) -> None:
+    """Refuses what is no value of its field; a config written in Python has no parser in front of it."""
     for name, hint in get_type_hints(type(part)).items():
-        if get_origin(hint) is Literal:
-            value, choices = getattr(part, name), get_args(hint)
+        value, choices = getattr(part, name), get_args(hint)
+        if hint in (int, float, bool, str):
+            wanted = (int, float) if hint is float else (hint,)
+            fits = isinstance(value, wanted) and (hint is bool or not isinstance(value, bool))
+            _require(fits, f"--{name.replace('_', '-')} needs a value of type {hint.__name__}; got {value!r}.")
+        elif get_origin(hint) is Literal:
             near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], 1)
             hint = f" Perhaps you meant {near[0]}." if near else ""
             _require(

@@ -30,9 +30,10 @@ class Arguments:
 def run(arguments: list[str]) -> None:
     """Runs the command with what stands behind its name."""
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax sample")
-    if parsed.out.suffix not in (".npz", ".png", ""):
+    kind = parsed.out.suffix.lower()
+    if kind not in (".npz", ".png", "") or (not kind and parsed.out.is_file()):
         raise InvalidInputError(
-            f"--out needs a .npz file, a .png file or a folder; got {str(parsed.out)!r}, of another kind."
+            f"--out needs a .npz file, a .png file or a folder; got {str(parsed.out)!r}, which is of another kind."
         )
     from sagan_jax.cli import wiring
     from sagan_jax.training.recording import save_png, write_atomically
@@ -45,14 +46,14 @@ def run(arguments: list[str]) -> None:
         truncation=parsed.truncation,
         batch_size=parsed.batch_size,
     )
-    if parsed.out.suffix == ".npz":
+    if kind == ".npz":
         images = samples.images
         if images.shape[-1] == 1:  # evaluators read RGB
             images = images.repeat(3, axis=-1)
         content = io.BytesIO()
         np.savez(content, arr_0=images, arr_1=samples.labels)
         write_atomically(parsed.out, content.getvalue())
-    elif parsed.out.suffix == ".png":
+    elif kind == ".png":
         save_png(parsed.out, class_rows(*samples))
     else:
         for number, (image, label) in enumerate(zip(samples.images, samples.labels, strict=True)):

@@ -20,7 +20,7 @@ from sagan_jax.cli.checks import (
     differences,
     saved_experiment,
 )
-from sagan_jax.config import Experiment, Networks, to_dict
+from sagan_jax.config import Experiment, Networks, from_dict, to_dict
 from sagan_jax.data import ImageSource, open_source, training_batches
 from sagan_jax.errors import InvalidInputError, StoppedError
 from sagan_jax.evaluation.sampling import TrainedGenerator
@@ -128,6 +128,7 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
     """
     workdir = Path(workdir)
     check_config(experiment)
+    experiment = from_dict(to_dict(experiment))  # lists become tuples, as the saved config will have them
     networks, training, recording = experiment.networks, experiment.training, experiment.recording
     with WorkdirLock(workdir) if is_first() else nullcontext(), StopRequest() as stop:
         if not fresh:

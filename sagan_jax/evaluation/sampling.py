@@ -37,7 +37,7 @@ class TrainedGenerator:
     """
 
     generator: nn.Module
-    variables: dict[str, Any]
+    variables: dict[str, Any] = dataclasses.field(repr=False)
     latent_size: int
     num_classes: int
     step: int

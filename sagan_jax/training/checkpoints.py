@@ -229,8 +229,8 @@ class Checkpoints:
             return step, jax.tree.unflatten(jax.tree.structure(template), leaves), document["meta"]
         if damages:
             raise InvalidInputError(
-                f"Every checkpoint in {self.directory} is damaged ({'; '.join(damages)}): bring back a copy, or give "
-                "an empty workdir to start anew."
+                f"Every checkpoint in {self.directory} is damaged ({'; '.join(damages)}): bring back a copy, or "
+                "start over with --fresh or in an empty workdir."
             )
         return None
 

@@ -81,5 +81,5 @@ def _require_finite(looks: list[dict[str, Any]], first: int) -> None:
             quantity, value = next(iter(wrong.items()))
             raise NonFiniteError(
                 f"Step {number}: {quantity} is {float(value)}, so the state was left as it was before that step. "
-                f"Lower the learning rates or try another seed; the last checkpoint is whole."
+                f"Lower the learning rates or try another seed; what was saved before is whole."
             )

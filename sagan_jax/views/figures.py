@@ -49,12 +49,13 @@ def image_grid(
 
 
 def class_rows(images: np.ndarray, labels: np.ndarray, *, columns: int | None = None) -> np.ndarray:
-    """Returns the images as one picture, sorted by class: a row a class where all classes are as many.
+    """Returns the images as one picture, sorted by class; no row holds two classes.
 
     Args:
         images: `[N, H, W, C]` uint8.
         labels: `[N]`, the class of each.
-        columns: images a row; unless given, as many as each class has, or enough for a square.
+        columns: images a row; unless given, as many as the largest class has, up to 10, or, where there is one class
+            only, enough for a square.
 
     Returns:
         The picture, as `image_grid` makes it.
@@ -62,9 +63,11 @@ def class_rows(images: np.ndarray, labels: np.ndarray, *, columns: int | None = 
     Raises:
         InvalidInputError: as `image_grid` does.
     """
-    order = np.argsort(labels, kind="stable")
-    _, counts = np.unique(labels, return_counts=True)
+    classes, counts = np.unique(labels, return_counts=True)
     if columns is None:
-        as_many = len(counts) > 1 and counts.min() == counts.max()
-        columns = int(counts[0]) if as_many else math.ceil(math.sqrt(len(order)))
-    return image_grid(images[order], columns)
+        columns = min(10, int(counts.max())) if len(classes) > 1 else math.ceil(math.sqrt(len(labels)))
+    blank = np.full_like(images[:1], 255)
+    rows = []
+    for wanted, count in zip(classes, counts, strict=True):
+        rows += [images[labels == wanted], blank.repeat(-count % columns, axis=0)]
+    return image_grid(np.concatenate(rows), columns)
