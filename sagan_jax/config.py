@@ -38,10 +38,12 @@ class Networks:
     norm_decay: float = 0.999
     final_norm_decay: float = 0.9999
     conditional_gain: Literal["table", "map"] = "table"
-    """a table of gains, or 1 + a spectrally normalised map (StudioGAN)"""
+    """a table of gains, never spectrally normalised, or 1 + a map that is normalised with the rest of G (StudioGAN)"""
     discriminator_shortcut: Literal["before_relu", "after_relu"] = "before_relu"
     """which x the shortcut of D's blocks after the first sees; `after_relu` is StudioGAN's in-place ReLU"""
     discriminator_norm: Literal["none", "batch"] = "none"
+    spectral_norm: Literal["both", "discriminator"] = "both"
+    """which networks are spectrally normalised; `discriminator` is the paper's baseline, SNGAN's rule"""
     spectral_epsilon: float = 1e-12
 
 

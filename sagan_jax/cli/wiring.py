@@ -98,6 +98,7 @@ def build_game(experiment: Experiment) -> Game:
         latent_size=networks.latent_size,
         num_classes=networks.num_classes,
         loss=_LOSSES[training.loss],
+        spectral_norm=networks.spectral_norm,
         spectral_epsilon=networks.spectral_epsilon,
         differentiate_vectors=training.differentiate_spectral_vectors,
         average_decay=training.ema_decay,

@@ -3,7 +3,7 @@
 import dataclasses
 from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -37,7 +37,7 @@ class Player:
 
     params: Any
     spectral: Any
-    """the vectors u and v of every normalised kernel"""
+    """the vectors u and v of every normalised kernel; empty when the network is not normalised"""
     batch_stats: Any
     optimizer: Any
 
@@ -67,6 +67,7 @@ class Game:
         latent_size: Z.
         num_classes: 0 when both networks are unconditional.
         loss: the pair of losses.
+        spectral_norm: which networks are spectrally normalised.
         spectral_epsilon: added to the norms of u and v.
         differentiate_vectors: lets the gradient flow through u and v.
         average_decay: of G's moving average; 0 turns it off.
@@ -80,6 +81,7 @@ class Game:
     latent_size: int = 128
     num_classes: int = 1000
     loss: AdversarialLoss = HINGE
+    spectral_norm: Literal["both", "discriminator"] = "both"
     spectral_epsilon: float = 1e-12
     differentiate_vectors: bool = False
     average_decay: float = 0.0
@@ -110,20 +112,23 @@ def initial_state(game: Game, seed: int, image_shape: tuple[int, int, int]) -> A
     generator_key, discriminator_key = jax.random.split(jax.random.key(seed))
     labels = jnp.zeros((2,), jnp.int32)
 
-    def player(network: nn.Module, optimizer: optax.GradientTransformation, key: Array, inputs: Array) -> Player:
+    def player(
+        network: nn.Module, optimizer: optax.GradientTransformation, key: Array, inputs: Array, normalized: bool
+    ) -> Player:
         variables = jax.jit(partial(network.init, train=False))(key, inputs, labels)
         params = variables["params"]
         return Player(
             params=params,
-            spectral=jax.jit(initial_vectors)(jax.random.fold_in(key, 1), params),
+            spectral=jax.jit(initial_vectors)(jax.random.fold_in(key, 1), params) if normalized else {},
             batch_stats=variables.get("batch_stats", {}),
             optimizer=optimizer.init(params),
         )
 
     latents = jnp.zeros((2, game.latent_size))
-    generator = player(game.generator, game.optimizers.generator, generator_key, latents)
+    normalized = game.spectral_norm == "both"
+    generator = player(game.generator, game.optimizers.generator, generator_key, latents, normalized)
     images = jnp.zeros((2, *image_shape))
-    discriminator = player(game.discriminator, game.optimizers.discriminator, discriminator_key, images)
+    discriminator = player(game.discriminator, game.optimizers.discriminator, discriminator_key, images, True)
     average = {}
     if game.average_decay:
         average = {"params": generator.params, "batch_stats": generator.batch_stats}

@@ -1,0 +1,26 @@
+"""Figure 3 of the paper, first row: spectral norm in D only, equal rates, no attention.
+
+    sagan-jax train imagenet_128_sn_discriminator_only --source imagenet-train
+
+Costs: 34.05 TFLOP a step (counted by `step_flops`); about 202 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
+Reached: not measured. The paper: mode collapse "very early", unverified: FID 181.84 after 10,000 steps.
+
+Departs from `imagenet_128_no_attention`: G is not normalised (SNGAN's rule), and both networks have one rate, 4e-4. The
+figure's rate is not known to us; this is the one that the authors' first commit starts both with (self-attention-gan:
+model.py at 0a93720; there G's falls to a quarter between steps 100,000 and 250,000).
+"""
+
+from sagan_jax.config import Experiment, Networks, Training
+
+
+def experiment() -> Experiment:
+    """Returns the paper's baseline before its stabilisers."""
+    return Experiment(
+        name="imagenet_128_sn_discriminator_only",
+        networks=Networks(
+            generator_attention_resolutions=(),
+            discriminator_attention_resolutions=(),
+            spectral_norm="discriminator",
+        ),
+        training=Training(generator_learning_rate=4e-4),
+    )

@@ -1,0 +1,32 @@
+"""Class-conditional SAGAN on MNIST at 32x32: one grey channel, and the paper's width and rates.
+
+    sagan-jax train mnist_32 --source mnist.npz
+
+Costs: 4.22 TFLOP a step (counted by `step_flops`); about 0.5 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
+Reached: not measured; the paper has no such run.
+
+`--source` takes any ten classes; `digits`, 5,000 of MNIST's 70,000, unless given. An .npz of the whole set holds
+`images` uint8 [N, 28, 28, 1] and `labels` [N]; they are enlarged to 32 pixels, where `digits` is framed in black.
+`digits_32` is this task in minutes on a small CPU: three equal channels, an eighth of the width, faster rates and a
+moving average. Departs from the paper: a 32-pixel network with one channel and attention at 16x16; 20,000 steps
+(1,000,000), and for so few the running statistics of the last norm keep 0.999 (0.9999).
+"""
+
+from sagan_jax.config import Data, Experiment, Networks, Training
+
+
+def experiment() -> Experiment:
+    """Returns a run of the paper's settings on handwritten digits."""
+    return Experiment(
+        name="mnist_32",
+        data=Data(source="digits"),
+        networks=Networks(
+            resolution=32,
+            num_classes=10,
+            image_channels=1,
+            generator_attention_resolutions=(16,),
+            discriminator_attention_resolutions=(16,),
+            final_norm_decay=0.999,
+        ),
+        training=Training(total_steps=20_000),
+    )
