@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +98,17 @@ def test_lock_names_the_process_that_holds_the_folder(tmp_path):
         assert (tmp_path / ".lock").exists()
     with WorkdirLock(tmp_path):
         pass
+
+
+def test_lock_notices_that_its_folder_is_gone_or_another(tmp_path):
+    with WorkdirLock(tmp_path / "run") as lock:
+        lock.require_held()
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(StorageError, match="was removed or replaced while the run was in it"):
+            lock.require_held()
+        (tmp_path / "run").mkdir()
+        with WorkdirLock(tmp_path / "run"), pytest.raises(StorageError, match="removed or replaced"):
+            lock.require_held()
 
 
 def hold(path, held):

@@ -131,7 +131,7 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
     check_config(experiment)
     experiment = from_dict(to_dict(experiment))  # lists become tuples, as the saved config will have them
     networks, training, recording = experiment.networks, experiment.training, experiment.recording
-    with WorkdirLock(workdir) if is_first() else nullcontext(), StopRequest() as stop:
+    with WorkdirLock(workdir) if is_first() else nullcontext() as lock, StopRequest() as stop:
         if not fresh:
             check_same_run(workdir, experiment)
         source = _open_data(experiment)
@@ -152,7 +152,7 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
             if first_step < training.total_steps:
                 if is_first():
                     write_run_files(workdir, to_dict(experiment))
-                state = _train_from(experiment, game, source, state, first_step, workdir, checkpoints, stop)
+                state = _train_from(experiment, game, source, state, first_step, workdir, checkpoints, lock, stop)
             return _trained(game, state)
 
 
@@ -164,6 +164,7 @@ def _train_from(
     first_step: int,
     workdir: Path,
     checkpoints: Checkpoints,
+    lock: WorkdirLock | None,
     stop: StopRequest,
 ) -> AdversarialState:
     """Returns the state at the end of the run, everything on the way saved, recorded and shown."""
@@ -197,6 +198,8 @@ def _train_from(
                 progress.update(done, metrics, speed)
 
         def save(done: int, state: AdversarialState) -> None:
+            if lock:
+                lock.require_held()
             checkpoints.save(done, state, meta)
 
         def draw(done: int, state: AdversarialState) -> None:

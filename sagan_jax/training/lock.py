@@ -53,6 +53,16 @@ class WorkdirLock:
         os.close(self._file)
         self._remove_empty()
 
+    def require_held(self) -> None:
+        """Raises StorageError when the folder was removed or replaced meanwhile: what is written there is lost."""
+        if not self._is_ours(self._file):
+            raise StorageError(f"{str(self._workdir)!r} was removed or replaced while the run was in it.")
+
+    def _is_ours(self, file: int) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.fstat(file).st_ino == self._path.stat().st_ino
+        return False
+
     def _make_folders(self) -> None:
         missing = []
         folder = self._workdir
@@ -81,9 +91,8 @@ class WorkdirLock:
                     f"{str(self._workdir)!r} is in use by {owner}: wait for that run, stop it, or give another "
                     f"--workdir."
                 ) from error
-            with contextlib.suppress(FileNotFoundError):
-                if os.fstat(file).st_ino == self._path.stat().st_ino:
-                    break
+            if self._is_ours(file):
+                break
             os.close(file)
         if os.fstat(file).st_size:
             print(f"taking over {self._workdir} from {_owner(file)}, which is gone", file=sys.stderr, flush=True)
