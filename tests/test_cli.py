@@ -161,6 +161,17 @@ def test_train_default_experiment_is_the_digits(capsys, tmp_path):
 
 
 @pytest.mark.slow
+def test_train_without_spectral_norm_in_the_generator_is_saved_resumed_and_sampled(tmp_path):
+    run, unbroken, flag = tmp_path / "run", tmp_path / "unbroken", ("--spectral-norm", "discriminator")
+    assert train(run, "--total-steps", "2", *flag) == train(run, "--total-steps", "4", *flag) == 0
+    assert train(unbroken, "--total-steps", "4", *flag) == 0
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {name.split("/")[0] for name in line if "/sigma/" in name} == {"discriminator"}
+    resumed, whole = (sagan_jax.load_run(workdir).generate(7, seed=5).images for workdir in (run, unbroken))
+    assert np.array_equal(resumed, whole)
+
+
+@pytest.mark.slow
 def test_train_says_what_the_residual_control_has_for_attention(capsys, tmp_path):
     flags = ["--total-steps", "1", "--attention", "residual", "--base-channels", "8"]
     assert train(tmp_path / "run", *flags) == 0

@@ -101,6 +101,13 @@ def test_experiment_has_a_row_in_the_table_with_the_cost_it_says(name):
     assert cost[0] in row
 
 
+def test_count_that_the_readme_shows_is_what_its_code_prints(capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    exec(compile(code, "experiments/README.md", "exec"), {})
+    (shown,) = re.findall(r"print\(.*# (\S+)", code)
+    assert float(capsys.readouterr().out) == pytest.approx(float(shown), rel=1e-4)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_experiment_puts_attention_where_it_says_at_full_size(name):
     networks, state = load_experiment(name).networks, full_size_state(name)
@@ -174,17 +181,20 @@ def test_experiment_costs_what_it_says(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_experiment_takes_a_step_at_tiny_width(name):
     experiment = load_experiment(name)
-    networks = dataclasses.replace(experiment.networks, base_channels=2)
-    game = build_game(dataclasses.replace(experiment, networks=networks))
-    state = initial_state(game, 5, image_shape(experiment))
+    networks, updates = (
+        dataclasses.replace(experiment.networks, base_channels=2),
+        experiment.training.discriminator_steps,
+    )
+    game, shape = build_game(dataclasses.replace(experiment, networks=networks)), image_shape(experiment)
     numbers = np.random.default_rng(3)
+
+    def filled(leaf):
+        return numbers.uniform(0, 0.3, leaf.shape).astype(leaf.dtype)  # compiling the initialisers would take longest
+
+    state = jax.tree.map(filled, jax.eval_shape(lambda: initial_state(game, 0, shape)))
     batch = Batch(
-        numbers.uniform(-1, 1, (experiment.training.discriminator_steps, 2, *image_shape(experiment))).astype(
-            np.float32
-        ),
-        numbers.integers(0, max(1, networks.num_classes), (experiment.training.discriminator_steps, 2)).astype(
-            np.int32
-        ),
+        numbers.uniform(-1, 1, (updates, 2, *shape)).astype(np.float32),
+        numbers.integers(0, max(1, networks.num_classes), (updates, 2)).astype(np.int32),
     )
     options = {"xla_backend_optimization_level": 0}  # it runs once: compiling well would take longer
     after, metrics = jax.jit(partial(step, game), compiler_options=options)(state, batch)

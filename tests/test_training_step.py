@@ -475,6 +475,33 @@ def test_unconditional_networks_step():
     assert not same_bits(new.discriminator.params, state.discriminator.params)
 
 
+@pytest.mark.parametrize("name", ["generator", "discriminator"])
+def test_vectors_are_made_for_the_networks_that_the_rule_names(name):
+    both, alone = (
+        jax.eval_shape(lambda rule=rule: initial_state(dataclasses.replace(GAME, spectral_norm=rule), 0, (4, 6, 3)))
+        for rule in ("both", "discriminator")
+    )
+    assert set(getattr(both, name).spectral) >= {"linear", "conv", "attention_4"}
+    assert getattr(alone, name).spectral == ({} if name == "generator" else both.discriminator.spectral)
+
+
+def test_generator_that_is_not_normalised_draws_with_its_kernels_as_they_are(start, batch):
+    recorder = Recorder()
+    networks = {"generator": SmallGenerator(record=recorder), "discriminator": SmallDiscriminator()}
+    game = dataclasses.replace(GAME, spectral_norm="discriminator", **networks)
+    state = dataclasses.replace(start, generator=dataclasses.replace(start.generator, spectral={}))
+    after, metrics = jax.block_until_ready(compiled(game, state, batch)(state, batch))
+    jax.effects_barrier()
+    assert bool(metrics["finite"])
+    assert after.generator.spectral == {}
+    assert {metric.split("/")[0] for metric in metrics if "/sigma/" in metric} == {"discriminator"}
+    variables = {"params": state.generator.params, "batch_stats": state.generator.batch_stats}
+    assert len(recorder.calls) == UPDATES + 1
+    for _, latents, labels, images in recorder.calls:
+        expected, _ = SmallGenerator().apply(variables, latents, labels, train=True, mutable=["batch_stats"])
+        np.testing.assert_allclose(images, expected, atol=1e-5)
+
+
 # Randomness.
 
 
