@@ -70,6 +70,19 @@ def test_networks_have_as_many_parameters_as_published(resolution, classes, plac
     assert (count(generator), count(discriminator)) == counts
 
 
+def test_kernels_start_xavier_uniform_as_in_the_release():
+    seen = 0
+    for _, _, variables in (small_generator(), small_discriminator()):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
+            if path[-1].key.endswith("kernel") and leaf.size >= 250:
+                window = math.prod(leaf.shape[:-2])
+                bound = math.sqrt(6 / (window * (leaf.shape[-2] + leaf.shape[-1])))
+                assert 0.97 * bound < jnp.abs(leaf).max() <= bound
+                assert jnp.std(leaf) == pytest.approx(bound / math.sqrt(3), rel=0.1)
+                seen += 1
+    assert seen >= 8  # the convolutions of both, and linear maps
+
+
 def test_networks_at_256_have_the_widths_that_were_published():
     def widths(network, blocks):
         params = shapes(network)["params"]
