@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _explain(error: Exception) -> int:
     """Returns the exit code of an error, its line printed; what is no user's mistake keeps its traceback."""
-    from sagan_jax.training.processes import leave, lost_peer
+    from sagan_jax.training.processes import leave, lost_peer  # here: jax takes a while to import
 
     known = lost_peer(error) or error
     if not isinstance(known, SaganError):

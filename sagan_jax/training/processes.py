@@ -118,7 +118,7 @@ def require_shared(folder: Path) -> None:
 
 def lost_peer(error: BaseException) -> PeerLostError | None:
     """Returns what to say when an error of the runtime means that another process is gone, else None."""
-    if jax.process_count() == 1 or not _LOST.search(str(error)):
+    if not jax.distributed.is_initialized() or not _LOST.search(str(error)):
         return None
     return PeerLostError(
         f"Another process of this run is gone ({_first_line(error)}): start all of them again with the same command, "
@@ -128,7 +128,7 @@ def lost_peer(error: BaseException) -> PeerLostError | None:
 
 def leave(exit_code: int) -> None:
     """Ends this process at once if it is one of several: an orderly exit would wait for the others, who do not know."""
-    if jax.process_count() > 1:
+    if jax.distributed.is_initialized():  # which starts no backend, as counting the processes would
         sys.stdout.flush()
         os._exit(exit_code)
 
