@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = ["Experiment", "__version__", "interop", "load_run", "train"]
 
-_HOMES = {"Experiment": "sagan_jax.config", "load_run": "sagan_jax.cli.wiring", "train": "sagan_jax.cli.wiring"}
+_HOMES = {"Experiment": "sagan_jax.config", "load_run": "sagan_jax.cli.wiring", "train": "sagan_jax.cli.running"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,8 @@ class Data:
 
     source: str = ""
     """`digits`, or the path of a folder or zip of (class folders of) images, or of .parquet, .npz or .npy files"""
+    held_out: str = ""
+    """images of the same kind that are not trained on: the reference of scores named `_validation` or `_test`"""
     skip_unreadable: int = 0
     """at most this many image files may be unreadable; they are left out, and listed"""
     cache: str = "auto"
@@ -86,6 +88,21 @@ class Recording:
 
 
 @dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is scored while a run trains; `sagan-jax evaluate` does the same afterwards."""
+
+    protocols: tuple[str, ...] = ()
+    """scores by name, such as fid50k_train or fd5k_train_random; none unless given"""
+    evaluate_every_steps: int = 10_000
+    keep_best_by: str = ""
+    """the score whose best checkpoint is kept in `best/`; the first of the protocols unless given"""
+    stop_on_collapse: bool = False
+    """end the run when the images lose their variety or the score becomes twice its best, thrice in a row"""
+    inception_weights: str = ""
+    """the FID network's weights; those of `sagan-jax fetch-weights` unless given"""
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """A run, whole."""
 
@@ -94,6 +111,7 @@ class Experiment:
     networks: Networks = Networks()
     training: Training = Training()
     recording: Recording = Recording()
+    evaluation: Evaluation = Evaluation()
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:

@@ -19,6 +19,12 @@ class NonFiniteError(SaganError, ArithmeticError):
     exit_code = 5
 
 
+class CollapsedError(SaganError):
+    """The generator's images lost their variety, or its score went bad for good."""
+
+    exit_code = 5
+
+
 class StorageError(SaganError, OSError):
     """The disk refused: full, read-only, or not a directory."""
 

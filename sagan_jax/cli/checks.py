@@ -15,7 +15,7 @@ from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.models.sagan import discriminator_resolutions, generator_resolutions
 
 # What a run may change when it is taken up again: how long, how often and through which cache, not what.
-_FREE = ("name", "recording", "data.cache", "training.total_steps", "training.driver")
+_FREE = ("name", "recording", "evaluation", "data.held_out", "data.cache", "training.total_steps", "training.driver")
 
 
 def check_config(experiment: Experiment) -> None:
@@ -25,7 +25,7 @@ def check_config(experiment: Experiment) -> None:
         re.fullmatch(r"\w[\w.-]*", str(experiment.name)) is not None,
         f"--name needs letters, digits, '_', '-' and '.', since it names a folder; got {experiment.name!r}.",
     )
-    for part in (experiment.data, networks, training, recording):
+    for part in (experiment.data, networks, training, recording, experiment.evaluation):
         _check_types(part)
     for flag, number in {
         "total-steps": training.total_steps,
@@ -37,6 +37,7 @@ def check_config(experiment: Experiment) -> None:
         "sample-every-steps": recording.sample_every_steps,
         "save-every-steps": recording.save_every_steps,
         "keep-checkpoints": recording.keep_checkpoints,
+        "evaluate-every-steps": experiment.evaluation.evaluate_every_steps,
     }.items():
         _require(number >= 1, f"--{flag} needs to be at least 1; got {number}.")
     for flag, rate in {
@@ -128,6 +129,14 @@ def saved_experiment(workdir: Path) -> Experiment | None:
         raise InvalidInputError(
             f"{str(path)!r} is not the config of a run that this version can read: {error}"
         ) from error
+
+
+def require_experiment(workdir: Path) -> Experiment:
+    """Returns the config of the run in `workdir`; raises InvalidInputError where there is none."""
+    experiment = saved_experiment(workdir)
+    if experiment is None:
+        raise InvalidInputError(f"There is no run in {str(workdir)!r}: it has no config.json. Is the path right?")
+    return experiment
 
 
 def check_same_run(workdir: Path, experiment: Experiment) -> None:

@@ -5,10 +5,16 @@ import sys
 from collections.abc import Sequence
 
 import sagan_jax
-from sagan_jax.cli import sample, train
+from sagan_jax.cli import convert, evaluate, fetch_weights, sample, train
 from sagan_jax.errors import InvalidInputError, SaganError, StoppedError
 
-COMMANDS = {"train": train.run, "sample": sample.run}
+COMMANDS = {
+    "train": train.run,
+    "sample": sample.run,
+    "evaluate": evaluate.run,
+    "fetch-weights": fetch_weights.run,
+    "convert": convert.run,
+}
 
 USAGE = """usage: sagan-jax COMMAND [...]
 
@@ -16,6 +22,9 @@ Self-attention for image generation in JAX.
 
   train [EXPERIMENT] [--workdir DIR] [...]   train an experiment; digits_32 unless given
   sample --workdir DIR --out FILE [...]      draw images from a trained run
+  evaluate --workdir DIR [--protocol NAME]   score a trained run, or images against images
+  fetch-weights                              download the network that FID is defined in
+  convert FILE [OUT] [--from SOURCE]         weights that others published, into a file that is read here
 
   sagan-jax COMMAND --help                   what a command takes
   sagan-jax --version

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -12,7 +13,7 @@ from sagan_jax.errors import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Draw samples from the newest checkpoint of a run."""
+    """Draw samples from the checkpoint of a run."""
 
     workdir: Path
     """the run's folder"""
@@ -25,6 +26,8 @@ class Arguments:
     truncation: float | None = None
     """redraw latents above this size; below 1 gives more typical images"""
     batch_size: int = 100
+    checkpoint: Literal["newest", "best"] = "newest"
+    """best: the one with the best score, where the run was scored while it trained"""
 
 
 def run(arguments: list[str]) -> None:
@@ -39,7 +42,7 @@ def run(arguments: list[str]) -> None:
     from sagan_jax.training.recording import save_png, write_atomically
     from sagan_jax.views.figures import class_rows
 
-    samples = wiring.load_run(parsed.workdir).generate(
+    samples = wiring.load_run(parsed.workdir, checkpoint=parsed.checkpoint).generate(
         parsed.num_images,
         labels=parsed.classes,
         seed=parsed.seed,

@@ -43,12 +43,12 @@ def run(arguments: list[str]) -> None:
         f"{', '.join(names())}; {DEFAULT} unless given. Every value of it can be changed by a flag.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    from sagan_jax.cli import wiring
+    from sagan_jax.cli import running
     from sagan_jax.training.processes import is_first, join
 
     join(parsed.coordinator, parsed.num_processes, parsed.process_id)
     workdir = parsed.workdir or Path("runs") / parsed.experiment.name
-    wiring.train(parsed.experiment, workdir, fresh=parsed.fresh)
+    running.train(parsed.experiment, workdir, fresh=parsed.fresh)
     if is_first():
         print(
             f"done: look at {workdir / 'samples'}, or draw more: sagan-jax sample --workdir {workdir} --out samples.png"

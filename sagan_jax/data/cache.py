@@ -29,17 +29,22 @@ from sagan_jax.errors import one_line
 _SPARE_BYTES = 2**28  # of the disk that are left for checkpoints
 
 
-def cache_folder(name: str) -> Path | None:
+def cache_folder(name: str, kind: str = "images") -> Path | None:
     """Returns the folder that `name` means; None for none.
 
     Args:
-        name: a path; "" for none; `auto` for $SAGAN_JAX_CACHE where it is set, else `sagan_jax/images` in
+        name: a path; "" for none; `auto` for $SAGAN_JAX_CACHE where it is set, else `sagan_jax/KIND` in
             $XDG_CACHE_HOME or ~/.cache.
+        kind: of what is kept; what is not images lies in a folder of that name in the one that was named.
     """
     if name == "auto":
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        name = os.environ.get("SAGAN_JAX_CACHE", f"{base}/sagan_jax/images")
-    return Path(name).expanduser() if name else None
+        if "SAGAN_JAX_CACHE" not in os.environ:
+            return Path(base, "sagan_jax", kind).expanduser()
+        name = os.environ["SAGAN_JAX_CACHE"]
+    if not name:
+        return None
+    return Path(name).expanduser() / (kind if kind != "images" else "")
 
 
 class CachedImages(NamedTuple):

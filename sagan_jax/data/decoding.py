@@ -46,6 +46,12 @@ def decode(data: bytes, resolution: int, image_channels: int) -> tuple[np.ndarra
         return _to_array(_fit(plain.convert(MODES[image_channels]), resolution)), cmyk
 
 
+def natural_size(data: bytes) -> int:
+    """Returns the shorter side of the image in a PNG, JPEG or WebP file, from its header; raises as `decode`."""
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        return min(image.size)
+
+
 def fit_array(array: np.ndarray, resolution: int, image_channels: int) -> np.ndarray:
     """Returns an image `[H, W, 1 or 3]`, uint8, as `[resolution, resolution, image_channels]`, just as `decode`."""
     image = Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])

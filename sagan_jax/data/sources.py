@@ -17,7 +17,7 @@ import numpy as np
 from sagan_jax.data.archives import open_zip
 from sagan_jax.data.arrays import ImageArrays, read_digits, read_npy, read_npz
 from sagan_jax.data.cache import CachedImages, DecodedCache, cache_folder
-from sagan_jax.data.decoding import MODES, fit_array
+from sagan_jax.data.decoding import MODES, fit_array, natural_size
 from sagan_jax.data.encoded import (
     DecodedOnRead,
     EncodedImages,
@@ -88,6 +88,11 @@ class ImageSource:
     def num_classes(self) -> int:
         """How many classes there are; 0 means unlabelled."""
         return len(self.class_names)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label of each image, integers `[N]`; zeros when unlabelled."""
+        return np.zeros(len(self), np.int64) if self._labels is None else np.asarray(self._labels)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -200,6 +205,34 @@ def open_source(
     except BaseException:
         encoded.close()
         raise
+
+
+def natural_resolution(source: str) -> int:
+    """Returns the shorter side of the first image that `source` names, in pixels: what a set of one size has.
+
+    Args:
+        source: as for `open_source`.
+
+    Raises:
+        InvalidInputError: nothing there, or the first image cannot be read.
+    """
+    path = Path(source)
+    kind = path.suffix.lower()
+    if source == "digits":
+        return min(read_digits().images.shape[1:3])
+    if path.is_file() and kind in (".npz", ".npy"):
+        return min((read_npz(path) if kind == ".npz" else read_npy(path)).images.shape[1:3])
+    if not path.exists():
+        raise InvalidInputError(f"No data at {source!r}: needed {_KINDS}.")
+    encoded = _open_encoded(path, lambda line: None)
+    try:
+        return natural_size(encoded.read(0))
+    except Exception as error:
+        raise InvalidInputError(
+            f"Cannot read image {encoded.name(0)!r} of {encoded.where}: {one_line(error)}."
+        ) from error
+    finally:
+        encoded.close()
 
 
 def _open_encoded(path: Path, say: Say) -> EncodedImages:

@@ -1,9 +1,9 @@
 """Drawing samples from a trained generator."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import flax.linen as nn
 import jax
@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from sagan_jax.data.pipeline import to_uint8
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.errors import InvalidInputError, NonFiniteError
+from sagan_jax.evaluation.embeddings import ImageBatch
+from sagan_jax.training.parallel import replicate_locally, shard_locally
 
 
 class Samples(NamedTuple):
@@ -34,6 +35,8 @@ class TrainedGenerator:
         latent_size: Z.
         num_classes: 0 when it is unconditional.
         step: generator updates that it was trained for.
+        averaged: whether the weights are the moving average.
+        batch_statistics: normalise with the moments of each batch rather than with the stored ones.
     """
 
     generator: nn.Module
@@ -41,6 +44,8 @@ class TrainedGenerator:
     latent_size: int
     num_classes: int
     step: int
+    averaged: bool = False
+    batch_statistics: bool = False
 
     def generate(
         self,
@@ -75,13 +80,47 @@ class TrainedGenerator:
         if truncation is not None and not truncation > 0:
             raise InvalidInputError(f"generate needs a truncation above 0; got {truncation}.")
         classes = np.resize(self._classes(labels), num_images).astype(np.int32)
-        latents = self._latents(jax.random.key(seed), np.arange(num_images), truncation)
-        images = []
-        for start in range(0, num_images, batch_size):
-            part = np.arange(start, start + batch_size) % num_images  # the last batch is filled up: one compilation
-            kept = min(batch_size, num_images - start)
-            images.append(to_uint8(np.asarray(self._apply(self.variables, latents[part], classes[part])))[:kept])
-        return Samples(np.concatenate(images), classes)
+        batches = self.stream(classes, seed=seed, truncation=truncation, batch_size=batch_size)
+        return Samples(np.concatenate([np.asarray(batch.images)[: len(batch.labels)] for batch in batches]), classes)
+
+    def stream(
+        self,
+        labels: np.ndarray,
+        *,
+        seed: int = 0,
+        truncation: float | None = None,
+        batch_size: int = 100,
+        part: int = 0,
+        parts: int = 1,
+    ) -> Iterator[ImageBatch]:
+        """Yields the images that `generate` would return for these labels, a batch at a time, still on the devices.
+
+        Args:
+            labels: `[N]` integers, the class of each image.
+            seed: as in `generate`.
+            truncation: as in `generate`.
+            batch_size: images a pass, rounded up to a multiple of the devices; the last batch is filled up from the
+                first images, so that all have one shape.
+            part: with `parts`, every `parts`-th batch from this one on: the share of one of several processes.
+            parts: how many share the batches.
+
+        Yields:
+            Images and the labels of those before the filling.
+
+        Raises:
+            NonFiniteError: when the generator returns what is no number.
+        """
+        labels = np.asarray(labels, np.int32)
+        devices = jax.local_device_count()
+        batch_size = -(-batch_size // devices) * devices
+        key = jax.random.key(seed)
+        for start in range(part * batch_size, len(labels), parts * batch_size):
+            numbers = np.arange(start, start + batch_size) % len(labels)
+            latents = shard_locally(self._latents(key, numbers, truncation))
+            images, finite = self._apply(self._placed, latents, shard_locally(labels[numbers]))
+            if not finite:
+                raise NonFiniteError("The generator returns what is no number: it has diverged.")
+            yield ImageBatch(images, labels[start : start + batch_size], start)
 
     def _classes(self, labels: int | Sequence[int] | np.ndarray | None) -> np.ndarray:
         """Returns the classes to go through, in turn."""
@@ -95,6 +134,40 @@ class TrainedGenerator:
             raise InvalidInputError(f"The generator has {has}; got the classes {wanted.tolist()}.")
         return wanted
 
+    def with_batch_statistics(self) -> Self:
+        """Returns the generator that normalises with the moments of each batch that it makes."""
+        return dataclasses.replace(self, batch_statistics=True)
+
+    def with_standing_statistics(self, *, batches: int = 100, batch_size: int = 100, seed: int = 0) -> Self:
+        """Returns the generator with stored statistics that are the mean of the moments of fresh batches.
+
+        Every layer normalises with its own batch meanwhile. Published scores of SAGAN and BigGAN used such statistics,
+        each tool with other numbers of batches and sizes.
+
+        Args:
+            batches: over how many the moments are averaged.
+            batch_size: images in each, their classes drawn uniformly.
+            seed: of latents and classes.
+
+        Source: ajbrock/BigGAN-PyTorch:utils.py, `accumulate_standing_stats`; compare_gan's accumulators.
+        """
+        whole = self.generator.clone(norm_decay=0.0, final_norm_decay=0.0)  # what is stored is then the batch's own
+
+        @jax.jit
+        def moments(variables: Any, latents: Array, labels: Array) -> Any:
+            _, moved = whole.apply(variables, latents, labels, train=True, mutable=["batch_stats"])
+            return moved["batch_stats"]
+
+        labels = draw_labels(self.num_classes, batches * batch_size, seed)
+        key = jax.random.fold_in(jax.random.key(seed), 2**31)  # other latents than those of the images
+        total = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf), np.float64), self.variables["batch_stats"])
+        for start in range(0, batches * batch_size, batch_size):
+            numbers = np.arange(start, start + batch_size)
+            drawn = moments(self._placed, self._latents(key, numbers, None), labels[numbers])
+            total = jax.tree.map(lambda old, new: old + np.asarray(new, np.float64), total, drawn)
+        mean = jax.tree.map(lambda leaf: (leaf / batches).astype(np.float32), total)
+        return dataclasses.replace(self, variables={**self.variables, "batch_stats": mean})
+
     def _latents(self, key: Array, numbers: np.ndarray, truncation: float | None) -> Array:
         """Returns latents `[N, Z]`, each drawn from a key of its own number."""
 
@@ -107,5 +180,19 @@ class TrainedGenerator:
         return jax.vmap(draw)(jnp.asarray(numbers))
 
     @cached_property
+    def _placed(self) -> Any:
+        return replicate_locally(self.variables)
+
+    @cached_property
     def _apply(self) -> Any:
-        return jax.jit(lambda variables, latents, labels: self.generator.apply(variables, latents, labels, train=False))
+        def images(variables: Any, latents: Array, labels: Array) -> tuple[Array, Array]:
+            drawn: Any = self.generator.apply(variables, latents, labels, train=self.batch_statistics)
+            levels = jnp.rint((drawn.astype(jnp.float32) + 1) * 127.5)  # `sagan_jax.data.to_uint8`, on the devices
+            return levels.clip(0, 255).astype(jnp.uint8), ~jnp.isnan(levels).any()
+
+        return jax.jit(images)
+
+
+def draw_labels(num_classes: int, count: int, seed: int) -> np.ndarray:
+    """Returns `count` classes drawn uniformly, int32; zeros where there are no classes."""
+    return np.random.default_rng([seed, 1]).integers(0, max(1, num_classes), count, dtype=np.int32)

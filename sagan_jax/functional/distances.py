@@ -61,6 +61,9 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
         first: of one set.
         second: of another, with features of the same size.
 
+    Returns:
+        The same, up to rounding, as `moments_of` the rows of both.
+
     Raises:
         ValueError: the sizes differ.
 
@@ -126,11 +129,14 @@ def kernel_distance(real: Any, fake: Any) -> float:
         k(x, y) = (x^T y / D + 1)^3
         sum_{i != j} k(x_i, x_j) / (N (N-1)) + sum_{i != j} k(y_i, y_j) / (M (M-1)) - 2 sum_ij k(x_i, y_j) / (N M)
 
-    It may be below 0. The published KID is the mean over random subsets of 1,000.
+    The published KID is the mean of it over random subsets of 1,000.
 
     Args:
         real: `[N, D]`, N at least 2, floating.
         fake: `[M, D]`, M at least 2.
+
+    Returns:
+        0 on average for equal distributions, so it may be below 0.
 
     Raises:
         ValueError: for other shapes, or a value that is not finite.

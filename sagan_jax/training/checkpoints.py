@@ -160,6 +160,16 @@ class Checkpoints:
         """The newest step on disk, or None; a save still under way does not count, nor is the digest verified."""
         return max(self._steps(), default=None)
 
+    def newest_meta(self) -> tuple[int, dict[str, Any]] | None:
+        """Returns the newest step and what was saved beside its state, the state unread; None where that is damaged."""
+        step = self.latest_step
+        if step is None:
+            return None
+        try:
+            return step, self._read_document(step)["meta"]
+        except Exception:  # whatever orbax raises, the step is not usable
+            return None
+
     def save(self, step: int, state: Tree, meta: dict[str, Any]) -> None:
         """Saves a state in the background; the caller may donate or change its arrays at once.
 

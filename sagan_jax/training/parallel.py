@@ -89,3 +89,17 @@ class ParallelStep:
     def __call__(self, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
         """Returns the next state and the metrics of a state from `replicate` and a host batch."""
         return self._step(state, self.shard(batch))
+
+
+def replicate_locally(tree: Any) -> Any:
+    """Returns the arrays on every device of this process, for work that needs no other process."""
+    return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec()))
+
+
+def shard_locally(rows: Any) -> Any:
+    """Returns arrays `[B, ...]` split on B over the devices of this process; B is a multiple of their number."""
+    return jax.device_put(rows, NamedSharding(_local_mesh(), PartitionSpec(AXIS)))
+
+
+def _local_mesh() -> Mesh:
+    return Mesh(np.array(jax.local_devices()), (AXIS,))

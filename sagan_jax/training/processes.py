@@ -116,6 +116,24 @@ def require_shared(folder: Path) -> None:
         )
 
 
+def gather(array: np.ndarray) -> list[np.ndarray]:
+    """Returns the array of each process, in their order; bit for bit, where jax would make float64 narrower.
+
+    Args:
+        array: of one dtype and trailing shape in all processes; leading sizes may differ.
+    """
+    if jax.process_count() == 1:
+        return [array]
+    counts = multihost_utils.process_allgather(np.array(len(array), np.int32))
+    rows = np.zeros((int(counts.max()), *array.shape[1:]), array.dtype)
+    rows[: len(array)] = array
+    everywhere = multihost_utils.process_allgather(rows.reshape(-1).view(np.uint8))
+    return [
+        part.view(array.dtype).reshape(rows.shape)[:count]
+        for part, count in zip(np.asarray(everywhere), counts.tolist(), strict=True)
+    ]
+
+
 def lost_peer(error: BaseException) -> PeerLostError | None:
     """Returns what to say when an error of the runtime means that another process is gone, else None."""
     if not jax.distributed.is_initialized() or not _LOST.search(str(error)):

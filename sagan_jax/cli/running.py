@@ -1,0 +1,264 @@
+"""A run: from a config to a trained network, saved, recorded, scored and taken up again."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sagan_jax.cli.checks import (
+    check_config,
+    check_room,
+    check_same_data,
+    check_same_run,
+    differences,
+)
+from sagan_jax.cli.scoring import Watch
+from sagan_jax.cli.wiring import build_game, open_data, sample_grid, trained_generator
+from sagan_jax.config import Experiment, Networks, from_dict, to_dict
+from sagan_jax.data import ImageSource, training_batches
+from sagan_jax.errors import StoppedError
+from sagan_jax.evaluation.sampling import TrainedGenerator
+from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
+from sagan_jax.models.sagan import (
+    DISCRIMINATOR_WIDTHS,
+    GENERATOR_WIDTHS,
+    discriminator_resolutions,
+    generator_resolutions,
+)
+from sagan_jax.training.adversarial import (
+    GUARDED,
+    AdversarialState,
+    Batch,
+    Game,
+    initial_state,
+    step,
+)
+from sagan_jax.training.checkpoints import Checkpoints
+from sagan_jax.training.interruption import StopRequest
+from sagan_jax.training.lock import WorkdirLock
+from sagan_jax.training.loop import Action, run_loop
+from sagan_jax.training.parallel import ParallelStep
+from sagan_jax.training.processes import is_first, require_same, require_shared
+from sagan_jax.training.recording import Progress, Recorder, what_decides_the_bits, write_run_files
+
+
+def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -> TrainedGenerator:
+    """Trains, from the newest checkpoint in `workdir` if there is one, and returns the generator at the end.
+
+    Args:
+        experiment: what to train, on what and for how long.
+        workdir: gets `config.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `samples/` and
+            `checkpoints/`.
+        fresh: throws away what an earlier run left in `workdir`.
+
+    Returns:
+        The trained generator; `load_run(workdir)` gives the same later.
+
+    Raises:
+        InvalidInputError: before anything is written, when the config contradicts itself, the data, the devices or
+            the run in `workdir`.
+        NonFiniteError: when a loss or a gradient is no longer a number.
+        StorageError: when the disk refuses.
+        BusyError: when another run holds `workdir`.
+        StoppedError: when SIGTERM or Ctrl-C ended the run, after it saved.
+    """
+    workdir = Path(workdir)
+    check_config(experiment)
+    experiment = from_dict(to_dict(experiment))  # lists become tuples, as the saved config will have them
+    networks, training, recording = experiment.networks, experiment.training, experiment.recording
+    with WorkdirLock(workdir) if is_first() else nullcontext() as lock, StopRequest() as stop:
+        if not fresh:
+            check_same_run(workdir, experiment)
+        source = open_data(experiment)
+        watch = Watch(experiment, workdir, source) if experiment.evaluation.protocols else None
+        require_same({"config": json.dumps(to_dict(experiment)), "data": source.fingerprint})
+        require_shared(workdir)
+        if fresh and is_first():
+            _remove_run(workdir)
+
+        game = build_game(experiment)
+        state = initial_state(game, training.seed, (networks.resolution, networks.resolution, networks.image_channels))
+        check_room(workdir, state)
+        with Checkpoints(workdir / "checkpoints", keep=recording.keep_checkpoints) as checkpoints:
+            first_step, state, meta = checkpoints.restore(state) or (0, state, {})
+            check_same_data(workdir, meta.get("data"), source.fingerprint)
+            if is_first():
+                for line in _summary(experiment, source, state, workdir, first_step, meta):
+                    print(line, flush=True)
+            if first_step < training.total_steps:
+                if watch:
+                    watch.go_on_from(first_step)
+                if is_first():
+                    write_run_files(workdir, to_dict(experiment))
+                state = _train_from(
+                    experiment, game, source, state, first_step, workdir, checkpoints, lock, stop, watch
+                )
+            return trained_generator(game, state)
+
+
+def _train_from(
+    experiment: Experiment,
+    game: Game,
+    source: ImageSource,
+    state: AdversarialState,
+    first_step: int,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    lock: WorkdirLock | None,
+    stop: StopRequest,
+    watch: Watch | None,
+) -> AdversarialState:
+    """Returns the state at the end of the run, everything on the way saved, recorded and shown."""
+    training, recording = experiment.training, experiment.recording
+    meta = {
+        "experiment": to_dict(experiment),
+        "environment": what_decides_the_bits(),
+        "data": source.fingerprint,
+    }
+    parallel = ParallelStep(partial(step, game), driver=training.driver)
+    batches = training_batches(
+        source,
+        batch_size=training.batch_size,
+        discriminator_steps=training.discriminator_steps,
+        seed=training.seed,
+        first_step=first_step,
+        total_steps=training.total_steps,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    clock = _Clock(first_step, training.batch_size * training.discriminator_steps)
+    with (
+        Recorder(workdir, first_step=first_step) if is_first() else nullcontext() as recorder,
+        Progress(training.total_steps, first_step) if is_first() else nullcontext() as progress,
+    ):
+
+        def log(done: int, metrics: dict[str, float]) -> None:
+            speed = clock.images_per_second(done)
+            if recorder and progress:
+                recorder.scalars(done, metrics | {"images_per_second": speed})
+                progress.update(done, metrics, speed)
+
+        def save(done: int, state: AdversarialState) -> None:
+            if lock:
+                lock.require_held()
+            checkpoints.save(done, state, meta)
+
+        def evaluate(done: int, state: AdversarialState) -> None:
+            assert watch
+            values = watch(done, partial(trained_generator, game, state))
+            if recorder:
+                recorder.scalars(done, values)
+            watch.keep_best(done, state, meta)
+
+        def draw(done: int, state: AdversarialState) -> None:
+            if recorder:
+                recorder.image("samples", done, sample_grid(trained_generator(game, state)))
+
+        if watch and watch.missed(first_step):
+            evaluate(first_step, state)
+        done, state = run_loop(
+            parallel,
+            parallel.replicate(state),
+            map(Batch._make, batches),
+            first_step=first_step,
+            total_steps=training.total_steps,
+            guarded=GUARDED,
+            log_every_steps=recording.log_every_steps,
+            log=log,
+            actions=[
+                Action(recording.save_every_steps, save, when_stopped=True),
+                Action(recording.sample_every_steps, draw),
+                *([Action(experiment.evaluation.evaluate_every_steps, evaluate)] if watch else []),
+            ],
+            stopped=stop.reached,
+        )
+    if done < training.total_steps:
+        saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
+        raise StoppedError(
+            f"stopped by {stop.signal.name} {saved}; the same command goes on from there.", stop.signal.value
+        )
+    return state
+
+
+class _Clock:
+    """Images a second since the last look; the first look holds the compilation."""
+
+    def __init__(self, first_step: int, images_per_step: int) -> None:
+        self._step, self._time, self._images = first_step, time.perf_counter(), images_per_step
+
+    def images_per_second(self, step: int) -> float:
+        now = time.perf_counter()
+        speed = (step - self._step) * self._images / max(now - self._time, 1e-9)
+        self._step, self._time = step, now
+        return speed
+
+
+def _summary(
+    experiment: Experiment,
+    source: ImageSource,
+    state: AdversarialState,
+    workdir: Path,
+    first_step: int,
+    meta: dict[str, Any],
+) -> Iterator[str]:
+    """Yields what a person wants to know before the first step."""
+    networks, training = experiment.networks, experiment.training
+
+    def count(tree: Any) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+    yield f"{experiment.name}: {source.description}"
+    yield (
+        f"{count(state.generator.params):,} parameters in G, {count(state.discriminator.params):,} in D; "
+        f"{training.batch_size} images a batch over {jax.device_count()} {jax.devices()[0].device_kind} device(s)"
+    )
+    if networks.attention == "residual":
+        yield from _residual_summary(networks)
+    if first_step >= training.total_steps:
+        yield f"already at step {first_step} of {training.total_steps} in {workdir}: nothing to do"
+    elif first_step:
+        yield f"going on from step {first_step} of {training.total_steps} in {workdir}"
+        changed = differences(meta.get("environment", {}), what_decides_the_bits())
+        if changed:
+            yield f"not bit for bit the run that was stopped: {'; '.join(changed)}"
+    else:
+        yield f"{training.total_steps} steps, into {workdir}"
+
+
+def _residual_summary(networks: Networks) -> Iterator[str]:
+    """Yields what the control of Table 1 has for parameters where attention would sit."""
+    resolution = networks.resolution
+    places = {
+        "G": (
+            networks.generator_attention_resolutions,
+            dict(zip(generator_resolutions(resolution), GENERATOR_WIDTHS[resolution][1:], strict=True)),
+        ),
+        "D": (
+            networks.discriminator_attention_resolutions,
+            # The first block of a size is the one that counts, so it is written last.
+            dict(zip(discriminator_resolutions(resolution)[::-1], DISCRIMINATOR_WIDTHS[resolution][::-1], strict=True)),
+        ),
+    }
+    for network, (wanted, widths) in places.items():
+        for size in wanted:
+            channels = networks.base_channels * widths[size]
+            width = residual_width(channels)
+            yield (
+                f"residual control in {network} at {size}: {channels} -> {width} -> {channels} channels, "
+                f"{residual_parameters(channels, width):,} parameters for attention's "
+                f"{attention_parameters(channels):,}"
+            )
+
+
+def _remove_run(workdir: Path) -> None:
+    """Removes what a run writes, and nothing else."""
+    for name in ("checkpoints", "best", "samples", "scores", "tensorboard"):
+        shutil.rmtree(workdir / name, ignore_errors=True)
+    for name in ("metrics.jsonl", "config.json", "environment.json"):
+        (workdir / name).unlink(missing_ok=True)

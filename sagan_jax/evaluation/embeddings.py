@@ -1,0 +1,122 @@
+"""Images to features: what a score compares instead of pixels."""
+
+import dataclasses
+import hashlib
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from sagan_jax.models.convnet import ConvNet
+from sagan_jax.training.parallel import replicate_locally, shard_locally
+
+Variables = Any
+
+
+class ImageBatch(NamedTuple):
+    """Images on their way to a score."""
+
+    images: Array | np.ndarray
+    """`[B, R, R, C]` uint8, filled up at the end so that all batches have one shape"""
+    labels: np.ndarray
+    """`[n]` int32, n at most B: the images before the filling"""
+    start: int = 0
+    """the place of the first of them among all that are drawn, by this process and others"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """A network that scores are measured in.
+
+    Attributes:
+        name: such as `random` or `inception`.
+        identity: what its features are decided by, such as a sha256 of its weights; in the keys of caches and in result
+            files.
+        apply: pure: `(variables, images [B, R, R, 3] uint8) -> {name: [B, D]}`, with `features` among the names.
+        variables: what `apply` takes.
+        size: D of `features`.
+    """
+
+    name: str
+    identity: str
+    apply: Callable[[Variables, Array], dict[str, Array]]
+    variables: Variables = dataclasses.field(repr=False)
+    size: int
+
+    def __call__(self, batches: Iterable[ImageBatch]) -> Iterator[tuple[dict[str, np.ndarray], ImageBatch]]:
+        """Yields what the network makes of each batch, `{name: [n, D]}`, and the batch.
+
+        The forward pass of a batch runs on all devices of this process while the next one is drawn and the last one's
+        features are used.
+        """
+        waiting: tuple[dict[str, Array], ImageBatch] | None = None
+        for batch in batches:
+            started = self._apply(self._placed, shard_locally(batch.images)), batch
+            if waiting:
+                yield _fetch(*waiting)
+            waiting = started
+        if waiting:
+            yield _fetch(*waiting)
+
+    @cached_property
+    def _placed(self) -> Variables:
+        return replicate_locally(self.variables)
+
+    @cached_property
+    def _apply(self) -> Callable[[Variables, Array], dict[str, Array]]:
+        def rgb(variables: Variables, images: Array) -> dict[str, Array]:
+            return self.apply(variables, jnp.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images)
+
+        return jax.jit(rgb)
+
+
+def _fetch(outputs: dict[str, Array], batch: ImageBatch) -> tuple[dict[str, np.ndarray], ImageBatch]:
+    return {name: np.asarray(output)[: len(batch.labels)] for name, output in outputs.items()}, batch
+
+
+_RANDOM = ConvNet(widths=(32, 64, 128, 256), hidden=512, outputs=512)
+_RANDOM_NAME = "random-vgg-64"
+
+
+@cache
+def random_embedding() -> Embedding:
+    """Returns a network with fixed random weights, which needs no download: 512 features of an image at 64 pixels.
+
+    Each weight follows from its name: Gaussian of variance 2 / fan-in, from numpy's generator seeded with the name's
+    CRC-32. Distances between such features tell sets of images apart, and compare with nothing but themselves.
+
+    Source: Naeem et al. 2020, section 3 (random embeddings for precision, recall, density and coverage).
+    """
+    template = jax.eval_shape(_RANDOM.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    digest = hashlib.sha256()
+
+    def weight(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = f"{_RANDOM_NAME}/{jax.tree_util.keystr(path, simple=True, separator='/')}"
+        if leaf.ndim == 1:
+            return np.zeros(leaf.shape, np.float32)  # biases
+        drawn = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(leaf.shape)
+        array = (drawn * math.sqrt(2 / math.prod(leaf.shape[:-1]))).astype(np.float32)
+        digest.update(array.tobytes())
+        return array
+
+    variables = jax.tree_util.tree_map_with_path(weight, template)
+    return Embedding("random", f"{_RANDOM_NAME}:{digest.hexdigest()}", _random_features, variables, _RANDOM.outputs)
+
+
+def _random_features(variables: Variables, images: Array) -> dict[str, Array]:
+    features: Any = _RANDOM.apply(variables, at_size(images, 64))
+    return {"features": features}
+
+
+def at_size(images: Array, size: int) -> Array:
+    """Returns uint8 images as floats in [-1, 1], resized bilinearly (antialiased) to `size`."""
+    floats = images.astype(jnp.float32) / 127.5 - 1
+    if images.shape[1:3] == (size, size):
+        return floats
+    return jax.image.resize(floats, (len(images), size, size, images.shape[3]), "linear", antialias=True)
