@@ -141,7 +141,7 @@ def load_run(
     return trained_generator(game, restored[1], raw=raw)
 
 
-def trained_generator(game: Game, state: AdversarialState, *, raw: bool = False) -> TrainedGenerator:
+def trained_generator(game: Game, state: AdversarialState, raw: bool = False) -> TrainedGenerator:
     """Returns G as it samples: normalised once from the stored u, the moving average where there is one.
 
     Args:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Self
 
 import flax.linen as nn
@@ -117,7 +117,8 @@ class TrainedGenerator:
         for start in range(part * batch_size, len(labels), parts * batch_size):
             numbers = np.arange(start, start + batch_size) % len(labels)
             latents = shard_locally(self._latents(key, numbers, truncation))
-            images, finite = self._apply(self._placed, latents, shard_locally(labels[numbers]))
+            classes = shard_locally(labels[numbers])
+            images, finite = _draw(self.generator, self.batch_statistics, self._placed, latents, classes)
             if not finite:
                 raise NonFiniteError("The generator returns what is no number: it has diverged.")
             yield ImageBatch(images, labels[start : start + batch_size], start)
@@ -183,14 +184,16 @@ class TrainedGenerator:
     def _placed(self) -> Any:
         return replicate_locally(self.variables)
 
-    @cached_property
-    def _apply(self) -> Any:
-        def images(variables: Any, latents: Array, labels: Array) -> tuple[Array, Array]:
-            drawn: Any = self.generator.apply(variables, latents, labels, train=self.batch_statistics)
-            levels = jnp.rint((drawn.astype(jnp.float32) + 1) * 127.5)  # `sagan_jax.data.to_uint8`, on the devices
-            return levels.clip(0, 255).astype(jnp.uint8), ~jnp.isnan(levels).any()
 
-        return jax.jit(images)
+# Compiled once for all states of a run.
+@partial(jax.jit, static_argnums=(0, 1))
+def _draw(
+    generator: nn.Module, batch_statistics: bool, variables: Any, latents: Array, labels: Array
+) -> tuple[Array, Array]:
+    """Returns uint8 images, and whether all of them are numbers."""
+    drawn: Any = generator.apply(variables, latents, labels, train=batch_statistics)
+    levels = jnp.rint((drawn.astype(jnp.float32) + 1) * 127.5)  # `sagan_jax.data.to_uint8`, on the devices
+    return levels.clip(0, 255).astype(jnp.uint8), ~jnp.isnan(levels).any()
 
 
 def draw_labels(num_classes: int, count: int, seed: int) -> np.ndarray:

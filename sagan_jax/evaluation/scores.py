@@ -1,9 +1,9 @@
 """From a protocol to a number."""
 
 import dataclasses
+import functools
 import typing
-from collections.abc import Iterable, Iterator
-from functools import reduce
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ class Judge:
     inception: Embedding | None = None
     cache: Path | None = None
     watcher: Watcher = dataclasses.field(default_factory=Nobody)
+    _memory: dict[tuple[Any, ...], dict[str, np.ndarray]] = dataclasses.field(default_factory=dict, repr=False)
 
     def score(self, protocol: Protocol, pictures: Pictures, *, seed: int = 0) -> Score:
         """Returns what the protocol makes of the pictures.
@@ -237,18 +238,13 @@ class Judge:
     def _classifier_accuracy(
         self, protocol: Protocol, pictures: Pictures, seed: int
     ) -> tuple[dict[str, float], dict[str, Any]]:
-        judge = self._classifier()
         classes = self.train.num_classes
-        right = number = 0
+        counts = [len(range(label, protocol.images, classes)) for label in range(classes)]
+        draws = [pictures.draw_class(label, count, seed) for label, count in enumerate(counts) if count]
+        judge = self._classifier
         self.watcher.begin("images", protocol.images)
-        for label in range(classes):
-            count = len(range(label, protocol.images, classes))
-            if count:
-                found = classifier.accuracy(judge.embedding, pictures.draw_class(label, count, seed), self.watcher.tick)
-                right, number = right + found[0], number + found[1]
-        total = np.sum(gather(np.array([[right, number]])), axis=(0, 1))
         details = {"classifier": judge.embedding.identity, "on_real_images_kept_from_it": judge.accuracy}
-        return {protocol.name: float(total[0] / total[1])}, details
+        return {protocol.name: float(self._right(judge.embedding, *draws))}, details
 
     def _drawn(self, protocol: Protocol, pictures: Pictures, seed: int) -> Iterator[ImageBatch]:
         batches = pictures.draw(protocol.images, seed)
@@ -276,6 +272,13 @@ class Judge:
         shape = reference.source[0][0].shape
         return ("reference 1", reference.source.fingerprint, shape, self._embedding(protocol).identity, *more)
 
+    def _remembered(
+        self, facts: tuple[Any, ...], work_out: Callable[[], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        if facts not in self._memory:
+            self._memory[facts] = remembered(self.cache, facts, work_out)
+        return self._memory[facts]
+
     def _reference_moments(self, protocol: Protocol, label: int | None = None) -> Moments:
         reference = self._reference(protocol)
         assert reference is not None
@@ -287,7 +290,7 @@ class Judge:
             moments = self._moments(protocol, batches)
             return {name: np.asarray(value) for name, value in moments._asdict().items()}
 
-        kept = remembered(self.cache, self._facts(protocol, reference, "moments", label), work_out)
+        kept = self._remembered(self._facts(protocol, reference, "moments", label), work_out)
         return Moments(int(kept["count"]), kept["mean"], kept["scatter"])
 
     def _reference_features(self, protocol: Protocol, most: int) -> np.ndarray:
@@ -299,25 +302,32 @@ class Judge:
             self.watcher.begin("real images", count)
             return {"features": self._features(protocol, reference.draw(count, seed=0))}
 
-        return remembered(self.cache, self._facts(protocol, reference, "features", count), work_out)["features"]
+        return self._remembered(self._facts(protocol, reference, "features", count), work_out)["features"]
 
+    @functools.cached_property
     def _classifier(self) -> classifier.Classifier:
         source = self.train.source
         identity = f"{classifier.NAME}:{source.fingerprint}"
-        facts = ("classifier 1", identity, source[0][0].shape)
+
+        def build(arrays: dict[str, np.ndarray]) -> Embedding:
+            variables = from_arrays(classifier.template(source.num_classes), arrays)
+            return classifier.build(source.num_classes, variables, identity)
 
         def work_out() -> dict[str, np.ndarray]:
             self.watcher.begin("training a classifier: images", classifier.IMAGES)
-            return as_arrays(classifier.train_classifier(source, self.watcher.tick))
+            arrays = as_arrays(classifier.train_classifier(source, self.watcher.tick))
+            kept_out = np.flatnonzero(classifier.kept_out(len(source)))
+            self.watcher.begin("real images kept from the classifier", len(kept_out))
+            return arrays | {"accuracy": self._right(build(arrays), self.train.of(kept_out))}
 
-        arrays = remembered(self.cache, facts, work_out)
-        variables = from_arrays(classifier.template(source.num_classes), arrays)
-        embedding = classifier.build(source.num_classes, variables, identity)
-        kept_out = np.flatnonzero(classifier.kept_out(len(source)))
-        self.watcher.begin("real images kept from the classifier", len(kept_out))
-        kept = self.train.of(kept_out)
-        right, number = np.sum(gather(np.array([classifier.accuracy(embedding, kept, self.watcher.tick)])), axis=(0, 1))
-        return classifier.Classifier(embedding, float(right / number))
+        arrays = self._remembered(("classifier 2", identity, source[0][0].shape), work_out)
+        return classifier.Classifier(build(arrays), float(arrays["accuracy"]))
+
+    def _right(self, judge: Embedding, *draws: Iterable[ImageBatch]) -> np.ndarray:
+        """Returns the share of the images, over all processes, that a classifier calls what they are labelled."""
+        found = np.sum([classifier.accuracy(judge, batches, self.watcher.tick) for batches in draws], axis=0)
+        right, number = np.sum(gather(found[None]), axis=(0, 1))
+        return np.asarray(right / number)
 
     # From batches to what distances take, over all processes.
 
@@ -327,16 +337,18 @@ class Judge:
         for outputs, _ in self._looked_at(embedding, batches):
             held.append(outputs["features"])
             if sum(map(len, held)) >= 1000:  # a merge costs as much as a thousand rows
-                moments = [reduce(merge_moments, [*moments, moments_of(np.concatenate(held))])]
+                moments = [functools.reduce(merge_moments, [*moments, moments_of(np.concatenate(held))])]
                 held = []
         if held:
-            moments = [reduce(merge_moments, [*moments, moments_of(np.concatenate(held))])]
+            moments = [functools.reduce(merge_moments, [*moments, moments_of(np.concatenate(held))])]
         size = embedding.size
         counts = gather(np.array([part.count for part in moments], np.int64))
         means = gather(np.reshape([part.mean for part in moments], (-1, size)))
         scatters = gather(np.reshape([part.scatter for part in moments], (-1, size, size)))
         everywhere = zip(*map(np.concatenate, (counts, means, scatters)), strict=True)
-        return reduce(merge_moments, (Moments(int(count), mean, scatter) for count, mean, scatter in everywhere))
+        return functools.reduce(
+            merge_moments, (Moments(int(count), mean, scatter) for count, mean, scatter in everywhere)
+        )
 
     def _features(self, protocol: Protocol, batches: Iterable[ImageBatch], name: str = "features") -> np.ndarray:
         """Returns the features `[N, D]` in the order of the draw, whichever process looked at them."""
