@@ -1,6 +1,16 @@
 """The equations: arrays in, arrays out. Needs jax, numpy and chex only."""
 
 from sagan_jax.functional.attention import attend, attention_map, self_attention
+from sagan_jax.functional.distances import (
+    Moments,
+    density_coverage,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    merge_moments,
+    moments_of,
+    precision_recall,
+)
 from sagan_jax.functional.losses import (
     HINGE,
     NON_SATURATING,
@@ -26,17 +36,25 @@ __all__ = [
     "NON_SATURATING",
     "WASSERSTEIN",
     "AdversarialLoss",
+    "Moments",
     "attend",
     "attention_map",
     "average_pool",
     "batch_moments",
+    "density_coverage",
+    "frechet_distance",
     "hinge_discriminator",
     "hinge_generator",
+    "inception_score",
     "initial_vectors",
+    "kernel_distance",
     "max_pool",
+    "merge_moments",
+    "moments_of",
     "non_saturating_discriminator",
     "non_saturating_generator",
     "power_iteration",
+    "precision_recall",
     "scale_and_shift",
     "self_attention",
     "spectral_normalize",
