@@ -113,7 +113,7 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
     Raises:
         ValueError: when D differs.
 
-    Source: Chan, Golub and LeVeque 1979, equation 2.1.
+    Source: Chan, Golub and LeVeque 1983, Algorithms for computing the sample variance.
 
     >>> import numpy as np
     >>> merged = merge_moments(moments_of(np.array([[0.0], [2.0]])), moments_of(np.array([[4.0]])))
@@ -133,8 +133,12 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
 
 def _root(name: str, covariance: Float64Array) -> Float64Array:
     """Returns L `[D, R]`, R the rank, with L L^T the covariance."""
-    if np.abs(covariance - covariance.T).max() > 1e-5 * np.abs(covariance).max():
-        raise ValueError(f"frechet_distance needs a symmetric {name}; the one given is not.")
+    asymmetry, scale = np.abs(covariance - covariance.T).max(), np.abs(covariance).max()
+    if asymmetry > 1e-5 * scale:
+        raise ValueError(
+            f"frechet_distance needs a symmetric {name}; got differences of {asymmetry:.3g} beside values of "
+            f"{scale:.3g}: a factor of it or raw features, perhaps."
+        )
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     largest = np.abs(values).max()
     if values[0] < -1e-4 * largest:
@@ -175,7 +179,7 @@ def frechet_distance(
     Raises:
         ValueError: when shapes do not fit, a value is not finite or a covariance is none.
 
-    Source: Dowson and Landau 1982, equation 4; Heusel et al. 2017 (arXiv:1706.08500), equation 6;
+    Source: Dowson and Landau 1982; Heusel et al. 2017 (arXiv:1706.08500), equation 6;
     toshas/torch-fidelity:torch_fidelity/metric_fid.py, which takes the eigenvalues of C_1 C_2.
 
     >>> import numpy as np
@@ -193,7 +197,7 @@ def frechet_distance(
         )
     apart = mean1 - mean2
     overlap = _root("covariance1", covariance1).T @ _root("covariance2", covariance2)
-    trace_of_root = np.linalg.svd(overlap, compute_uv=False).sum() if overlap.size else 0.0
+    trace_of_root = np.linalg.svd(overlap, compute_uv=False).sum()
     return max(0.0, float(apart @ apart + np.trace(covariance1) + np.trace(covariance2) - 2.0 * trace_of_root))
 
 
@@ -389,7 +393,7 @@ def density_coverage(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
     Raises:
         ValueError: when shapes do not fit, a value is not finite or `neighbours` is out of range.
 
-    Source: Naeem et al. 2020 (arXiv:2002.09797), equations 4 and 5;
+    Source: Naeem et al. 2020 (arXiv:2002.09797);
     clovaai/generative-evaluation-prdc:prdc/prdc.py.
 
     >>> import numpy as np
