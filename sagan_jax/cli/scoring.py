@@ -32,7 +32,8 @@ from sagan_jax.training.processes import is_first
 from sagan_jax.training.recording import what_decides_the_bits, write_atomically
 
 LEAST_DIVERSITY = 0.1
-"""Two images of a class that differ less than this, in the mean and as a share of two real ones, are a collapse."""
+"""Two images of a class that differ less than this, in the mean and as a share of two real ones, are a collapse, once
+they have differed by more: a generator begins with little."""
 
 _WORSE, _TIMES = 2.0, 3  # a score so many times its best, so often in a row, is one too
 
@@ -123,7 +124,7 @@ class Watch:
             )
         self._real_distance = _mean_distance(*_two_of_a_class(source))
         self._best: tuple[int, float] | None = None
-        self._worse = 0
+        self._worse, self._varied = 0, False
 
     def missed(self, step: int) -> bool:
         """Tells whether the scores of a step are due and not there: the run was ended while they were measured."""
@@ -195,7 +196,8 @@ class Watch:
             best = self._best[1]
             worse = self._last < best / _WORSE if self._judged_by.higher_is_better else self._last > best * _WORSE
         self._worse = self._worse + 1 if worse else 0
-        if diversity < LEAST_DIVERSITY:
+        was_varied, self._varied = self._varied, self._varied or diversity >= LEAST_DIVERSITY
+        if was_varied and diversity < LEAST_DIVERSITY:
             what = f"two images of a class differ by {diversity:.1%} of what two real ones do"
         elif self._worse >= _TIMES:
             what = f"{self._by} is {self._last:.4g} after a best of {self._best[1] if self._best else 0:.4g}"
