@@ -5,10 +5,15 @@ import sys
 from collections.abc import Sequence
 
 import sagan_jax
-from sagan_jax.cli import sample, train
+from sagan_jax.cli import convert, fetch_weights, sample, train
 from sagan_jax.errors import InvalidInputError, SaganError, StoppedError
 
-COMMANDS = {"train": train.run, "sample": sample.run}
+COMMANDS = {
+    "train": train.run,
+    "sample": sample.run,
+    "convert": convert.run,
+    "fetch-weights": fetch_weights.run,
+}
 
 USAGE = """usage: sagan-jax COMMAND [...]
 
@@ -16,6 +21,8 @@ Self-attention for image generation in JAX.
 
   train [EXPERIMENT] [--workdir DIR] [...]   train an experiment; digits_32 unless given
   sample --workdir DIR --out FILE [...]      draw images from a trained run
+  convert --from inception FILE [OUT]        released weights to .safetensors
+  fetch-weights [inception] [--out DIR]      download the weights of the FID network
 
   sagan-jax COMMAND --help                   what a command takes
   sagan-jax --version

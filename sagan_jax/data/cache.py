@@ -37,9 +37,21 @@ def cache_folder(name: str) -> Path | None:
             $XDG_CACHE_HOME or ~/.cache.
     """
     if name == "auto":
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        name = os.environ.get("SAGAN_JAX_CACHE", f"{base}/sagan_jax/images")
+        name = os.environ.get("SAGAN_JAX_CACHE", f"{_user_cache()}/images")
     return Path(name).expanduser() if name else None
+
+
+def weights_folder() -> Path:
+    """Returns the folder of weights that nobody wants to name each time.
+
+    That is `weights` in $SAGAN_JAX_CACHE where it is set and not empty, else in `sagan_jax` in $XDG_CACHE_HOME or
+    ~/.cache, beside the images.
+    """
+    return Path(os.environ.get("SAGAN_JAX_CACHE") or _user_cache(), "weights").expanduser()
+
+
+def _user_cache() -> str:
+    return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/sagan_jax"
 
 
 class CachedImages(NamedTuple):

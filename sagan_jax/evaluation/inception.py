@@ -1,0 +1,182 @@
+"""Features of the FID network: uint8 images as they are, resized as TensorFlow 1 did, with weights from a file."""
+
+import dataclasses
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from sagan_jax.data.cache import weights_folder
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.interop.arrays import read_arrays
+from sagan_jax.interop.inception import to_variables
+from sagan_jax.models.inception import SIZE, TAPS, Inception
+
+WEIGHTS_NAME = "inception-2015-12-05.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class InceptionWeights:
+    """The weights of the FID network, and where they are from.
+
+    Attributes:
+        variables: what `inception_taps` takes.
+        name: of the file that was read.
+        sha256: of that file.
+        source_name: of the file that it was converted from; None when it was not converted.
+        source_sha256: of that.
+    """
+
+    variables: dict[str, Any] = dataclasses.field(repr=False)
+    name: str
+    sha256: str
+    source_name: str | None = None
+    source_sha256: str | None = None
+
+    @property
+    def origin(self) -> str:
+        """One line that says by what features are decided: to be recorded with every score."""
+        line = f"{self.name} sha256:{self.sha256}"
+        if self.source_sha256:
+            line += f", converted from {self.source_name} sha256:{self.source_sha256}"
+        return line
+
+
+def default_weights_path() -> Path:
+    """Returns where the weights are looked for when none are named, and where `sagan-jax convert` puts them."""
+    return weights_folder() / WEIGHTS_NAME
+
+
+def find_weights(path: str | Path | None = None) -> Path | None:
+    """Returns the file of the weights: the one named, else the default one, or None when that is absent.
+
+    Raises:
+        InvalidInputError: the named file is absent.
+    """
+    found = default_weights_path() if path is None else Path(path)
+    if found.is_file():
+        return found
+    if path is None:
+        return None
+    raise InvalidInputError(
+        f"The weights of the FID network need to be a file; got {str(path)!r}, which is none: "
+        f"sagan-jax fetch-weights, or sagan-jax convert --from inception FILE."
+    )
+
+
+def read_inception(path: str | Path) -> InceptionWeights:
+    """Returns the weights of the FID network; a file that has not changed is read once.
+
+    Args:
+        path: a .safetensors or .npz file with the published names, in PyTorch's layouts.
+
+    Raises:
+        InvalidInputError: the file is absent, damaged, or holds another network.
+    """
+    path = Path(path)
+    try:
+        state = path.stat()
+    except OSError:  # reading says it better
+        return _read(path, 0, 0)
+    return _read(path.resolve(), state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, _modified: int, _size: int) -> InceptionWeights:
+    file = read_arrays(path)
+    variables = jax.tree.map(jnp.asarray, to_variables(file.arrays))
+    notes = file.metadata
+    return InceptionWeights(variables, file.name, file.sha256, notes.get("source_name"), notes.get("source_sha256"))
+
+
+def inception_features(
+    images_uint8: np.ndarray | Array, weights_path: str | Path, *, batch_size: int = 16
+) -> dict[str, np.ndarray]:
+    """Returns what the FID network makes of images, tap by tap.
+
+    Args:
+        images_uint8: `[N, H, W, 3]` uint8, RGB, N at least 1.
+        weights_path: a .safetensors or .npz file, read once.
+        batch_size: images a pass; changes the memory used and the last bits, nothing else.
+
+    Returns:
+        `64`, `192`, `768`, `2048`: pooled features `[N, width]`; `logits_unbiased` and `logits`: `[N, 1008]`, without
+        and with biases. float32.
+
+    Raises:
+        InvalidInputError: the images or the batch size are no such, or the weights cannot be read.
+    """
+    _check(images_uint8)
+    if batch_size < 1:
+        raise InvalidInputError(f"inception_features needs a batch_size of at least 1; got {batch_size}.")
+    variables = read_inception(weights_path).variables
+    number, size = len(images_uint8), min(batch_size, len(images_uint8))
+    parts = []
+    for start in range(0, number, size):
+        places = np.arange(start, start + size) % number  # the last batch is filled up: one compilation
+        taps = _jitted_taps()(variables, images_uint8[places])
+        parts.append({tap: np.asarray(values)[: number - start] for tap, values in taps.items()})
+    return {tap: np.concatenate([part[tap] for part in parts]) for tap in TAPS}
+
+
+@cache
+def _jitted_taps() -> Any:
+    return jax.jit(inception_taps)
+
+
+def inception_taps(variables: dict[str, Any], images_uint8: Array) -> dict[str, Array]:
+    """Returns what the FID network makes of a batch: pure, to be jitted, vmapped or sharded.
+
+    Args:
+        variables: those of `InceptionWeights`.
+        images_uint8: `[N, H, W, 3]` uint8, RGB, of any one size; N at least 1.
+
+    Returns:
+        As `inception_features`; each row depends on its own image alone.
+
+    Raises:
+        InvalidInputError: for other images, at trace time.
+
+    Source: toshas/torch-fidelity:torch_fidelity/feature_extractor_inceptionv3.py.
+    """
+    _check(images_uint8)
+    taps = Inception().apply(variables, (resize_like_tensorflow_1(images_uint8, SIZE) - 128) / 128)
+    return taps  # pyrefly: ignore[bad-return]
+
+
+def resize_like_tensorflow_1(images: Array, size: int) -> Array:
+    """Returns images resized bilinearly, with the places that TensorFlow 1 gave to pixels.
+
+    Pixel p of the result lies at p * old / new of the input: the first pixels coincide, centres do not, and beyond the
+    last pixel its value goes on. Nothing is antialiased. `jax.image.resize` and Pillow align the centres instead.
+
+    Args:
+        images: `[N, H, W, C]`, a number type.
+        size: height and width of the result.
+
+    Returns:
+        `[N, size, size, C]` float32, each entry between those of its neighbours.
+
+    Source: tensorflow/tensorflow:tensorflow/core/kernels/resize_bilinear_op.cc, `align_corners=False`.
+    """
+    resized = images.astype(jnp.float32)
+    for axis in (1, 2):
+        places = np.arange(size) * images.shape[axis] / size
+        below = places.astype(int)
+        above = np.minimum(below + 1, images.shape[axis] - 1)
+        shares = np.expand_dims((places - below).astype(np.float32), [other for other in range(4) if other != axis])
+        first, second = (jnp.take(resized, indices, axis, mode="clip") for indices in (below, above))
+        resized = first + (second - first) * shares
+    return resized
+
+
+def _check(images: Any) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+        raise InvalidInputError(
+            f"The FID network needs images [N, H, W, 3] of uint8, none of them 0; got {list(images.shape)} of "
+            f"{images.dtype}: grey images are repeated to three channels, floats go back to 0..255."
+        )
