@@ -78,7 +78,7 @@ def fetch(url: str, folder: Path) -> Path:
     name = Path(unquote(urlsplit(url).path)).name
     if not hash_prefix(name):
         raise InvalidInputError(
-            f"fetch-weights needs an address that ends in NAME-0123abcd.pth, whose digits start the sha256 of the file; "
+            f"fetch-weights needs an address that ends in NAME-0123abcd.pth, whose digits start the file's sha256; "
             f"got {url!r}."
         )
     path = folder / name
@@ -153,8 +153,9 @@ def _reaching(url: str) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException) as error:  # of urllib, of sockets, of time-outs
+        reason = one_line(error).removeprefix("<urlopen error ").removesuffix(">")
         raise InvalidInputError(
-            f"{url} could not be downloaded: {one_line(error)}. Without a network, bring the file here by other means, "
+            f"{url} could not be downloaded: {reason}. Without a network, bring the file here by other means, "
             f"then: sagan-jax convert --from inception FILE."
         ) from error
 

@@ -77,7 +77,7 @@ def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
         arrays: of numbers; half precision is widened to float32.
         metadata: notes that go with them.
     """
-    arrays = {name: np.ascontiguousarray(array) for name, array in plain_arrays(arrays).items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in plain_arrays(arrays).items()}
     return safetensors.numpy.save(arrays, {**metadata, _DIGEST: _digest(arrays)})
 
 
@@ -150,5 +150,5 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name!r} {array.dtype.str} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(array.tobytes())
     return digest.hexdigest()

@@ -18,8 +18,9 @@ from sagan_jax.models.inception import SIZE, Inception
 EPSILON = 1e-3
 """What the batch norms add to the variance."""
 
+_NORM = ("weight", "bias", "running_mean", "running_var")
+_CLASSES = ("fc",)
 _SHOWN = 3
-_FC = "fc"
 
 
 def to_variables(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -38,31 +39,27 @@ def to_variables(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         InvalidInputError: when a name is missing or unknown, or an array has another shape.
     """
     state = published_arrays(arrays)
-    leaves = {}
-    for path in _template():
-        layer, leaf = path[:-1], path[-1]
+    params = {}
+    for layer in _kernel_shapes():
         name = ".".join(layer)
-        if layer == (_FC,):
-            array = state[f"{name}.weight"].T if leaf == "kernel" else state[f"{name}.bias"]
+        if layer == _CLASSES:
+            kernel, bias = state[f"{name}.weight"].T, state[f"{name}.bias"]
         else:
             norm = {part: state[f"{name}.bn.{part}"].astype(np.float64) for part in _NORM}
             scale = norm["weight"] / np.sqrt(norm["running_var"] + EPSILON)
-            if leaf == "kernel":
-                array = state[f"{name}.conv.weight"].transpose(2, 3, 1, 0) * scale
-            else:
-                array = norm["bias"] - norm["running_mean"] * scale
-        leaves[path] = np.asarray(array, np.float32, order="C")
-    return {"params": flax.traverse_util.unflatten_dict(leaves)}
-
-
-_NORM = ("weight", "bias", "running_mean", "running_var")
+            kernel = state[f"{name}.conv.weight"].transpose(2, 3, 1, 0) * scale
+            bias = norm["bias"] - norm["running_mean"] * scale
+        params[*layer, "kernel"] = np.asarray(kernel, np.float32, order="C")
+        params[*layer, "bias"] = np.asarray(bias, np.float32)
+    return {"params": flax.traverse_util.unflatten_dict(params)}
 
 
 def published_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the arrays that the network needs, under their published names, when they are all there and fit.
 
     Raises:
-        InvalidInputError: when a name is missing or unknown, or an array has another shape.
+        InvalidInputError: when a name is missing or unknown, an array has another shape, or a variance is
+            negative.
     """
     wanted = published_shapes()
     given = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
@@ -74,9 +71,9 @@ def published_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if name in given and given[name].shape != shape
     ]
     faults += [
-        f"{name!r} has a negative value"
-        for name in wanted
-        if name.endswith("running_var") and name in given and given[name].size and given[name].min() < 0
+        f"{name!r} has a negative variance"
+        for name, array in given.items()
+        if name.endswith("running_var") and (array < 0).any()
     ]
     if faults:
         more = f", and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
@@ -91,21 +88,20 @@ def published_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def published_shapes() -> dict[str, tuple[int, ...]]:
     """Returns the names of the state dict to the shapes that the network needs, in PyTorch's layouts."""
     shapes = {}
-    for path, leaf in _template().items():
-        name = ".".join(path[:-1])
-        if path == (_FC, "kernel"):
-            shapes[f"{name}.weight"] = leaf.shape[::-1]
-        elif path == (_FC, "bias"):
-            shapes[f"{name}.bias"] = leaf.shape
-        elif path[-1] == "kernel":
-            shapes[f"{name}.conv.weight"] = (leaf.shape[3], leaf.shape[2], *leaf.shape[:2])
+    for layer, kernel in _kernel_shapes().items():
+        name, outputs = ".".join(layer), kernel[-1:]
+        if layer == _CLASSES:
+            shapes |= {f"{name}.weight": kernel[::-1], f"{name}.bias": outputs}
         else:
-            shapes |= {f"{name}.bn.{part}": leaf.shape for part in _NORM}
+            shapes[f"{name}.conv.weight"] = (*kernel[:1:-1], *kernel[:2])
+            shapes |= {f"{name}.bn.{part}": outputs for part in _NORM}
     return shapes
 
 
 @cache
-def _template() -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    """Returns the paths of the network's parameters to their shapes."""
+def _kernel_shapes() -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Returns the path of each layer of the network, and the shape of its kernel."""
     images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
-    return flax.traverse_util.flatten_dict(jax.eval_shape(Inception().init, jax.random.key(0), images)["params"])
+    variables = jax.eval_shape(Inception().init, jax.random.key(0), images)
+    leaves: Any = flax.traverse_util.flatten_dict(variables["params"])
+    return {path[:-1]: leaf.shape for path, leaf in leaves.items() if path[-1] == "kernel"}

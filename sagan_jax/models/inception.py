@@ -59,7 +59,7 @@ class Inception(nn.Module):
         taps["2048"] = x.mean((1, 2))
         classes = nn.Dense(1008, name="fc")
         taps["logits"] = classes(taps["2048"])
-        taps["logits_unbiased"] = taps["logits"] - classes.variables["params"]["bias"]
+        taps["logits_unbiased"] = taps["logits"] - classes.variables["params"]["bias"][None]
         return taps
 
 
