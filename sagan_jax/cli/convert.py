@@ -1,7 +1,7 @@
-"""`sagan-jax convert`: weights that others published, into files that everything here reads."""
+"""`sagan-jax convert`: weights that other people released, from their file to one that is read without their tools."""
 
 import dataclasses
-import re
+import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,63 +12,49 @@ from sagan_jax.errors import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Convert a published weight file: .pth (with the extra `torch`; nothing in it is executed), .npz, .safetensors."""
+    """Convert released weights, names and values as they are, to a .safetensors file that remembers its source."""
 
-    weights: tyro.conf.Positional[Path]
-    """the file"""
-    out: Annotated[Path | None, tyro.conf.Positional] = None
-    """a .safetensors file; where `evaluate` looks for it unless given"""
-    kind: Annotated[Literal["inception"], tyro.conf.arg(name="from")] = "inception"
-    """whose weights they are: those of the FID network, Inception of 2015"""
+    file: tyro.conf.Positional[Path]
+    """a .pth, .pt, .npz or .safetensors file"""
+    source: Annotated[Literal["inception"], tyro.conf.arg(name="from")]
+    """what it holds: inception, the FID network as torch-fidelity publishes it"""
+    out: tyro.conf.Positional[Path | None] = None
+    """a .safetensors file; where evaluations look for it unless given"""
 
 
 def run(arguments: list[str]) -> None:
     """Runs the command with what stands behind its name."""
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax convert")
-    from sagan_jax.evaluation.inception import default_weights_path
-
-    out = parsed.out or default_weights_path()
-    if out.suffix != ".safetensors":
-        raise InvalidInputError(f"convert writes a .safetensors file; got {str(out)!r}.")
-    convert_inception(parsed.weights, out)
+    convert_inception(parsed.file, parsed.out)
 
 
-def convert_inception(path: Path, out: Path) -> None:
-    """Writes the FID network's weights as .safetensors, after they were checked, and prints both digests.
+def convert_inception(file: Path, out: Path | None = None) -> Path:
+    """Writes the weights of the FID network as .safetensors, and prints the sha256 of both files.
 
     Args:
-        path: .pth, .npz or .safetensors.
-        out: replaced if it exists.
+        file: .pth, .pt, .npz or .safetensors.
+        out: where to; the place in which evaluations look unless given.
+
+    Returns:
+        The file that was written.
 
     Raises:
-        InvalidInputError: the file is not what its name promises, or holds other tensors; nothing is written then.
-        StorageError: the disk refuses.
+        InvalidInputError: the file is damaged or holds another network, or `out` has another suffix.
+        StorageError: the disk refused.
     """
-    from sagan_jax.evaluation.inception import read_inception, required_tensors
-    from sagan_jax.interop.arrays import read_weights, safetensors_bytes
-    from sagan_jax.interop.pytorch import read_pth
+    from sagan_jax.evaluation.inception import default_weights_path
+    from sagan_jax.interop.arrays import read_arrays, to_safetensors
+    from sagan_jax.interop.inception import published_arrays
+    from sagan_jax.interop.pytorch import SUFFIXES, read_pth
     from sagan_jax.training.recording import write_atomically
 
-    require_hash_in_name(path)
-    weights = read_pth(path) if path.suffix.lower() in (".pth", ".pt") else read_weights(path)
-    needed = required_tensors()
-    weights.require(needed, "the FID network", ignored=("num_batches_tracked",))
-    source = {"source_name": weights.name, "source_sha256": weights.sha256} | weights.metadata
-    write_atomically(out, safetensors_bytes({name: weights.arrays[name] for name in needed}, source))
-    print(f"{path}: sha256 {weights.sha256}")
-    print(f"{out}: sha256 {read_inception(out).sha256}")
-
-
-def require_hash_in_name(path: Path) -> None:
-    """Raises InvalidInputError when a file's name ends with the first digits of a sha256, and it is not the file's.
-
-    Published PyTorch files carry it: `pt_inception-2015-12-05-6726825d.pth`.
-    """
-    from sagan_jax.interop.arrays import sha256_of
-
-    promised = re.search(r"-([0-9a-f]{8,64})\.(pth|pt)$", path.name)
-    if promised and path.is_file() and not sha256_of(path).startswith(promised[1]):
-        raise InvalidInputError(
-            f"{str(path)!r} needs the sha256 that its name promises, {promised[1]}..; it has {sha256_of(path)[:8]}..: "
-            f"the download is damaged, or not what it says."
-        )
+    out = out or default_weights_path()
+    if out.suffix.lower() != ".safetensors":
+        raise InvalidInputError(f"convert needs a .safetensors file to write; got {str(out)!r}.")
+    read = (read_pth if file.suffix.lower() in SUFFIXES else read_arrays)(file)
+    source = {"source_name": read.name, "source_sha256": read.sha256}
+    if "source_sha256" in read.metadata:  # it was converted already: the first source is the one that counts
+        source = {key: read.metadata.get(key, "") for key in source}
+    write_atomically(out, content := to_safetensors(published_arrays(read.arrays), source))
+    print(f"read  {file}  sha256 {read.sha256}\nwrote {out}  sha256 {hashlib.sha256(content).hexdigest()}")
+    return out

@@ -12,8 +12,8 @@ COMMANDS = {
     "train": train.run,
     "sample": sample.run,
     "evaluate": evaluate.run,
-    "fetch-weights": fetch_weights.run,
     "convert": convert.run,
+    "fetch-weights": fetch_weights.run,
 }
 
 USAGE = """usage: sagan-jax COMMAND [...]
@@ -24,7 +24,7 @@ Self-attention for image generation in JAX.
   sample --workdir DIR --out FILE [...]      draw images from a trained run
   evaluate --workdir DIR [--protocol NAME]   score a trained run, or images against images
   fetch-weights                              download the network that FID is defined in
-  convert FILE [OUT] [--from SOURCE]         weights that others published, into a file that is read here
+  convert --from inception FILE [OUT]        released weights to .safetensors
 
   sagan-jax COMMAND --help                   what a command takes
   sagan-jax --version

@@ -21,8 +21,8 @@ from sagan_jax.config import Experiment
 from sagan_jax.data import ImageSource, natural_resolution, open_source
 from sagan_jax.data.cache import cache_folder
 from sagan_jax.errors import CollapsedError, InvalidInputError
-from sagan_jax.evaluation.embeddings import Embedding
-from sagan_jax.evaluation.inception import default_weights_path, inception_embedding
+from sagan_jax.evaluation.embeddings import Embedding, inception_embedding
+from sagan_jax.evaluation.inception import find_weights
 from sagan_jax.evaluation.pictures import GeneratedPictures, RealPictures
 from sagan_jax.evaluation.protocols import Protocol, parse_protocol
 from sagan_jax.evaluation.sampling import TrainedGenerator
@@ -366,9 +366,8 @@ def _judge(
 
 def find_inception(path: str) -> Embedding | None:
     """Returns the FID network with the weights that are named, else with those in their usual place, else None."""
-    if not path and not default_weights_path().exists():
-        return None
-    return inception_embedding(path or default_weights_path())
+    found = find_weights(path or None)
+    return inception_embedding(found) if found else None
 
 
 def _two_of_a_class(source: ImageSource, pairs: int = 100) -> tuple[np.ndarray, np.ndarray]:

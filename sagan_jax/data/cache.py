@@ -37,14 +37,23 @@ def cache_folder(name: str, kind: str = "images") -> Path | None:
             $XDG_CACHE_HOME or ~/.cache.
         kind: of what is kept; what is not images lies in a folder of that name in the one that was named.
     """
-    if name == "auto":
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        if "SAGAN_JAX_CACHE" not in os.environ:
-            return Path(base, "sagan_jax", kind).expanduser()
-        name = os.environ["SAGAN_JAX_CACHE"]
-    if not name:
-        return None
-    return Path(name).expanduser() / (kind if kind != "images" else "")
+    if name == "auto" and "SAGAN_JAX_CACHE" not in os.environ:
+        return Path(_user_cache(), kind).expanduser()
+    name = os.environ["SAGAN_JAX_CACHE"] if name == "auto" else name
+    return Path(name).expanduser() / ("" if kind == "images" else kind) if name else None
+
+
+def weights_folder() -> Path:
+    """Returns the folder of weights that nobody wants to name each time.
+
+    That is `weights` in $SAGAN_JAX_CACHE where it is set and not empty, else in `sagan_jax` in $XDG_CACHE_HOME or
+    ~/.cache, beside the images.
+    """
+    return cache_folder("auto", "weights") or Path(_user_cache(), "weights").expanduser()
+
+
+def _user_cache() -> str:
+    return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/sagan_jax"
 
 
 class CachedImages(NamedTuple):

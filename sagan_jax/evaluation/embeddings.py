@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from sagan_jax.evaluation.inception import inception_taps, read_inception
 from sagan_jax.models.convnet import ConvNet
 from sagan_jax.training.parallel import replicate_locally, shard_locally
 
@@ -78,6 +80,24 @@ class Embedding:
 
 def _fetch(outputs: dict[str, Array], batch: ImageBatch) -> tuple[dict[str, np.ndarray], ImageBatch]:
     return {name: np.asarray(output)[: len(batch.labels)] for name, output in outputs.items()}, batch
+
+
+def inception_embedding(path: str | Path) -> Embedding:
+    """Returns the FID network as scores use it: `features` are the 2,048 of its last pool; and `logits_unbiased`.
+
+    Args:
+        path: of its weights, .npz or .safetensors.
+
+    Raises:
+        InvalidInputError: the file is absent, damaged, or holds another network.
+    """
+    weights = read_inception(path)
+    return Embedding("inception", weights.origin, _inception_features, weights.variables, 2048)
+
+
+def _inception_features(variables: Variables, images: Array) -> dict[str, Array]:
+    taps = inception_taps(variables, images)
+    return {"features": taps["2048"], "logits_unbiased": taps["logits_unbiased"]}
 
 
 _RANDOM = ConvNet(widths=(32, 64, 128, 256), hidden=512, outputs=512)

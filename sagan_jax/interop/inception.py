@@ -1,0 +1,107 @@
+"""The published weights of the FID network: PyTorch names and layouts to ours, batch norms folded into kernels.
+
+Source: toshas/torch-fidelity:torch_fidelity/feature_extractor_inceptionv3.py, whose state dict it is.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.models.inception import SIZE, Inception
+
+EPSILON = 1e-3
+"""What the batch norms add to the variance."""
+
+_NORM = ("weight", "bias", "running_mean", "running_var")
+_CLASSES = ("fc",)
+_SHOWN = 3
+
+
+def to_variables(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the parameters of `Inception`, each batch norm folded into the convolution before it.
+
+    A norm scales each output channel by s = weight / sqrt(running_var + epsilon), so the kernel becomes s * kernel and
+    the bias becomes bias - s * running_mean. Computed in float64.
+
+    Args:
+        arrays: the names of the state dict to arrays in PyTorch's layouts; `*.num_batches_tracked` is not read.
+
+    Returns:
+        `{"params": ...}`, float32.
+
+    Raises:
+        InvalidInputError: when a name is missing or unknown, or an array has another shape.
+    """
+    state = published_arrays(arrays)
+    params = {}
+    for layer in _kernel_shapes():
+        name = ".".join(layer)
+        if layer == _CLASSES:
+            kernel, bias = state[f"{name}.weight"].T, state[f"{name}.bias"]
+        else:
+            norm = {part: state[f"{name}.bn.{part}"].astype(np.float64) for part in _NORM}
+            scale = norm["weight"] / np.sqrt(norm["running_var"] + EPSILON)
+            kernel = state[f"{name}.conv.weight"].transpose(2, 3, 1, 0) * scale
+            bias = norm["bias"] - norm["running_mean"] * scale
+        params[*layer, "kernel"] = np.asarray(kernel, np.float32, order="C")
+        params[*layer, "bias"] = np.asarray(bias, np.float32)
+    return {"params": flax.traverse_util.unflatten_dict(params)}
+
+
+def published_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays that the network needs, under their published names, when they are all there and fit.
+
+    Raises:
+        InvalidInputError: when a name is missing or unknown, an array has another shape, or a variance is
+            negative.
+    """
+    wanted = published_shapes()
+    given = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
+    faults = [f"{name!r} is missing" for name in wanted if name not in given]
+    faults += [f"{name!r} is unknown" for name in given if name not in wanted]
+    faults += [
+        f"{name!r} has {list(given[name].shape)} instead of {list(shape)}"
+        for name, shape in wanted.items()
+        if name in given and given[name].shape != shape
+    ]
+    faults += [
+        f"{name!r} has a negative variance"
+        for name, array in given.items()
+        if name.endswith("running_var") and (array < 0).any()
+    ]
+    if faults:
+        more = f", and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise InvalidInputError(
+            f"The FID network needs the {len(wanted)} arrays of its published state dict; {', '.join(faults[:_SHOWN])}"
+            f"{more}: these are the weights of another network, such as torchvision's Inception v3."
+        )
+    return {name: given[name] for name in wanted}
+
+
+@cache
+def published_shapes() -> dict[str, tuple[int, ...]]:
+    """Returns the names of the state dict to the shapes that the network needs, in PyTorch's layouts."""
+    shapes = {}
+    for layer, kernel in _kernel_shapes().items():
+        name, outputs = ".".join(layer), kernel[-1:]
+        if layer == _CLASSES:
+            shapes |= {f"{name}.weight": kernel[::-1], f"{name}.bias": outputs}
+        else:
+            shapes[f"{name}.conv.weight"] = (*kernel[:1:-1], *kernel[:2])
+            shapes |= {f"{name}.bn.{part}": outputs for part in _NORM}
+    return shapes
+
+
+@cache
+def _kernel_shapes() -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Returns the path of each layer of the network, and the shape of its kernel."""
+    images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+    variables = jax.eval_shape(Inception().init, jax.random.key(0), images)
+    leaves: Any = flax.traverse_util.flatten_dict(variables["params"])
+    return {path[:-1]: leaf.shape for path, leaf in leaves.items() if path[-1] == "kernel"}

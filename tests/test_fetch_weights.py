@@ -1,0 +1,227 @@
+"""The download: from a server on this machine, whole, broken off, resumed, wrong, and with no network at all."""
+
+import hashlib
+import http.server
+import importlib.util
+import socket
+import threading
+
+import numpy as np
+import pytest
+
+from sagan_jax.cli import fetch_weights
+from sagan_jax.cli.main import main
+from sagan_jax.errors import InvalidInputError
+
+CONTENT = np.random.default_rng(0).bytes(700_000)
+NAME = f"weights-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves CONTENT under any path, and does what its attributes say."""
+
+    daemon_threads = True
+    status = 200
+    sends = len(CONTENT)  # bytes before it breaks off
+    ranges = True
+    location = ""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked = []
+
+    def url(self, name=NAME):
+        return f"http://127.0.0.1:{self.server_address[1]}/releases/{name}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self):
+        asked = self.headers["Range"]
+        self.server.asked.append(asked)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.ranges else 0
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        if self.server.status != 200:
+            self.send_response(self.server.status)
+            self.send_header("Location", self.server.location)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        self.wfile.write(CONTENT[start : start + self.server.sends])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def fetch(server, tmp_path):
+    return lambda name=NAME: fetch_weights.fetch(server.url(name), tmp_path)
+
+
+def test_fetch_writes_the_file_under_its_name(fetch, tmp_path):
+    assert fetch() == tmp_path / NAME
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+def test_fetch_leaves_nothing_else(fetch, tmp_path):
+    fetch()
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+def test_fetch_makes_the_folders_above(server, tmp_path):
+    assert fetch_weights.fetch(server.url(), tmp_path / "a" / "b").parent == tmp_path / "a" / "b"
+
+
+def test_fetch_of_what_is_there_asks_for_nothing(fetch, server):
+    fetch()
+    fetch()
+    assert server.asked == [None]
+
+
+def test_fetch_of_what_is_there_and_damaged_says_so(fetch, tmp_path):
+    (tmp_path / NAME).write_bytes(CONTENT[1:])
+    with pytest.raises(InvalidInputError, match="needs a sha256 that starts with"):
+        fetch()
+
+
+def test_fetch_that_breaks_off_says_how_to_go_on(fetch, server, tmp_path):
+    server.sends = 300_000
+    with pytest.raises(InvalidInputError, match=r"broke off after 300,000 of 700,000 bytes: the same command again"):
+        fetch()
+    assert [path.name for path in tmp_path.iterdir()] == [f"{NAME}.part"]
+
+
+def test_fetch_goes_on_where_it_broke_off(fetch, server):
+    server.sends = 300_000
+    for _ in range(2):
+        with pytest.raises(InvalidInputError, match="broke off"):
+            fetch()
+    assert fetch().read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=300000-", "bytes=600000-"]
+
+
+def test_fetch_starts_over_where_the_server_cannot_go_on(fetch, server):
+    server.sends = 300_000
+    with pytest.raises(InvalidInputError, match="broke off"):
+        fetch()
+    server.sends, server.ranges = len(CONTENT), False
+    assert fetch().read_bytes() == CONTENT
+
+
+def test_fetch_takes_a_part_that_is_whole(fetch, tmp_path):
+    (tmp_path / f"{NAME}.part").write_bytes(CONTENT)
+    assert fetch().read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("begun", [b"", b"of another file", bytes(len(CONTENT))], ids=["new", "mixed", "full"])
+def test_fetch_of_another_file_names_both_hashes_and_keeps_nothing(begun, fetch, tmp_path):
+    name = "weights-0123abcd.pth"
+    (tmp_path / f"{name}.part").write_bytes(begun)
+    got = hashlib.sha256(begun + CONTENT[len(begun) :]).hexdigest()
+    with pytest.raises(InvalidInputError, match=f"starts with 0123abcd.*{got}"):
+        fetch(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fetch_says_what_the_server_said(fetch, server, tmp_path):
+    server.status = 404
+    with pytest.raises(InvalidInputError, match=r"could not be downloaded: HTTP Error 404.*by other means"):
+        fetch()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fetch_stops_at_what_is_far_too_large(fetch, monkeypatch):
+    monkeypatch.setattr(fetch_weights, "_MOST_BYTES", 600_000)
+    with pytest.raises(InvalidInputError, match="more than 600,000 bytes"):
+        fetch()
+
+
+def test_fetch_does_not_wait_for_ever(fetch, monkeypatch, server):
+    monkeypatch.setattr(fetch_weights, "_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(Handler, "do_GET", lambda handler: threading.Event().wait(2))
+    with pytest.raises(InvalidInputError, match="timed out"):
+        fetch()
+
+
+def test_fetch_follows_a_redirection_on_the_same_terms(fetch, server):
+    server.status, server.location = 302, f"http://192.0.2.1/{NAME}"
+    with pytest.raises(InvalidInputError, match=r"https address; got 'http://192.0.2.1"):
+        fetch()
+
+
+@pytest.mark.parametrize("url", [f"http://example.com/{NAME}", f"file:///tmp/{NAME}", f"ftp://127.0.0.1/{NAME}", NAME])
+def test_fetch_refuses_addresses_that_are_not_secure(url, tmp_path):
+    with pytest.raises(InvalidInputError, match="https"):
+        fetch_weights.fetch(url, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "", "..%2F..%2Fweights.pth"])
+def test_fetch_refuses_names_without_a_hash(name, fetch, server):
+    with pytest.raises(InvalidInputError, match=r"ends in NAME-0123abcd\.pth"):
+        fetch(name)
+    assert server.asked == []
+
+
+def test_fetch_stays_in_its_folder(fetch, tmp_path):
+    assert fetch(f"..%2F..%2F{NAME}").parent == tmp_path
+
+
+def test_fetch_into_a_file_is_the_disk_refusing(server, tmp_path):
+    (tmp_path / "file").touch()
+    assert main(["fetch-weights", "--url", server.url(), "--out", str(tmp_path / "file")]) == 6
+
+
+def test_fetch_weights_offline_is_one_line_that_says_what_to_do(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/{NAME}"
+        assert main(["fetch-weights", "--url", url, "--out", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "Connection refused. Without a network" in line
+    assert "sagan-jax convert --from inception FILE" in line
+
+
+def test_fetch_weights_without_torch_says_the_next_command(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["fetch-weights", "--url", server.url(), "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    target = tmp_path / "inception-2015-12-05.safetensors"
+    assert f"sagan-jax convert --from inception {tmp_path / NAME} {target}" in said
+
+
+def test_fetch_weights_goes_where_evaluations_look(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path))
+    assert main(["fetch-weights", "inception", "--url", server.url()]) == 0
+    assert (tmp_path / "weights" / NAME).is_file()
+
+
+def test_fetch_weights_converts_where_torch_is_installed(server, tmp_path, capsys):
+    """These bytes are no weights, so the conversion is what says so."""
+    pytest.importorskip("torch", reason="conversion needs the extra `torch`, which few machines have")
+    assert main(["fetch-weights", "--url", server.url(), "--out", str(tmp_path)]) == 2
+    assert "Cannot read" in capsys.readouterr().err
+
+
+def test_published_weights_are_named_by_their_hash():
+    assert fetch_weights.INCEPTION_URL.endswith("weights-inception-2015-12-05-6726825d.pth")
