@@ -1,5 +1,6 @@
 """Whole runs in processes of their own: signalled, killed, two at a time, on other devices, with the disk full."""
 
+import json
 import os
 import random
 import re
@@ -12,9 +13,11 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from sagan_jax.cli.checks import saved_experiment
+from sagan_jax.cli.scoring import scores_of_run
 from sagan_jax.cli.wiring import build_game, load_run
 from sagan_jax.training.adversarial import initial_state
 from sagan_jax.training.checkpoints import Checkpoints, state_digest
@@ -205,6 +208,21 @@ def test_two_processes_stop_together_when_one_is_signalled(tmp_path):
     assert steps[0] == steps[1] == newest(tmp_path / "run")[0]
     assert "images/s" not in second.text()
     assert load_run(tmp_path / "run").step == steps[0]
+
+
+def test_two_processes_score_together_what_one_scores_alone(tmp_path):
+    drawn = np.random.default_rng(0)
+    images, labels = drawn.integers(0, 255, (70, 32, 32, 3), np.uint8), np.arange(70) % 3
+    np.savez(tmp_path / "images.npz", images=images, labels=labels)
+    protocols = ["fd230_train_random", "prdc61_train_random", "intra_fd_train_random"]
+    flags = ["--source", str(tmp_path / "images.npz"), "--num-classes", "3", "--total-steps", "2"]
+    first, second = pair(tmp_path / "run", *flags, "--protocols", *protocols, "--cache", "")
+    with first, second:
+        assert (first.wait(), second.wait()) == (0, 0), first.text()
+    together = {path.name[:-14]: json.loads(path.read_text()) for path in (tmp_path / "run" / "scores").iterdir()}
+    assert set(together) == set(protocols)
+    for score in scores_of_run(tmp_path / "run", protocols, cache="", out=tmp_path / "alone"):
+        assert together[score.protocol.name]["values"] == pytest.approx(score.values, rel=1e-3)
 
 
 @pytest.mark.parametrize("lost", [0, 1])
