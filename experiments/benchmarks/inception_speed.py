@@ -9,7 +9,8 @@ them. One line a batch size: images a second, the median over the rounds of each
 by round, which is above 1 where ours is faster. On a machine with other work, threads that wait for each other make
 torch look far slower than it is: one core each is the fair comparison there.
 
-Reached (2 shared cores of an AMD EPYC with AVX-512, jaxlib 0.10.2, torch 2.13.0, 32-pixel images): REACHED
+Reached, on one core of a busy AMD EPYC with jaxlib 0.10.2 and torch 2.13.0, 32-pixel images: batch 8: 14.0 against 8.0
+images a second, ratio 1.79; batch 16: 13.0 against 8.1, ratio 1.60. The largest difference of a feature is 7e-7.
 """
 
 import argparse
