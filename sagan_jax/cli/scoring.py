@@ -271,6 +271,23 @@ def scores_of_run(
         yield score
 
 
+def evaluate(workdir: str | Path, *protocols: str, **options: Any) -> dict[str, float]:
+    """Returns the scores of a run's checkpoint by name, each written to a result file: `sagan-jax evaluate` in Python.
+
+    Args:
+        workdir: of a run that has saved.
+        protocols: names such as `fid50k_train`; the usual ones unless given.
+        options: as for `scores_of_run`.
+
+    Raises:
+        InvalidInputError: something is missing, or contradicts a protocol.
+    """
+    found: dict[str, float] = {}
+    for score in scores_of_run(Path(workdir), protocols, **options):
+        found |= score.values
+    return found
+
+
 def scores_of_images(
     images: str,
     reference: str,
