@@ -322,7 +322,7 @@ def test_generate_gives_image_i_whatever_comes_after_it(finished):
 
 def test_generate_with_truncation_stays_nearer_to_the_middle(finished):
     generator = sagan_jax.load_run(finished)
-    cut = generator._latents(jax.random.key(0), np.arange(50), 0.5)
+    cut = generator.latents(jax.random.key(0), np.arange(50), 0.5)
     assert 0.4 < np.abs(cut).max() <= 0.5
 
 

@@ -272,14 +272,14 @@ def test_drawn_labels_are_uniform_and_follow_from_the_seed():
 def test_batch_statistics_are_those_of_the_images_drawn_together(generator):
     labels = np.array([0, 1, 2, 0, 1, 2, 0, 1])
     images = generator.with_batch_statistics().generate(8, labels=labels, batch_size=8).images
-    latents = generator._latents(jax.random.key(0), np.arange(8), None)
+    latents = generator.latents(jax.random.key(0), np.arange(8), None)
     drawn = generator.generator.apply(generator.variables, latents, jnp.asarray(labels), train=True)
     assert np.abs(images.astype(int) - (np.asarray(drawn) + 1) * 127.5).max() <= 0.51
 
 
 def test_standing_statistics_of_one_batch_are_its_own(generator):
     standing = generator.with_standing_statistics(batches=1, batch_size=12, seed=4)
-    latents = generator._latents(jax.random.fold_in(jax.random.key(4), 2**31), np.arange(12), None)
+    latents = generator.latents(jax.random.fold_in(jax.random.key(4), 2**31), np.arange(12), None)
     labels = draw_labels(3, 12, 4)
     with_batch = generator.generator.apply(generator.variables, latents, labels, train=True)
     with_standing = generator.generator.apply(standing.variables, latents, labels, train=False)
@@ -295,7 +295,7 @@ def test_standing_statistics_are_the_mean_over_batches(generator):
     moments = [
         first.apply(
             generator.variables,
-            generator._latents(key, numbers, None),
+            generator.latents(key, numbers, None),
             labels[numbers],
             train=True,
             mutable=["batch_stats"],

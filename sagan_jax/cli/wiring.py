@@ -12,6 +12,7 @@ from sagan_jax.cli.checks import (
 from sagan_jax.config import Experiment, Networks
 from sagan_jax.data import ImageSource, open_source
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.attention import TrainedDiscriminator
 from sagan_jax.evaluation.sampling import TrainedGenerator
 from sagan_jax.functional import HINGE, NON_SATURATING, WASSERSTEIN, spectral_normalize_tree
 from sagan_jax.models.sagan import (
@@ -111,9 +112,10 @@ def open_data(experiment: Experiment, held_out: bool = False) -> ImageSource:
     return source
 
 
-def load_run(
-    workdir: str | Path, *, checkpoint: Literal["newest", "best"] = "newest", raw: bool = False
-) -> TrainedGenerator:
+Which = Literal["newest", "best"]
+
+
+def load_run(workdir: str | Path, *, checkpoint: Which = "newest", raw: bool = False) -> TrainedGenerator:
     """Returns the generator of a checkpoint of a run, its moving average where the run keeps one.
 
     Args:
@@ -124,7 +126,27 @@ def load_run(
     Raises:
         InvalidInputError: when there is no run, or no whole checkpoint in it.
     """
-    workdir = Path(workdir)
+    return trained_generator(*_load_state(Path(workdir), checkpoint), raw)
+
+
+def load_discriminator(workdir: str | Path, *, checkpoint: Which = "newest") -> TrainedDiscriminator:
+    """Returns the discriminator of a checkpoint of a run.
+
+    Args:
+        workdir: of a run that has saved.
+        checkpoint: the newest one, or the one with the best score of a run that was scored while it trained.
+
+    Raises:
+        InvalidInputError: when there is no run, or no whole checkpoint in it.
+    """
+    game, state = _load_state(Path(workdir), checkpoint)
+    network = state.discriminator
+    params, _, _ = spectral_normalize_tree(network.params, network.spectral, epsilon=game.spectral_epsilon)
+    variables = {"params": params, "batch_stats": network.batch_stats}
+    return TrainedDiscriminator(game.discriminator, jax.device_get(variables), game.num_classes, int(state.step))
+
+
+def _load_state(workdir: Path, checkpoint: Which) -> tuple[Game, AdversarialState]:
     experiment = require_experiment(workdir)
     networks = experiment.networks
     game = build_game(experiment)
@@ -138,7 +160,7 @@ def load_run(
             if checkpoint == "best"
             else f"The run in {str(workdir)!r} has no checkpoint yet: it was stopped before the first save."
         )
-    return trained_generator(game, restored[1], raw=raw)
+    return game, restored[1]
 
 
 def trained_generator(game: Game, state: AdversarialState, raw: bool = False) -> TrainedGenerator:

@@ -73,7 +73,9 @@ class Embedding:
     @cached_property
     def _apply(self) -> Callable[[Variables, Array], dict[str, Array]]:
         def rgb(variables: Variables, images: Array) -> dict[str, Array]:
-            return self.apply(variables, jnp.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images)
+            # Accelerators would round operands to 10 bits or fewer, and scores would differ from machine to machine.
+            with jax.default_matmul_precision("highest"):
+                return self.apply(variables, jnp.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images)
 
         return jax.jit(rgb)
 

@@ -116,7 +116,7 @@ class TrainedGenerator:
         key = jax.random.key(seed)
         for start in range(part * batch_size, len(labels), parts * batch_size):
             numbers = np.arange(start, start + batch_size) % len(labels)
-            latents = shard_locally(self._latents(key, numbers, truncation))
+            latents = shard_locally(self.latents(key, numbers, truncation))
             classes = shard_locally(labels[numbers])
             images, finite = _draw(self.generator, self.batch_statistics, self._placed, latents, classes)
             if not finite:
@@ -164,13 +164,19 @@ class TrainedGenerator:
         total = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf), np.float64), self.variables["batch_stats"])
         for start in range(0, batches * batch_size, batch_size):
             numbers = np.arange(start, start + batch_size)
-            drawn = moments(self._placed, self._latents(key, numbers, None), labels[numbers])
+            drawn = moments(self._placed, self.latents(key, numbers, None), labels[numbers])
             total = jax.tree.map(lambda old, new: old + np.asarray(new, np.float64), total, drawn)
         mean = jax.tree.map(lambda leaf: (leaf / batches).astype(np.float32), total)
         return dataclasses.replace(self, variables={**self.variables, "batch_stats": mean})
 
-    def _latents(self, key: Array, numbers: np.ndarray, truncation: float | None) -> Array:
-        """Returns latents `[N, Z]`, each drawn from a key of its own number."""
+    def latents(self, key: Array, numbers: np.ndarray, truncation: float | None = None) -> Array:
+        """Returns latents `[N, Z]`, each drawn from a key of its own number.
+
+        Args:
+            key: `jax.random.key(seed)` for those that `generate` draws with that seed.
+            numbers: `[N]` integers.
+            truncation: as in `generate`.
+        """
 
         def draw(number: Array) -> Array:
             own = jax.random.fold_in(key, number)

@@ -1,0 +1,126 @@
+"""Where the networks of a run look: their attention maps on images, generated, real or a user's own."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from sagan_jax.data import to_float, to_uint8
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.sampling import TrainedGenerator
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedDiscriminator:
+    """A discriminator with its spectral normalisation folded in.
+
+    Attributes:
+        discriminator: the flax module.
+        variables: `params`, normalised, and `batch_stats` where it has any.
+        num_classes: 0 when it is unconditional.
+        step: generator updates that it was trained for.
+    """
+
+    discriminator: nn.Module
+    variables: dict[str, Any] = dataclasses.field(repr=False)
+    num_classes: int
+    step: int
+
+
+class AttentionLayer(NamedTuple):
+    """One attention layer of a network, and where it looked.
+
+    Attributes:
+        network: `generator` or `discriminator`.
+        resolution: of its features, in positions a side.
+        gamma: how much of what it gathers is added to the features.
+        attention_map: `[B, N, M]` float32: N query positions, row by row, M keys, row by row; rows sum to 1.
+        query_shape: height and width of the queries, in positions.
+        key_shape: of the keys: half of that in the release's form, whose keys are pooled.
+    """
+
+    network: str
+    resolution: int
+    gamma: float
+    attention_map: np.ndarray
+    query_shape: tuple[int, int]
+    key_shape: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """Such as `generator_32`."""
+        return f"{self.network}_{self.resolution}"
+
+
+class Looks(NamedTuple):
+    """Images, and where each attention layer of a network looked in them."""
+
+    images: np.ndarray
+    """`[B, R, R, C]` uint8"""
+    labels: np.ndarray
+    """`[B]` int32"""
+    layers: tuple[AttentionLayer, ...]
+    """from the first that the features meet to the last"""
+
+
+def generator_looks(trained: TrainedGenerator, latents: Array | np.ndarray, labels: np.ndarray) -> Looks:
+    """Returns what a generator makes of latents, and where it looked meanwhile.
+
+    Args:
+        trained: with its stored statistics.
+        latents: `[B, Z]`, such as of `TrainedGenerator.latents`.
+        labels: `[B]` int32.
+
+    Raises:
+        InvalidInputError: the network has no attention layer.
+    """
+    images, maps = _apply(trained.generator, trained.variables, jnp.asarray(latents), jnp.asarray(labels))
+    layers = _layers("generator", trained.variables, maps)
+    return Looks(to_uint8(np.asarray(images)), np.asarray(labels), layers)
+
+
+def discriminator_looks(trained: TrainedDiscriminator, images: np.ndarray, labels: np.ndarray) -> Looks:
+    """Returns where a discriminator looked at images.
+
+    Args:
+        trained: of the run.
+        images: `[B, R, R, C]` uint8, of its resolution.
+        labels: `[B]` int32; they do not change where it looks, which happens before the projection.
+
+    Raises:
+        InvalidInputError: the network has no attention layer.
+    """
+    _, maps = _apply(trained.discriminator, trained.variables, jnp.asarray(to_float(images)), jnp.asarray(labels))
+    return Looks(images, np.asarray(labels), _layers("discriminator", trained.variables, maps))
+
+
+@partial(jax.jit, static_argnums=0)
+def _apply(module: nn.Module, variables: Any, inputs: Array, labels: Array) -> tuple[Array, dict[str, Any]]:
+    applied: Any = module.apply(variables, inputs, labels, train=False, mutable=["intermediates"])
+    outputs, sown = applied
+    return outputs, sown.get("intermediates", {})
+
+
+def _layers(network: str, variables: Mapping[str, Any], maps: Mapping[str, Any]) -> tuple[AttentionLayer, ...]:
+    found = []
+    for name, sown in maps.items():
+        resolution = int(re.sub(r"\D", "", name) or 0)
+        if "attention_map" not in sown:
+            continue
+        attention_map = np.asarray(sown["attention_map"][0], np.float32)
+        side = round(attention_map.shape[-1] ** 0.5)
+        gamma = float(variables["params"][name]["gamma"])
+        found.append(AttentionLayer(network, resolution, gamma, attention_map, (resolution, resolution), (side, side)))
+    if not found:
+        raise InvalidInputError(
+            f"The {network} of this run has no attention layer, so there is nothing to see: it was trained with "
+            f"--{network}-attention-resolutions empty, or with --attention residual."
+        )
+    return tuple(sorted(found, key=lambda layer: layer.resolution, reverse=network == "discriminator"))
