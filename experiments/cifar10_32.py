@@ -19,7 +19,7 @@ def experiment() -> Experiment:
     """Returns a run of three quarters of an hour on two CPU cores."""
     return Experiment(
         name="cifar10_32",
-        data=Data(source="../shared/data/cifar10-train.zip"),
+        data=Data(source="../shared/data/cifar10-train.zip", held_out="../shared/data/cifar10-test.zip"),
         networks=Networks(
             resolution=32,
             num_classes=10,

@@ -21,7 +21,7 @@ def experiment() -> Experiment:
     """Returns a run of three quarters of an hour on two CPU cores."""
     return Experiment(
         name="faces_64",
-        data=Data(source="../shared/data/faces-train.zip"),
+        data=Data(source="../shared/data/faces-train.zip", held_out="../shared/data/faces-test.zip"),
         networks=Networks(
             resolution=64,
             num_classes=0,
