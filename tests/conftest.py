@@ -1,6 +1,7 @@
 """The world the tests run in: four virtual CPU devices, a strict jax, and the shared data where a machine has it."""
 
 import atexit
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -37,6 +38,14 @@ import jax  # noqa: E402  after the environment it reads
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Not jax_numpy_dtype_promotion="strict": optax's own Adam and schedules multiply an int32 count with a float (0.2.8).
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_let_go():
+    """Frees what a test file compiled: each program is mapped into memory, and thousands of them end the process."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

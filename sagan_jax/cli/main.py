@@ -5,13 +5,16 @@ import sys
 from collections.abc import Sequence
 
 import sagan_jax
-from sagan_jax.cli import convert, evaluate, fetch_weights, sample, train
+from sagan_jax.cli import attend, convert, evaluate, fetch_weights, interpolate, neighbours, sample, train
 from sagan_jax.errors import InvalidInputError, SaganError, StoppedError
 
 COMMANDS = {
     "train": train.run,
     "sample": sample.run,
     "evaluate": evaluate.run,
+    "attend": attend.run,
+    "interpolate": interpolate.run,
+    "neighbours": neighbours.run,
     "convert": convert.run,
     "fetch-weights": fetch_weights.run,
 }
@@ -23,6 +26,9 @@ Self-attention for image generation in JAX.
   train [EXPERIMENT] [--workdir DIR] [...]   train an experiment; digits_32 unless given
   sample --workdir DIR --out FILE [...]      draw images from a trained run
   evaluate --workdir DIR [--protocol NAME]   score a trained run, or images against images
+  attend --workdir DIR                       where the attention of a run looks, as figures
+  interpolate --workdir DIR --out FILE       from one sample to another, as a picture or an animation
+  neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are they memorised?
   fetch-weights                              download the network that FID is defined in
   convert --from inception FILE [OUT]        released weights to .safetensors
 

@@ -13,7 +13,6 @@ import numpy as np
 from jax import Array
 
 from sagan_jax.data import to_float, to_uint8
-from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.sampling import TrainedGenerator
 
 
@@ -67,7 +66,7 @@ class Looks(NamedTuple):
     labels: np.ndarray
     """`[B]` int32"""
     layers: tuple[AttentionLayer, ...]
-    """from the first that the features meet to the last"""
+    """from the first that the features meet to the last; none where the network has no attention"""
 
 
 def generator_looks(trained: TrainedGenerator, latents: Array | np.ndarray, labels: np.ndarray) -> Looks:
@@ -77,9 +76,6 @@ def generator_looks(trained: TrainedGenerator, latents: Array | np.ndarray, labe
         trained: with its stored statistics.
         latents: `[B, Z]`, such as of `TrainedGenerator.latents`.
         labels: `[B]` int32.
-
-    Raises:
-        InvalidInputError: the network has no attention layer.
     """
     images, maps = _apply(trained.generator, trained.variables, jnp.asarray(latents), jnp.asarray(labels))
     layers = _layers("generator", trained.variables, maps)
@@ -93,9 +89,6 @@ def discriminator_looks(trained: TrainedDiscriminator, images: np.ndarray, label
         trained: of the run.
         images: `[B, R, R, C]` uint8, of its resolution.
         labels: `[B]` int32; they do not change where it looks, which happens before the projection.
-
-    Raises:
-        InvalidInputError: the network has no attention layer.
     """
     _, maps = _apply(trained.discriminator, trained.variables, jnp.asarray(to_float(images)), jnp.asarray(labels))
     return Looks(images, np.asarray(labels), _layers("discriminator", trained.variables, maps))
@@ -118,9 +111,4 @@ def _layers(network: str, variables: Mapping[str, Any], maps: Mapping[str, Any])
         side = round(attention_map.shape[-1] ** 0.5)
         gamma = float(variables["params"][name]["gamma"])
         found.append(AttentionLayer(network, resolution, gamma, attention_map, (resolution, resolution), (side, side)))
-    if not found:
-        raise InvalidInputError(
-            f"The {network} of this run has no attention layer, so there is nothing to see: it was trained with "
-            f"--{network}-attention-resolutions empty, or with --attention residual."
-        )
     return tuple(sorted(found, key=lambda layer: layer.resolution, reverse=network == "discriminator"))

@@ -59,7 +59,7 @@ class Embedding:
         """
         waiting: tuple[dict[str, Array], ImageBatch] | None = None
         for batch in batches:
-            started = self._apply(self._placed, shard_locally(batch.images)), batch
+            started = self._apply(self._placed, shard_locally(_filled_up(batch.images))), batch
             if waiting:
                 yield _fetch(*waiting)
             waiting = started
@@ -78,6 +78,12 @@ class Embedding:
                 return self.apply(variables, jnp.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images)
 
         return jax.jit(rgb)
+
+
+def _filled_up(images: Array | np.ndarray) -> Array | np.ndarray:
+    """Returns the images, repeated from the first until they divide by the devices of this process."""
+    missing = -len(images) % jax.local_device_count()
+    return np.resize(images, (len(images) + missing, *images.shape[1:])) if missing else images
 
 
 def _fetch(outputs: dict[str, Array], batch: ImageBatch) -> tuple[dict[str, np.ndarray], ImageBatch]:

@@ -15,6 +15,8 @@ from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.evaluation.embeddings import ImageBatch
 from sagan_jax.training.parallel import replicate_locally, shard_locally
 
+_DIVERGED = "The generator returns what is no number: it has diverged."
+
 
 class Samples(NamedTuple):
     """Generated images and the classes that were asked for."""
@@ -79,9 +81,24 @@ class TrainedGenerator:
             raise InvalidInputError(f"generate needs a seed in [0, 2**32); got {seed}.")
         if truncation is not None and not truncation > 0:
             raise InvalidInputError(f"generate needs a truncation above 0; got {truncation}.")
-        classes = np.resize(self._classes(labels), num_images).astype(np.int32)
+        classes = np.resize(self.classes(labels), num_images).astype(np.int32)
         batches = self.stream(classes, seed=seed, truncation=truncation, batch_size=batch_size)
         return Samples(np.concatenate([np.asarray(batch.images)[: len(batch.labels)] for batch in batches]), classes)
+
+    def images(self, latents: Array | np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Returns the images of given latents, `[N, H, W, C]` uint8.
+
+        Args:
+            latents: `[N, Z]`, such as of `latents`.
+            labels: `[N]` int32, or mixtures of classes `[N, num_classes]`, floating.
+
+        Raises:
+            NonFiniteError: when the generator returns what is no number.
+        """
+        drawn, finite = _draw(self.generator, self.batch_statistics, self.variables, jnp.asarray(latents), labels)
+        if not finite:
+            raise NonFiniteError(_DIVERGED)
+        return np.asarray(drawn)
 
     def stream(
         self,
@@ -120,11 +137,15 @@ class TrainedGenerator:
             classes = shard_locally(labels[numbers])
             images, finite = _draw(self.generator, self.batch_statistics, self._placed, latents, classes)
             if not finite:
-                raise NonFiniteError("The generator returns what is no number: it has diverged.")
+                raise NonFiniteError(_DIVERGED)
             yield ImageBatch(images, labels[start : start + batch_size], start)
 
-    def _classes(self, labels: int | Sequence[int] | np.ndarray | None) -> np.ndarray:
-        """Returns the classes to go through, in turn."""
+    def classes(self, labels: int | Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """Returns the classes to go through, in turn: those that are given, else all; a 0 where there are none.
+
+        Raises:
+            InvalidInputError: for a class that the generator does not have.
+        """
         wanted = np.ravel([] if labels is None else labels)
         if not wanted.size:
             return np.arange(max(1, self.num_classes))

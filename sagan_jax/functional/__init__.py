@@ -1,6 +1,14 @@
 """The equations: arrays in, arrays out. Needs jax, numpy and chex only."""
 
 from sagan_jax.functional.attention import attend, attention_map, self_attention
+from sagan_jax.functional.attention_maps import (
+    attention_distance,
+    attention_entropy,
+    attention_rollup,
+    informative_queries,
+    top_links,
+    unpool_keys,
+)
 from sagan_jax.functional.distances import (
     Moments,
     density_coverage,
@@ -38,7 +46,10 @@ __all__ = [
     "AdversarialLoss",
     "Moments",
     "attend",
+    "attention_distance",
+    "attention_entropy",
     "attention_map",
+    "attention_rollup",
     "average_pool",
     "batch_moments",
     "density_coverage",
@@ -46,6 +57,7 @@ __all__ = [
     "hinge_discriminator",
     "hinge_generator",
     "inception_score",
+    "informative_queries",
     "initial_vectors",
     "kernel_distance",
     "max_pool",
@@ -60,6 +72,8 @@ __all__ = [
     "spectral_normalize",
     "spectral_normalize_tree",
     "standardize",
+    "top_links",
+    "unpool_keys",
     "upsample_nearest",
     "wasserstein_discriminator",
 ]

@@ -57,7 +57,7 @@ class ConditionalBatchNorm(nn.Module):
 
         Args:
             features: `[B, ..., C]`, floating.
-            labels: `[B]` int32; read only when there are classes.
+            labels: `[B]` int32, or mixtures of classes `[B, num_classes]`, floating; read only when there are classes.
             train: use the moments of this batch rather than the running ones.
 
         Returns:
@@ -88,10 +88,13 @@ class ConditionalBatchNorm(nn.Module):
             )
         shape = (self.num_classes, channels)
         # A product with a one-hot row is an exact look-up, and its gradient is not a scatter.
-        one_hot = jax.nn.one_hot(labels, self.num_classes, dtype=dtype)
+        if labels is not None and jnp.issubdtype(labels.dtype, jnp.floating):
+            weights = labels.astype(dtype)
+        else:
+            weights = jax.nn.one_hot(labels, self.num_classes, dtype=dtype)
 
         def rows(table: Array) -> Array:
-            return jnp.matmul(one_hot, table, precision="highest")
+            return jnp.matmul(weights, table, precision="highest")
 
         if self.gain == "table":
             scale = self.param("scale", nn.initializers.ones, shape, _FLOAT)

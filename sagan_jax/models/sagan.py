@@ -141,7 +141,8 @@ class Generator(nn.Module):
 
         Args:
             latents: `[B, Z]`, floating, drawn from N(0, 1).
-            labels: `[B]` int32 in [0, num_classes); read only when the network is conditional.
+            labels: `[B]` int32 in [0, num_classes), or mixtures of classes `[B, num_classes]`, floating; read only when
+                the network is conditional.
             train: normalise with the moments of this batch rather than the running ones.
 
         Returns:

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -86,6 +86,24 @@ def save_png(path: str | Path, image: np.ndarray) -> None:
         )
     encoded = io.BytesIO()
     Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(encoded, format="PNG")
+    write_atomically(path, encoded.getvalue())
+
+
+def save_animation(path: str | Path, frames: Sequence[np.ndarray], *, milliseconds: int = 90) -> None:
+    """Writes an animation that repeats for ever, whole or not at all.
+
+    Args:
+        path: .gif or .webp; replaced if it exists.
+        frames: at least one, each `[H, W, C]` uint8 of one shape, C 1 or 3.
+        milliseconds: that each is shown.
+
+    Raises:
+        StorageError: when the disk refused.
+    """
+    pictures = [Image.fromarray(np.broadcast_to(frame, (*frame.shape[:2], 3))) for frame in frames]
+    encoded = io.BytesIO()
+    kind = "GIF" if Path(path).suffix.lower() == ".gif" else "WEBP"
+    pictures[0].save(encoded, kind, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
     write_atomically(path, encoded.getvalue())
 
 

@@ -1,6 +1,7 @@
 """Static pictures: many images as one."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -71,3 +72,23 @@ def class_rows(images: np.ndarray, labels: np.ndarray, *, columns: int | None = 
     for wanted, count in zip(classes, counts, strict=True):
         rows += [images[labels == wanted], blank.repeat(-count % columns, axis=0)]
     return image_grid(np.concatenate(rows), columns)
+
+
+def neighbour_sheet(
+    images: np.ndarray, neighbours: Sequence[Sequence[Sequence[np.ndarray]]], *, gap: int = 8
+) -> np.ndarray:
+    """Returns each image beside its neighbours, a row each: the image, one space's neighbours, the next's, with gaps.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        neighbours: for each space, for each image, its neighbours, all of that shape.
+        gap: pixels of white between the groups.
+
+    Returns:
+        One picture, uint8.
+    """
+    columns = [image_grid(images, 1)]
+    for space in neighbours:
+        columns.append(np.full((len(columns[0]), gap, images.shape[3]), 255, np.uint8))
+        columns.append(image_grid(np.concatenate([np.stack(row) for row in space]), len(space[0])))
+    return np.concatenate(columns, axis=1)

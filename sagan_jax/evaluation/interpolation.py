@@ -1,0 +1,83 @@
+"""Between two samples: latents on the sphere, classes as mixtures."""
+
+from typing import Literal
+
+import jax
+import numpy as np
+
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.sampling import TrainedGenerator
+
+Between = Literal["z", "class", "both"]
+
+
+def slerp(first: np.ndarray, second: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Returns latents on the arc from one to the other, whose lengths stay those of drawn ones.
+
+        sin((1 - t) w) / sin(w) z1 + sin(t w) / sin(w) z2,    w the angle between z1 and z2
+
+    A straight line passes nearer to the origin than draws of many dimensions ever do.
+
+    Args:
+        first: `[N, Z]`.
+        second: `[N, Z]`.
+        shares: `[T]`, t from 0 (first) to 1 (second).
+
+    Returns:
+        `[N, T, Z]`.
+
+    Source: Shoemake 1985; White 2016, section 2.1.
+
+    >>> slerp(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.array([0.0, 1.0])).round(6).tolist()
+    [[[1.0, 0.0], [0.0, 1.0]]]
+    """
+    cosine = (first * second).sum(1) / (np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1))
+    angle = np.maximum(np.arccos(cosine.clip(-1, 1)), 1e-6)[:, None, None]
+    t = shares[None, :, None]
+    return (np.sin((1 - t) * angle) * first[:, None] + np.sin(t * angle) * second[:, None]) / np.sin(angle)
+
+
+def interpolate(
+    trained: TrainedGenerator,
+    *,
+    between: Between,
+    rows: int,
+    steps: int,
+    classes: tuple[int, ...] = (),
+    seed: int = 0,
+) -> np.ndarray:
+    """Returns images from one sample to another, row by row.
+
+    Row r goes from the latent 2 r of the seed to its latent 2 r + 1, from a class to the next of `classes`, or both.
+
+    Args:
+        trained: the generator.
+        between: what changes; the other stays that of the first.
+        rows: how many pairs.
+        steps: images a row, at least 2, both ends among them.
+        classes: gone through in turn; all unless given.
+        seed: in [0, 2**32).
+
+    Returns:
+        `[rows, steps, H, W, C]` uint8.
+
+    Raises:
+        InvalidInputError: classes of a generator that has none or not those, or a number out of its range.
+    """
+    if rows < 1 or steps < 2:
+        raise InvalidInputError(f"interpolate needs --rows from 1 and --steps from 2 up; got {rows}, {steps}.")
+    if between == "class" and not trained.num_classes:
+        raise InvalidInputError("The generator has no classes to go between: give --between z.")
+    wanted = trained.classes(classes or None)
+    latents = np.asarray(trained.latents(jax.random.key(seed), np.arange(2 * rows)), np.float64).reshape(rows, 2, -1)
+    shares = np.linspace(0, 1, steps)
+    on_the_way = slerp(latents[:, 0], latents[:, 1], shares if between != "class" else np.zeros(steps))
+    first, second = (np.resize(np.roll(wanted, -shift), rows) for shift in (0, 1))
+    one_hot = np.eye(max(1, trained.num_classes))
+    t = (shares if between != "z" else np.zeros(steps))[None, :, None]
+    mixtures = (1 - t) * one_hot[first][:, None] + t * one_hot[second][:, None]
+    images = [
+        trained.images(z.astype(np.float32), mixture.astype(np.float32))
+        for z, mixture in zip(on_the_way, mixtures, strict=True)
+    ]
+    return np.stack(images)
