@@ -99,8 +99,9 @@ def attention_rollup(attention_maps: Sequence[Array], *, shapes: Sequence[Shape]
         R = T_L ... T_1,    T_l = (1 - s_l) I + s_l A_l
 
     Each layer passes on a share of what attention gathered and the rest of what was there: its residual connection.
-    Maps of coarser layers are brought to the finest: a position takes the row of the coarser one that it lies in, a key's
-    weight is spread evenly over what it covers. Convolutions between the layers, which also move things, are not seen.
+    Maps of coarser layers are brought to the finest: a position takes the row of the coarser one that it lies in, and a
+    key's weight is spread evenly over what it covers. Convolutions between the layers, which also move things, are not
+    seen.
 
     Args:
         attention_maps: from the first layer to the last, each `[..., N, M]`, floating.
