@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from sagan_jax.cli.wiring import Which, load_discriminator, load_run, open_data
 from sagan_jax.config import Experiment
 from sagan_jax.data.decoding import decode
 from sagan_jax.errors import InvalidInputError, one_line
-from sagan_jax.evaluation.attention import AttentionLayer, Looks, discriminator_looks, generator_looks
-from sagan_jax.functional import attention_distance, attention_entropy, informative_queries
+from sagan_jax.evaluation.attention import Looks, discriminator_looks, generator_looks
+from sagan_jax.functional import informative_queries
 from sagan_jax.training.recording import write_atomically
 from sagan_jax.views.attention import Panel, attention_figure, history_figure, spread_figure
 
@@ -85,7 +84,7 @@ def draw_attention(
         for number in range(len(seen.images)):
             figures[f"{network}-{number}"] = _figure(seen, number, queries, num_queries)
     figures["reach"] = spread_figure(
-        {layer.name.replace("_", " "): _spread(layer, resolution) for seen in looks.values() for layer in seen.layers}
+        {layer.name.replace("_", " "): layer.spread(resolution) for seen in looks.values() for layer in seen.layers}
     )
     figures["history"] = history_figure(_metrics(workdir))
     for name, figure in figures.items():
@@ -98,21 +97,6 @@ def discriminator_has_attention(experiment: Experiment) -> bool:
     """Tells whether D has an attention layer, without building it."""
     networks = experiment.networks
     return networks.attention != "residual" and bool(networks.discriminator_attention_resolutions)
-
-
-def attention_statistics(looks: Looks, resolution: int) -> dict[str, float]:
-    """Returns how far each layer looks, in pixels, and how spread out, as metrics of a run.
-
-    Args:
-        looks: of one network.
-        resolution: of the images.
-    """
-    found = {}
-    for layer in looks.layers:
-        distance, entropy, _ = _spread(layer, resolution)
-        found[f"{layer.network}/attention_distance_{layer.resolution}"] = float(distance.mean())
-        found[f"{layer.network}/attention_entropy_{layer.resolution}"] = float(entropy.mean())
-    return found
 
 
 def _own(path: Path, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
@@ -165,18 +149,6 @@ def _row(position: Position, side: int, resolution: int) -> int:
 def _centre(row: int, side: int, resolution: int) -> Position:
     """Returns the middle of a query position, in pixels."""
     return (row % side + 0.5) * resolution / side, (row // side + 0.5) * resolution / side
-
-
-def _spread(layer: AttentionLayer, resolution: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Returns the distance that each query looks in pixels, its entropy, and the entropy of a uniform row."""
-    attention_map = jnp.asarray(layer.attention_map)
-    distance = attention_distance(attention_map, query_shape=layer.query_shape, key_shape=layer.key_shape)
-    entropy = attention_entropy(attention_map)
-    return (
-        np.asarray(distance) * resolution / layer.resolution,
-        np.asarray(entropy),
-        math.log(layer.attention_map.shape[-1]),
-    )
 
 
 def _metrics(workdir: Path) -> list[dict[str, float]]:

@@ -19,10 +19,11 @@ from sagan_jax.cli.checks import (
     differences,
 )
 from sagan_jax.cli.scoring import Watch
-from sagan_jax.cli.wiring import build_game, open_data, sample_grid, trained_generator
+from sagan_jax.cli.wiring import build_game, open_data, sample_grid, trained_discriminator, trained_generator
 from sagan_jax.config import Experiment, Networks, from_dict, to_dict
 from sagan_jax.data import ImageSource, training_batches
 from sagan_jax.errors import StoppedError
+from sagan_jax.evaluation.attention import attention_metrics
 from sagan_jax.evaluation.sampling import TrainedGenerator
 from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
 from sagan_jax.models.sagan import (
@@ -158,7 +159,11 @@ def _train_from(
 
         def draw(done: int, state: AdversarialState) -> None:
             if recorder:
-                recorder.image("samples", done, sample_grid(trained_generator(game, state)))
+                generator = trained_generator(game, state)
+                recorder.image("samples", done, sample_grid(generator))
+                statistics = attention_metrics(generator, trained_discriminator(game, state), source)
+                if statistics:
+                    recorder.scalars(done, statistics)
 
         if watch and watch.missed(first_step):
             evaluate(first_step, state)

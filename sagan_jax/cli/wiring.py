@@ -139,11 +139,21 @@ def load_discriminator(workdir: str | Path, *, checkpoint: Which = "newest") -> 
     Raises:
         InvalidInputError: when there is no run, or no whole checkpoint in it.
     """
-    game, state = _load_state(Path(workdir), checkpoint)
+    return trained_discriminator(*_load_state(Path(workdir), checkpoint))
+
+
+def trained_discriminator(game: Game, state: AdversarialState) -> TrainedDiscriminator:
+    """Returns D as it looks at images: normalised once from the stored u.
+
+    Args:
+        game: of the run.
+        state: on any device.
+    """
+    state = jax.device_get(state)
     network = state.discriminator
     params, _, _ = spectral_normalize_tree(network.params, network.spectral, epsilon=game.spectral_epsilon)
     variables = {"params": params, "batch_stats": network.batch_stats}
-    return TrainedDiscriminator(game.discriminator, jax.device_get(variables), game.num_classes, int(state.step))
+    return TrainedDiscriminator(game.discriminator, variables, game.num_classes, int(state.step))
 
 
 def _load_state(workdir: Path, checkpoint: Which) -> tuple[Game, AdversarialState]:

@@ -1,6 +1,7 @@
 """Where the networks of a run look: their attention maps on images, generated, real or a user's own."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -12,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from sagan_jax.data import to_float, to_uint8
+from sagan_jax.data import ImageSource, to_float, to_uint8
 from sagan_jax.evaluation.sampling import TrainedGenerator
+from sagan_jax.functional import attention_distance, attention_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,21 @@ class AttentionLayer(NamedTuple):
     query_shape: tuple[int, int]
     key_shape: tuple[int, int]
 
+    def spread(self, resolution: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """Returns how far each position looks, how spread out, and what a uniform row would have for the latter.
+
+        Args:
+            resolution: of the images.
+
+        Returns:
+            Distances `[B, N]` in pixels, entropies `[B, N]` in nats, and the entropy of a uniform row.
+        """
+        attention_map = jnp.asarray(self.attention_map)
+        distance = attention_distance(attention_map, query_shape=self.query_shape, key_shape=self.key_shape)
+        entropy = attention_entropy(attention_map)
+        uniform = math.log(attention_map.shape[-1])
+        return np.asarray(distance) * resolution / self.resolution, np.asarray(entropy), uniform
+
     @property
     def name(self) -> str:
         """Such as `generator_32`."""
@@ -67,6 +84,15 @@ class Looks(NamedTuple):
     """`[B]` int32"""
     layers: tuple[AttentionLayer, ...]
     """from the first that the features meet to the last; none where the network has no attention"""
+
+    def statistics(self) -> dict[str, float]:
+        """Returns how far each layer looks on average, in pixels, and how spread out, in nats, as metrics of a run."""
+        found = {}
+        for layer in self.layers:
+            distance, entropy, _ = layer.spread(self.images.shape[1])
+            found[f"{layer.network}/attention_distance_{layer.resolution}"] = float(distance.mean())
+            found[f"{layer.network}/attention_entropy_{layer.resolution}"] = float(entropy.mean())
+        return found
 
 
 def generator_looks(trained: TrainedGenerator, latents: Array | np.ndarray, labels: np.ndarray) -> Looks:
@@ -92,6 +118,29 @@ def discriminator_looks(trained: TrainedDiscriminator, images: np.ndarray, label
     """
     _, maps = _apply(trained.discriminator, trained.variables, jnp.asarray(to_float(images)), jnp.asarray(labels))
     return Looks(images, np.asarray(labels), _layers("discriminator", trained.variables, maps))
+
+
+def attention_metrics(
+    generator: TrainedGenerator, discriminator: TrainedDiscriminator, source: ImageSource, count: int = 16
+) -> dict[str, float]:
+    """Returns how far and how evenly each attention layer looks: G in fixed samples, D in fixed real images.
+
+    Args:
+        generator: of the run.
+        discriminator: of the run.
+        source: the real images.
+        count: how many of each.
+
+    Returns:
+        `generator/attention_distance_32` in pixels, `generator/attention_entropy_32` in nats, and the same of D; empty
+        where there is no attention.
+    """
+    labels = np.resize(generator.classes(), count).astype(np.int32)
+    seen = generator_looks(generator, generator.latents(jax.random.key(0), np.arange(count)), labels)
+    chosen = np.resize(np.random.default_rng(0).permutation(len(source)), count)
+    real = [source[int(index)] for index in chosen]
+    images, labels = np.stack([image for image, _ in real]), np.array([label for _, label in real], np.int32)
+    return seen.statistics() | discriminator_looks(discriminator, images, labels).statistics()
 
 
 @partial(jax.jit, static_argnums=0)
