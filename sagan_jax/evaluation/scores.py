@@ -367,6 +367,8 @@ class Judge:
         self, embedding: Embedding, batches: Iterable[ImageBatch]
     ) -> Iterator[tuple[dict[str, np.ndarray], ImageBatch]]:
         for outputs, batch in embedding(batches):
+            if not all(np.isfinite(values).all() for values in outputs.values()):
+                raise NonFiniteError(f"The {embedding.name} network's features are no numbers: are its weights?")
             self.watcher.tick(len(batch.labels))
             yield outputs, batch
 
