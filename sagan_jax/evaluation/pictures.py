@@ -111,8 +111,8 @@ class RealPictures(NamedTuple):
     def _some(indices: np.ndarray, count: int, seed: int, where: str) -> np.ndarray:
         if len(indices) < count:
             raise InvalidInputError(
-                f"The protocol needs {count:,} images; {where} has {len(indices):,}: give more images, or name a protocol "
-                f"of fewer, which compares with scores of as many only."
+                f"The protocol needs {count:,} images; {where} has {len(indices):,}: give more, or name a protocol of "
+                f"fewer, which compares with scores of as many only."
             )
         return np.random.default_rng([seed, 2]).permutation(indices)[:count]
 
