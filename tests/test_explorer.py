@@ -1,6 +1,8 @@
 """The interactive attention page: what is in the file, and what a real Chromium shows of it."""
 
 import base64
+import dataclasses
+import io
 import json
 import os
 import re
@@ -128,8 +130,6 @@ def test_page_holds_every_image_and_map_of_every_sample():
 
 
 def decoded(text: str) -> np.ndarray:
-    import io
-
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
 
 
@@ -169,7 +169,7 @@ def test_page_takes_all_that_fits_its_budget_and_no_more():
     samples = make_samples(6)
     sizes = [len(make_page(samples[:count])) for count in range(1, 7)]
     slack = 200  # the words on what was left out
-    for budget in range(sizes[0] + slack, sizes[-1] + slack, 997):
+    for budget in range(sizes[0] + slack, sizes[-1] + slack + 997, 997):
         page = explorer_page(samples, LAYERS, asked=6, title="test", budget=budget)
         assert len(page.content) <= budget
         assert len(embedded(page.content.decode())["samples"]) == page.num_samples
@@ -237,9 +237,11 @@ def make_run(folder: Path, **networks) -> Path:
         def gate(path, leaf):
             return jax.numpy.full_like(leaf, gamma) if path[-1].key == "gamma" else leaf
 
-        return player._replace(params=jax.tree_util.tree_map_with_path(gate, player.params))
+        return dataclasses.replace(player, params=jax.tree_util.tree_map_with_path(gate, player.params))
 
-    state = state._replace(generator=opened(state.generator, 0.25), discriminator=opened(state.discriminator, -0.5))
+    state = dataclasses.replace(
+        state, generator=opened(state.generator, 0.25), discriminator=opened(state.discriminator, -0.5)
+    )
     write_run_files(folder, to_dict(experiment))
     with Checkpoints(folder / "checkpoints") as checkpoints:
         checkpoints.save(0, state, {})
@@ -327,11 +329,12 @@ def test_explore_shows_only_the_layers_that_exist(tmp_path):
 
 
 def test_explore_says_how_many_did_not_fit(workdir, tmp_path, capsys):
-    assert explore(workdir, tmp_path / "e.html", "--num-samples", 4, "--steps", 1, "--budget-mb", 0.2) == 0
-    shown = len(asked_for(tmp_path / "e.html"))
-    assert 1 <= shown < 4
-    assert f"{shown} samples ({4 - shown} did not fit)" in capsys.readouterr().out
-    assert (tmp_path / "e.html").stat().st_size <= 200_000
+    explore(workdir, tmp_path / "all.html", "--num-samples", 3, "--steps", 1)
+    room = (tmp_path / "all.html").stat().st_size - 1000
+    assert explore(workdir, tmp_path / "e.html", "--num-samples", 3, "--steps", 1, "--budget-mb", room / 1e6) == 0
+    assert asked_for(tmp_path / "e.html") == [(0, 0), (1, 0)]
+    assert "2 samples (1 did not fit) in" in capsys.readouterr().out
+    assert (tmp_path / "e.html").stat().st_size <= room
 
 
 @pytest.mark.parametrize(
@@ -480,8 +483,8 @@ def test_pointer_shows_the_rows_that_the_model_gave(chromium, workdir, tmp_path)
             wanted = layer.attention_map[0, shown["row"] * side + shown["column"]]
             got = np.array(shown["codes"]) * shown["scale"]
             assert np.abs(got - wanted).max() <= shown["scale"] * 0.5001
-            seen.add(tuple(shown["codes"]))
-    assert len(seen) == 12
+            seen.add(tuple(shown["codes"]) if side == 16 else ())
+    assert len(seen - {()}) == 8
 
 
 @pytest.mark.slow
@@ -500,8 +503,8 @@ def test_pointer_over_any_layer_moves_all(opened):
 @pytest.mark.slow
 def test_top_links_are_the_heaviest_places_in_order(opened):
     opened.drag("#links", 5)
-    opened.point(opened.find("#image"), 7.5 / 12, 6.5 / 8)
-    state = opened.until(lambda state: [state["row"], state["column"]] == [6, 7])
+    opened.point(opened.find("#image"), 2.5 / 12, 1.5 / 8)
+    state = opened.until(lambda state: [state["row"], state["column"]] == [1, 2])
     for layer, shown in zip(LAYERS, state["layers"], strict=True):
         weights = (np.array(shown["codes"]) * shown["scale"]).reshape(layer.key_shape)
         places = [(key["row"], key["column"]) for key in shown["top"]]
@@ -645,7 +648,7 @@ def test_page_fits_the_width_of_the_screen(opened, width):
     metrics = {"width": width, "height": 844, "deviceScaleFactor": 2, "mobile": width < 500}
     opened.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
-        assert opened.driver.execute_script("return document.documentElement.scrollWidth") == width
+        assert opened.driver.execute_script("return document.documentElement.scrollWidth") <= width
         small = [
             element.get_attribute("id")
             for element in opened.driver.find_elements("css selector", "canvas, select, #thumbs button")
