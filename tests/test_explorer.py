@@ -215,7 +215,10 @@ def test_page_refuses_to_be_without_layers():
 
 
 def make_run(folder: Path, **networks) -> Path:
-    """A run that has saved its first state, untrained; gamma is 0.25 in G and -0.5 in D."""
+    """A run that has saved its first state, untrained but for its attention: gamma is 0.25 in G and -0.5 in D.
+
+    G's scores are large, so that what it looks at differs from row to row; nothing normalises them away.
+    """
     experiment = Experiment(
         name="tiny",
         networks=Networks(
@@ -226,6 +229,7 @@ def make_run(folder: Path, **networks) -> Path:
                 "latent_size": 5,
                 "generator_attention_resolutions": (8, 16),
                 "discriminator_attention_resolutions": (16,),
+                "spectral_norm": "discriminator",
                 **networks,
             }
         ),
@@ -234,10 +238,10 @@ def make_run(folder: Path, **networks) -> Path:
     state = initial_state(game, 0, (32, 32, experiment.networks.image_channels))
 
     def opened(player, gamma):
-        def gate(path, leaf):
-            return jax.numpy.full_like(leaf, gamma) if path[-1].key == "gamma" else leaf
+        def changed(path, leaf):
+            return {"gamma": 0 * leaf + gamma, "query_kernel": 20 * leaf}.get(path[-1].key, leaf)
 
-        return dataclasses.replace(player, params=jax.tree_util.tree_map_with_path(gate, player.params))
+        return dataclasses.replace(player, params=jax.tree_util.tree_map_with_path(changed, player.params))
 
     state = dataclasses.replace(
         state, generator=opened(state.generator, 0.25), discriminator=opened(state.discriminator, -0.5)
@@ -301,7 +305,7 @@ def test_explore_writes_the_maps_of_every_layer_in_order(workdir, tmp_path):
             scales, entropies, codes = unpack(text, *wanted.shape)
             half = scales[:, None] * 0.5001
             assert (np.abs(codes * scales[:, None] - wanted) <= half).all()
-            assert np.allclose(entropies, -(wanted * np.log(wanted)).sum(axis=1), atol=1e-5)
+            assert np.allclose(entropies, -(wanted * np.log(wanted + 1e-30)).sum(axis=1), atol=1e-5)
 
 
 def test_explore_goes_between_the_first_two_images_of_the_seed(workdir, tmp_path):
@@ -477,14 +481,14 @@ def test_pointer_shows_the_rows_that_the_model_gave(chromium, workdir, tmp_path)
         opened.point(opened.find("#image"), (column + 0.5) / 16, (row + 0.5) / 16)
         state = opened.until(lambda state, at=[row, column]: [state["row"], state["column"]] == at)
         opened.assert_embedded(state)
+        seen.add(tuple(state["layers"][1]["codes"]))
         for layer, shown in zip(layers, state["layers"], strict=True):
             side = layer.query_shape[0]
             assert (shown["row"], shown["column"]) == (row * side // 16, column * side // 16)
             wanted = layer.attention_map[0, shown["row"] * side + shown["column"]]
             got = np.array(shown["codes"]) * shown["scale"]
             assert np.abs(got - wanted).max() <= shown["scale"] * 0.5001
-            seen.add(tuple(shown["codes"]) if side == 16 else ())
-    assert len(seen - {()}) == 8
+    assert len(seen) == 4
 
 
 @pytest.mark.slow
