@@ -217,7 +217,7 @@ def test_page_refuses_to_be_without_layers():
 def make_run(folder: Path, **networks) -> Path:
     """A run that has saved its first state, untrained but for its attention: gamma is 0.25 in G and -0.5 in D.
 
-    G's scores are large, so that what it looks at differs from row to row; nothing normalises them away.
+    G's scores are large, so that what it looks at differs from row to row, and so do its classes.
     """
     experiment = Experiment(
         name="tiny",
@@ -239,7 +239,14 @@ def make_run(folder: Path, **networks) -> Path:
 
     def opened(player, gamma):
         def changed(path, leaf):
-            return {"gamma": 0 * leaf + gamma, "query_kernel": 20 * leaf}.get(path[-1].key, leaf)
+            match path[-1].key:
+                case "gamma":
+                    return 0 * leaf + gamma
+                case "query_kernel":
+                    return 20 * leaf
+                case "scale" if leaf.ndim == 2:  # a row a class
+                    return leaf * np.arange(1, len(leaf) + 1, dtype=np.float32)[:, None]
+            return leaf
 
         return dataclasses.replace(player, params=jax.tree_util.tree_map_with_path(changed, player.params))
 
