@@ -9,12 +9,14 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from sagan_jax.errors import InvalidInputError, NonFiniteError
+from sagan_jax.functional import attention_entropy
 
 
 class Layer(NamedTuple):
@@ -142,26 +144,15 @@ def quantize_rows(attention_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Codes `[N, M]` uint8 and scales `[N]` float32.
 
-    >>> codes, scales = quantize_rows(np.array([[0.2, 0.3, 0.5]]))
-    >>> codes.tolist(), scales.round(6).tolist()
-    ([[102, 153, 255]], [0.001961])
+    >>> codes, scales = quantize_rows(np.array([[0.0, 127.5, 510.0]]))
+    >>> codes.tolist(), scales.tolist()
+    ([[0, 64, 255]], [2.0])
     """
     weights = attention_map.astype(np.float64)
     scales = (weights.max(axis=1) / 255).astype(np.float32)
     # A row of zeros has scale 0, and codes 0 by any other.
     steps = np.where(scales > 0, scales, 1).astype(np.float64)[:, None]
     return np.rint(weights / steps).clip(0, 255).astype(np.uint8), scales
-
-
-def row_entropies(attention_map: np.ndarray) -> np.ndarray:
-    """Returns the entropy of each row in nats, `[N]` float32, of weights `[N, M]`.
-
-    >>> row_entropies(np.array([[0.5, 0.5], [1.0, 0.0]])).round(4).tolist()
-    [0.6931, 0.0]
-    """
-    weights = attention_map.astype(np.float64)
-    logarithms = np.log(np.where(weights > 0, weights, 1))
-    return np.abs((weights * logarithms).sum(axis=1)).astype(np.float32)
 
 
 def packed_map(attention_map: np.ndarray) -> str:
@@ -176,7 +167,7 @@ def packed_map(attention_map: np.ndarray) -> str:
     if not np.isfinite(attention_map).all():
         raise NonFiniteError("An attention map holds what is no number: the network has diverged.")
     codes, scales = quantize_rows(attention_map)
-    entropies = row_entropies(attention_map)
+    entropies = np.asarray(attention_entropy(jnp.asarray(attention_map)))
     return _base64(zlib.compress(b"".join([*(_little(part) for part in (scales, entropies)), codes.tobytes()]), 9))
 
 
