@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import sagan_jax
-from sagan_jax.cli import attend, convert, evaluate, fetch_weights, interpolate, neighbours, sample, train
+from sagan_jax.cli import attend, convert, evaluate, explore, fetch_weights, interpolate, neighbours, sample, train
 from sagan_jax.errors import InvalidInputError, SaganError, StoppedError
 
 COMMANDS = {
@@ -13,6 +13,7 @@ COMMANDS = {
     "sample": sample.run,
     "evaluate": evaluate.run,
     "attend": attend.run,
+    "explore": explore.run,
     "interpolate": interpolate.run,
     "neighbours": neighbours.run,
     "convert": convert.run,
@@ -27,6 +28,7 @@ Self-attention for image generation in JAX.
   sample --workdir DIR --out FILE [...]      draw images from a trained run
   evaluate --workdir DIR [--protocol NAME]   score a trained run, or images against images
   attend --workdir DIR                       where the attention of a run looks, as figures
+  explore --workdir DIR --out FILE.html      where the attention looks, as a page to move over
   interpolate --workdir DIR --out FILE       from one sample to another, as a picture or an animation
   neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are they memorised?
   fetch-weights                              download the network that FID is defined in
