@@ -55,6 +55,7 @@ def test_train_writes_what_the_readme_says(finished):
         "config.json",
         "environment.json",
         "metrics.jsonl",
+        "report.html",
         "samples",
         "tensorboard",
     }

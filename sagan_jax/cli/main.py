@@ -5,13 +5,14 @@ import sys
 from collections.abc import Sequence
 
 import sagan_jax
-from sagan_jax.cli import convert, evaluate, fetch_weights, sample, train
+from sagan_jax.cli import convert, evaluate, fetch_weights, report, sample, train
 from sagan_jax.errors import InvalidInputError, SaganError, StoppedError
 
 COMMANDS = {
     "train": train.run,
     "sample": sample.run,
     "evaluate": evaluate.run,
+    "report": report.run,
     "convert": convert.run,
     "fetch-weights": fetch_weights.run,
 }
@@ -23,6 +24,7 @@ Self-attention for image generation in JAX.
   train [EXPERIMENT] [--workdir DIR] [...]   train an experiment; digits_32 unless given
   sample --workdir DIR --out FILE [...]      draw images from a trained run
   evaluate --workdir DIR [--protocol NAME]   score a trained run, or images against images
+  report --workdir DIR [--out FILE]          a page with all that a run did; a run writes it itself
   fetch-weights                              download the network that FID is defined in
   convert --from inception FILE [OUT]        released weights to .safetensors
 

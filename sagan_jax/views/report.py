@@ -71,6 +71,7 @@ class Picture(NamedTuple):
     """An image inside the page."""
 
     name: str
+    step: int
     url: Markup
     width: int
     height: int
@@ -107,10 +108,6 @@ def report_page(
     total_steps = _number(_flat(config).get("training.total_steps"))
     finished = total_steps is not None and step >= total_steps
     saved = [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdecimal()]
-    speed = curves.pop("images_per_second", None)
-    sections = _sections(curves)
-    if speed:
-        sections["Throughput"] = [_panel("images per second", {"images/s": speed})]
     settings = _settings(config, defaults or {})
     page = {
         "name": str(config.get("name") or workdir.resolve().name),
@@ -121,8 +118,8 @@ def report_page(
         "checkpoint": max(saved, default=None),
         "command": resume_command(workdir, environment),
         "processes": environment.get("process_count"),
-        "facts": _facts(curves, speed),
-        "sections": sections,
+        "facts": _facts(curves),
+        "sections": _sections(curves),
         "smoothed": any(len(curve.steps) > _SMOOTH_FROM for curve in curves.values()),
         "thinned": any(len(curve.steps) > MOST_POINTS for curve in curves.values()),
         "most_points": MOST_POINTS,
@@ -134,8 +131,7 @@ def report_page(
         "notes": notes,
     }
     room = budget - len(_render(page, [], []))
-    attention = [path for path in _newest_first(workdir / "attention")]
-    attention, left_out = _fitting(attention, room // 3)
+    attention, left_out = _fitting(_newest_first(workdir / "attention"), room // 3)
     views = sorted(_pictures(attention, notes))
     if left_out:
         notes.append(f"{left_out} of {left_out + len(attention)} attention views are left out to keep the page small.")
@@ -275,15 +271,14 @@ def resume_command(workdir: Path, environment: Mapping[str, Any]) -> str:
     return f"cd {shlex.quote(folder)} && {line}" if isinstance(folder, str) else line
 
 
-def _facts(curves: Mapping[str, Curve], speed: Curve | None) -> dict[str, str]:
+def _facts(curves: Mapping[str, Curve]) -> dict[str, str]:
     """Returns what a person looks for first: the gates of attention and how fast it goes."""
     facts = {}
     for name, curve in curves.items():
         if re.search(r"gamma_\d+$", name):
-            network, _, gate = name.partition("/")
-            facts[f"γ of {network[0].upper()} at {gate.rpartition('_')[2]}"] = f"{curve.values[-1]:.3g}"
-    if speed:
-        facts["images per second, median"] = f"{np.median(speed.values):,.1f}"
+            facts[f"γ of {_label(name)}"] = f"{curve.values[-1]:.3g}"
+    if "images_per_second" in curves:
+        facts["images per second, median"] = f"{np.median(curves['images_per_second'].values):,.1f}"
     return facts
 
 
@@ -335,13 +330,15 @@ def _sections(curves: Mapping[str, Curve]) -> dict[str, list[Panel]]:
     scores.pop("score/seconds", None)
     spectral = {network: take(rf"^{network}/sigma/") for network in ("generator", "discriminator")}
     game = {
-        "losses": take(r"/loss(_\w+)?$"),
+        "losses of D": take(r"^discriminator/loss(_\w+)?$"),
+        "loss of G": take(r"^generator/loss(_\w+)?$"),
         "logits, mean": take(r"_logits$"),
         "γ, the gates of attention": take(r"gamma_\d+$"),
         "gradient norms": take(r"/gradient_norm$"),
+        "images per second": take(r"^images_per_second$"),
     }
     sections = {
-        "Losses, logits, γ, gradients": [
+        "Losses, logits, γ, gradients, throughput": [
             _panel(title, found, log=title == "gradient norms", zero=title.startswith("γ"))
             for title, found in game.items()
             if found
@@ -379,8 +376,9 @@ _SMOOTH_FROM = 200  # points; a shorter curve can be read as it is
 def smooth(curve: Curve) -> Curve:
     """Returns the running mean over a fiftieth of the curve, at the step in the middle of each stretch.
 
-    >>> smooth(Curve(np.arange(4), np.array([1.0, 3.0, 5.0, 7.0])), ).values.tolist()
-    [1.0, 3.0, 5.0, 7.0]
+    >>> curve = smooth(Curve(np.arange(150), np.arange(150) % 3))
+    >>> curve.steps.tolist() == list(range(1, 149)), {round(value, 9) for value in curve.values.tolist()}
+    (True, {1.0})
     """
     window = max(1, len(curve.values) // 50)
     total = np.cumsum(np.concatenate([[0.0], curve.values]))
@@ -452,7 +450,7 @@ def _panel(
             axes.yaxis.set_major_locator(FixedLocator(_log_ticks(*edges)))
             axes.yaxis.set_minor_locator(NullLocator())
         else:
-            axes.yaxis.set_major_locator(MaxNLocator(5))
+            axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", "−")))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -477,8 +475,18 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _label(name: str) -> str:
-    """Returns the name of a metric as a legend has room for: `discriminator/loss_real` is `D loss real`."""
-    return re.sub(r"^(generator|discriminator)/", lambda found: found[1][0].upper() + " ", name).replace("_", " ")
+    """Returns the name of a metric as a legend has room for.
+
+    >>> [_label(f"discriminator/{name}") for name in ("loss_real", "fake_logits", "gamma_32", "gradient_norm")]
+    ['real', 'D, fake', 'D at 32', 'D']
+    """
+    network, _, metric = name.rpartition("/")
+    if metric.startswith("loss"):
+        return metric.removeprefix("loss_") if metric != "loss" else "both" if network == "discriminator" else "loss"
+    letter = {"generator": "G", "discriminator": "D"}.get(network, network)
+    metric = re.sub(r"^gamma_(\d+)$", r" at \1", metric)
+    metric = {"fake_logits": ", fake", "real_logits": ", real", "gradient_norm": ""}.get(metric, metric)
+    return (letter + metric).replace("_", " ")
 
 
 def _inline(svg: str) -> Markup:
@@ -548,5 +556,5 @@ def _pictures(paths: Iterable[Path], notes: list[str]) -> list[Picture]:
             notes.append(f"{path.name} is damaged and was left out.")
             continue
         url = Markup("data:image/png;base64," + base64.b64encode(content).decode())
-        found.append(Picture(path.stem, url, width, height))
+        found.append(Picture(path.stem, _step_of(path), url, width, height))
     return found
