@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--megabytes needs to be in [0.5, 1000]; got {parsed.megabytes}.")
     path = parsed.out or parsed.workdir / "report.html"
     size = write_report(parsed.workdir, path, budget=int(parsed.megabytes * 1e6))
-    print(f"{path}: {size / 1e6:.1f} MB")
+    print(f"{path}: {size / 1e6:.2f} MB")
 
 
 def write_report(workdir: Path, path: Path | None = None, *, state: str = "", budget: int = 10_000_000) -> int:

@@ -23,7 +23,7 @@ from sagan_jax.cli.scoring import Watch
 from sagan_jax.cli.wiring import build_game, open_data, sample_grid, trained_generator
 from sagan_jax.config import Experiment, Networks, from_dict, to_dict
 from sagan_jax.data import ImageSource, training_batches
-from sagan_jax.errors import CollapsedError, NonFiniteError, StorageError, StoppedError, one_line
+from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
 from sagan_jax.evaluation.sampling import TrainedGenerator
 from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
 from sagan_jax.models.sagan import (

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import math
 import re
@@ -204,16 +205,12 @@ def read_metrics(path: Path, notes: list[str]) -> dict[str, Curve]:
         notes.append("There are no metrics yet.")
         return {}
     if broken:
-        notes.append(f"{_count(broken, 'line')} of metrics.jsonl could not be read and left out.")
+        notes.append(f"{broken:,} line{'s' * (broken > 1)} of metrics.jsonl could not be read.")
     if not_finite:
-        notes.append(f"{_count(not_finite, 'value')} of metrics.jsonl had no finite number and left out.")
+        notes.append(f"{not_finite:,} value{'s' * (not_finite > 1)} of metrics.jsonl: no finite number, so not drawn.")
     if every > 1:
         notes.append(f"metrics.jsonl is long: one line of {every} was read, and every line with scores.")
     return {name: Curve(np.array(steps), np.array(values)) for name, (steps, values) in sorted(points.items())}
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s were' if number > 1 else ' was'}"
 
 
 def _number(value: Any) -> int | float | None:
@@ -276,7 +273,7 @@ def _facts(curves: Mapping[str, Curve]) -> dict[str, str]:
     facts = {}
     for name, curve in curves.items():
         if re.search(r"gamma_\d+$", name):
-            facts[f"γ of {_label(name)}"] = f"{curve.values[-1]:.3g}"
+            facts[f"γ of {_label(name)}"] = _short(curve.values[-1])
     if "images_per_second" in curves:
         facts["images per second, median"] = f"{np.median(curves['images_per_second'].values):,.1f}"
     return facts
@@ -293,7 +290,7 @@ def _scores(folder: Path, curves: Mapping[str, Curve], notes: list[str]) -> list
         for name, value in _mapping(result.get("values")).items():
             if _number(value) is not None:
                 found[name, _step_of(path)] = (value, str(result.get("warning") or ""))
-    newest = {name: step for name, step in sorted(found)}
+    newest = dict(sorted(found))
     return [
         {
             "name": name,
@@ -339,7 +336,7 @@ def _sections(curves: Mapping[str, Curve]) -> dict[str, list[Panel]]:
     }
     sections = {
         "Losses, logits, γ, gradients, throughput": [
-            _panel(title, found, log=title == "gradient norms", zero=title.startswith("γ"))
+            _panel(title, found, log=title == "gradient norms", gates=title.startswith("γ"))
             for title, found in game.items()
             if found
         ],
@@ -402,7 +399,7 @@ def thin(curve: Curve, most: int = MOST_POINTS) -> Curve:
     edges = np.linspace(0, len(curve.values), most // 2 + 1).astype(int)
     kept = [
         index
-        for first, end in zip(edges[:-1], edges[1:], strict=True)
+        for first, end in itertools.pairwise(edges)
         for index in sorted(
             {first + int(curve.values[first:end].argmin()), first + int(curve.values[first:end].argmax())}
         )
@@ -415,7 +412,7 @@ def _panel(
     curves: Mapping[str, Curve],
     *,
     log: bool = False,
-    zero: bool = False,
+    gates: bool = False,
     limits: tuple[float, float] | None = None,
 ) -> Panel:
     """Returns curves on one axis.
@@ -424,8 +421,9 @@ def _panel(
         title: what they are.
         curves: by name, each of at least one point.
         log: a logarithmic axis, where all values are positive and they span a factor of five.
-        zero: draws the line of zero.
-        limits: least and greatest value of the axis; those of the curves unless given.
+        gates: draws the line of zero.
+        limits: least and greatest value of the axis; those of the curves unless given. Gates, and what has limits, are
+            no noisy curves and drawn as they are.
     """
     values = np.concatenate([curve.values for curve in curves.values()])
     low, high = limits or (float(values.min()), float(values.max()))
@@ -433,14 +431,15 @@ def _panel(
     with matplotlib.style.context({**_STYLE, "svg.hashsalt": f"{title} {list(curves)}"}, after_reset=True):
         figure = Figure(figsize=(3.5, 1.9))
         axes = figure.add_axes((0.12, 0.13, 0.86, 0.83))
-        if zero:
+        if gates:
             axes.axhline(0, color=_INK, linewidth=0.6)
         for number, curve in enumerate(curves.values()):
             colour, dash = _COLOURS[number % len(_COLOURS)], "-" if number < len(_COLOURS) else "--"
-            long = len(curve.steps) > _SMOOTH_FROM
-            axes.plot(*thin(curve), dash, color=colour, alpha=0.3 if long else 1, marker="." * (len(curve.steps) == 1))
-            if long:
-                axes.plot(*thin(smooth(curve)), dash, color=colour)
+            noisy = len(curve.steps) > _SMOOTH_FROM and not gates and not limits
+            marker = "." if len(curve.steps) == 1 else ""
+            axes.plot(*thin(curve), dash, color=colour, alpha=0.3 if noisy else 1, marker=marker)
+            if noisy:
+                axes.plot(*thin(smooth(curve)), dash, color=colour, zorder=3)
         if log:
             axes.set_yscale("log")
         margin = 0.06 * (math.log(high / low) if log else high - low or abs(high) or 1.0)
@@ -451,18 +450,22 @@ def _panel(
             axes.yaxis.set_minor_locator(NullLocator())
         else:
             axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", "−")))
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value, 6)))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.tick_params(length=0)
         axes.grid(visible=False, axis="x")
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
     legend = [
-        (number % len(_COLOURS), _label(name), f"{curve.values[-1]:.3g}")
+        (number % len(_COLOURS), _label(name) or "last", _short(curve.values[-1]))
         for number, (name, curve) in enumerate(curves.items())
     ]
     return Panel(title, _inline(drawn.getvalue()), legend)
+
+
+def _short(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}g}".replace("-", "−")
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
@@ -481,6 +484,8 @@ def _label(name: str) -> str:
     ['real', 'D, fake', 'D at 32', 'D']
     """
     network, _, metric = name.rpartition("/")
+    if metric == "images_per_second":
+        return "last"
     if metric.startswith("loss"):
         return metric.removeprefix("loss_") if metric != "loss" else "both" if network == "discriminator" else "loss"
     letter = {"generator": "G", "discriminator": "D"}.get(network, network)
