@@ -139,9 +139,7 @@ def test_report_shows_the_last_value_of_every_metric(run):
 
 def test_report_shows_a_metric_that_it_does_not_know(run):
     write_metrics(run, metrics(20, **{"completion/masked_error": 0.0625}))
-    assert "Other values completion/masked_error masked error 0.0625" in re.sub(
-        " completion masked", " masked", shown(run).text
-    )
+    assert "Other values completion/masked_error last 0.0625" in shown(run).text
 
 
 def test_report_draws_every_curve_in_its_own_colour(run):
@@ -177,7 +175,8 @@ def test_report_warns_of_scores_that_compare_with_themselves_only(run, name, wor
     write_metrics(run, metrics(20, **{f"score/{name}": 4.5}))
     shutil.rmtree(run / "scores")
     row = re.search(rf"{name} 4\.5 20 (.*?)(?=Losses)", shown(run).text)[1]
-    assert (words in row) and bool(row.strip()) == bool(words)
+    assert words in row
+    assert bool(row.strip()) == bool(words)
 
 
 def test_report_shows_the_newest_of_a_score(run):
@@ -468,7 +467,7 @@ def test_command_writes_the_report_into_the_workdir(run, capsys):
     assert main(["report", "--workdir", str(run)]) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
     assert page == report_page(run, defaults=DEFAULTS)
-    assert capsys.readouterr().out == f"{run / 'report.html'}: 0.1 MB\n"
+    assert capsys.readouterr().out == f"{run / 'report.html'}: {len(page.encode()) / 1e6:.2f} MB\n"
 
 
 def test_command_writes_where_it_is_told(run, tmp_path):
