@@ -1,5 +1,6 @@
 """The report of a run, on made-up workdirs: what it shows, what it survives, how large it gets."""
 
+import doctest
 import io
 import json
 import re
@@ -115,6 +116,10 @@ class Page(HTMLParser):
 
 def shown(workdir, **options):
     return Page(report_page(workdir, defaults=DEFAULTS, **options))
+
+
+def test_report_examples_are_true():
+    assert doctest.testmod(report) == (0, 5)
 
 
 def test_report_says_name_step_and_state(run):

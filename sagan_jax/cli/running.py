@@ -162,7 +162,8 @@ def _train_from(
                 recorder.image("samples", done, sample_grid(trained_generator(game, state)))
 
         def report(state: str) -> None:
-            if is_first():
+            if lock:
+                lock.require_held()
                 write_report(workdir, state=state)
 
         def report_on_the_way(done: int, state: AdversarialState) -> None:

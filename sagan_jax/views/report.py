@@ -98,8 +98,10 @@ def report_page(
         InvalidInputError: there is no run in `workdir`.
     """
     workdir = Path(workdir)
-    if not (workdir / "config.json").is_file():
-        raise InvalidInputError(f"There is no run in {str(workdir)!r}: it has no config.json. Is the path right?")
+    if not any((workdir / name).is_file() for name in ("config.json", "metrics.jsonl")):
+        raise InvalidInputError(
+            f"There is no run in {str(workdir)!r}: it has no config.json and no metrics.jsonl. Is the path right?"
+        )
     notes: list[str] = []
     config = _document(workdir / "config.json", notes)
     environment = _document(workdir / "environment.json", notes)
