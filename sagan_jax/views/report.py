@@ -394,7 +394,7 @@ def thin(curve: Curve, most: int = MOST_POINTS) -> Curve:
 
     >>> curve = thin(Curve(np.arange(9), np.array([0, 0, 9, 0, 0, 0, -9, 0, 0])), 4)
     >>> curve.steps.tolist(), curve.values.tolist()
-    ([0, 2, 5, 6], [0, 9, 0, -9])
+    ([0, 2, 4, 6], [0, 9, 0, -9])
     """
     if len(curve.values) <= most:
         return curve
