@@ -352,6 +352,9 @@ def test_report_with_500_grids_stays_within_its_budget(run):
     assert 900_000 < len(page.encode()) <= 1_000_000
     steps = [int(image["alt"].split()[1]) for image in Page(page).images if image["alt"].startswith("step")]
     assert (steps[0], steps[-1]) == (1, 500)
+    views = [image["src"] for image in Page(page).images if image["alt"].startswith("view")]
+    assert 200_000 < sum(map(len, views)) < 333_000
+    assert f"{50 - len(views)} of 50 attention views are left out" in Page(page).text
     gaps = np.diff(steps)
     assert gaps.max() - gaps.min() <= 1
     assert f"{len(steps)} of 500 sample grids are shown" in Page(page).text
@@ -420,6 +423,7 @@ def test_report_asks_no_network(run):
 def test_report_is_well_formed_html(run):
     page = shown(run)
     assert (page.wrong, page.open) == ([], [])
+    assert page.tags.count("style") == page.tags.count("script") == 1
     assert page.tags.count("svg") == page.tags.count("figure") == 8
     assert len(page.ids) == len(set(page.ids))
 
@@ -456,10 +460,10 @@ def test_report_survives_words_that_are_no_unicode(run):
 
 def test_report_of_the_same_files_is_the_same(run, tmp_path, monkeypatch):
     first = report_page(run, defaults=DEFAULTS)
-    monkeypatch.setitem(report.matplotlib.rcParams, "lines.linewidth", 9)
+    monkeypatch.setitem(report.matplotlib.rcParams, "axes.linewidth", 9)
     monkeypatch.chdir(run)
     assert report_page(Path(), defaults=DEFAULTS) == first
-    assert report.matplotlib.rcParams["lines.linewidth"] == 9
+    assert report.matplotlib.rcParams["axes.linewidth"] == 9
 
 
 def test_report_loads_no_pyplot(run):

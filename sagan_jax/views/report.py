@@ -37,7 +37,6 @@ _IN_THE_PAGE = {_INK: "currentColor", _FAINT: "var(--line)"} | {
 }
 _STYLE = {
     "svg.fonttype": "none",
-    "text.parse_math": False,
     "path.simplify_threshold": 0.2,
     "font.size": 8,
     "text.color": _INK,
@@ -458,7 +457,7 @@ def _panel(
         axes.tick_params(length=0)
         axes.grid(visible=False, axis="x")
         drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(drawn, format="svg", transparent=True)
     legend = [
         (number % len(_COLOURS), _label(name) or "last", _short(curve.values[-1]))
         for number, (name, curve) in enumerate(curves.items())
