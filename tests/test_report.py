@@ -300,6 +300,12 @@ def test_report_draws_values_of_any_size(run, values):
     assert shown(run).wrong == []
 
 
+def test_report_labels_the_axis_of_a_flat_curve(run):
+    write_metrics(run, {"step": 1, "generator/loss": 3e9}, {"step": 2, "generator/loss": 3e9})
+    labels = re.findall(r"<text[^>]*>([^<]*e\+09)</text>", report_page(run))
+    assert len(set(labels)) == len(labels) >= 3
+
+
 MISSING = ["metrics.jsonl", "environment.json", "samples", "scores", "checkpoints"]
 
 
@@ -327,7 +333,16 @@ def test_report_survives_a_damaged_document(run, name, content):
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"\x89PNG\r\n\x1a\n", png()[:-20], png()[:40], b"GIF89a", png()[:60] + b"?" * 90]
+    "damage",
+    [
+        b"",
+        b"\x89PNG\r\n\x1a\n",
+        png()[:-20],
+        png()[:40],
+        b"GIF89a",
+        png()[:-16] + b"????" + png()[-12:],
+        png()[:60] + b"?" * 90,
+    ],
 )
 def test_report_survives_a_damaged_picture_and_says_so(run, damage):
     (run / "samples" / "samples-00000020.png").write_bytes(damage)
@@ -443,14 +458,14 @@ def test_report_escapes_hostile_names(run):
     names = {prefix + evil: 1.0 for prefix in ("", "score/", "generator/sigma/", "generator/loss_")}
     write_metrics(run, metrics(20, **names), metrics(30, **names))
     (run / "attention").mkdir()
-    (run / "attention" / "<script>.png").write_bytes(png())
+    (run / "attention" / '"><script>.png').write_bytes(png())
     (run / "scores" / "<script>-00000001.json").write_text(json.dumps({"values": {evil: 1.0}, "warning": evil}))
     page = shown(run, state=evil)
     assert page.tags.count("script") == 1
     assert page.tags.count("title") == 1
     assert (page.wrong, page.open) == ([], [])
     assert page.text.count("<script>alert('$x$')") >= 10
-    assert "Attention <script>" in page.text
+    assert 'Attention "><script>' in page.text
 
 
 def test_report_survives_words_that_are_no_unicode(run):

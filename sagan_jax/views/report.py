@@ -215,9 +215,9 @@ def read_metrics(path: Path, notes: list[str]) -> dict[str, Curve]:
 
 
 def _number(value: Any) -> int | float | None:
-    """Returns a value that is a finite number, else None."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
-    return value if fits and math.isfinite(value) else None
+    """Returns a value that is a finite number, and can be drawn, else None."""
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if fits and abs(value) < 1e300 else None
 
 
 def _mapping(value: Any) -> dict[str, Any]:
