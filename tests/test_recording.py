@@ -213,6 +213,7 @@ def test_run_files_hold_the_environment(tmp_path, monkeypatch):
     assert None not in environment["versions"].values()
     assert environment["device_count"] == jax.device_count()
     assert environment["argv"] == ["sagan-jax", "train"]
+    assert environment["folder"] == str(Path.cwd())
     assert (environment["threads"], environment["XLA_FLAGS"]) == ("2", None)
 
 

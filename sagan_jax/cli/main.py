@@ -5,7 +5,18 @@ import sys
 from collections.abc import Sequence
 
 import sagan_jax
-from sagan_jax.cli import attend, convert, evaluate, explore, fetch_weights, interpolate, neighbours, sample, train
+from sagan_jax.cli import (
+    attend,
+    convert,
+    evaluate,
+    explore,
+    fetch_weights,
+    interpolate,
+    neighbours,
+    report,
+    sample,
+    train,
+)
 from sagan_jax.errors import InvalidInputError, SaganError, StoppedError
 
 COMMANDS = {
@@ -16,6 +27,7 @@ COMMANDS = {
     "explore": explore.run,
     "interpolate": interpolate.run,
     "neighbours": neighbours.run,
+    "report": report.run,
     "convert": convert.run,
     "fetch-weights": fetch_weights.run,
 }
@@ -31,6 +43,7 @@ Self-attention for image generation in JAX.
   explore --workdir DIR --out FILE.html      where the attention looks, as a page to move over
   interpolate --workdir DIR --out FILE       from one sample to another, as a picture or an animation
   neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are they memorised?
+  report --workdir DIR [--out FILE]          a page with all that a run did; a run writes it itself
   fetch-weights                              download the network that FID is defined in
   convert --from inception FILE [OUT]        released weights to .safetensors
 

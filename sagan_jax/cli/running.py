@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from sagan_jax.cli.checks import (
     check_same_run,
     differences,
 )
+from sagan_jax.cli.report import write_report
 from sagan_jax.cli.scoring import Watch
 from sagan_jax.cli.wiring import build_game, open_data, sample_grid, trained_discriminator, trained_generator
 from sagan_jax.config import Experiment, Networks, from_dict, to_dict
 from sagan_jax.data import ImageSource, training_batches
-from sagan_jax.errors import StoppedError
+from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
 from sagan_jax.evaluation.attention import attention_metrics
 from sagan_jax.evaluation.sampling import TrainedGenerator
 from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
@@ -54,8 +55,8 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
 
     Args:
         experiment: what to train, on what and for how long.
-        workdir: gets `config.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `samples/` and
-            `checkpoints/`.
+        workdir: gets `config.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `samples/`,
+            `checkpoints/` and `report.html`.
         fresh: throws away what an earlier run left in `workdir`.
 
     Returns:
@@ -165,24 +166,43 @@ def _train_from(
                 if statistics:
                     recorder.scalars(done, statistics)
 
-        if watch and watch.missed(first_step):
-            evaluate(first_step, state)
-        done, state = run_loop(
-            parallel,
-            parallel.replicate(state),
-            map(Batch._make, batches),
-            first_step=first_step,
-            total_steps=training.total_steps,
-            guarded=GUARDED,
-            log_every_steps=recording.log_every_steps,
-            log=log,
-            actions=[
-                Action(recording.save_every_steps, save, when_stopped=True),
-                Action(recording.sample_every_steps, draw),
-                *([Action(experiment.evaluation.evaluate_every_steps, evaluate)] if watch else []),
-            ],
-            stopped=stop.reached,
-        )
+        def report(state: str) -> None:
+            if lock:
+                lock.require_held()
+                write_report(workdir, state=state)
+
+        def report_on_the_way(done: int, state: AdversarialState) -> None:
+            if done < training.total_steps:  # at the end it is written below
+                report("training")
+
+        try:
+            if watch and watch.missed(first_step):
+                evaluate(first_step, state)
+            done, state = run_loop(
+                parallel,
+                parallel.replicate(state),
+                map(Batch._make, batches),
+                first_step=first_step,
+                total_steps=training.total_steps,
+                guarded=GUARDED,
+                log_every_steps=recording.log_every_steps,
+                log=log,
+                actions=[
+                    Action(recording.save_every_steps, save, when_stopped=True),
+                    Action(recording.sample_every_steps, draw),
+                    *([Action(experiment.evaluation.evaluate_every_steps, evaluate)] if watch else []),
+                    Action(
+                        experiment.evaluation.evaluate_every_steps if watch else recording.sample_every_steps,
+                        report_on_the_way,
+                    ),
+                ],
+                stopped=stop.reached,
+            )
+        except (NonFiniteError, CollapsedError) as error:
+            with suppress(StorageError):  # the error that ended the run is the one to be heard
+                report(f"ended: {one_line(error)}")
+            raise
+        report("finished" if done == training.total_steps else f"stopped by {stop.signal.name}")
     if done < training.total_steps:
         saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
         raise StoppedError(
@@ -265,5 +285,5 @@ def _remove_run(workdir: Path) -> None:
     """Removes what a run writes, and nothing else."""
     for name in ("checkpoints", "best", "samples", "scores", "tensorboard"):
         shutil.rmtree(workdir / name, ignore_errors=True)
-    for name in ("metrics.jsonl", "config.json", "environment.json"):
+    for name in ("metrics.jsonl", "config.json", "environment.json", "report.html"):
         (workdir / name).unlink(missing_ok=True)

@@ -234,7 +234,7 @@ def write_run_files(workdir: str | Path, experiment: Mapping[str, Any]) -> None:
     """Writes `config.json` and `environment.json`: what was asked of a run, and what it runs on.
 
     The environment is `what_decides_the_bits`, the git revision of the package and whether its files differ from that
-    (both null outside a checkout), and the command.
+    (both null outside a checkout), the command, and the folder that its relative paths are meant from.
 
     Args:
         workdir: made if it is not there.
@@ -244,9 +244,17 @@ def write_run_files(workdir: str | Path, experiment: Mapping[str, Any]) -> None:
         StorageError: when the disk refused.
     """
     revision = _revision(Path(sagan_jax.__file__).parent)
-    environment = what_decides_the_bits() | revision | {"argv": sys.argv}
+    environment = what_decides_the_bits() | revision | {"argv": sys.argv, "folder": _folder()}
     for name, document in (("config.json", experiment), ("environment.json", environment)):
         write_atomically(Path(workdir) / name, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def _folder() -> str | None:
+    """Returns the folder that the process is in, or None where it was removed."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return None
 
 
 def _version(package: str) -> str | None:
