@@ -1,5 +1,6 @@
 """The commands, and the Python that does what they do, on real digits with networks of the smallest width."""
 
+import base64
 import dataclasses
 import json
 import shutil
@@ -51,6 +52,7 @@ def error_line(capsys):
 
 def test_train_writes_what_the_readme_says(finished):
     assert {path.name for path in finished.iterdir()} == {
+        "attention",
         "checkpoints",
         "config.json",
         "environment.json",
@@ -73,11 +75,19 @@ def test_train_records_every_logged_step_in_order(finished):
 
 def test_train_records_how_far_attention_looks_with_each_sample_grid(finished):
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    (line,) = [line for line in lines if "generator/attention_distance_16" in line]
-    assert line["step"] == 3
     for network in ("generator", "discriminator"):
+        (line,) = [line for line in lines if f"{network}/attention_distance_16" in line]
+        assert line["step"] == 3
         assert 0 < line[f"{network}/attention_distance_16"] < 32 * 2**0.5
         assert 0 < line[f"{network}/attention_entropy_16"] <= np.log(64) + 1e-6
+
+
+def test_train_draws_where_both_networks_look_and_reports_it(finished):
+    assert {path.name for path in (finished / "attention").iterdir()} == {"generator.png", "discriminator.png"}
+    page = (finished / "report.html").read_text()
+    for network in ("generator", "discriminator"):
+        picture = (finished / "attention" / f"{network}.png").read_bytes()
+        assert base64.b64encode(picture).decode() in page
 
 
 def test_train_records_both_gammas_and_losses(finished):
@@ -127,7 +137,7 @@ def test_train_fresh_starts_over(run):
 def test_train_leaves_a_report_of_the_finished_run(finished):
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "step 3 of 3 · finished" in page
-    assert page.count("data:image/png") == 1
+    assert page.count("data:image/png") == 3  # a grid of samples, and where G and D look
 
 
 def test_train_writes_its_report_at_each_grid_and_at_the_end(run, monkeypatch):

@@ -93,6 +93,19 @@ def draw_attention(
     return [out / f"{name}.png" for name in figures]
 
 
+def draw_looks(looks: Looks, out: Path) -> None:
+    """Draws where one network of a run looks in the first of some images, as `generator.png` or `discriminator.png`.
+
+    Args:
+        looks: with at least one layer.
+        out: the folder for the picture.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    write_atomically(out / f"{looks.layers[0].network}.png", _encoded(_figure(looks, 0, (), 5), "png"))
+
+
 def discriminator_has_attention(experiment: Experiment) -> bool:
     """Tells whether D has an attention layer, without building it."""
     networks = experiment.networks

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from sagan_jax.cli.attending import draw_looks
 from sagan_jax.cli.checks import (
     check_config,
     check_room,
@@ -24,7 +25,7 @@ from sagan_jax.cli.wiring import build_game, open_data, sample_grid, trained_dis
 from sagan_jax.config import Experiment, Networks, from_dict, to_dict
 from sagan_jax.data import ImageSource, training_batches
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
-from sagan_jax.evaluation.attention import attention_metrics
+from sagan_jax.evaluation.attention import run_looks
 from sagan_jax.evaluation.sampling import TrainedGenerator
 from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
 from sagan_jax.models.sagan import (
@@ -162,9 +163,9 @@ def _train_from(
             if recorder:
                 generator = trained_generator(game, state)
                 recorder.image("samples", done, sample_grid(generator))
-                statistics = attention_metrics(generator, trained_discriminator(game, state), source)
-                if statistics:
-                    recorder.scalars(done, statistics)
+                for looks in run_looks(generator, trained_discriminator(game, state), source):
+                    recorder.scalars(done, looks.statistics())
+                    draw_looks(looks, workdir / "attention")
 
         def report(state: str) -> None:
             if lock:
@@ -283,7 +284,7 @@ def _residual_summary(networks: Networks) -> Iterator[str]:
 
 def _remove_run(workdir: Path) -> None:
     """Removes what a run writes, and nothing else."""
-    for name in ("checkpoints", "best", "samples", "scores", "tensorboard"):
+    for name in ("checkpoints", "best", "samples", "attention", "scores", "tensorboard"):
         shutil.rmtree(workdir / name, ignore_errors=True)
     for name in ("metrics.jsonl", "config.json", "environment.json", "report.html"):
         (workdir / name).unlink(missing_ok=True)

@@ -120,10 +120,10 @@ def discriminator_looks(trained: TrainedDiscriminator, images: np.ndarray, label
     return Looks(images, np.asarray(labels), _layers("discriminator", trained.variables, maps))
 
 
-def attention_metrics(
+def run_looks(
     generator: TrainedGenerator, discriminator: TrainedDiscriminator, source: ImageSource, count: int = 16
-) -> dict[str, float]:
-    """Returns how far and how evenly each attention layer looks: G in fixed samples, D in fixed real images.
+) -> list[Looks]:
+    """Returns where a run looks, on the same latents and images each time: G in samples, D in real images.
 
     Args:
         generator: of the run.
@@ -132,15 +132,14 @@ def attention_metrics(
         count: how many of each.
 
     Returns:
-        `generator/attention_distance_32` in pixels, `generator/attention_entropy_32` in nats, and the same of D; empty
-        where there is no attention.
+        One for each network that has attention layers.
     """
     labels = np.resize(generator.classes(), count).astype(np.int32)
     seen = generator_looks(generator, generator.latents(jax.random.key(0), np.arange(count)), labels)
     chosen = np.resize(np.random.default_rng(0).permutation(len(source)), count)
     real = [source[int(index)] for index in chosen]
     images, labels = np.stack([image for image, _ in real]), np.array([label for _, label in real], np.int32)
-    return seen.statistics() | discriminator_looks(discriminator, images, labels).statistics()
+    return [looks for looks in (seen, discriminator_looks(discriminator, images, labels)) if looks.layers]
 
 
 @partial(jax.jit, static_argnums=0)

@@ -332,11 +332,13 @@ def _sections(curves: Mapping[str, Curve]) -> dict[str, list[Panel]]:
         "loss of G": take(r"^generator/loss(_\w+)?$"),
         "logits, mean": take(r"_logits$"),
         "γ, the gates of attention": take(r"gamma_\d+$"),
+        "how far attention looks, in pixels": take(r"/attention_distance_\d+$"),
+        "entropy of attention, in nats": take(r"/attention_entropy_\d+$"),
         "gradient norms": take(r"/gradient_norm$"),
         "images per second": take(r"^images_per_second$"),
     }
     sections = {
-        "Losses, logits, γ, gradients, throughput": [
+        "Losses, logits, attention, gradients, throughput": [
             _panel(title, found, log=title == "gradient norms", gates=title.startswith("γ"))
             for title, found in game.items()
             if found
