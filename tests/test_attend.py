@@ -10,13 +10,15 @@ import pytest
 from PIL import Image
 
 import sagan_jax
+from sagan_jax.cli import attending
 from sagan_jax.cli.attend import read_position
 from sagan_jax.cli.main import main
 from sagan_jax.cli.wiring import load_discriminator, load_run
 from sagan_jax.config import Data, Experiment, Networks, Recording, Training
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.attention import discriminator_looks, generator_looks
-from sagan_jax.functional import spectral_normalize_tree
+from sagan_jax.evaluation.attention import AttentionLayer, TrainedDiscriminator, discriminator_looks, generator_looks
+from sagan_jax.functional import informative_queries, spectral_normalize_tree
+from sagan_jax.models.sagan import Discriminator
 from sagan_jax.views.attention import Panel, attention_figure, history_figure, most_attended, region_edges
 
 
@@ -63,6 +65,57 @@ def test_layers_of_both_networks_are_seen_in_the_order_that_features_meet_them(t
     assert (only.name, only.attention_map.shape) == ("discriminator_16", (3, 256, 64))
     for layer in (only, *seen.layers):
         assert np.allclose(layer.attention_map.sum(-1), 1, atol=1e-5)
+
+
+def drawn(monkeypatch, seen, number, queries):
+    """Returns what `attention_figure` is asked to draw."""
+    asked = []
+    monkeypatch.setattr(attending, "attention_figure", lambda *given: asked.append(given))
+    attending._figure(seen, number, queries, 3)
+    return asked[0]
+
+
+def test_figure_of_given_positions_shows_their_rows_of_each_map(trained, monkeypatch):
+    generator = load_run(trained[1])
+    seen = generator_looks(generator, generator.latents(jax.random.key(0), np.arange(2)), np.array([0, 1], np.int32))
+    image, queries, panels = drawn(monkeypatch, seen, 1, [(13.0, 21.0), (31.9, 0.0)])
+    assert np.array_equal(image, seen.images[1])
+    assert queries == [(13.0, 21.0), (31.9, 0.0)]
+    coarse, fine = (layer.attention_map[1] for layer in seen.layers)
+    # x 13, y 21 of 32 pixels is column 3, row 5 of 8 x 8, and column 6, row 10 of 16 x 16.
+    assert np.array_equal(panels[0].rows, coarse[[5 * 8 + 3, 7]].reshape(2, 4, 4))
+    assert np.array_equal(panels[1].rows, fine[[10 * 16 + 6, 15]].reshape(2, 8, 8))
+
+
+def test_spread_of_a_layer_is_in_pixels_of_the_image():
+    # Each of 2 x 2 positions looks at the upper left one alone; a position is 8 of the image's 16 pixels.
+    looks = np.zeros((1, 4, 4), np.float32)
+    looks[:, :, 0] = 1
+    layer = AttentionLayer("generator", 2, 0.5, looks, (2, 2), (2, 2))
+    distance, entropy, uniform = layer.spread(16)
+    assert np.allclose(distance, [[0, 8, 8, 8 * 2**0.5]])
+    assert np.array_equal(entropy, np.zeros((1, 4)))
+    assert uniform == pytest.approx(np.log(4))
+
+
+def test_layers_of_a_discriminator_go_from_fine_to_coarse():
+    shape = jnp.zeros((1, 32, 32, 3))
+    network = Discriminator(resolution=32, num_classes=0, base_channels=2, attention_resolutions=(8, 16))
+    variables = network.init(jax.random.key(0), shape, None, train=False)
+    seen = discriminator_looks(
+        TrainedDiscriminator(network, variables, 0, 1), np.zeros(shape.shape, np.uint8), np.zeros(1, np.int32)
+    )
+    assert [layer.resolution for layer in seen.layers] == [16, 8]
+
+
+def test_figure_puts_the_dot_of_a_chosen_position_in_its_middle(trained, monkeypatch):
+    generator = load_run(trained[1])
+    seen = generator_looks(generator, generator.latents(jax.random.key(0), np.arange(1)), np.array([1], np.int32))
+    fine = seen.layers[1]
+    rows = informative_queries(jnp.asarray(fine.attention_map[0]), 3, query_shape=(16, 16), key_shape=(8, 8))
+    _, queries, panels = drawn(monkeypatch, seen, 0, ())
+    assert queries == [(2 * (row % 16) + 1.0, 2 * (row // 16) + 1.0) for row in np.asarray(rows).tolist()]
+    assert np.array_equal(panels[1].rows, fine.attention_map[0][np.asarray(rows)].reshape(3, 8, 8))
 
 
 def test_discriminator_of_a_run_is_the_trained_one_normalised_from_the_stored_u(trained):
