@@ -208,6 +208,15 @@ def test_report_holds_the_pictures_themselves_in_order(run):
     assert report.base64.b64decode(images[1]["src"].partition(",")[2]) == png(seed=1)
 
 
+def test_report_names_how_far_and_how_evenly_attention_looks(run):
+    line = {"step": 10, "generator/attention_distance_16": 12.5, "discriminator/attention_entropy_16": 3.25}
+    with (run / "metrics.jsonl").open("a") as metrics:
+        metrics.write(json.dumps(line) + "\n")
+    text = shown(run).text
+    assert "how far attention looks, in pixels G at 16 12.5" in text
+    assert "entropy of attention, in nats D at 16 3.25" in text
+
+
 def test_report_shows_attention_views(run):
     (run / "attention").mkdir()
     (run / "attention" / "generator-16.png").write_bytes(png(seed=5))

@@ -492,7 +492,7 @@ def _label(name: str) -> str:
     if metric.startswith("loss"):
         return metric.removeprefix("loss_") if metric != "loss" else "both" if network == "discriminator" else "loss"
     letter = {"generator": "G", "discriminator": "D"}.get(network, network)
-    metric = re.sub(r"^gamma_(\d+)$", r" at \1", metric)
+    metric = re.sub(r"^(?:gamma|attention_distance|attention_entropy)_(\d+)$", r" at \1", metric)
     metric = {"fake_logits": ", fake", "real_logits": ", real", "gradient_norm": ""}.get(metric, metric)
     return (letter + metric).replace("_", " ")
 
