@@ -23,6 +23,7 @@ class Data:
 class Networks:
     """The two networks; the defaults are the authors' release on ImageNet."""
 
+    family: Literal["sagan", "dcgan", "biggan"] = "sagan"
     resolution: Literal[32, 64, 128, 256] = 128
     """height and width of the images, in pixels"""
     num_classes: int = 1000
@@ -31,6 +32,10 @@ class Networks:
     """the width that the multipliers of every block refer to"""
     image_channels: int = 3
     latent_size: int = 128
+    shared_size: int = 128
+    """entries of the class embedding that all norms of a biggan share; 0 for none"""
+    hierarchical: bool = True
+    """whether each block of a biggan gets its part of the latent; else it enters once"""
     generator_attention_resolutions: tuple[int, ...] = (32,)
     """feature-map sizes, in pixels, whose first block is followed by attention"""
     discriminator_attention_resolutions: tuple[int, ...] = (32,)
@@ -44,7 +49,9 @@ class Networks:
     discriminator_shortcut: Literal["before_relu", "after_relu"] = "before_relu"
     """which x the shortcut of D's blocks after the first sees; `after_relu` is StudioGAN's in-place ReLU"""
     discriminator_norm: Literal["none", "batch"] = "none"
-    spectral_norm: Literal["both", "discriminator"] = "both"
+    initializer: Literal["xavier", "orthogonal"] = "xavier"
+    """how kernels start"""
+    spectral_norm: Literal["both", "discriminator", "none"] = "both"
     """which networks are spectrally normalised; `discriminator` is the paper's baseline, SNGAN's rule"""
     spectral_epsilon: float = 1e-12
 
@@ -60,6 +67,8 @@ class Training:
     discriminator_steps: int = 1
     """discriminator updates before each generator update"""
     loss: Literal["hinge", "non_saturating", "wasserstein"] = "hinge"
+    orthogonal_strength: float = 0.0
+    """of the penalty on kernels of the generator that are not orthogonal; BigGAN's is 1e-4"""
     generator_learning_rate: float = 1e-4
     discriminator_learning_rate: float = 4e-4
     adam_beta1: float = 0.0

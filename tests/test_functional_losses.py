@@ -13,6 +13,7 @@ from sagan_jax.functional import (
     hinge_generator,
     non_saturating_discriminator,
     non_saturating_generator,
+    orthogonal_penalty,
     wasserstein_discriminator,
 )
 
@@ -115,3 +116,22 @@ def test_loss_refuses_integers_when_traced(loss):
         jax.jit(loss.discriminator)(broken, whole)
     with pytest.raises(AssertionError):
         jax.jit(loss.generator)(whole)
+
+
+def test_orthogonal_penalty_is_the_sum_of_squared_products_of_different_columns():
+    kernel = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    columns = kernel.reshape(-1, 5).T
+    wanted = sum((one @ other) ** 2 for i, one in enumerate(columns) for j, other in enumerate(columns) if i != j)
+    assert float(orthogonal_penalty(jnp.asarray(kernel, jnp.float32))) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_orthogonal_penalty_of_orthogonal_columns_of_any_length_is_zero():
+    columns, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(7, 4)))
+    assert float(orthogonal_penalty(jnp.asarray(columns * [1, 2, 3, 9], jnp.float32))) < 1e-9
+
+
+def test_orthogonal_penalty_has_the_exact_gradient():
+    matrix = np.random.default_rng(0).normal(size=(6, 4))
+    gram = matrix.T @ matrix
+    wanted = 4 * matrix @ (gram * (1 - np.eye(4)))
+    assert np.allclose(jax.grad(orthogonal_penalty)(jnp.asarray(matrix, jnp.float32)), wanted, rtol=1e-4, atol=1e-4)

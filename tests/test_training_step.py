@@ -639,3 +639,35 @@ def test_second_update_is_that_of_adam_without_first_moment():
     update, _ = optimizer.update(np.float32(3.0), state, params)
     # v = (0.9 * 0.1 * 1 + 0.1 * 9) / (1 - 0.9^2) = 0.99 / 0.19
     np.testing.assert_allclose(update, -0.5 * 3.0 / np.sqrt(0.99 / 0.19), rtol=1e-5)
+
+
+def test_orthogonal_penalty_pulls_at_the_kernels_of_the_generator_alone():
+    key = jax.random.key(3)
+    batch = Batch(
+        jax.random.normal(key, (UPDATES, ROWS, HEIGHT, WIDTH, CHANNELS)),
+        jax.random.randint(key, (UPDATES, ROWS), 0, CLASSES),
+    )
+    state = initial_state(GAME, 0, (HEIGHT, WIDTH, CHANNELS))
+    penalised = dataclasses.replace(GAME, orthogonal_strength=0.25)
+    (without, _), (after, metrics) = (jax.jit(partial(step, game))(state, batch) for game in (GAME, penalised))
+    assert jax.tree.all(jax.tree.map(np.array_equal, without.discriminator.params, after.discriminator.params))
+    total = 0.0
+    before = jax.tree_util.tree_leaves_with_path(state.generator.params)
+    pairs = zip(*(jax.tree.leaves(one.generator.params) for one in (without, after)), strict=True)
+    for (path, start), (plain, pulled) in zip(before, pairs, strict=True):
+        wanted = np.zeros(start.shape)
+        if path[-1].key.endswith("kernel"):
+            matrix = np.asarray(start, np.float64).reshape(-1, start.shape[-1])
+            gram = matrix.T @ matrix
+            others = gram * (1 - np.eye(len(gram)))
+            total += (others**2).sum()
+            wanted = (4 * matrix @ others).reshape(start.shape)
+        assert np.allclose((plain - pulled) / (RATES["generator"] * 0.25), wanted, atol=2e-5, rtol=1e-3), path
+    assert float(metrics["generator/orthogonal_penalty"]) == pytest.approx(total, rel=1e-4)
+    assert "generator/orthogonal_penalty" not in jax.eval_shape(partial(step, GAME), state, batch)[1]
+
+
+def test_neither_network_is_normalised_when_the_game_says_so():
+    game = dataclasses.replace(GAME, spectral_norm="none")
+    state = initial_state(game, 0, (HEIGHT, WIDTH, CHANNELS))
+    assert (state.generator.spectral, state.discriminator.spectral) == ({}, {})

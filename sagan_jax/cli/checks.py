@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
 
+from sagan_jax.cli.families import check_family
 from sagan_jax.config import Experiment, from_dict, to_dict
 from sagan_jax.errors import InvalidInputError, StorageError
-from sagan_jax.models.sagan import discriminator_resolutions, generator_resolutions
 
 # What a run may change when it is taken up again: how long, how often and through which cache, not what.
 _FREE = ("name", "recording", "evaluation", "data.held_out", "data.cache", "training.total_steps", "training.driver")
@@ -54,6 +54,7 @@ def check_config(experiment: Experiment) -> None:
     }.items():
         _require(0 <= share < 1, f"--{flag} needs to be in [0, 1); got {share}.")
     for flag, epsilon in {
+        "orthogonal-strength": training.orthogonal_strength,
         "adam-epsilon": training.adam_epsilon,
         "norm-epsilon": networks.norm_epsilon,
         "spectral-epsilon": networks.spectral_epsilon,
@@ -65,29 +66,13 @@ def check_config(experiment: Experiment) -> None:
         experiment.data.skip_unreadable >= 0,
         f"--skip-unreadable needs to be at least 0; got {experiment.data.skip_unreadable}.",
     )
+    _require(networks.shared_size >= 0, f"--shared-size needs to be at least 0; got {networks.shared_size}.")
     _require(networks.num_classes >= 0, f"--num-classes needs to be at least 0; got {networks.num_classes}.")
     _require(
         networks.image_channels in (1, 3),
         f"--image-channels needs to be 3 (RGB) or 1 (grey); got {networks.image_channels}.",
     )
-    for flag, wanted, sizes in (
-        (
-            "generator-attention-resolutions",
-            networks.generator_attention_resolutions,
-            generator_resolutions(networks.resolution),
-        ),
-        (
-            "discriminator-attention-resolutions",
-            networks.discriminator_attention_resolutions,
-            discriminator_resolutions(networks.resolution),
-        ),
-    ):
-        for size in wanted:
-            _require(
-                size in sizes,
-                f"--{flag}: no block of the {networks.resolution}-pixel network ends at {size}; "
-                f"it can be any of {', '.join(map(str, sorted(set(sizes))))}.",
-            )
+    check_family(networks)
     devices = jax.device_count()
     _require(
         training.batch_size % devices == 0,

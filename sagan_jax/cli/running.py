@@ -19,6 +19,7 @@ from sagan_jax.cli.checks import (
     check_same_run,
     differences,
 )
+from sagan_jax.cli.families import attention_places
 from sagan_jax.cli.report import write_report
 from sagan_jax.cli.scoring import Watch
 from sagan_jax.cli.wiring import build_game, open_data, sample_grid, trained_discriminator, trained_generator
@@ -28,12 +29,6 @@ from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, Stora
 from sagan_jax.evaluation.attention import run_looks
 from sagan_jax.evaluation.sampling import TrainedGenerator
 from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
-from sagan_jax.models.sagan import (
-    DISCRIMINATOR_WIDTHS,
-    GENERATOR_WIDTHS,
-    discriminator_resolutions,
-    generator_resolutions,
-)
 from sagan_jax.training.adversarial import (
     GUARDED,
     AdversarialState,
@@ -259,21 +254,10 @@ def _summary(
 
 def _residual_summary(networks: Networks) -> Iterator[str]:
     """Yields what the control of Table 1 has for parameters where attention would sit."""
-    resolution = networks.resolution
-    places = {
-        "G": (
-            networks.generator_attention_resolutions,
-            dict(zip(generator_resolutions(resolution), GENERATOR_WIDTHS[resolution][1:], strict=True)),
-        ),
-        "D": (
-            networks.discriminator_attention_resolutions,
-            # The first block of a size is the one that counts, so it is written last.
-            dict(zip(discriminator_resolutions(resolution)[::-1], DISCRIMINATOR_WIDTHS[resolution][::-1], strict=True)),
-        ),
-    }
-    for network, (wanted, widths) in places.items():
-        for size in wanted:
-            channels = networks.base_channels * widths[size]
+    wanted = networks.generator_attention_resolutions, networks.discriminator_attention_resolutions
+    for network, sizes, places in zip("GD", wanted, attention_places(networks), strict=True):
+        for size in sizes:
+            channels = places[size]
             width = residual_width(channels)
             yield (
                 f"residual control in {network} at {size}: {channels} -> {width} -> {channels} channels, "

@@ -1,7 +1,7 @@
 """From a config to objects: the Python that the commands are made of."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
@@ -9,16 +9,13 @@ import numpy as np
 from sagan_jax.cli.checks import (
     require_experiment,
 )
-from sagan_jax.config import Experiment, Networks
+from sagan_jax.cli.families import build_networks
+from sagan_jax.config import Experiment
 from sagan_jax.data import ImageSource, open_source
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.attention import TrainedDiscriminator
 from sagan_jax.evaluation.sampling import TrainedGenerator
 from sagan_jax.functional import HINGE, NON_SATURATING, WASSERSTEIN, spectral_normalize_tree
-from sagan_jax.models.sagan import (
-    Discriminator,
-    Generator,
-)
 from sagan_jax.training.adversarial import (
     AdversarialState,
     Game,
@@ -29,32 +26,6 @@ from sagan_jax.training.optimizers import two_time_scale
 from sagan_jax.views.figures import class_rows
 
 _LOSSES = {"hinge": HINGE, "non_saturating": NON_SATURATING, "wasserstein": WASSERSTEIN}
-
-
-def build_networks(networks: Networks) -> tuple[Generator, Discriminator]:
-    """Returns the two modules that a config describes."""
-    shared: dict[str, Any] = {
-        "resolution": networks.resolution,
-        "num_classes": networks.num_classes,
-        "base_channels": networks.base_channels,
-        "attention": networks.attention,
-        "norm_epsilon": networks.norm_epsilon,
-        "norm_decay": networks.norm_decay,
-    }
-    generator = Generator(
-        **shared,
-        image_channels=networks.image_channels,
-        attention_resolutions=networks.generator_attention_resolutions,
-        final_norm_decay=networks.final_norm_decay,
-        conditional_gain=networks.conditional_gain,
-    )
-    discriminator = Discriminator(
-        **shared,
-        attention_resolutions=networks.discriminator_attention_resolutions,
-        shortcut=networks.discriminator_shortcut,
-        norm=networks.discriminator_norm,
-    )
-    return generator, discriminator
 
 
 def build_game(experiment: Experiment) -> Game:
@@ -77,6 +48,7 @@ def build_game(experiment: Experiment) -> Game:
         spectral_norm=networks.spectral_norm,
         spectral_epsilon=networks.spectral_epsilon,
         differentiate_vectors=training.differentiate_spectral_vectors,
+        orthogonal_strength=training.orthogonal_strength,
         average_decay=training.ema_decay,
         average_start_step=training.ema_start_step,
         global_moments=training.moments == "global",

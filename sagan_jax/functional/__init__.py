@@ -28,6 +28,7 @@ from sagan_jax.functional.losses import (
     hinge_generator,
     non_saturating_discriminator,
     non_saturating_generator,
+    orthogonal_penalty,
     wasserstein_discriminator,
 )
 from sagan_jax.functional.normalization import batch_moments, scale_and_shift, standardize
@@ -65,6 +66,7 @@ __all__ = [
     "moments_of",
     "non_saturating_discriminator",
     "non_saturating_generator",
+    "orthogonal_penalty",
     "power_iteration",
     "precision_recall",
     "scale_and_shift",

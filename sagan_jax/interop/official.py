@@ -6,13 +6,10 @@ Source: brain-research/self-attention-gan, generator.py, discriminator.py, non_l
 import re
 from collections.abc import Iterator, Mapping
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.functional.spectral import power_iteration
-from sagan_jax.interop.networks import Entry, ReleasedNetworks, fill
+from sagan_jax.interop.networks import AS_IT_IS, TRANSPOSED, Entry, ReleasedNetworks, refuse_unknown, variables_of
 from sagan_jax.models.sagan import (
     DISCRIMINATOR_WIDTHS,
     GENERATOR_WIDTHS,
@@ -24,6 +21,8 @@ from sagan_jax.models.sagan import (
 
 # Our name in an attention layer to the release's.
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "attn"}
+# The optimisers' own variables.
+_IGNORED = r"(^|/)(Adam(_\d+)?|beta[12]_power(_\d+)?|global_step)$"
 _CONVOLUTIONS = {"conv_1": 1, "conv_2": 2, "shortcut": 3}
 
 
@@ -168,49 +167,19 @@ def load(arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
                 path,
                 names.scope + source,
                 names.shape(source),
-                transpose=source.endswith("embedding_map"),
+                TRANSPOSED if source.endswith("embedding_map") else AS_IT_IS,
             )
             for collection, path, source in found
         )
 
     generator_entries = entries("generator", _generator_names(generator))
     discriminator_entries = entries("discriminator", _discriminator_names(discriminator))
-    labels = jnp.zeros((1,), jnp.int32)
-    images = jnp.zeros((1, resolution, resolution, image_channels))
-    key = jax.random.key(0)
+    refuse_unknown(arrays, {entry.source for entry in generator_entries + discriminator_entries}, _IGNORED)
     return ReleasedNetworks(
         generator,
         discriminator,
-        _variables(
-            jax.eval_shape(lambda: generator.init(key, jnp.zeros((1, latent_size)), labels, train=False)),
-            generator_entries,
-            arrays,
-        ),
-        _variables(
-            jax.eval_shape(lambda: discriminator.init(key, images, labels, train=False)),
-            discriminator_entries,
-            arrays,
-        ),
+        variables_of(generator, (latent_size,), generator_entries, arrays),
+        variables_of(discriminator, (resolution, resolution, image_channels), discriminator_entries, arrays),
         {"iterations": 1, "epsilon": 1e-12, "differentiate_vectors": True},
         generator_entries + discriminator_entries,
     )
-
-
-def _variables(shapes: Mapping, entries: tuple[Entry, ...], arrays: Mapping[str, np.ndarray]) -> dict:
-    """Returns a network's collections; the release stores no v, so the one that follows from u stands in."""
-    collections = {name: shapes[name] for name in ("params", "batch_stats") if name in shapes}
-    variables = fill(collections, entries, arrays)
-    spectral: dict = {}
-    for entry in entries:
-        if entry.collection == "spectral":
-            kernel, node = variables["params"], spectral
-            for name in entry.path[:-1]:
-                kernel, node = kernel[name], node.setdefault(name, {})
-            u = np.asarray(arrays[entry.source], np.float32).reshape(-1)
-            if u.size != kernel.shape[-1]:
-                raise InvalidInputError(
-                    f"{entry.source} needs {kernel.shape[-1]} entries, one for each output of its kernel; got {u.size}."
-                )
-            _, v = power_iteration(jnp.asarray(kernel).reshape(-1, kernel.shape[-1]), jnp.asarray(u), iterations=1)
-            node.update(u=u, v=np.asarray(v))
-    return variables | {"spectral": spectral}

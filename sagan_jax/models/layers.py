@@ -25,7 +25,15 @@ def check_choice(field: str, value: Any, choices: Any) -> None:
 
 
 Gain = Literal["table", "map"]
+Initializer = Literal["xavier", "orthogonal"]
 AttentionForm = Literal["release", "article"]
+AttentionKind = Literal["release", "article", "residual"]
+
+
+def kernel_initializer(name: Initializer) -> nn.initializers.Initializer:
+    """Returns how kernels start: `xavier` uniform as in SAGAN's release, or `orthogonal` as in BigGAN."""
+    check_choice("initializer", name, Initializer)
+    return glorot if name == "xavier" else nn.initializers.orthogonal()
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -33,7 +41,8 @@ class ConditionalBatchNorm(nn.Module):
 
     The scale starts at 1. `gain="table"` looks up one row a class (the release, not spectrally normalised);
     `gain="map"` adds 1 to a linear map of the one-hot label, whose kernels are spectrally normalised with the others
-    (StudioGAN). Running moments are biased, in collection `"batch_stats"`, and move only when it is mutable.
+    (StudioGAN); in BigGAN that map is of a vector, and `num_classes` is how many entries the vector has. Running
+    moments are biased, in collection `"batch_stats"`, and move only when it is mutable.
 
     Attributes:
         num_classes: 0 for one scale and shift over all.
@@ -41,6 +50,7 @@ class ConditionalBatchNorm(nn.Module):
         decay: share of the running moments that an update keeps.
         gain: how labels give the scale.
         axis_name: mapped axis over which moments are shared; None keeps them per device.
+        initializer: of the kernels of `gain="map"`.
 
     Source: brain-research/self-attention-gan:ops.py, `ConditionalBatchNorm`.
     """
@@ -50,6 +60,7 @@ class ConditionalBatchNorm(nn.Module):
     decay: float = 0.999
     gain: Gain = "table"
     axis_name: str | None = None
+    initializer: Initializer = "xavier"
 
     @nn.compact
     def __call__(self, features: Array, labels: Array | None, *, train: bool) -> Array:
@@ -57,7 +68,8 @@ class ConditionalBatchNorm(nn.Module):
 
         Args:
             features: `[B, ..., C]`, floating.
-            labels: `[B]` int32, or mixtures of classes `[B, num_classes]`, floating; read only when there are classes.
+            labels: `[B]` int32, or mixtures of classes or vectors `[B, num_classes]`, floating; not read without
+                classes.
             train: use the moments of this batch rather than the running ones.
 
         Returns:
@@ -100,8 +112,9 @@ class ConditionalBatchNorm(nn.Module):
             scale = self.param("scale", nn.initializers.ones, shape, _FLOAT)
             shift = self.param("shift", nn.initializers.zeros, shape, _FLOAT)
             return rows(scale), rows(shift)
-        scale = self.param("scale_kernel", glorot, shape, _FLOAT)
-        shift = self.param("shift_kernel", glorot, shape, _FLOAT)
+        start = kernel_initializer(self.initializer)
+        scale = self.param("scale_kernel", start, shape, _FLOAT)
+        shift = self.param("shift_kernel", start, shape, _FLOAT)
         return 1.0 + rows(scale), rows(shift)
 
 
@@ -115,21 +128,23 @@ class SelfAttention(nn.Module):
     """
 
     form: AttentionForm = "release"
+    initializer: Initializer = "xavier"
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
         """Returns the features `[B, H, W, C]` with what each position gathered."""
         check_choice("form", self.form, AttentionForm)
+        start = kernel_initializer(self.initializer)
         channels = features.shape[-1]
         release = self.form == "release"
         narrow, halved = attention_widths(channels)
         values = halved if release else channels
         operands = promote_dtype(
             features,
-            self.param("query_kernel", glorot, (channels, narrow), _FLOAT),
-            self.param("key_kernel", glorot, (channels, narrow), _FLOAT),
-            self.param("value_kernel", glorot, (channels, values), _FLOAT),
-            self.param("output_kernel", glorot, (values, channels), _FLOAT) if release else None,
+            self.param("query_kernel", start, (channels, narrow), _FLOAT),
+            self.param("key_kernel", start, (channels, narrow), _FLOAT),
+            self.param("value_kernel", start, (channels, values), _FLOAT),
+            self.param("output_kernel", start, (values, channels), _FLOAT) if release else None,
             self.param("gamma", nn.initializers.zeros, (), _FLOAT),
             dtype=None,
         )
@@ -189,3 +204,21 @@ class ResidualControl(nn.Module):
         channels = features.shape[-1]
         hidden = nn.Conv(residual_width(channels), (3, 3), kernel_init=glorot, name="conv_1")(nn.relu(features))
         return features + nn.Conv(channels, (3, 3), kernel_init=glorot, name="conv_2")(nn.relu(hidden))
+
+
+def attention_layer(kind: AttentionKind, resolution: int, initializer: Initializer = "xavier") -> nn.Module:
+    """Returns what sits at an attention place of a network; its name carries the feature-map size."""
+    name = f"attention_{resolution}"
+    if kind == "residual":
+        return ResidualControl(name=name)
+    return SelfAttention(form=kind, initializer=initializer, name=name)
+
+
+def check_attention(network: str, wanted: tuple[int, ...], resolutions: tuple[int, ...]) -> None:
+    """Raises ValueError unless some block of the network ends at each of the wanted feature-map sizes."""
+    absent = [size for size in wanted if size not in resolutions]
+    if absent:
+        raise ValueError(
+            f"attention_resolutions of the {network} needs feature-map sizes out of {sorted(set(resolutions))}; "
+            f"got {list(wanted)}, and no block ends at {absent[0]}."
+        )

@@ -13,9 +13,17 @@ import jax.numpy as jnp
 from jax import Array
 
 from sagan_jax.functional.resampling import average_pool, upsample_nearest
-from sagan_jax.models.layers import ConditionalBatchNorm, Gain, ResidualControl, SelfAttention, check_choice, glorot
+from sagan_jax.models.layers import (
+    AttentionKind,
+    ConditionalBatchNorm,
+    Gain,
+    Initializer,
+    attention_layer,
+    check_attention,
+    check_choice,
+    kernel_initializer,
+)
 
-AttentionKind = Literal["release", "article", "residual"]
 Resolution = Literal[32, 64, 128, 256]
 Shortcut = Literal["before_relu", "after_relu"]
 DiscriminatorNorm = Literal["none", "batch"]
@@ -56,21 +64,6 @@ def discriminator_resolutions(resolution: int) -> tuple[int, ...]:
     return tuple(resolution // 2 ** min(block, halvings) for block in range(1, blocks + 1))
 
 
-def _check_attention(network: str, wanted: tuple[int, ...], resolutions: tuple[int, ...]) -> None:
-    absent = [size for size in wanted if size not in resolutions]
-    if absent:
-        raise ValueError(
-            f"attention_resolutions of the {network} needs feature-map sizes out of {sorted(set(resolutions))}; "
-            f"got {list(wanted)}, and no block ends at {absent[0]}."
-        )
-
-
-def _attention(kind: AttentionKind, resolution: int) -> nn.Module:
-    """Returns what sits at an attention place; the name carries the feature-map size."""
-    name = f"attention_{resolution}"
-    return ResidualControl(name=name) if kind == "residual" else SelfAttention(form=kind, name=name)
-
-
 class GeneratorBlock(nn.Module):
     """Norm, ReLU, nearest upsampling, conv 3x3, norm, ReLU, conv 3x3; the shortcut upsamples the raw features.
 
@@ -83,10 +76,12 @@ class GeneratorBlock(nn.Module):
     norm_decay: float = 0.999
     conditional_gain: Gain = "table"
     axis_name: str | None = None
+    initializer: Initializer = "xavier"
 
     @nn.compact
     def __call__(self, features: Array, labels: Array | None, *, train: bool) -> Array:
         """Returns `[B, 2H, 2W, channels]` of features `[B, H, W, C]`."""
+        start = kernel_initializer(self.initializer)
 
         def norm(name: str) -> ConditionalBatchNorm:
             return ConditionalBatchNorm(
@@ -95,15 +90,16 @@ class GeneratorBlock(nn.Module):
                 self.norm_decay,
                 self.conditional_gain,
                 self.axis_name,
+                self.initializer,
                 name=name,
             )
 
         # A 1x1 convolution commutes with nearest upsampling: before it, it is four times cheaper.
-        shortcut = upsample_nearest(nn.Conv(self.channels, (1, 1), kernel_init=glorot, name="shortcut")(features))
+        shortcut = upsample_nearest(nn.Conv(self.channels, (1, 1), kernel_init=start, name="shortcut")(features))
         hidden = upsample_nearest(nn.relu(norm("norm_1")(features, labels, train=train)))
-        hidden = nn.Conv(self.channels, (3, 3), kernel_init=glorot, name="conv_1")(hidden)
+        hidden = nn.Conv(self.channels, (3, 3), kernel_init=start, name="conv_1")(hidden)
         hidden = nn.relu(norm("norm_2")(hidden, labels, train=train))
-        return shortcut + nn.Conv(self.channels, (3, 3), kernel_init=glorot, name="conv_2")(hidden)
+        return shortcut + nn.Conv(self.channels, (3, 3), kernel_init=start, name="conv_2")(hidden)
 
 
 class Generator(nn.Module):
@@ -121,6 +117,7 @@ class Generator(nn.Module):
         final_norm_decay: the same, in the last and unconditional norm.
         conditional_gain: see `ConditionalBatchNorm`.
         axis_name: mapped axis over which batch moments are shared.
+        initializer: of the kernels.
     """
 
     resolution: int = 128
@@ -134,6 +131,7 @@ class Generator(nn.Module):
     final_norm_decay: float = 0.9999
     conditional_gain: Gain = "table"
     axis_name: str | None = None
+    initializer: Initializer = "xavier"
 
     @nn.compact
     def __call__(self, latents: Array, labels: Array | None, *, train: bool) -> Array:
@@ -155,10 +153,11 @@ class Generator(nn.Module):
         check_choice("resolution", self.resolution, Resolution)
         check_choice("attention", self.attention, AttentionKind)
         resolutions = generator_resolutions(self.resolution)
-        _check_attention("generator", self.attention_resolutions, resolutions)
+        check_attention("generator", self.attention_resolutions, resolutions)
         first, *widths = [self.base_channels * width for width in GENERATOR_WIDTHS[self.resolution]]
+        start = kernel_initializer(self.initializer)
 
-        features = nn.Dense(4 * 4 * first, kernel_init=glorot, name="linear")(latents)
+        features = nn.Dense(4 * 4 * first, kernel_init=start, name="linear")(latents)
         features = features.reshape(-1, 4, 4, first)
         for number, (width, size) in enumerate(zip(widths, resolutions, strict=True), start=1):
             features = GeneratorBlock(
@@ -168,14 +167,15 @@ class Generator(nn.Module):
                 self.norm_decay,
                 self.conditional_gain,
                 self.axis_name,
+                self.initializer,
                 name=f"block_{number}",
             )(features, labels, train=train)
             if size in self.attention_resolutions:
-                features = _attention(self.attention, size)(features)
+                features = attention_layer(self.attention, size, self.initializer)(features)
         features = ConditionalBatchNorm(
             0, self.norm_epsilon, self.final_norm_decay, axis_name=self.axis_name, name="norm"
         )(features, None, train=train)
-        return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=glorot, name="conv")(nn.relu(features)))
+        return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=start, name="conv")(nn.relu(features)))
 
 
 class DiscriminatorBlock(nn.Module):
@@ -193,10 +193,12 @@ class DiscriminatorBlock(nn.Module):
     norm_epsilon: float = 1e-5
     norm_decay: float = 0.999
     axis_name: str | None = None
+    initializer: Initializer = "xavier"
 
     @nn.compact
     def __call__(self, features: Array, *, train: bool) -> Array:
         """Returns `[B, H/2, W/2, channels]`, or `[B, H, W, channels]` without downsampling, of `[B, H, W, C]`."""
+        start = kernel_initializer(self.initializer)
 
         def activate(hidden: Array, name: str) -> Array:
             if self.norm == "batch":
@@ -209,13 +211,13 @@ class DiscriminatorBlock(nn.Module):
             hidden = activate(hidden, "norm_1")
             if self.shortcut == "after_relu":
                 shortcut = hidden
-        hidden = nn.Conv(self.channels, (3, 3), kernel_init=glorot, name="conv_1")(hidden)
-        hidden = nn.Conv(self.channels, (3, 3), kernel_init=glorot, name="conv_2")(activate(hidden, "norm_2"))
+        hidden = nn.Conv(self.channels, (3, 3), kernel_init=start, name="conv_1")(hidden)
+        hidden = nn.Conv(self.channels, (3, 3), kernel_init=start, name="conv_2")(activate(hidden, "norm_2"))
         if self.downsample:
             # A 1x1 convolution commutes with average pooling: after it, it is four times cheaper.
             shortcut, hidden = average_pool(shortcut), average_pool(hidden)
         if self.downsample or features.shape[-1] != self.channels:
-            shortcut = nn.Conv(self.channels, (1, 1), kernel_init=glorot, name="shortcut")(shortcut)
+            shortcut = nn.Conv(self.channels, (1, 1), kernel_init=start, name="shortcut")(shortcut)
         return shortcut + hidden
 
 
@@ -236,6 +238,7 @@ class Discriminator(nn.Module):
         norm_epsilon: added to the variances.
         norm_decay: share of the running moments that an update keeps.
         axis_name: mapped axis over which batch moments are shared.
+        initializer: of the kernels.
     """
 
     resolution: int = 128
@@ -248,6 +251,9 @@ class Discriminator(nn.Module):
     norm_epsilon: float = 1e-5
     norm_decay: float = 0.999
     axis_name: str | None = None
+    initializer: Initializer = "xavier"
+
+    WIDTHS = DISCRIMINATOR_WIDTHS  # not a field: a relative of other widths says so
 
     @nn.compact
     def __call__(self, images: Array, labels: Array | None, *, train: bool) -> Array:
@@ -277,8 +283,9 @@ class Discriminator(nn.Module):
                 f"Discriminator needs images [B, {self.resolution}, {self.resolution}, C]; got {list(images.shape)}."
             )
         resolutions = discriminator_resolutions(self.resolution)
-        _check_attention("discriminator", self.attention_resolutions, resolutions)
-        widths = [self.base_channels * width for width in DISCRIMINATOR_WIDTHS[self.resolution]]
+        check_attention("discriminator", self.attention_resolutions, resolutions)
+        widths = [self.base_channels * width for width in self.WIDTHS[self.resolution]]
+        start = kernel_initializer(self.initializer)
 
         features, size, placed = images, self.resolution, set()
         for number, (width, next_size) in enumerate(zip(widths, resolutions, strict=True), start=1):
@@ -291,16 +298,17 @@ class Discriminator(nn.Module):
                 norm_epsilon=self.norm_epsilon,
                 norm_decay=self.norm_decay,
                 axis_name=self.axis_name,
+                initializer=self.initializer,
                 name=f"block_{number}",
             )(features, train=train)
             size = next_size
             if size in self.attention_resolutions and size not in placed:
-                features = _attention(self.attention, size)(features)
+                features = attention_layer(self.attention, size, self.initializer)(features)
                 placed.add(size)
 
         pooled = nn.relu(features).sum(axis=(1, 2))
-        logits = nn.Dense(1, kernel_init=glorot, name="linear")(pooled)[:, 0]
+        logits = nn.Dense(1, kernel_init=start, name="linear")(pooled)[:, 0]
         if not self.num_classes:
             return logits
-        projected = nn.Dense(self.num_classes, use_bias=False, kernel_init=glorot, name="projection")(pooled)
+        projected = nn.Dense(self.num_classes, use_bias=False, kernel_init=start, name="projection")(pooled)
         return logits + (projected * jax.nn.one_hot(labels, self.num_classes, dtype=projected.dtype)).sum(axis=1)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from sagan_jax.functional.losses import HINGE, AdversarialLoss
+from sagan_jax.functional.losses import HINGE, AdversarialLoss, orthogonal_penalty
 from sagan_jax.functional.spectral import initial_vectors, spectral_normalize_tree
 from sagan_jax.training.optimizers import Optimizers, two_time_scale
 
@@ -70,6 +70,7 @@ class Game:
         spectral_norm: which networks are spectrally normalised.
         spectral_epsilon: added to the norms of u and v.
         differentiate_vectors: lets the gradient flow through u and v.
+        orthogonal_strength: of the penalty on G's kernels; 0 turns it off.
         average_decay: of G's moving average; 0 turns it off.
         average_start_step: before it, the average is a copy of G.
         global_moments: whether batch moments are shared over devices.
@@ -81,9 +82,10 @@ class Game:
     latent_size: int = 128
     num_classes: int = 1000
     loss: AdversarialLoss = HINGE
-    spectral_norm: Literal["both", "discriminator"] = "both"
+    spectral_norm: Literal["both", "discriminator", "none"] = "both"
     spectral_epsilon: float = 1e-12
     differentiate_vectors: bool = False
+    orthogonal_strength: float = 0.0
     average_decay: float = 0.0
     average_start_step: int = 0
     global_moments: bool = True
@@ -128,7 +130,8 @@ def initial_state(game: Game, seed: int, image_shape: tuple[int, int, int]) -> A
     normalized = game.spectral_norm == "both"
     generator = player(game.generator, game.optimizers.generator, generator_key, latents, normalized)
     images = jnp.zeros((2, *image_shape))
-    discriminator = player(game.discriminator, game.optimizers.discriminator, discriminator_key, images, True)
+    normalized = game.spectral_norm != "none"
+    discriminator = player(game.discriminator, game.optimizers.discriminator, discriminator_key, images, normalized)
     average = {}
     if game.average_decay:
         average = {"params": generator.params, "batch_stats": generator.batch_stats}
@@ -260,6 +263,7 @@ def _update_generator(
     discriminator_params, _, _ = game.normalize(discriminator)
 
     def objective(params: Any) -> tuple[Array, tuple[Any, Any, Metrics]]:
+        penalty = _orthogonal_penalty(params) if game.orthogonal_strength else None
         params, spectral, sigmas = game.normalize(dataclasses.replace(player, params=params))
         images, moved = game.generator.apply(
             {"params": params, "batch_stats": player.batch_stats},
@@ -272,12 +276,21 @@ def _update_generator(
         logits, _ = game.discriminator.apply(variables, images, labels, train=True, mutable=["batch_stats"])
         loss = game.loss.generator(logits).mean()
         metrics = {"generator/loss": loss, "generator/fake_logits": logits.mean()}
+        if penalty is not None:
+            metrics["generator/orthogonal_penalty"] = penalty
+            loss = loss + game.orthogonal_strength * penalty
         return loss, (spectral, moved["batch_stats"], metrics | _named("generator/sigma", sigmas))
 
     gradients, (spectral, statistics, metrics) = jax.grad(objective, has_aux=True)(player.params)
     return _apply_gradients(
         "generator", game.optimizers.generator, player, gradients, spectral, statistics, metrics, axis_name
     )
+
+
+def _orthogonal_penalty(params: Any) -> Array:
+    """Returns the sum over all kernels as stored, before they are normalised; BigGAN's embedding is none."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return sum((orthogonal_penalty(leaf) for path, leaf in leaves if path[-1].key.endswith("kernel")), jnp.float32(0))
 
 
 def _apply_gradients(

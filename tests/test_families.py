@@ -1,0 +1,98 @@
+"""One word of a config picks the family; what a family does not have is refused in one line."""
+
+import dataclasses
+
+import pytest
+
+from sagan_jax.cli.checks import check_config
+from sagan_jax.cli.families import attention_places, build_networks
+from sagan_jax.config import Experiment, Networks
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.models import biggan, dcgan, sagan
+
+FAMILIES = {"sagan": sagan, "dcgan": dcgan, "biggan": biggan}
+
+
+def networks(family, **fields):
+    places = {"generator_attention_resolutions": (16,), "discriminator_attention_resolutions": (8,)}
+    return Networks(family=family, **({"resolution": 32, "num_classes": 7, "latent_size": 12} | places | fields))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family_is_one_word(family):
+    generator, discriminator = build_networks(networks(family, base_channels=3))
+    assert type(generator) is FAMILIES[family].Generator
+    assert type(discriminator) is FAMILIES[family].Discriminator
+    for network, places in ((generator, (16,)), (discriminator, (8,))):
+        assert (network.resolution, network.num_classes, network.base_channels) == (32, 7, 3)
+        assert network.attention_resolutions == places
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "families"),
+    [
+        ("image_channels", 1, "sagan dcgan biggan"),
+        ("norm_decay", 0.5, "sagan dcgan biggan"),
+        ("norm_epsilon", 0.25, "sagan dcgan biggan"),
+        ("initializer", "orthogonal", "sagan dcgan biggan"),
+        ("attention", "article", "sagan dcgan biggan"),
+        ("conditional_gain", "map", "sagan dcgan"),
+        ("final_norm_decay", 0.5, "sagan"),
+        ("shared_size", 9, "biggan"),
+        ("hierarchical", False, "biggan"),
+    ],
+)
+def test_field_reaches_the_generators_that_have_it(field, value, families):
+    for family in families.split():
+        generator, _ = build_networks(networks(family, **{field: value}))
+        assert getattr(generator, field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "attribute", "families"),
+    [
+        ("discriminator_norm", "batch", "norm", "sagan dcgan biggan"),
+        ("discriminator_shortcut", "after_relu", "shortcut", "sagan biggan"),
+        ("initializer", "orthogonal", "initializer", "sagan dcgan biggan"),
+        ("norm_decay", 0.5, "norm_decay", "sagan dcgan biggan"),
+    ],
+)
+def test_field_reaches_the_discriminators_that_have_it(field, value, attribute, families):
+    for family in families.split():
+        _, discriminator = build_networks(networks(family, **{field: value}))
+        assert getattr(discriminator, attribute) == value
+
+
+@pytest.mark.parametrize(
+    ("family", "drawing", "judging"),
+    [
+        ("sagan", {8: 12, 16: 12, 32: 12}, {16: 6, 8: 6}),
+        ("dcgan", {8: 12, 16: 6, 32: 3}, {16: 3, 8: 6, 4: 12}),
+        ("biggan", {8: 12, 16: 12, 32: 12}, {16: 12, 8: 12}),
+    ],
+)
+def test_attention_can_sit_where_blocks_end(family, drawing, judging):
+    assert attention_places(networks(family, base_channels=3)) == (drawing, judging)
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "words"),
+    [
+        ("dcgan", {"resolution": 128}, "--resolution of a dcgan needs to be one of 32, 64; got 128"),
+        ("dcgan", {"final_norm_decay": 0.5}, "--final-norm-decay does nothing in a dcgan"),
+        ("dcgan", {"discriminator_shortcut": "after_relu"}, "--discriminator-shortcut does nothing in a dcgan"),
+        ("sagan", {"shared_size": 9}, "--shared-size does nothing in a sagan"),
+        ("sagan", {"hierarchical": False}, "--hierarchical does nothing in a sagan"),
+        ("biggan", {"conditional_gain": "map"}, "--conditional-gain does nothing in a biggan"),
+        ("biggan", {"latent_size": 13}, "--latent-size needs a multiple of 4"),
+        ("biggan", {"shared_size": -1}, "--shared-size needs to be at least 0"),
+        ("dcgan", {"discriminator_attention_resolutions": (32,)}, "ends at 32; it can be any of 4, 8, 16"),
+        ("stylegan", {}, "--family needs to be one of sagan, dcgan, biggan"),
+    ],
+)
+def test_what_a_family_does_not_have_is_refused(family, fields, words):
+    experiment = dataclasses.replace(Experiment(), networks=networks(family, **fields))
+    with pytest.raises(InvalidInputError) as caught:
+        check_config(experiment)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
