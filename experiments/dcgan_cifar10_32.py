@@ -4,13 +4,16 @@
     sagan-jax train dcgan_cifar10_32 --generator-attention-resolutions 16 --discriminator-attention-resolutions 16
       --workdir runs/dcgan_attention
 
-Costs: not measured yet. Reached: not measured yet. StudioGAN's own run of its settings reaches FID 49.03 and collapses
-afterwards.
+Costs: 9.44 GFLOP a step (counted by `step_flops`). Reached: not measured to the end. With StudioGAN's rates, 2e-4 for
+both networks, D wins at this width: its loss is 0.02 after 500 steps, and all samples are one pattern of dots. With the
+rates below the losses hold each other after 400 steps (1.5 and 1.2) and samples are green and white blurs with shapes.
+StudioGAN's own run reaches FID 49.03 and collapses afterwards.
 
 The second command adds the attention layer and nothing else. `--source` takes a zip or folder with one folder a class;
-ours holds lossy JPEG copies. Departs from StudioGAN's configs/CIFAR10/DCGAN.yaml: width 16 (64), 2,000 steps (200,000),
-one update of D a step (2), running statistics with decay 0.99 (0.9). As there: no classes, no spectral norm, batch norm
-in both networks, the non-saturating loss, batch 64, rates 2e-4, Adam's betas 0.5 and 0.999.
+ours holds lossy JPEG copies. Departs from StudioGAN's configs/CIFAR10/DCGAN.yaml: width 16 (64), 2,000 steps
+(200,000), one update of D a step (2), G's rate 1e-3 (2e-4), running statistics with decay 0.99 (0.9). As there: no
+classes, no spectral norm, batch norm in both networks, the non-saturating loss, batch 64, D's rate 2e-4, Adam's betas
+0.5 and 0.999.
 """
 
 from sagan_jax.config import Data, Experiment, Networks, Recording, Training
@@ -38,7 +41,7 @@ def experiment() -> Experiment:
             total_steps=2000,
             batch_size=64,
             loss="non_saturating",
-            generator_learning_rate=2e-4,
+            generator_learning_rate=1e-3,
             discriminator_learning_rate=2e-4,
             adam_beta1=0.5,
             adam_beta2=0.999,
