@@ -5,9 +5,9 @@
       --workdir runs/dcgan_attention
 
 Costs: 9.44 GFLOP a step (counted by `step_flops`). Reached: not measured to the end. With StudioGAN's rates, 2e-4 for
-both networks, D wins at this width: its loss is 0.02 after 500 steps, and all samples are one pattern of dots. With the
-rates below the losses hold each other after 400 steps (1.5 and 1.2) and samples are green and white blurs with shapes.
-StudioGAN's own run reaches FID 49.03 and collapses afterwards.
+both networks, D wins at this width: its loss is 0.02 to 0.04 around step 500, and all samples are one pattern of dots.
+With the rates below the losses hold each other after 400 steps (1.5 and 1.2) and samples are green and white blurs with
+shapes. StudioGAN's own run reaches FID 49.03 and collapses afterwards.
 
 The second command adds the attention layer and nothing else. `--source` takes a zip or folder with one folder a class;
 ours holds lossy JPEG copies. Departs from StudioGAN's configs/CIFAR10/DCGAN.yaml: width 16 (64), 2,000 steps

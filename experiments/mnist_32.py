@@ -3,9 +3,10 @@
     sagan-jax train mnist_32 --source mnist.npz
 
 Costs: 4.22 TFLOP a step (counted by `step_flops`); about 0.5 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
-Reached: not measured; the paper has no such run. What two CPU cores can train is an eighth of the width, with the
-rates of `digits_32`, at 338 images/s (median; 5 minutes): all of 1,000 samples are the digit asked for, and hardly any
-variety is left within a class (recall 0.003 against the 5,000 digits).
+Reached: not measured; the paper has no such run.
+What two CPU cores can train is an eighth of the width, with the rates of `digits_32`: 15 minutes beside other jobs, 338
+images/s in the median. All of 1,000 samples are the digit asked for, and hardly any variety is left within a class
+(recall 0.003 against the 5,000 digits).
 
     sagan-jax train mnist_32 --base-channels 8 --latent-size 64 --batch-size 32 --total-steps 3000 --ema-decay 0.99
       --generator-learning-rate 5e-4 --discriminator-learning-rate 2e-3 --norm-decay 0.99 --final-norm-decay 0.99

@@ -7,6 +7,7 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.interop.networks import Discriminator, Generator
 from sagan_jax.models import biggan, dcgan, sagan
 
+_MODELS = {"sagan": sagan, "dcgan": dcgan, "biggan": biggan}
 # What a config says of one family alone; in another it would do nothing in silence.
 _FOREIGN = {
     "sagan": ("shared_size", "hierarchical"),
@@ -50,7 +51,7 @@ def build_networks(networks: Networks) -> tuple[Generator, Discriminator]:
 
 def attention_places(networks: Networks) -> tuple[dict[int, int], dict[int, int]]:
     """Returns the feature-map sizes at which attention can sit in G and in D, each with its channels."""
-    family = {"sagan": sagan, "dcgan": dcgan, "biggan": biggan}[networks.family]
+    family = _MODELS[networks.family]
     of_sizes = dcgan if networks.family == "dcgan" else sagan
     resolution, base = networks.resolution, networks.base_channels
     drawing = of_sizes.generator_resolutions(resolution), family.GENERATOR_WIDTHS[resolution][1:]
@@ -64,7 +65,7 @@ def attention_places(networks: Networks) -> tuple[dict[int, int], dict[int, int]
 
 def check_family(networks: Networks) -> None:
     """Raises InvalidInputError for what the family of a config does not have."""
-    family = {"sagan": sagan, "dcgan": dcgan, "biggan": biggan}[networks.family]
+    family = _MODELS[networks.family]
     sizes = sorted(family.GENERATOR_WIDTHS)
     if networks.resolution not in sizes:
         raise InvalidInputError(

@@ -23,7 +23,7 @@ from sagan_jax.cli.families import attention_places
 from sagan_jax.cli.report import write_report
 from sagan_jax.cli.scoring import Watch
 from sagan_jax.cli.wiring import build_game, open_data, sample_grid, trained_discriminator, trained_generator
-from sagan_jax.config import Experiment, Networks, from_dict, to_dict
+from sagan_jax.config import Experiment, Networks, Training, from_dict, to_dict
 from sagan_jax.data import ImageSource, training_batches
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
 from sagan_jax.evaluation.attention import run_looks
@@ -120,16 +120,6 @@ def _train_from(
         "data": source.fingerprint,
     }
     parallel = ParallelStep(partial(step, game), driver=training.driver)
-    batches = training_batches(
-        source,
-        batch_size=training.batch_size,
-        discriminator_steps=training.discriminator_steps,
-        seed=training.seed,
-        first_step=first_step,
-        total_steps=training.total_steps,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
     clock = _Clock(first_step, training.batch_size * training.discriminator_steps)
     with (
         Recorder(workdir, first_step=first_step) if is_first() else nullcontext() as recorder,
@@ -156,11 +146,7 @@ def _train_from(
 
         def draw(done: int, state: AdversarialState) -> None:
             if recorder:
-                generator = trained_generator(game, state)
-                recorder.image("samples", done, sample_grid(generator))
-                for looks in run_looks(generator, trained_discriminator(game, state), source):
-                    recorder.scalars(done, looks.statistics())
-                    draw_looks(looks, workdir / "attention")
+                _draw(recorder, game, source, workdir, done, state)
 
         def report(state: str) -> None:
             if lock:
@@ -177,7 +163,7 @@ def _train_from(
             done, state = run_loop(
                 parallel,
                 parallel.replicate(state),
-                map(Batch._make, batches),
+                _batches(training, source, first_step),
                 first_step=first_step,
                 total_steps=training.total_steps,
                 guarded=GUARDED,
@@ -205,6 +191,32 @@ def _train_from(
             f"stopped by {stop.signal.name} {saved}; the same command goes on from there.", stop.signal.value
         )
     return state
+
+
+def _batches(training: Training, source: ImageSource, first_step: int) -> Iterator[Batch]:
+    """Returns this process's share of the data of each step to come."""
+    batches = training_batches(
+        source,
+        batch_size=training.batch_size,
+        discriminator_steps=training.discriminator_steps,
+        seed=training.seed,
+        first_step=first_step,
+        total_steps=training.total_steps,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return map(Batch._make, batches)
+
+
+def _draw(
+    recorder: Recorder, game: Game, source: ImageSource, workdir: Path, done: int, state: AdversarialState
+) -> None:
+    """Draws a grid of samples and where both networks look, and records how far and how evenly."""
+    generator = trained_generator(game, state)
+    recorder.image("samples", done, sample_grid(generator))
+    for looks in run_looks(generator, trained_discriminator(game, state), source):
+        recorder.scalars(done, looks.statistics())
+        draw_looks(looks, workdir / "attention")
 
 
 class _Clock:

@@ -64,9 +64,9 @@ def _generator(state: StateDict) -> tuple[biggan.Generator, int, StateDict]:
     )
     if shared_size:
         state.take("params", ("shared_embedding",), "shared.weight")
-    layout = positions_first(linear)
-    _kernel(state, ("linear",), "linear", layout, vector=positions_first(linear[:1]))
-    state.take("params", ("linear", "bias"), "linear.bias", positions_first(linear[:1]))
+    outputs = positions_first(linear[:1])
+    _kernel(state, ("linear",), "linear", positions_first(linear), u=outputs)
+    state.take("params", ("linear", "bias"), "linear.bias", outputs)
     for number, parts in enumerate(blocks, start=1):
         for ours in ("norm_1", "norm_2"):
             theirs = f"{parts[0]}.bn{ours[-1]}"
@@ -85,7 +85,7 @@ def _generator(state: StateDict) -> tuple[biggan.Generator, int, StateDict]:
 def _discriminator(state: StateDict) -> tuple[biggan.Discriminator, int, StateDict]:
     blocks = state.blocks()
     widths = biggan.DISCRIMINATOR_WIDTHS
-    resolution = _discriminator_resolution(state, blocks)
+    resolution = resolution_of("discriminator", len(blocks), {len(w): size for size, w in widths.items()})
     first = state.shape("blocks.0.0.conv1.weight", 4)
     resolutions = sagan.discriminator_resolutions(resolution)
     discriminator = biggan.Discriminator(
@@ -102,12 +102,6 @@ def _discriminator(state: StateDict) -> tuple[biggan.Discriminator, int, StateDi
     if discriminator.num_classes:
         _kernel(state, ("projection",), "embed", TRANSPOSED)
     return discriminator, first[1], state
-
-
-def _discriminator_resolution(state: StateDict, blocks: list[list[str]]) -> int:
-    return resolution_of(
-        state.network, len(blocks), {len(widths): size for size, widths in biggan.DISCRIMINATOR_WIDTHS.items()}
-    )
 
 
 def _places(blocks: list[list[str]], resolutions: tuple[int, ...]) -> tuple[int, ...]:
@@ -129,13 +123,11 @@ def _moments(state: StateDict, norm: str) -> tuple[str, str]:
 
 
 def _kernel(
-    state: StateDict, path: Path, name: str, layout: Layout, *, vector: Layout = AS_IT_IS, leaf: str = "kernel"
+    state: StateDict, path: Path, name: str, layout: Layout, *, u: Layout = AS_IT_IS, leaf: str = "kernel"
 ) -> None:
     state.take("params", (*path, leaf), f"{name}.weight", layout)
     if f"{name}.u0" in state:
-        shape = state.shape(f"{name}.u0", 2)
-        vector = vector if vector is AS_IT_IS else positions_first(shape[1:])
-        state.take("spectral", (*path, leaf, "u"), f"{name}.u0", vector)
+        state.take("spectral", (*path, leaf, "u"), f"{name}.u0", u)
 
 
 def _convolution(state: StateDict, path: Path, name: str) -> None:

@@ -8,7 +8,6 @@ POSTECH-CVLab/PyTorch-StudioGAN:src/models/deep_conv.py.
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -20,7 +19,9 @@ from sagan_jax.models.layers import (
     attention_layer,
     check_attention,
     check_choice,
+    check_image_size,
     kernel_initializer,
+    projection_logits,
 )
 from sagan_jax.models.sagan import DiscriminatorNorm
 
@@ -170,10 +171,7 @@ class Discriminator(nn.Module):
         """
         for field, choices in (("resolution", Resolution), ("attention", AttentionKind), ("norm", DiscriminatorNorm)):
             check_choice(field, getattr(self, field), choices)
-        if images.shape[1:3] != (self.resolution, self.resolution):
-            raise ValueError(
-                f"Discriminator needs images [B, {self.resolution}, {self.resolution}, C]; got {list(images.shape)}."
-            )
+        check_image_size(images, self.resolution)
         resolutions = discriminator_resolutions(self.resolution)
         check_attention("discriminator", self.attention_resolutions, resolutions)
         *widths, last = [self.base_channels * width for width in DISCRIMINATOR_WIDTHS[self.resolution]]
@@ -194,8 +192,4 @@ class Discriminator(nn.Module):
             if size in self.attention_resolutions:
                 features = attention_layer(self.attention, size, self.initializer)(features)
         pooled = layer(features, last, f"{len(widths) + 1}").sum(axis=(1, 2))
-        logits = nn.Dense(1, kernel_init=start, name="linear")(pooled)[:, 0]
-        if not self.num_classes:
-            return logits
-        projected = nn.Dense(self.num_classes, use_bias=False, kernel_init=start, name="projection")(pooled)
-        return logits + (projected * jax.nn.one_hot(labels, self.num_classes, dtype=projected.dtype)).sum(axis=1)
+        return projection_logits(pooled, labels, self.num_classes, self.initializer)

@@ -222,3 +222,22 @@ def check_attention(network: str, wanted: tuple[int, ...], resolutions: tuple[in
             f"attention_resolutions of the {network} needs feature-map sizes out of {sorted(set(resolutions))}; "
             f"got {list(wanted)}, and no block ends at {absent[0]}."
         )
+
+
+def check_image_size(images: Array, resolution: int) -> None:
+    """Raises ValueError unless images `[B, H, W, C]` are squares of that many pixels a side."""
+    if images.shape[1:3] != (resolution, resolution):
+        raise ValueError(f"Discriminator needs images [B, {resolution}, {resolution}, C]; got {list(images.shape)}.")
+
+
+def projection_logits(pooled: Array, labels: Array | None, num_classes: int, initializer: Initializer) -> Array:
+    """Returns the logits `[B]` of pooled features `[B, C]`, with projection of the labels where there are classes.
+
+    To be called inside a network, which owns the layers `linear` and `projection` that are made here.
+    """
+    start = kernel_initializer(initializer)
+    logits = nn.Dense(1, kernel_init=start, name="linear")(pooled)[:, 0]
+    if not num_classes:
+        return logits
+    projected = nn.Dense(num_classes, use_bias=False, kernel_init=start, name="projection")(pooled)
+    return logits + (projected * jax.nn.one_hot(labels, num_classes, dtype=projected.dtype)).sum(axis=1)

@@ -8,7 +8,6 @@ generator.py and discriminator.py; widths at 64 and 32 pixels: POSTECH-CVLab/PyT
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -21,7 +20,9 @@ from sagan_jax.models.layers import (
     attention_layer,
     check_attention,
     check_choice,
+    check_image_size,
     kernel_initializer,
+    projection_logits,
 )
 
 Resolution = Literal[32, 64, 128, 256]
@@ -278,14 +279,10 @@ class Discriminator(nn.Module):
             ("norm", DiscriminatorNorm),
         ):
             check_choice(field, getattr(self, field), choices)
-        if images.shape[1:3] != (self.resolution, self.resolution):
-            raise ValueError(
-                f"Discriminator needs images [B, {self.resolution}, {self.resolution}, C]; got {list(images.shape)}."
-            )
+        check_image_size(images, self.resolution)
         resolutions = discriminator_resolutions(self.resolution)
         check_attention("discriminator", self.attention_resolutions, resolutions)
         widths = [self.base_channels * width for width in self.WIDTHS[self.resolution]]
-        start = kernel_initializer(self.initializer)
 
         features, size, placed = images, self.resolution, set()
         for number, (width, next_size) in enumerate(zip(widths, resolutions, strict=True), start=1):
@@ -307,8 +304,4 @@ class Discriminator(nn.Module):
                 placed.add(size)
 
         pooled = nn.relu(features).sum(axis=(1, 2))
-        logits = nn.Dense(1, kernel_init=start, name="linear")(pooled)[:, 0]
-        if not self.num_classes:
-            return logits
-        projected = nn.Dense(self.num_classes, use_bias=False, kernel_init=start, name="projection")(pooled)
-        return logits + (projected * jax.nn.one_hot(labels, self.num_classes, dtype=projected.dtype)).sum(axis=1)
+        return projection_logits(pooled, labels, self.num_classes, self.initializer)
