@@ -75,6 +75,11 @@ def test_attention_can_sit_where_blocks_end(family, drawing, judging):
     assert attention_places(networks(family, base_channels=3)) == (drawing, judging)
 
 
+def test_of_two_blocks_of_one_size_attention_follows_the_first():
+    _, judging = attention_places(networks("sagan", resolution=64, base_channels=3))
+    assert judging == {32: 3, 16: 6, 8: 12, 4: 24}
+
+
 @pytest.mark.parametrize(
     ("family", "fields", "words"),
     [

@@ -59,6 +59,12 @@ def test_discriminator_is_as_wide_as_the_reference_at_32_pixels():
     assert [params[f"block_{number}"]["conv_2"]["kernel"].shape[-1] for number in (1, 2, 3, 4)] == [12, 12, 12, 12]
 
 
+def test_generator_is_as_wide_as_the_reference_at_64_pixels():
+    params = shapes(Generator(64, 7, 1, attention_resolutions=()), 15)["params"]
+    assert params["linear"]["kernel"].shape[-1] == 16 * 16
+    assert [params[f"block_{number}"]["conv_2"]["kernel"].shape[-1] for number in (1, 2, 3, 4)] == [16, 8, 4, 2]
+
+
 def test_each_block_hears_its_own_part_of_the_latent():
     generator, latents, variables = small()
 
