@@ -64,6 +64,8 @@ class Training:
     """generator updates"""
     batch_size: int = 256
     """images a step over all devices"""
+    accumulation_steps: int = 1
+    """parts that a batch goes through the networks in, for one that does not fit the memory; moments are each part's"""
     discriminator_steps: int = 1
     """discriminator updates before each generator update"""
     loss: Literal["hinge", "non_saturating", "wasserstein"] = "hinge"

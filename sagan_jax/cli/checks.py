@@ -30,6 +30,7 @@ def check_config(experiment: Experiment) -> None:
     for flag, number in {
         "total-steps": training.total_steps,
         "batch-size": training.batch_size,
+        "accumulation-steps": training.accumulation_steps,
         "discriminator-steps": training.discriminator_steps,
         "base-channels": networks.base_channels,
         "latent-size": networks.latent_size,
@@ -78,6 +79,11 @@ def check_config(experiment: Experiment) -> None:
         training.batch_size % devices == 0,
         f"--batch-size needs a multiple of the {devices} devices, so that each takes its part; "
         f"got {training.batch_size}.",
+    )
+    share = training.batch_size // devices
+    _require(
+        share % training.accumulation_steps == 0,
+        f"--accumulation-steps needs to divide the {share} images of each device; got {training.accumulation_steps}.",
     )
 
 

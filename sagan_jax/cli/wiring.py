@@ -49,6 +49,7 @@ def build_game(experiment: Experiment) -> Game:
         spectral_epsilon=networks.spectral_epsilon,
         differentiate_vectors=training.differentiate_spectral_vectors,
         orthogonal_strength=training.orthogonal_strength,
+        accumulation_steps=training.accumulation_steps,
         average_decay=training.ema_decay,
         average_start_step=training.ema_start_step,
         global_moments=training.moments == "global",

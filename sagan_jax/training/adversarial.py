@@ -1,6 +1,7 @@
 """Adversarial training: its state and its one pure step."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
@@ -14,9 +15,8 @@ from jax import Array
 
 from sagan_jax.functional.losses import HINGE, AdversarialLoss, orthogonal_penalty
 from sagan_jax.functional.spectral import initial_vectors, spectral_normalize_tree
+from sagan_jax.training.accumulation import Metrics, mean_gradient
 from sagan_jax.training.optimizers import Optimizers, two_time_scale
-
-Metrics = dict[str, Array]
 
 # The quantities whose failure stops a run.
 GUARDED = ("discriminator/loss", "discriminator/gradient_norm", "generator/loss", "generator/gradient_norm")
@@ -71,6 +71,8 @@ class Game:
         spectral_epsilon: added to the norms of u and v.
         differentiate_vectors: lets the gradient flow through u and v.
         orthogonal_strength: of the penalty on G's kernels; 0 turns it off.
+        accumulation_steps: parts that every batch is worked through in; batch moments are those of a part, and running
+            ones move once a part.
         average_decay: of G's moving average; 0 turns it off.
         average_start_step: before it, the average is a copy of G.
         global_moments: whether batch moments are shared over devices.
@@ -86,6 +88,7 @@ class Game:
     spectral_epsilon: float = 1e-12
     differentiate_vectors: bool = False
     orthogonal_strength: float = 0.0
+    accumulation_steps: int = 1
     average_decay: float = 0.0
     average_start_step: int = 0
     global_moments: bool = True
@@ -157,7 +160,8 @@ def step(
     Args:
         game: networks and rules.
         state: replicated over devices.
-        batch: this device's part: images `[discriminator_steps, B, H, W, C]` and labels.
+        batch: this device's part: images `[discriminator_steps, B, H, W, C]` and labels; B is a multiple of the game's
+            `accumulation_steps`.
         axis_name: the mapped axis over devices, or None for one device.
 
     Returns:
@@ -176,15 +180,14 @@ def step(
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     draw = partial(_draw, game, batch_size=batch_size, axis_name=axis_name)
     generator_params, _, _ = game.normalize(state.generator)
+    drawing = {"params": generator_params, "batch_stats": state.generator.batch_stats}
 
     discriminator, metrics = state.discriminator, {}
     # A plain loop: inside `lax.scan` the CPU backend's convolutions are six times slower, even for one round.
     for number in range(discriminator_steps):
         latents, labels = draw(jax.random.fold_in(key, number))
-        variables = {"params": generator_params, "batch_stats": state.generator.batch_stats}
-        fakes = Batch(game.generator.apply(variables, latents, labels, train=True), labels)
         reals = jax.tree.map(itemgetter(number), batch)
-        discriminator, measured = _update_discriminator(game, discriminator, reals, fakes, axis_name)
+        discriminator, measured = _update_discriminator(game, discriminator, reals, drawing, latents, labels, axis_name)
         metrics = measured | {
             # The last update is what is reported, unless one before it went wrong.
             name: jnp.where(jnp.isfinite(metrics[name]), measured[name], metrics[name])
@@ -228,31 +231,36 @@ def _mean_over_devices(tree: Any, axis_name: str | None) -> Any:
 
 
 def _update_discriminator(
-    game: Game, player: Player, reals: Batch, fakes: Batch, axis_name: str | None
+    game: Game, player: Player, reals: Batch, drawing: Any, latents: Array, labels: Array, axis_name: str | None
 ) -> tuple[Player, Metrics]:
     """Returns D after one update on a batch of real and one of generated images."""
+    params, pull, (spectral, sigmas) = _normalize(game, player)
 
-    def objective(params: Any) -> tuple[Array, tuple[Any, Any, Metrics]]:
-        params, spectral, sigmas = game.normalize(dataclasses.replace(player, params=params))
-        variables = {"params": params, "batch_stats": player.batch_stats}
+    def objective(params: Any, statistics: Any, rows: Any) -> tuple[Array, tuple[Any, Metrics]]:
+        reals, latents, labels = rows
+        fakes = game.generator.apply(drawing, latents, labels, train=True)
+        variables = {"params": params, "batch_stats": statistics}
         apply = partial(game.discriminator.apply, train=True, mutable=["batch_stats"])
         real_logits, moved = apply(variables, *reals)
-        fake_logits, _ = apply(variables, *fakes)
+        fake_logits, _ = apply(variables, fakes, labels)
         loss_real, loss_fake = (loss.mean() for loss in game.loss.discriminator(real_logits, fake_logits))
         loss = loss_real + loss_fake
-        metrics = {
-            "discriminator/loss": loss,
-            "discriminator/loss_real": loss_real,
-            "discriminator/loss_fake": loss_fake,
-            "discriminator/real_logits": real_logits.mean(),
-            "discriminator/fake_logits": fake_logits.mean(),
-        }
-        statistics = moved.get("batch_stats", player.batch_stats)
-        return loss, (spectral, statistics, metrics | _named("discriminator/sigma", sigmas))
+        return loss, (
+            moved.get("batch_stats", statistics),
+            {
+                "discriminator/loss": loss,
+                "discriminator/loss_real": loss_real,
+                "discriminator/loss_fake": loss_fake,
+                "discriminator/real_logits": real_logits.mean(),
+                "discriminator/fake_logits": fake_logits.mean(),
+            },
+        )
 
-    gradients, (spectral, statistics, metrics) = jax.grad(objective, has_aux=True)(player.params)
+    rows = reals, latents, labels
+    slopes, statistics, metrics = mean_gradient(objective, params, player.batch_stats, rows, game.accumulation_steps)
+    metrics |= _named("discriminator/sigma", sigmas)
     return _apply_gradients(
-        "discriminator", game.optimizers.discriminator, player, gradients, spectral, statistics, metrics, axis_name
+        "discriminator", game.optimizers.discriminator, player, pull(slopes), spectral, statistics, metrics, axis_name
     )
 
 
@@ -261,30 +269,40 @@ def _update_generator(
 ) -> tuple[Player, Metrics]:
     """Returns G after one update against D as it now is; D's own u is used and left where it was."""
     discriminator_params, _, _ = game.normalize(discriminator)
+    judging = {"params": discriminator_params, "batch_stats": discriminator.batch_stats}
+    params, pull, (spectral, sigmas) = _normalize(game, player)
 
-    def objective(params: Any) -> tuple[Array, tuple[Any, Any, Metrics]]:
-        penalty = _orthogonal_penalty(params) if game.orthogonal_strength else None
-        params, spectral, sigmas = game.normalize(dataclasses.replace(player, params=params))
+    def objective(params: Any, statistics: Any, rows: Any) -> tuple[Array, tuple[Any, Metrics]]:
+        latents, labels = rows
         images, moved = game.generator.apply(
-            {"params": params, "batch_stats": player.batch_stats},
-            latents,
-            labels,
-            train=True,
-            mutable=["batch_stats"],
+            {"params": params, "batch_stats": statistics}, latents, labels, train=True, mutable=["batch_stats"]
         )
-        variables = {"params": discriminator_params, "batch_stats": discriminator.batch_stats}
-        logits, _ = game.discriminator.apply(variables, images, labels, train=True, mutable=["batch_stats"])
+        logits, _ = game.discriminator.apply(judging, images, labels, train=True, mutable=["batch_stats"])
         loss = game.loss.generator(logits).mean()
-        metrics = {"generator/loss": loss, "generator/fake_logits": logits.mean()}
-        if penalty is not None:
-            metrics["generator/orthogonal_penalty"] = penalty
-            loss = loss + game.orthogonal_strength * penalty
-        return loss, (spectral, moved["batch_stats"], metrics | _named("generator/sigma", sigmas))
+        return loss, (moved["batch_stats"], {"generator/loss": loss, "generator/fake_logits": logits.mean()})
 
-    gradients, (spectral, statistics, metrics) = jax.grad(objective, has_aux=True)(player.params)
+    rows = latents, labels
+    slopes, statistics, metrics = mean_gradient(objective, params, player.batch_stats, rows, game.accumulation_steps)
+    gradients = pull(slopes)
+    if game.orthogonal_strength:
+        penalty, slopes = jax.value_and_grad(_orthogonal_penalty)(player.params)
+        gradients = jax.tree.map(lambda one, other: one + game.orthogonal_strength * other, gradients, slopes)
+        metrics["generator/orthogonal_penalty"] = penalty
+    metrics |= _named("generator/sigma", sigmas)
     return _apply_gradients(
         "generator", game.optimizers.generator, player, gradients, spectral, statistics, metrics, axis_name
     )
+
+
+def _normalize(game: Game, player: Player) -> tuple[Any, Callable[[Any], Any], tuple[Any, Any]]:
+    """Returns the normalised parameters, the way back from their gradient to the stored ones', vectors and sigmas."""
+
+    def normalize(params: Any) -> tuple[Any, tuple[Any, Any]]:
+        params, spectral, sigmas = game.normalize(dataclasses.replace(player, params=params))
+        return params, (spectral, sigmas)
+
+    params, pull, found = jax.vjp(normalize, player.params, has_aux=True)
+    return params, lambda slopes: pull(slopes)[0], found
 
 
 def _orthogonal_penalty(params: Any) -> Array:

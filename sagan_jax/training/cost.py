@@ -1,5 +1,6 @@
 """What a step costs: the floating-point operations that XLA counts in it, without running or compiling it."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -34,6 +35,7 @@ def step_flops(
         jax.ShapeDtypeStruct((discriminator_steps, batch_size, *image_shape), jnp.float32),
         jax.ShapeDtypeStruct((discriminator_steps, batch_size), jnp.int32),
     )
-    counted = jax.jit(partial(step, game)).lower(state, batch).cost_analysis()
+    whole = dataclasses.replace(game, accumulation_steps=1)  # a loop's rounds would be counted once
+    counted = jax.jit(partial(step, whole)).lower(state, batch).cost_analysis()
     assert counted is not None  # every backend of jax's own counts
     return counted["flops"]
