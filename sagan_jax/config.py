@@ -30,6 +30,8 @@ class Networks:
     """0 makes both networks unconditional"""
     base_channels: int = 64
     """the width that the multipliers of every block refer to"""
+    discriminator_base_channels: int = 0
+    """D's, where it is not G's; 0 where it is"""
     image_channels: int = 3
     latent_size: int = 128
     shared_size: int = 128
@@ -51,8 +53,10 @@ class Networks:
     discriminator_norm: Literal["none", "batch"] = "none"
     initializer: Literal["xavier", "orthogonal"] = "xavier"
     """how kernels start"""
-    spectral_norm: Literal["both", "discriminator", "none"] = "both"
+    spectral_norm: Literal["both", "discriminator", "generator", "none"] = "both"
     """which networks are spectrally normalised; `discriminator` is the paper's baseline, SNGAN's rule"""
+    spectral_evaluation: Literal["iterated", "stored"] = "iterated"
+    """sigma of a trained network: one iteration from the stored u (the release), or the stored u and v (PyTorch)"""
     spectral_epsilon: float = 1e-12
 
 
@@ -85,6 +89,8 @@ class Training:
     differentiate_spectral_vectors: bool = False
     """let the gradient flow through u and v, as in the release"""
     driver: Literal["pmap", "shard_map"] = "pmap"
+    init_from: str = ""
+    """the workdir of a run, or of `sagan-jax convert`, whose networks this one starts from"""
     seed: int = 0
 
 

@@ -13,7 +13,7 @@ import sagan_jax
 from sagan_jax.cli import attending
 from sagan_jax.cli.attend import read_position
 from sagan_jax.cli.main import main
-from sagan_jax.cli.wiring import load_discriminator, load_run
+from sagan_jax.cli.wiring import load_networks
 from sagan_jax.config import Data, Experiment, Networks, Recording, Training
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.attention import AttentionLayer, TrainedDiscriminator, discriminator_looks, generator_looks
@@ -52,7 +52,7 @@ def attend(*words: object) -> int:
 
 def test_layers_of_both_networks_are_seen_in_the_order_that_features_meet_them(trained):
     _, workdir = trained
-    generator, discriminator = load_run(workdir), load_discriminator(workdir)
+    generator, discriminator = load_networks(workdir)
     labels = np.array([0, 1, 1], np.int32)
     seen = generator_looks(generator, generator.latents(jax.random.key(0), np.arange(3)), labels)
     assert [(layer.name, layer.query_shape, layer.key_shape) for layer in seen.layers] == [
@@ -76,7 +76,7 @@ def drawn(monkeypatch, seen, number, queries):
 
 
 def test_figure_of_given_positions_shows_their_rows_of_each_map(trained, monkeypatch):
-    generator = load_run(trained[1])
+    generator, _ = load_networks(trained[1])
     seen = generator_looks(generator, generator.latents(jax.random.key(0), np.arange(2)), np.array([0, 1], np.int32))
     image, queries, panels = drawn(monkeypatch, seen, 1, [(13.0, 21.0), (31.9, 0.0)])
     assert np.array_equal(image, seen.images[1])
@@ -109,7 +109,7 @@ def test_layers_of_a_discriminator_go_from_fine_to_coarse():
 
 
 def test_figure_puts_the_dot_of_a_chosen_position_in_its_middle(trained, monkeypatch):
-    generator = load_run(trained[1])
+    generator, _ = load_networks(trained[1])
     seen = generator_looks(generator, generator.latents(jax.random.key(0), np.arange(1)), np.array([1], np.int32))
     fine = seen.layers[1]
     rows = informative_queries(jnp.asarray(fine.attention_map[0]), 3, query_shape=(16, 16), key_shape=(8, 8))
@@ -120,16 +120,16 @@ def test_figure_puts_the_dot_of_a_chosen_position_in_its_middle(trained, monkeyp
 
 def test_discriminator_of_a_run_is_the_trained_one_normalised_from_the_stored_u(trained):
     _, workdir = trained
-    from sagan_jax.cli.wiring import _load_state
+    from sagan_jax.cli.wiring import load_state
 
-    game, state = _load_state(workdir, "newest")
+    game, state, _ = load_state(workdir)
     params, _, _ = spectral_normalize_tree(
         state.discriminator.params, state.discriminator.spectral, epsilon=game.spectral_epsilon
     )
     images, labels = jnp.zeros((2, 32, 32, 3)), jnp.array([0, 1])
     variables = {"params": params, "batch_stats": state.discriminator.batch_stats}
     wanted = game.discriminator.apply(variables, images, labels, train=False)
-    trained = load_discriminator(workdir)
+    _, trained = load_networks(workdir)
     assert np.allclose(trained.discriminator.apply(trained.variables, images, labels, train=False), wanted, atol=1e-6)
 
 

@@ -295,7 +295,7 @@ def looks_of(workdir: Path, label: int, seed: int, steps: int):
     ends = np.asarray(trained.latents(jax.random.key(seed), np.arange(2)), np.float64)
     latents = slerp(ends[:1], ends[1:], np.linspace(0, 1, steps))[0].astype(np.float32)
     seen = generator_looks(trained, latents, np.full(steps, label, np.int32))
-    judged = discriminator_looks(wiring.load_discriminator(workdir), seen.images, seen.labels)
+    judged = discriminator_looks(wiring.load_networks(workdir)[1], seen.images, seen.labels)
     return seen.images, [*seen.layers, *judged.layers]
 
 

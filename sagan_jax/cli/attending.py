@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sagan_jax.cli.checks import require_experiment
-from sagan_jax.cli.wiring import Which, load_discriminator, load_run, open_data
+from sagan_jax.cli.wiring import Which, load_networks, open_data
 from sagan_jax.config import Experiment
 from sagan_jax.data.decoding import decode
 from sagan_jax.errors import InvalidInputError, one_line
@@ -63,14 +63,17 @@ def draw_attention(
                 f"--queries needs positions inside the image, whose sides are {resolution} pixels; got {x:g},{y:g}."
             )
     looks: dict[str, Looks] = {}
+    trained, discriminator = load_networks(workdir, checkpoint=checkpoint)
     if image is None:
-        trained = load_run(workdir, checkpoint=checkpoint)
         labels = np.resize(trained.classes(classes or None), num_images).astype(np.int32)
         looks["generator"] = generator_looks(
             trained, trained.latents(jax.random.key(seed), np.arange(num_images)), labels
         )
-    discriminator = load_discriminator(workdir, checkpoint=checkpoint)
-    if discriminator_has_attention(experiment):
+    elif discriminator is None:
+        raise InvalidInputError(
+            f"--image needs a discriminator to look at it; the weights in {str(workdir)!r} came without one."
+        )
+    if discriminator and discriminator_has_attention(experiment):
         images, labels = _own(image, experiment) if image else _real(experiment, source, num_images, seed)
         looks["discriminator"] = discriminator_looks(discriminator, images, labels)
     looks = {network: seen for network, seen in looks.items() if seen.layers}

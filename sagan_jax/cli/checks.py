@@ -11,11 +11,15 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import jax
 
 from sagan_jax.cli.families import check_family
-from sagan_jax.config import Experiment, from_dict, to_dict
+from sagan_jax.config import Experiment, Networks, from_dict, to_dict
 from sagan_jax.errors import InvalidInputError, StorageError
 
 # What a run may change when it is taken up again: how long, how often and through which cache, not what.
 _FREE = ("name", "recording", "evaluation", "data.held_out", "data.cache", "training.total_steps", "training.driver")
+
+# What decides the shapes of the layers that two runs can share.
+_SIZES = ("family", "resolution", "base_channels", "discriminator_base_channels", "image_channels", "latent_size")
+_SIZES += ("shared_size", "hierarchical")
 
 
 def check_config(experiment: Experiment) -> None:
@@ -67,6 +71,8 @@ def check_config(experiment: Experiment) -> None:
         experiment.data.skip_unreadable >= 0,
         f"--skip-unreadable needs to be at least 0; got {experiment.data.skip_unreadable}.",
     )
+    width = networks.discriminator_base_channels
+    _require(width >= 0, f"--discriminator-base-channels needs to be at least 0; got {width}.")
     _require(networks.shared_size >= 0, f"--shared-size needs to be at least 0; got {networks.shared_size}.")
     _require(networks.num_classes >= 0, f"--num-classes needs to be at least 0; got {networks.num_classes}.")
     _require(
@@ -141,6 +147,18 @@ def check_same_run(workdir: Path, experiment: Experiment) -> None:
             f"The run in {str(workdir)!r} was started with another config ({'; '.join(changed)}): "
             f"give the same, another --workdir, or --fresh to start over."
         )
+
+
+def check_same_sizes(workdir: Path, networks: Networks) -> None:
+    """Raises InvalidInputError unless the networks of the run in `workdir` have the family and widths of these."""
+    theirs = require_experiment(workdir).networks
+    for name in _SIZES:
+        wanted, got = getattr(networks, name), getattr(theirs, name)
+        if wanted != got:
+            raise InvalidInputError(
+                f"--init-from needs a run with the same --{name.replace('_', '-')}, which is {wanted} here; in "
+                f"{str(workdir)!r} it is {got}. Without EXPERIMENT, its networks are taken as they are."
+            )
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

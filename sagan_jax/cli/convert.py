@@ -1,7 +1,6 @@
-"""`sagan-jax convert`: weights that other people released, from their file to one that is read without their tools."""
+"""`sagan-jax convert`: weights that other people released, from their files to what is read without their tools."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,49 +11,36 @@ from sagan_jax.errors import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Convert released weights, names and values as they are, to a .safetensors file that remembers its source."""
+    """Convert released weights; nothing in a file is ever run.
 
-    file: tyro.conf.Positional[Path]
-    """a .pth, .pt, .npz or .safetensors file"""
-    source: Annotated[Literal["inception"], tyro.conf.arg(name="from")]
-    """what it holds: inception, the FID network as torch-fidelity publishes it"""
-    out: tyro.conf.Positional[Path | None] = None
-    """a .safetensors file; where evaluations look for it unless given"""
+    Of the FID network: `--from inception FILE [OUT]` writes a .safetensors file, where evaluations look for it unless
+    OUT is given. Of a generator: `--from SOURCE --generator G.pth [--discriminator D.pth] OUT` writes a folder that
+    sample, evaluate, attend, explore and `train --init-from` take like a run of ours.
+    """
+
+    source: Annotated[Literal["inception", "official", "studiogan", "biggan-pytorch"], tyro.conf.arg(name="from")]
+    """inception: the FID network as torch-fidelity publishes it; official: the SAGAN authors' release; studiogan:
+    PyTorch-StudioGAN's SAGAN and DCGAN; biggan-pytorch: its BigGAN and SAGAN"""
+    paths: tyro.conf.Positional[tuple[Path, ...]]
+    """FILE [OUT] for inception, OUT for the others"""
+    generator: Path | None = None
+    """.pth, .pt, .safetensors or .npz; of the official release its variables, exported as .npz"""
+    discriminator: Path | None = None
+    """the same, where it has a file of its own; a generator alone is enough to sample"""
 
 
 def run(arguments: list[str]) -> None:
     """Runs the command with what stands behind its name."""
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax convert")
-    convert_inception(parsed.file, parsed.out)
+    from sagan_jax.cli import converting
 
-
-def convert_inception(file: Path, out: Path | None = None) -> Path:
-    """Writes the weights of the FID network as .safetensors, and prints the sha256 of both files.
-
-    Args:
-        file: .pth, .pt, .npz or .safetensors.
-        out: where to; the place in which evaluations look unless given.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        InvalidInputError: the file is damaged or holds another network, or `out` has another suffix.
-        StorageError: the disk refused.
-    """
-    from sagan_jax.evaluation.inception import default_weights_path
-    from sagan_jax.interop.arrays import read_arrays, to_safetensors
-    from sagan_jax.interop.inception import published_arrays
-    from sagan_jax.interop.pytorch import SUFFIXES, read_pth
-    from sagan_jax.training.recording import write_atomically
-
-    out = out or default_weights_path()
-    if out.suffix.lower() != ".safetensors":
-        raise InvalidInputError(f"convert needs a .safetensors file to write; got {str(out)!r}.")
-    read = (read_pth if file.suffix.lower() in SUFFIXES else read_arrays)(file)
-    source = {"source_name": read.name, "source_sha256": read.sha256}
-    if "source_sha256" in read.metadata:  # it was converted already: the first source is the one that counts
-        source = {key: read.metadata.get(key, "") for key in source}
-    write_atomically(out, content := to_safetensors(published_arrays(read.arrays), source))
-    print(f"read  {file}  sha256 {read.sha256}\nwrote {out}  sha256 {hashlib.sha256(content).hexdigest()}")
-    return out
+    if parsed.source == "inception":
+        if parsed.generator or parsed.discriminator or len(parsed.paths) not in (1, 2):
+            raise InvalidInputError("convert needs, for the FID network: --from inception FILE [OUT].")
+        converting.convert_inception(*parsed.paths)
+    else:
+        if not parsed.generator or len(parsed.paths) != 1:
+            raise InvalidInputError(
+                f"convert needs: --from {parsed.source} --generator FILE [--discriminator FILE] OUT."
+            )
+        converting.convert_networks(parsed.source, parsed.paths[0], parsed.generator, parsed.discriminator)

@@ -59,8 +59,7 @@ def run(arguments: list[str]) -> None:
     from sagan_jax.training.recording import write_atomically
     from sagan_jax.views.explorer import Frame, Layer, Sample, explorer_page
 
-    trained = wiring.load_run(parsed.workdir, checkpoint=parsed.checkpoint)
-    discriminator = wiring.load_discriminator(parsed.workdir, checkpoint=parsed.checkpoint)
+    trained, discriminator = wiring.load_networks(parsed.workdir, checkpoint=parsed.checkpoint)
     classes = list(dict.fromkeys(int(label) for label in trained.classes(parsed.classes)))
     num_samples = parsed.num_samples or 20
     seeds = list(dict.fromkeys(parsed.seeds)) or range(-(-num_samples // len(classes)))
@@ -68,18 +67,18 @@ def run(arguments: list[str]) -> None:
     if parsed.num_samples or not parsed.seeds:
         wanted = wanted[:num_samples]
 
-    def looks(label: int, seed: int) -> tuple[Looks, Looks]:
+    def looks(label: int, seed: int) -> list[Looks]:
         """Returns where G and D looked from z1 to z2, the images 0 and 1 that `sagan-jax sample` draws of the seed."""
         ends = np.asarray(trained.latents(jax.random.key(seed), np.arange(2)), np.float64)
         latents = slerp(ends[:1], ends[1:], np.linspace(0, 1, parsed.steps))[0].astype(np.float32)
         labels = np.full(parsed.steps, label, np.int32)
         seen = generator_looks(trained, latents, labels)
-        return seen, discriminator_looks(discriminator, seen.images, labels)
+        return [seen, *([discriminator_looks(discriminator, seen.images, labels)] if discriminator else [])]
 
     def sample(label: int, seed: int) -> Sample:
-        seen, judged = looks(label, seed)
-        maps = [layer.attention_map for layer in (*seen.layers, *judged.layers)]
-        frames = [Frame(image, [of_layer[step] for of_layer in maps]) for step, image in enumerate(seen.images)]
+        seen = looks(label, seed)
+        maps = [layer.attention_map for network in seen for layer in network.layers]
+        frames = [Frame(image, [of_layer[step] for of_layer in maps]) for step, image in enumerate(seen[0].images)]
         return Sample(label if trained.num_classes else None, seed, frames)
 
     def samples() -> Iterator[Sample]:

@@ -1,10 +1,14 @@
-"""The families of networks: which modules a config describes, and where attention can sit in them."""
+"""The families of networks: which modules a config describes and back, and where attention can sit in them."""
 
+import dataclasses
 from typing import Any
+
+import jax
 
 from sagan_jax.config import Networks
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.interop.networks import Discriminator, Generator
+from sagan_jax.functional.spectral import initial_vectors
+from sagan_jax.interop.networks import Discriminator, Generator, ReleasedNetworks
 from sagan_jax.models import biggan, dcgan, sagan
 
 _MODELS = {"sagan": sagan, "dcgan": dcgan, "biggan": biggan}
@@ -34,6 +38,7 @@ def build_networks(networks: Networks) -> tuple[Generator, Discriminator]:
     judging = shared | {
         "attention_resolutions": networks.discriminator_attention_resolutions,
         "norm": networks.discriminator_norm,
+        "base_channels": networks.discriminator_base_channels or networks.base_channels,
     }
     gain, shortcut = networks.conditional_gain, networks.discriminator_shortcut
     if networks.family == "dcgan":
@@ -49,17 +54,73 @@ def build_networks(networks: Networks) -> tuple[Generator, Discriminator]:
     )
 
 
+def networks_of(released: ReleasedNetworks) -> Networks:
+    """Returns the config that describes networks that others released.
+
+    Raises:
+        InvalidInputError: no config does.
+    """
+    generator, discriminator = released.generator, released.discriminator
+    fields = [field.name for field in dataclasses.fields(Networks)]
+    told: dict[str, Any] = {name: getattr(generator, name) for name in fields if hasattr(generator, name)}
+    told |= {
+        "family": next(name for name, models in _MODELS.items() if isinstance(generator, models.Generator)),
+        "latent_size": released.latent_size,
+        "generator_attention_resolutions": generator.attention_resolutions,
+        "spectral_epsilon": released.spectral_rule["epsilon"],
+        "spectral_evaluation": "iterated" if released.spectral_rule["iterations"] else "stored",
+    }
+    normalized = [_normalized(released.generator_variables)]
+    if discriminator:
+        normalized.append(_normalized(released.discriminator_variables))
+        told |= {
+            "discriminator_attention_resolutions": discriminator.attention_resolutions,
+            "discriminator_norm": discriminator.norm,
+            "discriminator_base_channels": discriminator.base_channels,
+        }
+        if hasattr(discriminator, "shortcut"):
+            told["discriminator_shortcut"] = discriminator.shortcut
+        if discriminator.base_channels == generator.base_channels:
+            told["discriminator_base_channels"] = 0
+    else:  # what goes best with such a generator
+        normalized.append(told["family"] != "dcgan")
+        places = attention_places(Networks(**told))[1]
+        told["discriminator_attention_resolutions"] = tuple(filter(places.get, generator.attention_resolutions))
+        told["discriminator_norm"] = "batch" if told["family"] == "dcgan" else "none"
+    names = {(True, True): "both", (True, False): "generator", (False, True): "discriminator", (False, False): "none"}
+    told["spectral_norm"] = names[normalized[0], normalized[1]]
+    networks = Networks(**told)
+    rebuilt = build_networks(networks)
+    if discriminator and discriminator.norm == "none":  # what nothing in it reads
+        discriminator = discriminator.clone(norm_epsilon=networks.norm_epsilon, norm_decay=networks.norm_decay)
+    if rebuilt[0] != generator or discriminator not in (None, rebuilt[1]):
+        raise InvalidInputError("No config describes both networks: they differ in more than width and attention.")
+    return networks
+
+
+def _normalized(variables: dict[str, Any]) -> bool:
+    """Tells whether a network is spectrally normalised: all of its kernels, or none."""
+    vectors = variables["spectral"]
+    if not vectors:
+        return False
+    expected = jax.eval_shape(lambda: initial_vectors(jax.random.key(0), variables["params"]))
+    if jax.tree.structure(expected) != jax.tree.structure(vectors):
+        raise InvalidInputError("The weights are spectrally normalised in some layers and not in others; no config is.")
+    return True
+
+
 def attention_places(networks: Networks) -> tuple[dict[int, int], dict[int, int]]:
     """Returns the feature-map sizes at which attention can sit in G and in D, each with its channels."""
     family = _MODELS[networks.family]
     of_sizes = dcgan if networks.family == "dcgan" else sagan
     resolution, base = networks.resolution, networks.base_channels
+    judging_base = networks.discriminator_base_channels or base
     drawing = of_sizes.generator_resolutions(resolution), family.GENERATOR_WIDTHS[resolution][1:]
     judging = of_sizes.discriminator_resolutions(resolution), family.DISCRIMINATOR_WIDTHS[resolution]
     # The first block of a size is the one that counts, so it is written last.
     return (
         {size: base * width for size, width in zip(*drawing, strict=True)},
-        {size: base * width for size, width in list(zip(*judging, strict=False))[::-1]},
+        {size: judging_base * width for size, width in list(zip(*judging, strict=False))[::-1]},
     )
 
 

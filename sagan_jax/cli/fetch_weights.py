@@ -45,7 +45,7 @@ class Arguments:
 def run(arguments: list[str]) -> None:
     """Runs the command with what stands behind its name."""
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax fetch-weights")
-    from sagan_jax.cli.convert import convert_inception
+    from sagan_jax.cli.converting import convert_inception
     from sagan_jax.data.cache import weights_folder
     from sagan_jax.evaluation.inception import WEIGHTS_NAME
 

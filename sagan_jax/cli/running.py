@@ -17,12 +17,21 @@ from sagan_jax.cli.checks import (
     check_room,
     check_same_data,
     check_same_run,
+    check_same_sizes,
     differences,
 )
 from sagan_jax.cli.families import attention_places
 from sagan_jax.cli.report import write_report
 from sagan_jax.cli.scoring import Watch
-from sagan_jax.cli.wiring import build_game, open_data, sample_grid, trained_discriminator, trained_generator
+from sagan_jax.cli.wiring import (
+    ABSENT,
+    build_game,
+    load_state,
+    open_data,
+    sample_grid,
+    trained_discriminator,
+    trained_generator,
+)
 from sagan_jax.config import Experiment, Networks, Training, from_dict, to_dict
 from sagan_jax.data import ImageSource, training_batches
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
@@ -44,6 +53,7 @@ from sagan_jax.training.loop import Action, run_loop
 from sagan_jax.training.parallel import ParallelStep
 from sagan_jax.training.processes import is_first, require_same, require_shared
 from sagan_jax.training.recording import Progress, Recorder, what_decides_the_bits, write_run_files
+from sagan_jax.training.transfer import start_from
 
 
 def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -> TrainedGenerator:
@@ -73,6 +83,8 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
     with WorkdirLock(workdir) if is_first() else nullcontext() as lock, StopRequest() as stop:
         if not fresh:
             check_same_run(workdir, experiment)
+        if training.init_from:
+            check_same_sizes(Path(training.init_from), networks)
         source = open_data(experiment)
         watch = Watch(experiment, workdir, source) if experiment.evaluation.protocols else None
         require_same({"config": json.dumps(to_dict(experiment)), "data": source.fingerprint})
@@ -84,7 +96,10 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
         state = initial_state(game, training.seed, (networks.resolution, networks.resolution, networks.image_channels))
         check_room(workdir, state)
         with Checkpoints(workdir / "checkpoints", keep=recording.keep_checkpoints) as checkpoints:
-            first_step, state, meta = checkpoints.restore(state) or (0, state, {})
+            restored = checkpoints.restore(state)
+            if restored is None and training.init_from:
+                state = _start_from_networks(experiment, state)
+            first_step, state, meta = restored or (0, state, {})
             check_same_data(workdir, meta.get("data"), source.fingerprint)
             if is_first():
                 for line in _summary(experiment, source, state, workdir, first_step, meta):
@@ -98,6 +113,21 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
                     experiment, game, source, state, first_step, workdir, checkpoints, lock, stop, watch
                 )
             return trained_generator(game, state)
+
+
+def _start_from_networks(experiment: Experiment, state: AdversarialState) -> AdversarialState:
+    """Returns the state before the first step with the networks that the config starts from."""
+    folder = Path(experiment.training.init_from)
+    _, donor, meta = load_state(folder)
+    state, fresh = start_from(state, donor, discriminator=meta.get("discriminator") != ABSENT)
+    if is_first():
+        print(f"starting from step {int(donor.step)} of {folder}", flush=True)
+        for network in ("generator", "discriminator"):
+            names = fresh.get(network, ["all of it"])
+            if names:
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                print(f"starting anew in the {network}: {', '.join(names[:3])}{more}", flush=True)
+    return state
 
 
 def _train_from(

@@ -1,5 +1,6 @@
 """`sagan-jax train`: an experiment, from its file and the flags to a trained network."""
 
+import argparse
 import dataclasses
 from pathlib import Path
 
@@ -30,17 +31,18 @@ class Arguments:
 
 def run(arguments: list[str]) -> None:
     """Runs the command with what stands behind its name."""
-    name, rest = DEFAULT, arguments
+    name, rest = "", arguments
     if arguments and not arguments[0].startswith("-"):
         name, rest = arguments[0], arguments[1:]
-    experiment = load_experiment(name)
+    experiment = load_experiment(name) if name else _unnamed(rest)
     parsed = tyro.cli(
         Arguments,
         default=Arguments(experiment),
         args=rest,
-        prog=f"sagan-jax train {name}",
-        description=f"Train {name}. EXPERIMENT, the first word behind `train`, is the path of a .py file or one of "
-        f"{', '.join(names())}; {DEFAULT} unless given. Every value of it can be changed by a flag.",
+        prog=f"sagan-jax train {name}".rstrip(),
+        description=f"Train {experiment.name}. EXPERIMENT, the first word behind `train`, is the path of a .py file or "
+        f"one of {', '.join(names())}; {DEFAULT} unless given, or with --init-from what that run was. A flag changes a "
+        f"value of it.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
     from sagan_jax.cli import running
@@ -53,3 +55,16 @@ def run(arguments: list[str]) -> None:
         print(
             f"done: look at {workdir / 'samples'}, or draw more: sagan-jax sample --workdir {workdir} --out samples.png"
         )
+
+
+def _unnamed(arguments: list[str]) -> Experiment:
+    """Returns the experiment of a command that names none: the default, or that of the run to start from."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--init-from", "--init_from", nargs="?", default="")
+    init_from = parser.parse_known_args(arguments)[0].init_from
+    if not init_from:
+        return load_experiment(DEFAULT)
+    from sagan_jax.cli.checks import require_experiment
+
+    experiment = require_experiment(Path(init_from))
+    return dataclasses.replace(experiment, name=f"{experiment.name}_tuned")

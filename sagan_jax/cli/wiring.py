@@ -1,7 +1,7 @@
 """From a config to objects: the Python that the commands are made of."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from sagan_jax.data import ImageSource, open_source
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.attention import TrainedDiscriminator
 from sagan_jax.evaluation.sampling import TrainedGenerator
-from sagan_jax.functional import HINGE, NON_SATURATING, WASSERSTEIN, spectral_normalize_tree
+from sagan_jax.functional import HINGE, NON_SATURATING, WASSERSTEIN
 from sagan_jax.training.adversarial import (
     AdversarialState,
     Game,
@@ -46,6 +46,7 @@ def build_game(experiment: Experiment) -> Game:
         num_classes=networks.num_classes,
         loss=_LOSSES[training.loss],
         spectral_norm=networks.spectral_norm,
+        spectral_evaluation=networks.spectral_evaluation,
         spectral_epsilon=networks.spectral_epsilon,
         differentiate_vectors=training.differentiate_spectral_vectors,
         orthogonal_strength=training.orthogonal_strength,
@@ -86,6 +87,8 @@ def open_data(experiment: Experiment, held_out: bool = False) -> ImageSource:
 
 
 Which = Literal["newest", "best"]
+ABSENT = "absent"
+"""What a checkpoint notes of a discriminator that is none, as of weights that came without one."""
 
 
 def load_run(workdir: str | Path, *, checkpoint: Which = "newest", raw: bool = False) -> TrainedGenerator:
@@ -99,11 +102,14 @@ def load_run(workdir: str | Path, *, checkpoint: Which = "newest", raw: bool = F
     Raises:
         InvalidInputError: when there is no run, or no whole checkpoint in it.
     """
-    return trained_generator(*_load_state(Path(workdir), checkpoint), raw)
+    game, state, _ = load_state(Path(workdir), checkpoint)
+    return trained_generator(game, state, raw)
 
 
-def load_discriminator(workdir: str | Path, *, checkpoint: Which = "newest") -> TrainedDiscriminator:
-    """Returns the discriminator of a checkpoint of a run.
+def load_networks(
+    workdir: str | Path, *, checkpoint: Which = "newest"
+) -> tuple[TrainedGenerator, TrainedDiscriminator | None]:
+    """Returns the generator of a checkpoint of a run, and its discriminator; None where weights came without one.
 
     Args:
         workdir: of a run that has saved.
@@ -112,11 +118,13 @@ def load_discriminator(workdir: str | Path, *, checkpoint: Which = "newest") -> 
     Raises:
         InvalidInputError: when there is no run, or no whole checkpoint in it.
     """
-    return trained_discriminator(*_load_state(Path(workdir), checkpoint))
+    game, state, meta = load_state(Path(workdir), checkpoint)
+    alone = meta.get("discriminator") == ABSENT
+    return trained_generator(game, state), None if alone else trained_discriminator(game, state)
 
 
 def trained_discriminator(game: Game, state: AdversarialState) -> TrainedDiscriminator:
-    """Returns D as it looks at images: normalised once from the stored u.
+    """Returns D as it looks at images, spectrally normalised once.
 
     Args:
         game: of the run.
@@ -124,12 +132,16 @@ def trained_discriminator(game: Game, state: AdversarialState) -> TrainedDiscrim
     """
     state = jax.device_get(state)
     network = state.discriminator
-    params, _, _ = spectral_normalize_tree(network.params, network.spectral, epsilon=game.spectral_epsilon)
-    variables = {"params": params, "batch_stats": network.batch_stats}
+    variables = {"params": game.at_rest(network.params, network.spectral), "batch_stats": network.batch_stats}
     return TrainedDiscriminator(game.discriminator, variables, game.num_classes, int(state.step))
 
 
-def _load_state(workdir: Path, checkpoint: Which) -> tuple[Game, AdversarialState]:
+def load_state(workdir: Path, checkpoint: Which = "newest") -> tuple[Game, AdversarialState, dict[str, Any]]:
+    """Returns what a run plays, its state at a checkpoint, and what was noted with it.
+
+    Raises:
+        InvalidInputError: when there is no run, or no whole checkpoint in it.
+    """
     experiment = require_experiment(workdir)
     networks = experiment.networks
     game = build_game(experiment)
@@ -143,11 +155,11 @@ def _load_state(workdir: Path, checkpoint: Which) -> tuple[Game, AdversarialStat
             if checkpoint == "best"
             else f"The run in {str(workdir)!r} has no checkpoint yet: it was stopped before the first save."
         )
-    return game, restored[1]
+    return game, restored[1], restored[2]
 
 
 def trained_generator(game: Game, state: AdversarialState, raw: bool = False) -> TrainedGenerator:
-    """Returns G as it samples: normalised once from the stored u, the moving average where there is one.
+    """Returns G as it samples, spectrally normalised once; the moving average where there is one.
 
     Args:
         game: of the run.
@@ -159,10 +171,9 @@ def trained_generator(game: Game, state: AdversarialState, raw: bool = False) ->
     averaged = bool(state.average) and not raw
     if averaged:
         params, statistics = state.average["params"], state.average["batch_stats"]
-    params, _, _ = spectral_normalize_tree(params, state.generator.spectral, epsilon=game.spectral_epsilon)
     return TrainedGenerator(
         game.generator,
-        {"params": params, "batch_stats": statistics},
+        {"params": game.at_rest(params, state.generator.spectral), "batch_stats": statistics},
         game.latent_size,
         game.num_classes,
         int(state.step),

@@ -71,8 +71,12 @@ def _generator(state: StateDict) -> tuple[biggan.Generator, int, StateDict]:
         for ours in ("norm_1", "norm_2"):
             theirs = f"{parts[0]}.bn{ours[-1]}"
             path = (f"block_{number}", ours)
-            for leaf, name in (("scale_kernel", "gain"), ("shift_kernel", "bias")):
-                _kernel(state, path, f"{theirs}.{name}", TRANSPOSED if shared_size else AS_IT_IS, leaf=leaf)
+            if shared_size:
+                _kernel(state, path, f"{theirs}.gain", TRANSPOSED, leaf="scale_kernel")
+                _kernel(state, path, f"{theirs}.bias", TRANSPOSED, leaf="shift_kernel")
+            else:  # tables of the classes, around 0 where ours are around 1
+                state.take("params", (*path, "scale"), f"{theirs}.gain.weight", Layout(plus=1.0))
+                state.take("params", (*path, "shift"), f"{theirs}.bias.weight")
             state.moments(path, *_moments(state, theirs))
         _block(state, number, parts)
         _attention(state, parts, sagan.generator_resolutions(resolution)[number - 1])

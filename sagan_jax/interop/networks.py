@@ -30,11 +30,13 @@ class Layout:
         axes: for each of our axes, that of the source.
         split: what the source's array is seen as before, for one that merges axes in another order than we do.
         flip: whether the first two of our axes run the other way.
+        plus: what is added to the source's entries to get ours.
     """
 
     axes: tuple[int, ...] | None = None
     split: tuple[int, ...] | None = None
     flip: bool = False
+    plus: float = 0.0
 
     def fits(self, source_shape: tuple[int, ...], shape: tuple[int, ...]) -> bool:
         """Tells whether an array of the source of one shape becomes one of ours of the other."""
@@ -49,13 +51,15 @@ class Layout:
         """Returns the source's array as ours, of the given shape."""
         array = array.reshape(self.split or array.shape)
         array = array.transpose(self._axes(array.shape))
-        return (array[::-1, ::-1] if self.flip else array).reshape(shape)
+        array = (array[::-1, ::-1] if self.flip else array).reshape(shape)
+        return array + array.dtype.type(self.plus) if self.plus else array
 
     def to_source(self, array: np.ndarray, source_shape: tuple[int, ...]) -> np.ndarray:
         """Returns our array as the source's, of the given shape."""
         split = self.split or source_shape
         axes = self._axes(split)
         array = array.reshape([split[axis] for axis in axes])
+        array = array - array.dtype.type(self.plus) if self.plus else array
         return (array[::-1, ::-1] if self.flip else array).transpose(np.argsort(axes)).reshape(source_shape)
 
     def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -101,6 +105,7 @@ class ReleasedNetworks:
         discriminator: the same; None where the source has none.
         generator_variables: collections `params` (as stored, not normalised), `batch_stats` and `spectral`.
         discriminator_variables: the same, `batch_stats` only where D has norms.
+        latent_size: entries of a latent.
         spectral_rule: the source's keywords for `sagan_jax.functional.spectral_normalize_tree`.
         entries: one for each array of the source.
     """
@@ -109,6 +114,7 @@ class ReleasedNetworks:
     discriminator: Discriminator | None
     generator_variables: dict[str, Any]
     discriminator_variables: dict[str, Any]
+    latent_size: int
     spectral_rule: dict[str, Any]
     entries: tuple[Entry, ...]
 

@@ -23,6 +23,7 @@ from sagan_jax.models.sagan import (
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "attn"}
 # The optimisers' own variables.
 _IGNORED = r"(^|/)(Adam(_\d+)?|beta[12]_power(_\d+)?|global_step)$"
+_RESOLUTION = 128
 _CONVOLUTIONS = {"conv_1": 1, "conv_2": 2, "shortcut": 3}
 
 
@@ -122,41 +123,20 @@ def load(arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
     """Returns the networks of the authors' release with the given variables.
 
     Args:
-        arrays: TensorFlow variable names, such as `model/g_block1/snconv1/w`, to arrays in TensorFlow's layouts. Other
-            names (the optimisers' slots) are not read. Width, classes and the places of attention are read off the
-            shapes; the image size is 128, the only one that was released.
+        arrays: TensorFlow variable names, such as `model/g_block1/snconv1/w`, to arrays in TensorFlow's layouts; those
+            of the generator alone are enough. The optimisers' slots are not read. Width, classes and the places of
+            attention are read off the shapes; the image size is 128, the only one that was released.
 
     Returns:
-        The two networks; gradients flow through u and v, as in the release.
+        The networks; gradients flow through u and v, as in the release.
 
     Raises:
-        InvalidInputError: when a variable is missing or has a shape that does not fit.
+        InvalidInputError: when a variable is missing, unknown or has a shape that does not fit.
     """
     names = _Names(arrays)
-    blocks = {int(found[1]) for name in names.shapes if (found := re.match(r"g_block(\d+)/", name))}
-    if blocks != {1, 2, 3, 4, 5}:
-        raise InvalidInputError(f"The official release has the generator blocks 1 to 5; got {sorted(blocks)}.")
-    resolution = 128
-    base = names.shape("g_bn/gamma")[0] // GENERATOR_WIDTHS[resolution][-1]
-    num_classes = names.shape("g_block1/cbn_0/gamma")[0]
-    latent_size = names.shape("g_snh0/Matrix")[0]
-    image_channels = names.shape("g_snconv_last/w")[-1]
-    generator = Generator(
-        resolution,
-        num_classes,
-        base,
-        image_channels,
-        names.attention(
-            "g", [base * width for width in GENERATOR_WIDTHS[resolution][1:]], generator_resolutions(resolution)
-        ),
-    )
-    discriminator_base = names.shape("d_optimized_block1/sn_conv1/w")[-1] // DISCRIMINATOR_WIDTHS[resolution][0]
-    discriminator_widths = [discriminator_base * width for width in DISCRIMINATOR_WIDTHS[resolution]]
-    discriminator = Discriminator(
-        resolution,
-        num_classes,
-        discriminator_base,
-        names.attention("d", discriminator_widths, discriminator_resolutions(resolution)),
+    generator, latent_size = _generator(names)
+    discriminator = (
+        _discriminator(names, generator.num_classes) if any(name.startswith("d_") for name in names.shapes) else None
     )
 
     def entries(network: str, found: Iterator[tuple[str, tuple[str, ...], str]]) -> tuple[Entry, ...]:
@@ -172,14 +152,44 @@ def load(arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
             for collection, path, source in found
         )
 
-    generator_entries = entries("generator", _generator_names(generator))
-    discriminator_entries = entries("discriminator", _discriminator_names(discriminator))
-    refuse_unknown(arrays, {entry.source for entry in generator_entries + discriminator_entries}, _IGNORED)
+    drawing = entries("generator", _generator_names(generator))
+    judging = entries("discriminator", _discriminator_names(discriminator)) if discriminator else ()
+    refuse_unknown(arrays, {entry.source for entry in drawing + judging}, _IGNORED)
+    image_shape = (_RESOLUTION, _RESOLUTION, generator.image_channels)
     return ReleasedNetworks(
         generator,
         discriminator,
-        variables_of(generator, (latent_size,), generator_entries, arrays),
-        variables_of(discriminator, (resolution, resolution, image_channels), discriminator_entries, arrays),
+        variables_of(generator, (latent_size,), drawing, arrays),
+        variables_of(discriminator, image_shape, judging, arrays) if discriminator else {},
+        latent_size,
         {"iterations": 1, "epsilon": 1e-12, "differentiate_vectors": True},
-        generator_entries + discriminator_entries,
+        drawing + judging,
+    )
+
+
+def _generator(names: _Names) -> tuple[Generator, int]:
+    """Returns G and the size of its latents."""
+    blocks = {int(found[1]) for name in names.shapes if (found := re.match(r"g_block(\d+)/", name))}
+    if blocks != {1, 2, 3, 4, 5}:
+        raise InvalidInputError(f"The official release has the generator blocks 1 to 5; got {sorted(blocks)}.")
+    base = names.shape("g_bn/gamma")[0] // GENERATOR_WIDTHS[_RESOLUTION][-1]
+    widths = [base * width for width in GENERATOR_WIDTHS[_RESOLUTION][1:]]
+    generator = Generator(
+        _RESOLUTION,
+        names.shape("g_block1/cbn_0/gamma")[0],
+        base,
+        names.shape("g_snconv_last/w")[-1],
+        names.attention("g", widths, generator_resolutions(_RESOLUTION)),
+    )
+    return generator, names.shape("g_snh0/Matrix")[0]
+
+
+def _discriminator(names: _Names, num_classes: int) -> Discriminator:
+    base = names.shape("d_optimized_block1/sn_conv1/w")[-1] // DISCRIMINATOR_WIDTHS[_RESOLUTION][0]
+    widths = [base * width for width in DISCRIMINATOR_WIDTHS[_RESOLUTION]]
+    return Discriminator(
+        _RESOLUTION,
+        num_classes,
+        base,
+        names.attention("d", widths, discriminator_resolutions(_RESOLUTION)),
     )

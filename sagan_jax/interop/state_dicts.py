@@ -148,6 +148,7 @@ def released(
         judge,
         variables_of(module, (latent_size,), tuple(state.entries), arrays),
         judged,
+        latent_size,
         {"iterations": iterations, "epsilon": epsilon},
         entries,
     )

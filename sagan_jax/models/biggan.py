@@ -108,7 +108,7 @@ class Generator(nn.Module):
                 vector.shape[1] if told_by and vector is not None else self.num_classes,
                 self.norm_epsilon,
                 self.norm_decay,
-                "map",
+                "map" if told_by else "table",
                 self.axis_name,
                 self.initializer,
                 name=f"block_{number}",

@@ -68,6 +68,8 @@ class Game:
         num_classes: 0 when both networks are unconditional.
         loss: the pair of losses.
         spectral_norm: which networks are spectrally normalised.
+        spectral_evaluation: whether sigma of a trained network is taken after an iteration from the stored u, as in the
+            release, or of u and v as they are stored, as PyTorch does.
         spectral_epsilon: added to the norms of u and v.
         differentiate_vectors: lets the gradient flow through u and v.
         orthogonal_strength: of the penalty on G's kernels; 0 turns it off.
@@ -84,7 +86,8 @@ class Game:
     latent_size: int = 128
     num_classes: int = 1000
     loss: AdversarialLoss = HINGE
-    spectral_norm: Literal["both", "discriminator", "none"] = "both"
+    spectral_norm: Literal["both", "discriminator", "generator", "none"] = "both"
+    spectral_evaluation: Literal["iterated", "stored"] = "iterated"
     spectral_epsilon: float = 1e-12
     differentiate_vectors: bool = False
     orthogonal_strength: float = 0.0
@@ -101,6 +104,11 @@ class Game:
             epsilon=self.spectral_epsilon,
             differentiate_vectors=self.differentiate_vectors,
         )
+
+    def at_rest(self, params: Any, spectral: Any) -> Any:
+        """Returns the parameters of a trained network, spectrally normalised as they are for sampling."""
+        iterations = 1 if self.spectral_evaluation == "iterated" else 0
+        return spectral_normalize_tree(params, spectral, iterations=iterations, epsilon=self.spectral_epsilon)[0]
 
 
 def initial_state(game: Game, seed: int, image_shape: tuple[int, int, int]) -> AdversarialState:
@@ -130,10 +138,10 @@ def initial_state(game: Game, seed: int, image_shape: tuple[int, int, int]) -> A
         )
 
     latents = jnp.zeros((2, game.latent_size))
-    normalized = game.spectral_norm == "both"
+    normalized = game.spectral_norm in ("both", "generator")
     generator = player(game.generator, game.optimizers.generator, generator_key, latents, normalized)
     images = jnp.zeros((2, *image_shape))
-    normalized = game.spectral_norm != "none"
+    normalized = game.spectral_norm in ("both", "discriminator")
     discriminator = player(game.discriminator, game.optimizers.discriminator, discriminator_key, images, normalized)
     average = {}
     if game.average_decay:
