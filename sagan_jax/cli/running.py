@@ -1,5 +1,6 @@
 """A run: from a config to a trained network, saved, recorded, scored and taken up again."""
 
+import dataclasses
 import json
 import shutil
 import time
@@ -130,6 +131,91 @@ def _start_from_networks(experiment: Experiment, state: AdversarialState) -> Adv
     return state
 
 
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """A run under way, and what is done with its state on the way; only the first process has a recorder."""
+
+    experiment: Experiment
+    game: Game
+    source: ImageSource
+    workdir: Path
+    checkpoints: Checkpoints
+    lock: WorkdirLock | None
+    stop: StopRequest
+    watch: Watch | None
+    recorder: Recorder | None
+    progress: Progress | None
+    clock: "_Clock"
+    meta: dict[str, Any]
+
+    def log(self, done: int, metrics: dict[str, float]) -> None:
+        speed = self.clock.images_per_second(done)
+        if self.recorder and self.progress:
+            self.recorder.scalars(done, metrics | {"images_per_second": speed})
+            self.progress.update(done, metrics, speed)
+
+    def save(self, done: int, state: AdversarialState) -> None:
+        if self.lock:
+            self.lock.require_held()
+        self.checkpoints.save(done, state, self.meta)
+
+    def evaluate(self, done: int, state: AdversarialState) -> None:
+        assert self.watch
+        values = self.watch(done, partial(trained_generator, self.game, state))
+        if self.recorder:
+            self.recorder.scalars(done, values)
+        self.watch.keep_best(done, state, self.meta)
+
+    def draw(self, done: int, state: AdversarialState) -> None:
+        """Draws a grid of samples and where both networks look, and records how far and how evenly."""
+        if not self.recorder:
+            return
+        generator = trained_generator(self.game, state)
+        self.recorder.image("samples", done, sample_grid(generator))
+        for looks in run_looks(generator, trained_discriminator(self.game, state), self.source):
+            self.recorder.scalars(done, looks.statistics())
+            draw_looks(looks, self.workdir / "attention")
+
+    def report(self, state: str) -> None:
+        if self.lock:
+            self.lock.require_held()
+            write_report(self.workdir, state=state)
+
+    def report_on_the_way(self, done: int, state: AdversarialState) -> None:
+        if done < self.experiment.training.total_steps:  # at the end it says that the run is finished
+            self.report("training")
+
+    def actions(self) -> list[Action]:
+        recording, evaluation = self.experiment.recording, self.experiment.evaluation
+        found = [
+            Action(recording.save_every_steps, self.save, when_stopped=True),
+            Action(recording.sample_every_steps, self.draw),
+        ]
+        if not self.watch:
+            return [*found, Action(recording.sample_every_steps, self.report_on_the_way)]
+        every = evaluation.evaluate_every_steps
+        return [*found, Action(every, self.evaluate), Action(every, self.report_on_the_way)]
+
+    def steps(self, first_step: int, state: AdversarialState) -> tuple[int, AdversarialState]:
+        """Returns how many steps are done, and the state after them, everything on the way saved and shown."""
+        training = self.experiment.training
+        parallel = ParallelStep(partial(step, self.game), driver=training.driver)
+        if self.watch and self.watch.missed(first_step):
+            self.evaluate(first_step, state)
+        return run_loop(
+            parallel,
+            parallel.replicate(state),
+            _batches(training, self.source, first_step),
+            first_step=first_step,
+            total_steps=training.total_steps,
+            guarded=GUARDED,
+            log_every_steps=self.experiment.recording.log_every_steps,
+            log=self.log,
+            actions=self.actions(),
+            stopped=self.stop.reached,
+        )
+
+
 def _train_from(
     experiment: Experiment,
     game: Game,
@@ -142,79 +228,26 @@ def _train_from(
     stop: StopRequest,
     watch: Watch | None,
 ) -> AdversarialState:
-    """Returns the state at the end of the run, everything on the way saved, recorded and shown."""
-    training, recording = experiment.training, experiment.recording
+    """Returns the state at the end of the run; raises StoppedError where a signal ended it before."""
+    training = experiment.training
     meta = {
         "experiment": to_dict(experiment),
         "environment": what_decides_the_bits(),
         "data": source.fingerprint,
     }
-    parallel = ParallelStep(partial(step, game), driver=training.driver)
     clock = _Clock(first_step, training.batch_size * training.discriminator_steps)
     with (
         Recorder(workdir, first_step=first_step) if is_first() else nullcontext() as recorder,
         Progress(training.total_steps, first_step) if is_first() else nullcontext() as progress,
     ):
-
-        def log(done: int, metrics: dict[str, float]) -> None:
-            speed = clock.images_per_second(done)
-            if recorder and progress:
-                recorder.scalars(done, metrics | {"images_per_second": speed})
-                progress.update(done, metrics, speed)
-
-        def save(done: int, state: AdversarialState) -> None:
-            if lock:
-                lock.require_held()
-            checkpoints.save(done, state, meta)
-
-        def evaluate(done: int, state: AdversarialState) -> None:
-            assert watch
-            values = watch(done, partial(trained_generator, game, state))
-            if recorder:
-                recorder.scalars(done, values)
-            watch.keep_best(done, state, meta)
-
-        def draw(done: int, state: AdversarialState) -> None:
-            if recorder:
-                _draw(recorder, game, source, workdir, done, state)
-
-        def report(state: str) -> None:
-            if lock:
-                lock.require_held()
-                write_report(workdir, state=state)
-
-        def report_on_the_way(done: int, state: AdversarialState) -> None:
-            if done < training.total_steps:  # at the end it is written below
-                report("training")
-
+        run = _Run(experiment, game, source, workdir, checkpoints, lock, stop, watch, recorder, progress, clock, meta)
         try:
-            if watch and watch.missed(first_step):
-                evaluate(first_step, state)
-            done, state = run_loop(
-                parallel,
-                parallel.replicate(state),
-                _batches(training, source, first_step),
-                first_step=first_step,
-                total_steps=training.total_steps,
-                guarded=GUARDED,
-                log_every_steps=recording.log_every_steps,
-                log=log,
-                actions=[
-                    Action(recording.save_every_steps, save, when_stopped=True),
-                    Action(recording.sample_every_steps, draw),
-                    *([Action(experiment.evaluation.evaluate_every_steps, evaluate)] if watch else []),
-                    Action(
-                        experiment.evaluation.evaluate_every_steps if watch else recording.sample_every_steps,
-                        report_on_the_way,
-                    ),
-                ],
-                stopped=stop.reached,
-            )
+            done, state = run.steps(first_step, state)
         except (NonFiniteError, CollapsedError) as error:
             with suppress(StorageError):  # the error that ended the run is the one to be heard
-                report(f"ended: {one_line(error)}")
+                run.report(f"ended: {one_line(error)}")
             raise
-        report("finished" if done == training.total_steps else f"stopped by {stop.signal.name}")
+        run.report("finished" if done == training.total_steps else f"stopped by {stop.signal.name}")
     if done < training.total_steps:
         saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
         raise StoppedError(
@@ -236,17 +269,6 @@ def _batches(training: Training, source: ImageSource, first_step: int) -> Iterat
         process_count=jax.process_count(),
     )
     return map(Batch._make, batches)
-
-
-def _draw(
-    recorder: Recorder, game: Game, source: ImageSource, workdir: Path, done: int, state: AdversarialState
-) -> None:
-    """Draws a grid of samples and where both networks look, and records how far and how evenly."""
-    generator = trained_generator(game, state)
-    recorder.image("samples", done, sample_grid(generator))
-    for looks in run_looks(generator, trained_discriminator(game, state), source):
-        recorder.scalars(done, looks.statistics())
-        draw_looks(looks, workdir / "attention")
 
 
 class _Clock:
