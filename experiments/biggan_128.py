@@ -7,8 +7,9 @@ Reached: not measured; the paper's best are FID 8.51 and IS 99.31 (remembered, n
 
 Settings are the paper's (Brock et al. 2019, appendix C): width 96, attention at 64x64, latents of 120 in 6 parts, a
 shared class embedding of 128, orthogonal start and penalty, batch 2,048, two updates of D a step, rates 5e-5 and 2e-4,
-Adam's betas 0 and 0.999, a moving average with decay 0.9999 from step 20,000. Departs from it: the batch has to fit the
-devices at once, since gradients are not accumulated over several passes.
+Adam's betas 0 and 0.999, a moving average with decay 0.9999 from step 20,000. Departs from it: the batch goes through
+the networks in 8 parts of 256, as in BigGAN-PyTorch's script, so batch moments are those of 256 images; on devices that
+hold all of it, `--accumulation-steps 1` is the paper's.
 """
 
 from sagan_jax.config import Experiment, Networks, Training
@@ -31,6 +32,7 @@ def experiment() -> Experiment:
         training=Training(
             total_steps=250_000,
             batch_size=2048,
+            accumulation_steps=8,
             discriminator_steps=2,
             orthogonal_strength=1e-4,
             generator_learning_rate=5e-5,

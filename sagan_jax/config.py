@@ -73,6 +73,8 @@ class Training:
     discriminator_steps: int = 1
     """discriminator updates before each generator update"""
     loss: Literal["hinge", "non_saturating", "wasserstein"] = "hinge"
+    augmentation: tuple[Literal["color", "translation", "cutout"], ...] = ()
+    """differentiable augmentation of all that D sees, for small sets of images"""
     orthogonal_strength: float = 0.0
     """of the penalty on kernels of the generator that are not orthogonal; BigGAN's is 1e-4"""
     generator_learning_rate: float = 1e-4

@@ -81,7 +81,7 @@ def close(found, wanted, tolerance=2e-6):
 def drawn(state, number):
     """The latents and labels of one update, as the step draws them."""
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), state.step), number)
-    return adversarial._draw(GAME, key, batch_size=ROWS, axis_name=None)
+    return adversarial._draw(GAME, key, batch_size=ROWS, axis_name=None)[:2]
 
 
 def test_mean_gradient_is_that_of_the_whole_batch_where_rows_do_not_meet():
@@ -188,3 +188,23 @@ def test_step_flops_do_not_depend_on_the_parts():
     whole = dataclasses.replace(GAME, accumulation_steps=1)
     shape = SIZE, SIZE, CHANNELS
     assert step_flops(GAME, ROWS, shape) == step_flops(whole, ROWS, shape)
+
+
+def test_augmentation_sees_the_same_draws_in_parts_and_on_devices(state, batch):
+    """Networks whose rows do not meet: neither parts nor devices may then change anything."""
+    game = dataclasses.replace(GAME, augmentation=("color", "translation", "cutout"), accumulation_steps=1)
+
+    def moves(game, devices):
+        apart = dataclasses.replace(game, global_moments=True)
+        parallel = ParallelStep(partial(step, apart), devices=jax.devices()[:devices])
+        found, _ = parallel(parallel.replicate(state), batch)
+        return moved(found.discriminator, state.discriminator), moved(found.generator, state.generator)
+
+    whole = moves(game, 1)
+    close(moves(game, 2), whole, 1e-5)
+    parted = dataclasses.replace(game, accumulation_steps=PARTS)
+    close(moves(parted, 2), moves(parted, 1), 1e-5)
+    plain = moves(dataclasses.replace(game, augmentation=()), 1)
+    assert (
+        max(np.abs(one - other).max() for one, other in zip(*map(jax.tree.leaves, (plain, whole)), strict=True)) > 1e-3
+    )

@@ -51,6 +51,7 @@ def build_game(experiment: Experiment) -> Game:
         differentiate_vectors=training.differentiate_spectral_vectors,
         orthogonal_strength=training.orthogonal_strength,
         accumulation_steps=training.accumulation_steps,
+        augmentation=training.augmentation,
         average_decay=training.ema_decay,
         average_start_step=training.ema_start_step,
         global_moments=training.moments == "global",

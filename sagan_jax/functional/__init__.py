@@ -9,6 +9,7 @@ from sagan_jax.functional.attention_maps import (
     top_links,
     unpool_keys,
 )
+from sagan_jax.functional.augmentation import Augmentation, augment
 from sagan_jax.functional.distances import (
     Moments,
     density_coverage,
@@ -45,12 +46,14 @@ __all__ = [
     "NON_SATURATING",
     "WASSERSTEIN",
     "AdversarialLoss",
+    "Augmentation",
     "Moments",
     "attend",
     "attention_distance",
     "attention_entropy",
     "attention_map",
     "attention_rollup",
+    "augment",
     "average_pool",
     "batch_moments",
     "density_coverage",

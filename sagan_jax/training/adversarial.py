@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from sagan_jax.functional.augmentation import Augmentation, augment
 from sagan_jax.functional.losses import HINGE, AdversarialLoss, orthogonal_penalty
 from sagan_jax.functional.spectral import initial_vectors, spectral_normalize_tree
 from sagan_jax.training.accumulation import Metrics, mean_gradient
@@ -75,6 +76,7 @@ class Game:
         orthogonal_strength: of the penalty on G's kernels; 0 turns it off.
         accumulation_steps: parts that every batch is worked through in; batch moments are those of a part, and running
             ones move once a part.
+        augmentation: what is done to every image that D sees, real and generated, in both updates.
         average_decay: of G's moving average; 0 turns it off.
         average_start_step: before it, the average is a copy of G.
         global_moments: whether batch moments are shared over devices.
@@ -92,6 +94,7 @@ class Game:
     differentiate_vectors: bool = False
     orthogonal_strength: float = 0.0
     accumulation_steps: int = 1
+    augmentation: tuple[Augmentation, ...] = ()
     average_decay: float = 0.0
     average_start_step: int = 0
     global_moments: bool = True
@@ -193,17 +196,17 @@ def step(
     discriminator, metrics = state.discriminator, {}
     # A plain loop: inside `lax.scan` the CPU backend's convolutions are six times slower, even for one round.
     for number in range(discriminator_steps):
-        latents, labels = draw(jax.random.fold_in(key, number))
+        draws = draw(jax.random.fold_in(key, number))
         reals = jax.tree.map(itemgetter(number), batch)
-        discriminator, measured = _update_discriminator(game, discriminator, reals, drawing, latents, labels, axis_name)
+        discriminator, measured = _update_discriminator(game, discriminator, reals, drawing, draws, axis_name)
         metrics = measured | {
             # The last update is what is reported, unless one before it went wrong.
             name: jnp.where(jnp.isfinite(metrics[name]), measured[name], metrics[name])
             for name in GUARDED
             if name in metrics
         }
-    latents, labels = draw(jax.random.fold_in(key, discriminator_steps))
-    generator, generator_metrics = _update_generator(game, state.generator, discriminator, latents, labels, axis_name)
+    draws = draw(jax.random.fold_in(key, discriminator_steps))
+    generator, generator_metrics = _update_generator(game, state.generator, discriminator, draws, axis_name)
     metrics |= generator_metrics
 
     finite = jnp.stack([jnp.isfinite(metrics[name]) for name in GUARDED]).all()
@@ -218,20 +221,35 @@ def step(
     return kept, metrics | {"finite": finite}
 
 
-def _draw(game: Game, key: Array, *, batch_size: int, axis_name: str | None) -> tuple[Array, Array]:
-    """Returns this device's slice of the global batch's latents `[B, Z]` and uniform labels `[B]`."""
+class _Draws(NamedTuple):
+    """The randomness of one update: a row an image."""
+
+    latents: Array
+    """`[B, Z]`, normal"""
+    labels: Array
+    """`[B]` int32, uniform"""
+    real_keys: Array
+    """`[B]`, for the augmentation of real images"""
+    fake_keys: Array
+    """`[B]`, of generated ones"""
+
+
+def _draw(game: Game, key: Array, *, batch_size: int, axis_name: str | None) -> _Draws:
+    """Returns this device's slice of the global batch's draws."""
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     latents_key, labels_key = jax.random.split(key)
     total = batch_size * devices
     latents = jax.random.normal(latents_key, (total, game.latent_size), jnp.float32)
     labels = jax.random.randint(labels_key, (total,), 0, max(1, game.num_classes), jnp.int32)
-    if axis_name is None:
-        return latents, labels
-    first = jax.lax.axis_index(axis_name) * batch_size
-    return (
-        jax.lax.dynamic_slice_in_dim(latents, first, batch_size),
-        jax.lax.dynamic_slice_in_dim(labels, first, batch_size),
-    )
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * batch_size
+    if axis_name is not None:
+        latents = jax.lax.dynamic_slice_in_dim(latents, first, batch_size)
+        labels = jax.lax.dynamic_slice_in_dim(labels, first, batch_size)
+
+    def keys(number: int) -> Array:
+        return jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, number)))(first + jnp.arange(batch_size))
+
+    return _Draws(latents, labels, keys(2), keys(3))  # 0 and 1 are those of the split
 
 
 def _mean_over_devices(tree: Any, axis_name: str | None) -> Any:
@@ -239,18 +257,18 @@ def _mean_over_devices(tree: Any, axis_name: str | None) -> Any:
 
 
 def _update_discriminator(
-    game: Game, player: Player, reals: Batch, drawing: Any, latents: Array, labels: Array, axis_name: str | None
+    game: Game, player: Player, reals: Batch, drawing: Any, draws: _Draws, axis_name: str | None
 ) -> tuple[Player, Metrics]:
     """Returns D after one update on a batch of real and one of generated images."""
     params, pull, (spectral, sigmas) = _normalize(game, player)
 
     def objective(params: Any, statistics: Any, rows: Any) -> tuple[Array, tuple[Any, Metrics]]:
-        reals, latents, labels = rows
-        fakes = game.generator.apply(drawing, latents, labels, train=True)
+        reals, draws = rows
+        fakes: Any = game.generator.apply(drawing, draws.latents, draws.labels, train=True)
         variables = {"params": params, "batch_stats": statistics}
         apply = partial(game.discriminator.apply, train=True, mutable=["batch_stats"])
-        real_logits, moved = apply(variables, *reals)
-        fake_logits, _ = apply(variables, fakes, labels)
+        real_logits, moved = apply(variables, augment(draws.real_keys, reals.images, game.augmentation), reals.labels)
+        fake_logits, _ = apply(variables, augment(draws.fake_keys, fakes, game.augmentation), draws.labels)
         loss_real, loss_fake = (loss.mean() for loss in game.loss.discriminator(real_logits, fake_logits))
         loss = loss_real + loss_fake
         return loss, (
@@ -264,7 +282,7 @@ def _update_discriminator(
             },
         )
 
-    rows = reals, latents, labels
+    rows = reals, draws
     slopes, statistics, metrics = mean_gradient(objective, params, player.batch_stats, rows, game.accumulation_steps)
     metrics |= _named("discriminator/sigma", sigmas)
     return _apply_gradients(
@@ -273,24 +291,23 @@ def _update_discriminator(
 
 
 def _update_generator(
-    game: Game, player: Player, discriminator: Player, latents: Array, labels: Array, axis_name: str | None
+    game: Game, player: Player, discriminator: Player, draws: _Draws, axis_name: str | None
 ) -> tuple[Player, Metrics]:
     """Returns G after one update against D as it now is; D's own u is used and left where it was."""
     discriminator_params, _, _ = game.normalize(discriminator)
     judging = {"params": discriminator_params, "batch_stats": discriminator.batch_stats}
     params, pull, (spectral, sigmas) = _normalize(game, player)
 
-    def objective(params: Any, statistics: Any, rows: Any) -> tuple[Array, tuple[Any, Metrics]]:
-        latents, labels = rows
-        images, moved = game.generator.apply(
-            {"params": params, "batch_stats": statistics}, latents, labels, train=True, mutable=["batch_stats"]
-        )
-        logits, _ = game.discriminator.apply(judging, images, labels, train=True, mutable=["batch_stats"])
+    def objective(params: Any, statistics: Any, draws: _Draws) -> tuple[Array, tuple[Any, Metrics]]:
+        variables = {"params": params, "batch_stats": statistics}
+        apply = partial(game.generator.apply, train=True, mutable=["batch_stats"])
+        images, moved = apply(variables, draws.latents, draws.labels)
+        images = augment(draws.fake_keys, images, game.augmentation)
+        logits, _ = game.discriminator.apply(judging, images, draws.labels, train=True, mutable=["batch_stats"])
         loss = game.loss.generator(logits).mean()
         return loss, (moved["batch_stats"], {"generator/loss": loss, "generator/fake_logits": logits.mean()})
 
-    rows = latents, labels
-    slopes, statistics, metrics = mean_gradient(objective, params, player.batch_stats, rows, game.accumulation_steps)
+    slopes, statistics, metrics = mean_gradient(objective, params, player.batch_stats, draws, game.accumulation_steps)
     gradients = pull(slopes)
     if game.orthogonal_strength:
         penalty, slopes = jax.value_and_grad(_orthogonal_penalty)(player.params)
