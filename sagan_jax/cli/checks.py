@@ -102,12 +102,19 @@ def _check_types(part: Any) -> None:
             fits = isinstance(value, wanted) and (hint is bool or not isinstance(value, bool))
             _require(fits, f"--{name.replace('_', '-')} needs a value of type {hint.__name__}; got {value!r}.")
         elif get_origin(hint) is Literal:
-            near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], 1)
-            hint = f" Perhaps you meant {near[0]}." if near else ""
-            _require(
-                value in choices,
-                f"--{name.replace('_', '-')} needs to be one of {', '.join(map(str, choices))}; got {value!r}.{hint}",
-            )
+            _check_choice(name, value, choices)
+        elif get_origin(hint) is tuple and get_origin(choices[0]) is Literal:
+            for entry in value:
+                _check_choice(name, entry, get_args(choices[0]))
+
+
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], 1)
+    hint = f" Perhaps you meant {near[0]}." if near else ""
+    _require(
+        value in choices,
+        f"--{name.replace('_', '-')} needs to be one of {', '.join(map(str, choices))}; got {value!r}.{hint}",
+    )
 
 
 def _require(condition: bool, message: str) -> None:

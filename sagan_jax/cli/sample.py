@@ -24,7 +24,9 @@ class Arguments:
     """ask for these classes in turn; all of them, balanced, unless given"""
     seed: int = 0
     truncation: float | None = None
-    """redraw latents above this size; below 1 gives more typical images"""
+    """the largest size of a latent's entries; below 1 gives more typical images"""
+    truncation_rule: Literal["resampled", "clipped"] = "resampled"
+    """redraw an entry above it until it is below, or set it to that size"""
     batch_size: int = 100
     checkpoint: Literal["newest", "best"] = "newest"
     """best: the one with the best score, where the run was scored while it trained"""
@@ -47,6 +49,7 @@ def run(arguments: list[str]) -> None:
         labels=parsed.classes,
         seed=parsed.seed,
         truncation=parsed.truncation,
+        truncation_rule=parsed.truncation_rule,
         batch_size=parsed.batch_size,
     )
     if kind == ".npz":

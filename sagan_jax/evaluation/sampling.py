@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,9 @@ from sagan_jax.evaluation.embeddings import ImageBatch
 from sagan_jax.training.parallel import replicate_locally, shard_locally
 
 _DIVERGED = "The generator returns what is no number: it has diverged."
+
+
+TruncationRule = Literal["resampled", "clipped"]
 
 
 class Samples(NamedTuple):
@@ -56,6 +59,7 @@ class TrainedGenerator:
         labels: int | Sequence[int] | np.ndarray | None = None,
         seed: int = 0,
         truncation: float | None = None,
+        truncation_rule: TruncationRule = "resampled",
         batch_size: int = 100,
     ) -> Samples:
         """Returns samples; image i depends on the seed and i alone, not on the batch or on how many follow.
@@ -64,8 +68,9 @@ class TrainedGenerator:
             num_images: N, at least 1.
             labels: the class to ask for, or several, asked for in turn; every class unless given.
             seed: in [0, 2**32).
-            truncation: the largest size of a latent's entries, each redrawn until it is below: below 1 for typical
-                images; None for the normal distribution that G was trained with.
+            truncation: the largest size of a latent's entries, below 1 for typical images; None for the normal
+                distribution that G was trained with.
+            truncation_rule: an entry above it is redrawn until it is below, as in BigGAN's paper, or set to it.
             batch_size: images a pass; changes the memory used and the last bits, nothing else.
 
         Returns:
@@ -81,8 +86,15 @@ class TrainedGenerator:
             raise InvalidInputError(f"generate needs a seed in [0, 2**32); got {seed}.")
         if truncation is not None and not truncation > 0:
             raise InvalidInputError(f"generate needs a truncation above 0; got {truncation}.")
+        if truncation_rule not in get_args(TruncationRule):
+            raise InvalidInputError(
+                f"generate needs a truncation_rule out of {', '.join(get_args(TruncationRule))}; "
+                f"got {truncation_rule!r}."
+            )
         classes = np.resize(self.classes(labels), num_images).astype(np.int32)
-        batches = self.stream(classes, seed=seed, truncation=truncation, batch_size=batch_size)
+        batches = self.stream(
+            classes, seed=seed, truncation=truncation, truncation_rule=truncation_rule, batch_size=batch_size
+        )
         return Samples(np.concatenate([np.asarray(batch.images)[: len(batch.labels)] for batch in batches]), classes)
 
     def images(self, latents: Array | np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -106,6 +118,7 @@ class TrainedGenerator:
         *,
         seed: int = 0,
         truncation: float | None = None,
+        truncation_rule: TruncationRule = "resampled",
         batch_size: int = 100,
         part: int = 0,
         parts: int = 1,
@@ -116,6 +129,7 @@ class TrainedGenerator:
             labels: `[N]` integers, the class of each image.
             seed: as in `generate`.
             truncation: as in `generate`.
+            truncation_rule: as in `generate`.
             batch_size: images a pass, rounded up to a multiple of the devices; the last batch is filled up from the
                 first images, so that all have one shape.
             part: with `parts`, every `parts`-th batch from this one on: the share of one of several processes.
@@ -133,7 +147,7 @@ class TrainedGenerator:
         key = jax.random.key(seed)
         for start in range(part * batch_size, len(labels), parts * batch_size):
             numbers = np.arange(start, start + batch_size) % len(labels)
-            latents = shard_locally(self.latents(key, numbers, truncation))
+            latents = shard_locally(self.latents(key, numbers, truncation, truncation_rule))
             classes = shard_locally(labels[numbers])
             images, finite = _draw(self.generator, self.batch_statistics, self._placed, latents, classes)
             if not finite:
@@ -190,19 +204,31 @@ class TrainedGenerator:
         mean = jax.tree.map(lambda leaf: (leaf / batches).astype(np.float32), total)
         return dataclasses.replace(self, variables={**self.variables, "batch_stats": mean})
 
-    def latents(self, key: Array, numbers: np.ndarray, truncation: float | None = None) -> Array:
+    def latents(
+        self,
+        key: Array,
+        numbers: np.ndarray,
+        truncation: float | None = None,
+        truncation_rule: TruncationRule = "resampled",
+    ) -> Array:
         """Returns latents `[N, Z]`, each drawn from a key of its own number.
 
         Args:
             key: `jax.random.key(seed)` for those that `generate` draws with that seed.
             numbers: `[N]` integers.
             truncation: as in `generate`.
+            truncation_rule: as in `generate`.
+
+        Source: Brock et al. 2019, section 3.1, resamples.
         """
 
         def draw(number: Array) -> Array:
             own = jax.random.fold_in(key, number)
+            drawn = jax.random.normal(own, (self.latent_size,))
             if truncation is None:
-                return jax.random.normal(own, (self.latent_size,))
+                return drawn
+            if truncation_rule == "clipped":
+                return drawn.clip(-truncation, truncation)
             return jax.random.truncated_normal(own, -truncation, truncation, (self.latent_size,))
 
         return jax.vmap(draw)(jnp.asarray(numbers))
