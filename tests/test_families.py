@@ -101,3 +101,12 @@ def test_what_a_family_does_not_have_is_refused(family, fields, words):
         check_config(experiment)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_discriminator_has_a_width_of_its_own_where_one_is_given(family):
+    shared, own = networks(family, base_channels=4), networks(family, base_channels=4, discriminator_base_channels=6)
+    generator, discriminator = build_networks(own)
+    assert (generator.base_channels, discriminator.base_channels) == (4, 6)
+    assert attention_places(own)[0] == attention_places(shared)[0]
+    assert attention_places(own)[1] == {size: width * 6 // 4 for size, width in attention_places(shared)[1].items()}

@@ -477,12 +477,18 @@ def test_unconditional_networks_step():
 
 @pytest.mark.parametrize("name", ["generator", "discriminator"])
 def test_vectors_are_made_for_the_networks_that_the_rule_names(name):
-    both, alone = (
-        jax.eval_shape(lambda rule=rule: initial_state(dataclasses.replace(GAME, spectral_norm=rule), 0, (4, 6, 3)))
-        for rule in ("both", "discriminator")
-    )
-    assert set(getattr(both, name).spectral) >= {"linear", "conv", "attention_4"}
-    assert getattr(alone, name).spectral == ({} if name == "generator" else both.discriminator.spectral)
+    made = {
+        rule: getattr(
+            jax.eval_shape(
+                lambda rule=rule: initial_state(dataclasses.replace(GAME, spectral_norm=rule), 0, (4, 6, 3))
+            ),
+            name,
+        ).spectral
+        for rule in ("both", "generator", "discriminator", "none")
+    }
+    assert set(made["both"]) >= {"linear", "conv", "attention_4"}
+    for rule in ("generator", "discriminator", "none"):
+        assert made[rule] == (made["both"] if rule == name else {})
 
 
 def test_generator_that_is_not_normalised_draws_with_its_kernels_as_they_are(start, batch):
@@ -500,6 +506,18 @@ def test_generator_that_is_not_normalised_draws_with_its_kernels_as_they_are(sta
     for _, latents, labels, images in recorder.calls:
         expected, _ = SmallGenerator().apply(variables, latents, labels, train=True, mutable=["batch_stats"])
         np.testing.assert_allclose(images, expected, atol=1e-5)
+
+
+def test_all_that_the_discriminator_sees_is_augmented_real_and_generated_by_draws_of_their_own(start, batch):
+    recorder = Recorder()
+    networks = {"generator": SmallGenerator(), "discriminator": SmallDiscriminator(record=recorder)}
+    game = dataclasses.replace(GAME, augmentation=("cutout",), **networks)
+    jax.block_until_ready(compiled(game, start, batch)(start, batch))
+    jax.effects_barrier()
+    holes = [(images == 0).all(axis=-1) for _, images, *_ in recorder.calls]
+    assert len(holes) == 2 * UPDATES + 1
+    assert all(hole.any(axis=(1, 2)).all() for hole in holes)
+    assert len({hole.tobytes() for hole in holes}) == len(holes)
 
 
 # Randomness.
