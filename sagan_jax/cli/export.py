@@ -31,4 +31,4 @@ def run(arguments: list[str]) -> None:
     from sagan_jax.cli.exporting import export_run
 
     for path in export_run(parsed.workdir, parsed.out, checkpoint=parsed.checkpoint, raw=parsed.raw):
-        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+        print(f"{path}: {path.stat().st_size / 1e3:,.1f} kB")

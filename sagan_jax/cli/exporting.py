@@ -127,7 +127,7 @@ labels = {asked}"""
     return f"""\
 # The generator of {notes["run"]}
 
-A {notes["family"]} after {trained.step:,} steps, weights {notes["weights"]}, with spectral norm and statistics folded in:
+A {notes["family"]} after {trained.step:,} steps ({notes["weights"]}), with spectral norm and statistics folded in:
 latents `[b, {trained.latent_size}]` float32, drawn from N(0, 1), and labels `[b]` int32 {of_classes}
 to images `[b, {size}, {size}, {channels}]` float32 in [-1, 1], for any b.
 Written by `sagan-jax export` of sagan_jax {__version__} with jax {jax.__version__}.
