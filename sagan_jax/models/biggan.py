@@ -44,6 +44,7 @@ class Generator(nn.Module):
         norm_decay: share of the running moments that an update keeps.
         axis_name: mapped axis over which batch moments are shared.
         initializer: of the kernels.
+        folded: see `ConditionalBatchNorm`.
 
     Source: Brock et al. 2019, figure 15 and appendix B.1; ajbrock/BigGAN-PyTorch:BigGAN.py.
     """
@@ -60,6 +61,7 @@ class Generator(nn.Module):
     norm_decay: float = 0.9
     axis_name: str | None = None
     initializer: Initializer = "orthogonal"
+    folded: bool = False
 
     @nn.compact
     def __call__(self, latents: Array, labels: Array | None, *, train: bool) -> Array:
@@ -111,13 +113,14 @@ class Generator(nn.Module):
                 "map" if told_by else "table",
                 self.axis_name,
                 self.initializer,
+                self.folded,
                 name=f"block_{number}",
             )(features, vector, train=train)
             if size in self.attention_resolutions:
                 features = attention_layer(self.attention, size, self.initializer)(features)
-        features = ConditionalBatchNorm(0, self.norm_epsilon, self.norm_decay, axis_name=self.axis_name, name="norm")(
-            features, None, train=train
-        )
+        features = ConditionalBatchNorm(
+            0, self.norm_epsilon, self.norm_decay, axis_name=self.axis_name, folded=self.folded, name="norm"
+        )(features, None, train=train)
         return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=start, name="conv")(nn.relu(features)))
 
     def _shared(self, labels: Array | None, dtype: jnp.dtype) -> Array:

@@ -67,6 +67,7 @@ class Generator(nn.Module):
         conditional_gain: see `ConditionalBatchNorm`.
         axis_name: mapped axis over which batch moments are shared.
         initializer: of the kernels.
+        folded: see `ConditionalBatchNorm`.
     """
 
     resolution: int = 32
@@ -80,6 +81,7 @@ class Generator(nn.Module):
     conditional_gain: Gain = "table"
     axis_name: str | None = None
     initializer: Initializer = "xavier"
+    folded: bool = False
 
     @nn.compact
     def __call__(self, latents: Array, labels: Array | None, *, train: bool) -> Array:
@@ -116,6 +118,7 @@ class Generator(nn.Module):
                 self.conditional_gain,
                 self.axis_name,
                 self.initializer,
+                self.folded,
                 name=f"norm_{number}",
             )(features, labels, train=train)
             features = nn.relu(features)

@@ -51,6 +51,8 @@ class ConditionalBatchNorm(nn.Module):
         gain: how labels give the scale.
         axis_name: mapped axis over which moments are shared; None keeps them per device.
         initializer: of the kernels of `gain="map"`.
+        folded: whether the running moments are part of scale and shift already, by `sagan_jax.models.folding`: the
+            layer then has parameters only, and does not normalise.
 
     Source: brain-research/self-attention-gan:ops.py, `ConditionalBatchNorm`.
     """
@@ -61,6 +63,7 @@ class ConditionalBatchNorm(nn.Module):
     gain: Gain = "table"
     axis_name: str | None = None
     initializer: Initializer = "xavier"
+    folded: bool = False
 
     @nn.compact
     def __call__(self, features: Array, labels: Array | None, *, train: bool) -> Array:
@@ -74,9 +77,16 @@ class ConditionalBatchNorm(nn.Module):
 
         Returns:
             `[B, ..., C]`.
+
+        Raises:
+            ValueError: when `gain` is none of its choices, or a folded layer is to use the moments of a batch.
         """
         check_choice("gain", self.gain, Gain)
         channels = features.shape[-1]
+        if self.folded:
+            if train:
+                raise ValueError("A folded network normalises with the moments that it was folded with: train=False.")
+            return scale_and_shift(features, *self._scale_and_shift(labels, channels, features.dtype))
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), _FLOAT)
         running_variance = self.variable("batch_stats", "variance", jnp.ones, (channels,), _FLOAT)
         if train:
@@ -93,11 +103,13 @@ class ConditionalBatchNorm(nn.Module):
 
     def _scale_and_shift(self, labels: Array | None, channels: int, dtype: jnp.dtype) -> tuple[Array, Array]:
         """Returns scale and shift, `[C]` without classes and `[B, C]` with them."""
+
+        def scale_and_shift_of(shape: tuple[int, ...]) -> tuple[Array, Array]:
+            scale = self.param("scale", nn.initializers.ones, shape, _FLOAT)
+            return scale, self.param("shift", nn.initializers.zeros, shape, _FLOAT)
+
         if not self.num_classes:
-            return (
-                self.param("scale", nn.initializers.ones, (channels,), _FLOAT),
-                self.param("shift", nn.initializers.zeros, (channels,), _FLOAT),
-            )
+            return scale_and_shift_of((channels,))
         shape = (self.num_classes, channels)
         # A product with a one-hot row is an exact look-up, and its gradient is not a scatter.
         if labels is not None and jnp.issubdtype(labels.dtype, jnp.floating):
@@ -109,13 +121,15 @@ class ConditionalBatchNorm(nn.Module):
             return jnp.matmul(weights, table, precision="highest")
 
         if self.gain == "table":
-            scale = self.param("scale", nn.initializers.ones, shape, _FLOAT)
-            shift = self.param("shift", nn.initializers.zeros, shape, _FLOAT)
+            scale, shift = scale_and_shift_of(shape)
             return rows(scale), rows(shift)
         start = kernel_initializer(self.initializer)
-        scale = self.param("scale_kernel", start, shape, _FLOAT)
-        shift = self.param("shift_kernel", start, shape, _FLOAT)
-        return 1.0 + rows(scale), rows(shift)
+        scale = rows(self.param("scale_kernel", start, shape, _FLOAT))
+        shift = rows(self.param("shift_kernel", start, shape, _FLOAT))
+        if self.folded:  # the 1 that is added, and what it does to the mean, have become one number a channel
+            own_scale, own_shift = scale_and_shift_of((channels,))
+            return own_scale[None] + scale, own_shift[None] + shift
+        return 1.0 + scale, shift
 
 
 class SelfAttention(nn.Module):

@@ -78,6 +78,7 @@ class GeneratorBlock(nn.Module):
     conditional_gain: Gain = "table"
     axis_name: str | None = None
     initializer: Initializer = "xavier"
+    folded: bool = False
 
     @nn.compact
     def __call__(self, features: Array, labels: Array | None, *, train: bool) -> Array:
@@ -92,6 +93,7 @@ class GeneratorBlock(nn.Module):
                 self.conditional_gain,
                 self.axis_name,
                 self.initializer,
+                self.folded,
                 name=name,
             )
 
@@ -119,6 +121,7 @@ class Generator(nn.Module):
         conditional_gain: see `ConditionalBatchNorm`.
         axis_name: mapped axis over which batch moments are shared.
         initializer: of the kernels.
+        folded: see `ConditionalBatchNorm`.
     """
 
     resolution: int = 128
@@ -133,6 +136,7 @@ class Generator(nn.Module):
     conditional_gain: Gain = "table"
     axis_name: str | None = None
     initializer: Initializer = "xavier"
+    folded: bool = False
 
     @nn.compact
     def __call__(self, latents: Array, labels: Array | None, *, train: bool) -> Array:
@@ -169,12 +173,13 @@ class Generator(nn.Module):
                 self.conditional_gain,
                 self.axis_name,
                 self.initializer,
+                self.folded,
                 name=f"block_{number}",
             )(features, labels, train=train)
             if size in self.attention_resolutions:
                 features = attention_layer(self.attention, size, self.initializer)(features)
         features = ConditionalBatchNorm(
-            0, self.norm_epsilon, self.final_norm_decay, axis_name=self.axis_name, name="norm"
+            0, self.norm_epsilon, self.final_norm_decay, axis_name=self.axis_name, folded=self.folded, name="norm"
         )(features, None, train=train)
         return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=start, name="conv")(nn.relu(features)))
 
