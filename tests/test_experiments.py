@@ -51,6 +51,8 @@ DIFFERENCES |= {
     "imagenet_128_sn_discriminator_only": dict.fromkeys(PLACES, ())
     | {"training.generator_learning_rate": 4e-4, "networks.spectral_norm": "discriminator"},
 }
+# Their programs are traced to count their cost; compiling each would show no more than its neighbour in Table 1 does.
+STEPPED = [name for name in NAMES if not name.endswith(("attention_8", "attention_64", "residual_16", "residual_64"))]
 
 
 def text_of(name):
@@ -178,13 +180,14 @@ def test_experiment_costs_what_it_says(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPPED)
 def test_experiment_takes_a_step_at_tiny_width(name):
     experiment = load_experiment(name)
     networks, updates = (
         dataclasses.replace(experiment.networks, base_channels=2),
         experiment.training.discriminator_steps,
     )
+    rows = max(2, experiment.training.accumulation_steps)
     game, shape = build_game(dataclasses.replace(experiment, networks=networks)), image_shape(experiment)
     numbers = np.random.default_rng(3)
 
@@ -193,8 +196,8 @@ def test_experiment_takes_a_step_at_tiny_width(name):
 
     state = jax.tree.map(filled, jax.eval_shape(lambda: initial_state(game, 0, shape)))
     batch = Batch(
-        numbers.uniform(-1, 1, (updates, 2, *shape)).astype(np.float32),
-        numbers.integers(0, max(1, networks.num_classes), (updates, 2)).astype(np.int32),
+        numbers.uniform(-1, 1, (updates, rows, *shape)).astype(np.float32),
+        numbers.integers(0, max(1, networks.num_classes), (updates, rows)).astype(np.int32),
     )
     options = {"xla_backend_optimization_level": 0}  # it runs once: compiling well would take longer
     after, metrics = jax.jit(partial(step, game), compiler_options=options)(state, batch)
