@@ -48,7 +48,7 @@ Self-attention for image generation in JAX.
   report --workdir DIR [--out FILE]          a page with all that a run did; a run writes it itself
   export --workdir DIR [--out DIR]           the generator as weights and as a function of jax alone
   fetch-weights                              download the network that FID is defined in
-  convert --from inception FILE [OUT]        released weights to .safetensors
+  convert --from SOURCE [...] OUT            released weights: networks to a run, the FID network to a file
 
   sagan-jax COMMAND --help                   what a command takes
   sagan-jax --version
