@@ -71,7 +71,7 @@ def test_cutout_is_a_rectangle_of_half_of_each_side_wherever_its_middle_lies():
         start = np.where(first > 0, first, length - size // 2)
         found = np.bincount(start + size // 2 - size // 4, minlength=size + 1)
         inside = found[size // 4 : -1]
-        assert start.min() == -(size // 4)
+        assert (start.min(), start.max()) == (-(size // 4), size - size // 4)
         assert last.max() == size - 1
         assert np.abs(inside[inside > 0] - count / (size + 1)).max() < 5 * (count / (size + 1)) ** 0.5
     assert np.array_equal(holes, holes.any(axis=2, keepdims=True) & holes.any(axis=1, keepdims=True))

@@ -1,52 +1,23 @@
-"""A run: from a config to a trained network, saved, recorded, scored and taken up again."""
+"""A run of any task: from a config to a trained network, saved, recorded, scored and taken up again."""
 
 import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
-from sagan_jax.cli.attending import draw_looks
-from sagan_jax.cli.checks import (
-    check_config,
-    check_room,
-    check_same_data,
-    check_same_run,
-    check_same_sizes,
-    differences,
-)
-from sagan_jax.cli.families import attention_places
+from sagan_jax.cli.checks import check_room, check_same_data, check_same_run, differences
+from sagan_jax.cli.generation import Generation
 from sagan_jax.cli.report import write_report
 from sagan_jax.cli.scoring import Watch
-from sagan_jax.cli.wiring import (
-    ABSENT,
-    build_game,
-    load_state,
-    open_data,
-    sample_grid,
-    trained_discriminator,
-    trained_generator,
-)
-from sagan_jax.config import Experiment, Networks, Training, from_dict, to_dict
-from sagan_jax.data import ImageSource, training_batches
+from sagan_jax.config import Experiment, from_dict, to_dict
+from sagan_jax.data import ImageSource
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
-from sagan_jax.evaluation.attention import run_looks
-from sagan_jax.evaluation.sampling import TrainedGenerator
-from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
-from sagan_jax.training.adversarial import (
-    GUARDED,
-    AdversarialState,
-    Batch,
-    Game,
-    initial_state,
-    step,
-)
 from sagan_jax.training.checkpoints import Checkpoints
 from sagan_jax.training.interruption import StopRequest
 from sagan_jax.training.lock import WorkdirLock
@@ -54,11 +25,50 @@ from sagan_jax.training.loop import Action, run_loop
 from sagan_jax.training.parallel import ParallelStep
 from sagan_jax.training.processes import is_first, require_same, require_shared
 from sagan_jax.training.recording import Progress, Recorder, what_decides_the_bits, write_run_files
-from sagan_jax.training.transfer import start_from
 
 
-def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -> TrainedGenerator:
-    """Trains, from the newest checkpoint in `workdir` if there is one, and returns the generator at the end.
+class Task(Protocol):
+    """What a run does with its data: the part of it that differs between generating images and completing them.
+
+    Attributes:
+        source: what it trains on.
+        watch: measures scores while it trains; None where none are asked for.
+        guarded: the metrics that end a run when they are not finite.
+        images_per_step: real images that a step takes, over all devices.
+    """
+
+    source: ImageSource
+    watch: Watch | None
+    guarded: Sequence[str]
+    images_per_step: int
+
+    def initial_state(self) -> Any:
+        """Returns the state of a run that nothing was saved of yet, as a checkpoint's template too."""
+
+    def begin(self, state: Any) -> Any:
+        """Returns the state before the first step of a run that starts now."""
+
+    def step(self, state: Any, batch: Any, *, axis_name: str | None = None) -> tuple[Any, dict[str, Any]]:
+        """Returns the state after one step and what was measured."""
+
+    def batches(self, first_step: int) -> Iterator[Any]:
+        """Returns this process's share of the data of each step to come."""
+
+    def draw(self, state: Any, done: int, recorder: Recorder, workdir: Path) -> None:
+        """Draws what the networks make at this step, and records it."""
+
+    def trained(self, state: Any, raw: bool = False) -> Any:
+        """Returns what a run returns: its network, ready to use."""
+
+    def parameters(self, state: Any) -> str:
+        """Returns how many parameters each network has, for a person."""
+
+    def remarks(self) -> Iterator[str]:
+        """Yields what else a person wants to know before the first step."""
+
+
+def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -> Any:
+    """Trains, from the newest checkpoint in `workdir` if there is one, and returns the network at the end.
 
     Args:
         experiment: what to train, on what and for how long.
@@ -67,7 +77,7 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
         fresh: throws away what an earlier run left in `workdir`.
 
     Returns:
-        The trained generator; `load_run(workdir)` gives the same later.
+        The trained generator, a `TrainedGenerator`; `load_run(workdir)` gives the same later.
 
     Raises:
         InvalidInputError: before anything is written, when the config contradicts itself, the data, the devices or
@@ -78,57 +88,34 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
         StoppedError: when SIGTERM or Ctrl-C ended the run, after it saved.
     """
     workdir = Path(workdir)
-    check_config(experiment)
+    Generation.check(experiment)
     experiment = from_dict(to_dict(experiment))  # lists become tuples, as the saved config will have them
-    networks, training, recording = experiment.networks, experiment.training, experiment.recording
     with WorkdirLock(workdir) if is_first() else nullcontext() as lock, StopRequest() as stop:
         if not fresh:
             check_same_run(workdir, experiment)
-        if training.init_from:
-            check_same_sizes(Path(training.init_from), networks)
-        source = open_data(experiment)
-        watch = Watch(experiment, workdir, source) if experiment.evaluation.protocols else None
-        require_same({"config": json.dumps(to_dict(experiment)), "data": source.fingerprint})
+        task: Task = Generation(experiment, workdir)
+        fingerprint = task.source.fingerprint
+        require_same({"config": json.dumps(to_dict(experiment)), "data": fingerprint})
         require_shared(workdir)
         if fresh and is_first():
             _remove_run(workdir)
 
-        game = build_game(experiment)
-        state = initial_state(game, training.seed, (networks.resolution, networks.resolution, networks.image_channels))
+        state = task.initial_state()
         check_room(workdir, state)
-        with Checkpoints(workdir / "checkpoints", keep=recording.keep_checkpoints) as checkpoints:
+        with Checkpoints(workdir / "checkpoints", keep=experiment.recording.keep_checkpoints) as checkpoints:
             restored = checkpoints.restore(state)
-            if restored is None and training.init_from:
-                state = _start_from_networks(experiment, state)
-            first_step, state, meta = restored or (0, state, {})
-            check_same_data(workdir, meta.get("data"), source.fingerprint)
+            first_step, state, meta = restored or (0, task.begin(state), {})
+            check_same_data(workdir, meta.get("data"), fingerprint)
             if is_first():
-                for line in _summary(experiment, source, state, workdir, first_step, meta):
+                for line in _summary(experiment, task, state, workdir, first_step, meta):
                     print(line, flush=True)
-            if first_step < training.total_steps:
-                if watch:
-                    watch.go_on_from(first_step)
+            if first_step < experiment.training.total_steps:
+                if task.watch:
+                    task.watch.go_on_from(first_step)
                 if is_first():
                     write_run_files(workdir, to_dict(experiment))
-                state = _train_from(
-                    experiment, game, source, state, first_step, workdir, checkpoints, lock, stop, watch
-                )
-            return trained_generator(game, state)
-
-
-def _start_from_networks(experiment: Experiment, state: AdversarialState) -> AdversarialState:
-    """Returns the state before the first step with the networks that the config starts from."""
-    folder = Path(experiment.training.init_from)
-    _, donor, meta = load_state(folder)
-    state, fresh = start_from(state, donor, discriminator=meta.get("discriminator") != ABSENT)
-    if is_first():
-        print(f"starting from step {int(donor.step)} of {folder}", flush=True)
-        for network in ("generator", "discriminator"):
-            names = fresh.get(network, ["all of it"])
-            if names:
-                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                print(f"starting anew in the {network}: {', '.join(names[:3])}{more}", flush=True)
-    return state
+                state = _train_from(first_step, state, experiment, task, workdir, checkpoints, lock, stop)
+            return task.trained(state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,13 +123,10 @@ class _Run:
     """A run under way, and what is done with its state on the way; only the first process has a recorder."""
 
     experiment: Experiment
-    game: Game
-    source: ImageSource
+    task: Task
     workdir: Path
     checkpoints: Checkpoints
     lock: WorkdirLock | None
-    stop: StopRequest
-    watch: Watch | None
     recorder: Recorder | None
     progress: Progress | None
     clock: "_Clock"
@@ -154,34 +138,28 @@ class _Run:
             self.recorder.scalars(done, metrics | {"images_per_second": speed})
             self.progress.update(done, metrics, speed)
 
-    def save(self, done: int, state: AdversarialState) -> None:
+    def save(self, done: int, state: Any) -> None:
         if self.lock:
             self.lock.require_held()
         self.checkpoints.save(done, state, self.meta)
 
-    def evaluate(self, done: int, state: AdversarialState) -> None:
-        assert self.watch
-        values = self.watch(done, partial(trained_generator, self.game, state))
+    def evaluate(self, done: int, state: Any) -> None:
+        assert self.task.watch
+        values = self.task.watch(done, lambda raw: self.task.trained(state, raw))
         if self.recorder:
             self.recorder.scalars(done, values)
-        self.watch.keep_best(done, state, self.meta)
+        self.task.watch.keep_best(done, state, self.meta)
 
-    def draw(self, done: int, state: AdversarialState) -> None:
-        """Draws a grid of samples and where both networks look, and records how far and how evenly."""
-        if not self.recorder:
-            return
-        generator = trained_generator(self.game, state)
-        self.recorder.image("samples", done, sample_grid(generator))
-        for looks in run_looks(generator, trained_discriminator(self.game, state), self.source):
-            self.recorder.scalars(done, looks.statistics())
-            draw_looks(looks, self.workdir / "attention")
+    def draw(self, done: int, state: Any) -> None:
+        if self.recorder:
+            self.task.draw(state, done, self.recorder, self.workdir)
 
     def report(self, state: str) -> None:
         if self.lock:
             self.lock.require_held()
             write_report(self.workdir, state=state)
 
-    def report_on_the_way(self, done: int, state: AdversarialState) -> None:
+    def report_on_the_way(self, done: int, state: Any) -> None:
         if done < self.experiment.training.total_steps:  # at the end it says that the run is finished
             self.report("training")
 
@@ -191,84 +169,67 @@ class _Run:
             Action(recording.save_every_steps, self.save, when_stopped=True),
             Action(recording.sample_every_steps, self.draw),
         ]
-        if not self.watch:
+        if not self.task.watch:
             return [*found, Action(recording.sample_every_steps, self.report_on_the_way)]
         every = evaluation.evaluate_every_steps
         return [*found, Action(every, self.evaluate), Action(every, self.report_on_the_way)]
 
-    def steps(self, first_step: int, state: AdversarialState) -> tuple[int, AdversarialState]:
+    def steps(self, first_step: int, state: Any, stop: StopRequest) -> tuple[int, Any]:
         """Returns how many steps are done, and the state after them, everything on the way saved and shown."""
         training = self.experiment.training
-        parallel = ParallelStep(partial(step, self.game), driver=training.driver)
-        if self.watch and self.watch.missed(first_step):
+        parallel = ParallelStep(self.task.step, driver=training.driver)
+        if self.task.watch and self.task.watch.missed(first_step):
             self.evaluate(first_step, state)
         return run_loop(
             parallel,
             parallel.replicate(state),
-            _batches(training, self.source, first_step),
+            self.task.batches(first_step),
             first_step=first_step,
             total_steps=training.total_steps,
-            guarded=GUARDED,
+            guarded=self.task.guarded,
             log_every_steps=self.experiment.recording.log_every_steps,
             log=self.log,
             actions=self.actions(),
-            stopped=self.stop.reached,
+            stopped=stop.reached,
         )
 
 
 def _train_from(
-    experiment: Experiment,
-    game: Game,
-    source: ImageSource,
-    state: AdversarialState,
     first_step: int,
+    state: Any,
+    experiment: Experiment,
+    task: Task,
     workdir: Path,
     checkpoints: Checkpoints,
     lock: WorkdirLock | None,
     stop: StopRequest,
-    watch: Watch | None,
-) -> AdversarialState:
+) -> Any:
     """Returns the state at the end of the run; raises StoppedError where a signal ended it before."""
-    training = experiment.training
+    total_steps = experiment.training.total_steps
     meta = {
         "experiment": to_dict(experiment),
         "environment": what_decides_the_bits(),
-        "data": source.fingerprint,
+        "data": task.source.fingerprint,
     }
-    clock = _Clock(first_step, training.batch_size * training.discriminator_steps)
     with (
         Recorder(workdir, first_step=first_step) if is_first() else nullcontext() as recorder,
-        Progress(training.total_steps, first_step) if is_first() else nullcontext() as progress,
+        Progress(total_steps, first_step) if is_first() else nullcontext() as progress,
     ):
-        run = _Run(experiment, game, source, workdir, checkpoints, lock, stop, watch, recorder, progress, clock, meta)
+        clock = _Clock(first_step, task.images_per_step)
+        run = _Run(experiment, task, workdir, checkpoints, lock, recorder, progress, clock, meta)
         try:
-            done, state = run.steps(first_step, state)
+            done, state = run.steps(first_step, state, stop)
         except (NonFiniteError, CollapsedError) as error:
             with suppress(StorageError):  # the error that ended the run is the one to be heard
                 run.report(f"ended: {one_line(error)}")
             raise
-        run.report("finished" if done == training.total_steps else f"stopped by {stop.signal.name}")
-    if done < training.total_steps:
+        run.report("finished" if done == total_steps else f"stopped by {stop.signal.name}")
+    if done < total_steps:
         saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
         raise StoppedError(
             f"stopped by {stop.signal.name} {saved}; the same command goes on from there.", stop.signal.value
         )
     return state
-
-
-def _batches(training: Training, source: ImageSource, first_step: int) -> Iterator[Batch]:
-    """Returns this process's share of the data of each step to come."""
-    batches = training_batches(
-        source,
-        batch_size=training.batch_size,
-        discriminator_steps=training.discriminator_steps,
-        seed=training.seed,
-        first_step=first_step,
-        total_steps=training.total_steps,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    return map(Batch._make, batches)
 
 
 class _Clock:
@@ -285,26 +246,16 @@ class _Clock:
 
 
 def _summary(
-    experiment: Experiment,
-    source: ImageSource,
-    state: AdversarialState,
-    workdir: Path,
-    first_step: int,
-    meta: dict[str, Any],
+    experiment: Experiment, task: Task, state: Any, workdir: Path, first_step: int, meta: Mapping[str, Any]
 ) -> Iterator[str]:
     """Yields what a person wants to know before the first step."""
-    networks, training = experiment.networks, experiment.training
-
-    def count(tree: Any) -> int:
-        return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-    yield f"{experiment.name}: {source.description}"
+    training = experiment.training
+    yield f"{experiment.name}: {task.source.description}"
     yield (
-        f"{count(state.generator.params):,} parameters in G, {count(state.discriminator.params):,} in D; "
+        f"{task.parameters(state)}; "
         f"{training.batch_size} images a batch over {jax.device_count()} {jax.devices()[0].device_kind} device(s)"
     )
-    if networks.attention == "residual":
-        yield from _residual_summary(networks)
+    yield from task.remarks()
     if first_step >= training.total_steps:
         yield f"already at step {first_step} of {training.total_steps} in {workdir}: nothing to do"
     elif first_step:
@@ -314,20 +265,6 @@ def _summary(
             yield f"not bit for bit the run that was stopped: {'; '.join(changed)}"
     else:
         yield f"{training.total_steps} steps, into {workdir}"
-
-
-def _residual_summary(networks: Networks) -> Iterator[str]:
-    """Yields what the control of Table 1 has for parameters where attention would sit."""
-    wanted = networks.generator_attention_resolutions, networks.discriminator_attention_resolutions
-    for network, sizes, places in zip("GD", wanted, attention_places(networks), strict=True):
-        for size in sizes:
-            channels = places[size]
-            width = residual_width(channels)
-            yield (
-                f"residual control in {network} at {size}: {channels} -> {width} -> {channels} channels, "
-                f"{residual_parameters(channels, width):,} parameters for attention's "
-                f"{attention_parameters(channels):,}"
-            )
 
 
 def _remove_run(workdir: Path) -> None:
