@@ -10,6 +10,7 @@ from sagan_jax.cli import (
     convert,
     evaluate,
     explore,
+    export,
     fetch_weights,
     interpolate,
     neighbours,
@@ -28,6 +29,7 @@ COMMANDS = {
     "interpolate": interpolate.run,
     "neighbours": neighbours.run,
     "report": report.run,
+    "export": export.run,
     "convert": convert.run,
     "fetch-weights": fetch_weights.run,
 }
@@ -44,6 +46,7 @@ Self-attention for image generation in JAX.
   interpolate --workdir DIR --out FILE       from one sample to another, as a picture or an animation
   neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are they memorised?
   report --workdir DIR [--out FILE]          a page with all that a run did; a run writes it itself
+  export --workdir DIR [--out DIR]           the generator as weights and as a function of jax alone
   fetch-weights                              download the network that FID is defined in
   convert --from inception FILE [OUT]        released weights to .safetensors
 

@@ -58,15 +58,31 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     Raises:
         StorageError: when the disk refused.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    write_together(Path(path).parent, {Path(path).name: content})
+
+
+def write_together(folder: str | Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files that belong together: none takes its name before all of them are on the disk.
+
+    Args:
+        folder: made where there is none, with those above it.
+        contents: names to all of each file; one that exists is replaced, and after a failure is as it was.
+
+    Raises:
+        StorageError: when the disk refused.
+    """
+    folder = Path(folder)
+    temporaries = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
+    with _disk(folder / ", ".join(contents)):
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
+            for temporary, content in zip(temporaries.values(), contents.values(), strict=True):
+                temporary.write_bytes(content)
+            for path, temporary in temporaries.items():
+                temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            for temporary in temporaries.values():
+                temporary.unlink(missing_ok=True)
 
 
 def save_png(path: str | Path, image: np.ndarray) -> None:
