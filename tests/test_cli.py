@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 from PIL import Image
@@ -99,6 +100,15 @@ def test_train_records_both_gammas_and_losses(finished):
 def test_train_records_a_config_that_reads_back_as_it_was(finished):
     saved = from_dict(json.loads((finished / "config.json").read_text()))
     assert (saved.networks.base_channels, saved.networks.generator_attention_resolutions) == (1, (16,))
+
+
+def test_export_draws_what_a_trained_run_draws(finished, tmp_path):
+    assert main(["export", "--workdir", str(finished), "--out", str(tmp_path)]) == 0
+    function = jax.export.deserialize(bytearray((tmp_path / "generator.jax_export").read_bytes())).call
+    generator = sagan_jax.load_run(finished)
+    latents, labels = np.asarray(generator.latents(jax.random.key(3), np.arange(5))), np.arange(5, dtype=np.int32)
+    levels = np.rint((np.asarray(function(latents, labels)) + 1) * 127.5)
+    assert np.abs(levels - generator.images(latents, labels)).max() <= 1
 
 
 def test_config_survives_json():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sagan_jax.functional import initial_vectors
+from sagan_jax.models.folding import fold_statistics
 from sagan_jax.models.layers import (
     ConditionalBatchNorm,
     ResidualControl,
@@ -106,6 +107,49 @@ def test_conditional_norm_shares_moments_over_a_mapped_axis():
     parts = FEATURES.reshape(2, 2, 2, 3, 5)
     apart = jax.vmap(lambda part: layer.apply(variables, part, None, train=True), axis_name="parts")(parts)
     assert np.allclose(apart.reshape(FEATURES.shape), normalised(FEATURES, 1e-5), atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", ["classes", "vectors"])
+@pytest.mark.parametrize(("classes", "gain"), [(0, "table"), (7, "table"), (7, "map")])
+def test_folded_norm_is_the_equation_with_stored_moments(classes, gain, labels):
+    drawn = np.random.default_rng(1)
+    given = LABELS if labels == "classes" else jnp.asarray(drawn.normal(size=(4, 7)), jnp.float32)
+    weights = np.eye(7)[LABELS] if labels == "classes" else np.asarray(given, np.float64)
+    layer = ConditionalBatchNorm(classes, epsilon=0.5, gain=gain)
+    shapes = jax.eval_shape(lambda: init(layer, FEATURES, given, train=False))["params"]
+    params = {name: drawn.normal(size=leaf.shape) for name, leaf in shapes.items()}
+    mean, variance = 20 * drawn.normal(size=5), np.exp(2 * drawn.normal(size=5))
+
+    x = (np.asarray(FEATURES, np.float64) - mean) / np.sqrt(variance + 0.5)
+    if not classes:
+        wanted = x * params["scale"] + params["shift"]
+    elif gain == "table":
+        scale, shift = weights @ params["scale"], weights @ params["shift"]
+        wanted = x * scale[:, None, None] + shift[:, None, None]
+    else:
+        scale, shift = 1 + weights @ params["scale_kernel"], weights @ params["shift_kernel"]
+        wanted = x * scale[:, None, None] + shift[:, None, None]
+
+    stored = {"mean": jnp.asarray(mean, jnp.float32), "variance": jnp.asarray(variance, jnp.float32)}
+    norm = {name: jnp.asarray(leaf, jnp.float32) for name, leaf in params.items()}
+    folded = fold_statistics({"norm": norm}, {"norm": stored}, epsilon=0.5)["norm"]
+    result = layer.clone(folded=True).apply({"params": folded}, FEATURES, given, train=False)
+    assert np.abs(result - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(("classes", "gain"), [(0, "table"), (7, "table"), (7, "map")])
+def test_folded_norm_that_was_not_folded_scales_by_one_and_shifts_by_nothing_of_its_own(classes, gain):
+    layer = ConditionalBatchNorm(classes, gain=gain, folded=True)
+    variables = init(layer, FEATURES, LABELS, train=False)
+    assert set(variables) == {"params"}
+    params = {name: jnp.zeros_like(leaf) if "kernel" in name else leaf for name, leaf in variables["params"].items()}
+    assert np.array_equal(layer.apply({"params": params}, FEATURES, LABELS, train=False), FEATURES)
+
+
+def test_folded_norm_does_not_train():
+    layer = ConditionalBatchNorm(7, folded=True)
+    with pytest.raises(ValueError, match="folded with: train=False"):
+        init(layer, FEATURES, LABELS, train=True)
 
 
 def test_attention_starts_as_the_identity():
