@@ -420,7 +420,7 @@ def test_sample_cuts_latents_off_where_it_is_told(finished, tmp_path):
         images[1], sagan_jax.load_run(finished).generate(4, truncation=0.3, truncation_rule="clipped").images
     )
     assert not np.array_equal(*images)
-    with pytest.raises(InvalidInputError, match="resampled, clipped; got 'clip'"):
+    with pytest.raises(InvalidInputError, match="'resampled' or 'clipped'; got 'clip'"):
         sagan_jax.load_run(finished).generate(4, truncation=0.3, truncation_rule="clip")
 
 

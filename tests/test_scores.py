@@ -20,6 +20,7 @@ from sagan_jax.evaluation.protocols import parse_protocol
 from sagan_jax.evaluation.sampling import TrainedGenerator, draw_labels
 from sagan_jax.evaluation.scores import Judge
 from sagan_jax.functional.distances import density_coverage, inception_score, kernel_distance, precision_recall
+from sagan_jax.models import biggan, dcgan
 from sagan_jax.models.sagan import Generator
 
 
@@ -286,6 +287,19 @@ def test_standing_statistics_of_one_batch_are_its_own(generator):
     assert np.abs(np.asarray(with_batch) - np.asarray(with_standing)).max() < 1e-5
     stored = generator.generator.apply(generator.variables, latents, labels, train=False)
     assert np.abs(np.asarray(stored) - np.asarray(with_standing)).max() > 1e-3
+
+
+@pytest.mark.parametrize("family", [dcgan, biggan])
+def test_standing_statistics_of_the_other_families_are_those_of_the_batch(family):
+    network = family.Generator(32, 3, 2, attention_resolutions=())
+    variables = network.init(jax.random.key(0), jnp.zeros((2, 12)), jnp.zeros(2, jnp.int32), train=False)
+    trained = TrainedGenerator(network, variables, 12, 3, step=0)
+    standing = trained.with_standing_statistics(batches=1, batch_size=8, seed=4)
+    latents = trained.latents(jax.random.fold_in(jax.random.key(4), 2**31), np.arange(8), None)
+    labels = draw_labels(3, 8, 4)
+    with_batch = network.apply(variables, latents, labels, train=True)
+    with_standing = network.apply(standing.variables, latents, labels, train=False)
+    assert np.abs(np.asarray(with_batch) - np.asarray(with_standing)).max() < 1e-5
 
 
 def test_standing_statistics_are_the_mean_over_batches(generator):

@@ -15,10 +15,9 @@ from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.evaluation.embeddings import ImageBatch
 from sagan_jax.training.parallel import replicate_locally, shard_locally
 
-_DIVERGED = "The generator returns what is no number: it has diverged."
-
-
 TruncationRule = Literal["resampled", "clipped"]
+
+_DIVERGED = "The generator returns what is no number: it has diverged."
 
 
 class Samples(NamedTuple):
@@ -70,7 +69,7 @@ class TrainedGenerator:
             seed: in [0, 2**32).
             truncation: the largest size of a latent's entries, below 1 for typical images; None for the normal
                 distribution that G was trained with.
-            truncation_rule: an entry above it is redrawn until it is below, as in BigGAN's paper, or set to it.
+            truncation_rule: what becomes of larger entries: as in `latents`.
             batch_size: images a pass; changes the memory used and the last bits, nothing else.
 
         Returns:
@@ -84,13 +83,6 @@ class TrainedGenerator:
                 raise InvalidInputError(f"generate needs {name} of at least 1; got {number}.")
         if not 0 <= seed < 2**32:
             raise InvalidInputError(f"generate needs a seed in [0, 2**32); got {seed}.")
-        if truncation is not None and not truncation > 0:
-            raise InvalidInputError(f"generate needs a truncation above 0; got {truncation}.")
-        if truncation_rule not in get_args(TruncationRule):
-            raise InvalidInputError(
-                f"generate needs a truncation_rule out of {', '.join(get_args(TruncationRule))}; "
-                f"got {truncation_rule!r}."
-            )
         classes = np.resize(self.classes(labels), num_images).astype(np.int32)
         batches = self.stream(
             classes, seed=seed, truncation=truncation, truncation_rule=truncation_rule, batch_size=batch_size
@@ -129,7 +121,7 @@ class TrainedGenerator:
             labels: `[N]` integers, the class of each image.
             seed: as in `generate`.
             truncation: as in `generate`.
-            truncation_rule: as in `generate`.
+            truncation_rule: as in `latents`.
             batch_size: images a pass, rounded up to a multiple of the devices; the last batch is filled up from the
                 first images, so that all have one shape.
             part: with `parts`, every `parts`-th batch from this one on: the share of one of several processes.
@@ -139,6 +131,7 @@ class TrainedGenerator:
             Images and the labels of those before the filling.
 
         Raises:
+            InvalidInputError: for a truncation that is not above 0, or a rule that there is not.
             NonFiniteError: when the generator returns what is no number.
         """
         labels = np.asarray(labels, np.int32)
@@ -187,7 +180,8 @@ class TrainedGenerator:
 
         Source: ajbrock/BigGAN-PyTorch:utils.py, `accumulate_standing_stats`; compare_gan's accumulators.
         """
-        whole = self.generator.clone(norm_decay=0.0, final_norm_decay=0.0)  # what is stored is then the batch's own
+        decays = [name for name in ("norm_decay", "final_norm_decay") if hasattr(self.generator, name)]
+        whole = self.generator.clone(**dict.fromkeys(decays, 0.0))  # what is stored is then the batch's own
 
         @jax.jit
         def moments(variables: Any, latents: Array, labels: Array) -> Any:
@@ -217,19 +211,27 @@ class TrainedGenerator:
             key: `jax.random.key(seed)` for those that `generate` draws with that seed.
             numbers: `[N]` integers.
             truncation: as in `generate`.
-            truncation_rule: as in `generate`.
+            truncation_rule: `"resampled"`, the truncated normal distribution: as if each entry were redrawn until its
+                size is below the truncation (Brock et al. 2019, arXiv:1809.11096, section 3.1); or `"clipped"`: the
+                entries drawn without truncation, those of a larger size set to the truncation, of either sign. Clipped
+                entries spread wider. The modules that Brock et al. released follow a third rule, not offered here: a
+                normal distribution truncated at 2, times the truncation (tensorflow/hub#214).
 
-        Source: Brock et al. 2019, section 3.1, resamples.
+        Raises:
+            InvalidInputError: for a truncation that is not above 0, or a rule that there is not.
         """
+        if truncation is not None and not truncation > 0:
+            raise InvalidInputError(f"Latents need a truncation above 0; got {truncation}.")
+        if truncation_rule not in get_args(TruncationRule):
+            rules = " or ".join(map(repr, get_args(TruncationRule)))
+            raise InvalidInputError(f"Latents need the truncation_rule {rules}; got {truncation_rule!r}.")
 
         def draw(number: Array) -> Array:
             own = jax.random.fold_in(key, number)
+            if truncation is not None and truncation_rule == "resampled":
+                return jax.random.truncated_normal(own, -truncation, truncation, (self.latent_size,))
             drawn = jax.random.normal(own, (self.latent_size,))
-            if truncation is None:
-                return drawn
-            if truncation_rule == "clipped":
-                return drawn.clip(-truncation, truncation)
-            return jax.random.truncated_normal(own, -truncation, truncation, (self.latent_size,))
+            return drawn if truncation is None else drawn.clip(-truncation, truncation)
 
         return jax.vmap(draw)(jnp.asarray(numbers))
 
