@@ -181,7 +181,8 @@ class TrainedGenerator:
         Source: ajbrock/BigGAN-PyTorch:utils.py, `accumulate_standing_stats`; compare_gan's accumulators.
         """
         decays = [name for name in ("norm_decay", "final_norm_decay") if hasattr(self.generator, name)]
-        whole = self.generator.clone(**dict.fromkeys(decays, 0.0))  # what is stored is then the batch's own
+        zeros: dict[str, Any] = dict.fromkeys(decays, 0.0)  # what is stored is then the batch's own
+        whole = self.generator.clone(**zeros)
 
         @jax.jit
         def moments(variables: Any, latents: Array, labels: Array) -> Any:
