@@ -1,0 +1,202 @@
+"""Holes for completion: pure functions of a kind, a size, a seed and an index, in numpy alone.
+
+A mask is bool `[H, W]`, True where the hole is. It never covers nothing, and never everything.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from sagan_jax.errors import InvalidInputError
+
+SMALLEST_SIDE = 8
+"""Of an image, in pixels, below which the kinds no longer differ."""
+
+AREA_BINS = {f"area_{low}_{low + 10}": (low, low + 10) for low in (10, 20, 30, 40, 50)}
+"""Kinds whose hole has a share of the image's pixels in [low, high) percent."""
+
+HALVES = ("half_left", "half_right", "half_top", "half_bottom")
+"""Kinds in which one half of the image is the hole; `half` draws one of them."""
+
+
+def _centre(height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """The middle rectangle of half the height and half the width, rounded down: a quarter of an even image."""
+    mask = np.zeros((height, width), bool)
+    top, left = (height - height // 2) // 2, (width - width // 2) // 2
+    mask[top : top + height // 2, left : left + width // 2] = True
+    return mask
+
+
+def _half(side: str, height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """One half of the image; of an odd side the smaller half, so that the hole is never the larger part."""
+    mask = np.zeros((height, width), bool)
+    part = {
+        "half_left": np.s_[:, : width // 2],
+        "half_right": np.s_[:, width - width // 2 :],
+        "half_top": np.s_[: height // 2],
+        "half_bottom": np.s_[height - height // 2 :],
+    }[side]
+    mask[part] = True
+    return mask
+
+
+def _any_half(height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    return _half(HALVES[random.integers(len(HALVES))], height, width, random)
+
+
+def _rectangle(height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """One rectangle, each side from a quarter to three quarters of the image's, anywhere inside it."""
+    mask = np.zeros((height, width), bool)
+    tall = random.integers(height // 4, 3 * height // 4 + 1)
+    wide = random.integers(width // 4, 3 * width // 4 + 1)
+    top = random.integers(height - tall + 1)
+    left = random.integers(width - wide + 1)
+    mask[top : top + tall, left : left + wide] = True
+    return mask
+
+
+def _rectangles(height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """Two to five rectangles, each side from an eighth to three eighths of the image's; they may overlap."""
+    mask = np.zeros((height, width), bool)
+    for _ in range(random.integers(2, 6)):
+        tall = random.integers(height // 8, 3 * height // 8 + 1)
+        wide = random.integers(width // 8, 3 * width // 8 + 1)
+        top = random.integers(height - tall + 1)
+        left = random.integers(width - wide + 1)
+        mask[top : top + tall, left : left + wide] = True
+    return mask
+
+
+def _stroke(height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """One stroke of a round brush along two to five straight pieces, each turning by up to a quarter turn."""
+    shorter = min(height, width)
+    radius = random.uniform(shorter / 32, shorter / 10)
+    points = [random.uniform((0, 0), (height - 1, width - 1))]
+    angle = random.uniform(0, 2 * np.pi)
+    for _ in range(random.integers(2, 6)):
+        angle += random.uniform(-np.pi / 2, np.pi / 2)
+        step = random.uniform(shorter / 8, shorter / 2) * np.array([np.sin(angle), np.cos(angle)])
+        points.append(np.clip(points[-1] + step, 0, (height - 1, width - 1)))
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None]
+    nearest = np.full((height, width), np.inf)
+    for (row, column), (next_row, next_column) in itertools.pairwise(points):
+        along = np.array([next_row - row, next_column - column])
+        length = max(float(along @ along), 1e-9)
+        share = np.clip(((rows - row) * along[0] + (columns - column) * along[1]) / length, 0, 1)
+        distance = (rows - row - share * along[0]) ** 2 + (columns - column - share * along[1]) ** 2
+        nearest = np.minimum(nearest, distance)
+    return nearest <= max(radius, 0.75) ** 2  # a thinner brush would slip between the pixels
+
+
+def _strokes(height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """One to four strokes, drawn until a further one would cover more than half of the image."""
+    mask = np.zeros((height, width), bool)
+    for _ in range(random.integers(1, 5)):
+        wider = mask | _stroke(height, width, random)
+        if mask.any() and 2 * wider.sum() > wider.size:
+            break
+        mask = wider
+    return mask
+
+
+def _area(low: int, high: int, height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """Strokes until they have a number of pixels drawn evenly from those of the bin; the last one is cut short."""
+    mask = np.zeros((height, width), bool)
+    wanted = random.integers(-(-low * mask.size // 100), -(-high * mask.size // 100))
+    while mask.sum() < wanted:
+        added = np.flatnonzero(_stroke(height, width, random) & ~mask)
+        mask.flat[added[: wanted - mask.sum()]] = True
+    return mask
+
+
+def _mixed(height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """Half of them centre holes, a quarter halves, and a quarter rectangle, rectangles or strokes alike."""
+    drawn = random.random()
+    if drawn < 0.5:
+        return _centre(height, width, random)
+    if drawn < 0.75:
+        return _any_half(height, width, random)
+    return (_rectangle, _rectangles, _strokes)[random.integers(3)](height, width, random)
+
+
+_DRAW: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
+    "centre": _centre,
+    "rectangle": _rectangle,
+    "rectangles": _rectangles,
+    "half": _any_half,
+    **{side: functools.partial(_half, side) for side in HALVES},
+    "strokes": _strokes,
+    **{name: functools.partial(_area, *bounds) for name, bounds in AREA_BINS.items()},
+    "mixed": _mixed,
+}
+
+MASK_KINDS = tuple(_DRAW)
+"""What `draw_mask` can draw."""
+
+
+def draw_mask(kind: str, height: int, width: int, *, seed: int, index: int) -> np.ndarray:
+    """Returns the hole of one image: bool `[H, W]`, True where pixels are missing.
+
+    A function of its arguments alone, whatever was drawn before; numpy promises the same numbers within one version.
+
+    Args:
+        kind: what the hole looks like.
+            `centre`: the middle half of the height and of the width, a quarter of an even image.
+            `rectangle`: one, each side from 1/4 to 3/4 of the image's, anywhere.
+            `rectangles`: two to five, each side from 1/8 to 3/8 of the image's; they may overlap.
+            `half_left`, `half_right`, `half_top`, `half_bottom`: that half, the smaller one of an odd side;
+            `half`: one of the four.
+            `strokes`: one to four of a round brush, as long as they cover no more than half.
+            `area_10_20`, `area_20_30`, `area_30_40`, `area_40_50`, `area_50_60`: strokes whose pixels are that
+            percentage of the image's, from the first number up to but without the second; each count of pixels is
+            equally likely.
+            `mixed`: `centre` with probability 1/2, `half` 1/4, `rectangle`, `rectangles` and `strokes` 1/12 each.
+        height: H, at least `SMALLEST_SIDE`.
+        width: W, at least `SMALLEST_SIDE`.
+        seed: 0 or more.
+        index: 0 or more; which image, or which place in the order of training.
+
+    Returns:
+        The mask, neither all False nor all True.
+
+    Raises:
+        InvalidInputError: there is no such kind, or a number is outside its range.
+
+    >>> draw_mask("centre", 8, 12, seed=0, index=0).sum(axis=0).tolist()
+    [0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0]
+    """
+    if kind not in _DRAW:
+        raise InvalidInputError(f"A mask needs a kind out of {', '.join(_DRAW)}; got {kind!r}.")
+    if min(height, width) < SMALLEST_SIDE:
+        raise InvalidInputError(f"A mask needs sides of at least {SMALLEST_SIDE} pixels; got {height}x{width}.")
+    if seed < 0 or index < 0:
+        raise InvalidInputError(f"A mask needs a seed and an index of 0 or more; got {seed} and {index}.")
+    random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
+    return _DRAW[kind](height, width, random)
+
+
+def draw_masks(kind: str, height: int, width: int, *, seed: int, indices: Iterable[int]) -> np.ndarray:
+    """Returns the holes of several images: bool `[N, H, W]`.
+
+    Args:
+        kind: as for `draw_mask`.
+        height: H.
+        width: W.
+        seed: as for `draw_mask`.
+        indices: N of them, in any order, at least one.
+
+    Returns:
+        The masks; number n is `draw_mask(..., index=indices[n])`.
+
+    Raises:
+        InvalidInputError: as for `draw_mask`, or there is no index.
+
+    >>> draw_masks("half_left", 8, 8, seed=0, indices=[3, 1]).mean(axis=(1, 2)).tolist()
+    [0.5, 0.5]
+    """
+    masks = [draw_mask(kind, height, width, seed=seed, index=int(index)) for index in indices]
+    if not masks:
+        raise InvalidInputError("Masks need at least one index; got none.")
+    return np.stack(masks)
