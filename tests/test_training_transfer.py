@@ -5,7 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from sagan_jax.training.adversarial import AdversarialState, Player
+from sagan_jax.training.adversarial import AdversarialState
+from sagan_jax.training.players import Player
 from sagan_jax.training.transfer import adopt, start_from
 
 

@@ -17,8 +17,9 @@ from sagan_jax.evaluation.inception import default_weights_path
 from sagan_jax.interop.arrays import WeightFile, read_arrays, to_safetensors
 from sagan_jax.interop.inception import published_arrays
 from sagan_jax.interop.pytorch import SUFFIXES, read_pth
-from sagan_jax.training.adversarial import AdversarialState, Player, initial_state
+from sagan_jax.training.adversarial import AdversarialState, initial_state
 from sagan_jax.training.checkpoints import Checkpoints
+from sagan_jax.training.players import Player
 from sagan_jax.training.recording import what_decides_the_bits, write_atomically, write_run_files
 
 

@@ -1,7 +1,6 @@
 """Adversarial training: its state and its one pure step."""
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
@@ -15,9 +14,10 @@ from jax import Array
 
 from sagan_jax.functional.augmentation import Augmentation, augment
 from sagan_jax.functional.losses import HINGE, AdversarialLoss, orthogonal_penalty
-from sagan_jax.functional.spectral import initial_vectors, spectral_normalize_tree
+from sagan_jax.functional.spectral import spectral_normalize_tree
 from sagan_jax.training.accumulation import Metrics, mean_gradient
 from sagan_jax.training.optimizers import Optimizers, two_time_scale
+from sagan_jax.training.players import Player, apply_gradients, named, new_player, with_way_back
 
 # The quantities whose failure stops a run.
 GUARDED = ("discriminator/loss", "discriminator/gradient_norm", "generator/loss", "generator/gradient_norm")
@@ -30,17 +30,6 @@ class Batch(NamedTuple):
     """`[discriminator_steps, B, H, W, C]`, floating in [-1, 1]"""
     labels: Any
     """`[discriminator_steps, B]` int32"""
-
-
-@flax.struct.dataclass
-class Player:
-    """All that one network carries from step to step."""
-
-    params: Any
-    spectral: Any
-    """the vectors u and v of every normalised kernel; empty when the network is not normalised"""
-    batch_stats: Any
-    optimizer: Any
 
 
 @flax.struct.dataclass
@@ -132,13 +121,7 @@ def initial_state(game: Game, seed: int, image_shape: tuple[int, int, int]) -> A
         network: nn.Module, optimizer: optax.GradientTransformation, key: Array, inputs: Array, normalized: bool
     ) -> Player:
         variables = jax.jit(partial(network.init, train=False))(key, inputs, labels)
-        params = variables["params"]
-        return Player(
-            params=params,
-            spectral=jax.jit(initial_vectors)(jax.random.fold_in(key, 1), params) if normalized else {},
-            batch_stats=variables.get("batch_stats", {}),
-            optimizer=optimizer.init(params),
-        )
+        return new_player(variables, optimizer, jax.random.fold_in(key, 1) if normalized else None)
 
     latents = jnp.zeros((2, game.latent_size))
     normalized = game.spectral_norm in ("both", "generator")
@@ -252,15 +235,11 @@ def _draw(game: Game, key: Array, *, batch_size: int, axis_name: str | None) -> 
     return _Draws(latents, labels, keys(2), keys(3))  # 0 and 1 are those of the split
 
 
-def _mean_over_devices(tree: Any, axis_name: str | None) -> Any:
-    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
-
-
 def _update_discriminator(
     game: Game, player: Player, reals: Batch, drawing: Any, draws: _Draws, axis_name: str | None
 ) -> tuple[Player, Metrics]:
     """Returns D after one update on a batch of real and one of generated images."""
-    params, pull, (spectral, sigmas) = _normalize(game, player)
+    params, pull, (spectral, sigmas) = with_way_back(game.normalize, player)
 
     def objective(params: Any, statistics: Any, rows: Any) -> tuple[Array, tuple[Any, Metrics]]:
         reals, draws = rows
@@ -284,8 +263,8 @@ def _update_discriminator(
 
     rows = reals, draws
     slopes, statistics, metrics = mean_gradient(objective, params, player.batch_stats, rows, game.accumulation_steps)
-    metrics |= _named("discriminator/sigma", sigmas)
-    return _apply_gradients(
+    metrics |= named("discriminator/sigma", sigmas)
+    return apply_gradients(
         "discriminator", game.optimizers.discriminator, player, pull(slopes), spectral, statistics, metrics, axis_name
     )
 
@@ -296,7 +275,7 @@ def _update_generator(
     """Returns G after one update against D as it now is; D's own u is used and left where it was."""
     discriminator_params, _, _ = game.normalize(discriminator)
     judging = {"params": discriminator_params, "batch_stats": discriminator.batch_stats}
-    params, pull, (spectral, sigmas) = _normalize(game, player)
+    params, pull, (spectral, sigmas) = with_way_back(game.normalize, player)
 
     def objective(params: Any, statistics: Any, draws: _Draws) -> tuple[Array, tuple[Any, Metrics]]:
         variables = {"params": params, "batch_stats": statistics}
@@ -313,49 +292,16 @@ def _update_generator(
         penalty, slopes = jax.value_and_grad(_orthogonal_penalty)(player.params)
         gradients = jax.tree.map(lambda one, other: one + game.orthogonal_strength * other, gradients, slopes)
         metrics["generator/orthogonal_penalty"] = penalty
-    metrics |= _named("generator/sigma", sigmas)
-    return _apply_gradients(
+    metrics |= named("generator/sigma", sigmas)
+    return apply_gradients(
         "generator", game.optimizers.generator, player, gradients, spectral, statistics, metrics, axis_name
     )
-
-
-def _normalize(game: Game, player: Player) -> tuple[Any, Callable[[Any], Any], tuple[Any, Any]]:
-    """Returns the normalised parameters, the way back from their gradient to the stored ones', vectors and sigmas."""
-
-    def normalize(params: Any) -> tuple[Any, tuple[Any, Any]]:
-        params, spectral, sigmas = game.normalize(dataclasses.replace(player, params=params))
-        return params, (spectral, sigmas)
-
-    params, pull, found = jax.vjp(normalize, player.params, has_aux=True)
-    return params, lambda slopes: pull(slopes)[0], found
 
 
 def _orthogonal_penalty(params: Any) -> Array:
     """Returns the sum over all kernels as stored, before they are normalised; BigGAN's embedding is none."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return sum((orthogonal_penalty(leaf) for path, leaf in leaves if path[-1].key.endswith("kernel")), jnp.float32(0))
-
-
-def _apply_gradients(
-    name: str,
-    optimizer: optax.GradientTransformation,
-    player: Player,
-    gradients: Any,
-    spectral: Any,
-    statistics: Any,
-    metrics: Metrics,
-    axis_name: str | None,
-) -> tuple[Player, Metrics]:
-    """Returns the player one optimiser step further; everything that devices computed apart is averaged first."""
-    gradients, statistics, metrics = _mean_over_devices((gradients, statistics, metrics), axis_name)
-    updates, optimizer_state = optimizer.update(gradients, player.optimizer, player.params)
-    params = optax.apply_updates(player.params, updates)
-    metrics |= {f"{name}/gradient_norm": optax.tree.norm(gradients)} | {
-        f"{name}/gamma_{layer.removeprefix('attention_')}": part["gamma"]
-        for layer, part in player.params.items()
-        if layer.startswith("attention_") and "gamma" in part
-    }
-    return Player(params=params, spectral=spectral, batch_stats=statistics, optimizer=optimizer_state), metrics
 
 
 def _move_average(game: Game, state: AdversarialState, generator: Player) -> Any:
@@ -365,9 +311,3 @@ def _move_average(game: Game, state: AdversarialState, generator: Player) -> Any
     decay = jnp.where(state.step + 1 < game.average_start_step, 0.0, game.average_decay)
     current = {"params": generator.params, "batch_stats": generator.batch_stats}
     return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, current)
-
-
-def _named(prefix: str, tree: Any) -> Metrics:
-    """Returns the leaves of a tree by prefix and path, the closing `kernel` left out."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {"/".join([prefix, *(key.key for key in path)]).removesuffix("/kernel"): leaf for path, leaf in leaves}

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from sagan_jax.training.adversarial import AdversarialState, Player
+from sagan_jax.training.adversarial import AdversarialState
+from sagan_jax.training.players import Player
 
 
 def adopt(player: Player, donor: Player) -> tuple[Player, list[str]]:
