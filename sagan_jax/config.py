@@ -133,13 +133,93 @@ class Experiment:
     evaluation: Evaluation = Evaluation()
 
 
-def to_dict(experiment: Experiment) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class CompletionNetworks:
+    """The network that fills holes, and the discriminator of its adversarial term."""
+
+    resolution: Literal[64, 128] = 64
+    """height and width of the images, in pixels"""
+    image_channels: int = 3
+    base_channels: int = 32
+    """the width that the multipliers of every size refer to"""
+    latent_size: int = 256
+    attention_resolutions: tuple[int, ...] = (16,)
+    """feature-map sizes after whose blocks attention sits, in encoder and decoder"""
+    attention: Literal["release", "article", "residual"] = "release"
+    """what sits there: the release's pooled attention, the article's, or a local block of as many parameters"""
+    blocks: int = 1
+    """residual blocks a size"""
+    skips: bool = True
+    """hand the encoder's feature maps of the visible part to the decoder; without, only the latents"""
+    discriminator_base_channels: int = 16
+    """of the discriminator, which is there when --adversarial-weight is above 0"""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompletionTraining:
+    """How the network learns to fill holes."""
+
+    total_steps: int = 6000
+    batch_size: int = 32
+    """images a step over all devices"""
+    holes: str = "mixed"
+    """what is hidden: a kind of `sagan_jax.data.masks`"""
+    flips: bool = True
+    """show every other image mirrored"""
+    reconstruction: Literal["squared", "logarithmic", "absolute"] = "squared"
+    """what of the error in the hole is made small: its square, the logarithm of that of each image, or its size"""
+    visible_weight: float = 0.0
+    """of a known pixel that the decoder draws anew, where one in the hole has 1"""
+    kl_weight: float = 1e-4
+    """of the latents' divergence from the prior, in nats"""
+    kl_warmup_steps: int = 1000
+    """over which that weight grows from 0"""
+    free_bits: float = 0.02
+    """nats of each latent that cost nothing"""
+    adversarial_weight: float = 0.0
+    """of the hinge term; 0 leaves the discriminator out"""
+    learning_rate: float = 1e-3
+    """its largest value, from which it falls along a cosine"""
+    warmup_steps: int = 200
+    """over which it grows from 0, at most half of the run"""
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.99
+    discriminator_learning_rate: float = 4e-4
+    ema_decay: float = 0.998
+    """of the moving average of the weights; 0 turns it off"""
+    driver: Literal["pmap", "shard_map"] = "pmap"
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class CompletionExperiment:
+    """A run that learns to fill holes, whole."""
+
+    name: str = "faces_completion_64"
+    task: Literal["completion"] = "completion"
+    data: Data = Data()
+    networks: CompletionNetworks = CompletionNetworks()
+    training: CompletionTraining = CompletionTraining()
+    recording: Recording = Recording()
+
+
+AnyExperiment = Experiment | CompletionExperiment
+
+
+def to_dict(experiment: AnyExperiment) -> dict[str, Any]:
     """Returns `experiment` as nested dictionaries of JSON types."""
     return dataclasses.asdict(experiment)
 
 
-def from_dict(values: dict[str, Any], kind: type = Experiment) -> Any:
-    """Returns the `kind` that `to_dict` turned into `values`; unknown names raise TypeError."""
+def from_dict(values: dict[str, Any], kind: type | None = None) -> Any:
+    """Returns the `kind` that `to_dict` turned into `values`; unknown names raise TypeError.
+
+    Args:
+        values: nested dictionaries of JSON types.
+        kind: the experiment that their `task` says unless given.
+    """
+    if kind is None:
+        kind = CompletionExperiment if values.get("task") == "completion" else Experiment
     hints = typing.get_type_hints(kind)
 
     def read(name: str, value: Any) -> Any:

@@ -1,5 +1,6 @@
 """What a command refuses before it writes anything."""
 
+import dataclasses
 import difflib
 import json
 import math
@@ -11,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import jax
 
 from sagan_jax.cli.families import check_family
-from sagan_jax.config import Experiment, Networks, from_dict, to_dict
+from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment, Networks, from_dict, to_dict
 from sagan_jax.errors import InvalidInputError, StorageError
 
 # What a run may change when it is taken up again: how long, how often and through which cache, not what.
@@ -22,74 +23,59 @@ _SIZES = ("family", "resolution", "base_channels", "discriminator_base_channels"
 _SIZES += ("shared_size", "hierarchical")
 
 
+# The fields of every kind of run by what they may be; no config has all of them.
+_FROM_ONE = {"total_steps", "batch_size", "accumulation_steps", "discriminator_steps", "kl_warmup_steps"}
+_FROM_ONE |= {"base_channels", "latent_size", "blocks", "keep_checkpoints"}
+_FROM_ONE |= {"log_every_steps", "sample_every_steps", "save_every_steps", "evaluate_every_steps"}
+_ABOVE_ZERO = {"generator_learning_rate", "discriminator_learning_rate", "learning_rate"}
+_SHARES = {"adam_beta1", "adam_beta2", "ema_decay", "norm_decay", "final_norm_decay"}
+_FROM_ZERO = {"adam_epsilon", "norm_epsilon", "spectral_epsilon", "orthogonal_strength", "ema_start_step"}
+_FROM_ZERO |= {"visible_weight", "kl_weight", "free_bits", "adversarial_weight", "warmup_steps"}
+_FROM_ZERO |= {"skip_unreadable", "num_classes", "shared_size", "discriminator_base_channels"}
+
+
 def check_config(experiment: Experiment) -> None:
     """Raises InvalidInputError for the first thing that cannot be."""
-    networks, training, recording = experiment.networks, experiment.training, experiment.recording
+    check_fields(experiment)
+    check_family(experiment.networks)
+    training = experiment.training
+    share = training.batch_size // jax.device_count()
+    _require(
+        share % training.accumulation_steps == 0,
+        f"--accumulation-steps needs to divide the {share} images of each device; got {training.accumulation_steps}.",
+    )
+
+
+def check_fields(experiment: AnyExperiment) -> None:
+    """Raises InvalidInputError for the first value that its field cannot have, whatever the task."""
     _require(
         re.fullmatch(r"\w[\w.-]*", str(experiment.name)) is not None,
         f"--name needs letters, digits, '_', '-' and '.', since it names a folder; got {experiment.name!r}.",
     )
-    for part in (experiment.data, networks, training, recording, experiment.evaluation):
+    parts = [
+        part
+        for field in dataclasses.fields(experiment)
+        if dataclasses.is_dataclass(part := getattr(experiment, field.name))
+    ]
+    for part in parts:
         _check_types(part)
-    for flag, number in {
-        "total-steps": training.total_steps,
-        "batch-size": training.batch_size,
-        "accumulation-steps": training.accumulation_steps,
-        "discriminator-steps": training.discriminator_steps,
-        "base-channels": networks.base_channels,
-        "latent-size": networks.latent_size,
-        "log-every-steps": recording.log_every_steps,
-        "sample-every-steps": recording.sample_every_steps,
-        "save-every-steps": recording.save_every_steps,
-        "keep-checkpoints": recording.keep_checkpoints,
-        "evaluate-every-steps": experiment.evaluation.evaluate_every_steps,
-    }.items():
-        _require(number >= 1, f"--{flag} needs to be at least 1; got {number}.")
-    for flag, rate in {
-        "generator-learning-rate": training.generator_learning_rate,
-        "discriminator-learning-rate": training.discriminator_learning_rate,
-    }.items():
-        _require(math.isfinite(rate) and rate > 0, f"--{flag} needs to be a number above 0; got {rate}.")
-    for flag, share in {
-        "adam-beta1": training.adam_beta1,
-        "adam-beta2": training.adam_beta2,
-        "ema-decay": training.ema_decay,
-        "norm-decay": networks.norm_decay,
-        "final-norm-decay": networks.final_norm_decay,
-    }.items():
-        _require(0 <= share < 1, f"--{flag} needs to be in [0, 1); got {share}.")
-    for flag, epsilon in {
-        "orthogonal-strength": training.orthogonal_strength,
-        "adam-epsilon": training.adam_epsilon,
-        "norm-epsilon": networks.norm_epsilon,
-        "spectral-epsilon": networks.spectral_epsilon,
-    }.items():
-        _require(math.isfinite(epsilon) and epsilon >= 0, f"--{flag} needs to be a number from 0 up; got {epsilon}.")
-    _require(0 <= training.seed < 2**32, f"--seed needs to be in [0, 2**32); got {training.seed}.")
-    _require(training.ema_start_step >= 0, f"--ema-start-step needs to be at least 0; got {training.ema_start_step}.")
+    values = {name: value for part in parts for name, value in vars(part).items()}
+    for name, value in values.items():
+        flag = f"--{name.replace('_', '-')}"
+        if name in _FROM_ONE:
+            _require(value >= 1, f"{flag} needs to be at least 1; got {value}.")
+        elif name in _ABOVE_ZERO:
+            _require(math.isfinite(value) and value > 0, f"{flag} needs to be a number above 0; got {value}.")
+        elif name in _SHARES:
+            _require(0 <= value < 1, f"{flag} needs to be in [0, 1); got {value}.")
+        elif name in _FROM_ZERO:
+            _require(math.isfinite(value) and value >= 0, f"{flag} needs to be at least 0; got {value}.")
+    _require(0 <= values["seed"] < 2**32, f"--seed needs to be in [0, 2**32); got {values['seed']}.")
+    channels, batch_size, devices = values["image_channels"], values["batch_size"], jax.device_count()
+    _require(channels in (1, 3), f"--image-channels needs to be 3 (RGB) or 1 (grey); got {channels}.")
     _require(
-        experiment.data.skip_unreadable >= 0,
-        f"--skip-unreadable needs to be at least 0; got {experiment.data.skip_unreadable}.",
-    )
-    width = networks.discriminator_base_channels
-    _require(width >= 0, f"--discriminator-base-channels needs to be at least 0; got {width}.")
-    _require(networks.shared_size >= 0, f"--shared-size needs to be at least 0; got {networks.shared_size}.")
-    _require(networks.num_classes >= 0, f"--num-classes needs to be at least 0; got {networks.num_classes}.")
-    _require(
-        networks.image_channels in (1, 3),
-        f"--image-channels needs to be 3 (RGB) or 1 (grey); got {networks.image_channels}.",
-    )
-    check_family(networks)
-    devices = jax.device_count()
-    _require(
-        training.batch_size % devices == 0,
-        f"--batch-size needs a multiple of the {devices} devices, so that each takes its part; "
-        f"got {training.batch_size}.",
-    )
-    share = training.batch_size // devices
-    _require(
-        share % training.accumulation_steps == 0,
-        f"--accumulation-steps needs to divide the {share} images of each device; got {training.accumulation_steps}.",
+        batch_size % devices == 0,
+        f"--batch-size needs a multiple of the {devices} devices, so that each takes its part; got {batch_size}.",
     )
 
 
@@ -122,7 +108,7 @@ def _require(condition: bool, message: str) -> None:
         raise InvalidInputError(message)
 
 
-def saved_experiment(workdir: Path) -> Experiment | None:
+def saved_experiment(workdir: Path) -> AnyExperiment | None:
     """Returns the config that a run in `workdir` was started with, or None."""
     path = workdir / "config.json"
     if not path.is_file():
@@ -136,19 +122,41 @@ def saved_experiment(workdir: Path) -> Experiment | None:
 
 
 def require_experiment(workdir: Path) -> Experiment:
-    """Returns the config of the run in `workdir`; raises InvalidInputError where there is none."""
+    """Returns the config of the run in `workdir`; raises InvalidInputError where there is none that generates."""
+    experiment = _require_saved(workdir)
+    if not isinstance(experiment, Experiment):
+        raise InvalidInputError(
+            f"The run in {str(workdir)!r} completes images (sagan-jax complete); this needs one that generates them."
+        )
+    return experiment
+
+
+def require_completion(workdir: Path) -> CompletionExperiment:
+    """Returns the config of the run in `workdir`; raises InvalidInputError where there is none that completes."""
+    experiment = _require_saved(workdir)
+    if not isinstance(experiment, CompletionExperiment):
+        raise InvalidInputError(
+            f"The run in {str(workdir)!r} generates images (sagan-jax sample); this needs one that completes them, "
+            f"as sagan-jax train faces_completion_64 makes."
+        )
+    return experiment
+
+
+def _require_saved(workdir: Path) -> AnyExperiment:
     experiment = saved_experiment(workdir)
     if experiment is None:
         raise InvalidInputError(f"There is no run in {str(workdir)!r}: it has no config.json. Is the path right?")
     return experiment
 
 
-def check_same_run(workdir: Path, experiment: Experiment) -> None:
+def check_same_run(workdir: Path, experiment: AnyExperiment) -> None:
     """Raises InvalidInputError when a run in `workdir` was started with another config."""
     saved = saved_experiment(workdir)
     if saved is None:
         return
-    changed = [line for line in differences(to_dict(saved), to_dict(experiment)) if not line.startswith(_FREE)]
+    # The rate of a completion falls to the end of the run: another length is another run.
+    free = tuple(name for name in _FREE if isinstance(experiment, Experiment) or name != "training.total_steps")
+    changed = [line for line in differences(to_dict(saved), to_dict(experiment)) if not line.startswith(free)]
     if changed:
         raise InvalidInputError(
             f"The run in {str(workdir)!r} was started with another config ({'; '.join(changed)}): "

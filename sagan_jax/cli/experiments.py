@@ -5,7 +5,7 @@ import importlib.util
 from pathlib import Path
 
 import sagan_jax
-from sagan_jax.config import Experiment
+from sagan_jax.config import AnyExperiment
 from sagan_jax.errors import InvalidInputError
 
 _PACKAGE = Path(sagan_jax.__file__).parent
@@ -23,7 +23,7 @@ def names() -> list[str]:
     return sorted({path.stem for folder in folders() for path in folder.glob("[!_]*.py")})
 
 
-def load_experiment(name: str) -> Experiment:
+def load_experiment(name: str) -> AnyExperiment:
     """Returns what the `experiment()` of a file returns.
 
     An experiment is Python: reading one runs it.
@@ -58,9 +58,9 @@ def load_experiment(name: str) -> Experiment:
     except Exception as error:  # whatever the user's file does wrong
         reason = f"{type(error).__name__}: {error}"
         raise InvalidInputError(f"The experiment file {str(path)!r} could not be read: {reason}") from error
-    if not isinstance(experiment, Experiment):
+    if not isinstance(experiment, AnyExperiment):
         raise InvalidInputError(
-            f"experiment() in {str(path)!r} needs to return a sagan_jax.config.Experiment; "
+            f"experiment() in {str(path)!r} needs to return a sagan_jax.config.Experiment or CompletionExperiment; "
             f"got {type(experiment).__name__}."
         )
     return experiment

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import jax
 
 from sagan_jax.cli.checks import check_room, check_same_data, check_same_run, differences
+from sagan_jax.cli.completing import Completion
 from sagan_jax.cli.generation import Generation
 from sagan_jax.cli.report import write_report
 from sagan_jax.cli.scoring import Watch
-from sagan_jax.config import Experiment, from_dict, to_dict
+from sagan_jax.config import AnyExperiment, Experiment, from_dict, to_dict
 from sagan_jax.data import ImageSource
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
 from sagan_jax.training.checkpoints import Checkpoints
@@ -67,7 +68,7 @@ class Task(Protocol):
         """Yields what else a person wants to know before the first step."""
 
 
-def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -> Any:
+def train(experiment: AnyExperiment, workdir: str | Path, *, fresh: bool = False) -> Any:
     """Trains, from the newest checkpoint in `workdir` if there is one, and returns the network at the end.
 
     Args:
@@ -77,7 +78,8 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
         fresh: throws away what an earlier run left in `workdir`.
 
     Returns:
-        The trained generator, a `TrainedGenerator`; `load_run(workdir)` gives the same later.
+        The trained generator, a `TrainedGenerator`, which `load_run(workdir)` gives later; of a run that completes
+        images its `TrainedCompleter`, which `load_completer(workdir)` gives.
 
     Raises:
         InvalidInputError: before anything is written, when the config contradicts itself, the data, the devices or
@@ -88,12 +90,13 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
         StoppedError: when SIGTERM or Ctrl-C ended the run, after it saved.
     """
     workdir = Path(workdir)
-    Generation.check(experiment)
+    kind: Any = Generation if isinstance(experiment, Experiment) else Completion
+    kind.check(experiment)
     experiment = from_dict(to_dict(experiment))  # lists become tuples, as the saved config will have them
     with WorkdirLock(workdir) if is_first() else nullcontext() as lock, StopRequest() as stop:
         if not fresh:
             check_same_run(workdir, experiment)
-        task: Task = Generation(experiment, workdir)
+        task: Task = kind(experiment, workdir)
         fingerprint = task.source.fingerprint
         require_same({"config": json.dumps(to_dict(experiment)), "data": fingerprint})
         require_shared(workdir)
@@ -122,7 +125,7 @@ def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -
 class _Run:
     """A run under way, and what is done with its state on the way; only the first process has a recorder."""
 
-    experiment: Experiment
+    experiment: AnyExperiment
     task: Task
     workdir: Path
     checkpoints: Checkpoints
@@ -164,14 +167,15 @@ class _Run:
             self.report("training")
 
     def actions(self) -> list[Action]:
-        recording, evaluation = self.experiment.recording, self.experiment.evaluation
+        recording = self.experiment.recording
         found = [
             Action(recording.save_every_steps, self.save, when_stopped=True),
             Action(recording.sample_every_steps, self.draw),
         ]
         if not self.task.watch:
             return [*found, Action(recording.sample_every_steps, self.report_on_the_way)]
-        every = evaluation.evaluate_every_steps
+        assert isinstance(self.experiment, Experiment)  # the others have no scores while they train
+        every = self.experiment.evaluation.evaluate_every_steps
         return [*found, Action(every, self.evaluate), Action(every, self.report_on_the_way)]
 
     def steps(self, first_step: int, state: Any, stop: StopRequest) -> tuple[int, Any]:
@@ -197,7 +201,7 @@ class _Run:
 def _train_from(
     first_step: int,
     state: Any,
-    experiment: Experiment,
+    experiment: AnyExperiment,
     task: Task,
     workdir: Path,
     checkpoints: Checkpoints,
@@ -246,7 +250,7 @@ class _Clock:
 
 
 def _summary(
-    experiment: Experiment, task: Task, state: Any, workdir: Path, first_step: int, meta: Mapping[str, Any]
+    experiment: AnyExperiment, task: Task, state: Any, workdir: Path, first_step: int, meta: Mapping[str, Any]
 ) -> Iterator[str]:
     """Yields what a person wants to know before the first step."""
     training = experiment.training

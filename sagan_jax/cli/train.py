@@ -3,20 +3,24 @@
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import tyro
 
 from sagan_jax.cli.experiments import load_experiment, names
-from sagan_jax.config import Experiment
+from sagan_jax.config import AnyExperiment
 
 DEFAULT = "digits_32"
 
 
+Kind = TypeVar("Kind", bound=AnyExperiment)
+
+
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Arguments(Generic[Kind]):
     """Train an experiment, from its newest checkpoint if it was begun."""
 
-    experiment: Experiment
+    experiment: Kind
     workdir: Path | None = None
     """where everything is written; runs/NAME unless given"""
     fresh: bool = False
@@ -35,8 +39,9 @@ def run(arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("-"):
         name, rest = arguments[0], arguments[1:]
     experiment = load_experiment(name) if name else _unnamed(rest)
+    kind = type(experiment)
     parsed = tyro.cli(
-        Arguments,
+        Arguments[kind],  # pyrefly: ignore[not-a-type]
         default=Arguments(experiment),
         args=rest,
         prog=f"sagan-jax train {name}".rstrip(),
@@ -57,7 +62,7 @@ def run(arguments: list[str]) -> None:
         )
 
 
-def _unnamed(arguments: list[str]) -> Experiment:
+def _unnamed(arguments: list[str]) -> AnyExperiment:
     """Returns the experiment of a command that names none: the default, or that of the run to start from."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--init-from", "--init_from", nargs="?", default="")

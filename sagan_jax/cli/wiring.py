@@ -10,7 +10,7 @@ from sagan_jax.cli.checks import (
     require_experiment,
 )
 from sagan_jax.cli.families import build_networks
-from sagan_jax.config import Experiment
+from sagan_jax.config import AnyExperiment, Experiment
 from sagan_jax.data import ImageSource, open_source
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.attention import TrainedDiscriminator
@@ -58,21 +58,27 @@ def build_game(experiment: Experiment) -> Game:
     )
 
 
-def open_data(experiment: Experiment, held_out: bool = False) -> ImageSource:
-    """Returns the images to train on, or those kept from it; their classes agree with the networks."""
+def open_images(experiment: AnyExperiment, held_out: bool = False) -> ImageSource:
+    """Returns the images to train on, or those kept from it, whatever their labels."""
     data, networks = experiment.data, experiment.networks
     wanted_source, flag = (data.held_out, "--held-out") if held_out else (data.source, "--source")
     if not wanted_source:
         raise InvalidInputError(
             f"{experiment.name} needs images: give {flag} a folder or zip of class folders, .parquet or .npz."
         )
-    source = open_source(
+    return open_source(
         wanted_source,
         resolution=networks.resolution,
         image_channels=networks.image_channels,
         skip_unreadable=data.skip_unreadable,
         cache=data.cache,
     )
+
+
+def open_data(experiment: Experiment, held_out: bool = False) -> ImageSource:
+    """Returns the images to train on, or those kept from it; their classes agree with the networks."""
+    source, networks = open_images(experiment, held_out), experiment.networks
+    wanted_source = experiment.data.held_out if held_out else experiment.data.source
     found, wanted = source.num_classes, networks.num_classes
     if wanted and not found:
         raise InvalidInputError(

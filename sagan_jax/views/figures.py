@@ -92,3 +92,19 @@ def neighbour_sheet(
         columns.append(np.full((len(columns[0]), gap, images.shape[3]), 255, np.uint8))
         columns.append(image_grid(np.concatenate([np.stack(row) for row in space]), len(space[0])))
     return np.concatenate(columns, axis=1)
+
+
+def completion_sheet(images: np.ndarray, masks: np.ndarray, completions: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns a picture with a row an image: with its hole in grey, each completion, and the image itself.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        masks: `[N, H, W]` bool, True in the hole.
+        completions: each `[N, H, W, C]` uint8.
+
+    Returns:
+        As `image_grid`, of `len(completions) + 2` columns.
+    """
+    holed = np.where(masks[..., None], np.uint8(128), images)
+    columns = [holed, *completions, images]
+    return image_grid(np.stack(columns, axis=1).reshape(-1, *images.shape[1:]), len(columns))

@@ -1,0 +1,112 @@
+"""Filling the holes of images with a trained network."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from sagan_jax.data import to_float, to_uint8
+from sagan_jax.errors import InvalidInputError, NonFiniteError
+from sagan_jax.models.completion import CompletionNetwork
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedCompleter:
+    """A network that fills holes, ready to use.
+
+    Attributes:
+        network: the flax module.
+        params: its parameters.
+        step: updates that it was trained for.
+        averaged: whether the parameters are the moving average.
+    """
+
+    network: CompletionNetwork
+    params: Any = dataclasses.field(repr=False)
+    step: int
+    averaged: bool = False
+
+    def complete(self, images: np.ndarray, masks: np.ndarray, *, batch_size: int = 50) -> np.ndarray:
+        """Returns the images with their holes filled, by the mean of the latents' distribution.
+
+        Args:
+            images: `[N, R, R, C]` uint8; what lies in the hole is not read.
+            masks: `[N, R, R]` bool, True in the hole.
+            batch_size: images a pass; changes the memory used and nothing else.
+
+        Returns:
+            `[N, R, R, C]` uint8; known pixels as they came.
+
+        Raises:
+            InvalidInputError: images and masks do not fit the network or one another.
+            NonFiniteError: the network returns what is no number.
+        """
+        return self._filled(images, masks, jax.random.split(jax.random.key(0), len(images)), False, batch_size)
+
+    def sample(
+        self, images: np.ndarray, masks: np.ndarray, count: int, *, seed: int = 0, batch_size: int = 50
+    ) -> np.ndarray:
+        """Returns several completions of each image, one a draw of the latents; image i's depend on seed and i alone.
+
+        Args:
+            images: as for `complete`.
+            masks: as for `complete`.
+            count: how many of each, at least 1.
+            seed: in [0, 2**32).
+            batch_size: as for `complete`.
+
+        Returns:
+            `[count, N, R, R, C]` uint8.
+
+        Raises:
+            InvalidInputError: as for `complete`, or a number is out of its range.
+            NonFiniteError: as for `complete`.
+        """
+        if count < 1 or not 0 <= seed < 2**32:
+            raise InvalidInputError(
+                f"sample needs a count of at least 1 and a seed in [0, 2**32); got {count} and {seed}."
+            )
+        keys = jax.random.split(jax.random.key(seed), count)
+        numbers = jnp.arange(len(images))
+        drawn = []
+        for key in keys:
+            own = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+            drawn.append(self._filled(images, masks, own, True, batch_size))
+        return np.stack(drawn)
+
+    def _filled(self, images: np.ndarray, masks: np.ndarray, keys: Array, drawn: bool, batch_size: int) -> np.ndarray:
+        size, channels = self.network.resolution, self.network.image_channels
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size, channels) or not len(images):
+            raise InvalidInputError(
+                f"The network completes images [N, {size}, {size}, {channels}] of uint8; got {list(images.shape)} of "
+                f"{images.dtype}."
+            )
+        if masks.dtype != bool or masks.shape != images.shape[:3]:
+            raise InvalidInputError(
+                f"Masks need to be bool {list(images.shape[:3])}, one an image; got {masks.dtype} {list(masks.shape)}."
+            )
+        parts = []
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            made = _complete(self.network, drawn, self.params, to_float(images[rows]), masks[rows], keys[rows])
+            if not np.isfinite(made).all():
+                raise NonFiniteError("The network returns what is no number: it has diverged.")
+            parts.append(to_uint8(np.asarray(made)))
+        return np.where(masks[..., None], np.concatenate(parts), images)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _complete(network: CompletionNetwork, drawn: bool, params: Any, images: Array, masks: Array, keys: Array) -> Array:
+    """Returns the decoder's images, of latents drawn by `keys` or of their means."""
+    apply = partial(network.apply, {"params": params})
+    encoded: Any = apply(images, masks, method="encode")
+    latents = encoded.mean
+    if drawn:
+        noise = jax.vmap(lambda key: jax.random.normal(key, latents.shape[1:]))(keys)
+        latents = latents + jnp.exp(0.5 * encoded.log_variance) * noise
+    made: Any = apply(latents, encoded.features, method="decode")
+    return made
