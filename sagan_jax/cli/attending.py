@@ -92,7 +92,7 @@ def draw_attention(
     figures["history"] = history_figure(_metrics(workdir))
     for name, figure in figures.items():
         for kind in ("png", "svg"):
-            write_atomically(out / f"{name}.{kind}", _encoded(figure, kind))
+            write_atomically(out / f"{name}.{kind}", encoded(figure, kind))
     return [out / f"{name}.png" for name in figures]
 
 
@@ -106,7 +106,7 @@ def draw_looks(looks: Looks, out: Path) -> None:
     Raises:
         StorageError: the disk refused.
     """
-    write_atomically(out / f"{looks.layers[0].network}.png", _encoded(_figure(looks, 0, (), 5), "png"))
+    write_atomically(out / f"{looks.layers[0].network}.png", encoded(_figure(looks, 0, (), 5), "png"))
 
 
 def discriminator_has_attention(experiment: Experiment) -> bool:
@@ -181,7 +181,8 @@ def _metrics(workdir: Path) -> list[dict[str, float]]:
     return found
 
 
-def _encoded(figure: Figure, kind: str) -> bytes:
+def encoded(figure: Figure, kind: str) -> bytes:
+    """Returns a figure as the content of a `png` or `svg` file."""
     content = io.BytesIO()
     # Without the date the same figure is the same file.
     metadata = {"Date": None} if kind == "svg" else {}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import sagan_jax
 from sagan_jax.cli import (
     attend,
+    complete,
     convert,
     evaluate,
     explore,
@@ -24,6 +25,7 @@ COMMANDS = {
     "train": train.run,
     "sample": sample.run,
     "evaluate": evaluate.run,
+    "complete": complete.run,
     "attend": attend.run,
     "explore": explore.run,
     "interpolate": interpolate.run,
@@ -41,6 +43,7 @@ Self-attention for image generation in JAX.
   train [EXPERIMENT] [--workdir DIR] [...]   train an experiment; digits_32 unless given
   sample --workdir DIR --out FILE [...]      draw images from a trained run
   evaluate --workdir DIR [--protocol NAME]   score a trained run, or images against images
+  complete PHOTO --workdir DIR --mask FILE   fill the hole of a photograph
   attend --workdir DIR                       where the attention of a run looks, as figures
   explore --workdir DIR --out FILE.html      where the attention looks, as a page to move over
   interpolate --workdir DIR --out FILE       from one sample to another, as a picture or an animation

@@ -38,12 +38,28 @@ def decode(data: bytes, resolution: int, image_channels: int) -> tuple[np.ndarra
             SyntaxError, struct.error, zlib.error, .. ValueError when it has more than 89,478,485 pixels, which its
             header says before anything is decoded.
     """
+    image, cmyk = _open(data, image_channels)
+    return _to_array(_fit(image, resolution)), cmyk
+
+
+def decode_whole(data: bytes, image_channels: int) -> np.ndarray:
+    """Returns the image in a PNG, JPEG or WebP file in its own size, uint8 `[H, W, C]`; otherwise as `decode`."""
+    return _to_array(_open(data, image_channels)[0])
+
+
+def resize(array: np.ndarray, height: int, width: int, *, area: bool = False) -> np.ndarray:
+    """Returns an image `[H, W, 1 or 3]`, uint8, in another size, by Lanczos or by the mean over each pixel's area."""
+    image = Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])
+    return _to_array(image.resize((width, height), Image.Resampling.BOX if area else Image.Resampling.LANCZOS))
+
+
+def _open(data: bytes, image_channels: int) -> tuple[Image.Image, bool]:
+    """Returns the image in a file, turned upright and without transparency, and whether it was CMYK."""
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         if image.width * image.height > _MOST_PIXELS:
             raise ValueError(f"it has {image.width} x {image.height} pixels, more than {_MOST_PIXELS:,}")
-        cmyk = image.mode == "CMYK"
         plain = _on_white(ImageOps.exif_transpose(image))
-        return _to_array(_fit(plain.convert(MODES[image_channels]), resolution)), cmyk
+        return plain.convert(MODES[image_channels]), image.mode == "CMYK"
 
 
 def natural_size(data: bytes) -> int:

@@ -78,6 +78,19 @@ class TrainedCompleter:
             drawn.append(self._filled(images, masks, own, True, batch_size))
         return np.stack(drawn)
 
+    def attention(self, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns where each attention layer looks at images with holes, by the mean of the latents' distribution.
+
+        Args:
+            images: as for `complete`.
+            masks: as for `complete`.
+
+        Returns:
+            For each layer, such as `encoder_16`, its map `[N, Q, K]`: queries and keys row by row; rows sum to 1.
+        """
+        maps = _attention(self.network, self.params, to_float(images), masks)
+        return {name: np.asarray(attention_map, np.float32) for name, attention_map in maps.items()}
+
     def _filled(self, images: np.ndarray, masks: np.ndarray, keys: Array, drawn: bool, batch_size: int) -> np.ndarray:
         size, channels = self.network.resolution, self.network.image_channels
         if images.dtype != np.uint8 or images.shape[1:] != (size, size, channels) or not len(images):
@@ -110,3 +123,14 @@ def _complete(network: CompletionNetwork, drawn: bool, params: Any, images: Arra
         latents = latents + jnp.exp(0.5 * encoded.log_variance) * noise
     made: Any = apply(latents, encoded.features, method="decode")
     return made
+
+
+@partial(jax.jit, static_argnums=0)
+def _attention(network: CompletionNetwork, params: Any, images: Array, masks: Array) -> dict[str, Array]:
+    applied: Any = network.apply({"params": params}, images, masks, mutable=["intermediates"])
+    found = {}
+    for part, layers in applied[1].get("intermediates", {}).items():
+        for layer, sown in layers.items():
+            if "attention_map" in sown:
+                found[layer.replace("attention", part)] = sown["attention_map"][0]
+    return found

@@ -96,13 +96,25 @@ def save_png(path: str | Path, image: np.ndarray) -> None:
         InvalidInputError: for another dtype or shape.
         StorageError: when the disk refused.
     """
+    write_atomically(path, encode_png(image))
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """Returns the content of a PNG file.
+
+    Args:
+        image: `[H, W, C]` uint8, C 1 (grey) or 3 (RGB).
+
+    Raises:
+        InvalidInputError: for another dtype or shape.
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
         raise InvalidInputError(
-            f"save_png needs an image [H, W, 1 or 3] of uint8; got {list(image.shape)} of {image.dtype}."
+            f"A PNG needs an image [H, W, 1 or 3] of uint8; got {list(image.shape)} of {image.dtype}."
         )
     encoded = io.BytesIO()
     Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(encoded, format="PNG")
-    write_atomically(path, encoded.getvalue())
+    return encoded.getvalue()
 
 
 def save_animation(path: str | Path, frames: Sequence[np.ndarray], *, milliseconds: int = 90) -> None:

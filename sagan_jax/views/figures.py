@@ -94,17 +94,20 @@ def neighbour_sheet(
     return np.concatenate(columns, axis=1)
 
 
-def completion_sheet(images: np.ndarray, masks: np.ndarray, completions: Sequence[np.ndarray]) -> np.ndarray:
+def completion_sheet(
+    images: np.ndarray, masks: np.ndarray, completions: Sequence[np.ndarray], *, original: bool = True
+) -> np.ndarray:
     """Returns a picture with a row an image: with its hole in grey, each completion, and the image itself.
 
     Args:
         images: `[N, H, W, C]` uint8.
         masks: `[N, H, W]` bool, True in the hole.
         completions: each `[N, H, W, C]` uint8.
+        original: whether the last column shows what was hidden.
 
     Returns:
-        As `image_grid`, of `len(completions) + 2` columns.
+        As `image_grid`, of a column each.
     """
     holed = np.where(masks[..., None], np.uint8(128), images)
-    columns = [holed, *completions, images]
+    columns = [holed, *completions, *([images] if original else [])]
     return image_grid(np.stack(columns, axis=1).reshape(-1, *images.shape[1:]), len(columns))
