@@ -10,16 +10,20 @@ import jax
 import numpy as np
 import pytest
 
-from sagan_jax.cli.checks import check_config
+from sagan_jax.cli.completing import Completion, build_rules
 from sagan_jax.cli.experiments import load_experiment
+from sagan_jax.cli.generation import Generation
 from sagan_jax.cli.wiring import build_game
 from sagan_jax.config import Experiment, to_dict
 from sagan_jax.data import open_source, training_batches
+from sagan_jax.training import completion
 from sagan_jax.training.adversarial import Batch, initial_state, step
+from sagan_jax.training.completion import CompletionBatch
 from sagan_jax.training.cost import step_flops
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+GENERATING = [name for name in NAMES if isinstance(load_experiment(name), Experiment)]
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 
 # G and D of the papers' networks, none of it from our code: the release's at 32, 64 and without attention, StudioGAN's
@@ -52,7 +56,9 @@ DIFFERENCES |= {
     | {"training.generator_learning_rate": 4e-4, "networks.spectral_norm": "discriminator"},
 }
 # Their programs are traced to count their cost; compiling each would show no more than its neighbour in Table 1 does.
-STEPPED = [name for name in NAMES if not name.endswith(("attention_8", "attention_64", "residual_16", "residual_64"))]
+STEPPED = [
+    name for name in GENERATING if not name.endswith(("attention_8", "attention_64", "residual_16", "residual_64"))
+]
 
 
 def text_of(name):
@@ -67,6 +73,19 @@ def image_shape(experiment):
 def full_size_state(name):
     experiment = load_experiment(name)
     return jax.eval_shape(lambda: initial_state(build_game(experiment), 0, image_shape(experiment)))
+
+
+def test_completion_costs_what_it_says():
+    experiment = load_experiment("faces_completion_64")
+    rules, rows, size = build_rules(experiment), experiment.training.batch_size, experiment.networks.resolution
+    batch = CompletionBatch(
+        jax.ShapeDtypeStruct((1, rows, size, size, 3), np.float32), jax.ShapeDtypeStruct((1, rows, size, size), bool)
+    )
+    state = jax.eval_shape(lambda: completion.initial_state(rules, 0))
+    flops = jax.jit(partial(completion.step, rules)).lower(state, batch).cost_analysis()["flops"]
+    said = re.search(r"([\d.]+) GFLOP a step", text_of("faces_completion_64"))
+    assert said
+    assert flops == pytest.approx(float(said[1]) * 1e9, rel=5e-3)
 
 
 def count(tree):
@@ -92,7 +111,8 @@ def test_experiment_says_its_command_its_cost_and_what_it_reached(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_experiment_is_one_that_train_would_start(name):
-    check_config(load_experiment(name))
+    experiment = load_experiment(name)
+    (Generation if name in GENERATING else Completion).check(experiment)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,7 +130,7 @@ def test_count_that_the_readme_shows_is_what_its_code_prints(capsys):
     assert float(capsys.readouterr().out) == pytest.approx(float(shown), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", GENERATING)
 def test_experiment_puts_attention_where_it_says_at_full_size(name):
     networks, state = load_experiment(name).networks, full_size_state(name)
     for player, sizes in (
@@ -161,7 +181,7 @@ def test_experiment_with_spectral_norm_in_the_discriminator_only_has_vectors_for
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", GENERATING)
 def test_experiment_costs_what_it_says(name):
     experiment = load_experiment(name)
     training, text = experiment.training, text_of(name)
@@ -187,8 +207,9 @@ def test_experiment_takes_a_step_at_tiny_width(name):
         dataclasses.replace(experiment.networks, base_channels=2),
         experiment.training.discriminator_steps,
     )
-    rows = max(2, experiment.training.accumulation_steps)
+    parts = min(2, experiment.training.accumulation_steps)
     game, shape = build_game(dataclasses.replace(experiment, networks=networks)), image_shape(experiment)
+    game = dataclasses.replace(game, accumulation_steps=parts)
     numbers = np.random.default_rng(3)
 
     def filled(leaf):
@@ -196,8 +217,8 @@ def test_experiment_takes_a_step_at_tiny_width(name):
 
     state = jax.tree.map(filled, jax.eval_shape(lambda: initial_state(game, 0, shape)))
     batch = Batch(
-        numbers.uniform(-1, 1, (updates, rows, *shape)).astype(np.float32),
-        numbers.integers(0, max(1, networks.num_classes), (updates, rows)).astype(np.int32),
+        numbers.uniform(-1, 1, (updates, 2, *shape)).astype(np.float32),
+        numbers.integers(0, max(1, networks.num_classes), (updates, 2)).astype(np.int32),
     )
     options = {"xla_backend_optimization_level": 0}  # it runs once: compiling well would take longer
     after, metrics = jax.jit(partial(step, game), compiler_options=options)(state, batch)

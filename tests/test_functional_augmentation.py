@@ -77,6 +77,16 @@ def test_cutout_is_a_rectangle_of_half_of_each_side_wherever_its_middle_lies():
     assert np.array_equal(holes, holes.any(axis=2, keepdims=True) & holes.any(axis=1, keepdims=True))
 
 
+def test_sides_that_do_not_divide_are_rounded_half_up():
+    images = np.ones((300, 12, 21, 1), np.float32)
+    holes = np.asarray(augment(keys(300), images, ["cutout"]))[..., 0] == 0
+    assert holes.any(axis=2).sum(axis=1).max() == 6
+    assert holes.any(axis=1).sum(axis=1).max() == 11
+    zeros = np.asarray(augment(keys(300), images, ["translation"]))[..., 0] == 0
+    assert zeros.all(axis=2).sum(axis=1).max() == 2
+    assert zeros.all(axis=1).sum(axis=1).max() == 3
+
+
 def test_cutout_leaves_the_rest_as_it_is():
     images = some_images()
     after = np.asarray(augment(keys(), images, ["cutout"]))

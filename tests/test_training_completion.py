@@ -21,7 +21,7 @@ RULES = CompletionRules(
     optax.sgd(1.0),
     kl_weight=0.5,
     kl_warmup_steps=4,
-    free_bits=0.3,
+    free_bits=0.6,
     visible_weight=0.25,
     average_decay=0.9,
 )

@@ -16,7 +16,7 @@ def augment(keys: Array, images: Array, kinds: Sequence[Augmentation]) -> Array:
 
     `color` adds to the brightness, scales the distance of each pixel from its grey and then that of the image from its
     mean; `translation` moves by up to an eighth of each side and fills with 0; `cutout` sets a rectangle of half of
-    each side to 0, whose middle may lie anywhere, so that it may stick out.
+    each side to 0, whose middle may lie anywhere, so that it may stick out. Halves are rounded up.
 
     Args:
         keys: `[B]`, a PRNG key an image.
@@ -65,7 +65,8 @@ def _translation(key: Array, image: Array) -> Array:
     height, width, _ = image.shape
 
     def moved(key: Array, size: int) -> Array:
-        shift = jax.random.randint(key, (), -(size // 8), size // 8 + 1)
+        furthest = (size + 4) // 8
+        shift = jax.random.randint(key, (), -furthest, furthest + 1)
         # Row i looks at row i - shift, and nowhere if that lies outside; the gradient is a product, not a scatter.
         return jax.nn.one_hot(jnp.arange(size) - shift, size, dtype=image.dtype)
 
@@ -77,7 +78,7 @@ def _cutout(key: Array, image: Array) -> Array:
     height, width, _ = image.shape
 
     def hole(key: Array, size: int) -> Array:
-        length = size // 2
+        length = (size + 1) // 2
         start = jax.random.randint(key, (), 0, size + 1 - length % 2) - length // 2
         places = jnp.arange(size)
         return (places >= start) & (places < start + length)
