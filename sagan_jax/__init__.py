@@ -13,7 +13,7 @@ __all__ = ["Experiment", "__version__", "evaluate", "interop", "load_run", "trai
 
 _HOMES = {
     "Experiment": "sagan_jax.config",
-    "evaluate": "sagan_jax.cli.scoring",
+    "evaluate": "sagan_jax.cli.evaluate",
     "load_run": "sagan_jax.cli.wiring",
     "train": "sagan_jax.cli.running",
 }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 
@@ -10,7 +11,7 @@ class Data:
     """Where the images come from."""
 
     source: str = ""
-    """`digits`, or the path of a folder or zip of (class folders of) images, or of .parquet, .npz or .npy files"""
+    """`digits`, `mirror`, or the path of a folder or zip of (class folders of) images, .parquet, .npz or .npy file"""
     held_out: str = ""
     """images of the same kind that are not trained on: the reference of scores named `_validation` or `_test`"""
     skip_unreadable: int = 0
@@ -140,7 +141,7 @@ class CompletionNetworks:
     resolution: Literal[64, 128] = 64
     """height and width of the images, in pixels"""
     image_channels: int = 3
-    base_channels: int = 32
+    base_channels: int = 24
     """the width that the multipliers of every size refer to"""
     latent_size: int = 256
     attention_resolutions: tuple[int, ...] = (16,)
@@ -166,11 +167,11 @@ class CompletionTraining:
     """what is hidden: a kind of `sagan_jax.data.masks`"""
     flips: bool = True
     """show every other image mirrored"""
-    reconstruction: Literal["squared", "logarithmic", "absolute"] = "squared"
+    reconstruction: Literal["squared", "logarithmic", "absolute"] = "logarithmic"
     """what of the error in the hole is made small: its square, the logarithm of that of each image, or its size"""
     visible_weight: float = 0.0
     """of a known pixel that the decoder draws anew, where one in the hole has 1"""
-    kl_weight: float = 1e-4
+    kl_weight: float = 3e-4
     """of the latents' divergence from the prior, in nats"""
     kl_warmup_steps: int = 1000
     """over which that weight grows from 0"""
@@ -178,7 +179,9 @@ class CompletionTraining:
     """nats of each latent that cost nothing"""
     adversarial_weight: float = 0.0
     """of the hinge term; 0 leaves the discriminator out"""
-    learning_rate: float = 1e-3
+    optimizer: Literal["muon", "adam"] = "muon"
+    """for convolutions and attention; all else is Adam's, whose rate is the same"""
+    learning_rate: float = 2e-3
     """its largest value, from which it falls along a cosine"""
     warmup_steps: int = 200
     """over which it grows from 0, at most half of the run"""
@@ -204,6 +207,27 @@ class CompletionExperiment:
 
 
 AnyExperiment = Experiment | CompletionExperiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Runs to be compared: a row's name says in what its run differs from the others.
+
+    Attributes:
+        rows: by name.
+        seeds: of each row; a row's numbers are mean and spread over them.
+        scores: columns: a score's name as `evaluate` returns it, and what a person calls it.
+        evaluation: what `evaluate` is given besides the workdir.
+        baseline: the row that the others are compared with, seed by seed.
+        curve: what the runs record on the way and the plot shows.
+    """
+
+    rows: Mapping[str, AnyExperiment]
+    seeds: tuple[int, ...]
+    scores: Mapping[str, str]
+    evaluation: Mapping[str, Any]
+    baseline: str
+    curve: str
 
 
 def to_dict(experiment: AnyExperiment) -> dict[str, Any]:

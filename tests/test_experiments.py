@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sagan_jax.cli.completing import Completion, build_rules
-from sagan_jax.cli.experiments import load_experiment
+from sagan_jax.cli.experiments import load_experiment, names
 from sagan_jax.cli.generation import Generation
 from sagan_jax.cli.wiring import build_game
 from sagan_jax.config import Experiment, to_dict
@@ -22,7 +22,7 @@ from sagan_jax.training.completion import CompletionBatch
 from sagan_jax.training.cost import step_flops
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
-NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+NAMES = names()
 GENERATING = [name for name in NAMES if isinstance(load_experiment(name), Experiment)]
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 

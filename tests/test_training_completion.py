@@ -141,10 +141,6 @@ def test_other_errors_are_what_they_are_called(kind, batch):
     np.testing.assert_allclose(found, wanted[kind], rtol=1e-5)
 
 
-def test_psnr_is_that_of_images_whose_range_is_two():
-    np.testing.assert_allclose(completion._psnr(jnp.array([4.0, 0.04])), [0, 20], atol=1e-5)
-
-
 def test_step_that_is_not_finite_leaves_the_state(state, batch):
     images = batch.images.copy()
     images[0, 0, 10, 30, 0] = np.nan  # in the hole: the network never sees it, the loss does

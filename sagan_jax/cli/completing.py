@@ -15,6 +15,7 @@ from sagan_jax.data import training_batches
 from sagan_jax.data.masks import MASK_KINDS, draw_masks
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completing import TrainedCompleter
+from sagan_jax.evaluation.completions import completion_scores
 from sagan_jax.models.completion import CompletionNetwork, completion_resolutions
 from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
 from sagan_jax.models.sagan import Discriminator
@@ -26,10 +27,12 @@ from sagan_jax.training.completion import (
     initial_state,
     step,
 )
+from sagan_jax.training.optimizers import muon
 from sagan_jax.training.recording import Recorder
 from sagan_jax.views.figures import completion_sheet
 
 _SHOWN = 8  # images of a sheet while a run trains
+_MEASURED = 200  # unseen images whose completions are measured while a run trains
 
 
 class Completion:
@@ -49,6 +52,7 @@ class Completion:
         del workdir
         self.experiment = experiment
         self.source = open_images(experiment)
+        self.held_out = open_images(experiment, held_out=True) if experiment.data.held_out else None
         self.rules = build_rules(experiment)
         self.step = partial(step, self.rules)
         self.guarded: Sequence[str] = self.rules.guarded
@@ -106,13 +110,21 @@ class Completion:
             yield CompletionBatch(images, masks[None])
 
     def draw(self, state: CompletionState, done: int, recorder: Recorder, workdir: Path) -> None:
-        """Records a sheet: images with holes, their completions and what was hidden."""
+        """Records a sheet: images with holes, their completions and what was hidden; unseen images, where there are.
+
+        Of unseen ones the likeness inside the hole is recorded too, of the kind of holes that the run trains on.
+        """
         del workdir
-        size = self.experiment.networks.resolution
-        chosen = np.random.default_rng(0).permutation(len(self.source))[:_SHOWN]
-        images = np.stack([self.source[int(index)][0] for index in chosen])
-        masks = draw_masks(self.experiment.training.holes, size, size, seed=2**31, indices=range(len(images)))
-        recorder.image("samples", done, sheet_of(self.trained(state), images, masks))
+        training, size = self.experiment.training, self.experiment.networks.resolution
+        completer, shown = self.trained(state), self.held_out or self.source
+        chosen = np.random.default_rng(0).permutation(len(shown))[:_SHOWN]
+        images = np.stack([shown[int(index)][0] for index in chosen])
+        masks = draw_masks(training.holes, size, size, seed=2**31, indices=range(len(images)))
+        recorder.image("samples", done, sheet_of(completer, images, masks))
+        if self.held_out:
+            count = min(_MEASURED, len(self.held_out))
+            scores = completion_scores(completer, self.held_out, training.holes, num_images=count, samples=0)
+            recorder.scalars(done, {f"held_out/{name}": float(scores[name].mean()) for name in ("psnr", "l1", "ssim")})
 
     def trained(self, state: CompletionState, raw: bool = False) -> TrainedCompleter:
         """Returns the network, ready to fill holes."""
@@ -148,8 +160,12 @@ def build_rules(experiment: CompletionExperiment) -> CompletionRules:
     networks, training = experiment.networks, experiment.training
     highest, warmup = training.learning_rate, min(training.warmup_steps, training.total_steps // 2)
     rate = optax.warmup_cosine_decay_schedule(0.0, highest, warmup, training.total_steps, 0.01 * highest)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(rate, b1=training.adam_beta1, b2=training.adam_beta2)
+    optimizer = (
+        muon(rate, beta1=training.adam_beta1, beta2=training.adam_beta2)
+        if training.optimizer == "muon"
+        else optax.chain(
+            optax.clip_by_global_norm(1.0), optax.adam(rate, b1=training.adam_beta1, b2=training.adam_beta2)
+        )
     )
     judged = training.adversarial_weight > 0
     return CompletionRules(

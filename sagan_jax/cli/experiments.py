@@ -19,8 +19,9 @@ def folders() -> list[Path]:
 
 
 def names() -> list[str]:
-    """Returns the names of the experiments that come with the project, sorted."""
-    return sorted({path.stem for folder in folders() for path in folder.glob("[!_]*.py")})
+    """Returns the names of the experiments that come with the project, sorted: of the files that define one."""
+    files = [path for folder in folders() for path in folder.glob("[!_]*.py")]
+    return sorted({path.stem for path in files if "def experiment(" in path.read_text(encoding="utf-8")})
 
 
 def load_experiment(name: str) -> AnyExperiment:

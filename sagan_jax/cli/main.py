@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import sagan_jax
 from sagan_jax.cli import (
@@ -76,30 +76,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "--version":
         print(sagan_jax.__version__)
         return 0
+    return explained(lambda: _command(command)(rest))
+
+
+def explained(work: Callable[[], None], program: str = "sagan-jax") -> int:
+    """Returns the exit code of some work, which is 0 or that of what went wrong, then said in one line.
+
+    Args:
+        work: what is done.
+        program: the name in front of the line.
+    """
     try:
-        if command not in COMMANDS:
-            near = difflib.get_close_matches(command, COMMANDS, 1, 0.4)
-            hint = f" Perhaps you meant {near[0]!r}." if near else ""
-            raise InvalidInputError(
-                f"sagan-jax needs a command, {' or '.join(COMMANDS)}; got {command!r}.{hint} See sagan-jax --help."
-            )
-        COMMANDS[command](rest)
+        work()
     except KeyboardInterrupt:
-        print("sagan-jax: interrupted", file=sys.stderr)
+        print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        return _explain(error)
+        return _explain(error, program)
     return 0
 
 
-def _explain(error: Exception) -> int:
+def _command(name: str) -> Callable[[list[str]], None]:
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1, 0.4)
+        hint = f" Perhaps you meant {near[0]!r}." if near else ""
+        raise InvalidInputError(
+            f"sagan-jax needs a command, {' or '.join(COMMANDS)}; got {name!r}.{hint} See sagan-jax --help."
+        )
+    return COMMANDS[name]
+
+
+def _explain(error: Exception, program: str) -> int:
     """Returns the exit code of an error, its line printed; what is no user's mistake keeps its traceback."""
     from sagan_jax.training.processes import leave, lost_peer  # here: jax takes a while to import
 
     known = lost_peer(error) or error
     if not isinstance(known, SaganError):
         raise error
-    print(f"sagan-jax: {known}", file=sys.stderr, flush=True)
+    print(f"{program}: {known}", file=sys.stderr, flush=True)
     if not isinstance(known, StoppedError):
         leave(known.exit_code)
     return known.exit_code

@@ -80,22 +80,6 @@ def result_path(workdir: Path, protocol: Protocol, step: int) -> Path:
     return workdir / "scores" / f"{protocol.name}-{step:08d}.json"
 
 
-def line(score: Score) -> str:
-    """Returns a score for a person: its values, and what it must not be taken for."""
-    values = "  ".join(f"{name} {value:.6g}" for name, value in score.values.items())
-    words = [values]
-    if score.protocol.kind == "classifier_accuracy":
-        words.append(
-            f"(a classifier trained on the real images, right on {score.details['on_real_images_kept_from_it']:.1%} of "
-            f"those kept from it; compares only with itself)"
-        )
-    elif score.protocol.only_with_itself:
-        words.append("(features of random weights: compares only with itself, never with a published FID)")
-    if "warning" in score.details:
-        words.append(f"(warning: {score.details['warning']})")
-    return " ".join(words)
-
-
 class Watch:
     """The scores of a run while it trains: each is written and kept track of, and so is the best checkpoint.
 
@@ -161,7 +145,7 @@ class Watch:
             values |= score.values
             if is_first():
                 write_result(result_path(self._workdir, protocol, step), score)
-                print(f"step {step}: {line(score)}", file=sys.stderr, flush=True)
+                print(f"step {step}: {score}", file=sys.stderr, flush=True)
         if self._by not in values:
             raise InvalidInputError(f"--keep-best-by needs one of {', '.join(values)}; got {self._by!r}.")
         self._last = values[self._by]
@@ -271,23 +255,6 @@ def scores_of_run(
         yield score
 
 
-def evaluate(workdir: str | Path, *protocols: str, **options: Any) -> dict[str, float]:
-    """Returns the scores of a run's checkpoint by name, each written to a result file: `sagan-jax evaluate` in Python.
-
-    Args:
-        workdir: of a run that has saved.
-        protocols: names such as `fid50k_train`; the usual ones unless given.
-        options: as for `scores_of_run`.
-
-    Raises:
-        InvalidInputError: something is missing, or contradicts a protocol.
-    """
-    found: dict[str, float] = {}
-    for score in scores_of_run(Path(workdir), protocols, **options):
-        found |= score.values
-    return found
-
-
 def scores_of_images(
     images: str,
     reference: str,
@@ -324,7 +291,7 @@ def scores_of_images(
             raise InvalidInputError(f"{protocol.name} says how a generator is used; images have none.")
     resolution = resolution or natural_resolution(images)
     scored, real = (open_source(path, resolution=resolution, cache=cache) for path in (images, reference))
-    judge, protocols = _judge(
+    judge, protocols = judge_of(
         RealPictures(real, batch_size),
         RealPictures(real, batch_size),
         protocols,
@@ -356,7 +323,7 @@ def judge_of_run(
     held_out = None
     if any(protocol.held_out for protocol in protocols) and experiment.data.held_out:
         held_out = RealPictures(open_data(experiment, held_out=True))
-    return _judge(
+    return judge_of(
         RealPictures(source),
         held_out,
         protocols,
@@ -366,7 +333,7 @@ def judge_of_run(
     )
 
 
-def _judge(
+def judge_of(
     train: RealPictures,
     held_out: RealPictures | None,
     protocols: Sequence[Protocol],
@@ -375,6 +342,16 @@ def _judge(
     cache: str,
     watcher: Watcher | None,
 ) -> tuple[Judge, Sequence[Protocol]]:
+    """Returns what measures, with what the protocols need and no more; and the protocols.
+
+    Args:
+        train: the images that were trained on.
+        held_out: those that were not.
+        protocols: the usual ones unless some are given.
+        inception_weights: a file, unless the weights are in their usual place.
+        cache: as `Data.cache`.
+        watcher: is told how far it is.
+    """
     wanted = not protocols or any(protocol.embedding == "inception" for protocol in protocols)
     inception = find_inception(inception_weights) if wanted else None
     protocols = protocols or [parse_protocol(name) for name in default_protocols(train.source, inception)]

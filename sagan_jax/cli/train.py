@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import tyro
 
 from sagan_jax.cli.experiments import load_experiment, names
-from sagan_jax.config import AnyExperiment
+from sagan_jax.config import AnyExperiment, Experiment
 
 DEFAULT = "digits_32"
 
@@ -57,9 +57,13 @@ def run(arguments: list[str]) -> None:
     workdir = parsed.workdir or Path("runs") / parsed.experiment.name
     running.train(parsed.experiment, workdir, fresh=parsed.fresh)
     if is_first():
-        print(
-            f"done: look at {workdir / 'samples'}, or draw more: sagan-jax sample --workdir {workdir} --out samples.png"
+        generates = isinstance(parsed.experiment, Experiment)
+        more = (
+            f"draw more: sagan-jax sample --workdir {workdir} --out samples.png"
+            if generates
+            else f"fill a hole: sagan-jax complete PHOTO --workdir {workdir} --mask MASK"
         )
+        print(f"done: look at {workdir / 'samples'}, or {more}")
 
 
 def _unnamed(arguments: list[str]) -> AnyExperiment:

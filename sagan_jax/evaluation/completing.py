@@ -48,15 +48,16 @@ class TrainedCompleter:
         return self._filled(images, masks, jax.random.split(jax.random.key(0), len(images)), False, batch_size)
 
     def sample(
-        self, images: np.ndarray, masks: np.ndarray, count: int, *, seed: int = 0, batch_size: int = 50
+        self, images: np.ndarray, masks: np.ndarray, count: int, *, seed: int = 0, first: int = 0, batch_size: int = 50
     ) -> np.ndarray:
-        """Returns several completions of each image, one a draw of the latents; image i's depend on seed and i alone.
+        """Returns several completions of each image, one a draw of the latents, by the seed and the image's number.
 
         Args:
             images: as for `complete`.
             masks: as for `complete`.
             count: how many of each, at least 1.
             seed: in [0, 2**32).
+            first: the number of the first image.
             batch_size: as for `complete`.
 
         Returns:
@@ -71,7 +72,7 @@ class TrainedCompleter:
                 f"sample needs a count of at least 1 and a seed in [0, 2**32); got {count} and {seed}."
             )
         keys = jax.random.split(jax.random.key(seed), count)
-        numbers = jnp.arange(len(images))
+        numbers = first + jnp.arange(len(images))
         drawn = []
         for key in keys:
             own = jax.vmap(partial(jax.random.fold_in, key))(numbers)

@@ -73,6 +73,20 @@ class Score:
         """The number that goes by the protocol's name."""
         return next(iter(self.values.values()))
 
+    def __str__(self) -> str:
+        """Returns the score for a person: its values, and what it must not be taken for."""
+        words = ["  ".join(f"{name} {value:.6g}" for name, value in self.values.items())]
+        if self.protocol.kind == "classifier_accuracy":
+            words.append(
+                f"(a classifier trained on the real images, right on {self.details['on_real_images_kept_from_it']:.1%} "
+                f"of those kept from it; compares only with itself)"
+            )
+        elif self.protocol.only_with_itself:
+            words.append("(features of random weights: compares only with itself, never with a published FID)")
+        if "warning" in self.details:
+            words.append(f"(warning: {self.details['warning']})")
+        return " ".join(words)
+
 
 @dataclasses.dataclass(frozen=True)
 class Judge:

@@ -34,6 +34,7 @@ from sagan_jax.functional.losses import (
 )
 from sagan_jax.functional.normalization import batch_moments, scale_and_shift, standardize
 from sagan_jax.functional.resampling import average_pool, max_pool, upsample_nearest
+from sagan_jax.functional.similarity import mean_within, peak_signal_to_noise, structural_similarity
 from sagan_jax.functional.spectral import (
     initial_vectors,
     power_iteration,
@@ -65,11 +66,13 @@ __all__ = [
     "initial_vectors",
     "kernel_distance",
     "max_pool",
+    "mean_within",
     "merge_moments",
     "moments_of",
     "non_saturating_discriminator",
     "non_saturating_generator",
     "orthogonal_penalty",
+    "peak_signal_to_noise",
     "power_iteration",
     "precision_recall",
     "scale_and_shift",
@@ -77,6 +80,7 @@ __all__ = [
     "spectral_normalize",
     "spectral_normalize_tree",
     "standardize",
+    "structural_similarity",
     "top_links",
     "unpool_keys",
     "upsample_nearest",

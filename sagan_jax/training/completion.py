@@ -1,7 +1,6 @@
 """Training a network to fill holes: its state and its one pure step."""
 
 import dataclasses
-import math
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +12,7 @@ import optax
 from jax import Array
 
 from sagan_jax.functional.losses import HINGE
+from sagan_jax.functional.similarity import mean_within, peak_signal_to_noise
 from sagan_jax.functional.spectral import spectral_normalize_tree
 from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.training.accumulation import Metrics
@@ -184,7 +184,7 @@ def _update_network(
     def objective(params: Any) -> tuple[Array, Metrics]:
         made = _complete(rules, params, images, masks, noise)
         error = made.drawn - images
-        square = _mean_within(error**2, masks)
+        square = mean_within(error**2, masks)
         of_latents = made.divergence.mean(axis=0)
         # Latents below the free bits have no gradient; the mean that decides is that of all devices.
         costs = jax.lax.stop_gradient(mean_over_devices(of_latents, axis_name)) > rules.free_bits
@@ -194,8 +194,8 @@ def _update_network(
             loss += rules.visible_weight * _reconstruction(rules.reconstruction, error, ~masks)
         metrics = {
             "completion/squared_error": square.mean(),
-            "completion/psnr": _psnr(jax.lax.stop_gradient(square)).mean(),
-            "completion/visible_squared_error": _mean_within(jax.lax.stop_gradient(error) ** 2, ~masks).mean(),
+            "completion/psnr": peak_signal_to_noise(jax.lax.stop_gradient(square)).mean(),
+            "completion/visible_squared_error": mean_within(jax.lax.stop_gradient(error) ** 2, ~masks).mean(),
             "completion/divergence": of_latents.sum(),
             "completion/latents_in_use": costs.mean(),
         }
@@ -250,24 +250,12 @@ def _noise(rules: CompletionRules, key: Array, batch_size: int, axis_name: str |
     return jax.lax.dynamic_slice_in_dim(noise, jax.lax.axis_index(axis_name) * batch_size, batch_size)
 
 
-def _mean_within(values: Array, masks: Array) -> Array:
-    """Returns the mean of `[B, H, W, C]` where masks `[B, H, W]` are True, for each image; 0 where none are."""
-    weights = masks[..., None].astype(values.dtype)
-    count = weights.sum(axis=(1, 2, 3)) * values.shape[-1]
-    return (values * weights).sum(axis=(1, 2, 3)) / jnp.maximum(count, 1)
-
-
 def _reconstruction(kind: Reconstruction, error: Array, masks: Array) -> Array:
     if kind == "absolute":
-        return _mean_within(jnp.abs(error), masks).mean()
-    square = _mean_within(error**2, masks)
+        return mean_within(jnp.abs(error), masks).mean()
+    square = mean_within(error**2, masks)
     # A hundredth of a level keeps the logarithm of a perfect completion finite.
     return square.mean() if kind == "squared" else 0.5 * jnp.log(square + (0.01 / 127.5) ** 2).mean()
-
-
-def _psnr(square: Array) -> Array:
-    """Returns the peak signal-to-noise ratio in decibels of mean squared errors of images in [-1, 1]."""
-    return 10 * (math.log10(4) - jnp.log10(jnp.maximum(square, 1e-10)))
 
 
 def _move_average(rules: CompletionRules, state: CompletionState, params: Any) -> Any:

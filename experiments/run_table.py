@@ -1,0 +1,168 @@
+"""Runs to be compared, one by one: from `experiments/tables/NAME.py` to a table and a plot.
+
+    python experiments/run_table.py completion_attention --out runs/completion_attention
+
+A run that is finished is not run again, and one that was stopped goes on where it was; table and plot are written anew
+after each, out of what the workdirs hold: OUT/ROW-SEED for each row and seed, OUT/table.md, OUT/curves.png. Seeds come
+one after another, so that a table that was stopped compares what it has fairly. Stopped with Ctrl-C; exit codes are
+those of `sagan-jax`.
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+import sagan_jax
+from sagan_jax.cli.main import explained
+from sagan_jax.config import AnyExperiment, Experiment, Table, to_dict
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.training.recording import write_atomically
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+TABLES = Path(__file__).parent / "tables"
+RESULT = "row.json"
+
+
+def load_table(name: str) -> tuple[Table, str]:
+    """Returns the table of a file in `experiments/tables`, and what the file says of it.
+
+    Raises:
+        InvalidInputError: there is no such table.
+    """
+    path = TABLES / f"{name}.py"
+    if not path.is_file():
+        known = sorted(found.stem for found in TABLES.glob("[!_]*.py"))
+        raise InvalidInputError(f"There is no table {name!r}; there are {', '.join(known)}.")
+    spec = importlib.util.spec_from_file_location(f"table_{name}", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.table(), module.__doc__ or ""
+
+
+def read_curve(workdir: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the steps and values at which a run recorded something."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    found = [(line["step"], line[name]) for line in lines if name in line]
+    return np.array([step for step, _ in found]), np.array([value for _, value in found])
+
+
+def minutes_of(workdir: Path, experiment: AnyExperiment) -> float:
+    """Returns how long a run's steps took, compiling and recording too, pauses between two stretches not."""
+    steps, speeds = read_curve(workdir, "images_per_second")
+    images = np.diff(steps, prepend=0) * experiment.training.batch_size
+    if isinstance(experiment, Experiment):
+        images = images * experiment.training.discriminator_steps
+    return float((images / speeds).sum() / 60)
+
+
+def run_row(table: Table, row: str, seed: int, out: Path) -> None:
+    """Trains and scores one run, unless its result is there."""
+    experiment = table.rows[row]
+    experiment = dataclasses.replace(experiment, training=dataclasses.replace(experiment.training, seed=seed))
+    workdir = out / f"{row}-{seed}"
+    if (workdir / RESULT).is_file():
+        done = json.loads((workdir / RESULT).read_text())
+        if done["experiment"] != json.loads(json.dumps(to_dict(experiment))):
+            raise InvalidInputError(f"{str(workdir)!r} holds another run than this table's: give another --out.")
+        return
+    print(f"\n{row}, seed {seed}", flush=True)
+    sagan_jax.train(experiment, workdir)
+    values = sagan_jax.evaluate(workdir, **table.evaluation)
+    result = {"experiment": to_dict(experiment), "values": values, "minutes": minutes_of(workdir, experiment)}
+    write_atomically(workdir / RESULT, (json.dumps(result, indent=2) + "\n").encode())
+
+
+def results(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """Returns what is finished, by row and seed."""
+    return {
+        row: {
+            seed: json.loads(path.read_text())
+            for seed in table.seeds
+            if (path := out / f"{row}-{seed}" / RESULT).is_file()
+        }
+        for row in table.rows
+    }
+
+
+def spread(values: list[float], digits: int = 2, *, sign: bool = False) -> str:
+    """Returns mean and sample standard deviation for a person.
+
+    >>> spread([1.0, 2.0, 3.0]), spread([0.5], sign=True), spread([])
+    ('2.00 ± 1.00', '+0.50', '–')
+    """
+    if not values:
+        return "–"
+    plus = "+" if sign else ""
+    mean = f"{np.mean(values):{plus}.{digits}f}"
+    return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
+
+
+def markdown(table: Table, found: dict[str, dict[int, dict[str, Any]]]) -> str:
+    """Returns the table: mean and spread of each row, and of its differences from the baseline, seed by seed."""
+    head = ["row", *table.scores.values(), "minutes", "seeds"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row, runs in found.items():
+        cells = [spread([run["values"][score] for run in runs.values()]) for score in table.scores]
+        minutes = spread([run["minutes"] for run in runs.values()], 1)
+        lines.append("| " + " | ".join([row, *cells, minutes, str(len(runs))]) + " |")
+    for row, runs in found.items():
+        shared = [seed for seed in runs if seed in found[table.baseline]]
+        if row == table.baseline or not shared:
+            continue
+        base = found[table.baseline]
+        cells = [
+            spread([runs[seed]["values"][score] - base[seed]["values"][score] for seed in shared], sign=True)
+            for score in table.scores
+        ]
+        lines.append("| " + " | ".join([f"{row} − {table.baseline}", *cells, "", str(len(shared))]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -> None:
+    """Draws the curve of each finished run, a colour a row."""
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for number, (row, runs) in enumerate(found.items()):
+        for seed in runs:
+            steps, values = read_curve(out / f"{row}-{seed}", table.curve)
+            axes.plot(steps, values, color=f"C{number}", label=row if seed == min(runs) else None)
+    axes.set(xlabel="steps", ylabel=table.curve)
+    axes.legend(frameon=False)
+    figure.savefig(out / "curves.png", dpi=120)
+    pyplot.close(figure)
+
+
+def run(arguments: list[str]) -> None:
+    """Runs what is left of a table, and writes it after each run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="of a file in experiments/tables")
+    parser.add_argument("--out", type=Path, required=True, help="a folder")
+    parser.add_argument("--rows", nargs="+", default=[], help="some of them; all unless given")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="some of them")
+    given = parser.parse_args(arguments)
+    table, _ = load_table(given.name)
+    for wanted, known in ((given.rows, table.rows), (given.seeds, table.seeds)):
+        for name in wanted:
+            if name not in known:
+                raise InvalidInputError(f"The table {given.name!r} has {', '.join(map(str, known))}; got {name}.")
+    for seed in given.seeds or table.seeds:
+        for row in given.rows or table.rows:
+            run_row(table, row, seed, given.out)
+            found = results(table, given.out)
+            write_atomically(given.out / "table.md", markdown(table, found).encode())
+            plot(table, found, given.out)
+    print(markdown(table, results(table, given.out)))
+
+
+if __name__ == "__main__":
+    sys.exit(explained(lambda: run(sys.argv[1:]), "run_table"))

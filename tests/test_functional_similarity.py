@@ -1,0 +1,56 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from sagan_jax import functional
+
+
+@pytest.fixture
+def images():
+    """Two float64 [2, 13, 17, 3] in [-1, 1] that have something in common."""
+    numbers = np.random.default_rng(0)
+    first, other = numbers.uniform(-1, 1, (2, 2, 13, 17, 3))
+    return first, np.clip(0.7 * first + 0.3 * other, -1, 1)
+
+
+def theirs(first, second, value_range):
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": -1}
+    return structural_similarity(first, second, data_range=value_range, full=True, **settings)
+
+
+@pytest.mark.parametrize("value_range", [2.0, 1.0])
+def test_structural_similarity_is_that_of_scikit_image(images, value_range):
+    first, second = images
+    found = np.asarray(functional.structural_similarity(*map(jnp.float32, images), value_range))
+    for row in range(len(first)):
+        score, where = theirs(first[row], second[row], value_range)
+        np.testing.assert_allclose(found[row], where.mean(axis=-1), atol=2e-6)
+        np.testing.assert_allclose(found[row, 5:-5, 5:-5].mean(), score, atol=2e-6)
+
+
+def test_structural_similarity_has_no_order(images):
+    first, second = map(jnp.float32, images)
+    one, other = functional.structural_similarity(first, second), functional.structural_similarity(second, first)
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_peak_signal_to_noise_is_that_of_scikit_image(images):
+    first, second = images
+    found = functional.peak_signal_to_noise(jnp.float32(((first - second) ** 2).mean(axis=(1, 2, 3))))
+    wanted = [peak_signal_noise_ratio(a, b, data_range=2) for a, b in zip(first, second, strict=True)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_mean_within_a_mask_leaves_out_what_is_no_number_elsewhere(images):
+    values, masks = images[0].astype(np.float32), np.random.default_rng(1).random((2, 13, 17)) < 0.3
+    masks[1] = False
+    broken = np.where(masks[..., None], values, np.nan)
+    found = functional.mean_within(jnp.asarray(broken), jnp.asarray(masks))
+    np.testing.assert_allclose(found, [values[0][masks[0]].mean(), 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 17, 3), (13, 17, 3)])
+def test_structural_similarity_refuses_images_that_its_window_does_not_fit(shape):
+    with pytest.raises(AssertionError, match="H and W of at least 6"):
+        functional.structural_similarity(jnp.zeros(shape), jnp.zeros(shape))
