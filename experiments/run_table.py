@@ -32,8 +32,8 @@ TABLES = Path(__file__).parent / "tables"
 RESULT = "row.json"
 
 
-def load_table(name: str) -> tuple[Table, str]:
-    """Returns the table of a file in `experiments/tables`, and what the file says of it.
+def load_table(name: str) -> Table:
+    """Returns the table of a file in `experiments/tables`.
 
     Raises:
         InvalidInputError: there is no such table.
@@ -47,7 +47,7 @@ def load_table(name: str) -> tuple[Table, str]:
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.table(), module.__doc__ or ""
+    return module.table()
 
 
 def read_curve(workdir: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +150,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--rows", nargs="+", default=[], help="some of them; all unless given")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="some of them")
     given = parser.parse_args(arguments)
-    table, _ = load_table(given.name)
+    table = load_table(given.name)
     for wanted, known in ((given.rows, table.rows), (given.seeds, table.seeds)):
         for name in wanted:
             if name not in known:

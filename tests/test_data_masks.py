@@ -88,10 +88,11 @@ def test_several_rectangles_can_lie_apart():
     assert drawn.mean(axis=(1, 2)).max() <= 5 * 9 / 64
 
 
-def test_strokes_reach_every_pixel_and_most_cover_no_more_than_half():
+def test_strokes_reach_every_pixel_and_cover_no_more_than_half():
     shares = draw_masks("strokes", 32, 32, seed=2, indices=range(400)).mean(axis=(1, 2))
-    assert (shares <= 0.5).mean() > 0.99
     assert shares.std() > 0.05
+    # On small images, four strokes would often cover more.
+    assert draw_masks("strokes", 8, 8, seed=2, indices=range(400)).mean(axis=(1, 2)).max() <= 0.5
     assert draw_masks("strokes", 32, 32, seed=2, indices=range(400)).any(axis=0).all()
 
 

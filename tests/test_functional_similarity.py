@@ -8,10 +8,9 @@ from sagan_jax import functional
 
 @pytest.fixture
 def images():
-    """Two float64 [2, 13, 17, 3] in [-1, 1] that have something in common."""
-    numbers = np.random.default_rng(0)
-    first, other = numbers.uniform(-1, 1, (2, 2, 13, 17, 3))
-    return first, np.clip(0.7 * first + 0.3 * other, -1, 1)
+    """Two float64 [2, 13, 17, 3] in [0, 1] that have something in common."""
+    first, other = np.random.default_rng(0).uniform(0, 1, (2, 2, 13, 17, 3))
+    return first, 0.7 * first + 0.3 * other
 
 
 def theirs(first, second, value_range):

@@ -29,7 +29,7 @@ from sagan_jax.cli.completing import load_completer
 from sagan_jax.cli.wiring import open_images
 from sagan_jax.data import ImageSource
 from sagan_jax.data.masks import draw_masks
-from sagan_jax.evaluation.completions import likeness
+from sagan_jax.evaluation.likeness import likeness
 
 PENALTIES = (1e5, 1e6, 3e6, 1e7, 3e7, 1e8)
 

@@ -15,7 +15,7 @@ from sagan_jax.data import training_batches
 from sagan_jax.data.masks import MASK_KINDS, draw_masks
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completing import TrainedCompleter
-from sagan_jax.evaluation.completions import completion_scores
+from sagan_jax.evaluation.likeness import completion_scores
 from sagan_jax.models.completion import CompletionNetwork, completion_resolutions
 from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
 from sagan_jax.models.sagan import Discriminator

@@ -14,7 +14,7 @@ from sagan_jax.data import ImageSource
 from sagan_jax.data.masks import AREA_BINS, HALVES, MASK_KINDS
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completing import TrainedCompleter
-from sagan_jax.evaluation.completions import CompletedPictures, completion_scores
+from sagan_jax.evaluation.likeness import CompletedPictures, completion_scores
 from sagan_jax.evaluation.pictures import RealPictures
 from sagan_jax.evaluation.protocols import parse_protocol
 from sagan_jax.evaluation.scores import Score, Watcher

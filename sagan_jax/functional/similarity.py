@@ -56,7 +56,7 @@ def peak_signal_to_noise(squared_error: Array, value_range: float = 2.0) -> Arra
     return 10 * jnp.log10(value_range**2 / jnp.maximum(squared_error, 1e-10))
 
 
-def structural_similarity(first: Array, second: Array, value_range: float = 2.0) -> Array:
+def structural_similarity(first: Array, second: Array, value_range: float = 1.0) -> Array:
     """Returns where two images have the same structure: 1 where their surroundings agree, 0 where they share nothing.
 
         (2 m n + c1) (2 cov + c2) / ((m^2 + n^2 + c1) (var + var' + c2)),    c1 = (0.01 range)^2,  c2 = (0.03 range)^2
@@ -66,9 +66,9 @@ def structural_similarity(first: Array, second: Array, value_range: float = 2.0)
     out the five outermost pixels on each side, where the window does not fit.
 
     Args:
-        first: `[B, H, W, C]`, floating, H and W at least 6.
+        first: `[B, H, W, C]`, floating, black is 0: images in [-1, 1] are to be moved first. H and W at least 6.
         second: of the same shape and dtype.
-        value_range: the highest value of the images less the lowest.
+        value_range: what white is.
 
     Returns:
         `[B, H, W]`, in [-1, 1].
@@ -79,7 +79,7 @@ def structural_similarity(first: Array, second: Array, value_range: float = 2.0)
     Source: Wang, Bovik, Sheikh and Simoncelli 2004, equation 13 and section III.C.
 
     >>> import jax.numpy as jnp
-    >>> ramp = jnp.linspace(-1, 1, 7 * 8).reshape(1, 7, 8, 1)
+    >>> ramp = jnp.linspace(0, 1, 7 * 8).reshape(1, 7, 8, 1)
     >>> structural_similarity(ramp, ramp).mean().round(3).tolist()
     1.0
     """

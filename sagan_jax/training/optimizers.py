@@ -46,7 +46,7 @@ def two_time_scale(
 
 
 def muon(learning_rate: optax.ScalarOrSchedule, *, beta1: float = 0.9, beta2: float = 0.99) -> Any:
-    """Returns Muon for the kernels of convolutions and of attention, and Adam for everything else.
+    """Returns Muon for the kernels of convolutions and of attention, and Adam, Nesterov's, for everything else.
 
     Muon turns the momentum of a matrix into the nearest one whose singular values are all one, about; a kernel
     `[h, w, in, out]` is the matrix `[h w in, out]`. Scaled so that an entry moves as far as with Adam, both take the

@@ -22,7 +22,7 @@ _BATCH = 50
 @jax.jit
 def _likeness(completed: np.ndarray, images: np.ndarray, masks: np.ndarray) -> dict[str, jax.Array]:
     error = completed - images
-    structure = structural_similarity(completed, images)[..., None]
+    structure = structural_similarity(0.5 * completed + 0.5, 0.5 * images + 0.5)[..., None]
     everywhere = np.ones(masks.shape, bool)
     inner = everywhere.copy()
     inner[:, :WINDOW_RADIUS] = inner[:, -WINDOW_RADIUS:] = False

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from sagan_jax.data import open_source
+from sagan_jax.data.synthetic import Mirror, parse_synthetic
+from sagan_jax.errors import InvalidInputError
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 33])
+@pytest.mark.parametrize("channels", [3, 1])
+def test_right_half_of_a_mirror_is_the_left(resolution, channels):
+    source = open_source("mirror:images=3", resolution=resolution, image_channels=channels)
+    for image, label in (source[index] for index in range(3)):
+        assert image.shape == (resolution, resolution, channels)
+        assert image.dtype == np.uint8
+        assert np.array_equal(image, image[:, ::-1])
+        assert label == 0
+
+
+def test_image_is_a_function_of_seed_and_index_alone():
+    one, again = Mirror(images=9), Mirror(images=5)
+    assert np.array_equal(one.draw(3, 32), again.draw(3, 32))
+    others = [one.draw(4, 32), Mirror(seed=1).draw(3, 32), Mirror(grain=5).draw(3, 32)]
+    assert all(not np.array_equal(one.draw(3, 32), other) for other in others)
+
+
+def test_texture_says_nothing_of_what_is_farther_than_its_grain():
+    pixels = np.stack([Mirror(grain=4).draw(index, 32) for index in range(400)]).astype(float)
+    lines = pixels[:, :, :16].reshape(400, -1)
+    correlation = np.corrcoef(lines, rowvar=False).reshape(32, 16, 3, 32, 16, 3)
+    far = abs(correlation[2, 2, 0, 2, 11:, 0])
+    assert far.max() < 0.2
+    assert correlation[2, 2, 0, 2, 3, 0] > 0.7
+    assert abs(correlation[2, 2, 0, 2, 2, 1:]).max() < 0.2
+    # Colours are drawn from 0 to 255 and meet in straight lines between the corners.
+    assert pixels.min() < 5
+    assert pixels.max() > 250
+    assert abs(pixels.mean() - 127.5) < 3
+
+
+def test_settings_are_read_from_the_name():
+    assert parse_synthetic("mirror") == Mirror()
+    assert parse_synthetic("mirror:grain=8,seed=0,images=12") == Mirror(images=12, seed=0, grain=8)
+    source = open_source("mirror:images=1,seed=7", resolution=32)
+    assert source.description == "mirror:images=1,seed=7: 1 image, unlabelled"
+    fingerprints = {open_source(name, resolution=32).fingerprint for name in ("mirror", "mirror:seed=1", "mirror:")}
+    assert len(fingerprints) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mirror:grains=4", "knows images, seed, grain; got 'grains' .* Perhaps you meant 'grain'"),
+        ("mirror:grain=0", "grain of 'mirror' needs a whole number from 1 up; got '0'"),
+        ("mirror:seed=-1", "seed of 'mirror' needs a whole number from 0 up; got '-1'"),
+        ("mirror:images", "images of 'mirror' needs a whole number from 1 up; got ''"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(name, words):
+    with pytest.raises(InvalidInputError, match=words):
+        open_source(name, resolution=32)

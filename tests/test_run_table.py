@@ -1,0 +1,123 @@
+"""The program that trains and compares the rows of a table."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sagan_jax
+from sagan_jax.config import CompletionExperiment, Data, Recording, Table, to_dict
+
+PROGRAM = Path(__file__).resolve().parents[1] / "experiments" / "run_table.py"
+TABLES = sorted(path.stem for path in (PROGRAM.parent / "tables").glob("[!_]*.py"))
+
+
+@pytest.fixture
+def program():
+    spec = importlib.util.spec_from_file_location("run_table", PROGRAM)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def table():
+    run = CompletionExperiment(name="t", data=Data("mirror:images=9"), recording=Recording(log_every_steps=2))
+    run = replace(run, training=replace(run.training, total_steps=4, batch_size=4))
+    none = replace(run, networks=replace(run.networks, attention_resolutions=()))
+    scores = {"centre/psnr": "centre, dB", "centre/l1": "L1"}
+    return Table({"none": none, "attention": run}, (0, 5), scores, {"holes": ("centre",)}, "none", "held_out/psnr")
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Stands for training and scoring: what was asked of them."""
+    asked = []
+
+    def train(experiment, workdir):
+        asked.append(("train", workdir.name, experiment.training.seed))
+        workdir.mkdir(parents=True)
+        lines = [{"step": 2, "images_per_second": 4.0}, {"step": 4, "images_per_second": 0.5, "held_out/psnr": 20.0}]
+        (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def evaluate(workdir, **options):
+        asked.append(("evaluate", workdir.name, options))
+        row, seed = workdir.name.split("-")
+        return {"centre/psnr": 20.0 + 2 * (row == "attention") + int(seed), "centre/l1": 0.25, "centre/ssim": 1.0}
+
+    monkeypatch.setattr(sagan_jax, "train", train, raising=False)
+    monkeypatch.setattr(sagan_jax, "evaluate", evaluate, raising=False)
+    return asked
+
+
+def test_rows_are_run_seed_by_seed_and_compared_with_the_baseline(program, table, fake, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    program.run(["t", "--out", str(tmp_path)])
+    assert [entry[:2] for entry in fake if entry[0] == "train"] == [
+        ("train", name) for name in ("none-0", "attention-0", "none-5", "attention-5")
+    ]
+    assert ("train", "attention-5", 5) in fake
+    assert ("evaluate", "none-0", {"holes": ("centre",)}) in fake
+    # 2 steps of 4 images at 4 a second, then at 0.5 a second: 18 seconds. The deviation of 20 and 25 is 5 / sqrt 2.
+    written = (tmp_path / "table.md").read_text()
+    assert written.splitlines() == [
+        "| row | centre, dB | L1 | minutes | seeds |",
+        "|---|---|---|---|---|",
+        "| none | 22.50 ± 3.54 | 0.25 ± 0.00 | 0.3 ± 0.0 | 2 |",
+        "| attention | 24.50 ± 3.54 | 0.25 ± 0.00 | 0.3 ± 0.0 | 2 |",
+        "| attention − none | +2.00 ± 0.00 | +0.00 ± 0.00 |  | 2 |",
+    ]
+    assert written in capsys.readouterr().out
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_finished_rows_are_not_run_again_and_others_are(program, table, fake, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    program.run(["t", "--out", str(tmp_path), "--rows", "attention", "--seeds", "5"])
+    assert [entry[1] for entry in fake] == ["attention-5", "attention-5"]
+    assert "| attention | 27.00 | 0.25 | 0.3 | 1 |" in (tmp_path / "table.md").read_text()
+    fake.clear()
+    program.run(["t", "--out", str(tmp_path), "--seeds", "5"])
+    assert {entry[1] for entry in fake} == {"none-5"}
+
+
+def test_workdir_of_another_table_is_refused(program, table, fake, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    program.run(["t", "--out", str(tmp_path), "--rows", "none", "--seeds", "0"])
+    none = table.rows["none"]
+    other = replace(table, rows={"none": replace(none, training=replace(none.training, total_steps=5))})
+    monkeypatch.setattr(program, "load_table", lambda name: other)
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match="holds another run than this table's"):
+        program.run(["t", "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing", "--out", "o"], f"There is no table 'nothing'; there are {', '.join(TABLES)}."),
+        ([TABLES[0], "--out", "o", "--rows", "nobody"], "got nobody."),
+        ([TABLES[0], "--out", "o", "--seeds", "77"], "has 0, 1, 2; got 77."),
+    ],
+)
+def test_what_a_table_has_not_is_said_in_one_line(program, arguments, words):
+    with pytest.raises(sagan_jax.errors.InvalidInputError) as raised:
+        program.run(arguments)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_of_a_table_differ_in_their_networks_alone(program, name):
+    table = program.load_table(name)
+    assert table.baseline in table.rows
+    rest = [{key: value for key, value in to_dict(row).items() if key != "networks"} for row in table.rows.values()]
+    assert all(one == rest[0] for one in rest)
+    assert len({json.dumps(to_dict(row)) for row in table.rows.values()}) == len(table.rows)
+    assert f"run_table.py {name} " in (PROGRAM.parent / "tables" / f"{name}.py").read_text()
+
+
+def test_spread_is_the_sample_deviation(program):
+    values = np.random.default_rng(0).normal(size=5).tolist()
+    assert program.spread(values, 3) == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
