@@ -2,7 +2,7 @@
 
     sagan-jax train faces_completion_64 --source faces-train.zip
 
-Costs: 22.6 GFLOP a step (counted by XLA as `step_flops` counts). Reached: not measured; the recipe is still sought, and
+Costs: 19.7 GFLOP a step (counted by XLA as `step_flops` counts). Reached: not measured; the recipe is still sought, and
 what is below is where the search began.
 
 Half of the holes are the middle quarter of the image, a quarter one of its halves, the rest rectangles and strokes.

@@ -69,7 +69,8 @@ def minutes_of(workdir: Path, experiment: AnyExperiment) -> float:
 def run_row(table: Table, row: str, seed: int, out: Path) -> None:
     """Trains and scores one run, unless its result is there."""
     experiment = table.rows[row]
-    experiment = dataclasses.replace(experiment, training=dataclasses.replace(experiment.training, seed=seed))
+    training = dataclasses.replace(experiment.training, seed=seed)
+    experiment = dataclasses.replace(experiment, training=training)  # pyrefly: ignore[bad-argument-type]
     workdir = out / f"{row}-{seed}"
     if (workdir / RESULT).is_file():
         done = json.loads((workdir / RESULT).read_text())

@@ -50,7 +50,7 @@ def opencv(method: int) -> Fill:
 
     def fill(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
         return np.stack(
-            [cv2.inpaint(image, np.uint8(mask), 3, method) for image, mask in zip(images, masks, strict=True)]
+            [cv2.inpaint(image, mask.astype(np.uint8), 3, method) for image, mask in zip(images, masks, strict=True)]
         )
 
     return fill
@@ -70,7 +70,7 @@ def ridge(train: np.ndarray, components: int) -> Fill:
         if not (masks == hole).all():
             raise SystemExit("ridge needs a hole that is the same in all images.")
         known, missing = (train[:, part].reshape(len(train), -1).astype(np.float32) for part in (~hole, hole))
-        pca = PCA(components, svd_solver="covariance_eigh").fit(known)
+        pca = PCA(components, svd_solver="covariance_eigh").fit(known)  # pyrefly: ignore[bad-argument-type]
         scores, kept = pca.transform(known), len(train) - len(train) // 10
         errors = {
             alpha: (

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from sagan_jax.data import ImageSource, to_float
 from sagan_jax.data.masks import draw_mask, draw_masks
@@ -20,13 +22,12 @@ _BATCH = 50
 
 
 @jax.jit
-def _likeness(completed: np.ndarray, images: np.ndarray, masks: np.ndarray) -> dict[str, jax.Array]:
+def _likeness(completed: Array, images: Array, masks: Array) -> dict[str, Array]:
     error = completed - images
     structure = structural_similarity(0.5 * completed + 0.5, 0.5 * images + 0.5)[..., None]
-    everywhere = np.ones(masks.shape, bool)
-    inner = everywhere.copy()
-    inner[:, :WINDOW_RADIUS] = inner[:, -WINDOW_RADIUS:] = False
-    inner[:, :, :WINDOW_RADIUS] = inner[:, :, -WINDOW_RADIUS:] = False
+    everywhere = jnp.ones_like(masks)
+    within = slice(WINDOW_RADIUS, -WINDOW_RADIUS)
+    inner = jnp.zeros_like(masks).at[:, within, within].set(True)
     found = {}
     for name, part, scored in (("", masks, masks), ("_image", everywhere, inner)):
         found["psnr" + name] = peak_signal_to_noise(mean_within(error**2, part))
@@ -133,11 +134,11 @@ class CompletedPictures(NamedTuple):
         order = np.random.default_rng([seed, 2]).permutation(len(self.source))
         step = self.batch_size * jax.process_count()
         for start in range(jax.process_index() * self.batch_size, count, step):
-            numbers = np.arange(start, start + self.batch_size)  # filled up, so that all batches have one shape
+            numbers = range(start, start + self.batch_size)  # filled up, so that all batches have one shape
             images = np.stack([self.source[int(order[number % len(order)])][0] for number in numbers])
             kinds = [self.holes[number % len(self.holes)] for number in numbers]
             masks = np.stack(
-                [draw_mask(kind, size, size, seed=seed, index=int(n)) for kind, n in zip(kinds, numbers, strict=True)]
+                [draw_mask(kind, size, size, seed=seed, index=n) for kind, n in zip(kinds, numbers, strict=True)]
             )
             completed = self.completer.sample(images, masks, 1, seed=seed, first=start, batch_size=self.batch_size)[0]
             yield ImageBatch(completed, np.zeros(min(self.batch_size, count - start), np.int32), start)
