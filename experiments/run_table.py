@@ -16,13 +16,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import matplotlib
 import numpy as np
 
 import sagan_jax
+from sagan_jax.cli.completing import build_rules
 from sagan_jax.cli.main import explained
+from sagan_jax.cli.wiring import build_game
 from sagan_jax.config import AnyExperiment, Experiment, Table, to_dict
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.training import adversarial, completion
 from sagan_jax.training.recording import write_atomically
 
 matplotlib.use("Agg")
@@ -66,6 +70,19 @@ def minutes_of(workdir: Path, experiment: AnyExperiment) -> float:
     return float((images / speeds).sum() / 60)
 
 
+def parameters_of(experiment: AnyExperiment) -> int:
+    """Returns how many parameters the networks have, a discriminator's too."""
+    if isinstance(experiment, Experiment):
+        networks = experiment.networks
+        shape = (networks.resolution, networks.resolution, networks.image_channels)
+        state = jax.eval_shape(lambda: adversarial.initial_state(build_game(experiment), 0, shape))
+        players = (state.generator, state.discriminator)
+    else:
+        state = jax.eval_shape(lambda: completion.initial_state(build_rules(experiment), 0))
+        players = (state.network, state.discriminator)
+    return sum(leaf.size for player in players if player for leaf in jax.tree.leaves(player.params))
+
+
 def run_row(table: Table, row: str, seed: int, out: Path) -> None:
     """Trains and scores one run, unless its result is there."""
     experiment = table.rows[row]
@@ -79,7 +96,7 @@ def run_row(table: Table, row: str, seed: int, out: Path) -> None:
         return
     print(f"\n{row}, seed {seed}", flush=True)
     sagan_jax.train(experiment, workdir)
-    values = sagan_jax.evaluate(workdir, **table.evaluation)
+    values = sagan_jax.evaluate(workdir, *table.protocols, **table.evaluation)
     result = {"experiment": to_dict(experiment), "values": values, "minutes": minutes_of(workdir, experiment)}
     write_atomically(workdir / RESULT, (json.dumps(result, indent=2) + "\n").encode())
 
@@ -111,12 +128,14 @@ def spread(values: list[float], digits: int = 2, *, sign: bool = False) -> str:
 
 def markdown(table: Table, found: dict[str, dict[int, dict[str, Any]]]) -> str:
     """Returns the table: mean and spread of each row, and of its differences from the baseline, seed by seed."""
-    head = ["row", *table.scores.values(), "minutes", "seeds"]
+    head = ["row", *table.scores.values(), "parameters", "ms a step", "minutes", "seeds"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row, runs in found.items():
         cells = [spread([run["values"][score] for run in runs.values()]) for score in table.scores]
-        minutes = spread([run["minutes"] for run in runs.values()], 1)
-        lines.append("| " + " | ".join([row, *cells, minutes, str(len(runs))]) + " |")
+        minutes = [run["minutes"] for run in runs.values()]
+        pace = [60_000 * value / table.rows[row].training.total_steps for value in minutes]
+        cells += [f"{parameters_of(table.rows[row]):,}", spread(pace, 0), spread(minutes, 1), str(len(runs))]
+        lines.append("| " + " | ".join([row, *cells]) + " |")
     for row, runs in found.items():
         shared = [seed for seed in runs if seed in found[table.baseline]]
         if row == table.baseline or not shared:
@@ -126,19 +145,21 @@ def markdown(table: Table, found: dict[str, dict[int, dict[str, Any]]]) -> str:
             spread([runs[seed]["values"][score] - base[seed]["values"][score] for seed in shared], sign=True)
             for score in table.scores
         ]
-        lines.append("| " + " | ".join([f"{row} − {table.baseline}", *cells, "", str(len(shared))]) + " |")
+        lines.append("| " + " | ".join([f"{row} − {table.baseline}", *cells, "", "", "", str(len(shared))]) + " |")
     return "\n".join(lines) + "\n"
 
 
 def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -> None:
-    """Draws the curve of each finished run, a colour a row."""
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for number, (row, runs) in enumerate(found.items()):
-        for seed in runs:
-            steps, values = read_curve(out / f"{row}-{seed}", table.curve)
-            axes.plot(steps, values, color=f"C{number}", label=row if seed == min(runs) else None)
-    axes.set(xlabel="steps", ylabel=table.curve)
-    axes.legend(frameon=False)
+    """Draws the curves of each finished run, a colour a row."""
+    count = len(table.curves)
+    figure, panels = pyplot.subplots(count, figsize=(7, 4 * count), layout="constrained", squeeze=False)
+    for axes, name in zip(panels[:, 0], table.curves, strict=True):
+        for number, (row, runs) in enumerate(found.items()):
+            for seed in runs:
+                steps, values = read_curve(out / f"{row}-{seed}", name)
+                axes.plot(steps, values, color=f"C{number}", label=row if seed == min(runs) else None)
+        axes.set(xlabel="steps", ylabel=name)
+        axes.legend(frameon=False)
     figure.savefig(out / "curves.png", dpi=120)
     pyplot.close(figure)
 

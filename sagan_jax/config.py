@@ -217,17 +217,19 @@ class Table:
         rows: by name.
         seeds: of each row; a row's numbers are mean and spread over them.
         scores: columns: a score's name as `evaluate` returns it, and what a person calls it.
-        evaluation: what `evaluate` is given besides the workdir.
         baseline: the row that the others are compared with, seed by seed.
-        curve: what the runs record on the way and the plot shows.
+        curves: what the runs record on the way and the plot shows.
+        protocols: what `evaluate` measures.
+        evaluation: what it is given besides.
     """
 
     rows: Mapping[str, AnyExperiment]
     seeds: tuple[int, ...]
     scores: Mapping[str, str]
-    evaluation: Mapping[str, Any]
     baseline: str
-    curve: str
+    curves: tuple[str, ...]
+    protocols: tuple[str, ...] = ()
+    evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def to_dict(experiment: AnyExperiment) -> dict[str, Any]:

@@ -510,7 +510,7 @@ def test_empty_source_is_not_the_current_folder(tmp_path, monkeypatch):
 
 def test_unknown_kind_of_file_is_refused(tmp_path):
     (tmp_path / "set.tar").write_bytes(b"")
-    assert "set.tar': needed `digits`, `mirror`, or the path of a folder, a .zip, .parquet, .npz" in refusal(
+    assert "set.tar': needed `digits`, `pairs`, `mirror`, or the path of a folder, a .zip, .parquet, .npz" in refusal(
         tmp_path / "set.tar"
     )
 

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from sagan_jax.data import open_source
-from sagan_jax.data.synthetic import Mirror, parse_synthetic
+from sagan_jax.data.synthetic import FORMS, Mirror, Pairs, parse_synthetic
 from sagan_jax.errors import InvalidInputError
 
 
@@ -38,6 +39,41 @@ def test_texture_says_nothing_of_what_is_farther_than_its_grain():
     assert abs(pixels.mean() - 127.5) < 3
 
 
+@pytest.mark.parametrize("resolution", [32, 64])
+def test_blobs_of_a_pair_are_far_apart_and_of_one_hue_and_form(resolution):
+    rule, scale = Pairs(forms=3), resolution // 32
+    seen = set()
+    for index in range(200):
+        image = rule.draw(index, resolution)
+        regions, count = ndimage.label(image.any(axis=-1))
+        assert count == 2
+        middles = [np.mean(np.nonzero(regions == number), axis=1) for number in (1, 2)]
+        assert np.hypot(*(middles[0] - middles[1])) >= 12 * scale
+        areas = {(regions == number).sum() for number in (1, 2)}
+        colours = {tuple(colour) for colour in image[regions > 0]}
+        assert len(areas) == len(colours) == 1
+        assert regions.any(axis=1).sum() <= 16 * scale
+        seen.add((*areas, *colours))
+    assert len(seen) == 18
+    assert {area for area, _ in seen} == {round(rule.stamp(form, 8 * scale).sum()) for form in range(3)}
+
+
+def test_blobs_lie_anywhere_up_to_the_edge():
+    pixels = np.stack([Pairs().draw(index, 32).any(axis=-1) for index in range(1000)])
+    assert pixels.any(axis=0).mean() > 0.99
+    assert pixels.sum(axis=(1, 2)).max() == 2 * 64
+
+
+def test_forms_are_told_apart_by_their_area():
+    areas = {name: np.mean(Pairs(forms=4).stamp(number, 100)) for number, name in enumerate(FORMS)}
+    assert areas == pytest.approx({"square": 1, "disc": np.pi / 4, "diamond": 1 / 2, "cross": 0.51}, abs=0.02)
+
+
+def test_independent_blobs_lie_where_those_that_agree_do():
+    agree, alone = (Pairs(agree=value).draw(3, 32) for value in (1, 0))
+    assert (agree.any(axis=-1) & alone.any(axis=-1)).sum() > 0.7 * agree.any(axis=-1).sum()
+
+
 def test_settings_are_read_from_the_name():
     assert parse_synthetic("mirror") == Mirror()
     assert parse_synthetic("mirror:grain=8,seed=0,images=12") == Mirror(images=12, seed=0, grain=8)
@@ -54,6 +90,10 @@ def test_settings_are_read_from_the_name():
         ("mirror:grain=0", "grain of 'mirror' needs a whole number from 1 up; got '0'"),
         ("mirror:seed=-1", "seed of 'mirror' needs a whole number from 0 up; got '-1'"),
         ("mirror:images", "images of 'mirror' needs a whole number from 1 up; got ''"),
+        ("pairs:agree=2", "agree of 'pairs' needs a whole number from 0 to 1; got '2'"),
+        ("pairs:forms=5", "forms of 'pairs' needs a whole number from 1 to 4; got '5'"),
+        ("pairs:blobs=9", "9 blobs of width 8 do not fit into 32x32 pixels 12 apart"),
+        ("pairs:size=33", "do not fit"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(name, words):

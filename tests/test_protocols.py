@@ -18,6 +18,7 @@ from sagan_jax.evaluation.protocols import KNOWN, parse_protocol
         ("intra_fd_train_random_raw", "intra_fd", 0, "train", "random", "stored", True),
         ("fd5k_test_random", "fd", 5_000, "test", "random", "stored", False),
         ("classifier_accuracy", "classifier_accuracy", 1_000, None, "classifier", "stored", False),
+        ("rule2k_raw", "rule", 2_000, None, None, "stored", True),
     ],
 )
 def test_protocol_is_what_its_name_says(name, kind, images, reference, embedding, statistics, raw):
@@ -49,6 +50,9 @@ def test_usual_protocols_are_protocols(name):
         ("intra_fid50k_train", "takes no number"),
         ("classifier_accuracy500", "takes no number"),
         ("classifier_accuracy_random", "features of its own"),
+        ("rule1k_random", "looks at pixels"),
+        ("rule1k_train", "takes no reference"),
+        ("rule", "needs a number of images"),
     ],
 )
 def test_name_that_promises_what_it_cannot_hold_is_refused(name, says):

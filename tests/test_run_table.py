@@ -29,7 +29,8 @@ def table():
     run = replace(run, training=replace(run.training, total_steps=4, batch_size=4))
     none = replace(run, networks=replace(run.networks, attention_resolutions=()))
     scores = {"centre/psnr": "centre, dB", "centre/l1": "L1"}
-    return Table({"none": none, "attention": run}, (0, 5), scores, {"holes": ("centre",)}, "none", "held_out/psnr")
+    rows, curves = {"none": none, "attention": run}, ("held_out/psnr", "loss")
+    return Table(rows, (0, 5), scores, "none", curves, ("fd10_train_random",), {"holes": ("centre",)})
 
 
 @pytest.fixture
@@ -40,11 +41,15 @@ def fake(monkeypatch):
     def train(experiment, workdir):
         asked.append(("train", workdir.name, experiment.training.seed))
         workdir.mkdir(parents=True)
-        lines = [{"step": 2, "images_per_second": 4.0}, {"step": 4, "images_per_second": 0.5, "held_out/psnr": 20.0}]
+        lines = [
+            {"step": 2, "images_per_second": 4.0},
+            {"step": 4, "images_per_second": 0.5, "held_out/psnr": 20.0},
+            {"step": 4, "loss": 1},
+        ]
         (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    def evaluate(workdir, **options):
-        asked.append(("evaluate", workdir.name, options))
+    def evaluate(workdir, *protocols, **options):
+        asked.append(("evaluate", workdir.name, protocols, options))
         row, seed = workdir.name.split("-")
         return {"centre/psnr": 20.0 + 2 * (row == "attention") + int(seed), "centre/l1": 0.25, "centre/ssim": 1.0}
 
@@ -60,15 +65,16 @@ def test_rows_are_run_seed_by_seed_and_compared_with_the_baseline(program, table
         ("train", name) for name in ("none-0", "attention-0", "none-5", "attention-5")
     ]
     assert ("train", "attention-5", 5) in fake
-    assert ("evaluate", "none-0", {"holes": ("centre",)}) in fake
-    # 2 steps of 4 images at 4 a second, then at 0.5 a second: 18 seconds. The deviation of 20 and 25 is 5 / sqrt 2.
+    assert ("evaluate", "none-0", ("fd10_train_random",), {"holes": ("centre",)}) in fake
+    # 2 steps of 4 images at 4 a second, then at 0.5 a second: 18 seconds for 4 steps. The deviation of 20 and 25 is
+    # 5 / sqrt 2. An attention layer of 48 channels has 48^2 / 4 + 48^2 + 1 parameters, and there are two.
     written = (tmp_path / "table.md").read_text()
     assert written.splitlines() == [
-        "| row | centre, dB | L1 | minutes | seeds |",
-        "|---|---|---|---|---|",
-        "| none | 22.50 ± 3.54 | 0.25 ± 0.00 | 0.3 ± 0.0 | 2 |",
-        "| attention | 24.50 ± 3.54 | 0.25 ± 0.00 | 0.3 ± 0.0 | 2 |",
-        "| attention − none | +2.00 ± 0.00 | +0.00 ± 0.00 |  | 2 |",
+        "| row | centre, dB | L1 | parameters | ms a step | minutes | seeds |",
+        "|---|---|---|---|---|---|---|",
+        "| none | 22.50 ± 3.54 | 0.25 ± 0.00 | 4,268,000 | 4500 ± 0 | 0.3 ± 0.0 | 2 |",
+        "| attention | 24.50 ± 3.54 | 0.25 ± 0.00 | 4,273,762 | 4500 ± 0 | 0.3 ± 0.0 | 2 |",
+        "| attention − none | +2.00 ± 0.00 | +0.00 ± 0.00 |  |  |  | 2 |",
     ]
     assert written in capsys.readouterr().out
     assert (tmp_path / "curves.png").stat().st_size > 1000
@@ -78,7 +84,7 @@ def test_finished_rows_are_not_run_again_and_others_are(program, table, fake, mo
     monkeypatch.setattr(program, "load_table", lambda name: table)
     program.run(["t", "--out", str(tmp_path), "--rows", "attention", "--seeds", "5"])
     assert [entry[1] for entry in fake] == ["attention-5", "attention-5"]
-    assert "| attention | 27.00 | 0.25 | 0.3 | 1 |" in (tmp_path / "table.md").read_text()
+    assert "| attention | 27.00 | 0.25 | 4,273,762 | 4500 | 0.3 | 1 |" in (tmp_path / "table.md").read_text()
     fake.clear()
     program.run(["t", "--out", str(tmp_path), "--seeds", "5"])
     assert {entry[1] for entry in fake} == {"none-5"}
@@ -98,8 +104,8 @@ def test_workdir_of_another_table_is_refused(program, table, fake, monkeypatch, 
     ("arguments", "words"),
     [
         (["nothing", "--out", "o"], f"There is no table 'nothing'; there are {', '.join(TABLES)}."),
-        ([TABLES[0], "--out", "o", "--rows", "nobody"], "got nobody."),
-        ([TABLES[0], "--out", "o", "--seeds", "77"], "has 0, 1, 2; got 77."),
+        (["completion_attention", "--out", "o", "--rows", "nobody"], "got nobody."),
+        (["completion_attention", "--out", "o", "--seeds", "77"], "has 0, 1, 2; got 77."),
     ],
 )
 def test_what_a_table_has_not_is_said_in_one_line(program, arguments, words):

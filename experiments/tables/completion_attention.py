@@ -46,5 +46,5 @@ def table() -> Table:
         },
         evaluation={"holes": ("centre", "half_left", "half_right", "half_top", "half_bottom", "strokes"), "samples": 0},
         baseline="residual",
-        curve="held_out/psnr",
+        curves=("held_out/psnr",),
     )

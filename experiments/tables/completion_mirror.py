@@ -42,5 +42,5 @@ def table() -> Table:
         scores={"half_right/psnr": "hidden half, dB", "half_right/l1": "L1", "half_right/ssim": "SSIM"},
         evaluation={"holes": ("half_right",), "samples": 0},
         baseline="residual",
-        curve="held_out/psnr",
+        curves=("held_out/psnr",),
     )

@@ -16,7 +16,8 @@ class Arguments:
 
     A score's name says how it is measured: fid50k_train, fid10k_validation, is50k, kid50k_train, prdc10k_train,
     intra_fid_train; with random features instead of a download fd5k_train_random, fd5k_test_random; with a classifier
-    classifier_accuracy. Endings: _batch or _standing statistics, _raw weights.
+    classifier_accuracy; of images that follow a rule (pairs, mirror) rule1k. Endings: _batch or _standing statistics,
+    _raw weights.
 
     A run that completes images fills the holes of the --held-out photographs: PSNR, L1, SSIM and how different sampled
     completions are, by kind of hole; and its sampled completions are scored by the protocols that are named.
@@ -25,11 +26,12 @@ class Arguments:
     workdir: Path | None = None
     """the run's folder"""
     images: str = ""
-    """or images to score: a folder, .zip, .parquet, .npz or .npy"""
+    """or images to score: a folder, .zip, .parquet, .npz or .npy, or the name of a set"""
     reference: str = ""
     """the real images that those are compared with"""
     protocol: tuple[str, ...] = ()
-    """the scores; fid50k_train where the FID network's weights are, else fd5k_train_random and classifier_accuracy"""
+    """the scores; fid50k_train where the FID network's weights are, else fd5k_train_random and classifier_accuracy, and
+    rule1k where the images follow a rule"""
     holes: tuple[str, ...] = ()
     """for a run that completes images: the kinds of holes, such as centre, half_left, strokes; all unless given"""
     samples: int = 4

@@ -40,6 +40,8 @@ _WORSE, _TIMES = 2.0, 3  # a score so many times its best, so often in a row, is
 
 def default_protocols(source: ImageSource, inception: Embedding | None) -> tuple[str, ...]:
     """Returns what to measure where nobody says: FID where its network is there, else what needs no download."""
+    if source.rule:
+        return ("rule1k",)
     if inception:
         return ("fid50k_train",)
     return ("fd5k_train_random", *(("classifier_accuracy",) if source.num_classes > 1 else ()))

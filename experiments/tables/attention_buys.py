@@ -1,0 +1,58 @@
+"""What does self-attention buy, where far-apart parts of an image must agree?
+
+Asked before the runs: of images with two blobs that share a hue and a form (`pairs`), how large a share of a
+generator's obey that rule, and how many of the twelve kinds does it make: without attention, with it at 16x16, at 8x8,
+at both, in the article's form, and with a residual block of as many parameters in its place? And is it the same in
+DCGAN, whose networks are shallower?
+
+    python experiments/run_table.py attention_buys --out runs/attention_buys
+
+Five seeds a row, all with the steps, the rates and the batch of `pairs_32`. The score is a program's, over 5,000
+generated images: see `sagan_jax/evaluation/rules.py`. Independent blobs would obey in 1/12 of the images.
+"""
+
+from dataclasses import replace
+
+from sagan_jax.cli.experiments import load_experiment
+from sagan_jax.config import Experiment, Table
+
+
+def table() -> Table:
+    """Returns forty runs of about four minutes on two CPU cores."""
+    pairs = load_experiment("pairs_32")
+    assert isinstance(pairs, Experiment)
+    pairs = replace(pairs, name="attention_buys", recording=replace(pairs.recording, keep_checkpoints=1))
+
+    def attention(*sizes: int, of: Experiment = pairs, kind: str = "release") -> Experiment:
+        return replace(
+            of,
+            networks=replace(
+                of.networks,
+                generator_attention_resolutions=sizes,
+                discriminator_attention_resolutions=sizes,
+                attention=kind,
+            ),
+        )
+
+    return Table(
+        rows={
+            "none": attention(),
+            "at 16": attention(16),
+            "at 8": attention(8),
+            "at 16 and 8": attention(16, 8),
+            "article at 16": attention(16, kind="article"),
+            "residual at 16": attention(16, kind="residual"),
+        },
+        seeds=(0, 1, 2, 3, 4),
+        scores={
+            "rule5k": "obey",
+            "rule5k/hue": "hue",
+            "rule5k/form": "form",
+            "rule5k/parts": "two clear blobs",
+            "rule5k/kinds": "kinds",
+            "rule5k/entropy": "entropy",
+        },
+        baseline="none",
+        curves=("score/rule1k", "score/rule1k/parts", "score/rule1k/kinds"),
+        protocols=("rule5k",),
+    )

@@ -1,0 +1,170 @@
+"""Whether images follow the rule of a synthetic set, told by a program: exactly, with no network and no reference.
+
+A verdict has two steps. First, are the parts right: does the image hold what an image of the set holds, each part
+clearly one of the rule's values? Then, do the parts agree? A generator that paints everything red agrees cheaply, so
+the values that come up are counted too.
+
+Limits are as wide as they can be before two values meet, so that blur and noise of a generator count little;
+`tests/test_rules.py` degrades real images and says what they still bear.
+"""
+
+import colorsys
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from sagan_jax.data.synthetic import FORMS, Mirror, Pairs, SyntheticSet
+
+GROUND = 0.5
+"""A pixel belongs to a blob when its brightest channel is above this share of white."""
+SPECK = 0.25
+"""A blob of less than this share of the largest form's area is not seen."""
+LEAST_OVERLAP = 0.65
+"""A blob is the form with which it shares most: at least this share of what the two cover together."""
+LEAST_SATURATION = 0.5
+"""Of a blob's mean colour: 1 - least channel / greatest channel."""
+HUE_TOLERANCE = 0.35
+"""How far a blob's hue may lie from the nearest of the set, as a share of the way to the next."""
+LEAST_CONTRAST = 0.5
+"""The deviation of a half of a texture, as a share of a real one's."""
+LEAST_CORRELATION = 0.8
+"""Of a texture's half with the mirror of the other."""
+
+
+class Verdicts(NamedTuple):
+    """What a rule says of N images."""
+
+    right: np.ndarray
+    """`[N]` bool: the parts are what they should be."""
+    agreements: dict[str, np.ndarray]
+    """By what the parts are to agree in, `[N]` bool; False where the parts are not right."""
+    kinds: np.ndarray
+    """`[N]` integers: which of the values that the rule leaves open; read only where the parts agree in everything."""
+
+
+def judge(images: np.ndarray, rule: SyntheticSet) -> Verdicts:
+    """Returns what the rule of a set says of images.
+
+    Args:
+        images: `[N, R, R, 3]` uint8; N may be 0.
+        rule: the set that they are to belong to.
+    """
+    return judge_pairs(images, rule) if isinstance(rule, Pairs) else judge_mirror(images, rule)
+
+
+def num_kinds(rule: SyntheticSet) -> int:
+    """Returns how many values a rule leaves open: with which hue and form blobs agree, or eight coarse textures.
+
+    >>> num_kinds(Pairs())
+    12
+    """
+    return rule.hues * rule.forms if isinstance(rule, Pairs) else 8
+
+
+def judge_pairs(images: np.ndarray, rule: Pairs) -> Verdicts:
+    """Returns what is to be said of images of blobs: their number, and whether all have one hue and one form.
+
+    Args:
+        images: `[N, R, R, 3]` uint8.
+        rule: the set that they are to belong to; `images`, `seed`, `distance` and `agree` are not read.
+    """
+    found = [_blobs(image, rule) for image in images]
+    right = np.array([parts is not None for parts in found], bool)
+    values = np.array([np.zeros((rule.blobs, 2), int) if parts is None else parts for parts in found], int)
+    values = values.reshape(len(images), rule.blobs, 2)
+    same = (values == values[:, :1]).all(axis=1) & right[:, None]
+    kinds = values[:, 0, 0] * rule.forms + values[:, 0, 1]
+    return Verdicts(right, {"hue": same[:, 0], "form": same[:, 1]}, kinds)
+
+
+def judge_mirror(images: np.ndarray, rule: Mirror) -> Verdicts:
+    """Returns what is to be said of textures: whether both halves have contrast, and mirror each other.
+
+    A kind is the sign, channel by channel, of the difference between the mean of the upper and of the lower half.
+
+    Args:
+        images: `[N, R, R, 3]` uint8.
+        rule: the set that they are to belong to.
+    """
+    half = images.shape[2] // 2
+    left = images[:, :, :half].astype(np.float64)
+    right = images[:, :, ::-1][:, :, :half].astype(np.float64)
+    least = LEAST_CONTRAST * _deviation(rule, images.shape[1])
+    deviations = [part.std(axis=(1, 2)).min(axis=-1) for part in (left, right)]
+    textured = np.minimum(*deviations) >= least
+    correlation = _correlation(left, right)
+    upper, lower = np.split(left[:, : images.shape[1] // 2 * 2], 2, axis=1)
+    signs = upper.mean(axis=(1, 2)) > lower.mean(axis=(1, 2))
+    return Verdicts(textured, {"mirror": textured & (correlation >= LEAST_CORRELATION)}, signs @ (1, 2, 4))
+
+
+def obedience(verdicts: Verdicts, kinds: int) -> dict[str, float]:
+    """Returns shares of the images, and how evenly those that obey are spread over the rule's values.
+
+    Args:
+        verdicts: of one image at least.
+        kinds: how many values there are; see `num_kinds`.
+
+    Returns:
+        `obey`, the share whose parts are right and agree in everything; `parts`, the share whose parts are right; of
+        those, by what parts agree in, the share that does (0 where no image has the right parts); `kinds`, the share of
+        the rule's values that come up among the images that obey, and `entropy`, that of their distribution over them
+        as a share of the greatest, both 0 where none obeys.
+    """
+    right = verdicts.right.sum()
+    obeys = functools.reduce(np.logical_and, verdicts.agreements.values(), verdicts.right)
+    shares = np.bincount(verdicts.kinds[obeys], minlength=kinds) / max(1, obeys.sum())
+    present = shares[shares > 0]
+    return {
+        "obey": float(obeys.mean()),
+        "parts": float(verdicts.right.mean()),
+        **{name: float(agree.sum() / max(1, right)) for name, agree in verdicts.agreements.items()},
+        "kinds": len(present) / kinds,
+        "entropy": float(-(present * np.log(present)).sum() / np.log(kinds)) if len(present) > 1 else 0.0,
+    }
+
+
+def _blobs(image: np.ndarray, rule: Pairs) -> list[tuple[int, int]] | None:
+    """Returns hue and form of each blob, or None where they are not the rule's number of clear ones."""
+    width = round(rule.size * len(image) / 32)
+    regions, count = ndimage.label(image.max(axis=-1) > 255 * GROUND, structure=np.ones((3, 3)))
+    areas = ndimage.sum_labels(np.ones_like(regions), regions, np.arange(1, count + 1))
+    seen = 1 + np.flatnonzero(areas >= SPECK * width**2)
+    if len(seen) != rule.blobs:
+        return None
+    values = [(_hue(image[regions == number], rule), _form(regions == number, width, rule.forms)) for number in seen]
+    return None if any(-1 in value for value in values) else values
+
+
+def _hue(pixels: np.ndarray, rule: Pairs) -> int:
+    """Returns the number of a blob's hue, -1 where it has none or lies between two."""
+    hue, saturation, _ = colorsys.rgb_to_hsv(*pixels.mean(axis=0) / 255)
+    nearest = round(hue * rule.hues)
+    clear = saturation >= LEAST_SATURATION and abs(hue * rule.hues - nearest) <= HUE_TOLERANCE
+    return nearest % rule.hues if clear else -1
+
+
+def _form(region: np.ndarray, width: int, count: int) -> int:
+    """Returns the number of the form that a region has most in common with, -1 where that is little."""
+    places = np.indices(region.shape) - np.reshape(ndimage.center_of_mass(region), (2, 1, 1))
+    overlaps = []
+    for inside in list(FORMS.values())[:count]:
+        form = inside(places[0] / width, places[1] / width)
+        overlaps.append((form & region).sum() / (form | region).sum())
+    return int(np.argmax(overlaps)) if max(overlaps) >= LEAST_OVERLAP else -1
+
+
+@functools.cache
+def _deviation(rule: Mirror, resolution: int) -> float:
+    """Returns the mean deviation of a half of the set's own textures."""
+    halves = np.stack([rule.draw(index, resolution)[:, : resolution // 2] for index in range(100)])
+    return float(halves.std(axis=(1, 2)).mean())
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns the correlation of two stacks of images, over all their values, `[N]`."""
+    one, other = (part.reshape(len(part), -1) - part.mean(axis=(1, 2, 3))[:, None] for part in (one, other))
+    size = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    return (one * other).sum(axis=1) / np.maximum(size, 1e-12)

@@ -1,0 +1,179 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from sagan_jax.data import open_source
+from sagan_jax.data.synthetic import Mirror, Pairs, parse_synthetic
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.pictures import RealPictures
+from sagan_jax.evaluation.protocols import parse_protocol
+from sagan_jax.evaluation.rules import Verdicts, judge, num_kinds, obedience
+from sagan_jax.evaluation.scores import Judge
+
+COUNT = 300
+
+
+def images_of(name, resolution=32):
+    rule = parse_synthetic(name)
+    return np.stack([rule.draw(index, resolution) for index in range(COUNT)]), rule
+
+
+def scored(images, rule):
+    return obedience(judge(images, rule), num_kinds(rule))
+
+
+@pytest.mark.parametrize("name", ["pairs", "pairs:blobs=3,hues=12,forms=4", "mirror", "mirror:grain=8"])
+@pytest.mark.parametrize("resolution", [32, 64])
+def test_images_of_a_set_obey_its_rule(name, resolution):
+    found = scored(*images_of(name, resolution))
+    assert {name: found.pop(name) for name in ("obey", "parts")} == {"obey": 1, "parts": 1}
+    assert found.pop("kinds") == 1
+    assert found.pop("entropy") > 0.97
+    assert set(found.values()) == {1}
+
+
+def test_independent_blobs_obey_by_chance():
+    images, rule = images_of("pairs:agree=0,images=300")
+    found = scored(images, rule)
+    deviations = 3 / np.sqrt(COUNT)
+    assert found["parts"] == 1
+    assert abs(found["obey"] - 1 / 12) < deviations * np.sqrt(1 / 12)
+    assert abs(found["hue"] - 1 / 6) < deviations * np.sqrt(1 / 6)
+    assert abs(found["form"] - 1 / 2) < deviations / 2
+
+
+def test_half_of_one_texture_beside_that_of_another_does_not_obey():
+    images, rule = images_of("mirror")
+    mixed = np.concatenate([images[:, :, :16], np.roll(images, 1, axis=0)[:, :, 16:]], axis=2)
+    found = scored(mixed, rule)
+    assert found == {"obey": 0, "parts": 1, "mirror": 0, "kinds": 0, "entropy": 0}
+
+
+def blurred(images, deviation):
+    return np.rint(ndimage.gaussian_filter(images.astype(float), (0, deviation, deviation, 0))).astype(np.uint8)
+
+
+def noisy(images, deviation):
+    noise = np.random.default_rng(0).normal(0, deviation, images.shape)
+    return np.clip(np.rint(images + noise), 0, 255).astype(np.uint8)
+
+
+def jpeg(images, quality):
+    found = []
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=quality)
+        found.append(np.asarray(Image.open(file)))
+    return np.stack(found)
+
+
+# What limits the rule's thresholds: a generator of a few thousand steps is about as blurred as by one pixel.
+@pytest.mark.parametrize("name", ["pairs", "mirror"])
+@pytest.mark.parametrize(
+    ("degrade", "amount"),
+    [(blurred, 1.0), (blurred, 1.5), (noisy, 20), (jpeg, 50), (lambda x, a: (x * a).astype(np.uint8), 0.7)],
+)
+def test_blur_noise_and_dimness_of_a_generator_change_little(name, degrade, amount):
+    images, rule = images_of(name)
+    assert scored(degrade(images, amount), rule)["obey"] > 0.97
+
+
+def test_what_is_no_longer_there_is_not_seen():
+    images, rule = images_of("pairs")
+    assert scored(blurred(images, 4), rule)["parts"] < 0.1
+    assert scored(noisy(images, 150), rule)["parts"] < 0.1
+    grey = np.repeat(images.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.uint8)
+    assert scored(np.minimum(3 * grey.astype(int), 255).astype(np.uint8), rule)["parts"] == 0
+    textures, mirror = images_of("mirror")
+    assert scored(blurred(textures, 6), mirror)["parts"] < 0.1
+    assert scored(noisy(textures, 60), mirror)["mirror"] < 0.1
+
+
+def painted(*blobs, size=8):
+    """Returns an image of blobs (top, left, hue, form)."""
+    image, rule = np.zeros((32, 32, 3), np.uint8), Pairs(forms=4, size=size)
+    for top, left, hue, form in blobs:
+        image[top : top + size, left : left + size][rule.stamp(form, size)] = rule.colour(hue)
+    return image
+
+
+def test_verdict_on_an_image_is_what_a_person_says():
+    images = np.stack(
+        [
+            painted((1, 2, 0, 0), (20, 21, 0, 0)),
+            painted((1, 2, 5, 1), (20, 21, 5, 1)),
+            painted((1, 2, 5, 1), (20, 21, 4, 1)),
+            painted((1, 2, 5, 0), (20, 21, 5, 1)),
+            painted((1, 2, 5, 0), (20, 21, 4, 1)),
+            painted((1, 2, 5, 0)),
+            painted((1, 2, 5, 0), (20, 21, 5, 0), (2, 20, 5, 0)),
+            painted((1, 2, 5, 0), (4, 7, 5, 0)),
+            painted(),
+            np.full((32, 32, 3), 255, np.uint8),
+        ]
+    )
+    found = judge(images, Pairs())
+    assert found.right.tolist() == [True] * 5 + [False] * 5
+    assert found.agreements["hue"].tolist() == [True, True, False, True] + [False] * 6
+    assert found.agreements["form"].tolist() == [True, True, True] + [False] * 7
+    assert found.kinds[:2].tolist() == [0, 11]
+
+
+def test_a_colour_between_two_hues_is_none_of_them():
+    images = np.stack([painted((1, 2, hue, 0), (20, 21, hue, 0)) for hue in range(6)])
+    rolled = images.copy()
+    rolled[..., 1] = np.where(images[..., 0] & ~images[..., 1] & ~images[..., 2], 128, images[..., 1])  # red -> orange
+    assert judge(rolled, Pairs()).right.tolist() == [False] + [True] * 5
+
+
+def test_spread_over_the_values_is_counted_among_those_that_obey():
+    verdicts = Verdicts(
+        np.array([True, True, True, True, True, False]),
+        {"hue": np.array([True, True, True, True, False, False]), "form": np.array([True] * 3 + [False, True, False])},
+        np.array([3, 3, 7, 1, 2, 0]),
+    )
+    found = obedience(verdicts, 12)
+    thirds = -(1 / 3 * np.log(1 / 3) + 2 / 3 * np.log(2 / 3)) / np.log(12)
+    wanted = {"obey": 3 / 6, "parts": 5 / 6, "hue": 4 / 5, "form": 4 / 5, "kinds": 2 / 12, "entropy": thirds}
+    assert found == pytest.approx(wanted)
+    nothing = Verdicts(np.zeros(4, bool), {"hue": np.zeros(4, bool)}, np.zeros(4, int))
+    assert set(obedience(nothing, 12).values()) == {0}
+
+
+def test_one_kind_alone_covers_a_twelfth_with_no_entropy():
+    image = painted((1, 2, 0, 0), (20, 21, 0, 0))
+    found = scored(np.stack([image] * 5), Pairs())
+    assert (found["obey"], found["kinds"], found["entropy"]) == (1, 1 / 12, 0)
+
+
+def test_protocol_scores_any_images_by_the_rule_of_the_real_ones():
+    real, other = (open_source(name, resolution=32) for name in ("pairs:images=50", "pairs:agree=0,seed=4,images=400"))
+    judge_of_pairs, protocol = Judge(RealPictures(real)), parse_protocol("rule300")
+    score = judge_of_pairs.score(protocol, RealPictures(other, 70), seed=5)
+    parts = {f"rule300/{name}" for name in ("parts", "hue", "form", "kinds", "entropy")}
+    assert set(score.values) == {"rule300"} | parts
+    assert score.value == next(iter(score.values.values()))
+    assert 0.02 < score.value < 0.16
+    assert score.values["rule300/parts"] == 1
+    assert score.details["rule"] == repr(Pairs(images=50))
+    assert "compares only with itself" not in str(score)
+    again = judge_of_pairs.score(parse_protocol("rule400"), RealPictures(other, 33), seed=6)
+    assert again.value == pytest.approx(obedience(judge(np.stack([x for x, _ in other]), Pairs()), 12)["obey"])
+
+
+def test_rule_needs_images_that_were_drawn_by_one():
+    with pytest.raises(InvalidInputError, match=r"drawn by, as those of `pairs` and `mirror` were; got digits"):
+        Judge(RealPictures(open_source("digits", resolution=32))).check(parse_protocol("rule1k"), 0)
+    grey = open_source("pairs", resolution=32, image_channels=1)
+    with pytest.raises(InvalidInputError, match="needs images of 3 channels; got 1"):
+        Judge(RealPictures(grey)).check(parse_protocol("rule1k"), 0)
+
+
+def test_textures_are_counted_by_their_halves():
+    images, rule = images_of("mirror")
+    assert num_kinds(rule) == 8
+    assert np.bincount(judge(images, rule).kinds).min() > 15
+    assert isinstance(rule, Mirror)
