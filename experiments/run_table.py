@@ -61,6 +61,12 @@ def read_curve(workdir: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array([step for step, _ in found]), np.array([value for _, value in found])
 
 
+def read_last(workdir: Path) -> dict[str, float]:
+    """Returns what a run recorded, each number as it was the last time."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return dict(pair for line in lines for pair in json.loads(line).items())
+
+
 def minutes_of(workdir: Path, experiment: AnyExperiment) -> float:
     """Returns how long a run's steps took, compiling and recording too, pauses between two stretches not."""
     steps, speeds = read_curve(workdir, "images_per_second")
@@ -96,7 +102,7 @@ def run_row(table: Table, row: str, seed: int, out: Path) -> None:
         return
     print(f"\n{row}, seed {seed}", flush=True)
     sagan_jax.train(experiment, workdir)
-    values = sagan_jax.evaluate(workdir, *table.protocols, **table.evaluation)
+    values = read_last(workdir) | sagan_jax.evaluate(workdir, *table.protocols, **table.evaluation)
     result = {"experiment": to_dict(experiment), "values": values, "minutes": minutes_of(workdir, experiment)}
     write_atomically(workdir / RESULT, (json.dumps(result, indent=2) + "\n").encode())
 

@@ -12,6 +12,7 @@ generated images: see `sagan_jax/evaluation/rules.py`. Independent blobs would o
 """
 
 from dataclasses import replace
+from typing import Literal
 
 from sagan_jax.cli.experiments import load_experiment
 from sagan_jax.config import Experiment, Table
@@ -23,16 +24,14 @@ def table() -> Table:
     assert isinstance(pairs, Experiment)
     pairs = replace(pairs, name="attention_buys", recording=replace(pairs.recording, keep_checkpoints=1))
 
-    def attention(*sizes: int, of: Experiment = pairs, kind: str = "release") -> Experiment:
-        return replace(
-            of,
-            networks=replace(
-                of.networks,
-                generator_attention_resolutions=sizes,
-                discriminator_attention_resolutions=sizes,
-                attention=kind,
-            ),
+    def attention(*sizes: int, kind: Literal["release", "article", "residual"] = "release") -> Experiment:
+        networks = replace(
+            pairs.networks,
+            generator_attention_resolutions=sizes,
+            discriminator_attention_resolutions=sizes,
+            attention=kind,
         )
+        return replace(pairs, networks=networks)
 
     return Table(
         rows={

@@ -22,7 +22,9 @@ from sagan_jax.cli.wiring import (
 )
 from sagan_jax.config import Experiment, Networks
 from sagan_jax.data import training_batches
+from sagan_jax.data.synthetic import Pairs
 from sagan_jax.evaluation.attention import run_looks
+from sagan_jax.evaluation.partners import partner_attention
 from sagan_jax.evaluation.sampling import TrainedGenerator
 from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
 from sagan_jax.training.adversarial import GUARDED, AdversarialState, Batch, initial_state, step
@@ -99,6 +101,8 @@ class Generation:
         recorder.image("samples", done, sample_grid(generator))
         for looks in run_looks(generator, trained_discriminator(self.game, state), self.source):
             recorder.scalars(done, looks.statistics())
+            if isinstance(self.source.rule, Pairs):
+                recorder.scalars(done, partner_attention(looks, self.source.rule))
             draw_looks(looks, workdir / "attention")
 
     def trained(self, state: AdversarialState, raw: bool = False) -> TrainedGenerator:

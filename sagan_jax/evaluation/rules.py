@@ -33,6 +33,15 @@ LEAST_CORRELATION = 0.8
 """Of a texture's half with the mirror of the other."""
 
 
+class Blob(NamedTuple):
+    """A part of an image of `Pairs`."""
+
+    region: np.ndarray
+    """`[R, R]` bool"""
+    hue: int
+    form: int
+
+
 class Verdicts(NamedTuple):
     """What a rule says of N images."""
 
@@ -70,10 +79,11 @@ def judge_pairs(images: np.ndarray, rule: Pairs) -> Verdicts:
         images: `[N, R, R, 3]` uint8.
         rule: the set that they are to belong to; `images`, `seed`, `distance` and `agree` are not read.
     """
-    found = [_blobs(image, rule) for image in images]
-    right = np.array([parts is not None for parts in found], bool)
-    values = np.array([np.zeros((rule.blobs, 2), int) if parts is None else parts for parts in found], int)
-    values = values.reshape(len(images), rule.blobs, 2)
+    found = [find_blobs(image, rule) for image in images]
+    right = np.array([bool(blobs) for blobs in found], bool)
+    values = np.zeros((len(images), rule.blobs, 2), int)
+    for number in np.flatnonzero(right):
+        values[number] = [(blob.hue, blob.form) for blob in found[number]]
     same = (values == values[:, :1]).all(axis=1) & right[:, None]
     kinds = values[:, 0, 0] * rule.forms + values[:, 0, 1]
     return Verdicts(right, {"hue": same[:, 0], "form": same[:, 1]}, kinds)
@@ -126,16 +136,19 @@ def obedience(verdicts: Verdicts, kinds: int) -> dict[str, float]:
     }
 
 
-def _blobs(image: np.ndarray, rule: Pairs) -> list[tuple[int, int]] | None:
-    """Returns hue and form of each blob, or None where they are not the rule's number of clear ones."""
+def find_blobs(image: np.ndarray, rule: Pairs) -> list[Blob]:
+    """Returns the blobs of an image `[R, R, 3]` uint8, or none where they are not the rule's number of clear ones."""
     width = round(rule.size * len(image) / 32)
     regions, count = ndimage.label(image.max(axis=-1) > 255 * GROUND, structure=np.ones((3, 3)))
     areas = ndimage.sum_labels(np.ones_like(regions), regions, np.arange(1, count + 1))
     seen = 1 + np.flatnonzero(areas >= SPECK * width**2)
     if len(seen) != rule.blobs:
-        return None
-    values = [(_hue(image[regions == number], rule), _form(regions == number, width, rule.forms)) for number in seen]
-    return None if any(-1 in value for value in values) else values
+        return []
+    found = []
+    for number in seen:
+        region = regions == number
+        found.append(Blob(region, _hue(image[region], rule), _form(region, width, rule.forms)))
+    return [] if any(-1 in (blob.hue, blob.form) for blob in found) else found
 
 
 def _hue(pixels: np.ndarray, rule: Pairs) -> int:
