@@ -31,9 +31,8 @@ def images(tmp_path_factory):
 
 def train(workdir, images, *flags):
     lengths = ["--total-steps", "4", "--save-every-steps", "2", "--sample-every-steps", "4"]
-    return main(
-        ["train", "faces_completion_64", "--source", str(images), "--workdir", str(workdir), *TINY, *lengths, *flags]
-    )
+    data = ["--source", str(images), "--held-out", ""]
+    return main(["train", "faces_completion_64", *data, "--workdir", str(workdir), *TINY, *lengths, *flags])
 
 
 @pytest.fixture(scope="module")

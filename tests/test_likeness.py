@@ -142,16 +142,19 @@ def test_run_records_the_likeness_of_what_it_was_not_trained_on(trained):
 
 
 def test_evaluate_prints_and_writes_each_kind_of_hole_and_protocol(trained, capsys):
-    flags = ["--holes", "centre", "area_10_20", "--protocol", "fd5_test_random", "--samples", "2", "--cache", ""]
+    protocols = ["fd5_test_random", "fd5_test_random_raw"]
+    flags = ["--holes", "centre", "area_10_20", "--protocol", *protocols, "--samples", "2", "--cache", ""]
     assert main(["evaluate", "--workdir", str(trained), *flags]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["centre", "area_10_20", "fd5_test_random"]
+    assert [line.split()[0] for line in lines] == ["centre", "area_10_20", *protocols]
     result = json.loads((trained / "scores" / "holes_centre-00000002.json").read_text())
     assert f"psnr {result['values']['centre/psnr']:.2f} dB" in lines[0]
     assert result["images"] == COUNT
     distance = json.loads((trained / "scores" / "fd5_test_random-00000002.json").read_text())
     assert distance["holes"] == ["centre", "area_10_20"]
     assert distance["values"]["fd5_test_random"] > 0
+    of_raw_weights = json.loads((trained / "scores" / "fd5_test_random_raw-00000002.json").read_text())
+    assert (distance["weights"], of_raw_weights["weights"]) == ("moving average", "as trained")
 
 
 def test_evaluate_in_python_returns_values_by_name(trained, tmp_path):
