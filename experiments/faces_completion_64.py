@@ -11,8 +11,8 @@ the loss pays for is the mean of all faces that fit, and the latents say little.
 Half of the holes are the middle quarter of the image, a quarter one of its halves, the rest rectangles and strokes.
 `--attention-resolutions` without a value trains it without attention, `--attention residual` with a local block of as
 many parameters. The encoder sees the image with its hole and the mask, in training too; its feature maps reach the
-decoder (`--no-skips` leaves the latents alone). `--source` takes a zip or folder of images, and so does `--held-out`, the
-images that are completed while it trains; "" for none.
+decoder (`--no-skips` leaves the latents alone). `--source` takes a zip or folder of images; so does `--held-out`, what
+is completed while it trains, "" for none.
 
 The recipe was chosen by its score on those same 770 photographs, so that of others may be a little lower. The logarithm
 of the error weighs an easy photograph like a hard one, and is what PSNR measures. Muon on the convolutions reaches in

@@ -1,6 +1,9 @@
 """Runs that complete images, and the command that fills the hole of a photograph, on small networks."""
 
 import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +13,8 @@ from sagan_jax.cli import running
 from sagan_jax.cli.checks import saved_experiment
 from sagan_jax.cli.completing import Completion, load_completer
 from sagan_jax.cli.main import main
-from sagan_jax.config import CompletionExperiment, from_dict, to_dict
+from sagan_jax.config import CompletionExperiment, Data, from_dict, to_dict
+from sagan_jax.data import to_float
 from sagan_jax.errors import InvalidInputError
 
 SIZE = 64
@@ -83,6 +87,37 @@ def test_run_that_is_stopped_goes_on_as_one_that_never_was(trained, images, tmp_
     pixels, masks = np.stack([picture(3)]), np.zeros((1, SIZE, SIZE), bool)
     masks[:, 16:48, 16:48] = True
     assert np.array_equal(one.complete(pixels, masks), other.complete(pixels, masks))
+
+
+def test_images_are_flipped_from_left_to_right_half_of_the_time(images):
+    experiment = CompletionExperiment()
+    training = replace(experiment.training, batch_size=40, total_steps=1)
+    task = Completion(replace(experiment, data=Data(source=str(images)), training=training), Path())
+    (batch,) = task.batches(0)
+    photographs = [to_float(image) for image, _ in (task.source[index] for index in range(9))]
+
+    def ways(image):
+        return [any(np.array_equal(image, turned(photo)) for photo in photographs) for turned in (np.array, np.fliplr)]
+
+    found = np.array([ways(image) for image in batch.images[0]])
+    assert (found.sum(axis=1) == 1).all()
+    assert 10 <= found[:, 1].sum() <= 30
+
+
+@pytest.mark.parametrize("held_out", ["pairs:images=5,agree=0", ""])
+def test_sheet_shows_images_that_were_not_trained_on_where_there_are_some(held_out, images):
+    experiment = CompletionExperiment()
+    experiment = replace(
+        experiment,
+        data=Data(source=str(images), held_out=held_out),
+        networks=replace(experiment.networks, base_channels=1, latent_size=5),
+        training=replace(experiment.training, batch_size=4),
+    )
+    task, recorded = Completion(experiment, Path()), {}
+    recorder = SimpleNamespace(image=lambda name, step, image: recorded.update({name: image}), scalars=lambda *_: None)
+    task.draw(task.initial_state(), 0, recorder, Path())
+    # Blobs lie on black, of which a photograph has little.
+    assert ((recorded["samples"] == 0).all(axis=-1).mean() > 0.1) == bool(held_out)
 
 
 def test_run_of_another_length_is_another_run(trained, images, tmp_path, capsys):
