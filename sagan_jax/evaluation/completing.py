@@ -110,7 +110,7 @@ class TrainedCompleter:
             if not np.isfinite(made).all():
                 raise NonFiniteError("The network returns what is no number: it has diverged.")
             parts.append(to_uint8(np.asarray(made)))
-        return np.concatenate(parts)
+        return np.where(masks[..., None], np.concatenate(parts), images)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
