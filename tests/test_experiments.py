@@ -104,7 +104,7 @@ def flat(values, prefix=""):
 def test_experiment_says_its_command_its_cost_and_what_it_reached(name):
     text = text_of(name)
     command = "sagan-jax train" if name == "digits_32" else f"sagan-jax train {name}"
-    assert re.search(rf"^    {command}( --source \S+)?$", text, re.MULTILINE)
+    assert re.search(rf"^    {command}( --source \S+( --held-out \S+)?)?$", text, re.MULTILINE)
     assert "Costs: " in text
     assert re.search(r"\bReached: ", text)
 
