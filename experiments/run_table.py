@@ -3,9 +3,9 @@
     python experiments/run_table.py completion_attention --out runs/completion_attention
 
 A run that is finished is not run again, and one that was stopped goes on where it was; table and plot are written anew
-after each, out of what the workdirs hold: OUT/ROW-SEED for each row and seed, OUT/table.md, OUT/curves.png. Seeds come
-one after another, so that a table that was stopped compares what it has fairly. Stopped with Ctrl-C; exit codes are
-those of `sagan-jax`.
+after each, out of what the workdirs hold: OUT/ROW-SEED for each row and seed, OUT/table.md, OUT/curves.png and, where
+images follow a rule, OUT/samples.png. Seeds come one after another, so that a table that was stopped compares what it
+has fairly. Stopped with Ctrl-C; exit codes are those of `sagan-jax`.
 """
 
 import argparse
@@ -25,15 +25,20 @@ from sagan_jax.cli.completing import build_rules
 from sagan_jax.cli.main import explained
 from sagan_jax.cli.wiring import build_game
 from sagan_jax.config import AnyExperiment, Experiment, Table, to_dict
+from sagan_jax.data.synthetic import parse_synthetic
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.rules import judge
 from sagan_jax.training import adversarial, completion
 from sagan_jax.training.recording import write_atomically
+from sagan_jax.views.figures import image_grid
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
 TABLES = Path(__file__).parent / "tables"
 RESULT = "row.json"
+STRIP = 2, 16
+"""Lines and columns of the images that a strip shows of a row."""
 
 
 def load_table(name: str) -> Table:
@@ -170,6 +175,27 @@ def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -
     pyplot.close(figure)
 
 
+def draw_strips(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -> None:
+    """Draws images of the first run of rows, those that obey the rule underlined, under the row's first score."""
+    shown = [row for row in table.strips if found[row]]
+    if not shown:
+        return
+    score, called = next(iter(table.scores.items()))
+    lines, columns = STRIP
+    figure, panels = pyplot.subplots(len(shown), figsize=(8, 1.4 * len(shown)), layout="constrained", squeeze=False)
+    for axes, row in zip(panels[:, 0], shown, strict=True):
+        images = sagan_jax.load_run(out / f"{row}-{min(found[row])}").generate(lines * columns).images
+        step = images.shape[1] + 8
+        axes.imshow(image_grid(images, columns, padding=8), interpolation="nearest")
+        for number in np.flatnonzero(judge(images, parse_synthetic(table.rows[row].data.source)).obeys):
+            left, bottom = number % columns * step, (number // columns + 1) * step - 5
+            axes.plot([left, left + step - 9], [bottom, bottom], color="C2", linewidth=2.5, clip_on=False)
+        axes.set_title(f"{row}: {called} {spread([run['values'][score] for run in found[row].values()])}", fontsize=9)
+        axes.axis("off")
+    figure.savefig(out / "samples.png", dpi=120)
+    pyplot.close(figure)
+
+
 def run(arguments: list[str]) -> None:
     """Runs what is left of a table, and writes it after each run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -189,6 +215,7 @@ def run(arguments: list[str]) -> None:
             found = results(table, given.out)
             write_atomically(given.out / "table.md", markdown(table, found).encode())
             plot(table, found, given.out)
+            draw_strips(table, found, given.out)
     print(markdown(table, results(table, given.out)))
 
 

@@ -222,6 +222,7 @@ class Table:
         curves: what the runs record on the way and the plot shows.
         protocols: what `evaluate` measures.
         evaluation: what it is given besides.
+        strips: rows whose images are shown; their images follow a rule of `sagan_jax.data.synthetic`.
     """
 
     rows: Mapping[str, AnyExperiment]
@@ -231,6 +232,7 @@ class Table:
     curves: tuple[str, ...]
     protocols: tuple[str, ...] = ()
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    strips: tuple[str, ...] = ()
 
 
 def to_dict(experiment: AnyExperiment) -> dict[str, Any]:

@@ -4,12 +4,16 @@ import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy import ndimage
 
 import sagan_jax
-from sagan_jax.config import CompletionExperiment, Data, Recording, Table, to_dict
+from sagan_jax.config import CompletionExperiment, Data, Experiment, Recording, Table, to_dict
+from sagan_jax.data.synthetic import parse_synthetic
 
 PROGRAM = Path(__file__).resolve().parents[1] / "experiments" / "run_table.py"
 TABLES = sorted(path.stem for path in (PROGRAM.parent / "tables").glob("[!_]*.py"))
@@ -78,6 +82,30 @@ def test_rows_are_run_seed_by_seed_and_compared_with_the_baseline(program, table
     ]
     assert written in capsys.readouterr().out
     assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_strips_underline_what_obeys(program, monkeypatch, tmp_path):
+    obeying, other = (parse_synthetic(f"pairs:agree={agree},seed=3") for agree in (1, 0))
+    images = np.stack([(other if index % 3 else obeying).draw(index, 32) for index in range(32)])
+    obeys = len([0 for index in range(32) if index % 3 == 0]) + 1  # of 21 that agree by chance, one does
+    asked = []
+
+    def load_run(workdir):
+        asked.append(workdir.name)
+        return SimpleNamespace(generate=lambda count: SimpleNamespace(images=images[:count]))
+
+    monkeypatch.setattr(sagan_jax, "load_run", load_run, raising=False)
+    run = Experiment(data=Data("pairs"))
+    table = Table({"none": run, "not done": run, "not shown": run}, (4, 2), {"rule9": "obey"}, "none", ())
+    table = replace(table, strips=("none", "not done"))
+    values = {"values": {"rule9": 0.5}}
+    program.draw_strips(table, {"none": {4: values, 2: values}, "not done": {}, "not shown": {4: values}}, tmp_path)
+    assert asked == ["none-2"]
+    picture = np.asarray(Image.open(tmp_path / "samples.png").convert("RGB")).astype(int)
+    lines, _ = ndimage.label(abs(picture - (44, 160, 44)).max(axis=-1) < 20)  # matplotlib's C2
+    widths = [part[1].stop - part[1].start for part in ndimage.find_objects(lines)]
+    assert sum(width > 30 for width in widths) == obeys
+    program.draw_strips(replace(table, strips=()), {"none": {4: values}}, tmp_path / "nowhere")
 
 
 def test_finished_rows_are_not_run_again_and_others_are(program, table, fake, monkeypatch, tmp_path):

@@ -63,4 +63,5 @@ def table() -> Table:
         baseline="none",
         curves=("score/rule1k", "score/rule1k/parts", "score/rule1k/kinds"),
         protocols=("rule5k",),
+        strips=("none", "at 16"),
     )

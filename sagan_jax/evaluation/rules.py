@@ -52,6 +52,11 @@ class Verdicts(NamedTuple):
     kinds: np.ndarray
     """`[N]` integers: which of the values that the rule leaves open; read only where the parts agree in everything."""
 
+    @property
+    def obeys(self) -> np.ndarray:
+        """`[N]` bool: the parts are right and agree in everything."""
+        return functools.reduce(np.logical_and, self.agreements.values(), self.right)
+
 
 def judge(images: np.ndarray, rule: SyntheticSet) -> Verdicts:
     """Returns what the rule of a set says of images.
@@ -124,11 +129,10 @@ def obedience(verdicts: Verdicts, kinds: int) -> dict[str, float]:
         as a share of the greatest, both 0 where none obeys.
     """
     right = verdicts.right.sum()
-    obeys = functools.reduce(np.logical_and, verdicts.agreements.values(), verdicts.right)
-    shares = np.bincount(verdicts.kinds[obeys], minlength=kinds) / max(1, obeys.sum())
+    shares = np.bincount(verdicts.kinds[verdicts.obeys], minlength=kinds) / max(1, verdicts.obeys.sum())
     present = shares[shares > 0]
     return {
-        "obey": float(obeys.mean()),
+        "obey": float(verdicts.obeys.mean()),
         "parts": float(verdicts.right.mean()),
         **{name: float(agree.sum() / max(1, right)) for name, agree in verdicts.agreements.items()},
         "kinds": len(present) / kinds,
