@@ -138,25 +138,32 @@ def spread(values: list[float], digits: int = 2, *, sign: bool = False) -> str:
 
 
 def markdown(table: Table, found: dict[str, dict[int, dict[str, Any]]]) -> str:
-    """Returns the table: mean and spread of each row, and of its differences from the baseline, seed by seed."""
+    """Returns the table: mean and spread of each row, and of its differences from its baseline, seed by seed."""
     head = ["row", *table.scores.values(), "parameters", "ms a step", "minutes", "seeds"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row, runs in found.items():
-        cells = [spread([run["values"][score] for run in runs.values()]) for score in table.scores]
+        # A row without attention has no gamma.
+        cells = [
+            spread([run["values"][score] for run in runs.values() if score in run["values"]]) for score in table.scores
+        ]
         minutes = [run["minutes"] for run in runs.values()]
         pace = [60_000 * value / table.rows[row].training.total_steps for value in minutes]
         cells += [f"{parameters_of(table.rows[row]):,}", spread(pace, 0), spread(minutes, 1), str(len(runs))]
         lines.append("| " + " | ".join([row, *cells]) + " |")
-    for row, runs in found.items():
-        shared = [seed for seed in runs if seed in found[table.baseline]]
-        if row == table.baseline or not shared:
-            continue
-        base = found[table.baseline]
-        cells = [
-            spread([runs[seed]["values"][score] - base[seed]["values"][score] for seed in shared], sign=True)
-            for score in table.scores
+    for row, baseline in table.baselines.items():
+        pairs = [
+            (found[row][seed]["values"], found[baseline][seed]["values"])
+            for seed in found[row]
+            if seed in found[baseline]
         ]
-        lines.append("| " + " | ".join([f"{row} − {table.baseline}", *cells, "", "", "", str(len(shared))]) + " |")
+        if pairs:
+            cells = [
+                spread(
+                    [one[score] - other[score] for one, other in pairs if score in one and score in other], sign=True
+                )
+                for score in table.scores
+            ]
+            lines.append("| " + " | ".join([f"{row} − {baseline}", *cells, "", "", "", str(len(pairs))]) + " |")
     return "\n".join(lines) + "\n"
 
 

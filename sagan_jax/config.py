@@ -218,7 +218,7 @@ class Table:
         seeds: of each row; a row's numbers are mean and spread over them.
         scores: columns: a score's name as `evaluate` returns it, or that of a metric, whose last value counts, and
             what a person calls it.
-        baseline: the row that the others are compared with, seed by seed.
+        baselines: by row, the one that it is compared with, seed by seed.
         curves: what the runs record on the way and the plot shows.
         protocols: what `evaluate` measures.
         evaluation: what it is given besides.
@@ -228,7 +228,7 @@ class Table:
     rows: Mapping[str, AnyExperiment]
     seeds: tuple[int, ...]
     scores: Mapping[str, str]
-    baseline: str
+    baselines: Mapping[str, str]
     curves: tuple[str, ...]
     protocols: tuple[str, ...] = ()
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -32,10 +32,15 @@ def scored(images, rule):
 @pytest.mark.parametrize("name", ["pairs", "pairs:blobs=3,hues=12,forms=4", "mirror", "mirror:grain=8"])
 @pytest.mark.parametrize("resolution", [32, 64])
 def test_images_of_a_set_obey_its_rule(name, resolution):
-    found = scored(*images_of(name, resolution))
+    images, rule = images_of(name, resolution)
+    found = scored(images, rule)
     assert {name: found.pop(name) for name in ("obey", "parts")} == {"obey": 1, "parts": 1}
     assert found.pop("kinds") == 1
     assert found.pop("entropy") > 0.97
+    chances = [found.pop(name) for name in list(found) if name.endswith("_chance")]
+    if isinstance(rule, Pairs):
+        even = [values ** (1.0 - rule.blobs) for values in (rule.hues, rule.forms)]
+        assert even == pytest.approx(chances, rel=0.15)
     assert set(found.values()) == {1}
 
 
@@ -47,6 +52,7 @@ def test_independent_blobs_obey_by_chance():
     assert abs(found["obey"] - 1 / 12) < deviations * np.sqrt(1 / 12)
     assert abs(found["hue"] - 1 / 6) < deviations * np.sqrt(1 / 6)
     assert abs(found["form"] - 1 / 2) < deviations / 2
+    assert (found["hue_chance"], found["form_chance"]) == pytest.approx((1 / 6, 1 / 2), rel=0.05)
 
 
 def test_half_of_one_texture_beside_that_of_another_does_not_obey():
@@ -148,12 +154,14 @@ def test_spread_over_the_values_is_counted_among_those_that_obey():
         np.array([True, True, True, True, True, False]),
         {"hue": np.array([True, True, True, True, False, False]), "form": np.array([True] * 3 + [False, True, False])},
         np.array([3, 3, 7, 1, 2, 0]),
+        {"hue": np.array([[1, 1], [1, 1], [3, 3], [0, 0], [1, 2], [9, 9]])},
     )
     found = obedience(verdicts, 12)
     thirds = -(1 / 3 * np.log(1 / 3) + 2 / 3 * np.log(2 / 3)) / np.log(12)
     wanted = {"obey": 3 / 6, "parts": 5 / 6, "hue": 4 / 5, "form": 4 / 5, "kinds": 2 / 12, "entropy": thirds}
+    wanted["hue_chance"] = 0.2**2 + 0.5**2 + 0.1**2 + 0.2**2  # of hues 0, 1, 2 and 3 among ten blobs
     assert found == pytest.approx(wanted)
-    nothing = Verdicts(np.zeros(4, bool), {"hue": np.zeros(4, bool)}, np.zeros(4, int))
+    nothing = Verdicts(np.zeros(4, bool), {"hue": np.zeros(4, bool)}, np.zeros(4, int), {"hue": np.ones((4, 2), int)})
     assert set(obedience(nothing, 12).values()) == {0}
 
 
@@ -167,7 +175,8 @@ def test_protocol_scores_any_images_by_the_rule_of_the_real_ones():
     real, other = (open_source(name, resolution=32) for name in ("pairs:images=50", "pairs:agree=0,seed=4,images=400"))
     judge_of_pairs, protocol = Judge(RealPictures(real)), parse_protocol("rule300")
     score = judge_of_pairs.score(protocol, RealPictures(other, 70), seed=5)
-    parts = {f"rule300/{name}" for name in ("parts", "hue", "form", "kinds", "entropy")}
+    names = ("parts", "hue", "form", "hue_chance", "form_chance", "kinds", "entropy")
+    parts = {f"rule300/{name}" for name in names}
     assert set(score.values) == {"rule300"} | parts
     assert score.value == next(iter(score.values.values()))
     assert 0.02 < score.value < 0.16

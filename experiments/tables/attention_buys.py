@@ -39,29 +39,42 @@ def table() -> Table:
         )
         return replace(pairs, networks=networks)
 
+    rows = {
+        "none": attention(),
+        "at 16": attention(16),
+        "at 8": attention(8),
+        "at 16 and 8": attention(16, 8),
+        "article at 16": attention(16, kind="article"),
+        "residual at 16": attention(16, kind="residual"),
+        "residual at 16 and 8": attention(16, 8, kind="residual"),
+        "dcgan": attention(family="dcgan"),
+        "dcgan, at 16": attention(16, family="dcgan"),
+    }
     return Table(
-        rows={
-            "none": attention(),
-            "at 16": attention(16),
-            "at 8": attention(8),
-            "at 16 and 8": attention(16, 8),
-            "article at 16": attention(16, kind="article"),
-            "residual at 16": attention(16, kind="residual"),
-            "residual at 16 and 8": attention(16, 8, kind="residual"),
-            "dcgan": attention(family="dcgan"),
-            "dcgan, at 16": attention(16, family="dcgan"),
-        },
+        rows=rows,
         seeds=(0, 1, 2, 3, 4),
         scores={
             "rule5k": "obey",
-            "rule5k/hue": "hue",
-            "rule5k/form": "form",
             "rule5k/parts": "two clear blobs",
+            "rule5k/hue": "same hue",
+            "rule5k/hue_chance": "by chance",
+            "rule5k/form": "same form",
+            "rule5k/form_chance": "by chance",
             "rule5k/kinds": "kinds",
             "rule5k/entropy": "entropy",
+            "generator/partner_lift_16": "G at 16 looks at the partner",
+            "discriminator/partner_lift_16": "D at 16",
         },
-        baseline="none",
-        curves=("score/rule1k", "score/rule1k/parts", "score/rule1k/kinds"),
+        baselines={row: "none" for row in rows if row != "none" and "dcgan" not in row} | {"dcgan, at 16": "dcgan"},
+        curves=(
+            "score/rule1k",
+            "score/rule1k/hue",
+            "score/rule1k/parts",
+            "score/rule1k/kinds",
+            "generator/gamma_16",
+            "discriminator/gamma_16",
+            "generator/partner_lift_16",
+        ),
         protocols=("rule5k",),
         strips=("none", "at 16"),
     )

@@ -45,6 +45,6 @@ def table() -> Table:
             "strokes/psnr": "strokes, dB",
         },
         evaluation={"holes": ("centre", "half_left", "half_right", "half_top", "half_bottom", "strokes"), "samples": 0},
-        baseline="residual",
+        baselines=dict.fromkeys(("none", "attention", "article at 8"), "residual"),
         curves=("held_out/psnr",),
     )

@@ -2,7 +2,7 @@
 
 A verdict has two steps. First, are the parts right: does the image hold what an image of the set holds, each part
 clearly one of the rule's values? Then, do the parts agree? A generator that paints everything red agrees cheaply, so
-the values that come up are counted too.
+the values that come up are counted too, and how often parts of such values would agree if drawn apart from each other.
 
 Limits are as wide as they can be before two values meet, so that blur and noise of a generator count little;
 `tests/test_rules.py` degrades real images and says what they still bear.
@@ -51,6 +51,8 @@ class Verdicts(NamedTuple):
     """By what the parts are to agree in, `[N]` bool; False where the parts are not right."""
     kinds: np.ndarray
     """`[N]` integers: which of the values that the rule leaves open; read only where the parts agree in everything."""
+    values: dict[str, np.ndarray]
+    """By what parts are to agree in, `[N, parts]` integers, read only where the parts are right; textures have none."""
 
     @property
     def obeys(self) -> np.ndarray:
@@ -91,7 +93,8 @@ def judge_pairs(images: np.ndarray, rule: Pairs) -> Verdicts:
         values[number] = [(blob.hue, blob.form) for blob in found[number]]
     same = (values == values[:, :1]).all(axis=1) & right[:, None]
     kinds = values[:, 0, 0] * rule.forms + values[:, 0, 1]
-    return Verdicts(right, {"hue": same[:, 0], "form": same[:, 1]}, kinds)
+    agreements = {"hue": same[:, 0], "form": same[:, 1]}
+    return Verdicts(right, agreements, kinds, {"hue": values[..., 0], "form": values[..., 1]})
 
 
 def judge_mirror(images: np.ndarray, rule: Mirror) -> Verdicts:
@@ -112,7 +115,8 @@ def judge_mirror(images: np.ndarray, rule: Mirror) -> Verdicts:
     correlation = _correlation(left, right)
     upper, lower = np.split(left[:, : images.shape[1] // 2 * 2], 2, axis=1)
     signs = upper.mean(axis=(1, 2)) > lower.mean(axis=(1, 2))
-    return Verdicts(textured, {"mirror": textured & (correlation >= LEAST_CORRELATION)}, signs @ (1, 2, 4))
+    agreements = {"mirror": textured & (correlation >= LEAST_CORRELATION)}
+    return Verdicts(textured, agreements, signs @ (1, 2, 4), {})
 
 
 def obedience(verdicts: Verdicts, kinds: int) -> dict[str, float]:
@@ -124,9 +128,10 @@ def obedience(verdicts: Verdicts, kinds: int) -> dict[str, float]:
 
     Returns:
         `obey`, the share whose parts are right and agree in everything; `parts`, the share whose parts are right; of
-        those, by what parts agree in, the share that does (0 where no image has the right parts); `kinds`, the share of
-        the rule's values that come up among the images that obey, and `entropy`, that of their distribution over them
-        as a share of the greatest, both 0 where none obeys.
+        those, by what parts agree in, the share that does, and as `hue_chance` and the like the share that would if
+        the same parts were dealt out anew (0 where no image has the right parts); `kinds`, the share of the rule's
+        values that come up among the images that obey, and `entropy`, that of their distribution over them as a share
+        of the greatest, both 0 where none obeys.
     """
     right = verdicts.right.sum()
     shares = np.bincount(verdicts.kinds[verdicts.obeys], minlength=kinds) / max(1, verdicts.obeys.sum())
@@ -135,9 +140,16 @@ def obedience(verdicts: Verdicts, kinds: int) -> dict[str, float]:
         "obey": float(verdicts.obeys.mean()),
         "parts": float(verdicts.right.mean()),
         **{name: float(agree.sum() / max(1, right)) for name, agree in verdicts.agreements.items()},
+        **{f"{name}_chance": _chance(values[verdicts.right]) for name, values in verdicts.values.items()},
         "kinds": len(present) / kinds,
         "entropy": float(-(present * np.log(present)).sum() / np.log(kinds)) if len(present) > 1 else 0.0,
     }
+
+
+def _chance(values: np.ndarray) -> float:
+    """Returns how often the parts of an image would be alike if all of `values`, `[N, parts]`, were dealt out anew."""
+    shares = np.bincount(values.ravel()) / max(1, values.size)
+    return float((shares ** values.shape[1]).sum())
 
 
 def find_blobs(image: np.ndarray, rule: Pairs) -> list[Blob]:
