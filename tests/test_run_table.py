@@ -101,7 +101,8 @@ def test_strips_underline_what_obeys(program, monkeypatch, tmp_path):
     values = {"values": {"rule9": 0.5}}
     program.draw_strips(table, {"none": {4: values, 2: values}, "not done": {}, "not shown": {4: values}}, tmp_path)
     assert asked == ["none-2"]
-    picture = np.asarray(Image.open(tmp_path / "samples.png").convert("RGB")).astype(int)
+    with Image.open(tmp_path / "samples.png") as opened:
+        picture = np.asarray(opened.convert("RGB")).astype(int)
     lines, _ = ndimage.label(abs(picture - (44, 160, 44)).max(axis=-1) < 20)  # matplotlib's C2
     widths = [part[1].stop - part[1].start for part in ndimage.find_objects(lines)]
     assert sum(width > 30 for width in widths) == obeys

@@ -1,0 +1,124 @@
+"""Do two blobs agree less the further they are apart? Of runs on `pairs`, out of images that their generators draw.
+
+    python experiments/benchmarks/agreement_by_distance.py runs/attention_buys/none-* runs/attention_buys/at\\ 16-*
+
+Runs whose folders are called ROW-SEED are one row: mean and deviation over seeds. The number is Scott's pi of the two
+blobs' hues, over the images with two clear blobs whose middles are so many pixels apart (of a 32x32 image): 1 where
+they always have the same, 0 where they have it as often as if the hues of just these blobs were dealt out anew. So it
+is no help to a generator that it draws few hues. `--out distances.png` draws it.
+"""
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from scipy import ndimage
+
+import sagan_jax
+from sagan_jax.cli.checks import require_experiment
+from sagan_jax.cli.main import explained
+from sagan_jax.data.synthetic import Pairs, is_synthetic, parse_synthetic
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.rules import find_blobs
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+EDGES = (8, 12, 16, 20, 24, 36)
+
+
+def require_pairs(workdir: Path) -> Pairs:
+    """Returns the set that a run was trained on.
+
+    Raises:
+        InvalidInputError: there is no run, or it was trained on something else than images of two blobs.
+    """
+    source = require_experiment(workdir).data.source
+    rule = parse_synthetic(source) if is_synthetic(source) else None
+    if not isinstance(rule, Pairs) or rule.blobs != 2:
+        raise InvalidInputError(
+            f"The run needs to be one on `pairs` with two blobs; {str(workdir)!r} is on {source!r}."
+        )
+    return rule
+
+
+def hues_and_distances(images: np.ndarray, rule: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the hues `[N, 2]` and the distance `[N]` of the blobs of the images that have two clear ones.
+
+    Args:
+        images: `[*, R, R, 3]` uint8.
+        rule: the set that they are to belong to.
+    """
+    pairs = [blobs for image in images if (blobs := find_blobs(image, rule))]
+    hues = np.array([[blob.hue for blob in blobs] for blobs in pairs], int).reshape(-1, 2)
+    places = np.array([[ndimage.center_of_mass(blob.region) for blob in blobs] for blobs in pairs]).reshape(-1, 2, 2)
+    return hues, np.linalg.norm(places[:, 0] - places[:, 1], axis=-1) * 32 / images.shape[1]
+
+
+def scott_pi(hues: np.ndarray) -> float:
+    """Returns how far pairs `[N, 2]` agree beyond chance: 1 always, 0 as by chance; nan where all are one value.
+
+    Source: Scott 1955; Cohen's kappa with one distribution for both of a pair, as neither blob is the first.
+
+    >>> scott_pi(np.array([[0, 0], [1, 1]])), scott_pi(np.array([[0, 1], [1, 0]])), scott_pi(np.array([[0, 0], [0, 0]]))
+    (1.0, -1.0, nan)
+    """
+    chance = ((np.bincount(hues.ravel()) / hues.size) ** 2).sum()
+    return float(((hues[:, 0] == hues[:, 1]).mean() - chance) / (1 - chance)) if chance < 1 else np.nan
+
+
+def by_distance(hues: np.ndarray, distances: np.ndarray) -> list[float]:
+    """Returns the agreement of the pairs between each two of `EDGES`; nan for fewer than 20."""
+    places = np.digitize(distances, EDGES)
+    groups = [hues[places == place] for place in range(1, len(EDGES))]
+    return [scott_pi(group) if len(group) >= 20 else np.nan for group in groups]
+
+
+def draw(rows: dict[str, np.ndarray], path: Path) -> None:
+    """Draws means and deviations over seeds, a line a row."""
+    figure, axes = pyplot.subplots(figsize=(6, 3), layout="constrained")
+    names = [f"{low} to {high}" for low, high in itertools.pairwise(EDGES)]
+    for row, values in rows.items():
+        axes.errorbar(names, values.mean(axis=0), deviations(values), capsize=3, marker="o", label=row)
+    axes.axhline(0, color="grey", linewidth=0.5)
+    axes.set(xlabel="pixels between the two blobs", ylabel="agreement in hue\n(0: chance, 1: always)")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def deviations(values: np.ndarray) -> np.ndarray:
+    """Returns the sample deviation of each column, 0 for a single run."""
+    return values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
+
+
+def run(arguments: list[str]) -> None:
+    """Prints a table of agreement by distance, and draws it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdirs", nargs="+", type=Path, help="of runs on pairs, called ROW-SEED")
+    parser.add_argument("--images", type=int, default=5000, help="to draw from each")
+    parser.add_argument("--out", type=Path, help="a .png file")
+    given = parser.parse_args(arguments)
+    rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}
+    runs: dict[str, list[list[float]]] = {}
+    for workdir, rule in rules.items():
+        images = sagan_jax.load_run(workdir).generate(given.images).images
+        row = runs.setdefault(workdir.name.rpartition("-")[0] or workdir.name, [])
+        row.append(by_distance(*hues_and_distances(images, rule)))
+    rows = {row: np.array(values) for row, values in runs.items()}
+    print("| row | " + " | ".join(f"{low} to {high}" for low, high in itertools.pairwise(EDGES)) + " | seeds |")
+    print("|---" * (len(EDGES) + 1) + "|")
+    for row, values in rows.items():
+        pairs = zip(values.mean(axis=0), deviations(values), strict=True)
+        print(
+            "| " + " | ".join([row, *(f"{mean:.2f} ± {spread:.2f}" for mean, spread in pairs), str(len(values))]) + " |"
+        )
+    if given.out:
+        draw(rows, given.out)
+
+
+if __name__ == "__main__":
+    sys.exit(explained(lambda: run(sys.argv[1:]), "agreement_by_distance"))
