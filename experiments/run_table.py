@@ -66,6 +66,13 @@ def read_curve(workdir: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array([step for step, _ in found]), np.array([value for _, value in found])
 
 
+def read_curves(workdirs: list[Path], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the steps `[S]` at which any of several runs recorded something, and its values `[runs, S]`, else nan."""
+    curves = [dict(zip(*read_curve(workdir, name), strict=True)) for workdir in workdirs]
+    steps = sorted(set().union(*curves))
+    return np.array(steps), np.array([[curve.get(step, np.nan) for step in steps] for curve in curves])
+
+
 def read_last(workdir: Path) -> dict[str, float]:
     """Returns what a run recorded, each number as it was the last time."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
@@ -168,17 +175,22 @@ def markdown(table: Table, found: dict[str, dict[int, dict[str, Any]]]) -> str:
 
 
 def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -> None:
-    """Draws the curves of each finished run, a colour a row."""
+    """Draws the curves of the finished runs, a colour a row: the mean over its seeds, between least and greatest."""
     count = len(table.curves)
-    figure, panels = pyplot.subplots(count, figsize=(7, 4 * count), layout="constrained", squeeze=False)
+    figure, panels = pyplot.subplots(count, figsize=(8, 3 * count), layout="constrained", squeeze=False)
     for axes, name in zip(panels[:, 0], table.curves, strict=True):
         for number, (row, runs) in enumerate(found.items()):
-            for seed in runs:
-                steps, values = read_curve(out / f"{row}-{seed}", name)
-                axes.plot(steps, values, color=f"C{number}", label=row if seed == min(runs) else None)
+            steps, values = read_curves([out / f"{row}-{seed}" for seed in runs], name)
+            if not len(steps):  # not run yet, or without what is drawn
+                continue
+            axes.plot(steps, np.nanmean(values, axis=0), color=f"C{number}", label=row)
+            axes.fill_between(
+                steps, values.min(axis=0), values.max(axis=0), color=f"C{number}", alpha=0.15, linewidth=0
+            )
         axes.set(xlabel="steps", ylabel=name)
-        axes.legend(frameon=False)
-    figure.savefig(out / "curves.png", dpi=120)
+        if axes.has_data():
+            axes.legend(frameon=False, fontsize=8)
+    figure.savefig(out / "curves.png", dpi=100)
     pyplot.close(figure)
 
 

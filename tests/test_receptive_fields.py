@@ -15,7 +15,7 @@ NETWORKS = {
     "dcgan": (dcgan, (), "release"),
     "attention at 16": (sagan, (16,), "release"),
 }
-# Columns of the image of 32 that D's feature map of that name sees in its middle; columns that the first of G's 4 reaches.
+# Columns of the image that D's feature map of that name sees in its middle; columns that the first of G's 4 reaches.
 FIELDS = {
     "none": ({"block_1": 6, "block_2": 16, "block_3": 30, "block_4": 32}, 23),
     "residual at 16": ({"block_1": 6, "attention_16": 14, "block_2": 24, "block_4": 32}, 27),

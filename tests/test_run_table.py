@@ -109,6 +109,18 @@ def test_strips_underline_what_obeys(program, monkeypatch, tmp_path):
     program.draw_strips(replace(table, strips=()), {"none": {4: values}}, tmp_path / "nowhere")
 
 
+def test_curves_of_several_runs_share_their_steps(program, tmp_path):
+    for name, lines in {"a": [(2, 1.0), (6, 3.0)], "b": [(2, 5.0), (4, 7.0)], "c": []}.items():
+        (tmp_path / name).mkdir()
+        text = "".join(json.dumps({"step": step, "x": value}) + "\n" for step, value in lines)
+        (tmp_path / name / "metrics.jsonl").write_text(text + '{"step": 9, "y": 1}\n')
+    steps, values = program.read_curves([tmp_path / "a", tmp_path / "b"], "x")
+    assert steps.tolist() == [2, 4, 6]
+    assert np.array_equal(values, [[1, np.nan, 3], [5, 7, np.nan]], equal_nan=True)
+    assert not program.read_curves([tmp_path / "c"], "x")[0].size
+    assert not program.read_curves([], "x")[0].size
+
+
 def test_finished_rows_are_not_run_again_and_others_are(program, table, fake, monkeypatch, tmp_path):
     monkeypatch.setattr(program, "load_table", lambda name: table)
     program.run(["t", "--out", str(tmp_path), "--rows", "attention", "--seeds", "5"])
