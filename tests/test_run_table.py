@@ -12,6 +12,8 @@ from PIL import Image
 from scipy import ndimage
 
 import sagan_jax
+from sagan_jax.cli.completing import Completion
+from sagan_jax.cli.generation import Generation
 from sagan_jax.config import CompletionExperiment, Data, Experiment, Recording, Table, to_dict
 from sagan_jax.data.synthetic import parse_synthetic
 
@@ -164,6 +166,12 @@ def test_rows_of_a_table_differ_in_their_networks_alone(program, name):
     assert all(one == rest[0] for one in rest)
     assert len({json.dumps(to_dict(row)) for row in table.rows.values()}) == len(table.rows)
     assert f"run_table.py {name} " in (PROGRAM.parent / "tables" / f"{name}.py").read_text()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_of_a_table_are_runs_that_train_would_start(program, name):
+    for experiment in program.load_table(name).rows.values():
+        (Generation if isinstance(experiment, Experiment) else Completion).check(experiment)
 
 
 def test_spread_is_the_sample_deviation(program):

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Literal
 
 from sagan_jax.cli.experiments import load_experiment
-from sagan_jax.config import Experiment, Table
+from sagan_jax.config import Experiment, Networks, Table
 
 
 def table() -> Table:
@@ -33,6 +33,7 @@ def table() -> Table:
         networks = replace(
             pairs.networks,
             family=family,
+            final_norm_decay=pairs.networks.final_norm_decay if family == "sagan" else Networks().final_norm_decay,
             generator_attention_resolutions=sizes,
             discriminator_attention_resolutions=sizes,
             attention=kind,

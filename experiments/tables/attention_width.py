@@ -1,0 +1,54 @@
+"""Does what self-attention buys on `pairs` shrink in wider networks, or grow?
+
+Asked before the runs: `attention_buys` compares networks of width 8 without attention and with it at 16x16; here are
+those of width 4 and 16, with the same steps, rates and batch.
+
+    python experiments/run_table.py attention_width --out runs/attention_width
+
+A network of width 16 has four times the parameters and takes about three times as long.
+"""
+
+from dataclasses import replace
+
+from sagan_jax.cli.experiments import load_experiment
+from sagan_jax.config import Experiment, Table
+
+
+def table() -> Table:
+    """Returns 12 runs of 3 to 15 minutes on one CPU core."""
+    pairs = load_experiment("pairs_32")
+    assert isinstance(pairs, Experiment)
+    pairs = replace(pairs, name="attention_width", recording=replace(pairs.recording, keep_checkpoints=1))
+
+    def run(width: int, *sizes: int) -> Experiment:
+        networks = replace(
+            pairs.networks,
+            base_channels=width,
+            generator_attention_resolutions=sizes,
+            discriminator_attention_resolutions=sizes,
+        )
+        return replace(pairs, networks=networks)
+
+    return Table(
+        rows={
+            "none, width 4": run(4),
+            "at 16, width 4": run(4, 16),
+            "none, width 16": run(16),
+            "at 16, width 16": run(16, 16),
+        },
+        seeds=(0, 1, 2),
+        scores={
+            "rule5k": "obey",
+            "rule5k/parts": "two clear blobs",
+            "rule5k/hue": "same hue",
+            "rule5k/hue_chance": "by chance",
+            "rule5k/form": "same form",
+            "rule5k/form_chance": "by chance",
+            "rule5k/kinds": "kinds",
+            "generator/partner_lift_16": "G at 16 looks at the partner",
+        },
+        baselines={f"at 16, width {width}": f"none, width {width}" for width in (4, 16)},
+        curves=("score/rule1k", "score/rule1k/hue", "generator/gamma_16"),
+        protocols=("rule5k",),
+        strips=("none, width 16", "at 16, width 16"),
+    )
