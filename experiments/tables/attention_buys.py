@@ -2,38 +2,30 @@
 
 Asked before the runs: of images with two blobs that share a hue and a form (`pairs`), how large a share of a
 generator's obey that rule, and how many of the twelve kinds does it make: without attention, with it at 16x16, at 8x8,
-at both, in the article's form, and with residual blocks of as many parameters in its place, one or two? And is it the
-same in DCGAN's networks, which have one convolution where SAGAN's have two?
+at both, in the article's form, and with residual blocks of as many parameters in its place, one or two?
 
     python experiments/run_table.py attention_buys --out runs/attention_buys
 
 Five seeds a row, all with the steps, the rates and the batch of `pairs_32`. The score is a program's, over 5,000
-generated images: see `sagan_jax/evaluation/rules.py`. Independent blobs would obey in 1/12 of the images. DCGAN's
-networks are trained as the others are, with the hinge loss and spectral normalisation, not as DCGAN's authors did.
+generated images: see `sagan_jax/evaluation/rules.py`. Independent blobs would obey in 1/12 of the images.
 """
 
 from dataclasses import replace
 from typing import Literal
 
 from sagan_jax.cli.experiments import load_experiment
-from sagan_jax.config import Experiment, Networks, Table
+from sagan_jax.config import Experiment, Table
 
 
 def table() -> Table:
-    """Returns 45 runs of about five minutes on one CPU core."""
+    """Returns 35 runs of about five minutes on one CPU core."""
     pairs = load_experiment("pairs_32")
     assert isinstance(pairs, Experiment)
     pairs = replace(pairs, name="attention_buys", recording=replace(pairs.recording, keep_checkpoints=1))
 
-    def attention(
-        *sizes: int,
-        kind: Literal["release", "article", "residual"] = "release",
-        family: Literal["sagan", "dcgan"] = "sagan",
-    ) -> Experiment:
+    def attention(*sizes: int, kind: Literal["release", "article", "residual"] = "release") -> Experiment:
         networks = replace(
             pairs.networks,
-            family=family,
-            final_norm_decay=pairs.networks.final_norm_decay if family == "sagan" else Networks().final_norm_decay,
             generator_attention_resolutions=sizes,
             discriminator_attention_resolutions=sizes,
             attention=kind,
@@ -48,8 +40,6 @@ def table() -> Table:
         "article at 16": attention(16, kind="article"),
         "residual at 16": attention(16, kind="residual"),
         "residual at 16 and 8": attention(16, 8, kind="residual"),
-        "dcgan": attention(family="dcgan"),
-        "dcgan, at 16": attention(16, family="dcgan"),
     }
     return Table(
         rows=rows,
@@ -66,7 +56,7 @@ def table() -> Table:
             "generator/partner_lift_16": "G at 16 looks at the partner",
             "discriminator/partner_lift_16": "D at 16",
         },
-        baselines={row: "none" for row in rows if row != "none" and "dcgan" not in row} | {"dcgan, at 16": "dcgan"},
+        baselines={row: "none" for row in rows if row != "none"},
         curves=(
             "score/rule1k",
             "score/rule1k/hue",
