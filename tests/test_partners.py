@@ -49,6 +49,11 @@ def test_images_without_clear_blobs_say_nothing():
     assert partner_attention(looks_of([unclear], maps[:1], 8, 8), RULE) == {}
 
 
+def test_a_blob_that_is_alone_has_no_partner():
+    maps = np.full((1, 64, 64), 1 / 64)
+    assert partner_attention(looks_of([image_of((0, 0))], maps, 8, 8), Pairs(blobs=1)) == {}
+
+
 def test_with_three_blobs_both_others_are_partners():
     image, rule = image_of((0, 0), (16, 24), (24, 8)), Pairs(blobs=3)
     found = partner_attention(looks_of([image], np.full((1, 64, 64), 1 / 64), 8, 8), rule)

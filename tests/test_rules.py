@@ -62,6 +62,21 @@ def test_half_of_one_texture_beside_that_of_another_does_not_obey():
     assert found == {"obey": 0, "parts": 1, "mirror": 0, "kinds": 0, "entropy": 0}
 
 
+def test_halves_of_one_tint_do_not_obey_for_that():
+    images, rule = images_of("mirror")
+    mixed = np.concatenate([images[:, :, :16], np.roll(images, 1, axis=0)[:, :, 16:]], axis=2)
+    tinted = (0.55 * mixed + 0.45 * np.array([255, 0, 255])).astype(np.uint8)
+    found = scored(tinted, rule)
+    assert found["parts"] > 0.2
+    assert found["mirror"] == 0
+
+
+@pytest.mark.parametrize("name", ["pairs", "mirror"])
+def test_rule_is_read_of_no_images_at_all(name):
+    found = judge(np.zeros((0, 32, 32, 3), np.uint8), parse_synthetic(name))
+    assert found.right.shape == found.obeys.shape == found.kinds.shape == (0,)
+
+
 def blurred(images, deviation):
     return np.rint(ndimage.gaussian_filter(images.astype(float), (0, deviation, deviation, 0))).astype(np.uint8)
 
@@ -149,6 +164,13 @@ def test_a_colour_between_two_hues_is_none_of_them():
     assert judge(rolled, Pairs()).right.tolist() == [False] + [True] * 5
 
 
+def test_a_blob_of_two_colours_is_not_of_the_one_between_them():
+    images = np.stack([painted((1, 2, 0, 0), (20, 21, 0, 0)), painted((1, 2, 1, 0), (20, 21, 1, 0))])
+    images[0, :, 2:6][:16] = np.where(images[0, :, 2:6].any(axis=-1, keepdims=True), (0, 255, 0), 0)[:16]
+    assert images[0, 1:9, 2:10].mean(axis=(0, 1)).tolist() == [127.5, 127.5, 0]
+    assert judge(images, Pairs()).right.tolist() == [False, True]
+
+
 def test_spread_over_the_values_is_counted_among_those_that_obey():
     verdicts = Verdicts(
         np.array([True, True, True, True, True, False]),
@@ -185,6 +207,12 @@ def test_protocol_scores_any_images_by_the_rule_of_the_real_ones():
     assert "compares only with itself" not in str(score)
     again = judge_of_pairs.score(parse_protocol("rule400"), RealPictures(other, 33), seed=6)
     assert again.value == pytest.approx(obedience(judge(np.stack([x for x, _ in other]), Pairs()), 12)["obey"])
+
+
+def test_protocol_scores_textures_too():
+    real, other = (open_source(name, resolution=32) for name in ("mirror:images=50", "mirror:seed=4,images=60"))
+    score = Judge(RealPictures(real)).score(parse_protocol("rule60"), RealPictures(other, 70), seed=5)
+    assert (score.value, score.values["rule60/mirror"], score.values["rule60/kinds"]) == (1, 1, 1)
 
 
 def test_rule_needs_images_that_were_drawn_by_one():

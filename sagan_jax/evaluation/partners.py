@@ -20,8 +20,10 @@ def partner_attention(looks: Looks, rule: Pairs) -> dict[str, float]:
     Returns:
         Such as `generator/partner_share_16`, the share of the weight with which positions on a blob look at positions
         on another, in the mean over blobs, and `generator/partner_lift_16`, the same divided by what looking everywhere
-        alike would give; nothing where no image has clear blobs.
+        alike would give; nothing where no image has clear blobs, or the rule but one blob an image.
     """
+    if rule.blobs < 2:
+        return {}
     regions = [[blob.region for blob in find_blobs(image, rule)] for image in looks.images]
     found = {}
     for layer in looks.layers:

@@ -8,11 +8,11 @@ Limits are as wide as they can be before two values meet, so that blur and noise
 `tests/test_rules.py` degrades real images and says what they still bear.
 """
 
-import colorsys
 import functools
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.colors import rgb_to_hsv
 from scipy import ndimage
 
 from sagan_jax.data.synthetic import FORMS, Mirror, Pairs, SyntheticSet
@@ -27,10 +27,12 @@ LEAST_SATURATION = 0.5
 """Of a blob's mean colour: 1 - least channel / greatest channel."""
 HUE_TOLERANCE = 0.35
 """How far a blob's hue may lie from the nearest of the set, as a share of the way to the next."""
+LEAST_SHARE = 0.5
+"""Of a blob's pixels, so many are nearer to its hue than to another: red beside green is no yellow."""
 LEAST_CONTRAST = 0.5
 """The deviation of a half of a texture, as a share of a real one's."""
 LEAST_CORRELATION = 0.8
-"""Of a texture's half with the mirror of the other."""
+"""Of a texture's half with the mirror of the other, channel means taken off."""
 
 
 class Blob(NamedTuple):
@@ -169,10 +171,11 @@ def find_blobs(image: np.ndarray, rule: Pairs) -> list[Blob]:
 
 def _hue(pixels: np.ndarray, rule: Pairs) -> int:
     """Returns the number of a blob's hue, -1 where it has none or lies between two."""
-    hue, saturation, _ = colorsys.rgb_to_hsv(*pixels.mean(axis=0) / 255)
+    hue, saturation, _ = rgb_to_hsv(pixels.mean(axis=0) / 255)
     nearest = round(hue * rule.hues)
+    own = np.rint(rgb_to_hsv(pixels / 255)[:, 0] * rule.hues) % rule.hues == nearest % rule.hues
     clear = saturation >= LEAST_SATURATION and abs(hue * rule.hues - nearest) <= HUE_TOLERANCE
-    return nearest % rule.hues if clear else -1
+    return nearest % rule.hues if clear and own.mean() >= LEAST_SHARE else -1
 
 
 def _form(region: np.ndarray, width: int, count: int) -> int:
@@ -193,7 +196,11 @@ def _deviation(rule: Mirror, resolution: int) -> float:
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns the correlation of two stacks of images, over all their values, `[N]`."""
-    one, other = (part.reshape(len(part), -1) - part.mean(axis=(1, 2, 3))[:, None] for part in (one, other))
-    size = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
-    return (one * other).sum(axis=1) / np.maximum(size, 1e-12)
+    """Returns the correlation of two stacks of images, `[N]`.
+
+    Over all their values, each channel about its own mean: two halves of one tint are not alike for that.
+    """
+    one, other = (part - part.mean(axis=(1, 2), keepdims=True) for part in (one, other))
+    values = 1, 2, 3
+    size = np.sqrt((one**2).sum(axis=values) * (other**2).sum(axis=values))
+    return (one * other).sum(axis=values) / np.maximum(size, 1e-12)
