@@ -101,17 +101,33 @@ def parameters_of(experiment: AnyExperiment) -> int:
     return sum(leaf.size for player in players if player for leaf in jax.tree.leaves(player.params))
 
 
-def run_row(table: Table, row: str, seed: int, out: Path) -> None:
-    """Trains and scores one run, unless its result is there."""
+def run_of(table: Table, row: str, seed: int) -> AnyExperiment:
+    """Returns the experiment of a row with one of the seeds."""
     experiment = table.rows[row]
     training = dataclasses.replace(experiment.training, seed=seed)
-    experiment = dataclasses.replace(experiment, training=training)  # pyrefly: ignore[bad-argument-type]
-    workdir = out / f"{row}-{seed}"
-    if (workdir / RESULT).is_file():
-        done = json.loads((workdir / RESULT).read_text())
-        if done["experiment"] != json.loads(json.dumps(to_dict(experiment))):
-            raise InvalidInputError(f"{str(workdir)!r} holds another run than this table's: give another --out.")
+    return dataclasses.replace(experiment, training=training)  # pyrefly: ignore[bad-argument-type]
+
+
+def read_result(table: Table, row: str, seed: int, out: Path) -> dict[str, Any] | None:
+    """Returns what a run came to, or None where it is not finished.
+
+    Raises:
+        InvalidInputError: it is not the run that the table has there now.
+    """
+    path = out / f"{row}-{seed}" / RESULT
+    if not path.is_file():
+        return None
+    result = json.loads(path.read_text())
+    if result["experiment"] != json.loads(json.dumps(to_dict(run_of(table, row, seed)))):
+        raise InvalidInputError(f"{str(path.parent)!r} holds another run than this table's: give another --out.")
+    return result
+
+
+def run_row(table: Table, row: str, seed: int, out: Path) -> None:
+    """Trains and scores one run, unless its result is there."""
+    if read_result(table, row, seed, out):
         return
+    experiment, workdir = run_of(table, row, seed), out / f"{row}-{seed}"
     print(f"\n{row}, seed {seed}", flush=True)
     sagan_jax.train(experiment, workdir)
     values = read_last(workdir) | sagan_jax.evaluate(workdir, *table.protocols, **table.evaluation)
@@ -122,11 +138,7 @@ def run_row(table: Table, row: str, seed: int, out: Path) -> None:
 def results(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
     """Returns what is finished, by row and seed."""
     return {
-        row: {
-            seed: json.loads(path.read_text())
-            for seed in table.seeds
-            if (path := out / f"{row}-{seed}" / RESULT).is_file()
-        }
+        row: {seed: result for seed in table.seeds if (result := read_result(table, row, seed, out))}
         for row in table.rows
     }
 
@@ -228,6 +240,7 @@ def run(arguments: list[str]) -> None:
         for name in wanted:
             if name not in known:
                 raise InvalidInputError(f"The table {given.name!r} has {', '.join(map(str, known))}; got {name}.")
+    results(table, given.out)  # what is there and is not the table's is said before anything is run
     for seed in given.seeds or table.seeds:
         for row in given.rows or table.rows:
             run_row(table, row, seed, given.out)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagan_jax.cli import running
+from sagan_jax.cli import photographs, running
 from sagan_jax.cli.checks import saved_experiment
 from sagan_jax.cli.completing import Completion, load_completer
 from sagan_jax.cli.main import main
 from sagan_jax.config import CompletionExperiment, Data, from_dict, to_dict
 from sagan_jax.data import to_float
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.models.completion import CompletionNetwork
 
 SIZE = 64
 TINY = ["--batch-size", "4", "--base-channels", "1", "--latent-size", "5", "--log-every-steps", "1", "--cache", ""]
@@ -149,6 +150,7 @@ def test_holes_and_flips_do_not_depend_on_where_a_run_is_taken_up(images, tmp_pa
         (["--learning-rate", "0"], "--learning-rate"),
         (["--free-bits", "-1"], "--free-bits"),
         (["--image-channels", "2"], "--image-channels"),
+        (["--adversarial-weight", "0.1", "--discriminator-base-channels", "0"], "--discriminator-base-channels of at"),
     ],
 )
 def test_config_that_cannot_be_is_refused_in_one_line(flags, words, images, tmp_path, capsys):
@@ -214,6 +216,22 @@ def test_hole_of_a_large_photograph_does_not_leak(trained, tmp_path):
     assert np.array_equal(*rows)
 
 
+def test_hole_of_one_pixel_of_a_large_photograph_is_seen(tmp_path):
+    Image.fromarray(picture(25, height=1601, width=1600)).save(tmp_path / "large.png")
+    hole = photographs.Hole(box="901,700,902,701")
+    photo = photographs.read_photo(tmp_path / "large.png", hole, 0, CompletionNetwork(SIZE), "crop")
+    assert np.argwhere(photo.hole).tolist() == [[28, 36]]
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 7), (3, 5), (20, 13)])
+def test_network_is_told_of_every_pixel_that_the_hole_touches(height, width):
+    hole = np.random.default_rng(height).random((height, width)) < 0.1
+    # One of the finest grid that the parts and the pixels share.
+    fine = np.kron(hole, np.ones((7, 7), bool))
+    expected = fine.reshape(7, height, 7, width).any(axis=(1, 3))
+    assert np.array_equal(photographs._touched(hole, 7), expected)
+
+
 def test_mask_of_another_size_is_resized_and_said_and_of_another_shape_refused(trained, photo, tmp_path, capsys):
     mask = np.zeros((128, 128), np.uint8)
     mask[32:96, 32:96] = 255
@@ -235,14 +253,19 @@ def test_mask_of_another_size_is_resized_and_said_and_of_another_shape_refused(t
     [
         (["--box", "0,0,64,64"], "covers everything"),
         (["--box", "0,0,64,65"], "inside the 64x64 photograph"),
-        (["--box", "5,5,5,9"], "inside the 64x64 photograph"),
+        (["--box", "-1,0,64,60"], "inside the 64x64 photograph"),
+        (["--box", "5,5,5,9"], "with x0 < x1 and y0 < y1"),
+        (["--box", "5,9,15,9"], "with x0 < x1 and y0 < y1"),
         (["--box", "a,b"], "such as 16,16,48,48"),
-        (["--holes", "square"], "kind out of centre"),
-        ([], "one of --mask, --box and --holes"),
-        (["--holes", "centre", "--box", "1,1,9,9"], "one of --mask, --box and --holes"),
+        (["--holes", "square"], "--holes needs to be one of centre"),
+        (["--holes", "center"], "Perhaps you meant centre."),
+        ([], "one of --mask, --box and --holes; got none"),
+        (["--holes", "centre", "--box", "1,1,9,9"], "one of --mask, --box and --holes; got --box and --holes"),
         (["--holes", "centre", "--samples", "-1"], "--samples"),
-        (["--mask", "{folder}/black.png"], "covers no pixel"),
-        (["--mask", "{folder}/broken.png"], "cannot be read"),
+        (["--mask", "{folder}/black.png"], "black.png' has to be white where the hole is"),
+        (["--mask", "{folder}/broken.png"], "broken.png' as PNG, JPEG or WebP: it is none."),
+        (["--mask", "{folder}/absent.png"], "There is no mask "),
+        (["--holes", "centre", "--out", "{folder}/black.png"], "--out needs a folder"),
     ],
 )
 def test_hole_that_cannot_be_is_refused_in_one_line(flags, words, trained, photo, tmp_path, capsys):
@@ -268,7 +291,54 @@ def test_folder_of_photographs_is_completed_or_refused_whole(trained, tmp_path, 
     assert not (tmp_path / "out2").exists()
     shutil.copy(folder / "1.png", folder / "2.png")
     assert complete(trained, folder, tmp_path / "out2", "--holes", "centre") == 2
-    assert "would have one name" in error_line(capsys)
+    assert "'2.jpg' and '2.png' would both become '2.png'" in error_line(capsys)
+    (folder / "2.jpg").unlink()
+    (folder / "2.png").rename(folder / "1-sheet.png")
+    assert complete(trained, folder, tmp_path / "out2", "--holes", "centre") == 2
+    assert "'1-sheet.png' and '1.png' would both become '1-sheet.png'" in error_line(capsys)
+    assert not (tmp_path / "out2").exists()
+    assert complete(trained, tmp_path / "none", tmp_path / "out2", "--holes", "centre") == 2
+    assert "there is no " in error_line(capsys)
+
+
+def test_nothing_that_was_given_is_replaced(trained, photo, tmp_path, capsys):
+    before = photo.read_bytes()
+    assert complete(trained, photo, tmp_path, "--holes", "centre") == 2
+    assert "photo.png', which is not a completion" in error_line(capsys)
+    assert photo.read_bytes() == before
+    mask = tmp_path / "masks" / "photo-1.png"
+    mask.parent.mkdir()
+    Image.fromarray(np.tri(SIZE, dtype=np.uint8) * 255).save(mask)
+    before = mask.read_bytes()
+    assert complete(trained, photo, mask.parent, "--mask", mask) == 2
+    assert "photo-1.png', which is not a completion" in error_line(capsys)
+    assert [path.name for path in mask.parent.iterdir()] == ["photo-1.png"]
+    assert mask.read_bytes() == before
+    # An earlier completion is, in a folder of its own.
+    for _ in range(2):
+        assert complete(trained, photo, tmp_path / "out", "--mask", mask, "--samples", "0") == 0
+
+
+def test_what_was_done_to_known_pixels_is_said(trained, tmp_path, capsys):
+    pixels = picture(24)
+    alpha = np.full((SIZE, SIZE, 1), 255, np.uint8)
+    Image.fromarray(np.concatenate([pixels, alpha], axis=2)).save(tmp_path / "opaque.png")
+    alpha[:10] = 128
+    Image.fromarray(np.concatenate([pixels, alpha], axis=2)).save(tmp_path / "clear.png")
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "grey.png")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    wanted = {
+        "opaque": "",
+        "clear": "clear.png: what is transparent laid on white, outside the hole too",
+        "grey": "grey.png: grey made RGB, outside the hole too",
+        "deep": "deep.png: 16-bit grey made RGB, outside the hole too",
+    }
+    for name, words in wanted.items():
+        flags = ["--box", "20,20,40,40", "--samples", "0"]
+        assert complete(trained, tmp_path / f"{name}.png", tmp_path / "out", *flags) == 0
+        printed = capsys.readouterr().out
+        assert words in printed
+        assert ("outside the hole" in printed) == bool(words)
 
 
 def test_part_of_a_hole_that_the_network_cannot_see_is_refused(trained, tmp_path, capsys):

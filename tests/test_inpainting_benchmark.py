@@ -1,6 +1,8 @@
 """What completions are compared with fills holes as it says."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -63,8 +65,14 @@ def test_ridge_finds_what_a_line_can_say(program, masks, capsys):
     assert "penalty 100000 " in capsys.readouterr().err
 
 
-def test_ridge_refuses_holes_that_differ(program, masks):
-    masks[1, 0, 0] = True
-    train = np.zeros((20, SIZE, SIZE, 3), np.uint8)
-    with pytest.raises(SystemExit, match="the same in all images"):
-        program.ridge(train, 2)(train[:3], masks)
+def test_grey_images_are_filled_too(program, masks):
+    images = np.repeat(np.arange(SIZE, dtype=np.uint8)[:, None, None], SIZE, axis=1)[None].repeat(3, axis=0)
+    for fill in (program.biharmonic, program.opencv(cv2.INPAINT_TELEA), program.mean_image(images)):
+        assert fill(images, masks).shape == (3, SIZE, SIZE, 1)
+
+
+def test_what_is_no_run_is_said_in_one_line(tmp_path):
+    command = [sys.executable, str(PROGRAM), "--workdir", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("inpainting: There is no run in ")

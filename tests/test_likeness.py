@@ -166,7 +166,10 @@ def test_evaluate_in_python_returns_values_by_name(trained, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--holes", "middle"], "--holes needs kinds out of centre"),
+        (["--holes", "middle"], "--holes needs to be one of centre"),
+        (["--holes", "center"], "Perhaps you meant centre."),
+        (["--checkpoint", "best"], "this one has no best"),
+        (["--workdir", "nowhere", "--holes", "centre"], "There is no run in 'nowhere'"),
         (["--protocol", "fd5_test_random_batch"], "this network has none"),
         (["--protocol", "classifier_accuracy"], "needs classes"),
         (["--held-out", "nowhere.zip"], "No data at 'nowhere.zip'"),

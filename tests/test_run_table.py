@@ -140,7 +140,8 @@ def test_workdir_of_another_table_is_refused(program, table, fake, monkeypatch, 
     other = replace(table, rows={"none": replace(none, training=replace(none.training, total_steps=5))})
     monkeypatch.setattr(program, "load_table", lambda name: other)
     with pytest.raises(sagan_jax.errors.InvalidInputError, match="holds another run than this table's"):
-        program.run(["t", "--out", str(tmp_path)])
+        program.run(["t", "--out", str(tmp_path), "--seeds", "5"])
+    assert {entry[1] for entry in fake} == {"none-0"}
 
 
 @pytest.mark.parametrize(

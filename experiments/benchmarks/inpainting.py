@@ -24,8 +24,9 @@ from skimage.restoration import inpaint_biharmonic
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
-from sagan_jax.cli.checks import require_completion
+from sagan_jax.cli.checks import check_hole_kind, require_completion
 from sagan_jax.cli.completing import load_completer
+from sagan_jax.cli.main import explained
 from sagan_jax.cli.wiring import open_images
 from sagan_jax.data import ImageSource
 from sagan_jax.data.masks import draw_masks
@@ -51,7 +52,7 @@ def opencv(method: int) -> Fill:
     def fill(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
         return np.stack(
             [cv2.inpaint(image, mask.astype(np.uint8), 3, method) for image, mask in zip(images, masks, strict=True)]
-        )
+        ).reshape(images.shape)  # OpenCV drops the axis of a single channel
 
     return fill
 
@@ -63,12 +64,10 @@ def mean_image(train: np.ndarray) -> Fill:
 
 
 def ridge(train: np.ndarray, components: int) -> Fill:
-    """Returns the regression of the missing pixels on the principal components of the known ones."""
+    """Returns the regression of missing pixels on the principal components of the known ones, for one hole in all."""
 
     def fill(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
         hole = masks[0]
-        if not (masks == hole).all():
-            raise SystemExit("ridge needs a hole that is the same in all images.")
         known, missing = (train[:, part].reshape(len(train), -1).astype(np.float32) for part in (~hole, hole))
         pca = PCA(components, svd_solver="covariance_eigh").fit(known)  # pyrefly: ignore[bad-argument-type]
         scores, kept = pca.transform(known), len(train) - len(train) // 10
@@ -94,7 +93,7 @@ def read(source: ImageSource, count: int) -> np.ndarray:
     return np.stack([source[index][0] for index in range(min(count, len(source)))])
 
 
-def main() -> None:
+def run(arguments: list[str]) -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=Path, help="of a run that completes images", required=True)
@@ -102,10 +101,12 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=10**9, help="of the held-out ones; all unless given")
     parser.add_argument("--components", type=int, default=1000)
     parser.add_argument("--methods", nargs="+", help="some of the rows")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     experiment = require_completion(given.workdir)
-    train, images = read(open_images(experiment), 10**9), read(open_images(experiment, held_out=True), given.num_images)
+    for kind in given.holes:
+        check_hole_kind(kind)
     completer = load_completer(given.workdir)
+    train, images = read(open_images(experiment), 10**9), read(open_images(experiment, held_out=True), given.num_images)
     methods: dict[str, Fill] = {
         "biharmonic (scikit-image)": biharmonic,
         "Telea (OpenCV)": opencv(cv2.INPAINT_TELEA),
@@ -135,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(explained(lambda: run(sys.argv[1:]), "inpainting"))

@@ -10,7 +10,8 @@ attention improves its completions visibly, and gives no number.
 
 Three seeds a row. All differ in what sits where alone; a row's runs and another's see the same images with the same
 holes in the same order. The last row was added when the others were there, and mirrored textures
-(`completion_mirror.py`) had shown that a layer at 8x8 learns to look across an image sooner than one at 16x16.
+(`completion_mirror.py`) had shown that a layer at 8x8 learns to look across an image sooner than one at 16x16. It has
+17,756 parameters more than the residual control at 16x16 that it is compared with, 0.4% of the network.
 """
 
 from dataclasses import replace

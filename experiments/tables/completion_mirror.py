@@ -1,7 +1,7 @@
 """What only a layer that looks far can complete: textures whose right half is the mirror of the left, one half hidden.
 
 Asked before the runs: the hidden half is known exactly, but from the other side of the image, and no pixel says
-anything of one farther than three pixels away. Does a layer that looks everywhere complete what convolutions have to
+anything of one farther than five pixels away. Does a layer that looks everywhere complete what convolutions have to
 carry across step by step? The latents, in which all of an image meets too, are four here, and a half is 828 numbers (23
 x 12 corners of the texture, three colours each): what is completed came through the feature maps.
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from sagan_jax.cli.checks import require_experiment
 from sagan_jax.cli.wiring import Which, load_networks, open_data
 from sagan_jax.config import Experiment
-from sagan_jax.data.decoding import decode
-from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.data.decoding import decode, why_unreadable
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.attention import Looks, discriminator_looks, generator_looks
 from sagan_jax.functional import informative_queries
 from sagan_jax.training.recording import write_atomically
@@ -121,7 +121,7 @@ def _own(path: Path, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
         image, _ = decode(path.read_bytes(), networks.resolution, networks.image_channels)
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, zlib.error, ..
         raise InvalidInputError(
-            f"--image needs a PNG, JPEG or WebP file; {str(path)!r} cannot be read as one: {one_line(error)}."
+            f"--image needs a PNG, JPEG or WebP file; {str(path)!r} cannot be read as one: {why_unreadable(error)}."
         ) from error
     return image[None], np.zeros(1, np.int32)
 

@@ -13,6 +13,7 @@ import jax
 
 from sagan_jax.cli.families import check_family
 from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment, Networks, from_dict, to_dict
+from sagan_jax.data.masks import MASK_KINDS
 from sagan_jax.errors import InvalidInputError, StorageError
 
 # What a run may change when it is taken up again: how long, how often and through which cache, not what.
@@ -147,6 +148,11 @@ def _require_saved(workdir: Path) -> AnyExperiment:
     if experiment is None:
         raise InvalidInputError(f"There is no run in {str(workdir)!r}: it has no config.json. Is the path right?")
     return experiment
+
+
+def check_hole_kind(kind: str) -> None:
+    """Raises InvalidInputError unless there are such holes."""
+    _check_choice("holes", kind, MASK_KINDS)
 
 
 def check_same_run(workdir: Path, experiment: AnyExperiment) -> None:

@@ -16,6 +16,7 @@ class Arguments:
     Of each NAME there will be NAME.png, the most likely completion; NAME-1.png and so on, other ones; NAME-sheet.png,
     all of them side by side; and NAME-attention.png, where the network looked from inside the hole. They have the
     photograph's size, and outside the hole its very pixels; what fills the hole has the detail of the network's size.
+    Where those pixels cannot be kept (a grey photograph and a network of colours, transparency) that is said.
     """
 
     photos: tyro.conf.Positional[Path]
@@ -23,11 +24,12 @@ class Arguments:
     workdir: Path
     """of a run that completes images"""
     mask: Path | None = None
-    """a picture of the photograph's size, or shape, that is white where the hole is"""
+    """a picture of the photograph's shape that is white (above 127 of 255) where the hole is; resized, which is said"""
     box: str = ""
     """or the hole as x0,y0,x1,y1, in pixels of the photograph; x1 and y1 lie outside"""
     holes: str = ""
-    """or a kind of hole, such as centre, half_left or strokes"""
+    """or a kind of hole: centre, half_left, half_right, half_top, half_bottom, half, rectangle, rectangles, strokes,
+    area_10_20 and so on to area_50_60, mixed"""
     samples: int = 3
     """other completions"""
     seed: int = 0
@@ -35,30 +37,36 @@ class Arguments:
     """what the network sees of a photograph that is no square: the square around its middle, or all of it, squeezed"""
     out: Path | None = None
     """a folder; completed/ in the workdir unless given"""
-    checkpoint: Literal["newest", "best"] = "newest"
 
 
 def run(arguments: list[str]) -> None:
     """Runs the command with what stands behind its name."""
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax complete")
-    if sum(map(bool, (parsed.mask, parsed.box, parsed.holes))) != 1:
-        raise InvalidInputError("complete needs the hole as one of --mask, --box and --holes.")
+    said = [f"--{name}" for name in ("mask", "box", "holes") if getattr(parsed, name)]
+    if len(said) != 1:
+        raise InvalidInputError(
+            f"complete needs the hole as one of --mask, --box and --holes; got {' and '.join(said) or 'none'}."
+        )
     if parsed.samples < 0 or not 0 <= parsed.seed < 2**32:
         raise InvalidInputError(
             f"complete needs --samples from 0 up and a --seed in [0, 2**32); got {parsed.samples} and {parsed.seed}."
         )
     from sagan_jax.cli import photographs
+    from sagan_jax.cli.checks import check_hole_kind
     from sagan_jax.cli.completing import load_completer
     from sagan_jax.training.recording import write_together
 
     hole = photographs.Hole(parsed.mask, parsed.box, parsed.holes, parsed.seed)
+    if hole.kind:
+        check_hole_kind(hole.kind)
+    out = parsed.out or parsed.workdir / "completed"
     paths = photographs.photo_files(parsed.photos)
-    completer = load_completer(parsed.workdir, checkpoint=parsed.checkpoint)
+    photographs.check_output(paths, hole.mask, parsed.samples, out)
+    completer = load_completer(parsed.workdir)
     # All are read before anything is written.
     photos = [
         photographs.read_photo(path, hole, number, completer.network, parsed.fit) for number, path in enumerate(paths)
     ]
-    out = parsed.out or parsed.workdir / "completed"
     for photo in photos:
         for remark in photo.remarks:
             print(f"{photo.path.name}: {remark}")

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import optax
 
-from sagan_jax.cli.checks import check_fields, require_completion
-from sagan_jax.cli.wiring import Which, open_images
+from sagan_jax.cli.checks import check_fields, check_hole_kind, require_completion
+from sagan_jax.cli.wiring import open_images
 from sagan_jax.config import CompletionExperiment
 from sagan_jax.data import training_batches
-from sagan_jax.data.masks import MASK_KINDS, draw_masks
+from sagan_jax.data.masks import draw_masks
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completing import TrainedCompleter
 from sagan_jax.evaluation.likeness import completion_scores
@@ -62,9 +62,13 @@ class Completion:
     def check(experiment: CompletionExperiment) -> None:
         """Raises InvalidInputError for the first thing that cannot be."""
         check_fields(experiment)
-        networks, holes = experiment.networks, experiment.training.holes
-        if holes not in MASK_KINDS:
-            raise InvalidInputError(f"--holes needs to be one of {', '.join(MASK_KINDS)}; got {holes!r}.")
+        networks, training = experiment.networks, experiment.training
+        check_hole_kind(training.holes)
+        if training.adversarial_weight and not networks.discriminator_base_channels:
+            raise InvalidInputError(
+                f"--adversarial-weight {training.adversarial_weight} needs a discriminator: "
+                f"--discriminator-base-channels of at least 1; got 0."
+            )
         places = completion_resolutions(networks.resolution)
         for size in networks.attention_resolutions:
             if size not in places:
@@ -205,12 +209,11 @@ def trained_completer(rules: CompletionRules, state: CompletionState, raw: bool 
     )
 
 
-def load_completer(workdir: str | Path, *, checkpoint: Which = "newest", raw: bool = False) -> TrainedCompleter:
+def load_completer(workdir: str | Path, *, raw: bool = False) -> TrainedCompleter:
     """Returns the network of a run that completes images.
 
     Args:
         workdir: of a run that has saved.
-        checkpoint: the newest one, or the one with the best score.
         raw: the weights as trained, even where there is a moving average.
 
     Raises:
@@ -219,10 +222,10 @@ def load_completer(workdir: str | Path, *, checkpoint: Which = "newest", raw: bo
     experiment = require_completion(Path(workdir))
     rules = build_rules(experiment)
     template = jax.eval_shape(lambda: initial_state(rules, experiment.training.seed))
-    with Checkpoints(Path(workdir) / ("best" if checkpoint == "best" else "checkpoints")) as checkpoints:
+    with Checkpoints(Path(workdir) / "checkpoints") as checkpoints:
         restored = checkpoints.restore(template)
     if restored is None:
-        raise InvalidInputError(f"The run in {str(workdir)!r} has no such checkpoint yet.")
+        raise InvalidInputError(f"The run in {str(workdir)!r} has no checkpoint yet.")
     return trained_completer(rules, restored[1], raw)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sagan_jax.cli.checks import require_completion
+from sagan_jax.cli.checks import check_hole_kind, require_completion
 from sagan_jax.cli.completing import load_completer
 from sagan_jax.cli.scoring import judge_of, result_path, write_result
-from sagan_jax.cli.wiring import Which, open_images
+from sagan_jax.cli.wiring import open_images
 from sagan_jax.data import ImageSource
-from sagan_jax.data.masks import AREA_BINS, HALVES, MASK_KINDS
+from sagan_jax.data.masks import AREA_BINS, HALVES
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completing import TrainedCompleter
 from sagan_jax.evaluation.likeness import CompletedPictures, completion_scores
@@ -56,7 +56,6 @@ def completion_scores_of_run(
     samples: int = 4,
     source: str = "",
     held_out: str = "",
-    checkpoint: Which = "newest",
     inception_weights: str = "",
     seed: int = 0,
     batch_size: int = 50,
@@ -74,7 +73,6 @@ def completion_scores_of_run(
         samples: completions of each image whose diversity is measured.
         source: where the images that the run was trained on lie, unless they are where the config says.
         held_out: the photographs to complete, unless the config says them.
-        checkpoint: which of the run's.
         inception_weights: as for `scores_of_run`.
         seed: of holes and latents.
         batch_size: images a pass.
@@ -95,13 +93,12 @@ def completion_scores_of_run(
     experiment = dataclasses.replace(experiment, data=data)
     kinds = tuple(holes) or SCORED_HOLES
     for kind in kinds:
-        if kind not in MASK_KINDS:
-            raise InvalidInputError(f"--holes needs kinds out of {', '.join(MASK_KINDS)}; got {kind!r}.")
+        check_hole_kind(kind)
     protocols = [parse_protocol(name) for name in names]
     for protocol in protocols:
         if protocol.statistics != "stored":
             raise InvalidInputError(f"{protocol.name} says what batch norm normalises with; this network has none.")
-    completer = load_completer(workdir, checkpoint=checkpoint)
+    completer = load_completer(workdir)
     photographs = open_images(experiment, held_out=True)
 
     judge = None
@@ -124,7 +121,7 @@ def completion_scores_of_run(
         yield score
     for protocol in protocols:
         assert judge
-        weights = load_completer(workdir, checkpoint=checkpoint, raw=protocol.raw)
+        weights = load_completer(workdir, raw=protocol.raw)
         found = judge.score(protocol, CompletedPictures(weights, photographs, kinds, batch_size), seed=seed)
         write_result(out / f"{protocol.name}.json" if out else result_path(workdir, protocol, weights.step), found)
         yield found

@@ -67,16 +67,22 @@ def run(arguments: list[str]) -> None:
     if parsed.batch_size < 1:
         raise InvalidInputError(f"--batch-size needs to be at least 1; got {parsed.batch_size}.")
     from sagan_jax.cli import scoring
+    from sagan_jax.cli.checks import require_completion
 
     shared = {name: getattr(parsed, name) for name in ("inception_weights", "seed", "batch_size", "out", "cache")}
     with scoring.ProgressLines() as progress:
         shared["watcher"] = progress
         if parsed.workdir:
-            of_run = {name: getattr(parsed, name) for name in ("source", "held_out", "checkpoint")}
-            if completes_images(parsed.workdir):
+            of_run: dict[str, Any] = {"source": parsed.source, "held_out": parsed.held_out}
+            if parsed.holes or completes_images(parsed.workdir):
+                require_completion(parsed.workdir)
                 of_run |= {"holes": parsed.holes, "samples": parsed.samples}
-            elif parsed.holes:
-                raise InvalidInputError("--holes is for a run that completes images; this one generates them.")
+                if parsed.checkpoint != "newest":
+                    raise InvalidInputError(
+                        "--checkpoint best is for a run that generates images; this one has no best."
+                    )
+            else:
+                of_run["checkpoint"] = parsed.checkpoint
             scores = scores_of_any_run(parsed.workdir, parsed.protocol, **of_run, **shared)
         else:
             sets = parsed.images, parsed.reference

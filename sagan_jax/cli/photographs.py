@@ -1,16 +1,15 @@
 """Photographs of any size and the holes in them, to the square that a network completes and back."""
 
 import dataclasses
-import itertools
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from sagan_jax.cli.attending import encoded
-from sagan_jax.data.decoding import decode_whole, resize
+from sagan_jax.data.decoding import decode_whole, resize, why_unreadable
 from sagan_jax.data.masks import draw_mask
-from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completing import TrainedCompleter
 from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.training.recording import encode_png
@@ -69,15 +68,56 @@ def photo_files(path: Path) -> list[Path]:
     Raises:
         InvalidInputError: there is none.
     """
-    if not path.is_dir():
+    if path.is_file():
         return [path]
+    if not path.is_dir():
+        raise InvalidInputError(f"complete needs a photograph, or a folder of them; there is no {str(path)!r}.")
     found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
     if not found:
         raise InvalidInputError(f"There is no PNG, JPEG or WebP file in {str(path)!r}.")
-    for one, other in itertools.pairwise(sorted(found, key=lambda file: file.stem)):
-        if one.stem == other.stem:
-            raise InvalidInputError(f"{one.name!r} and {other.name!r} would have one name when completed: rename one.")
     return found
+
+
+def check_output(photos: list[Path], mask: Path | None, samples: int, out: Path) -> None:
+    """Refuses a folder in which completions would take the place of something that is not theirs.
+
+    Args:
+        photos: the files.
+        mask: that of the hole, where there is one.
+        samples: completions of each besides the most likely one.
+        out: the folder, which need not be there.
+
+    Raises:
+        InvalidInputError: it is no folder; two completions have one name; or one has that of the mask, or of any file
+            in a folder of the photographs.
+    """
+    if out.exists() and not out.is_dir():
+        raise InvalidInputError(f"--out needs a folder; {str(out)!r} is a file.")
+    origin: dict[str, Path] = {}
+    kept = mask.resolve() if mask else None
+    theirs = out.resolve() in {photo.resolve().parent for photo in photos}
+    for photo in photos:
+        for name in completed_names(photo.stem, samples):
+            if name in origin:
+                raise InvalidInputError(
+                    f"{origin[name].name!r} and {photo.name!r} would both become {name!r} when completed: rename one."
+                )
+            origin[name] = photo
+            if (out / name).resolve() == kept or (theirs and (out / name).exists()):
+                raise InvalidInputError(
+                    f"Completing {photo.name!r} would replace {str(out / name)!r}, which is not a completion or an "
+                    f"earlier one: give another --out."
+                )
+
+
+def completed_names(stem: str, samples: int) -> list[str]:
+    """Returns the names of the pictures of one completed photograph.
+
+    >>> completed_names("photo", 1)
+    ['photo.png', 'photo-1.png', 'photo-sheet.png', 'photo-attention.png']
+    """
+    others = [str(number) for number in range(1, samples + 1)]
+    return [f"{stem}.png", *(f"{stem}-{end}.png" for end in [*others, "sheet", "attention"])]
 
 
 def read_photo(
@@ -96,13 +136,16 @@ def read_photo(
         InvalidInputError: the photograph or the mask cannot be read, they have different shapes, there is no hole or
             nothing but hole, or a part of it lies where the network does not look.
     """
-    pixels = _read(path, network.image_channels, "a photograph")
+    pixels, done = _read(path, network.image_channels, "photograph")
     height, width, _ = pixels.shape
     mask, remarks = _mask(hole, height, width, number)
-    if mask.all() or not mask.any():
-        raise InvalidInputError(
-            f"The hole in {str(path)!r} covers {'everything: there is nothing to go by' if mask.any() else 'no pixel'}."
-        )
+    if done:
+        remarks.append(f"{', '.join(done)}, outside the hole too")
+    if mask.all():
+        raise InvalidInputError(f"The hole in {str(path)!r} covers everything: there is nothing to go by.")
+    if not mask.any():
+        hint = f" {str(hole.mask)!r} has to be white where the hole is, and is black all over." if hole.mask else ""
+        raise InvalidInputError(f"The hole in {str(path)!r} covers no pixel.{hint}")
     side = min(height, width)
     window = ((height - side) // 2, (width - side) // 2, side, side)
     if fit == "resize":
@@ -122,8 +165,7 @@ def read_photo(
         seen = "all of it" if fit == "resize" or height == width else f"the square of {side} around its middle"
         remarks.append(f"{width}x{height}: {seen}, resized to {size}, is what the network sees")
         # By area, so that nothing of the hole leaks into a pixel that it does not touch.
-        image = resize(part, size, size, area=True)
-        small = resize(inside[..., None].astype(np.uint8) * 255, size, size, area=True)[..., 0] > 0
+        image, small = resize(part, size, size, area=True), _touched(inside, size)
         if small.all():
             raise InvalidInputError(f"At {size} pixels the hole in {str(path)!r} leaves nothing to go by.")
     return Photo(path, pixels, mask, window, image, small, tuple(remarks))
@@ -143,14 +185,9 @@ def completed_files(completer: TrainedCompleter, photo: Photo, samples: int, see
     if samples:
         squares += list(completer.sample(images, masks, samples, seed=seed)[:, 0])
     wholes = [photo.filled(square) for square in squares]
-    name = photo.path.stem
-    numbered = {f"{name}{f'-{number}' if number else ''}.png": whole for number, whole in enumerate(wholes)}
-    numbered[f"{name}-sheet.png"] = completion_sheet(
-        photo.pixels[None], photo.mask[None], [whole[None] for whole in wholes], original=False
-    )
-    files = {file: encode_png(picture) for file, picture in numbered.items()}
-    figure = attention_over_hole(completer, photo)
-    return files | ({f"{name}-attention.png": figure} if figure else {})
+    sheet = completion_sheet(photo.pixels[None], photo.mask[None], [whole[None] for whole in wholes], original=False)
+    files = [*map(encode_png, [*wholes, sheet]), attention_over_hole(completer, photo)]
+    return {name: file for name, file in zip(completed_names(photo.path.stem, samples), files, strict=True) if file}
 
 
 def attention_over_hole(completer: TrainedCompleter, photo: Photo) -> bytes | None:
@@ -169,6 +206,13 @@ def attention_over_hole(completer: TrainedCompleter, photo: Photo) -> bytes | No
     return encoded(attention_figure(holed, [(x + 0.5, y + 0.5) for y, x in chosen], panels), "png")
 
 
+def _touched(hole: np.ndarray, size: int) -> np.ndarray:
+    """Returns which of `size` by `size` equal parts of a mask `[H, W]` hold a pixel of it, or a piece of one."""
+    rows, columns = ([(i * side // size, -(-(i + 1) * side // size)) for i in range(size)] for side in hole.shape)
+    tall = np.stack([hole[first:end].any(axis=0) for first, end in rows])
+    return np.stack([tall[:, first:end].any(axis=1) for first, end in columns], axis=1)
+
+
 def _mask(hole: Hole, height: int, width: int, number: int) -> tuple[np.ndarray, list[str]]:
     """Returns the hole in a photograph of a size, and what was done to get it."""
     if hole.kind:
@@ -176,7 +220,7 @@ def _mask(hole: Hole, height: int, width: int, number: int) -> tuple[np.ndarray,
     if hole.box:
         return _box(hole.box, height, width), []
     assert hole.mask
-    picture = _read(hole.mask, 1, "a mask")
+    picture, _ = _read(hole.mask, 1, "mask")
     if picture.shape[:2] == (height, width):
         return picture[..., 0] > 127, []
     found = f"{picture.shape[1]}x{picture.shape[0]}"
@@ -192,17 +236,22 @@ def _box(words: str, height: int, width: int) -> np.ndarray:
         x0, y0, x1, y1 = map(int, words.split(","))
     except ValueError:
         raise InvalidInputError(f"--box needs x0,y0,x1,y1 such as 16,16,48,48; got {words!r}.") from None
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+    if x0 >= x1 or y0 >= y1:
+        raise InvalidInputError(f"--box needs x0,y0,x1,y1 with x0 < x1 and y0 < y1; got {words}.")
+    if not (x0 >= 0 and x1 <= width and y0 >= 0 and y1 <= height):
         raise InvalidInputError(f"--box needs a box inside the {width}x{height} photograph; got {words}.")
     mask = np.zeros((height, width), bool)
     mask[y0:y1, x0:x1] = True
     return mask
 
 
-def _read(path: Path, image_channels: int, what: str) -> np.ndarray:
+def _read(path: Path, image_channels: int, what: str) -> tuple[np.ndarray, list[str]]:
+    """Returns the pixels of a file, and what was done to them."""
+    if not path.is_file():
+        raise InvalidInputError(f"There is no {what} {str(path)!r}.")
     try:
         return decode_whole(path.read_bytes(), image_channels)
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, zlib.error, ..
         raise InvalidInputError(
-            f"complete needs {what} that is a PNG, JPEG or WebP file; {str(path)!r} cannot be read: {one_line(error)}."
+            f"Cannot read the {what} {str(path)!r} as PNG, JPEG or WebP: {why_unreadable(error)}."
         ) from error

@@ -3,7 +3,9 @@
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from sagan_jax.errors import one_line
 
 DECODING_RULES = 1
 """To be raised whenever the same file would give other pixels: what was decoded before is then decoded again."""
@@ -13,6 +15,16 @@ LARGEST_FILE = 64 * 2**20
 
 MODES = {1: "L", 3: "RGB"}
 """What Pillow calls images of 1 and 3 channels."""
+
+_KINDS = {
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey",
+    "I": "16-bit grey",
+    "I;16": "16-bit grey",
+    "I;16B": "16-bit grey",
+}
+_KINDS |= {"RGBA": "RGB", "P": "RGB"}  # of a palette, with what it stands for
 
 _FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow knows 40 more; one of them hands the file to Ghostscript
 _MOST_PIXELS = 89_478_485  # Pillow warns above this; here it is an error
@@ -42,9 +54,24 @@ def decode(data: bytes, resolution: int, image_channels: int) -> tuple[np.ndarra
     return _to_array(_fit(image, resolution)), cmyk
 
 
-def decode_whole(data: bytes, image_channels: int) -> np.ndarray:
-    """Returns the image in a PNG, JPEG or WebP file in its own size, uint8 `[H, W, C]`; otherwise as `decode`."""
-    return _to_array(_open(data, image_channels)[0])
+def decode_whole(data: bytes, image_channels: int) -> tuple[np.ndarray, list[str]]:
+    """Returns the image in a PNG, JPEG or WebP file in its own size, uint8 `[H, W, C]`, and what was done to it.
+
+    Otherwise as `decode`; nothing was done where all pixels are as they were in the file.
+    """
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        kind, wanted = (_KINDS.get(mode, mode) for mode in (image.mode, MODES[image_channels]))
+        done = [f"{kind} made {wanted}"] if kind != wanted else []
+        if image.has_transparency_data and (
+            image.mode.startswith("I") or np.asarray(image.convert("RGBA"))[..., 3].min() < 255
+        ):
+            done.append("what is transparent laid on white")
+    return _to_array(_open(data, image_channels)[0]), done
+
+
+def why_unreadable(error: BaseException) -> str:
+    """Returns what a decoder's error says of a file, in a few words for a person."""
+    return "it is none" if isinstance(error, UnidentifiedImageError) else one_line(error)
 
 
 def resize(array: np.ndarray, height: int, width: int, *, area: bool = False) -> np.ndarray:

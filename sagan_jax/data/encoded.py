@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
-from PIL import UnidentifiedImageError
 
-from sagan_jax.data.decoding import decode
-from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.data.decoding import decode, why_unreadable
+from sagan_jax.errors import InvalidInputError
 
 Say = Callable[[str], None]
 """Takes one line for the user."""
@@ -71,9 +70,8 @@ def decode_one(images: EncodedImages, index: int, resolution: int, image_channel
     except MemoryError:  # the machine's fault, not the file's
         raise
     except Exception as error:
-        reason = "it is none" if isinstance(error, UnidentifiedImageError) else one_line(error)
         raise InvalidInputError(
-            f"Cannot read image {images.name(index)!r} of {images.where} as PNG, JPEG or WEBP: {reason}."
+            f"Cannot read image {images.name(index)!r} of {images.where} as PNG, JPEG or WEBP: {why_unreadable(error)}."
         ) from error
 
 

@@ -1,8 +1,8 @@
 """Images that follow a rule: functions of an index, with no file behind them.
 
 A set is named like `pairs`, `mirror` or `mirror:grain=8,seed=1`; what it does not say is the default. Two sets that
-differ in their seed are drawn apart: textures never coincide, blobs sometimes do (89 of 10,000, seeds 0 and 1). Whether other images follow the rule is told by
-`sagan_jax.evaluation.rules`.
+differ in their seed are drawn apart: textures never coincide, blobs sometimes do (89 of 10,000, seeds 0 and 1). Whether
+other images follow the rule is told by `sagan_jax.evaluation.rules`.
 """
 
 import colorsys

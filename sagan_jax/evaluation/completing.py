@@ -36,7 +36,7 @@ class TrainedCompleter:
         Args:
             images: `[N, R, R, C]` uint8; what lies in the hole is not read.
             masks: `[N, R, R]` bool, True in the hole.
-            batch_size: images a pass; changes the memory used and nothing else.
+            batch_size: images a pass; changes the memory used and, by rounding, a byte here and there by one level.
 
         Returns:
             `[N, R, R, C]` uint8; known pixels as they came.

@@ -129,7 +129,7 @@ class CompletedPictures(NamedTuple):
         return 0
 
     def draw(self, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` completions; where there are fewer photographs they come again, with other holes."""
+        """Yields `count` completions; where there are fewer photographs they come again, those kinds drawn anew."""
         size = self.completer.network.resolution
         order = np.random.default_rng([seed, 2]).permutation(len(self.source))
         step = self.batch_size * jax.process_count()

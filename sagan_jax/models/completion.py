@@ -76,10 +76,9 @@ class Encoded(NamedTuple):
     features: tuple[Array, ...]
     """What skips the latents: `[B, S, S, C]` for each size S but the narrowest, widest first; empty without skips."""
 
-    def latents(self, key: Array, count: int) -> Array:
-        """Returns draws out of N(mu, diag sigma^2), `[count, B, latent_size]`."""
-        noise = jax.random.normal(key, (count, *self.mean.shape), self.mean.dtype)
-        return self.mean[None] + jnp.exp(0.5 * self.log_variance)[None] * noise
+    def latents(self, key: Array) -> Array:
+        """Returns a draw out of N(mu, diag sigma^2) for each image, `[B, latent_size]`."""
+        return self.mean + jnp.exp(0.5 * self.log_variance) * jax.random.normal(key, self.mean.shape, self.mean.dtype)
 
 
 class Completion(NamedTuple):
@@ -260,22 +259,6 @@ class CompletionNetwork(nn.Module):
             ValueError: as for `encode`.
         """
         encoded = self.encode(images, masks)
-        latents = encoded.mean if key is None else encoded.latents(key, 1)[0]
+        latents = encoded.mean if key is None else encoded.latents(key)
         drawn = self.decode(latents, encoded.features)
         return Completion(jnp.where(masks[..., None], drawn, images), encoded.mean, encoded.log_variance)
-
-    def sample(self, images: Array, masks: Array, key: Array, count: int) -> Array:
-        """Returns `count` completions of each image, `[count, B, H, W, C]`, one a draw of the latents.
-
-        Args:
-            images: as for `encode`.
-            masks: as for `encode`.
-            key: draws the latents.
-            count: how many, at least 1.
-
-        Raises:
-            ValueError: as for `encode`.
-        """
-        encoded = self.encode(images, masks)
-        drawn = jnp.stack([self.decode(latents, encoded.features) for latents in encoded.latents(key, count)])
-        return jnp.where(masks[None, ..., None], drawn, images[None])
