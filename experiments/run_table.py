@@ -6,6 +6,9 @@ A run that is finished is not run again, and one that was stopped goes on where 
 after each, out of what the workdirs hold: OUT/ROW-SEED for each row and seed, OUT/table.md, OUT/curves.png and, where
 images follow a rule, OUT/samples.png. Seeds come one after another, so that a table that was stopped compares what it
 has fairly. Stopped with Ctrl-C; exit codes are those of `sagan-jax`.
+
+What a run came to is OUT/ROW-SEED/row.json. Some of ours lie in `experiments/results`: copied to OUT they count as
+finished.
 """
 
 import argparse
@@ -66,9 +69,18 @@ def read_curve(workdir: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array([step for step, _ in found]), np.array([value for _, value in found])
 
 
-def read_curves(workdirs: list[Path], name: str) -> tuple[np.ndarray, np.ndarray]:
+def rounded(steps: np.ndarray, values: np.ndarray) -> list[tuple[int, float]]:
+    """Returns a curve in as many digits as a picture of it shows.
+
+    >>> rounded(np.array([50, 100]), np.array([0.123456, 2]))
+    [(50, 0.1235), (100, 2.0)]
+    """
+    return [(int(step), float(f"{value:.4g}")) for step, value in zip(steps, values, strict=True)]
+
+
+def join_curves(runs: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the steps `[S]` at which any of several runs recorded something, and its values `[runs, S]`, else nan."""
-    curves = [dict(zip(*read_curve(workdir, name), strict=True)) for workdir in workdirs]
+    curves = [dict(run["curves"].get(name, ())) for run in runs]
     steps = sorted(set().union(*curves))
     return np.array(steps), np.array([[curve.get(step, np.nan) for step in steps] for curve in curves])
 
@@ -131,8 +143,13 @@ def run_row(table: Table, row: str, seed: int, out: Path) -> None:
     print(f"\n{row}, seed {seed}", flush=True)
     sagan_jax.train(experiment, workdir)
     values = read_last(workdir) | sagan_jax.evaluate(workdir, *table.protocols, **table.evaluation)
-    result = {"experiment": to_dict(experiment), "values": values, "minutes": minutes_of(workdir, experiment)}
-    write_atomically(workdir / RESULT, (json.dumps(result, indent=2) + "\n").encode())
+    result = {
+        "experiment": to_dict(experiment),
+        "values": {name: values[name] for name in table.scores if name in values},
+        "minutes": minutes_of(workdir, experiment),
+        "curves": {name: rounded(*read_curve(workdir, name)) for name in table.curves},
+    }
+    write_atomically(workdir / RESULT, (json.dumps(result) + "\n").encode())
 
 
 def results(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
@@ -192,7 +209,7 @@ def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -
     figure, panels = pyplot.subplots(count, figsize=(8, 3 * count), layout="constrained", squeeze=False)
     for axes, name in zip(panels[:, 0], table.curves, strict=True):
         for number, (row, runs) in enumerate(found.items()):
-            steps, values = read_curves([out / f"{row}-{seed}" for seed in runs], name)
+            steps, values = join_curves(list(runs.values()), name)
             if not len(steps):  # not run yet, or without what is drawn
                 continue
             axes.plot(steps, np.nanmean(values, axis=0), color=f"C{number}", label=row)
@@ -207,15 +224,22 @@ def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -
 
 
 def draw_strips(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -> None:
-    """Draws images of the first run of rows, those that obey the rule underlined, under the row's first score."""
-    shown = [row for row in table.strips if found[row]]
+    """Draws images of a row's first run, those that obey the rule underlined, under the row's first score.
+
+    Rows whose runs are no longer there, but for their results, are left out.
+    """
+    workdirs = {
+        row: [out / f"{row}-{seed}" for seed in sorted(found[row]) if (out / f"{row}-{seed}" / "checkpoints").is_dir()]
+        for row in table.strips
+    }
+    shown = [row for row, kept in workdirs.items() if kept]
     if not shown:
         return
     score, called = next(iter(table.scores.items()))
     lines, columns = STRIP
     figure, panels = pyplot.subplots(len(shown), figsize=(8, 1.4 * len(shown)), layout="constrained", squeeze=False)
     for axes, row in zip(panels[:, 0], shown, strict=True):
-        images = sagan_jax.load_run(out / f"{row}-{min(found[row])}").generate(lines * columns).images
+        images = sagan_jax.load_run(workdirs[row][0]).generate(lines * columns).images
         step = images.shape[1] + 8
         axes.imshow(image_grid(images, columns, padding=8), interpolation="nearest")
         for number in np.flatnonzero(judge(images, parse_synthetic(table.rows[row].data.source)).obeys):

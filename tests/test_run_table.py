@@ -1,5 +1,6 @@
 """The program that trains and compares the rows of a table."""
 
+import doctest
 import importlib.util
 import json
 from dataclasses import replace
@@ -99,9 +100,12 @@ def test_strips_underline_what_obeys(program, monkeypatch, tmp_path):
     monkeypatch.setattr(sagan_jax, "load_run", load_run, raising=False)
     run = Experiment(data=Data("pairs"))
     table = Table({"none": run, "not done": run, "not shown": run}, (4, 2), {"rule9": "obey"}, {}, ())
-    table = replace(table, strips=("none", "not done"))
+    table = replace(table, strips=("none", "not done", "result alone"))
     values = {"values": {"rule9": 0.5}}
-    program.draw_strips(table, {"none": {4: values, 2: values}, "not done": {}, "not shown": {4: values}}, tmp_path)
+    found = {"none": {4: values, 2: values}, "not done": {}, "not shown": {4: values}, "result alone": {2: values}}
+    for name in ("none-4", "none-2", "not shown-4"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    program.draw_strips(table, found, tmp_path)
     assert asked == ["none-2"]
     with Image.open(tmp_path / "samples.png") as opened:
         picture = np.asarray(opened.convert("RGB")).astype(int)
@@ -111,16 +115,34 @@ def test_strips_underline_what_obeys(program, monkeypatch, tmp_path):
     program.draw_strips(replace(table, strips=()), {"none": {4: values}}, tmp_path / "nowhere")
 
 
-def test_curves_of_several_runs_share_their_steps(program, tmp_path):
-    for name, lines in {"a": [(2, 1.0), (6, 3.0)], "b": [(2, 5.0), (4, 7.0)], "c": []}.items():
-        (tmp_path / name).mkdir()
-        text = "".join(json.dumps({"step": step, "x": value}) + "\n" for step, value in lines)
-        (tmp_path / name / "metrics.jsonl").write_text(text + '{"step": 9, "y": 1}\n')
-    steps, values = program.read_curves([tmp_path / "a", tmp_path / "b"], "x")
+def test_curves_of_several_runs_share_their_steps(program):
+    one, other, none = ({"curves": {"x": curve}} for curve in ([[2, 1.0], [6, 3.0]], [[2, 5.0], [4, 7.0]], []))
+    steps, values = program.join_curves([one, other], "x")
     assert steps.tolist() == [2, 4, 6]
     assert np.array_equal(values, [[1, np.nan, 3], [5, 7, np.nan]], equal_nan=True)
-    assert not program.read_curves([tmp_path / "c"], "x")[0].size
-    assert not program.read_curves([], "x")[0].size
+    assert not program.join_curves([none], "x")[0].size
+    assert not program.join_curves([{"curves": {}}], "x")[0].size
+    assert not program.join_curves([], "x")[0].size
+
+
+def test_results_alone_are_the_table_again(program, table, fake, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    program.run(["t", "--out", str(tmp_path / "out")])
+    for result in (tmp_path / "out").glob("*/row.json"):
+        (tmp_path / "again" / result.parent.name).mkdir(parents=True)
+        result.rename(tmp_path / "again" / result.parent.name / "row.json")
+    fake.clear()
+    program.run(["t", "--out", str(tmp_path / "again")])
+    assert not fake
+    for name in ("table.md", "curves.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+def test_published_results_are_of_the_tables_as_they_are(program):
+    for folder in (PROGRAM.parent / "results").iterdir():
+        table = program.load_table(folder.name)
+        found = program.results(table, folder)
+        assert sum(map(len, found.values())) == len(list(folder.glob("*/row.json"))) > 0
 
 
 def test_finished_rows_are_not_run_again_and_others_are(program, table, fake, monkeypatch, tmp_path):
@@ -173,6 +195,11 @@ def test_rows_of_a_table_differ_in_their_networks_alone(program, name):
 def test_rows_of_a_table_are_runs_that_train_would_start(program, name):
     for experiment in program.load_table(name).rows.values():
         (Generation if isinstance(experiment, Experiment) else Completion).check(experiment)
+
+
+def test_doctests_hold(program):
+    assert doctest.testmod(program).attempted >= 2
+    assert not doctest.testmod(program).failed
 
 
 def test_spread_is_the_sample_deviation(program):
