@@ -210,13 +210,15 @@ def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -
     for axes, name in zip(panels[:, 0], table.curves, strict=True):
         for number, (row, runs) in enumerate(found.items()):
             steps, values = join_curves(list(runs.values()), name)
+            if "gamma" in name:
+                values = abs(values)  # its sign is free, since the output kernel's is
             if not len(steps):  # not run yet, or without what is drawn
                 continue
             axes.plot(steps, np.nanmean(values, axis=0), color=f"C{number}", label=row)
             axes.fill_between(
                 steps, values.min(axis=0), values.max(axis=0), color=f"C{number}", alpha=0.15, linewidth=0
             )
-        axes.set(xlabel="steps", ylabel=name)
+        axes.set(xlabel="steps", ylabel=f"|{name}|" if "gamma" in name else name)
         if axes.has_data():
             axes.legend(frameon=False, fontsize=8)
     figure.savefig(out / "curves.png", dpi=100)

@@ -70,6 +70,15 @@ def test_few_pairs_say_nothing(program):
     assert program.by_distance(np.tile([[0, 0], [1, 1]], (10, 1)), np.full(20, 9.0))[0] == 1
 
 
+def test_of_hardly_any_but_one_hue_nothing_is_said(program):
+    for other, said in ((1, False), (20, True)):
+        hues = np.array([[0, 0]] * 99 + [[1, 1]] * other)
+        assert np.isnan(program.scott_pi(hues)) != said
+    means, deviations = program.mean_and_deviation(np.array([[1, np.nan, np.nan], [3, 5, np.nan]]))
+    assert np.array_equal(means, [2, 5, np.nan], equal_nan=True)
+    assert deviations.tolist() == [np.sqrt(2), 0, 0]
+
+
 def test_runs_of_a_row_are_means_over_seeds(program, images, monkeypatch, tmp_path, capsys):
     def load_run(workdir):
         drawn = images if workdir.name.endswith("0") else images[:, ::-1]
@@ -81,7 +90,7 @@ def test_runs_of_a_row_are_means_over_seeds(program, images, monkeypatch, tmp_pa
     head, _, first, second = capsys.readouterr().out.splitlines()
     assert head == "| row | 8 to 12 | 12 to 16 | 16 to 20 | 20 to 24 | 24 to 36 | seeds |"
     assert first.startswith("| at 16 | 1.00 ± 0.00 | 1.00 ± 0.00 | ")
-    assert first.endswith(" | 2 |")
+    assert first.endswith(" | 2 of 2 |")
     assert second.startswith("| none | 1.00 ± 0.00 | ")
     with Image.open(tmp_path / "d.png") as picture:
         assert picture.size[0] > 300

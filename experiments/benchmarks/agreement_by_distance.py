@@ -5,7 +5,8 @@
 Runs whose folders are called ROW-SEED are one row: mean and deviation over seeds. The number is Scott's pi of the two
 blobs' hues, over the images with two clear blobs whose middles are so many pixels apart (of a 32x32 image): 1 where
 they always have the same, 0 where they have it as often as if the hues of just these blobs were dealt out anew. So it
-is no help to a generator that it draws few hues. `--out distances.png` draws it.
+is no help to a generator that it draws few hues; of one that draws hardly any but one nothing can be said, and it is
+left out. `--out distances.png` draws it.
 """
 
 import argparse
@@ -28,6 +29,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 EDGES = (8, 12, 16, 20, 24, 36)
+ONE_HUE = 0.9
+"""Where pairs would agree so often by chance, there is hardly a second hue to differ in."""
 
 
 def require_pairs(workdir: Path) -> Pairs:
@@ -59,7 +62,7 @@ def hues_and_distances(images: np.ndarray, rule: Pairs) -> tuple[np.ndarray, np.
 
 
 def scott_pi(hues: np.ndarray) -> float:
-    """Returns how far pairs `[N, 2]` agree beyond chance: 1 always, 0 as by chance; nan where all are one value.
+    """Returns how far pairs `[N, 2]` agree beyond chance: 1 always, 0 as by chance; nan where nearly all are one value.
 
     Source: Scott 1955; Cohen's kappa with one distribution for both of a pair, as neither blob is the first.
 
@@ -67,7 +70,7 @@ def scott_pi(hues: np.ndarray) -> float:
     (1.0, -1.0, nan)
     """
     chance = ((np.bincount(hues.ravel()) / hues.size) ** 2).sum()
-    return float(((hues[:, 0] == hues[:, 1]).mean() - chance) / (1 - chance)) if chance < 1 else np.nan
+    return float(((hues[:, 0] == hues[:, 1]).mean() - chance) / (1 - chance)) if chance < ONE_HUE else np.nan
 
 
 def by_distance(hues: np.ndarray, distances: np.ndarray) -> list[float]:
@@ -82,7 +85,7 @@ def draw(rows: dict[str, np.ndarray], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(6, 3), layout="constrained")
     names = [f"{low} to {high}" for low, high in itertools.pairwise(EDGES)]
     for row, values in rows.items():
-        axes.errorbar(names, values.mean(axis=0), deviations(values), capsize=3, marker="o", label=row)
+        axes.errorbar(names, *mean_and_deviation(values), capsize=3, marker="o", label=row)
     axes.axhline(0, color="grey", linewidth=0.5)
     axes.set(xlabel="pixels between the two blobs", ylabel="agreement in hue\n(0: chance, 1: always)")
     axes.legend(frameon=False)
@@ -90,9 +93,11 @@ def draw(rows: dict[str, np.ndarray], path: Path) -> None:
     pyplot.close(figure)
 
 
-def deviations(values: np.ndarray) -> np.ndarray:
-    """Returns the sample deviation of each column, 0 for a single run."""
-    return values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
+def mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and sample deviation of the numbers in each column of `[runs, C]`: nan for none, and 0 for one."""
+    columns = [column[~np.isnan(column)] for column in values.T]
+    means = [column.mean() if len(column) else np.nan for column in columns]
+    return np.array(means), np.array([column.std(ddof=1) if len(column) > 1 else 0.0 for column in columns])
 
 
 def run(arguments: list[str]) -> None:
@@ -112,10 +117,9 @@ def run(arguments: list[str]) -> None:
     print("| row | " + " | ".join(f"{low} to {high}" for low, high in itertools.pairwise(EDGES)) + " | seeds |")
     print("|---" * (len(EDGES) + 1) + "|")
     for row, values in rows.items():
-        pairs = zip(values.mean(axis=0), deviations(values), strict=True)
-        print(
-            "| " + " | ".join([row, *(f"{mean:.2f} ± {spread:.2f}" for mean, spread in pairs), str(len(values))]) + " |"
-        )
+        cells = [f"{mean:.2f} ± {spread:.2f}" for mean, spread in zip(*mean_and_deviation(values), strict=True)]
+        counted = (~np.isnan(values)).any(axis=1).sum()
+        print("| " + " | ".join([row, *cells, f"{counted} of {len(values)}"]) + " |")
     if given.out:
         draw(rows, given.out)
 
