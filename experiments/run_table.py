@@ -92,12 +92,12 @@ def read_last(workdir: Path) -> dict[str, float]:
 
 
 def minutes_of(workdir: Path, experiment: AnyExperiment) -> float:
-    """Returns how long a run's steps took, compiling and recording too, pauses between two stretches not."""
-    steps, speeds = read_curve(workdir, "images_per_second")
-    images = np.diff(steps, prepend=0) * experiment.training.batch_size
+    """Returns how long a run's steps take at its median pace, which a machine that slept in between does not change."""
+    _, speeds = read_curve(workdir, "images_per_second")
+    images = experiment.training.total_steps * experiment.training.batch_size
     if isinstance(experiment, Experiment):
-        images = images * experiment.training.discriminator_steps
-    return float((images / speeds).sum() / 60)
+        images *= experiment.training.discriminator_steps
+    return float(images / np.median(speeds) / 60)
 
 
 def parameters_of(experiment: AnyExperiment) -> int:

@@ -49,8 +49,9 @@ def fake(monkeypatch):
         asked.append(("train", workdir.name, experiment.training.seed))
         workdir.mkdir(parents=True)
         lines = [
-            {"step": 2, "images_per_second": 4.0},
-            {"step": 4, "images_per_second": 0.5, "held_out/psnr": 20.0},
+            {"step": 1, "images_per_second": 0.001},
+            {"step": 2, "images_per_second": 1.0},
+            {"step": 4, "images_per_second": 4.0, "held_out/psnr": 20.0},
             {"step": 4, "loss": 1},
         ]
         (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -73,14 +74,14 @@ def test_rows_are_run_seed_by_seed_and_compared_with_the_baseline(program, table
     ]
     assert ("train", "attention-5", 5) in fake
     assert ("evaluate", "none-0", ("fd10_train_random",), {"holes": ("centre",)}) in fake
-    # 2 steps of 4 images at 4 a second, then at 0.5 a second: 18 seconds for 4 steps. The deviation of 20 and 25 is
-    # 5 / sqrt 2. An attention layer of 48 channels has 48^2 / 4 + 48^2 + 1 parameters, and there are two.
+    # 4 steps of 4 images at a median of 1 a second. The deviation of 20 and 25 is 5 / sqrt 2. An attention layer of 48
+    # channels has 48^2 / 4 + 48^2 + 1 parameters, and there are two.
     written = (tmp_path / "table.md").read_text()
     assert written.splitlines() == [
         "| row | centre, dB | L1 | parameters | ms a step | minutes | seeds |",
         "|---|---|---|---|---|---|---|",
-        "| none | 22.50 ± 3.54 | 0.25 ± 0.00 | 4,268,000 | 4500 ± 0 | 0.3 ± 0.0 | 2 |",
-        "| attention | 24.50 ± 3.54 | 0.25 ± 0.00 | 4,273,762 | 4500 ± 0 | 0.3 ± 0.0 | 2 |",
+        "| none | 22.50 ± 3.54 | 0.25 ± 0.00 | 4,268,000 | 4000 ± 0 | 0.3 ± 0.0 | 2 |",
+        "| attention | 24.50 ± 3.54 | 0.25 ± 0.00 | 4,273,762 | 4000 ± 0 | 0.3 ± 0.0 | 2 |",
         "| attention − none | +2.00 ± 0.00 | +0.00 ± 0.00 |  |  |  | 2 |",
     ]
     assert written in capsys.readouterr().out
@@ -149,7 +150,7 @@ def test_finished_rows_are_not_run_again_and_others_are(program, table, fake, mo
     monkeypatch.setattr(program, "load_table", lambda name: table)
     program.run(["t", "--out", str(tmp_path), "--rows", "attention", "--seeds", "5"])
     assert [entry[1] for entry in fake] == ["attention-5", "attention-5"]
-    assert "| attention | 27.00 | 0.25 | 4,273,762 | 4500 | 0.3 | 1 |" in (tmp_path / "table.md").read_text()
+    assert "| attention | 27.00 | 0.25 | 4,273,762 | 4000 | 0.3 | 1 |" in (tmp_path / "table.md").read_text()
     fake.clear()
     program.run(["t", "--out", str(tmp_path), "--seeds", "5"])
     assert {entry[1] for entry in fake} == {"none-5"}

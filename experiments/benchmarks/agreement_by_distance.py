@@ -94,10 +94,21 @@ def draw(rows: dict[str, np.ndarray], path: Path) -> None:
 
 
 def mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and sample deviation of the numbers in each column of `[runs, C]`: nan for none, and 0 for one."""
+    """Returns mean and sample deviation of the numbers in each column of `[runs, C]`, nan where there are none of which to take it."""
     columns = [column[~np.isnan(column)] for column in values.T]
     means = [column.mean() if len(column) else np.nan for column in columns]
-    return np.array(means), np.array([column.std(ddof=1) if len(column) > 1 else 0.0 for column in columns])
+    return np.array(means), np.array([column.std(ddof=1) if len(column) > 1 else np.nan for column in columns])
+
+
+def spread(mean: float, deviation: float) -> str:
+    """Returns mean and deviation for a person.
+
+    >>> spread(2, 1), spread(0.5, np.nan), spread(np.nan, np.nan)
+    ('2.00 ± 1.00', '0.50', '–')
+    """
+    if np.isnan(mean):
+        return "–"
+    return f"{mean:.2f}" if np.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
 
 
 def run(arguments: list[str]) -> None:
@@ -117,7 +128,7 @@ def run(arguments: list[str]) -> None:
     print("| row | " + " | ".join(f"{low} to {high}" for low, high in itertools.pairwise(EDGES)) + " | seeds |")
     print("|---" * (len(EDGES) + 1) + "|")
     for row, values in rows.items():
-        cells = [f"{mean:.2f} ± {spread:.2f}" for mean, spread in zip(*mean_and_deviation(values), strict=True)]
+        cells = [spread(mean, deviation) for mean, deviation in zip(*mean_and_deviation(values), strict=True)]
         counted = (~np.isnan(values)).any(axis=1).sum()
         print("| " + " | ".join([row, *cells, f"{counted} of {len(values)}"]) + " |")
     if given.out:
