@@ -94,7 +94,7 @@ def draw(rows: dict[str, np.ndarray], path: Path) -> None:
 
 
 def mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and sample deviation of the numbers in each column of `[runs, C]`, nan where there are none of which to take it."""
+    """Returns mean and sample deviation of the numbers in each column of `[runs, C]`; nan for too few of them."""
     columns = [column[~np.isnan(column)] for column in values.T]
     means = [column.mean() if len(column) else np.nan for column in columns]
     return np.array(means), np.array([column.std(ddof=1) if len(column) > 1 else np.nan for column in columns])
