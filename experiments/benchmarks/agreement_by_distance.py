@@ -48,6 +48,15 @@ def require_pairs(workdir: Path) -> Pairs:
     return rule
 
 
+def row_of(workdir: Path) -> str:
+    """Returns the row of a table that a run is of.
+
+    >>> row_of(Path("runs/attention_buys/at 16-0")), row_of(Path("runs/pairs_32"))
+    ('at 16', 'pairs_32')
+    """
+    return workdir.name.rpartition("-")[0] or workdir.name
+
+
 def hues_and_distances(images: np.ndarray, rule: Pairs) -> tuple[np.ndarray, np.ndarray]:
     """Returns the hues `[N, 2]` and the distance `[N]` of the blobs of the images that have two clear ones.
 
@@ -122,8 +131,7 @@ def run(arguments: list[str]) -> None:
     runs: dict[str, list[list[float]]] = {}
     for workdir, rule in rules.items():
         images = sagan_jax.load_run(workdir).generate(given.images).images
-        row = runs.setdefault(workdir.name.rpartition("-")[0] or workdir.name, [])
-        row.append(by_distance(*hues_and_distances(images, rule)))
+        runs.setdefault(row_of(workdir), []).append(by_distance(*hues_and_distances(images, rule)))
     rows = {row: np.array(values) for row, values in runs.items()}
     print("| row | " + " | ".join(f"{low} to {high}" for low, high in itertools.pairwise(EDGES)) + " | seeds |")
     print("|---" * (len(EDGES) + 1) + "|")

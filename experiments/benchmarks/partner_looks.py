@@ -1,0 +1,82 @@
+"""Does a blob look at its partner? Of runs on `pairs`, the share of a blob's attention that falls on the other one.
+
+    python experiments/benchmarks/partner_looks.py runs/attention_buys/at\\ 16-*
+
+G in images that it draws, D in real ones of another seed than it was trained on; images whose blobs are not clear say
+nothing. Runs whose folders are called ROW-SEED are one row: mean and deviation over seeds. A line a row and layer: the
+size of gamma, whose sign is free; the share, in the mean over blobs; and how many times that of an even look it is.
+Runs record the same of 16 images while they train.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from agreement_by_distance import mean_and_deviation, require_pairs, row_of, spread
+
+from sagan_jax.cli.main import explained
+from sagan_jax.cli.wiring import load_networks
+from sagan_jax.data.synthetic import Pairs
+from sagan_jax.evaluation.attention import Looks, discriminator_looks, generator_looks
+from sagan_jax.evaluation.partners import partner_attention
+
+Layer = tuple[str, int]
+"""Network and resolution."""
+
+
+def look(workdir: Path, rule: Pairs, count: int) -> Iterator[Looks]:
+    """Yields where G looks in `count` images that it draws, and D in as many real ones."""
+    generator, discriminator = load_networks(workdir)
+    labels = np.resize(generator.classes(), count).astype(np.int32)
+    yield generator_looks(generator, generator.latents(jax.random.key(0), np.arange(count)), labels)
+    if discriminator:
+        unseen = dataclasses.replace(rule, seed=rule.seed + 1)
+        images = np.stack([unseen.draw(index, discriminator.discriminator.resolution) for index in range(count)])
+        yield discriminator_looks(discriminator, images, labels)
+
+
+def partner_looks(looks: Looks, rule: Pairs) -> dict[Layer, tuple[float, float, float]]:
+    """Returns for each layer the size of gamma, the share, and how many times that of an even look it is.
+
+    The latter two are nan where no image has clear blobs.
+    """
+    found = partner_attention(looks, rule)
+    names = {(layer.network, layer.resolution): abs(layer.gamma) for layer in looks.layers}
+    return {
+        (network, resolution): (
+            gamma,
+            found.get(f"{network}/partner_share_{resolution}", np.nan),
+            found.get(f"{network}/partner_lift_{resolution}", np.nan),
+        )
+        for (network, resolution), gamma in names.items()
+    }
+
+
+def run(arguments: list[str]) -> None:
+    """Prints a line for each row and layer."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdirs", nargs="+", type=Path, help="of runs on pairs, called ROW-SEED")
+    parser.add_argument("--images", type=int, default=500, help="for each network of each run")
+    given = parser.parse_args(arguments)
+    rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}
+    rows: dict[str, dict[Layer, list[tuple[float, float, float]]]] = {}
+    for workdir, rule in rules.items():
+        layers = rows.setdefault(row_of(workdir), {})
+        for looks in look(workdir, rule, given.images):
+            for layer, values in partner_looks(looks, rule).items():
+                layers.setdefault(layer, []).append(values)
+    print("| row | layer | size of γ | share on the partner | times an even look | seeds |\n" + "|---" * 6 + "|")
+    for row, layers in rows.items():
+        for (network, resolution), values in layers.items():
+            cells = [spread(*both) for both in zip(*mean_and_deviation(np.array(values)), strict=True)]
+            counted = (~np.isnan(values)).all(axis=1).sum()
+            name = f"{network[0].upper()} at {resolution}"
+            print("| " + " | ".join([row, name, *cells, f"{counted} of {len(values)}"]) + " |")
+
+
+if __name__ == "__main__":
+    sys.exit(explained(lambda: run(sys.argv[1:]), "partner_looks"))

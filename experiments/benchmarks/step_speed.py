@@ -1,0 +1,72 @@
+"""What a step costs in the runs of a table: they take one in turn, so a machine's other work slows all of them alike.
+
+    taskset -c 0 python experiments/benchmarks/step_speed.py attention_buys
+
+Runs of generators, that is; of completions there is no such table. A line a row: milliseconds a step, the median over
+the rounds, and the median of the ratios to the first row, round by round.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from sagan_jax.cli.main import explained
+from sagan_jax.cli.wiring import build_game
+from sagan_jax.config import AnyExperiment, Experiment
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.training.adversarial import Batch, initial_state, step
+
+sys.path.append(str(Path(__file__).parents[1]))
+from run_table import load_table
+
+
+def stepper(experiment: AnyExperiment) -> Callable[[], float]:
+    """Returns a function that takes one more step of a run on random images, and returns the seconds that it took.
+
+    Raises:
+        InvalidInputError: the run trains no generator.
+    """
+    if not isinstance(experiment, Experiment):
+        raise InvalidInputError("The table needs to be one of generators; this one's runs complete images.")
+    game, networks, training = build_game(experiment), experiment.networks, experiment.training
+    shape = (networks.resolution, networks.resolution, networks.image_channels)
+    rows = (training.discriminator_steps, training.batch_size)
+    images = jax.random.uniform(jax.random.key(0), (*rows, *shape), minval=-1)
+    batch = Batch(images, jnp.zeros(rows, jnp.int32))
+    compiled = jax.jit(partial(step, game)).lower(initial_state(game, 0, shape), batch).compile()
+    state = initial_state(game, 0, shape)
+
+    def take() -> float:
+        nonlocal state
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(compiled(state, batch))
+        return time.perf_counter() - start
+
+    return take
+
+
+def run(arguments: list[str]) -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", help="of a file in experiments/tables")
+    parser.add_argument("--rounds", type=int, default=30, help="steps of each")
+    given = parser.parse_args(arguments)
+    steppers = {row: stepper(experiment) for row, experiment in load_table(given.table).rows.items()}
+    for take in steppers.values():
+        take()  # what is allocated at first is no cost of a step
+    rounds = [[take() for take in steppers.values()] for _ in range(given.rounds)]
+    print("| row | ms a step | times the first |\n|---|---|---|")
+    for row, times in zip(steppers, zip(*rounds, strict=True), strict=True):
+        ratio = statistics.median(time / first for time, (first, *_) in zip(times, rounds, strict=True))
+        print(f"| {row} | {1000 * statistics.median(times):.0f} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    sys.exit(explained(lambda: run(sys.argv[1:]), "step_speed"))
