@@ -27,12 +27,18 @@ if "SAGAN_JAX_CACHE" not in os.environ:
     os.environ["SAGAN_JAX_CACHE"] = tempfile.mkdtemp(prefix="sagan_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["SAGAN_JAX_CACHE"], ignore_errors=True)
 # A virtual device that waits long for the others at a collective, as on a busy machine, aborts the whole process.
-for flag, seconds in (
-    ("xla_cpu_collective_call_warn_stuck_timeout_seconds", 120),
-    ("xla_cpu_collective_call_terminate_timeout_seconds", 600),
-):
+flags = {
+    "xla_cpu_collective_call_warn_stuck_timeout_seconds": "120",
+    "xla_cpu_collective_call_terminate_timeout_seconds": "600",
+}
+# Most of the time of the tests goes into compiling; this takes a third of it, and the programs are half as slow again.
+# Flags that another jax may not know end the process, so there, and in .ci/run on the newest one, programs are compiled
+# as a user's are; so are those of the default run.
+if importlib.metadata.version("jax").startswith("0.10."):
+    flags |= {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": "false"}
+for flag, value in flags.items():
     if flag not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{flag}={seconds}".strip()
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{flag}={value}".strip()
 
 import jax  # noqa: E402  after the environment it reads
 

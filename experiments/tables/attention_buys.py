@@ -53,8 +53,6 @@ def table() -> Table:
             "rule5k/form_chance": "by chance",
             "rule5k/kinds": "kinds",
             "rule5k/entropy": "entropy",
-            "generator/partner_lift_16": "G at 16 looks at the partner",
-            "discriminator/partner_lift_16": "D at 16",
         },
         baselines={row: "none" for row in rows if row != "none"},
         curves=(

@@ -37,7 +37,6 @@ def table() -> Table:
             "rule5k/form": "same form",
             "rule5k/form_chance": "by chance",
             "rule5k/kinds": "kinds",
-            "generator/partner_lift_16": "G at 16 looks at the partner",
         },
         baselines={"at 16": "none"},
         curves=("score/rule1k", "score/rule1k/hue", "generator/gamma_16"),

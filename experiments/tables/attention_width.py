@@ -45,7 +45,6 @@ def table() -> Table:
             "rule5k/form": "same form",
             "rule5k/form_chance": "by chance",
             "rule5k/kinds": "kinds",
-            "generator/partner_lift_16": "G at 16 looks at the partner",
         },
         baselines={f"at 16, width {width}": f"none, width {width}" for width in (4, 16)},
         curves=("score/rule1k", "score/rule1k/hue", "generator/gamma_16"),

@@ -4,24 +4,32 @@ A verdict has two steps. First, are the parts right: does the image hold what an
 clearly one of the rule's values? Then, do the parts agree? A generator that paints everything red agrees cheaply, so
 the values that come up are counted too, and how often parts of such values would agree if drawn apart from each other.
 
-Limits are as wide as they can be before two values meet, so that blur and noise of a generator count little;
-`tests/test_rules.py` degrades real images and says what they still bear.
+Limits are wide, so that blur, dimness and noise of a generator count little; `tests/test_rules.py` degrades real images
+and says what they still bear.
 """
 
 import functools
+import itertools
+import math
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.colors import rgb_to_hsv
 from scipy import ndimage
 
-from sagan_jax.data.synthetic import FORMS, Mirror, Pairs, SyntheticSet
+from sagan_jax.data.synthetic import Mirror, Pairs, SyntheticSet
 
-GROUND = 0.5
-"""A pixel belongs to a blob when its brightest channel is above this share of white."""
+GROUND = 0.3
+"""A pixel may belong to a blob when its brightest channel is above this share of white."""
+LEAST_LIGHT = 0.5
+"""What is not as bright as this share of white is not seen; a tenth of its pixels may be brighter than a blob is."""
+EDGE = 0.5
+"""A blob ends where it is less than this share of its own brightness, so that blur and dimness move no outline."""
 SPECK = 0.25
 """A blob of less than this share of the largest form's area is not seen."""
-LEAST_OVERLAP = 0.65
+LEAST_SIZE = 0.75
+"""A form is looked for at any width from this share of the rule's to its inverse: a large disc is no square."""
+LEAST_OVERLAP = 0.75
 """A blob is the form with which it shares most: at least this share of what the two cover together."""
 LEAST_SATURATION = 0.5
 """Of a blob's mean colour: 1 - least channel / greatest channel."""
@@ -29,8 +37,8 @@ HUE_TOLERANCE = 0.35
 """How far a blob's hue may lie from the nearest of the set, as a share of the way to the next."""
 LEAST_SHARE = 0.5
 """Of a blob's pixels, so many are nearer to its hue than to another: red beside green is no yellow."""
-LEAST_CONTRAST = 0.5
-"""The deviation of a half of a texture, as a share of a real one's."""
+LEAST_CONTRAST = 0.7
+"""The deviation of a half of a texture, as a share of the least of real ones."""
 LEAST_CORRELATION = 0.8
 """Of a texture's half with the mirror of the other, channel means taken off."""
 
@@ -157,15 +165,17 @@ def _chance(values: np.ndarray) -> float:
 def find_blobs(image: np.ndarray, rule: Pairs) -> list[Blob]:
     """Returns the blobs of an image `[R, R, 3]` uint8, or none where they are not the rule's number of clear ones."""
     width = round(rule.size * len(image) / 32)
-    regions, count = ndimage.label(image.max(axis=-1) > 255 * GROUND, structure=np.ones((3, 3)))
-    areas = ndimage.sum_labels(np.ones_like(regions), regions, np.arange(1, count + 1))
-    seen = 1 + np.flatnonzero(areas >= SPECK * width**2)
+    light = image.max(axis=-1)
+    labels, count = ndimage.label(light > 255 * GROUND, structure=np.ones((3, 3)))
+    seen = []
+    for number in range(1, count + 1):
+        bright = np.quantile(light[labels == number], 0.9)
+        region = (labels == number) & (light >= EDGE * bright)
+        if bright >= 255 * LEAST_LIGHT and region.sum() >= SPECK * width**2:
+            seen.append(region)
     if len(seen) != rule.blobs:
         return []
-    found = []
-    for number in seen:
-        region = regions == number
-        found.append(Blob(region, _hue(image[region], rule), _form(region, width, rule.forms)))
+    found = [Blob(region, _hue(image[region], rule), _form(region, width, rule.forms)) for region in seen]
     return [] if any(-1 in (blob.hue, blob.form) for blob in found) else found
 
 
@@ -180,19 +190,30 @@ def _hue(pixels: np.ndarray, rule: Pairs) -> int:
 
 def _form(region: np.ndarray, width: int, count: int) -> int:
     """Returns the number of the form that a region has most in common with, -1 where that is little."""
-    places = np.indices(region.shape) - np.reshape(ndimage.center_of_mass(region), (2, 1, 1))
-    overlaps = []
-    for inside in list(FORMS.values())[:count]:
-        form = inside(places[0] / width, places[1] / width)
-        overlaps.append((form & region).sum() / (form | region).sum())
-    return int(np.argmax(overlaps)) if max(overlaps) >= LEAST_OVERLAP else -1
+    area, overlaps = region.sum(), np.zeros(count)
+    margin = 2 * width  # so that no form that is tried leaves the image
+    region = np.pad(region, margin)
+    middle = np.array(ndimage.center_of_mass(region))
+    for side in range(math.ceil(LEAST_SIZE * width), math.floor(width / LEAST_SIZE) + 1):
+        forms = _stamps(count, side)
+        corner = middle - (side - 1) / 2
+        for top, left in itertools.product(*({math.floor(place), math.ceil(place)} for place in corner)):
+            shared = (forms & region[top : top + side, left : left + side]).sum(axis=(1, 2))
+            overlaps = np.maximum(overlaps, shared / (forms.sum(axis=(1, 2)) + area - shared))
+    return int(np.argmax(overlaps)) if overlaps.max() >= LEAST_OVERLAP else -1
+
+
+@functools.cache
+def _stamps(count: int, side: int) -> np.ndarray:
+    """Returns the forms of so many pixels a side, `[count, side, side]` bool."""
+    return np.stack([Pairs().stamp(form, side) for form in range(count)])
 
 
 @functools.cache
 def _deviation(rule: Mirror, resolution: int) -> float:
-    """Returns the mean deviation of a half of the set's own textures."""
+    """Returns the least deviation of a channel of a half of a hundred of the set's own textures."""
     halves = np.stack([rule.draw(index, resolution)[:, : resolution // 2] for index in range(100)])
-    return float(halves.std(axis=(1, 2)).mean())
+    return float(halves.std(axis=(1, 2)).min())
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
