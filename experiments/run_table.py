@@ -14,6 +14,7 @@ finished.
 import argparse
 import dataclasses
 import importlib.util
+import io
 import json
 import sys
 from pathlib import Path
@@ -34,9 +35,11 @@ from sagan_jax.evaluation.rules import judge
 from sagan_jax.training import adversarial, completion
 from sagan_jax.training.recording import write_atomically
 from sagan_jax.views.figures import image_grid
+from sagan_jax.views.report import Curve, read_metrics
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 TABLES = Path(__file__).parent / "tables"
 RESULT = "row.json"
@@ -62,20 +65,13 @@ def load_table(name: str) -> Table:
     return module.table()
 
 
-def read_curve(workdir: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the steps and values at which a run recorded something."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    found = [(line["step"], line[name]) for line in lines if name in line]
-    return np.array([step for step, _ in found]), np.array([value for _, value in found])
-
-
-def rounded(steps: np.ndarray, values: np.ndarray) -> list[tuple[int, float]]:
+def rounded(curve: Curve) -> list[tuple[int, float]]:
     """Returns a curve in as many digits as a picture of it shows.
 
-    >>> rounded(np.array([50, 100]), np.array([0.123456, 2]))
+    >>> rounded(Curve(np.array([50, 100]), np.array([0.123456, 2])))
     [(50, 0.1235), (100, 2.0)]
     """
-    return [(int(step), float(f"{value:.4g}")) for step, value in zip(steps, values, strict=True)]
+    return [(int(step), float(f"{value:.4g}")) for step, value in zip(*curve, strict=True)]
 
 
 def join_curves(runs: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -85,15 +81,13 @@ def join_curves(runs: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.n
     return np.array(steps), np.array([[curve.get(step, np.nan) for step in steps] for curve in curves])
 
 
-def read_last(workdir: Path) -> dict[str, float]:
-    """Returns what a run recorded, each number as it was the last time."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return dict(pair for line in lines for pair in json.loads(line).items())
+def minutes_of(experiment: AnyExperiment, speeds: np.ndarray) -> float:
+    """Returns how long a run's steps take at its median pace, which a machine that slept in between does not change.
 
-
-def minutes_of(workdir: Path, experiment: AnyExperiment) -> float:
-    """Returns how long a run's steps take at its median pace, which a machine that slept in between does not change."""
-    _, speeds = read_curve(workdir, "images_per_second")
+    Args:
+        experiment: of the run.
+        speeds: in images a second.
+    """
     images = experiment.training.total_steps * experiment.training.batch_size
     if isinstance(experiment, Experiment):
         images *= experiment.training.discriminator_steps
@@ -124,30 +118,41 @@ def read_result(table: Table, row: str, seed: int, out: Path) -> dict[str, Any] 
     """Returns what a run came to, or None where it is not finished.
 
     Raises:
-        InvalidInputError: it is not the run that the table has there now.
+        InvalidInputError: it cannot be read, or is not of the run that the table has there now.
     """
     path = out / f"{row}-{seed}" / RESULT
     if not path.is_file():
         return None
-    result = json.loads(path.read_text())
-    if result["experiment"] != json.loads(json.dumps(to_dict(run_of(table, row, seed)))):
+    try:
+        result = json.loads(path.read_text())
+        experiment = result["experiment"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidInputError(f"{str(path)!r} is damaged: remove it, and the run is scored again.") from error
+    if experiment != json.loads(json.dumps(to_dict(run_of(table, row, seed)))):
         raise InvalidInputError(f"{str(path.parent)!r} holds another run than this table's: give another --out.")
     return result
 
 
 def run_row(table: Table, row: str, seed: int, out: Path) -> None:
-    """Trains and scores one run, unless its result is there."""
+    """Trains and scores one run, unless its result is there.
+
+    Raises:
+        InvalidInputError: a run that was trained has lost its metrics.
+    """
     if read_result(table, row, seed, out):
         return
     experiment, workdir = run_of(table, row, seed), out / f"{row}-{seed}"
     print(f"\n{row}, seed {seed}", flush=True)
     sagan_jax.train(experiment, workdir)
-    values = read_last(workdir) | sagan_jax.evaluate(workdir, *table.protocols, **table.evaluation)
+    curves = read_metrics(workdir / "metrics.jsonl", [])
+    if "images_per_second" not in curves:
+        raise InvalidInputError(f"The run in {str(workdir)!r} has lost its metrics: remove it, and it is run again.")
+    values = sagan_jax.evaluate(workdir, *table.protocols, **table.evaluation)
     result = {
         "experiment": to_dict(experiment),
-        "values": {name: values[name] for name in table.scores if name in values},
-        "minutes": minutes_of(workdir, experiment),
-        "curves": {name: rounded(*read_curve(workdir, name)) for name in table.curves},
+        "values": {name: values[name] for name in table.scores},
+        "minutes": minutes_of(experiment, curves["images_per_second"].values),
+        "curves": {name: rounded(curves[name]) if name in curves else [] for name in table.curves},
     }
     write_atomically(workdir / RESULT, (json.dumps(result) + "\n").encode())
 
@@ -178,10 +183,7 @@ def markdown(table: Table, found: dict[str, dict[int, dict[str, Any]]]) -> str:
     head = ["row", *table.scores.values(), "parameters", "ms a step", "minutes", "seeds"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row, runs in found.items():
-        # A row without attention has no gamma.
-        cells = [
-            spread([run["values"][score] for run in runs.values() if score in run["values"]]) for score in table.scores
-        ]
+        cells = [spread([run["values"][score] for run in runs.values()]) for score in table.scores]
         minutes = [run["minutes"] for run in runs.values()]
         pace = [60_000 * value / table.rows[row].training.total_steps for value in minutes]
         cells += [f"{parameters_of(table.rows[row]):,}", spread(pace, 0), spread(minutes, 1), str(len(runs))]
@@ -193,12 +195,7 @@ def markdown(table: Table, found: dict[str, dict[int, dict[str, Any]]]) -> str:
             if seed in found[baseline]
         ]
         if pairs:
-            cells = [
-                spread(
-                    [one[score] - other[score] for one, other in pairs if score in one and score in other], sign=True
-                )
-                for score in table.scores
-            ]
+            cells = [spread([one[score] - other[score] for one, other in pairs], sign=True) for score in table.scores]
             lines.append("| " + " | ".join([f"{row} − {baseline}", *cells, "", "", "", str(len(pairs))]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -221,8 +218,7 @@ def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -
         axes.set(xlabel="steps", ylabel=f"|{name}|" if "gamma" in name else name)
         if axes.has_data():
             axes.legend(frameon=False, fontsize=8)
-    figure.savefig(out / "curves.png", dpi=100)
-    pyplot.close(figure)
+    save(figure, out / "curves.png", dpi=100)
 
 
 def draw_strips(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -> None:
@@ -231,7 +227,9 @@ def draw_strips(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: 
     Rows whose runs are no longer there, but for their results, are left out.
     """
     workdirs = {
-        row: [out / f"{row}-{seed}" for seed in sorted(found[row]) if (out / f"{row}-{seed}" / "checkpoints").is_dir()]
+        row: [
+            out / f"{row}-{seed}" for seed in sorted(found[row]) if any((out / f"{row}-{seed}").glob("checkpoints/*"))
+        ]
         for row in table.strips
     }
     shown = [row for row, kept in workdirs.items() if kept]
@@ -249,7 +247,14 @@ def draw_strips(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: 
             axes.plot([left, left + step - 9], [bottom, bottom], color="C2", linewidth=2.5, clip_on=False)
         axes.set_title(f"{row}: {called} {spread([run['values'][score] for run in found[row].values()])}", fontsize=9)
         axes.axis("off")
-    figure.savefig(out / "samples.png", dpi=120)
+    save(figure, out / "samples.png", dpi=120)
+
+
+def save(figure: Figure, path: Path, dpi: int) -> None:
+    """Writes a figure whole, whoever else writes the same one, and lets go of it."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=dpi)
+    write_atomically(path, content.getvalue())
     pyplot.close(figure)
 
 
@@ -266,6 +271,8 @@ def run(arguments: list[str]) -> None:
         for name in wanted:
             if name not in known:
                 raise InvalidInputError(f"The table {given.name!r} has {', '.join(map(str, known))}; got {name}.")
+    if given.out.exists() and not given.out.is_dir():
+        raise InvalidInputError(f"--out needs a folder; {str(given.out)!r} is a file.")
     results(table, given.out)  # what is there and is not the table's is said before anything is run
     for seed in given.seeds or table.seeds:
         for row in given.rows or table.rows:

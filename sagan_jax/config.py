@@ -216,8 +216,7 @@ class Table:
     Attributes:
         rows: by name.
         seeds: of each row; a row's numbers are mean and spread over them.
-        scores: columns: a score's name as `evaluate` returns it, or that of a metric, whose last value counts, and
-            what a person calls it.
+        scores: columns: a score's name as `evaluate` returns it, and what a person calls it.
         baselines: by row, the one that it is compared with, seed by seed.
         curves: what the runs record on the way and the plot shows.
         protocols: what `evaluate` measures.

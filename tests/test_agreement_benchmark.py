@@ -2,6 +2,7 @@
 
 import doctest
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,6 +80,53 @@ def test_of_hardly_any_but_one_hue_nothing_is_said(program):
     assert np.array_equal(deviations, [np.sqrt(2), np.nan, np.nan], equal_nan=True)
 
 
+def test_chance_counts_the_hues_of_both_blobs(program):
+    # The first is always 0, the second half the time: of all blobs a quarter is 1, and chance 10/16.
+    assert program.scott_pi(np.array([[0, 0], [0, 1]])) == pytest.approx((1 / 2 - 10 / 16) / (1 - 10 / 16))
+
+
+def test_a_distance_on_an_edge_belongs_to_what_follows(program):
+    values = program.by_distance(np.tile([[0, 0], [1, 1]], (10, 1)), np.full(20, 12.0))
+    assert np.isnan(values).tolist() == [True, False, True, True, True]
+
+
+def test_a_number_of_some_seeds_says_of_how_many_and_images_are_as_many_as_asked(program, monkeypatch, capsys):
+    asked, values = [], iter([[np.nan, 1.0, np.nan, 0.5, 0.25], [np.nan, 1.0, 0.5, np.nan, 0.25]])
+
+    def load_run(workdir):
+        return SimpleNamespace(generate=lambda count: asked.append(count) or SimpleNamespace(images=images))
+
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    monkeypatch.setattr(sagan_jax, "load_run", load_run, raising=False)
+    monkeypatch.setattr(program, "require_pairs", lambda workdir: Pairs())
+    monkeypatch.setattr(program, "by_distance", lambda hues, distances: next(values))
+    program.run(["r/none-0", "r/none-1", "--images", "321"])
+    assert asked == [321, 321]
+    line = "| none | – (0) | 1.00 ± 0.00 | 0.50 (1) | 0.50 (1) | 0.25 ± 0.00 | 2 |"
+    assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--images", "0"], "--images needs at least 1; got 0"),
+        (["--out", "nowhere/d.png"], "--out needs a .png file in a folder that is there; got 'nowhere/d.png'"),
+        (["--out", "d.txt"], "got 'd.txt'"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_drawn(program, arguments, words):
+    with pytest.raises(InvalidInputError, match=words):
+        program.run(["r/none-0", *arguments])
+
+
+def test_run_with_three_blobs_is_refused(program, monkeypatch):
+    run = load_experiment("pairs_32")
+    three = replace(run, data=replace(run.data, source="pairs:blobs=3"))
+    monkeypatch.setattr(program, "require_experiment", lambda workdir: three)
+    with pytest.raises(InvalidInputError, match="with two blobs"):
+        program.run(["r/none-0"])
+
+
 def test_runs_of_a_row_are_means_over_seeds(program, images, monkeypatch, tmp_path, capsys):
     def load_run(workdir):
         drawn = images if workdir.name.endswith("0") else images[:, ::-1]
@@ -90,7 +138,7 @@ def test_runs_of_a_row_are_means_over_seeds(program, images, monkeypatch, tmp_pa
     head, _, first, second = capsys.readouterr().out.splitlines()
     assert head == "| row | 8 to 12 | 12 to 16 | 16 to 20 | 20 to 24 | 24 to 36 | seeds |"
     assert first.startswith("| at 16 | 1.00 ± 0.00 | 1.00 ± 0.00 | ")
-    assert first.endswith(" | 2 of 2 |")
+    assert first.endswith(" | 2 |")
     assert second.startswith("| none | 1.00 | ")
     with Image.open(tmp_path / "d.png") as picture:
         assert picture.size[0] > 300

@@ -93,9 +93,35 @@ def test_settings_are_read_from_the_name():
         ("pairs:agree=2", "agree of 'pairs' needs a whole number from 0 to 1; got '2'"),
         ("pairs:forms=5", "forms of 'pairs' needs a whole number from 1 to 4; got '5'"),
         ("pairs:blobs=9", "9 blobs of width 8 do not fit into 32x32 pixels 12 apart"),
-        ("pairs:size=33", "do not fit"),
+        ("pairs:blobs=5", "do not fit"),
+        ("pairs:distance=32", "do not fit"),
+        ("pairs:size=32,distance=48", "do not fit"),
+        ("pairs:distance=11", "distance of 'pairs' needs to be at least 1.5 times the size of 8, .* touch; got 11"),
+        ("pairs:size=2", "2 forms cannot be told apart at 32x32 pixels, where a blob of size 2 is 2 wide"),
+        ("pairs:hues=65", "hues of 'pairs' needs a whole number from 1 to 64; got '65'"),
+        ("mirror:grain=17", "grain of 'mirror' needs to be at most half of the image's 32 pixels; got 17"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(name, words):
     with pytest.raises(InvalidInputError, match=words):
         open_source(name, resolution=32)
+
+
+def test_what_can_be_drawn_and_told_apart_depends_on_the_resolution():
+    for name, least in (("pairs", 14), ("pairs:forms=4", 20), ("mirror:grain=16", 32)):
+        assert len(open_source(name, resolution=least)[0][0]) == least
+        with pytest.raises(InvalidInputError):
+            open_source(name, resolution=least - 2)
+
+
+@pytest.mark.parametrize("kind", [Mirror, Pairs])
+def test_sets_of_two_seeds_are_drawn_apart(kind):
+    one, other = (np.stack([kind(seed=seed).draw(index, 32) for index in range(20)]) for seed in (0, 1))
+    assert sum(np.array_equal(*both) for both in zip(one, other, strict=True)) < 4
+
+
+@pytest.mark.parametrize("resolution", [32, 64])
+def test_blobs_may_lie_at_the_least_distance_itself(resolution):
+    rule = Pairs(blobs=3)
+    corners = np.array([[[0, 0], [0, 12], [12, 0]], [[0, 0], [0, 12], [11, 1]]]) * (resolution // 32)
+    assert rule._far_apart(corners, resolution).tolist() == [True, False]

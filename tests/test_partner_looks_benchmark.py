@@ -77,6 +77,16 @@ def test_generated_images_are_those_of_the_run_and_real_ones_are_unseen(program,
     assert len(list(program.look(Path("run"), Pairs(), 2))) == 1
 
 
+def test_as_many_images_are_looked_at_as_asked(program, monkeypatch):
+    asked = []
+    monkeypatch.setattr(program, "require_pairs", lambda workdir: Pairs())
+    monkeypatch.setattr(program, "look", lambda workdir, rule, count: asked.append(count) or iter(()))
+    program.run(["r/at 16-0", "--images", "33"])
+    assert asked == [33]
+    with pytest.raises(InvalidInputError, match="--images needs at least 1; got -3"):
+        program.run(["r/at 16-0", "--images", "-3"])
+
+
 def test_run_on_something_else_is_refused(program, tmp_path):
     with pytest.raises(InvalidInputError, match="no run"):
         program.run([str(tmp_path / "at 8-0")])

@@ -58,3 +58,30 @@ def test_with_three_blobs_both_others_are_partners():
     image, rule = image_of((0, 0), (16, 24), (24, 8)), Pairs(blobs=3)
     found = partner_attention(looks_of([image], np.full((1, 64, 64), 1 / 64), 8, 8), rule)
     assert found["generator/partner_share_8"] == pytest.approx(8 / 64)
+
+
+def test_positions_at_the_edge_of_a_blob_count_by_the_share_that_it_covers():
+    image, maps = image_of((1, 1), (18, 18)), np.zeros((1, 256, 64))
+    maps[0, :, 63] = 1  # the ground, and so everything that is not said below
+    own, keys = np.zeros((16, 16), bool), np.zeros((8, 8), bool)
+    own[:5, :5] = True
+    own[[0, 0, 4, 4], [0, 4, 0, 4]] = False  # of a query of 2x2 pixels a blob covers a quarter at its corner, else half
+    keys[4:7, 4:7] = True  # and of a key of 4x4 a quarter, which is enough
+    maps[0, own.ravel()] = keys.ravel() / 9
+    found = partner_attention(looks_of([image], maps, 16, 8), RULE)
+    assert found["generator/partner_share_16"] == pytest.approx(1 / 2)  # the second blob looks at the ground
+
+
+def test_lift_divides_the_mean_share_by_the_mean_even_look():
+    images, maps = [image_of((0, 0), (16, 24)), image_of((2, 2), (18, 18))], np.zeros((2, 64, 64))
+    maps[:, :, 63] = 1  # the ground
+    blob, other = np.zeros((2, 8, 8), bool)
+    blob[:2, :2] = other[4:6, 6:] = True
+    for own, at in ((blob, other), (other, blob)):  # in the first image, whose partners have 4 keys and not 9
+        for row in np.flatnonzero(own):
+            maps[0, row] = 0
+            maps[0, row, np.flatnonzero(at)] = (0.5, 0.25, 0.125, 0.125)
+    found = partner_attention(looks_of(images, maps, 8, 8), RULE)
+    share = found["generator/partner_share_8"]
+    assert found["generator/partner_lift_8"] == pytest.approx(share / ((4 + 9) / 2 / 64))
+    assert share == pytest.approx(1 / 2)

@@ -14,9 +14,10 @@ from scipy import ndimage
 
 import sagan_jax
 from sagan_jax.cli.completing import Completion
+from sagan_jax.cli.experiments import load_experiment
 from sagan_jax.cli.generation import Generation
 from sagan_jax.config import CompletionExperiment, Data, Experiment, Recording, Table, to_dict
-from sagan_jax.data.synthetic import parse_synthetic
+from sagan_jax.data.synthetic import Pairs, parse_synthetic
 
 PROGRAM = Path(__file__).resolve().parents[1] / "experiments" / "run_table.py"
 TABLES = sorted(path.stem for path in (PROGRAM.parent / "tables").glob("[!_]*.py"))
@@ -103,9 +104,10 @@ def test_strips_underline_what_obeys(program, monkeypatch, tmp_path):
     table = Table({"none": run, "not done": run, "not shown": run}, (4, 2), {"rule9": "obey"}, {}, ())
     table = replace(table, strips=("none", "not done", "result alone"))
     values = {"values": {"rule9": 0.5}}
+    (tmp_path / "result alone-2" / "checkpoints").mkdir(parents=True)  # and nothing in it
     found = {"none": {4: values, 2: values}, "not done": {}, "not shown": {4: values}, "result alone": {2: values}}
     for name in ("none-4", "none-2", "not shown-4"):
-        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "checkpoints" / "2000").mkdir(parents=True)
     program.draw_strips(table, found, tmp_path)
     assert asked == ["none-2"]
     with Image.open(tmp_path / "samples.png") as opened:
@@ -114,6 +116,81 @@ def test_strips_underline_what_obeys(program, monkeypatch, tmp_path):
     widths = [part[1].stop - part[1].start for part in ndimage.find_objects(lines)]
     assert sum(width > 30 for width in widths) == obeys
     program.draw_strips(replace(table, strips=()), {"none": {4: values}}, tmp_path / "nowhere")
+
+
+def test_line_lies_under_the_image_that_obeys(program, monkeypatch, tmp_path):
+    images, drawn = np.zeros((32, 32, 32, 3), np.uint8), []
+    images[17] = Pairs().draw(0, 32)  # the second of the second line
+    run = SimpleNamespace(generate=lambda count: SimpleNamespace(images=images))
+    monkeypatch.setattr(sagan_jax, "load_run", lambda workdir: run, raising=False)
+    monkeypatch.setattr(program.pyplot.Axes, "plot", lambda self, x, y, **_: drawn.append((x, y)))
+    (tmp_path / "none-0" / "checkpoints" / "2000").mkdir(parents=True)
+    table = Table({"none": Experiment(data=Data("pairs"))}, (0,), {"rule9": "obey"}, {}, (), strips=("none",))
+    program.draw_strips(table, {"none": {0: {"values": {"rule9": 0.5}}}}, tmp_path)
+    assert drawn == [([40, 71], [75, 75])]  # 32 pixels wide, 8 between two
+
+
+def test_curves_are_drawn_between_least_and_greatest_and_gamma_without_its_sign(program, table, monkeypatch, tmp_path):
+    drawn, axes = [], program.pyplot.Axes
+    monkeypatch.setattr(axes, "plot", lambda self, steps, values, **_: drawn.append(values.tolist()))
+    monkeypatch.setattr(axes, "fill_between", lambda self, steps, *band, **_: drawn.append([x.tolist() for x in band]))
+    monkeypatch.setattr(axes, "has_data", lambda self: False)
+    runs = [{"curves": {name: [[2, value]] for name in ("generator/gamma_16", "loss")}} for value in (-1.0, 3.0)]
+    program.plot(replace(table, curves=("generator/gamma_16", "loss")), {"none": dict(enumerate(runs))}, tmp_path)
+    assert drawn == [[2.0], [[1.0], [3.0]], [1.0], [[-1.0], [3.0]]]
+
+
+def test_minutes_count_every_image_of_a_step(program):
+    run = Experiment()
+    run = replace(run, training=replace(run.training, total_steps=30, batch_size=4, discriminator_steps=2))
+    assert program.minutes_of(run, np.array([1.0, 2.0, 9.0])) == pytest.approx(30 * 4 * 2 / 2 / 60)
+
+
+def test_parameters_are_those_of_both_players(program):
+    one = load_experiment("pairs_32")
+    more = replace(one, networks=replace(one.networks, discriminator_base_channels=32))
+    # 93,251 and 17,041 without attention; its layers, of 32 and 16 channels C, have 2 C^2 / 8 + 2 C^2 / 2 + 1.
+    assert program.parameters_of(one) == 93_251 + 17_041 + 1_281 + 321
+    assert program.parameters_of(more) > 3 * program.parameters_of(one)
+
+
+def test_pace_is_of_the_steps_of_the_row(program, table):
+    long = replace(table.rows["none"], training=replace(table.rows["none"].training, total_steps=60))
+    found = {"none": {0: {"values": dict.fromkeys(table.scores, 1.0), "minutes": 1.0}}}
+    assert "| 1000 | 1.0 | 1 |" in program.markdown(replace(table, rows={"none": long}, baselines={}), found)
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "3"])
+def test_damaged_result_is_named(program, table, fake, monkeypatch, tmp_path, content):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    (tmp_path / "none-5").mkdir()
+    (tmp_path / "none-5" / "row.json").write_text(content)
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"none-5/row.json' is damaged: remove it"):
+        program.run(["t", "--out", str(tmp_path)])
+    assert not fake
+
+
+def test_torn_line_of_metrics_is_passed_over_and_lost_metrics_are_said(program, table, fake, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    train = sagan_jax.train
+
+    def torn(experiment, workdir):
+        train(experiment, workdir)
+        with (workdir / "metrics.jsonl").open("a") as lines:
+            lines.write('{"step": 4, "lo')
+
+    monkeypatch.setattr(sagan_jax, "train", torn)
+    program.run(["t", "--out", str(tmp_path), "--rows", "none", "--seeds", "0"])
+    assert json.loads((tmp_path / "none-0" / "row.json").read_text())["curves"]["loss"] == [[4, 1.0]]
+    monkeypatch.setattr(sagan_jax, "train", lambda experiment, workdir: workdir.mkdir(parents=True))
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"none-5' has lost its metrics: remove it"):
+        program.run(["t", "--out", str(tmp_path), "--rows", "none", "--seeds", "5"])
+
+
+def test_out_is_a_folder(program, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"--out needs a folder; .*file' is a file"):
+        program.run(["completion_mirror", "--out", str(tmp_path / "file")])
 
 
 def test_curves_of_several_runs_share_their_steps(program):

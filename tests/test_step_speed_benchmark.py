@@ -27,7 +27,7 @@ def test_rows_take_steps_in_turn_and_are_compared_round_by_round(program, monkey
 
     def stepper(experiment):
         width = experiment.networks.base_channels
-        times = iter([9.0, 0.25, 0.5, 1.0] if width == 4 else [9.0, 0.5, 1.5, 4.0])
+        times = iter([9.0, 1.0, 2.0, 4.0] if width == 4 else [9.0, 5.0, 2.0, 6.0])
         return lambda: asked.append(width) or next(times)
 
     rows = {name: table.rows[name] for name in ("none, width 4", "none, width 16")}
@@ -36,8 +36,8 @@ def test_rows_take_steps_in_turn_and_are_compared_round_by_round(program, monkey
     program.run(["attention_width", "--rounds", "3"])
     assert asked == [4, 16] * 4
     assert capsys.readouterr().out.splitlines()[2:] == [
-        "| none, width 4 | 500 | 1.00 |",
-        "| none, width 16 | 1500 | 3.00 |",
+        "| none, width 4 | 2000 | 1.00 |",
+        "| none, width 16 | 5000 | 1.50 |",  # the median of 5, 1 and 1.5, not 5 / 2
     ]
 
 
@@ -52,6 +52,11 @@ def test_a_step_of_a_row_is_taken_and_timed(program):
 def test_tables_of_completions_are_refused(program):
     with pytest.raises(InvalidInputError, match="this one's runs complete images"):
         program.run(["completion_mirror"])
+
+
+def test_no_rounds_are_refused(program):
+    with pytest.raises(InvalidInputError, match="--rounds needs at least 1; got 0"):
+        program.run(["attention_buys", "--rounds", "0"])
 
 
 def test_a_table_that_is_not_there_is_refused(program, monkeypatch):

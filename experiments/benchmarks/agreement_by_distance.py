@@ -6,11 +6,12 @@ Runs whose folders are called ROW-SEED are one row: mean and deviation over seed
 blobs' hues, over the images with two clear blobs whose middles are so many pixels apart (of a 32x32 image): 1 where
 they always have the same, 0 where they have it as often as if the hues of just these blobs were dealt out anew. So it
 is no help to a generator that it draws few hues; of one that draws hardly any but one nothing can be said, and it is
-left out. `--out distances.png` draws it.
+left out, and behind a number stands of how many seeds it is where not of all. `--out distances.png` draws it.
 """
 
 import argparse
 import itertools
+import re
 import sys
 from pathlib import Path
 
@@ -48,13 +49,19 @@ def require_pairs(workdir: Path) -> Pairs:
     return rule
 
 
+def require_images(count: int) -> None:
+    """Raises InvalidInputError where no image is asked for."""
+    if count < 1:
+        raise InvalidInputError(f"--images needs at least 1; got {count}.")
+
+
 def row_of(workdir: Path) -> str:
     """Returns the row of a table that a run is of.
 
-    >>> row_of(Path("runs/attention_buys/at 16-0")), row_of(Path("runs/pairs_32"))
-    ('at 16', 'pairs_32')
+    >>> row_of(Path("runs/attention_buys/at 16-0")), row_of(Path("runs/with-attention"))
+    ('at 16', 'with-attention')
     """
-    return workdir.name.rpartition("-")[0] or workdir.name
+    return re.sub(r"-\d+$", "", workdir.name)
 
 
 def hues_and_distances(images: np.ndarray, rule: Pairs) -> tuple[np.ndarray, np.ndarray]:
@@ -127,6 +134,9 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--images", type=int, default=5000, help="to draw from each")
     parser.add_argument("--out", type=Path, help="a .png file")
     given = parser.parse_args(arguments)
+    require_images(given.images)
+    if given.out and (given.out.suffix != ".png" or not given.out.parent.is_dir()):
+        raise InvalidInputError(f"--out needs a .png file in a folder that is there; got {str(given.out)!r}.")
     rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}
     runs: dict[str, list[list[float]]] = {}
     for workdir, rule in rules.items():
@@ -136,9 +146,12 @@ def run(arguments: list[str]) -> None:
     print("| row | " + " | ".join(f"{low} to {high}" for low, high in itertools.pairwise(EDGES)) + " | seeds |")
     print("|---" * (len(EDGES) + 1) + "|")
     for row, values in rows.items():
-        cells = [spread(mean, deviation) for mean, deviation in zip(*mean_and_deviation(values), strict=True)]
-        counted = (~np.isnan(values)).any(axis=1).sum()
-        print("| " + " | ".join([row, *cells, f"{counted} of {len(values)}"]) + " |")
+        cells = [spread(*both) for both in zip(*mean_and_deviation(values), strict=True)]
+        counts = (~np.isnan(values)).sum(axis=0)
+        cells = [
+            f"{cell} ({count})" if count < len(values) else cell for cell, count in zip(cells, counts, strict=True)
+        ]
+        print("| " + " | ".join([row, *cells, str(len(values))]) + " |")
     if given.out:
         draw(rows, given.out)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from agreement_by_distance import mean_and_deviation, require_pairs, row_of, spread
+from agreement_by_distance import mean_and_deviation, require_images, require_pairs, row_of, spread
 
 from sagan_jax.cli.main import explained
 from sagan_jax.cli.wiring import load_networks
@@ -62,6 +62,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("workdirs", nargs="+", type=Path, help="of runs on pairs, called ROW-SEED")
     parser.add_argument("--images", type=int, default=500, help="for each network of each run")
     given = parser.parse_args(arguments)
+    require_images(given.images)
     rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}
     rows: dict[str, dict[Layer, list[tuple[float, float, float]]]] = {}
     for workdir, rule in rules.items():

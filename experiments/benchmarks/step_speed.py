@@ -58,6 +58,8 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("table", help="of a file in experiments/tables")
     parser.add_argument("--rounds", type=int, default=30, help="steps of each")
     given = parser.parse_args(arguments)
+    if given.rounds < 1:
+        raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")
     steppers = {row: stepper(experiment) for row, experiment in load_table(given.table).rows.items()}
     for take in steppers.values():
         take()  # what is allocated at first is no cost of a step

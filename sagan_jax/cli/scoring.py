@@ -109,6 +109,8 @@ class Watch:
                 f"--keep-best-by needs one of the --protocols, {', '.join(evaluation.protocols)}; got {self._by!r}."
             )
         self._real_distance = _mean_distance(*_two_of_a_class(source))
+        if not self._real_distance:
+            raise InvalidInputError("--protocols need training images that differ, for variety to be told; got one.")
         self._best: tuple[int, float] | None = None
         self._worse, self._varied = 0, False
 

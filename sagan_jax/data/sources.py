@@ -192,8 +192,8 @@ def open_source(
         )
     if is_synthetic(source):
         rule = parse_synthetic(source)
+        rule.check(resolution)
         drawn = _Drawn(rule, resolution, image_channels)
-        drawn[0]  # what cannot be drawn is said now
         return ImageSource(drawn, None, (), source, content=lambda: repr(rule), rule=rule)
     try:
         there = path.exists()

@@ -8,7 +8,6 @@ other images follow the rule is told by `sagan_jax.evaluation.rules`.
 import colorsys
 import dataclasses
 import difflib
-import itertools
 import re
 from collections.abc import Callable
 
@@ -33,6 +32,17 @@ class Mirror:
     images: int = 10_000
     seed: int = 0
     grain: int = 4
+
+    def check(self, resolution: int) -> None:
+        """Refuses what is no texture at a resolution.
+
+        Raises:
+            InvalidInputError: there are hardly two corners in a half.
+        """
+        if self.grain > resolution / 2:
+            raise InvalidInputError(
+                f"grain of 'mirror' needs to be at most half of the image's {resolution} pixels; got {self.grain}."
+            )
 
     def draw(self, index: int, resolution: int) -> np.ndarray:
         """Returns an image, `[R, R, 3]` uint8; a column in the middle of an odd width is its own twin.
@@ -66,6 +76,8 @@ FORMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 _ATTEMPTS = 10_000
 """So often blobs are thrown before they are said not to fit."""
+_TRIED, _FITTING = 5_000, 0.002
+"""Of so many throws such a share has to fit, for ten thousand attempts never to be too few."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +92,7 @@ class Pairs:
         blobs: in an image.
         hues: of which an image has one, evenly spaced on the colour circle from red on.
         forms: of which an image has one, the first of `FORMS`.
-        distance: from the middle of a blob to any other's, at least; with no less than 1.5 times `size` none touch.
+        distance: from the middle of a blob to any other's, at least; 1.5 times `size` or more, so that none touch.
         size: the width of a blob.
         agree: 1; with 0 each blob has a hue and a form of its own, and the rule is followed by chance alone.
     """
@@ -94,6 +106,27 @@ class Pairs:
     size: int = 8
     agree: int = 1
 
+    def check(self, resolution: int) -> None:
+        """Refuses what cannot be drawn at a resolution, or could not be told apart.
+
+        Raises:
+            InvalidInputError: blobs that do not fit, or hardly; that may touch; or so small that two forms are one.
+        """
+        width = self._width(resolution)
+        if self.distance < 1.5 * self.size:
+            raise InvalidInputError(
+                f"distance of 'pairs' needs to be at least 1.5 times the size of {self.size}, so that no two blobs "
+                f"touch; got {self.distance}."
+            )
+        throws = np.random.default_rng(0).integers(0, max(1, resolution - width + 1), (_TRIED, self.blobs, 2))
+        if width > resolution or self._far_apart(throws, resolution).mean() < _FITTING:
+            raise InvalidInputError(self._no_room())
+        if width < 3 or len({self.stamp(form, width).tobytes() for form in range(self.forms)}) < self.forms:
+            raise InvalidInputError(
+                f"{self.forms} forms cannot be told apart at {resolution}x{resolution} pixels, where a blob of size "
+                f"{self.size} is {width} wide: ask for larger ones, or a larger --resolution."
+            )
+
     def draw(self, index: int, resolution: int) -> np.ndarray:
         """Returns an image, `[R, R, 3]` uint8.
 
@@ -105,12 +138,12 @@ class Pairs:
             InvalidInputError: so many blobs do not fit so far apart.
         """
         random = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(index,)))
-        width, distance = round(self.size * resolution / 32), self.distance * resolution / 32
+        width = self._width(resolution)
         hues, forms = (random.integers(0, count, self.blobs) for count in (self.hues, self.forms))
         if self.agree:
             hues[:], forms[:] = hues[0], forms[0]
         image = np.zeros((resolution, resolution, 3), np.uint8)
-        for (top, left), hue, form in zip(self._places(random, resolution, width, distance), hues, forms, strict=True):
+        for (top, left), hue, form in zip(self._places(random, resolution, width), hues, forms, strict=True):
             part = image[top : top + width, left : left + width]
             part[self.stamp(form, width)] = self.colour(hue)
         return image
@@ -128,13 +161,25 @@ class Pairs:
         place = (np.arange(width) + 0.5) / width - 0.5
         return list(FORMS.values())[form](place[:, None], place[None, :])
 
-    def _places(self, random: np.random.Generator, resolution: int, width: int, distance: float) -> np.ndarray:
+    def _width(self, resolution: int) -> int:
+        return round(self.size * resolution / 32)
+
+    def _places(self, random: np.random.Generator, resolution: int, width: int) -> np.ndarray:
         """Returns the upper left corners of the blobs, `[blobs, 2]`."""
         for _ in range(_ATTEMPTS if width <= resolution else 0):
             corners = random.integers(0, resolution - width + 1, (self.blobs, 2))
-            if all(np.hypot(*(one - other)) >= distance for one, other in itertools.combinations(corners, 2)):
+            if self._far_apart(corners, resolution):
                 return corners
-        raise InvalidInputError(
+        raise InvalidInputError(self._no_room())
+
+    def _far_apart(self, corners: np.ndarray, resolution: int) -> np.ndarray:
+        """Returns whether blobs at `[*, blobs, 2]` are as far apart as they need to be, `[*]` bool."""
+        one, other = np.triu_indices(self.blobs, 1)
+        apart = corners[..., one, :] - corners[..., other, :]
+        return np.all(np.hypot(apart[..., 0], apart[..., 1]) >= self.distance * resolution / 32, axis=-1)
+
+    def _no_room(self) -> str:
+        return (
             f"{self.blobs} blobs of width {self.size} do not fit into 32x32 pixels {self.distance} apart: ask for "
             f"fewer, smaller or nearer ones."
         )
@@ -167,7 +212,7 @@ def parse_synthetic(source: str) -> SyntheticSet:
     name, _, settings = source.partition(":")
     kind = SETS[name]
     least = {field.name: 0 if field.name in ("seed", "agree") else 1 for field in dataclasses.fields(kind)}
-    most = {"agree": 1, "forms": len(FORMS)}
+    most = {"agree": 1, "forms": len(FORMS), "hues": 64, "blobs": 16, "size": 32}
     values = {}
     for setting in filter(None, settings.split(",")):
         key, _, value = setting.partition("=")

@@ -283,9 +283,8 @@ class Judge:
             self.watcher.tick(len(batch.labels))
         everywhere = jax.tree.map(lambda *parts: np.concatenate(gather(np.concatenate(parts))), *verdicts)
         found = obedience(everywhere, num_kinds(rule))
-        return {protocol.name: found.pop("obey")} | {f"{protocol.name}/{name}": found[name] for name in found}, {
-            "rule": repr(rule)
-        }
+        values = {protocol.name: found.pop("obey")} | {f"{protocol.name}/{name}": found[name] for name in found}
+        return values, {"rule": repr(rule)}
 
     def _drawn(self, protocol: Protocol, pictures: Pictures, seed: int) -> Iterator[ImageBatch]:
         batches = pictures.draw(protocol.images, seed)
