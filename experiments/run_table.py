@@ -211,10 +211,11 @@ def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -
                 values = abs(values)  # its sign is free, since the output kernel's is
             if not len(steps):  # not run yet, or without what is drawn
                 continue
-            axes.plot(steps, np.nanmean(values, axis=0), color=f"C{number}", label=row)
-            axes.fill_between(
-                steps, values.min(axis=0), values.max(axis=0), color=f"C{number}", alpha=0.15, linewidth=0
-            )
+            kept = np.isnan(values).mean(axis=0) < 0.5  # a run that was stopped has a step of its own
+            steps, values, colour = steps[kept], values[:, kept], f"C{number}"
+            axes.plot(steps, np.nanmean(values, axis=0), color=colour, label=row)
+            low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+            axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set(xlabel="steps", ylabel=f"|{name}|" if "gamma" in name else name)
         if axes.has_data():
             axes.legend(frameon=False, fontsize=8)
