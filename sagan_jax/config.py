@@ -11,7 +11,7 @@ class Data:
     """Where the images come from."""
 
     source: str = ""
-    """`digits`, `mirror`, or the path of a folder or zip of (class folders of) images, .parquet, .npz or .npy file"""
+    """`digits`, `pairs`, `mirror`, or a folder or zip of (class folders of) images, .parquet, .npz or .npy"""
     held_out: str = ""
     """images of the same kind that are not trained on: the reference of scores named `_validation` or `_test`"""
     skip_unreadable: int = 0

@@ -29,7 +29,9 @@ def scored(images, rule):
     return obedience(judge(images, rule), num_kinds(rule))
 
 
-@pytest.mark.parametrize("name", ["pairs", "pairs:blobs=3,hues=12,forms=4", "mirror", "mirror:grain=16"])
+@pytest.mark.parametrize(
+    "name", ["pairs", "pairs:blobs=3,hues=12,forms=4", "mirror", "mirror:grain=8", "mirror:grain=16"]
+)
 @pytest.mark.parametrize("resolution", [32, 64])
 def test_images_of_a_set_obey_its_rule(name, resolution):
     images, rule = images_of(name, resolution)
@@ -37,7 +39,7 @@ def test_images_of_a_set_obey_its_rule(name, resolution):
     found = scored(images, rule)
     assert {name: found.pop(name) for name in ("obey", "parts")} == {"obey": 1, "parts": 1}
     assert found.pop("kinds") == 1
-    assert found.pop("entropy") > 0.95
+    assert found.pop("entropy") > 0.97
     chances = [found.pop(name) for name in list(found) if name.endswith("_chance")]
     if isinstance(rule, Pairs):
         even = [values ** (1.0 - rule.blobs) for values in (rule.hues, rule.forms)]
@@ -104,7 +106,7 @@ def jpeg(images, quality):
 )
 def test_blur_noise_and_dimness_of_a_generator_change_little(name, degrade, amount):
     images, rule = images_of(name)
-    assert scored(degrade(images, amount), rule)["obey"] > 0.95
+    assert scored(degrade(images, amount), rule)["obey"] > 0.97
 
 
 def forms_of(rule, count):
@@ -194,11 +196,9 @@ def test_a_bar_is_no_form():
 
 
 def test_what_is_dark_is_no_blob():
-    images = np.stack([painted((1, 2, 0, 0), (20, 21, 0, 0))] * 2)
-    assert judge((images * np.array([0.55, 0.45])[:, None, None, None]).astype(np.uint8), Pairs()).right.tolist() == [
-        True,
-        False,
-    ]
+    image = painted((1, 2, 0, 0), (20, 21, 0, 0))
+    images = np.stack([image * share for share in (0.55, 0.45)]).astype(np.uint8)
+    assert judge(images, Pairs()).right.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ class Pairs:
         Raises:
             InvalidInputError: blobs that do not fit, or hardly; that may touch; or so small that two forms are one.
         """
-        width = self._width(resolution)
+        width = self.width(resolution)
         if self.distance < 1.5 * self.size:
             raise InvalidInputError(
                 f"distance of 'pairs' needs to be at least 1.5 times the size of {self.size}, so that no two blobs "
@@ -138,7 +138,7 @@ class Pairs:
             InvalidInputError: so many blobs do not fit so far apart.
         """
         random = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(index,)))
-        width = self._width(resolution)
+        width = self.width(resolution)
         hues, forms = (random.integers(0, count, self.blobs) for count in (self.hues, self.forms))
         if self.agree:
             hues[:], forms[:] = hues[0], forms[0]
@@ -161,7 +161,8 @@ class Pairs:
         place = (np.arange(width) + 0.5) / width - 0.5
         return list(FORMS.values())[form](place[:, None], place[None, :])
 
-    def _width(self, resolution: int) -> int:
+    def width(self, resolution: int) -> int:
+        """Returns the width of a blob in an image of a resolution, in pixels."""
         return round(self.size * resolution / 32)
 
     def _places(self, random: np.random.Generator, resolution: int, width: int) -> np.ndarray:

@@ -164,7 +164,7 @@ def _chance(values: np.ndarray) -> float:
 
 def find_blobs(image: np.ndarray, rule: Pairs) -> list[Blob]:
     """Returns the blobs of an image `[R, R, 3]` uint8, or none where they are not the rule's number of clear ones."""
-    width = round(rule.size * len(image) / 32)
+    width = rule.width(len(image))
     light = image.max(axis=-1)
     labels, count = ndimage.label(light > 255 * GROUND, structure=np.ones((3, 3)))
     seen = []
