@@ -179,24 +179,36 @@ def spread(values: list[float], digits: int = 2, *, sign: bool = False) -> str:
 
 
 def markdown(table: Table, found: dict[str, dict[int, dict[str, Any]]]) -> str:
-    """Returns the table: mean and spread of each row, and of its differences from its baseline, seed by seed."""
+    """Returns the table: mean and spread of each row, and of its differences from its baseline, seed by seed.
+
+    In brackets stands how many seeds a cell is of, where the others have no such value.
+    """
+
+    def values(row: str, score: str) -> dict[int, float]:
+        counted = table.share_of.get(score)
+        runs = {seed: run["values"] for seed, run in found[row].items()}
+        return {seed: of_run[score] for seed, of_run in runs.items() if counted is None or of_run[counted]}
+
+    def cell(numbers: list[float], seeds: int, *, sign: bool = False) -> str:
+        return spread(numbers, sign=sign) + (f" ({len(numbers)})" if 0 < len(numbers) < seeds else "")
+
     head = ["row", *table.scores.values(), "parameters", "ms a step", "minutes", "seeds"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row, runs in found.items():
-        cells = [spread([run["values"][score] for run in runs.values()]) for score in table.scores]
+        cells = [cell(list(values(row, score).values()), len(runs)) for score in table.scores]
         minutes = [run["minutes"] for run in runs.values()]
         pace = [60_000 * value / table.rows[row].training.total_steps for value in minutes]
         cells += [f"{parameters_of(table.rows[row]):,}", spread(pace, 0), spread(minutes, 1), str(len(runs))]
         lines.append("| " + " | ".join([row, *cells]) + " |")
     for row, baseline in table.baselines.items():
-        pairs = [
-            (found[row][seed]["values"], found[baseline][seed]["values"])
-            for seed in found[row]
-            if seed in found[baseline]
-        ]
-        if pairs:
-            cells = [spread([one[score] - other[score] for one, other in pairs], sign=True) for score in table.scores]
-            lines.append("| " + " | ".join([f"{row} − {baseline}", *cells, "", "", "", str(len(pairs))]) + " |")
+        common = [seed for seed in found[row] if seed in found[baseline]]
+        if common:
+            cells = []
+            for score in table.scores:
+                one, other = values(row, score), values(baseline, score)
+                gains = [one[seed] - other[seed] for seed in common if seed in one and seed in other]
+                cells.append(cell(gains, len(common), sign=True))
+            lines.append("| " + " | ".join([f"{row} − {baseline}", *cells, "", "", "", str(len(common))]) + " |")
     return "\n".join(lines) + "\n"
 
 

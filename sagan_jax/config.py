@@ -222,6 +222,7 @@ class Table:
         protocols: what `evaluate` measures.
         evaluation: what it is given besides.
         strips: rows whose images are shown; their images follow a rule of `sagan_jax.data.synthetic`.
+        share_of: by a score that is a share of what another one counts, that one: where it is 0, there is no share.
     """
 
     rows: Mapping[str, AnyExperiment]
@@ -232,6 +233,7 @@ class Table:
     protocols: tuple[str, ...] = ()
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     strips: tuple[str, ...] = ()
+    share_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def to_dict(experiment: AnyExperiment) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def test_settings_are_read_from_the_name():
         ("mirror:seed=-1", "seed of 'mirror' needs a whole number from 0 up; got '-1'"),
         ("mirror:images", "images of 'mirror' needs a whole number from 1 up; got ''"),
         ("pairs:agree=2", "agree of 'pairs' needs a whole number from 0 to 1; got '2'"),
+        ("pairs:hues=6,seed=1,hues=3", "hues of 'pairs' stands twice in 'pairs:hues=6,seed=1,hues=3'"),
         ("pairs:forms=5", "forms of 'pairs' needs a whole number from 1 to 4; got '5'"),
         ("pairs:blobs=9", "9 blobs of width 8 do not fit into 32x32 pixels 12 apart"),
         ("pairs:blobs=5", "do not fit"),

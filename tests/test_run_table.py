@@ -89,6 +89,30 @@ def test_rows_are_run_seed_by_seed_and_compared_with_the_baseline(program, table
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
+def test_share_of_nothing_is_left_out_and_counted(program, table):
+    table = replace(table, scores={"obey": "obey", "hue": "same hue"}, share_of={"hue": "obey"})
+    values = {"none": {0: (0.25, 0.5), 5: (0.5, 0.75)}, "attention": {0: (0.0, 0.0), 5: (0.75, 1.0)}}
+    found = {
+        row: {seed: {"values": {"obey": obey, "hue": hue}, "minutes": 1.0} for seed, (obey, hue) in runs.items()}
+        for row, runs in values.items()
+    }
+    cells = [[cell.strip() for cell in line.split("|")[1:4]] for line in program.markdown(table, found).splitlines()]
+    assert cells[2:] == [
+        ["none", "0.38 ± 0.18", "0.62 ± 0.18"],
+        ["attention", "0.38 ± 0.53", "1.00 (1)"],
+        ["attention − none", "+0.00 ± 0.35", "+0.25 (1)"],
+    ]
+    found["attention"].pop(5)
+    lines = program.markdown(table, found).splitlines()
+    assert [line.split("|")[3].strip() for line in lines[3:]] == ["–", "–"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_shares_and_what_they_are_of_are_columns(program, name):
+    table = program.load_table(name)
+    assert {*table.share_of, *table.share_of.values()} <= set(table.scores)
+
+
 def test_strips_underline_what_obeys(program, monkeypatch, tmp_path):
     obeying, other = (parse_synthetic(f"pairs:agree={agree},seed=3") for agree in (1, 0))
     images = np.stack([(other if index % 3 else obeying).draw(index, 32) for index in range(32)])

@@ -66,4 +66,8 @@ def table() -> Table:
         ),
         protocols=("rule5k",),
         strips=("none", "at 16"),
+        share_of={
+            **{f"rule5k/{name}": "rule5k/parts" for name in ("hue", "hue_chance", "form", "form_chance")},
+            **{f"rule5k/{name}": "rule5k" for name in ("kinds", "entropy")},
+        },
     )

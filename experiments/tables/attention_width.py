@@ -50,4 +50,8 @@ def table() -> Table:
         curves=("score/rule1k", "score/rule1k/hue", "generator/gamma_16"),
         protocols=("rule5k",),
         strips=("none, width 16", "at 16, width 16"),
+        share_of={
+            **{f"rule5k/{name}": "rule5k/parts" for name in ("hue", "hue_chance", "form", "form_chance")},
+            "rule5k/kinds": "rule5k",
+        },
     )

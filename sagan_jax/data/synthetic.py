@@ -205,7 +205,7 @@ def parse_synthetic(source: str) -> SyntheticSet:
     """Returns the set that `source` names.
 
     Raises:
-        InvalidInputError: it says what the set does not know, or no whole number where one is needed.
+        InvalidInputError: it says what the set does not know, the same twice, or no whole number where one is needed.
 
     >>> parse_synthetic("mirror:seed=1,images=500")
     Mirror(images=500, seed=1, grain=4)
@@ -221,6 +221,8 @@ def parse_synthetic(source: str) -> SyntheticSet:
             near = difflib.get_close_matches(key, least, 1)
             hint = f" Perhaps you meant {near[0]!r}." if near else ""
             raise InvalidInputError(f"{name!r} knows {', '.join(least)}; got {key!r} in {source!r}.{hint}")
+        if key in values:
+            raise InvalidInputError(f"{key} of {name!r} stands twice in {source!r}: which is meant?")
         if not re.fullmatch(r"\d{1,9}", value) or not least[key] <= int(value) <= most.get(key, 10**9):
             end = f"to {most[key]}" if key in most else "up"
             raise InvalidInputError(
