@@ -144,6 +144,7 @@ def test_run_gets_a_figure_of_each_image_of_each_network_and_two_of_the_whole(tr
     assert "</svg>" in (tmp_path / "reach.svg").read_text()
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_when_they_are_drawn_again(trained, tmp_path):
     _, workdir = trained
     for name in "ab":
@@ -188,6 +189,7 @@ def test_bad_input_is_one_line_with_exit_code_2_and_no_picture(trained, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_run_without_attention_is_refused(trained, tmp_path, capsys):
     experiment, _ = trained
     networks = dataclasses.replace(

@@ -126,6 +126,7 @@ def test_train_goes_on_from_the_newest_checkpoint_without_being_asked(run, capsy
     assert [line["step"] for line in lines if "generator/loss" in line] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_train_that_is_resumed_ends_where_an_unbroken_one_does(run, tmp_path):
     train(run, "--total-steps", "4")
     train(tmp_path / "unbroken", "--total-steps", "4")
@@ -140,6 +141,7 @@ def test_train_at_its_end_already_does_nothing_and_succeeds(run, capsys):
     assert (run / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_train_fresh_starts_over(run):
     (run / "mine.txt").write_text("kept")
     assert train(run, "--total-steps", "1", "--fresh") == 0
@@ -153,6 +155,7 @@ def test_train_leaves_a_report_of_the_finished_run(finished):
     assert page.count("data:image/png") == 3  # a grid of samples, and where G and D look
 
 
+@pytest.mark.slow
 def test_train_writes_its_report_at_each_grid_and_at_the_end(run, monkeypatch):
     written = []
     monkeypatch.setattr(running, "write_report", lambda workdir, state: written.append((workdir, state)))
@@ -160,12 +163,14 @@ def test_train_writes_its_report_at_each_grid_and_at_the_end(run, monkeypatch):
     assert written == [(run, "training"), (run, "finished")]
 
 
+@pytest.mark.slow
 def test_train_that_is_stopped_says_so_in_its_report(run, monkeypatch):
     monkeypatch.setattr(running.StopRequest, "reached", lambda self, done: done == 4)
     assert train(run, "--total-steps", "6") == 143
     assert "step 4 of 6 · stopped by SIGTERM" in (run / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_train_that_fails_says_so_in_its_report_and_still_fails(run, monkeypatch):
     def blow_up(*args, **options):
         raise NonFiniteError("Step 4: generator/loss is nan.")
@@ -175,6 +180,7 @@ def test_train_that_fails_says_so_in_its_report_and_still_fails(run, monkeypatch
     assert "step 3 of 6 · ended: Step 4: generator/loss is nan" in (run / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_train_that_cannot_write_its_report_ends_with_code_6(run, capsys):
     (run / "report.html").unlink()
     (run / "report.html").mkdir()
@@ -201,6 +207,7 @@ def test_train_that_skips_another_number_of_images_is_another_run(run, capsys):
     assert "data.skip_unreadable: 0 -> 1" in error_line(capsys)
 
 
+@pytest.mark.slow
 def test_train_takes_lists_in_a_python_config_and_goes_on_with_them(tmp_path):
     tiny = load_experiment("digits_32")
     networks = dataclasses.replace(tiny.networks, base_channels=1, generator_attention_resolutions=[16])
@@ -210,6 +217,7 @@ def test_train_takes_lists_in_a_python_config_and_goes_on_with_them(tmp_path):
         assert sagan_jax.train(experiment, tmp_path / "run").step == steps
 
 
+@pytest.mark.slow
 def test_train_refuses_to_go_on_with_other_images(tmp_path, capsys):
     images = np.arange(5 * 32 * 32 * 3).reshape(5, 32, 32, 3).astype(np.uint8)
     np.savez(tmp_path / "images.npz", images=images)
@@ -221,6 +229,7 @@ def test_train_refuses_to_go_on_with_other_images(tmp_path, capsys):
     assert "trained on other images" in error_line(capsys)
 
 
+@pytest.mark.slow
 def test_train_in_python_does_what_the_command_does(finished, tmp_path):
     experiment = from_dict(json.loads((finished / "config.json").read_text()))
     trained = sagan_jax.train(experiment, tmp_path / "run")
@@ -228,6 +237,7 @@ def test_train_in_python_does_what_the_command_does(finished, tmp_path):
     assert np.array_equal(trained.generate(5).images, sagan_jax.load_run(finished).generate(5).images)
 
 
+@pytest.mark.slow
 def test_train_default_experiment_is_the_digits(capsys, tmp_path):
     flags = ["--workdir", str(tmp_path / "run"), *TINY, "--total-steps", "1"]
     assert main(["train", *flags]) == 0

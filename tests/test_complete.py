@@ -78,6 +78,7 @@ def test_run_leaves_what_a_run_leaves(trained):
     assert from_dict(to_dict(experiment)) == experiment
 
 
+@pytest.mark.slow
 def test_run_that_is_stopped_goes_on_as_one_that_never_was(trained, images, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         patched.setattr(running.StopRequest, "reached", lambda self, done: done == 2)

@@ -283,6 +283,7 @@ def fine_tune(workdir, *flags, steps=1):
     return main(["train", *map(str, flags), *few])
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_with_the_networks_and_goes_on_without_the_run_it_began_with(
     small, pictures, tmp_path, capsys
 ):

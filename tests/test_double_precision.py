@@ -42,6 +42,7 @@ def test_attention_promotes_features_and_parameters_as_flax_layers_do(dtype):
         assert layer.apply(variables, features).dtype == jnp.promote_types(dtype, jnp.float32)
 
 
+@pytest.mark.slow
 def test_release_takes_doubles(golden):
     from sagan_jax import interop
 

@@ -113,6 +113,7 @@ def test_best_checkpoint_is_the_one_with_the_best_score(trained):
     assert sagan_jax.load_run(workdir, checkpoint="best").step == best
 
 
+@pytest.mark.slow
 def test_run_that_was_never_scored_has_no_best_checkpoint(trained, tmp_path, capsys):
     experiment, _ = trained
     sagan_jax.train(dataclasses.replace(experiment, evaluation=Evaluation()), tmp_path / "run")
@@ -121,6 +122,7 @@ def test_run_that_was_never_scored_has_no_best_checkpoint(trained, tmp_path, cap
     assert "has no best checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_scores_do_not_change_what_is_trained(trained, tmp_path):
     experiment, workdir = trained
     sagan_jax.train(dataclasses.replace(experiment, evaluation=Evaluation()), tmp_path / "run")
@@ -128,6 +130,7 @@ def test_scores_do_not_change_what_is_trained(trained, tmp_path):
     assert np.array_equal(plain, watched)
 
 
+@pytest.mark.slow
 def test_scores_are_in_the_report_that_is_written_with_them(trained, tmp_path, monkeypatch):
     experiment, workdir = trained
     shutil.copytree(workdir, tmp_path / "run")
@@ -146,6 +149,7 @@ def test_scores_are_in_the_report_that_is_written_with_them(trained, tmp_path, m
         assert re.search(rf"fd20_train_random</td>.*>{step}</td>", page)
 
 
+@pytest.mark.slow
 def test_scores_that_a_stop_left_out_are_made_up_for(trained, tmp_path):
     experiment, workdir = trained
     run = tmp_path / "run"
@@ -158,6 +162,7 @@ def test_scores_that_a_stop_left_out_are_made_up_for(trained, tmp_path):
         assert read(path)["values"] == read(workdir / "scores" / path.name)["values"]
 
 
+@pytest.mark.slow
 def test_protocols_of_a_run_may_change_when_it_is_taken_up_again(trained, tmp_path):
     experiment, workdir = trained
     run = tmp_path / "run"

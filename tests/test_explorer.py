@@ -327,6 +327,7 @@ def test_explore_goes_between_the_first_two_images_of_the_seed(workdir, tmp_path
         assert np.abs(decoded(frame["image"]).astype(int) - image).max() <= 1
 
 
+@pytest.mark.slow
 def test_explore_of_an_unconditional_run_has_no_classes(tmp_path):
     run = make_run(tmp_path / "run", num_classes=0, image_channels=1, attention="article")
     assert explore(run, tmp_path / "e.html", "--num-samples", 2, "--steps", 2) == 0
@@ -373,6 +374,7 @@ def test_explore_refuses_in_one_line(workdir, tmp_path, capsys, out, flags, word
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_explore_refuses_a_run_without_attention(tmp_path, capsys):
     run = make_run(tmp_path / "run", attention="residual")
     assert explore(run, tmp_path / "e.html") == 2

@@ -253,6 +253,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "before", "draw"),
     [

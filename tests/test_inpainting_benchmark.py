@@ -71,6 +71,7 @@ def test_grey_images_are_filled_too(program, masks):
         assert fill(images, masks).shape == (3, SIZE, SIZE, 1)
 
 
+@pytest.mark.slow
 def test_what_is_no_run_is_said_in_one_line(tmp_path):
     command = [sys.executable, str(PROGRAM), "--workdir", str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -87,6 +87,7 @@ def test_samples_that_are_all_one_have_no_diversity(images):
     assert diversity(np.stack([images] * 3), masks).tolist() == [0.0] * COUNT
 
 
+@pytest.mark.slow
 def test_scores_are_of_the_completions_by_the_mean_latents(completer, source, images):
     found = completion_scores(completer, source, "rectangle", num_images=5, samples=3, seed=4, batch_size=2)
     masks = draw_masks("rectangle", SIZE, SIZE, seed=4, indices=range(5))
@@ -134,6 +135,7 @@ def trained(path, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_run_records_the_likeness_of_what_it_was_not_trained_on(trained):
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     found = {line["step"]: line["held_out/psnr"] for line in lines if "held_out/psnr" in line}

@@ -81,6 +81,7 @@ def test_visible_pixels_come_back_bit_for_bit_and_the_hole_does_not(fields):
         assert np.abs(completed[masks]).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [0.0, 7.0, np.nan, np.inf])
 @pytest.mark.parametrize("skips", [True, False])
 def test_nothing_depends_on_what_was_in_the_hole(skips, content):
@@ -174,6 +175,7 @@ def test_skips_are_the_only_way_round_the_latents():
     assert encoded.features == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", KINDS)
 def test_gradients_reach_every_parameter(attention):
     network = small(base_channels=8, attention_resolutions=(16, 8), attention=attention)

@@ -85,6 +85,7 @@ def test_discriminator_without_norms_has_no_state():
     assert set(shapes(Discriminator(norm="none"), 32, 32, 3)) == {"params"}
 
 
+@pytest.mark.slow
 def test_classes_reach_both_networks():
     labels, others = jnp.array([0, 1]), jnp.array([2, 2])
     generator, discriminator = Generator(num_classes=3, base_channels=2), Discriminator(num_classes=3, base_channels=2)

@@ -70,6 +70,7 @@ def test_networks_have_as_many_parameters_as_published(resolution, classes, plac
     assert (count(generator), count(discriminator)) == counts
 
 
+@pytest.mark.slow
 def test_kernels_start_xavier_uniform_as_in_the_release():
     seen = 0
     for _, _, variables in (small_generator(), small_discriminator()):

@@ -130,6 +130,7 @@ def test_release_has_rounding_alone_at_the_biases_that_norms_take_away(feat32):
     assert tiny == cancelled_biases(networks.generator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "prefix"), [("G", "grad_g_loss/"), ("D", "grad_d_loss/")], ids=["G", "D"])
 def test_release_has_the_same_gradients(feat32, network, prefix):
     ours, (theirs, largest) = gradients(network, *feat32), released(feat32[0], prefix)
@@ -282,6 +283,7 @@ def test_load_refuses_what_is_no_release(source, arrays, words):
         interop.load(source, arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "in_generator", "in_discriminator"), [((2, 5), 16, 8), ((3, 1), 8, 4)])
 def test_load_reads_width_classes_and_places_off_the_arrays(base, in_generator, in_discriminator):
     """Weights of our own, under the release's names, with sizes that no golden file has."""

@@ -61,6 +61,7 @@ def test_rows_are_means_over_seeds_of_what_each_layer_gives(program, monkeypatch
     ]
 
 
+@pytest.mark.slow
 def test_generated_images_are_those_of_the_run_and_real_ones_are_unseen(program, monkeypatch):
     experiment = load_experiment("pairs_32")
     networks = dataclasses.replace(experiment.networks, base_channels=1, latent_size=3)

@@ -129,6 +129,7 @@ def test_intra_class_distance_is_the_mean_over_classes_with_as_many_images_as_ea
     assert score.value == pytest.approx(np.mean(by_class), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_classifier_tells_real_images_of_their_classes_and_not_of_others(tmp_path, monkeypatch):
     monkeypatch.setattr("sagan_jax.evaluation.classifier._STEPS", 40)
     real = pictures(tmp_path, 120, 0, base=20, brightness=225)
@@ -278,6 +279,7 @@ def test_batch_statistics_are_those_of_the_images_drawn_together(generator):
     assert np.abs(images.astype(int) - (np.asarray(drawn) + 1) * 127.5).max() <= 0.51
 
 
+@pytest.mark.slow
 def test_standing_statistics_of_one_batch_are_its_own(generator):
     standing = generator.with_standing_statistics(batches=1, batch_size=12, seed=4)
     latents = generator.latents(jax.random.fold_in(jax.random.key(4), 2**31), np.arange(12), None)
@@ -289,6 +291,7 @@ def test_standing_statistics_of_one_batch_are_its_own(generator):
     assert np.abs(np.asarray(stored) - np.asarray(with_standing)).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [dcgan, biggan])
 def test_standing_statistics_of_the_other_families_are_those_of_the_batch(family):
     network = family.Generator(32, 3, 2, attention_resolutions=())
@@ -302,6 +305,7 @@ def test_standing_statistics_of_the_other_families_are_those_of_the_batch(family
     assert np.abs(np.asarray(with_batch) - np.asarray(with_standing)).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_standing_statistics_are_the_mean_over_batches(generator):
     many = generator.with_standing_statistics(batches=2, batch_size=6, seed=4).variables["batch_stats"]
     key, labels = jax.random.fold_in(jax.random.key(4), 2**31), draw_labels(3, 12, 4)
@@ -339,6 +343,7 @@ def test_generator_that_has_diverged_gives_no_score(tmp_path, generator):
         )
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_score_of_one(tmp_path):
     real, fake = (make_images(tmp_path, number, seed) for seed, number in ((0, 61), (1, 47)))
     program = (

@@ -190,6 +190,7 @@ def test_step_flops_do_not_depend_on_the_parts():
     assert step_flops(GAME, ROWS, shape) == step_flops(whole, ROWS, shape)
 
 
+@pytest.mark.slow
 def test_augmentation_sees_the_same_draws_in_parts_and_on_devices(state, batch):
     """Networks whose rows do not meet: neither parts nor devices may then change anything."""
     game = dataclasses.replace(GAME, augmentation=("color", "translation", "cutout"), accumulation_steps=1)

@@ -163,6 +163,7 @@ def judged(batch):
     return rules, begun, *jax.jit(partial(step, rules), compiler_options=OPTIONS)(begun, batch)
 
 
+@pytest.mark.slow
 def test_adversarial_term_is_weighed_and_judges_known_pixels_too(judged, batch):
     rules, begun, _, metrics = judged
     assert rules.guarded == (*RULES.guarded, "discriminator/loss", "discriminator/gradient_norm")

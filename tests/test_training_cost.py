@@ -1,5 +1,7 @@
 """The count of floating-point operations, against one by hand."""
 
+import pytest
+
 from sagan_jax.models.sagan import Discriminator, Generator
 from sagan_jax.training.adversarial import Game
 from sagan_jax.training.cost import step_flops
@@ -43,11 +45,13 @@ def game(base):
     )
 
 
+@pytest.mark.slow
 def test_step_flops_of_wide_networks_are_those_of_their_convolutions():
     counted = step_flops(game(48), 24, (64, 64, 3))
     assert 1.0 < counted / by_hand(48, 24, 1) < 1.02
 
 
+@pytest.mark.slow
 def test_step_flops_count_every_discriminator_update():
     one, three = (step_flops(game(48), 24, (64, 64, 3), discriminator_steps=updates) for updates in (1, 3))
     extra = by_hand(48, 24, 3) - by_hand(48, 24, 1)

@@ -187,6 +187,7 @@ def runs(start, batch):
     return {driver: two_steps(driver, start, batch) for driver in DRIVERS}
 
 
+@pytest.mark.slow
 def test_drivers_give_the_same_bits(runs):
     pmap, shard_map = runs["pmap"], runs["shard_map"]
     assert bits((pmap.first, pmap.second, pmap.metrics)) == bits((shard_map.first, shard_map.second, shard_map.metrics))
@@ -270,6 +271,7 @@ def relative_distance(first, second):
     return max(np.abs(one - other).max() for one, other in zip(first, second, strict=True)) / largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["generator", "discriminator"])
 def test_gradients_on_four_devices_are_those_on_one(name, exact):
     def gradients(end):

@@ -367,6 +367,7 @@ def test_step_counts_generator_updates_and_keeps_the_seed(played, start):
     assert int(played.state.seed) == int(start.seed)
 
 
+@pytest.mark.slow
 def test_vectors_are_differentiated_when_the_game_says_so(start, batch):
     released = dataclasses.replace(GAME, differentiate_vectors=True)
     recorder = Recorder()
@@ -508,6 +509,7 @@ def test_generator_that_is_not_normalised_draws_with_its_kernels_as_they_are(sta
         np.testing.assert_allclose(images, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_that_the_discriminator_sees_is_augmented_real_and_generated_by_draws_of_their_own(start, batch):
     recorder = Recorder()
     networks = {"generator": SmallGenerator(), "discriminator": SmallDiscriminator(record=recorder)}
@@ -598,6 +600,7 @@ def test_average_is_in_float32(averaged):
     assert {leaf.dtype for leaf in jax.tree.leaves(averaged[2].average)} == {np.dtype(np.float32)}
 
 
+@pytest.mark.slow
 def test_average_does_not_change_the_training(averaged, start, batch):
     _, second, third = averaged
     program = compiled(GAME, start, batch)
@@ -659,6 +662,7 @@ def test_second_update_is_that_of_adam_without_first_moment():
     np.testing.assert_allclose(update, -0.5 * 3.0 / np.sqrt(0.99 / 0.19), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_orthogonal_penalty_pulls_at_the_kernels_of_the_generator_alone():
     key = jax.random.key(3)
     batch = Batch(

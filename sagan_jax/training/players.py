@@ -39,7 +39,7 @@ def new_player(
         params=params,
         spectral={} if spectral_key is None else jax.jit(initial_vectors)(spectral_key, params),
         batch_stats=variables.get("batch_stats", {}),
-        optimizer=optimizer.init(params),
+        optimizer=jax.jit(optimizer.init)(params),  # one program, not one for each shape
     )
 
 
