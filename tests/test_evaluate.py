@@ -235,6 +235,15 @@ def test_score_twice_its_best_three_times_in_a_row_is_a_collapse(watch, capsys):
         watched.look(7)
 
 
+def test_score_without_a_value_of_its_own_goes_by_its_first(trained, tmp_path):
+    experiment, _ = trained
+    source = open_source(experiment.data.source, resolution=32, cache="")
+    evaluation = Evaluation(("prdc20_train_random", "fd20_train_random"))
+    watch = Watch(dataclasses.replace(experiment, evaluation=evaluation), tmp_path / "run", source)
+    assert watch._by == "prdc20_train_random/precision"
+    assert watch._higher_is_better
+
+
 def test_lost_variety_is_a_collapse_and_variety_that_never_was_is_none(watch, capsys):
     watched = watch([10.0, 9.0, 8.0, 7.0], diversities=[0.05, 0.3, 0.05, 0.4], stop=True)
     watched.look(1)
@@ -261,6 +270,7 @@ def test_collapse_ends_a_run_with_exit_code_5():
         (Evaluation(("fid20_train",)), "fetch-weights"),
         (Evaluation(("fd20_test_random",)), "--held-out"),
         (Evaluation(("fd20_train_random",), keep_best_by="is50k"), "--keep-best-by"),
+        (Evaluation(("prdc20_train_random",), keep_best_by="prdc20_train_random"), "measure, prdc20_train_random/prec"),
         (Evaluation(("fd20_train_random",), evaluate_every_steps=0), "--evaluate-every-steps"),
         (Evaluation(("prdc61_train_random",)), "60 images"),
     ],

@@ -293,6 +293,7 @@ def test_protocol_scores_any_images_by_the_rule_of_the_real_ones():
     names = ("parts", "hue", "form", "hue_chance", "form_chance", "kinds", "entropy")
     parts = {f"rule300/{name}" for name in names}
     assert set(score.values) == {"rule300"} | parts
+    assert set(judge_of_pairs.value_names(protocol)) == set(score.values)
     assert score.value == next(iter(score.values.values()))
     assert 0.02 < score.value < 0.16
     assert score.values["rule300/parts"] == 1

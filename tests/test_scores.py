@@ -116,6 +116,12 @@ def test_precision_recall_density_and_coverage_are_of_as_many_real_as_drawn_imag
     assert list(score.values.values()) == pytest.approx(wanted, abs=1e-9)
 
 
+@pytest.mark.parametrize("name", ["fid40_train", "is40", "kid1000_train", "prdc40_train"])
+def test_names_of_the_values_are_known_beforehand(tmp_path, name):
+    judge, protocol = Judge(pictures(tmp_path, 1001, 0, 100), inception=PLAIN), parse_protocol(name)
+    assert judge.value_names(protocol) == tuple(judge.score(protocol, judge.train).values)
+
+
 def test_intra_class_distance_is_the_mean_over_classes_with_as_many_images_as_each_has(tmp_path):
     real, fake = pictures(tmp_path, 61, 0), pictures(tmp_path, 71, 1)
     score = Judge(real, inception=PLAIN).score(parse_protocol("intra_fid_train"), fake)

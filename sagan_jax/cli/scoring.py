@@ -102,12 +102,13 @@ class Watch:
         self._judge, _ = judge_of_run(experiment, source, self._protocols)
         for protocol in self._protocols:
             self._judge.check(protocol, experiment.networks.num_classes)
-        self._by = evaluation.keep_best_by or self._protocols[0].name
-        self._judged_by = next((p for p in self._protocols if p.name == self._by.partition("/")[0]), None)
-        if self._judged_by is None:
+        judged_by = {name: protocol for protocol in self._protocols for name in self._judge.value_names(protocol)}
+        self._by = evaluation.keep_best_by or next(iter(judged_by))
+        if self._by not in judged_by:
             raise InvalidInputError(
-                f"--keep-best-by needs one of the --protocols, {', '.join(evaluation.protocols)}; got {self._by!r}."
+                f"--keep-best-by needs one of what the --protocols measure, {', '.join(judged_by)}; got {self._by!r}."
             )
+        self._higher_is_better = judged_by[self._by].higher_is_better
         self._real_distance = _mean_distance(*_two_of_a_class(source))
         if not self._real_distance:
             raise InvalidInputError("--protocols need training images that differ, for variety to be told; got one.")
@@ -150,8 +151,6 @@ class Watch:
             if is_first():
                 write_result(result_path(self._workdir, protocol, step), score)
                 print(f"step {step}: {score}", file=sys.stderr, flush=True)
-        if self._by not in values:
-            raise InvalidInputError(f"--keep-best-by needs one of {', '.join(values)}; got {self._by!r}.")
         self._last = values[self._by]
         diversity = _mean_distance(*_two_generated_of_a_class(load(False))) / self._real_distance
         self._look_for_collapse(step, diversity)
@@ -173,16 +172,14 @@ class Watch:
         self._best = (step, self._last)
 
     def _better(self, value: float, than: float) -> bool:
-        assert self._judged_by
-        return value > than if self._judged_by.higher_is_better else value < than
+        return value > than if self._higher_is_better else value < than
 
     def _look_for_collapse(self, step: int, diversity: float) -> None:
         """Says it when the images of a class have become one, or the score has gone bad; ends the run if asked to."""
-        assert self._judged_by
         worse = False
         if self._best:
             best = self._best[1]
-            worse = self._last < best / _WORSE if self._judged_by.higher_is_better else self._last > best * _WORSE
+            worse = self._last < best / _WORSE if self._higher_is_better else self._last > best * _WORSE
         self._worse = self._worse + 1 if worse else 0
         was_varied, self._varied = self._varied, self._varied or diversity >= LEAST_DIVERSITY
         if was_varied and diversity < LEAST_DIVERSITY:

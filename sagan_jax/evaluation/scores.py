@@ -32,6 +32,7 @@ from sagan_jax.training.processes import gather
 INCEPTION_SCORE_SPLITS = 10
 KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 100, 1000
 PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
+PRECISION_RECALL = "precision", "recall", "density", "coverage"
 MOST_REAL_FEATURES = 50_000
 """Kernel distances compare with at most this many real images, drawn with seed 0."""
 
@@ -201,6 +202,26 @@ class Judge:
                 if count < 2:
                     raise InvalidInputError(f"{name} needs at least 2 {what}images; got {count}.")
 
+    def value_names(self, protocol: Protocol) -> tuple[str, ...]:
+        """Returns what the values of a score are called, the one that it goes by first, before it is measured.
+
+        Args:
+            protocol: one that `check` lets pass.
+        """
+        own, parts = (protocol.name,), ()
+        if protocol.kind == "is":
+            parts = ("deviation", "one_split")
+        elif protocol.kind in ("kid", "kd"):
+            parts = ("deviation",)
+        elif protocol.kind == "prdc":
+            own, parts = (), PRECISION_RECALL
+        elif protocol.kind == "rule":
+            rule = self.train.source.rule
+            assert rule is not None
+            nothing = judge(np.zeros((1, *self.train.source[0][0].shape), np.uint8), rule)
+            parts = tuple(name for name in obedience(nothing, num_kinds(rule)) if name != "obey")
+        return (*own, *(f"{protocol.name}/{part}" for part in parts))
+
     # Each of these returns the values by name and details for the result file.
 
     def _frechet(self, protocol: Protocol, pictures: Pictures, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
@@ -251,7 +272,7 @@ class Judge:
         fake = self._features(protocol, self._drawn(protocol, pictures, seed))
         values = dict(
             zip(
-                ("precision", "recall", "density", "coverage"),
+                PRECISION_RECALL,
                 (
                     *precision_recall(real, fake, PRECISION_NEIGHBOURS),
                     *density_coverage(real, fake, DENSITY_NEIGHBOURS),
