@@ -104,7 +104,7 @@ def draw(rows: dict[str, np.ndarray], path: Path) -> None:
         axes.errorbar(names, *mean_and_deviation(values), capsize=3, marker="o", label=row)
     axes.axhline(0, color="grey", linewidth=0.5)
     axes.set(xlabel="pixels between the two blobs", ylabel="agreement in hue\n(0: chance, 1: always)")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
