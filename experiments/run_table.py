@@ -25,15 +25,15 @@ import matplotlib
 import numpy as np
 
 import sagan_jax
-from sagan_jax.cli.completing import build_rules
+from sagan_jax.cli.completing import build_completion_task
 from sagan_jax.cli.main import explained
-from sagan_jax.cli.wiring import build_game
+from sagan_jax.cli.wiring import build_adversarial_task
 from sagan_jax.config import AnyExperiment, Experiment, Table, to_dict
 from sagan_jax.data.synthetic import parse_synthetic
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.rules import judge
+from sagan_jax.runtime.files import write_atomically
 from sagan_jax.training import adversarial, completion
-from sagan_jax.training.recording import write_atomically
 from sagan_jax.views.figures import image_grid
 from sagan_jax.views.report import Curve, read_metrics
 
@@ -99,10 +99,10 @@ def parameters_of(experiment: AnyExperiment) -> int:
     if isinstance(experiment, Experiment):
         networks = experiment.networks
         shape = (networks.resolution, networks.resolution, networks.image_channels)
-        state = jax.eval_shape(lambda: adversarial.initial_state(build_game(experiment), 0, shape))
+        state = jax.eval_shape(lambda: adversarial.initial_state(build_adversarial_task(experiment), 0, shape))
         players = (state.generator, state.discriminator)
     else:
-        state = jax.eval_shape(lambda: completion.initial_state(build_rules(experiment), 0))
+        state = jax.eval_shape(lambda: completion.initial_state(build_completion_task(experiment), 0))
         players = (state.network, state.discriminator)
     return sum(leaf.size for player in players if player for leaf in jax.tree.leaves(player.params))
 
@@ -255,7 +255,7 @@ def draw_strips(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: 
         images = sagan_jax.load_run(workdirs[row][0]).generate(lines * columns).images
         step = images.shape[1] + 8
         axes.imshow(image_grid(images, columns, padding=8), interpolation="nearest")
-        for number in np.flatnonzero(judge(images, parse_synthetic(table.rows[row].data.source)).obeys):
+        for number in np.flatnonzero(judge(images, parse_synthetic(table.rows[row].data.source)).follows_rule):
             left, bottom = number % columns * step, (number // columns + 1) * step - 5
             axes.plot([left, left + step - 9], [bottom, bottom], color="C2", linewidth=2.5, clip_on=False)
         axes.set_title(f"{row}: {called} {spread([run['values'][score] for run in found[row].values()])}", fontsize=9)

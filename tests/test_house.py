@@ -29,7 +29,7 @@ FUNCTIONAL_MAY_IMPORT = {"jax", "numpy", "chex"}
 FUNCTIONAL_MAY_IMPORT |= {"__future__", "collections", "dataclasses", "functools", "itertools", "math", "typing"}
 NAMES_OF_NOTHING = {"utils", "helpers", "common", "misc"}
 DEVICE_MAPS = {"pmap", "shard_map"}
-DEVICE_MAPS_ARE_IN = Path("sagan_jax/training/parallel.py")
+DEVICE_MAPS_ARE_IN = Path("sagan_jax/runtime/devices.py")
 # Programs that measure the library, rather than configs that it reads.
 BENCHMARKS_ARE_IN = Path("experiments/benchmarks")
 PROGRAMS = {Path("experiments/run_table.py")}
@@ -174,7 +174,7 @@ PLANTED = [
     (arrow_violations, "sagan_jax/models/sagan.py", "def f():\n    from ..training.loop import a", "is not below it"),
     (arrow_violations, "sagan_jax/models/sagan.py", "from .. import cli", "is not below it"),
     (arrow_violations, "sagan_jax/models/__init__.py", "from ..views import figures", "is not below it"),
-    (arrow_violations, "sagan_jax/training/loop.py", "import sagan_jax.data.masks", "is not below it"),
+    (arrow_violations, "sagan_jax/runtime/loop.py", "import sagan_jax.data.masks", "is not below it"),
     (arrow_violations, "sagan_jax/views/a.py", "import importlib\nimportlib.import_module('sagan_jax.cli')", "below"),
     (arrow_violations, "sagan_jax/errors.py", "import sagan_jax.functional", "is not below it"),
     (arrow_violations, "sagan_jax/models/sagan.py", "import sagan_jax\nf = sagan_jax.train", "has no place"),
@@ -184,12 +184,12 @@ PLANTED = [
     (functional_violations, "sagan_jax/functional/losses.py", "import flax.linen as nn", "imports flax.linen"),
     (functional_violations, "sagan_jax/functional/losses.py", "from pathlib import Path", "imports pathlib.Path"),
     (functional_violations, "sagan_jax/functional/losses.py", "from ..errors import SaganError", "imports sagan_jax.e"),
-    (config_violations, "sagan_jax/training/loop.py", "from sagan_jax.config import Training", "only cli reads"),
-    (config_violations, "sagan_jax/training/loop.py", "from sagan_jax import config", "only cli reads"),
+    (config_violations, "sagan_jax/runtime/loop.py", "from sagan_jax.config import Training", "only cli reads"),
+    (config_violations, "sagan_jax/runtime/loop.py", "from sagan_jax import config", "only cli reads"),
     (config_violations, "experiments/faces.py", "from sagan_jax.models.sagan import Generator", "config only"),
-    (device_map_violations, "sagan_jax/training/loop.py", "import jax\nf = jax.pmap(abs)", "says pmap"),
-    (device_map_violations, "sagan_jax/training/loop.py", "from jax import shard_map as s", "says shard_map"),
-    (device_map_violations, "sagan_jax/training/loop.py", "from jax.experimental.shard_map import x", "says shard_map"),
+    (device_map_violations, "sagan_jax/runtime/loop.py", "import jax\nf = jax.pmap(abs)", "says pmap"),
+    (device_map_violations, "sagan_jax/runtime/loop.py", "from jax import shard_map as s", "says shard_map"),
+    (device_map_violations, "sagan_jax/runtime/loop.py", "from jax.experimental.shard_map import x", "says shard_map"),
     (device_map_violations, "sagan_jax/cli/parallel.py", "def f(pmap):\n    return pmap(f)", "says pmap"),
     (name_violations, "sagan_jax/data/utils.py", "", "has not found its name"),
     (name_violations, "sagan_jax/common/masks.py", "", "has not found its name"),
@@ -209,8 +209,8 @@ ALLOWED = [
     ("sagan_jax/models/sagan.py", "from sagan_jax.functional import attend\nfrom . import layers\nimport flax"),
     ("sagan_jax/models/layers.py", "import sagan_jax\nf = sagan_jax.__file__\nfrom sagan_jax import __version__"),
     ("sagan_jax/cli/train.py", "from sagan_jax import __version__, config\nfrom ..training import loop\nimport tyro"),
-    ("sagan_jax/training/parallel.py", "import jax\nf = jax.pmap(abs)\ng = jax.shard_map"),
-    ("sagan_jax/training/loop.py", "'pmap'\nfrom sagan_jax.training.parallel import pmap_step"),
+    ("sagan_jax/runtime/devices.py", "import jax\nf = jax.pmap(abs)\ng = jax.shard_map"),
+    ("sagan_jax/runtime/loop.py", "'pmap'\nfrom sagan_jax.runtime.devices import pmap_step"),
     ("sagan_jax/__init__.py", "def f():\n    from sagan_jax.cli import wiring"),
     ("experiments/faces.py", "from sagan_jax.config import Experiment"),
     ("experiments/benchmarks/speed.py", "from sagan_jax.models.sagan import Generator"),

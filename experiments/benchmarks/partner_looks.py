@@ -21,25 +21,25 @@ from agreement_by_distance import mean_and_deviation, require_images, require_pa
 from sagan_jax.cli.main import explained
 from sagan_jax.cli.wiring import load_networks
 from sagan_jax.data.synthetic import Pairs
-from sagan_jax.evaluation.attention import Looks, discriminator_looks, generator_looks
+from sagan_jax.evaluation.attention import AttentionRecord, discriminator_attention, generator_attention
 from sagan_jax.evaluation.partners import partner_attention
 
 Layer = tuple[str, int]
 """Network and resolution."""
 
 
-def look(workdir: Path, rule: Pairs, count: int) -> Iterator[Looks]:
+def look(workdir: Path, rule: Pairs, count: int) -> Iterator[AttentionRecord]:
     """Yields where G looks in `count` images that it draws, and D in as many real ones."""
     generator, discriminator = load_networks(workdir)
     labels = np.resize(generator.classes(), count).astype(np.int32)
-    yield generator_looks(generator, generator.latents(jax.random.key(0), np.arange(count)), labels)
+    yield generator_attention(generator, generator.latents(jax.random.key(0), np.arange(count)), labels)
     if discriminator:
         unseen = dataclasses.replace(rule, seed=rule.seed + 1)
         images = np.stack([unseen.draw(index, discriminator.discriminator.resolution) for index in range(count)])
-        yield discriminator_looks(discriminator, images, labels)
+        yield discriminator_attention(discriminator, images, labels)
 
 
-def partner_looks(looks: Looks, rule: Pairs) -> dict[Layer, tuple[float, float, float]]:
+def partner_looks(looks: AttentionRecord, rule: Pairs) -> dict[Layer, tuple[float, float, float]]:
     """Returns for each layer the size of gamma, the share, and how many times that of an even look it is.
 
     The latter two are nan where no image has clear blobs.

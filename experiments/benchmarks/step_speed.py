@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from sagan_jax.cli.main import explained
-from sagan_jax.cli.wiring import build_game
+from sagan_jax.cli.wiring import build_adversarial_task
 from sagan_jax.config import AnyExperiment, Experiment
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.training.adversarial import Batch, initial_state, step
@@ -35,7 +35,7 @@ def stepper(experiment: AnyExperiment) -> Callable[[], float]:
     """
     if not isinstance(experiment, Experiment):
         raise InvalidInputError("The table needs to be one of generators; this one's runs complete images.")
-    game, networks, training = build_game(experiment), experiment.networks, experiment.training
+    game, networks, training = build_adversarial_task(experiment), experiment.networks, experiment.training
     shape = (networks.resolution, networks.resolution, networks.image_channels)
     rows = (training.discriminator_steps, training.batch_size)
     images = jax.random.uniform(jax.random.key(0), (*rows, *shape), minval=-1)

@@ -12,13 +12,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sagan_jax.cli.checks import require_experiment
-from sagan_jax.cli.wiring import Which, load_networks, open_data
+from sagan_jax.cli.wiring import CheckpointName, load_networks, open_data
 from sagan_jax.config import Experiment
 from sagan_jax.data.decoding import decode, why_unreadable
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.attention import Looks, discriminator_looks, generator_looks
+from sagan_jax.evaluation.attention import AttentionRecord, discriminator_attention, generator_attention
 from sagan_jax.functional import informative_queries
-from sagan_jax.training.recording import write_atomically
+from sagan_jax.runtime.files import write_atomically
 from sagan_jax.views.attention import Panel, attention_figure, history_figure, spread_figure
 
 Position = tuple[float, float]
@@ -35,7 +35,7 @@ def draw_attention(
     classes: Sequence[int] = (),
     source: str = "",
     seed: int = 0,
-    checkpoint: Which = "newest",
+    checkpoint: CheckpointName = "newest",
 ) -> list[Path]:
     """Draws where the networks of a run look, and returns the PNG files; each has an SVG beside it.
 
@@ -62,11 +62,11 @@ def draw_attention(
             raise InvalidInputError(
                 f"--queries needs positions inside the image, whose sides are {resolution} pixels; got {x:g},{y:g}."
             )
-    looks: dict[str, Looks] = {}
+    looks: dict[str, AttentionRecord] = {}
     trained, discriminator = load_networks(workdir, checkpoint=checkpoint)
     if image is None:
         labels = np.resize(trained.classes(classes or None), num_images).astype(np.int32)
-        looks["generator"] = generator_looks(
+        looks["generator"] = generator_attention(
             trained, trained.latents(jax.random.key(seed), np.arange(num_images)), labels
         )
     elif discriminator is None:
@@ -75,7 +75,7 @@ def draw_attention(
         )
     if discriminator and discriminator_has_attention(experiment):
         images, labels = _own(image, experiment) if image else _real(experiment, source, num_images, seed)
-        looks["discriminator"] = discriminator_looks(discriminator, images, labels)
+        looks["discriminator"] = discriminator_attention(discriminator, images, labels)
     looks = {network: seen for network, seen in looks.items() if seen.layers}
     if not looks:
         raise InvalidInputError(
@@ -96,7 +96,7 @@ def draw_attention(
     return [out / f"{name}.png" for name in figures]
 
 
-def draw_looks(looks: Looks, out: Path) -> None:
+def draw_record(looks: AttentionRecord, out: Path) -> None:
     """Draws where one network of a run looks in the first of some images, as `generator.png` or `discriminator.png`.
 
     Args:
@@ -134,7 +134,7 @@ def _real(experiment: Experiment, source: str, count: int, seed: int) -> tuple[n
     return np.stack([image for image, _ in read]), np.array([label for _, label in read], np.int32)
 
 
-def _figure(seen: Looks, number: int, queries: Sequence[Position], num_queries: int) -> Figure:
+def _figure(seen: AttentionRecord, number: int, queries: Sequence[Position], num_queries: int) -> Figure:
     """Returns the figure of one image: the chosen positions in every layer."""
     image = seen.images[number]
     resolution = image.shape[0]

@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> None:
     from sagan_jax.cli import photographs
     from sagan_jax.cli.checks import check_hole_kind
     from sagan_jax.cli.completing import load_completer
-    from sagan_jax.training.recording import write_together
+    from sagan_jax.runtime.files import write_together
 
     hole = photographs.Hole(parsed.mask, parsed.box, parsed.holes, parsed.seed)
     if hole.kind:

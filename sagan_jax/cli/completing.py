@@ -14,21 +14,21 @@ from sagan_jax.config import CompletionExperiment
 from sagan_jax.data import training_batches
 from sagan_jax.data.masks import draw_masks
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.completing import TrainedCompleter
+from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.likeness import completion_scores
 from sagan_jax.models.completion import CompletionNetwork, completion_resolutions
 from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
 from sagan_jax.models.sagan import Discriminator
-from sagan_jax.training.checkpoints import Checkpoints
+from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.metrics_log import MetricsWriter
 from sagan_jax.training.completion import (
     CompletionBatch,
-    CompletionRules,
     CompletionState,
+    CompletionTask,
     initial_state,
     step,
 )
 from sagan_jax.training.optimizers import muon
-from sagan_jax.training.recording import Recorder
 from sagan_jax.views.figures import completion_sheet
 
 _SHOWN = 8  # images of a sheet while a run trains
@@ -53,7 +53,7 @@ class Completion:
         self.experiment = experiment
         self.source = open_images(experiment)
         self.held_out = open_images(experiment, held_out=True) if experiment.data.held_out else None
-        self.rules = build_rules(experiment)
+        self.rules = build_completion_task(experiment)
         self.step = partial(step, self.rules)
         self.guarded: Sequence[str] = self.rules.guarded
         self.images_per_step = experiment.training.batch_size
@@ -113,7 +113,7 @@ class Completion:
                 images = np.where(flipped, images[0, :, :, ::-1], images[0])[None]
             yield CompletionBatch(images, masks[None])
 
-    def draw(self, state: CompletionState, done: int, recorder: Recorder, workdir: Path) -> None:
+    def draw(self, state: CompletionState, done: int, recorder: MetricsWriter, workdir: Path) -> None:
         """Records a sheet: images with holes, their completions and what was hidden; unseen images, where there are.
 
         Of unseen ones the likeness inside the hole is recorded too, of the kind of holes that the run trains on.
@@ -159,7 +159,7 @@ class Completion:
                 )
 
 
-def build_rules(experiment: CompletionExperiment) -> CompletionRules:
+def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
     """Returns the fixed part of the training that a config describes."""
     networks, training = experiment.networks, experiment.training
     highest, warmup = training.learning_rate, min(training.warmup_steps, training.total_steps // 2)
@@ -172,7 +172,7 @@ def build_rules(experiment: CompletionExperiment) -> CompletionRules:
         )
     )
     judged = training.adversarial_weight > 0
-    return CompletionRules(
+    return CompletionTask(
         CompletionNetwork(
             networks.resolution,
             networks.image_channels,
@@ -200,7 +200,7 @@ def build_rules(experiment: CompletionExperiment) -> CompletionRules:
     )
 
 
-def trained_completer(rules: CompletionRules, state: CompletionState, raw: bool = False) -> TrainedCompleter:
+def trained_completer(rules: CompletionTask, state: CompletionState, raw: bool = False) -> TrainedCompleter:
     """Returns the network as it completes: the moving average where there is one and `raw` does not say otherwise."""
     state = jax.device_get(state)
     averaged = bool(state.average) and not raw
@@ -220,7 +220,7 @@ def load_completer(workdir: str | Path, *, raw: bool = False) -> TrainedComplete
         InvalidInputError: when there is no such run, or no whole checkpoint in it.
     """
     experiment = require_completion(Path(workdir))
-    rules = build_rules(experiment)
+    rules = build_completion_task(experiment)
     template = jax.eval_shape(lambda: initial_state(rules, experiment.training.seed))
     with Checkpoints(Path(workdir) / "checkpoints") as checkpoints:
         restored = checkpoints.restore(template)

@@ -8,17 +8,19 @@ from typing import Any
 
 from sagan_jax.cli.checks import check_hole_kind, require_completion
 from sagan_jax.cli.completing import load_completer
-from sagan_jax.cli.scoring import judge_of, result_path, write_result
+from sagan_jax.cli.scoring import evaluator_for, result_path, write_result
 from sagan_jax.cli.wiring import open_images
 from sagan_jax.data import ImageSource
 from sagan_jax.data.masks import AREA_BINS, HALVES
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.completing import TrainedCompleter
-from sagan_jax.evaluation.likeness import CompletedPictures, completion_scores
-from sagan_jax.evaluation.pictures import RealPictures
+from sagan_jax.evaluation.completer import TrainedCompleter
+from sagan_jax.evaluation.image_sets import RealImages
+from sagan_jax.evaluation.likeness import CompletedImages, completion_scores
 from sagan_jax.evaluation.protocols import parse_protocol
-from sagan_jax.evaluation.scores import Score, Watcher
-from sagan_jax.training.recording import what_decides_the_bits, write_atomically
+from sagan_jax.evaluation.scores import Score
+from sagan_jax.runtime.environment import reproducibility_info
+from sagan_jax.runtime.files import write_atomically
+from sagan_jax.runtime.progress import ProgressCallback
 
 SCORED_HOLES = ("centre", *HALVES, "rectangle", "rectangles", "strokes", *AREA_BINS)
 """The kinds of holes that are scored where nobody names some."""
@@ -61,7 +63,7 @@ def completion_scores_of_run(
     batch_size: int = 50,
     out: Path | None = None,
     cache: str = "auto",
-    watcher: Watcher | None = None,
+    watcher: ProgressCallback | None = None,
 ) -> "Iterator[HoleScore | Score]":
     """Yields the score of each kind of hole and of each protocol, once it is written to a result file.
 
@@ -103,9 +105,9 @@ def completion_scores_of_run(
 
     judge = None
     if protocols:
-        judge, _ = judge_of(
-            RealPictures(open_images(experiment)),
-            RealPictures(photographs),
+        judge, _ = evaluator_for(
+            RealImages(open_images(experiment)),
+            RealImages(photographs),
             protocols,
             inception_weights=inception_weights,
             cache=cache,
@@ -122,7 +124,7 @@ def completion_scores_of_run(
     for protocol in protocols:
         assert judge
         weights = load_completer(workdir, raw=protocol.raw)
-        found = judge.score(protocol, CompletedPictures(weights, photographs, kinds, batch_size), seed=seed)
+        found = judge.score(protocol, CompletedImages(weights, photographs, kinds, batch_size), seed=seed)
         write_result(out / f"{protocol.name}.json" if out else result_path(workdir, protocol, weights.step), found)
         yield found
 
@@ -134,7 +136,7 @@ def _score_of_holes(
     found = completion_scores(
         completer, photographs, kind, num_images=count, samples=samples, seed=seed, batch_size=batch_size
     )
-    environment = what_decides_the_bits()
+    environment = reproducibility_info()
     return HoleScore(
         kind,
         {f"{kind}/{name}": float(values.mean()) for name, values in found.items()},

@@ -10,17 +10,18 @@ import numpy as np
 
 from sagan_jax import interop
 from sagan_jax.cli.families import networks_of
-from sagan_jax.cli.wiring import ABSENT, build_game
+from sagan_jax.cli.wiring import ABSENT, build_adversarial_task
 from sagan_jax.config import Experiment, Training, to_dict
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.inception import default_weights_path
-from sagan_jax.interop.arrays import WeightFile, read_arrays, to_safetensors
 from sagan_jax.interop.inception import published_arrays
 from sagan_jax.interop.pytorch import SUFFIXES, read_pth
+from sagan_jax.interop.weight_files import WeightFile, read_arrays, to_safetensors
+from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.environment import reproducibility_info, write_run_files
+from sagan_jax.runtime.files import write_atomically
 from sagan_jax.training.adversarial import AdversarialState, initial_state
-from sagan_jax.training.checkpoints import Checkpoints
-from sagan_jax.training.players import Player
-from sagan_jax.training.recording import what_decides_the_bits, write_atomically, write_run_files
+from sagan_jax.training.network_state import NetworkState
 
 
 def convert_inception(file: Path, out: Path | None = None) -> Path:
@@ -79,7 +80,7 @@ def convert_networks(source: str, out: Path, generator: Path, discriminator: Pat
             differentiate_spectral_vectors=released.spectral_rule.get("differentiate_vectors", False),
         ),
     )
-    game = build_game(experiment)
+    game = build_adversarial_task(experiment)
     shapes = jax.eval_shape(
         lambda: initial_state(game, 0, (networks.resolution, networks.resolution, networks.image_channels))
     )
@@ -91,7 +92,7 @@ def convert_networks(source: str, out: Path, generator: Path, discriminator: Pat
         state = dataclasses.replace(state, discriminator=judge)
     meta = {
         "experiment": to_dict(experiment),
-        "environment": what_decides_the_bits(),
+        "environment": reproducibility_info(),
         "source": {name: {"name": file.name, "sha256": file.sha256} for name, file in files.items()},
         "discriminator": "present" if released.discriminator else ABSENT,
     }
@@ -121,7 +122,7 @@ def _named(source: str, files: dict[str, WeightFile]) -> dict[str, Any]:
     return arrays
 
 
-def _player(empty: Player, variables: dict[str, Any]) -> Player:
+def _player(empty: NetworkState, variables: dict[str, Any]) -> NetworkState:
     """Returns a player with released variables; Adam starts with zeros."""
     return dataclasses.replace(
         empty,
@@ -135,7 +136,7 @@ def _summary(experiment: Experiment, state: AdversarialState, judged: bool) -> s
     """Returns what a person wants to know of networks that were read."""
     networks = experiment.networks
 
-    def count(player: Player) -> str:
+    def count(player: NetworkState) -> str:
         return f"{sum(leaf.size for leaf in jax.tree.leaves(player.params)):,}"
 
     places = ", ".join(map(str, networks.generator_attention_resolutions)) or "none"

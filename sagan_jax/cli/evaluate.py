@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> None:
     from sagan_jax.cli.checks import require_completion
 
     shared = {name: getattr(parsed, name) for name in ("inception_weights", "seed", "batch_size", "out", "cache")}
-    with scoring.ProgressLines() as progress:
+    with scoring.ScoreProgress() as progress:
         shared["watcher"] = progress
         if parsed.workdir:
             of_run: dict[str, Any] = {"source": parsed.source, "held_out": parsed.held_out}

@@ -54,9 +54,9 @@ def run(arguments: list[str]) -> None:
     import numpy as np
 
     from sagan_jax.cli import wiring
-    from sagan_jax.evaluation.attention import Looks, discriminator_looks, generator_looks
+    from sagan_jax.evaluation.attention import AttentionRecord, discriminator_attention, generator_attention
     from sagan_jax.evaluation.interpolation import slerp
-    from sagan_jax.training.recording import write_atomically
+    from sagan_jax.runtime.files import write_atomically
     from sagan_jax.views.explorer import Frame, Layer, Sample, explorer_page
 
     trained, discriminator = wiring.load_networks(parsed.workdir, checkpoint=parsed.checkpoint)
@@ -67,13 +67,13 @@ def run(arguments: list[str]) -> None:
     if parsed.num_samples or not parsed.seeds:
         wanted = wanted[:num_samples]
 
-    def looks(label: int, seed: int) -> list[Looks]:
+    def looks(label: int, seed: int) -> list[AttentionRecord]:
         """Returns where G and D looked from z1 to z2, the images 0 and 1 that `sagan-jax sample` draws of the seed."""
         ends = np.asarray(trained.latents(jax.random.key(seed), np.arange(2)), np.float64)
         latents = slerp(ends[:1], ends[1:], np.linspace(0, 1, parsed.steps))[0].astype(np.float32)
         labels = np.full(parsed.steps, label, np.int32)
-        seen = generator_looks(trained, latents, labels)
-        return [seen, *([discriminator_looks(discriminator, seen.images, labels)] if discriminator else [])]
+        seen = generator_attention(trained, latents, labels)
+        return [seen, *([discriminator_attention(discriminator, seen.images, labels)] if discriminator else [])]
 
     def sample(label: int, seed: int) -> Sample:
         seen = looks(label, seed)

@@ -12,13 +12,13 @@ from flax.traverse_util import flatten_dict
 
 from sagan_jax import __version__
 from sagan_jax.cli.checks import require_experiment
-from sagan_jax.cli.wiring import Which, load_run
+from sagan_jax.cli.wiring import CheckpointName, load_run
 from sagan_jax.errors import InvalidInputError, NonFiniteError, one_line
-from sagan_jax.evaluation.sampling import TrainedGenerator
-from sagan_jax.interop.arrays import to_safetensors
+from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.interop.jax_export import PLATFORMS, to_jax_export
+from sagan_jax.interop.weight_files import to_safetensors
 from sagan_jax.models.folding import fold_statistics
-from sagan_jax.training.recording import write_together
+from sagan_jax.runtime.files import write_together
 
 WEIGHTS, FUNCTION, RECIPES = "generator.safetensors", "generator.jax_export", "README.md"
 # Fields of a generator that say nothing any more once it is trained and folded.
@@ -26,7 +26,7 @@ _SPENT = {"norm_epsilon", "norm_decay", "final_norm_decay", "axis_name", "initia
 
 
 def export_run(
-    workdir: str | Path, out: str | Path | None = None, *, checkpoint: Which = "newest", raw: bool = False
+    workdir: str | Path, out: str | Path | None = None, *, checkpoint: CheckpointName = "newest", raw: bool = False
 ) -> list[Path]:
     """Writes the generator of a run as `exported_files` has it, all files or none, and returns their paths.
 
@@ -158,7 +158,7 @@ pixels = np.rint((np.asarray(images) + 1) * 127.5).astype(np.uint8)
 ```python
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from sagan_jax.interop.arrays import read_arrays
+from sagan_jax.interop.weight_files import read_arrays
 from {type(generator).__module__} import Generator
 
 generator = {_construction(generator)}

@@ -7,7 +7,7 @@ import jax
 
 from sagan_jax.config import Networks
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.functional.spectral import initial_vectors
+from sagan_jax.functional.spectral import init_spectral
 from sagan_jax.interop.networks import Discriminator, Generator, ReleasedNetworks
 from sagan_jax.models import biggan, dcgan, sagan
 
@@ -103,7 +103,7 @@ def _normalized(variables: dict[str, Any]) -> bool:
     vectors = variables["spectral"]
     if not vectors:
         return False
-    expected = jax.eval_shape(lambda: initial_vectors(jax.random.key(0), variables["params"]))
+    expected = jax.eval_shape(lambda: init_spectral(jax.random.key(0), variables["params"]))
     if jax.tree.structure(expected) != jax.tree.structure(vectors):
         raise InvalidInputError("The weights are spectrally normalised in some layers and not in others; no config is.")
     return True

@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 
-from sagan_jax.cli.attending import draw_looks
+from sagan_jax.cli.attending import draw_record
 from sagan_jax.cli.checks import check_config, check_same_sizes
 from sagan_jax.cli.families import attention_places
-from sagan_jax.cli.scoring import Watch
+from sagan_jax.cli.scoring import ScoreMonitor
 from sagan_jax.cli.wiring import (
     ABSENT,
-    build_game,
+    build_adversarial_task,
     load_state,
     open_data,
     sample_grid,
@@ -23,14 +23,14 @@ from sagan_jax.cli.wiring import (
 from sagan_jax.config import Experiment, Networks
 from sagan_jax.data import training_batches
 from sagan_jax.data.synthetic import Pairs
-from sagan_jax.evaluation.attention import run_looks
+from sagan_jax.evaluation.attention import attention_records
+from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.evaluation.partners import partner_attention
-from sagan_jax.evaluation.sampling import TrainedGenerator
 from sagan_jax.models.layers import attention_parameters, residual_parameters, residual_width
+from sagan_jax.runtime.metrics_log import MetricsWriter
+from sagan_jax.runtime.processes import is_first
 from sagan_jax.training.adversarial import GUARDED, AdversarialState, Batch, initial_state, step
-from sagan_jax.training.processes import is_first
-from sagan_jax.training.recording import Recorder
-from sagan_jax.training.transfer import start_from
+from sagan_jax.training.warm_start import warm_start
 
 
 class Generation:
@@ -53,8 +53,8 @@ class Generation:
         if training.init_from:
             check_same_sizes(Path(training.init_from), experiment.networks)
         self.source = open_data(experiment)
-        self.watch = Watch(experiment, workdir, self.source) if experiment.evaluation.protocols else None
-        self.game = build_game(experiment)
+        self.watch = ScoreMonitor(experiment, workdir, self.source) if experiment.evaluation.protocols else None
+        self.game = build_adversarial_task(experiment)
         self.step = partial(step, self.game)
         self.images_per_step = training.batch_size * training.discriminator_steps
 
@@ -70,7 +70,7 @@ class Generation:
             return state
         folder = Path(self.experiment.training.init_from)
         _, donor, meta = load_state(folder)
-        state, fresh = start_from(state, donor, discriminator=meta.get("discriminator") != ABSENT)
+        state, fresh = warm_start(state, donor, discriminator=meta.get("discriminator") != ABSENT)
         if is_first():
             print(f"starting from step {int(donor.step)} of {folder}", flush=True)
             for network in ("generator", "discriminator"):
@@ -95,15 +95,15 @@ class Generation:
         )
         return map(Batch._make, batches)
 
-    def draw(self, state: AdversarialState, done: int, recorder: Recorder, workdir: Path) -> None:
+    def draw(self, state: AdversarialState, done: int, recorder: MetricsWriter, workdir: Path) -> None:
         """Draws a grid of samples and where both networks look, and records how far and how evenly."""
         generator = trained_generator(self.game, state)
         recorder.image("samples", done, sample_grid(generator))
-        for looks in run_looks(generator, trained_discriminator(self.game, state), self.source):
+        for looks in attention_records(generator, trained_discriminator(self.game, state), self.source):
             recorder.scalars(done, looks.statistics())
             if isinstance(self.source.rule, Pairs):
                 recorder.scalars(done, partner_attention(looks, self.source.rule))
-            draw_looks(looks, workdir / "attention")
+            draw_record(looks, workdir / "attention")
 
     def trained(self, state: AdversarialState, raw: bool = False) -> TrainedGenerator:
         """Returns the generator, ready to sample from."""

@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
     from sagan_jax.cli.wiring import load_run
     from sagan_jax.evaluation.interpolation import interpolate
-    from sagan_jax.training.recording import save_animation, save_png
+    from sagan_jax.runtime.image_files import save_animation, save_png
     from sagan_jax.views.figures import image_grid
 
     images = interpolate(

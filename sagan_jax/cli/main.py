@@ -108,7 +108,7 @@ def _command(name: str) -> Callable[[list[str]], None]:
 
 def _explain(error: Exception, program: str) -> int:
     """Returns the exit code of an error, its line printed; what is no user's mistake keeps its traceback."""
-    from sagan_jax.training.processes import leave, lost_peer  # here: jax takes a while to import
+    from sagan_jax.runtime.processes import leave, lost_peer  # here: jax takes a while to import
 
     known = lost_peer(error) or error
     if not isinstance(known, SaganError):

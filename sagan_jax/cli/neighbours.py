@@ -47,11 +47,11 @@ def run(arguments: list[str]) -> None:
             f"neighbours needs --num-images and --nearest of at least 1; got {parsed.num_images}, {parsed.nearest}."
         )
     from sagan_jax.cli.checks import require_experiment
-    from sagan_jax.cli.scoring import ProgressLines, find_inception
+    from sagan_jax.cli.scoring import ScoreProgress, find_inception
     from sagan_jax.cli.wiring import load_run, open_data
     from sagan_jax.evaluation.embeddings import random_embedding
     from sagan_jax.evaluation.neighbours import compare
-    from sagan_jax.training.recording import save_png
+    from sagan_jax.runtime.image_files import save_png
     from sagan_jax.views.figures import neighbour_sheet
 
     experiment = require_experiment(parsed.workdir)
@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> None:
     samples = generator.generate(parsed.num_images, labels=parsed.classes, seed=parsed.seed)
     source = open_data(dataclasses.replace(experiment, data=data))
     embedding = find_inception(parsed.inception_weights) or random_embedding()
-    with ProgressLines() as progress:
+    with ScoreProgress() as progress:
         spaces = compare(samples.images, source, embedding, count=parsed.nearest, watcher=progress)
     real = [[[source[int(index)][0] for index in row] for row in space.nearest.indices] for space in spaces]
     save_png(parsed.out, neighbour_sheet(samples.images, real))

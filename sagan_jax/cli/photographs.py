@@ -10,9 +10,9 @@ from sagan_jax.cli.attending import encoded
 from sagan_jax.data.decoding import decode_whole, resize, why_unreadable
 from sagan_jax.data.masks import draw_mask
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.completing import TrainedCompleter
+from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.models.completion import CompletionNetwork
-from sagan_jax.training.recording import encode_png
+from sagan_jax.runtime.image_files import encode_png
 from sagan_jax.views.attention import Panel, attention_figure
 from sagan_jax.views.figures import completion_sheet
 

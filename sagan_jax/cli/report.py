@@ -47,7 +47,7 @@ def write_report(workdir: Path, path: Path | None = None, *, state: str = "", bu
         StorageError: when the disk refused.
     """
     from sagan_jax.config import Experiment, to_dict
-    from sagan_jax.training.recording import write_atomically
+    from sagan_jax.runtime.files import write_atomically
     from sagan_jax.views.report import report_page
 
     page = report_page(workdir, state=state, defaults=to_dict(Experiment()), budget=budget).encode()

@@ -15,17 +15,19 @@ from sagan_jax.cli.checks import check_room, check_same_data, check_same_run, di
 from sagan_jax.cli.completing import Completion
 from sagan_jax.cli.generation import Generation
 from sagan_jax.cli.report import write_report
-from sagan_jax.cli.scoring import Watch
+from sagan_jax.cli.scoring import ScoreMonitor
 from sagan_jax.config import AnyExperiment, Experiment, from_dict, to_dict
 from sagan_jax.data import ImageSource
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
-from sagan_jax.training.checkpoints import Checkpoints
-from sagan_jax.training.interruption import StopRequest
-from sagan_jax.training.lock import WorkdirLock
-from sagan_jax.training.loop import Action, run_loop
-from sagan_jax.training.parallel import ParallelStep
-from sagan_jax.training.processes import is_first, require_same, require_shared
-from sagan_jax.training.recording import Progress, Recorder, what_decides_the_bits, write_run_files
+from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.devices import ParallelStep
+from sagan_jax.runtime.environment import reproducibility_info, write_run_files
+from sagan_jax.runtime.lock import WorkdirLock
+from sagan_jax.runtime.loop import Action, run_loop
+from sagan_jax.runtime.metrics_log import MetricsWriter
+from sagan_jax.runtime.processes import is_first, require_same, require_shared
+from sagan_jax.runtime.progress import TrainingProgress
+from sagan_jax.runtime.signals import StopSignals
 
 
 class Task(Protocol):
@@ -39,7 +41,7 @@ class Task(Protocol):
     """
 
     source: ImageSource
-    watch: Watch | None
+    watch: ScoreMonitor | None
     guarded: Sequence[str]
     images_per_step: int
 
@@ -55,7 +57,7 @@ class Task(Protocol):
     def batches(self, first_step: int) -> Iterator[Any]:
         """Returns this process's share of the data of each step to come."""
 
-    def draw(self, state: Any, done: int, recorder: Recorder, workdir: Path) -> None:
+    def draw(self, state: Any, done: int, recorder: MetricsWriter, workdir: Path) -> None:
         """Draws what the networks make at this step, and records it."""
 
     def trained(self, state: Any, raw: bool = False) -> Any:
@@ -93,7 +95,7 @@ def train(experiment: AnyExperiment, workdir: str | Path, *, fresh: bool = False
     kind: Any = Generation if isinstance(experiment, Experiment) else Completion
     kind.check(experiment)
     experiment = from_dict(to_dict(experiment))  # lists become tuples, as the saved config will have them
-    with WorkdirLock(workdir) if is_first() else nullcontext() as lock, StopRequest() as stop:
+    with WorkdirLock(workdir) if is_first() else nullcontext() as lock, StopSignals() as stop:
         if not fresh:
             check_same_run(workdir, experiment)
         task: Task = kind(experiment, workdir)
@@ -130,8 +132,8 @@ class _Run:
     workdir: Path
     checkpoints: Checkpoints
     lock: WorkdirLock | None
-    recorder: Recorder | None
-    progress: Progress | None
+    recorder: MetricsWriter | None
+    progress: TrainingProgress | None
     clock: "_Clock"
     meta: dict[str, Any]
 
@@ -178,7 +180,7 @@ class _Run:
         every = self.experiment.evaluation.evaluate_every_steps
         return [*found, Action(every, self.evaluate), Action(every, self.report_on_the_way)]
 
-    def steps(self, first_step: int, state: Any, stop: StopRequest) -> tuple[int, Any]:
+    def steps(self, first_step: int, state: Any, stop: StopSignals) -> tuple[int, Any]:
         """Returns how many steps are done, and the state after them, everything on the way saved and shown."""
         training = self.experiment.training
         parallel = ParallelStep(self.task.step, driver=training.driver)
@@ -206,18 +208,18 @@ def _train_from(
     workdir: Path,
     checkpoints: Checkpoints,
     lock: WorkdirLock | None,
-    stop: StopRequest,
+    stop: StopSignals,
 ) -> Any:
     """Returns the state at the end of the run; raises StoppedError where a signal ended it before."""
     total_steps = experiment.training.total_steps
     meta = {
         "experiment": to_dict(experiment),
-        "environment": what_decides_the_bits(),
+        "environment": reproducibility_info(),
         "data": task.source.fingerprint,
     }
     with (
-        Recorder(workdir, first_step=first_step) if is_first() else nullcontext() as recorder,
-        Progress(total_steps, first_step) if is_first() else nullcontext() as progress,
+        MetricsWriter(workdir, first_step=first_step) if is_first() else nullcontext() as recorder,
+        TrainingProgress(total_steps, first_step) if is_first() else nullcontext() as progress,
     ):
         clock = _Clock(first_step, task.images_per_step)
         run = _Run(experiment, task, workdir, checkpoints, lock, recorder, progress, clock, meta)
@@ -264,7 +266,7 @@ def _summary(
         yield f"already at step {first_step} of {training.total_steps} in {workdir}: nothing to do"
     elif first_step:
         yield f"going on from step {first_step} of {training.total_steps} in {workdir}"
-        changed = differences(meta.get("environment", {}), what_decides_the_bits())
+        changed = differences(meta.get("environment", {}), reproducibility_info())
         if changed:
             yield f"not bit for bit the run that was stopped: {'; '.join(changed)}"
     else:

@@ -41,7 +41,8 @@ def run(arguments: list[str]) -> None:
             f"--out needs a .npz file, a .png file or a folder; got {str(parsed.out)!r}, which is of another kind."
         )
     from sagan_jax.cli import wiring
-    from sagan_jax.training.recording import save_png, write_atomically
+    from sagan_jax.runtime.files import write_atomically
+    from sagan_jax.runtime.image_files import save_png
     from sagan_jax.views.figures import class_rows
 
     samples = wiring.load_run(parsed.workdir, checkpoint=parsed.checkpoint).generate(

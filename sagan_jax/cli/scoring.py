@@ -22,14 +22,16 @@ from sagan_jax.data import ImageSource, natural_resolution, open_source
 from sagan_jax.data.cache import cache_folder
 from sagan_jax.errors import CollapsedError, InvalidInputError
 from sagan_jax.evaluation.embeddings import Embedding, inception_embedding
+from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.evaluation.image_sets import GeneratedImages, RealImages
 from sagan_jax.evaluation.inception import find_weights
-from sagan_jax.evaluation.pictures import GeneratedPictures, RealPictures
 from sagan_jax.evaluation.protocols import Protocol, parse_protocol
-from sagan_jax.evaluation.sampling import TrainedGenerator
-from sagan_jax.evaluation.scores import Judge, Nobody, Score, Watcher
-from sagan_jax.training.checkpoints import Checkpoints
-from sagan_jax.training.processes import is_first
-from sagan_jax.training.recording import what_decides_the_bits, write_atomically
+from sagan_jax.evaluation.scores import Evaluator, Score
+from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.environment import reproducibility_info
+from sagan_jax.runtime.files import write_atomically
+from sagan_jax.runtime.processes import is_first
+from sagan_jax.runtime.progress import NullProgress, ProgressCallback
 
 LEAST_DIVERSITY = 0.1
 """Two images of a class that differ less than this, in the mean and as a share of two real ones, are a collapse, once
@@ -62,7 +64,7 @@ def generator_for(protocol: Protocol, load: Callable[[bool], TrainedGenerator]) 
 
 def result(score: Score) -> dict[str, Any]:
     """Returns what a result file holds: the values, everything that the name fixes, and what they were measured on."""
-    environment = what_decides_the_bits()
+    environment = reproducibility_info()
     return {
         "values": score.values,
         "protocol": score.protocol.settings(),
@@ -82,7 +84,7 @@ def result_path(workdir: Path, protocol: Protocol, step: int) -> Path:
     return workdir / "scores" / f"{protocol.name}-{step:08d}.json"
 
 
-class Watch:
+class ScoreMonitor:
     """The scores of a run while it trains: each is written and kept track of, and so is the best checkpoint.
 
     Args:
@@ -99,7 +101,7 @@ class Watch:
         self._workdir, self._evaluation = workdir, evaluation
         self._total_steps = experiment.training.total_steps
         self._protocols = [parse_protocol(name) for name in evaluation.protocols]
-        self._judge, _ = judge_of_run(experiment, source, self._protocols)
+        self._judge, _ = evaluator_for_run(experiment, source, self._protocols)
         for protocol in self._protocols:
             self._judge.check(protocol, experiment.networks.num_classes)
         judged_by = {name: protocol for protocol in self._protocols for name in self._judge.value_names(protocol)}
@@ -146,7 +148,7 @@ class Watch:
         """
         values, started = {}, time.monotonic()
         for protocol in self._protocols:
-            score = self._judge.score(protocol, GeneratedPictures(generator_for(protocol, load)))
+            score = self._judge.score(protocol, GeneratedImages(generator_for(protocol, load)))
             values |= score.values
             if is_first():
                 write_result(result_path(self._workdir, protocol, step), score)
@@ -207,7 +209,7 @@ def scores_of_run(
     batch_size: int = 100,
     out: Path | None = None,
     cache: str = "auto",
-    watcher: Watcher | None = None,
+    watcher: ProgressCallback | None = None,
 ) -> Iterator[Score]:
     """Yields the scores of a run's checkpoint, each written to a result file before.
 
@@ -245,13 +247,13 @@ def scores_of_run(
         return load_run(workdir, checkpoint=checkpoint, raw=raw)
 
     load(False)
-    judge, protocols = judge_of_run(experiment, open_data(experiment), protocols, watcher=watcher)
+    judge, protocols = evaluator_for_run(experiment, open_data(experiment), protocols, watcher=watcher)
     for protocol in protocols:
         judge.check(protocol, experiment.networks.num_classes)
     for protocol in protocols:
         generator = generator_for(protocol, load)
         size = 100 if protocol.statistics == "batch" else batch_size
-        score = judge.score(protocol, GeneratedPictures(generator, size), seed=seed)
+        score = judge.score(protocol, GeneratedImages(generator, size), seed=seed)
         write_result(out / f"{protocol.name}.json" if out else result_path(workdir, protocol, generator.step), score)
         yield score
 
@@ -267,7 +269,7 @@ def scores_of_images(
     batch_size: int = 100,
     out: Path | None = None,
     cache: str = "auto",
-    watcher: Watcher | None = None,
+    watcher: ProgressCallback | None = None,
 ) -> Iterator[Score]:
     """Yields the scores of images, wherever they come from, against others; each is written where `out` says.
 
@@ -292,9 +294,9 @@ def scores_of_images(
             raise InvalidInputError(f"{protocol.name} says how a generator is used; images have none.")
     resolution = resolution or natural_resolution(images)
     scored, real = (open_source(path, resolution=resolution, cache=cache) for path in (images, reference))
-    judge, protocols = judge_of(
-        RealPictures(real, batch_size),
-        RealPictures(real, batch_size),
+    judge, protocols = evaluator_for(
+        RealImages(real, batch_size),
+        RealImages(real, batch_size),
         protocols,
         inception_weights=inception_weights,
         cache=cache,
@@ -303,16 +305,20 @@ def scores_of_images(
     for protocol in protocols:
         judge.check(protocol, scored.num_classes)
     for protocol in protocols:
-        score = judge.score(protocol, RealPictures(scored, batch_size), seed=seed)
+        score = judge.score(protocol, RealImages(scored, batch_size), seed=seed)
         score.details["resolution"] = resolution
         if out:
             write_result(out / f"{protocol.name}.json", score)
         yield score
 
 
-def judge_of_run(
-    experiment: Experiment, source: ImageSource, protocols: Sequence[Protocol], *, watcher: Watcher | None = None
-) -> tuple[Judge, Sequence[Protocol]]:
+def evaluator_for_run(
+    experiment: Experiment,
+    source: ImageSource,
+    protocols: Sequence[Protocol],
+    *,
+    watcher: ProgressCallback | None = None,
+) -> tuple[Evaluator, Sequence[Protocol]]:
     """Returns what measures the images of a run, with what the protocols need and no more; and the protocols.
 
     Args:
@@ -323,9 +329,9 @@ def judge_of_run(
     """
     held_out = None
     if any(protocol.held_out for protocol in protocols) and experiment.data.held_out:
-        held_out = RealPictures(open_data(experiment, held_out=True))
-    return judge_of(
-        RealPictures(source),
+        held_out = RealImages(open_data(experiment, held_out=True))
+    return evaluator_for(
+        RealImages(source),
         held_out,
         protocols,
         inception_weights=experiment.evaluation.inception_weights,
@@ -334,15 +340,15 @@ def judge_of_run(
     )
 
 
-def judge_of(
-    train: RealPictures,
-    held_out: RealPictures | None,
+def evaluator_for(
+    train: RealImages,
+    held_out: RealImages | None,
     protocols: Sequence[Protocol],
     *,
     inception_weights: str,
     cache: str,
-    watcher: Watcher | None,
-) -> tuple[Judge, Sequence[Protocol]]:
+    watcher: ProgressCallback | None,
+) -> tuple[Evaluator, Sequence[Protocol]]:
     """Returns what measures, with what the protocols need and no more; and the protocols.
 
     Args:
@@ -356,7 +362,9 @@ def judge_of(
     wanted = not protocols or any(protocol.embedding == "inception" for protocol in protocols)
     inception = find_inception(inception_weights) if wanted else None
     protocols = protocols or [parse_protocol(name) for name in default_protocols(train.source, inception)]
-    return Judge(train, held_out, inception, cache_folder(cache, "references"), watcher or Nobody()), protocols
+    return Evaluator(
+        train, held_out, inception, cache_folder(cache, "references"), watcher or NullProgress()
+    ), protocols
 
 
 def find_inception(path: str) -> Embedding | None:
@@ -386,7 +394,7 @@ def _mean_distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.sqrt((differences**2).sum(axis=(1, 2, 3))).mean())
 
 
-class ProgressLines:
+class ScoreProgress:
     """Shows how far a score is, as a context manager: a bar on a terminal, else a line every half minute."""
 
     def __init__(self) -> None:

@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> None:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     from sagan_jax.cli import running
-    from sagan_jax.training.processes import is_first, join
+    from sagan_jax.runtime.processes import is_first, join
 
     join(parsed.coordinator, parsed.num_processes, parsed.process_id)
     workdir = parsed.workdir or Path("runs") / parsed.experiment.name

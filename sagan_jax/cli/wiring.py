@@ -14,25 +14,25 @@ from sagan_jax.config import AnyExperiment, Experiment
 from sagan_jax.data import ImageSource, open_source
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.attention import TrainedDiscriminator
-from sagan_jax.evaluation.sampling import TrainedGenerator
+from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.functional import HINGE, NON_SATURATING, WASSERSTEIN
+from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.training.adversarial import (
     AdversarialState,
-    Game,
+    AdversarialTask,
     initial_state,
 )
-from sagan_jax.training.checkpoints import Checkpoints
 from sagan_jax.training.optimizers import two_time_scale
 from sagan_jax.views.figures import class_rows
 
 _LOSSES = {"hinge": HINGE, "non_saturating": NON_SATURATING, "wasserstein": WASSERSTEIN}
 
 
-def build_game(experiment: Experiment) -> Game:
+def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
     """Returns the fixed part of the training that a config describes."""
     networks, training = experiment.networks, experiment.training
     generator, discriminator = build_networks(networks)
-    return Game(
+    return AdversarialTask(
         generator,
         discriminator,
         two_time_scale(
@@ -93,12 +93,12 @@ def open_data(experiment: Experiment, held_out: bool = False) -> ImageSource:
     return source
 
 
-Which = Literal["newest", "best"]
+CheckpointName = Literal["newest", "best"]
 ABSENT = "absent"
 """What a checkpoint notes of a discriminator that is none, as of weights that came without one."""
 
 
-def load_run(workdir: str | Path, *, checkpoint: Which = "newest", raw: bool = False) -> TrainedGenerator:
+def load_run(workdir: str | Path, *, checkpoint: CheckpointName = "newest", raw: bool = False) -> TrainedGenerator:
     """Returns the generator of a checkpoint of a run, its moving average where the run keeps one.
 
     Args:
@@ -114,7 +114,7 @@ def load_run(workdir: str | Path, *, checkpoint: Which = "newest", raw: bool = F
 
 
 def load_networks(
-    workdir: str | Path, *, checkpoint: Which = "newest"
+    workdir: str | Path, *, checkpoint: CheckpointName = "newest"
 ) -> tuple[TrainedGenerator, TrainedDiscriminator | None]:
     """Returns the generator of a checkpoint of a run, and its discriminator; None where weights came without one.
 
@@ -130,7 +130,7 @@ def load_networks(
     return trained_generator(game, state), None if alone else trained_discriminator(game, state)
 
 
-def trained_discriminator(game: Game, state: AdversarialState) -> TrainedDiscriminator:
+def trained_discriminator(game: AdversarialTask, state: AdversarialState) -> TrainedDiscriminator:
     """Returns D as it looks at images, spectrally normalised once.
 
     Args:
@@ -139,11 +139,13 @@ def trained_discriminator(game: Game, state: AdversarialState) -> TrainedDiscrim
     """
     state = jax.device_get(state)
     network = state.discriminator
-    variables = {"params": game.at_rest(network.params, network.spectral), "batch_stats": network.batch_stats}
+    variables = {"params": game.evaluation_params(network.params, network.spectral), "batch_stats": network.batch_stats}
     return TrainedDiscriminator(game.discriminator, variables, game.num_classes, int(state.step))
 
 
-def load_state(workdir: Path, checkpoint: Which = "newest") -> tuple[Game, AdversarialState, dict[str, Any]]:
+def load_state(
+    workdir: Path, checkpoint: CheckpointName = "newest"
+) -> tuple[AdversarialTask, AdversarialState, dict[str, Any]]:
     """Returns what a run plays, its state at a checkpoint, and what was noted with it.
 
     Raises:
@@ -151,7 +153,7 @@ def load_state(workdir: Path, checkpoint: Which = "newest") -> tuple[Game, Adver
     """
     experiment = require_experiment(workdir)
     networks = experiment.networks
-    game = build_game(experiment)
+    game = build_adversarial_task(experiment)
     shape = (networks.resolution, networks.resolution, networks.image_channels)
     template = jax.eval_shape(lambda: initial_state(game, experiment.training.seed, shape))
     with Checkpoints(workdir / ("best" if checkpoint == "best" else "checkpoints")) as checkpoints:
@@ -165,7 +167,7 @@ def load_state(workdir: Path, checkpoint: Which = "newest") -> tuple[Game, Adver
     return game, restored[1], restored[2]
 
 
-def trained_generator(game: Game, state: AdversarialState, raw: bool = False) -> TrainedGenerator:
+def trained_generator(game: AdversarialTask, state: AdversarialState, raw: bool = False) -> TrainedGenerator:
     """Returns G as it samples, spectrally normalised once; the moving average where there is one.
 
     Args:
@@ -180,7 +182,7 @@ def trained_generator(game: Game, state: AdversarialState, raw: bool = False) ->
         params, statistics = state.average["params"], state.average["batch_stats"]
     return TrainedGenerator(
         game.generator,
-        {"params": game.at_rest(params, state.generator.spectral), "batch_stats": statistics},
+        {"params": game.evaluation_params(params, state.generator.spectral), "batch_stats": statistics},
         game.latent_size,
         game.num_classes,
         int(state.step),

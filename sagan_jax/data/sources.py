@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from sagan_jax.data.archives import open_zip
-from sagan_jax.data.arrays import ImageArrays, read_digits, read_npy, read_npz
+from sagan_jax.data.array_files import ImageArrays, read_digits, read_npy, read_npz
 from sagan_jax.data.cache import CachedImages, DecodedCache, cache_folder
 from sagan_jax.data.decoding import MODES, fit_array, natural_size
 from sagan_jax.data.encoded import (

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from sagan_jax.data import ImageSource, to_float, to_uint8
-from sagan_jax.evaluation.sampling import TrainedGenerator
+from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.functional import attention_distance, attention_entropy
 
 
@@ -75,7 +75,7 @@ class AttentionLayer(NamedTuple):
         return f"{self.network}_{self.resolution}"
 
 
-class Looks(NamedTuple):
+class AttentionRecord(NamedTuple):
     """Images, and where each attention layer of a network looked in them."""
 
     images: np.ndarray
@@ -95,7 +95,7 @@ class Looks(NamedTuple):
         return found
 
 
-def generator_looks(trained: TrainedGenerator, latents: Array | np.ndarray, labels: np.ndarray) -> Looks:
+def generator_attention(trained: TrainedGenerator, latents: Array | np.ndarray, labels: np.ndarray) -> AttentionRecord:
     """Returns what a generator makes of latents, and where it looked meanwhile.
 
     Args:
@@ -105,10 +105,10 @@ def generator_looks(trained: TrainedGenerator, latents: Array | np.ndarray, labe
     """
     images, maps = _apply(trained.generator, trained.variables, jnp.asarray(latents), jnp.asarray(labels))
     layers = _layers("generator", trained.variables, maps)
-    return Looks(to_uint8(np.asarray(images)), np.asarray(labels), layers)
+    return AttentionRecord(to_uint8(np.asarray(images)), np.asarray(labels), layers)
 
 
-def discriminator_looks(trained: TrainedDiscriminator, images: np.ndarray, labels: np.ndarray) -> Looks:
+def discriminator_attention(trained: TrainedDiscriminator, images: np.ndarray, labels: np.ndarray) -> AttentionRecord:
     """Returns where a discriminator looked at images.
 
     Args:
@@ -117,12 +117,12 @@ def discriminator_looks(trained: TrainedDiscriminator, images: np.ndarray, label
         labels: `[B]` int32; they do not change where it looks, which happens before the projection.
     """
     _, maps = _apply(trained.discriminator, trained.variables, jnp.asarray(to_float(images)), jnp.asarray(labels))
-    return Looks(images, np.asarray(labels), _layers("discriminator", trained.variables, maps))
+    return AttentionRecord(images, np.asarray(labels), _layers("discriminator", trained.variables, maps))
 
 
-def run_looks(
+def attention_records(
     generator: TrainedGenerator, discriminator: TrainedDiscriminator, source: ImageSource, count: int = 16
-) -> list[Looks]:
+) -> list[AttentionRecord]:
     """Returns where a run looks, on the same latents and images each time: G in samples, D in real images.
 
     Args:
@@ -135,11 +135,11 @@ def run_looks(
         One for each network that has attention layers.
     """
     labels = np.resize(generator.classes(), count).astype(np.int32)
-    seen = generator_looks(generator, generator.latents(jax.random.key(0), np.arange(count)), labels)
+    seen = generator_attention(generator, generator.latents(jax.random.key(0), np.arange(count)), labels)
     chosen = np.resize(np.random.default_rng(0).permutation(len(source)), count)
     real = [source[int(index)] for index in chosen]
     images, labels = np.stack([image for image, _ in real]), np.array([label for _, label in real], np.int32)
-    return [looks for looks in (seen, discriminator_looks(discriminator, images, labels)) if looks.layers]
+    return [looks for looks in (seen, discriminator_attention(discriminator, images, labels)) if looks.layers]
 
 
 @partial(jax.jit, static_argnums=0)

@@ -16,7 +16,7 @@ from jax import Array
 
 from sagan_jax.evaluation.inception import inception_taps, read_inception
 from sagan_jax.models.convnet import ConvNet
-from sagan_jax.training.parallel import replicate_locally, shard_locally
+from sagan_jax.runtime.devices import replicate_locally, shard_locally
 
 Variables = Any
 

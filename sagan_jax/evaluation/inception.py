@@ -12,8 +12,8 @@ from jax import Array
 
 from sagan_jax.data.cache import weights_folder
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.interop.arrays import read_arrays
 from sagan_jax.interop.inception import to_variables
+from sagan_jax.interop.weight_files import read_arrays
 from sagan_jax.models.inception import SIZE, TAPS, Inception
 
 WEIGHTS_NAME = "inception-2015-12-05.safetensors"

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.sampling import TrainedGenerator
+from sagan_jax.evaluation.generator import TrainedGenerator
 
 Between = Literal["z", "class", "both"]
 

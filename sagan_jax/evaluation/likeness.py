@@ -11,7 +11,7 @@ from jax import Array
 from sagan_jax.data import ImageSource, to_float
 from sagan_jax.data.masks import draw_mask, draw_masks
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.completing import TrainedCompleter
+from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.embeddings import ImageBatch
 from sagan_jax.functional.similarity import WINDOW_RADIUS, mean_within, peak_signal_to_noise, structural_similarity
 
@@ -114,7 +114,7 @@ def completion_scores(
     return found
 
 
-class CompletedPictures(NamedTuple):
+class CompletedImages(NamedTuple):
     """Sampled completions of photographs, to be scored as generated images are."""
 
     completer: TrainedCompleter

@@ -7,8 +7,8 @@ import numpy as np
 from sagan_jax.data import ImageSource
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.embeddings import Embedding, ImageBatch
-from sagan_jax.evaluation.pictures import RealPictures
-from sagan_jax.evaluation.scores import Watcher
+from sagan_jax.evaluation.image_sets import RealImages
+from sagan_jax.runtime.progress import ProgressCallback
 
 _PROBES = 100  # real images whose own nearest neighbours say what is near
 
@@ -32,7 +32,7 @@ class Space(NamedTuple):
 
 
 def compare(
-    images: np.ndarray, source: ImageSource, embedding: Embedding, *, count: int, watcher: Watcher
+    images: np.ndarray, source: ImageSource, embedding: Embedding, *, count: int, watcher: ProgressCallback
 ) -> tuple[Space, Space]:
     """Returns the training images nearest to each image, in pixels and in the features of a network.
 
@@ -48,7 +48,7 @@ def compare(
     """
     if not count < len(source):
         raise InvalidInputError(f"neighbours needs more than {count} training images; got {source.description}.")
-    pictures = RealPictures(source)
+    pictures = RealImages(source)
     probes = np.random.default_rng(0).permutation(len(source))[:_PROBES]
     queries = np.concatenate([images, np.stack([source[int(index)][0] for index in probes])])
     asked = ImageBatch(queries, np.zeros(len(queries), np.int32))

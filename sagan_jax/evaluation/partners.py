@@ -3,14 +3,14 @@
 import numpy as np
 
 from sagan_jax.data.synthetic import Pairs
-from sagan_jax.evaluation.attention import AttentionLayer, Looks
+from sagan_jax.evaluation.attention import AttentionLayer, AttentionRecord
 from sagan_jax.evaluation.rules import find_blobs
 
 _QUERY, _KEY = 0.5, 0.25
 """A position is of a blob when the blob covers this share of it; keys are larger where they are pooled."""
 
 
-def partner_attention(looks: Looks, rule: Pairs) -> dict[str, float]:
+def partner_attention(looks: AttentionRecord, rule: Pairs) -> dict[str, float]:
     """Returns, for each attention layer, how much of a blob's attention falls on the other blobs, as metrics of a run.
 
     Args:

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from sagan_jax.errors import StorageError
-from sagan_jax.training.processes import gather, is_first
-from sagan_jax.training.recording import write_atomically
+from sagan_jax.runtime.files import write_atomically
+from sagan_jax.runtime.processes import gather, is_first
 
 
-def remembered(
+def cached(
     folder: Path | None, facts: tuple[Any, ...], work_out: Callable[[], Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """Returns what `work_out` returns, from the folder where it was kept under the same facts.

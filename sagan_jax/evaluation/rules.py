@@ -4,8 +4,8 @@ A verdict has two steps. First, are the parts right: does the image hold what an
 clearly one of the rule's values? Then, do the parts agree? A generator that paints everything red agrees cheaply, so
 the values that come up are counted too, and how often parts of such values would agree if drawn apart from each other.
 
-Limits are wide, so that blur, dimness and noise of a generator count little; `tests/test_rules.py` degrades real images
-and says what they still bear.
+Limits are wide, so that blur, dimness and noise of a generator count little; `tests/evaluation/test_rules.py` degrades
+real images and measures how much they tolerate.
 """
 
 import functools
@@ -52,7 +52,7 @@ class Blob(NamedTuple):
     form: int
 
 
-class Verdicts(NamedTuple):
+class RuleResult(NamedTuple):
     """What a rule says of N images."""
 
     right: np.ndarray
@@ -65,31 +65,31 @@ class Verdicts(NamedTuple):
     """By what parts are to agree in, `[N, parts]` integers, read only where the parts are right; textures have none."""
 
     @property
-    def obeys(self) -> np.ndarray:
+    def follows_rule(self) -> np.ndarray:
         """`[N]` bool: the parts are right and agree in everything."""
         return functools.reduce(np.logical_and, self.agreements.values(), self.right)
 
 
-def judge(images: np.ndarray, rule: SyntheticSet) -> Verdicts:
+def judge(images: np.ndarray, rule: SyntheticSet) -> RuleResult:
     """Returns what the rule of a set says of images.
 
     Args:
         images: `[N, R, R, 3]` uint8; N may be 0.
         rule: the set that they are to belong to.
     """
-    return judge_pairs(images, rule) if isinstance(rule, Pairs) else judge_mirror(images, rule)
+    return check_pairs(images, rule) if isinstance(rule, Pairs) else check_mirror(images, rule)
 
 
-def num_kinds(rule: SyntheticSet) -> int:
+def num_modes(rule: SyntheticSet) -> int:
     """Returns how many values a rule leaves open: with which hue and form blobs agree, or eight coarse textures.
 
-    >>> num_kinds(Pairs())
+    >>> num_modes(Pairs())
     12
     """
     return rule.hues * rule.forms if isinstance(rule, Pairs) else 8
 
 
-def judge_pairs(images: np.ndarray, rule: Pairs) -> Verdicts:
+def check_pairs(images: np.ndarray, rule: Pairs) -> RuleResult:
     """Returns what is to be said of images of blobs: their number, and whether all have one hue and one form.
 
     Args:
@@ -104,10 +104,10 @@ def judge_pairs(images: np.ndarray, rule: Pairs) -> Verdicts:
     same = (values == values[:, :1]).all(axis=1) & right[:, None]
     kinds = values[:, 0, 0] * rule.forms + values[:, 0, 1]
     agreements = {"hue": same[:, 0], "form": same[:, 1]}
-    return Verdicts(right, agreements, kinds, {"hue": values[..., 0], "form": values[..., 1]})
+    return RuleResult(right, agreements, kinds, {"hue": values[..., 0], "form": values[..., 1]})
 
 
-def judge_mirror(images: np.ndarray, rule: Mirror) -> Verdicts:
+def check_mirror(images: np.ndarray, rule: Mirror) -> RuleResult:
     """Returns what is to be said of textures: whether both halves have contrast, and mirror each other.
 
     A kind is the sign, channel by channel, of the difference between the mean of the upper and of the lower half.
@@ -126,28 +126,28 @@ def judge_mirror(images: np.ndarray, rule: Mirror) -> Verdicts:
     upper, lower = np.split(left[:, : images.shape[1] // 2 * 2], 2, axis=1)
     signs = upper.mean(axis=(1, 2)) > lower.mean(axis=(1, 2))
     agreements = {"mirror": textured & (correlation >= LEAST_CORRELATION)}
-    return Verdicts(textured, agreements, signs @ (1, 2, 4), {})
+    return RuleResult(textured, agreements, signs @ (1, 2, 4), {})
 
 
-def obedience(verdicts: Verdicts, kinds: int) -> dict[str, float]:
+def rule_accuracy(verdicts: RuleResult, kinds: int) -> dict[str, float]:
     """Returns shares of the images, and how evenly those that obey are spread over the rule's values.
 
     Args:
         verdicts: of one image at least.
-        kinds: how many values there are; see `num_kinds`.
+        kinds: how many values there are; see `num_modes`.
 
     Returns:
         `obey`, the share whose parts are right and agree in everything; `parts`, the share whose parts are right; of
         those, by what parts agree in, the share that does, and as `hue_chance` and the like the share that would if
         the same parts were dealt out anew (0 where no image has the right parts); `kinds`, the share of the rule's
         values that come up among the images that obey, and `entropy`, that of their distribution over them as a share
-        of the greatest, both 0 where none obeys.
+        of the greatest, both 0 where none follows_rule.
     """
     right = verdicts.right.sum()
-    shares = np.bincount(verdicts.kinds[verdicts.obeys], minlength=kinds) / max(1, verdicts.obeys.sum())
+    shares = np.bincount(verdicts.kinds[verdicts.follows_rule], minlength=kinds) / max(1, verdicts.follows_rule.sum())
     present = shares[shares > 0]
     return {
-        "obey": float(verdicts.obeys.mean()),
+        "obey": float(verdicts.follows_rule.mean()),
         "parts": float(verdicts.right.mean()),
         **{name: float(agree.sum() / max(1, right)) for name, agree in verdicts.agreements.items()},
         **{f"{name}_chance": _chance(values[verdicts.right]) for name, values in verdicts.values.items()},

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import typing
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ import numpy as np
 from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.evaluation import classifier
 from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, random_embedding
-from sagan_jax.evaluation.pictures import Pictures, RealPictures
+from sagan_jax.evaluation.image_sets import ImageSet, RealImages
 from sagan_jax.evaluation.protocols import Protocol
-from sagan_jax.evaluation.references import as_arrays, from_arrays, remembered
-from sagan_jax.evaluation.rules import judge, num_kinds, obedience
+from sagan_jax.evaluation.references import as_arrays, cached, from_arrays
+from sagan_jax.evaluation.rules import judge, num_modes, rule_accuracy
 from sagan_jax.functional.distances import (
     Moments,
     density_coverage,
@@ -27,7 +26,8 @@ from sagan_jax.functional.distances import (
     moments_of,
     precision_recall,
 )
-from sagan_jax.training.processes import gather
+from sagan_jax.runtime.processes import gather
+from sagan_jax.runtime.progress import NullProgress, ProgressCallback
 
 INCEPTION_SCORE_SPLITS = 10
 KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 100, 1000
@@ -35,26 +35,6 @@ PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
 PRECISION_RECALL = "precision", "recall", "density", "coverage"
 MOST_REAL_FEATURES = 50_000
 """Kernel distances compare with at most this many real images, drawn with seed 0."""
-
-
-class Watcher(typing.Protocol):
-    """Is told how far a score is."""
-
-    def begin(self, what: str, images: int) -> None:
-        """A pass over so many images begins."""
-
-    def tick(self, images: int) -> None:
-        """So many more were looked at."""
-
-
-class Nobody:
-    """A watcher that tells nobody."""
-
-    def begin(self, what: str, images: int) -> None:
-        """Does nothing."""
-
-    def tick(self, images: int) -> None:
-        """Does nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +72,7 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """Measures images against real ones; what it learns of the real ones it keeps.
 
     Attributes:
@@ -103,14 +83,14 @@ class Judge:
         watcher: is told how far it is.
     """
 
-    train: RealPictures
-    held_out: RealPictures | None = None
+    train: RealImages
+    held_out: RealImages | None = None
     inception: Embedding | None = None
     cache: Path | None = None
-    watcher: Watcher = dataclasses.field(default_factory=Nobody)
+    watcher: ProgressCallback = dataclasses.field(default_factory=NullProgress)
     _memory: dict[tuple[Any, ...], dict[str, np.ndarray]] = dataclasses.field(default_factory=dict, repr=False)
 
-    def score(self, protocol: Protocol, pictures: Pictures, *, seed: int = 0) -> Score:
+    def score(self, protocol: Protocol, pictures: ImageSet, *, seed: int = 0) -> Score:
         """Returns what the protocol makes of the pictures.
 
         Args:
@@ -219,19 +199,19 @@ class Judge:
             rule = self.train.source.rule
             assert rule is not None
             nothing = judge(np.zeros((1, *self.train.source[0][0].shape), np.uint8), rule)
-            parts = tuple(name for name in obedience(nothing, num_kinds(rule)) if name != "obey")
+            parts = tuple(name for name in rule_accuracy(nothing, num_modes(rule)) if name != "obey")
         return (*own, *(f"{protocol.name}/{part}" for part in parts))
 
     # Each of these returns the values by name and details for the result file.
 
-    def _frechet(self, protocol: Protocol, pictures: Pictures, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
+    def _frechet(self, protocol: Protocol, pictures: ImageSet, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
         real = self._reference_moments(protocol)
         fake = self._moments(protocol, self._drawn(protocol, pictures, seed))
         value = frechet_distance(real.mean, real.covariance, fake.mean, fake.covariance)
         return {protocol.name: value}, _warning(real, fake)
 
     def _intra_frechet(
-        self, protocol: Protocol, pictures: Pictures, seed: int
+        self, protocol: Protocol, pictures: ImageSet, seed: int
     ) -> tuple[dict[str, float], dict[str, Any]]:
         reference = self._reference(protocol)
         assert reference is not None
@@ -245,7 +225,7 @@ class Judge:
         return {protocol.name: float(np.mean(list(by_class.values())))}, {"by_class": by_class, **warning}
 
     def _inception_score(
-        self, protocol: Protocol, pictures: Pictures, seed: int
+        self, protocol: Protocol, pictures: ImageSet, seed: int
     ) -> tuple[dict[str, float], dict[str, Any]]:
         logits = self._features(protocol, self._drawn(protocol, pictures, seed), "logits_unbiased")
         mean, deviation = inception_score(logits, INCEPTION_SCORE_SPLITS)
@@ -253,7 +233,7 @@ class Judge:
         values = {protocol.name: mean, f"{protocol.name}/deviation": deviation, f"{protocol.name}/one_split": whole}
         return values, {"splits": INCEPTION_SCORE_SPLITS, "logits": "without bias"}
 
-    def _kernel(self, protocol: Protocol, pictures: Pictures, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
+    def _kernel(self, protocol: Protocol, pictures: ImageSet, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
         real = self._reference_features(protocol, MOST_REAL_FEATURES)
         fake = self._features(protocol, self._drawn(protocol, pictures, seed))
         drawn = np.random.default_rng(seed)
@@ -266,7 +246,7 @@ class Judge:
         return values, {"subsets": KERNEL_SUBSETS, "subset_size": KERNEL_SUBSET_SIZE, "real_images_used": len(real)}
 
     def _precision_recall(
-        self, protocol: Protocol, pictures: Pictures, seed: int
+        self, protocol: Protocol, pictures: ImageSet, seed: int
     ) -> tuple[dict[str, float], dict[str, Any]]:
         real = self._reference_features(protocol, protocol.images)
         fake = self._features(protocol, self._drawn(protocol, pictures, seed))
@@ -284,7 +264,7 @@ class Judge:
         return {f"{protocol.name}/{name}": value for name, value in values.items()}, {"neighbours": neighbours}
 
     def _classifier_accuracy(
-        self, protocol: Protocol, pictures: Pictures, seed: int
+        self, protocol: Protocol, pictures: ImageSet, seed: int
     ) -> tuple[dict[str, float], dict[str, Any]]:
         classes = self.train.num_classes
         counts = [len(range(label, protocol.images, classes)) for label in range(classes)]
@@ -294,7 +274,7 @@ class Judge:
         details = {"classifier": judge.embedding.identity, "on_real_images_kept_from_it": judge.accuracy}
         return {protocol.name: float(self._right(judge.embedding, *draws))}, details
 
-    def _rule(self, protocol: Protocol, pictures: Pictures, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
+    def _rule(self, protocol: Protocol, pictures: ImageSet, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
         rule = self.train.source.rule
         assert rule is not None
         # A process that draws none has the verdicts of no images.
@@ -303,18 +283,18 @@ class Judge:
             verdicts.append(judge(np.asarray(batch.images)[: len(batch.labels)], rule))
             self.watcher.tick(len(batch.labels))
         everywhere = jax.tree.map(lambda *parts: np.concatenate(gather(np.concatenate(parts))), *verdicts)
-        found = obedience(everywhere, num_kinds(rule))
+        found = rule_accuracy(everywhere, num_modes(rule))
         values = {protocol.name: found.pop("obey")} | {f"{protocol.name}/{name}": found[name] for name in found}
         return values, {"rule": repr(rule)}
 
-    def _drawn(self, protocol: Protocol, pictures: Pictures, seed: int) -> Iterator[ImageBatch]:
+    def _drawn(self, protocol: Protocol, pictures: ImageSet, seed: int) -> Iterator[ImageBatch]:
         batches = pictures.draw(protocol.images, seed)
         self.watcher.begin("images", protocol.images)
         return batches
 
     # What is known of the real images.
 
-    def _reference(self, protocol: Protocol) -> RealPictures | None:
+    def _reference(self, protocol: Protocol) -> RealImages | None:
         if protocol.reference is None:
             return None
         return self.held_out if protocol.held_out else self.train
@@ -329,7 +309,7 @@ class Judge:
             )
         return self.inception
 
-    def _facts(self, protocol: Protocol, reference: RealPictures, *more: Any) -> tuple[Any, ...]:
+    def _facts(self, protocol: Protocol, reference: RealImages, *more: Any) -> tuple[Any, ...]:
         shape = reference.source[0][0].shape
         return ("reference 1", reference.source.fingerprint, shape, self._embedding(protocol).identity, *more)
 
@@ -337,7 +317,7 @@ class Judge:
         self, facts: tuple[Any, ...], work_out: Callable[[], dict[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
         if facts not in self._memory:
-            self._memory[facts] = remembered(self.cache, facts, work_out)
+            self._memory[facts] = cached(self.cache, facts, work_out)
         return self._memory[facts]
 
     def _reference_moments(self, protocol: Protocol, label: int | None = None) -> Moments:

@@ -6,7 +6,7 @@ from sagan_jax.functional.attention_maps import (
     attention_entropy,
     attention_rollup,
     informative_queries,
-    top_links,
+    top_keys,
     unpool_keys,
 )
 from sagan_jax.functional.augmentation import Augmentation, augment
@@ -36,7 +36,7 @@ from sagan_jax.functional.normalization import batch_moments, scale_and_shift, s
 from sagan_jax.functional.resampling import average_pool, max_pool, upsample_nearest
 from sagan_jax.functional.similarity import mean_within, peak_signal_to_noise, structural_similarity
 from sagan_jax.functional.spectral import (
-    initial_vectors,
+    init_spectral,
     power_iteration,
     spectral_normalize,
     spectral_normalize_tree,
@@ -63,7 +63,7 @@ __all__ = [
     "hinge_generator",
     "inception_score",
     "informative_queries",
-    "initial_vectors",
+    "init_spectral",
     "kernel_distance",
     "max_pool",
     "mean_within",
@@ -81,7 +81,7 @@ __all__ = [
     "spectral_normalize_tree",
     "standardize",
     "structural_similarity",
-    "top_links",
+    "top_keys",
     "unpool_keys",
     "upsample_nearest",
     "wasserstein_discriminator",

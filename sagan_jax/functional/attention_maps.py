@@ -142,7 +142,7 @@ def attention_rollup(attention_maps: Sequence[Array], *, shapes: Sequence[Shape]
     return rollup
 
 
-def top_links(attention_map: Array, count: int) -> tuple[Array, Array]:
+def top_keys(attention_map: Array, count: int) -> tuple[Array, Array]:
     """Returns the keys that each position looks at most, the strongest first.
 
     Args:
@@ -156,11 +156,11 @@ def top_links(attention_map: Array, count: int) -> tuple[Array, Array]:
         AssertionError: at trace time, when the shape or the count does not fit.
 
     >>> import jax.numpy as jnp
-    >>> [links.tolist() for links in top_links(jnp.array([[0.25, 0.5, 0.25]]), 2)]
+    >>> [links.tolist() for links in top_keys(jnp.array([[0.25, 0.5, 0.25]]), 2)]
     [[[1, 0]], [[0.5, 0.25]]]
     """
-    rows = _wide(attention_map, "top_links")
-    message = f"top_links needs a count from 1 to {rows.shape[-1]}, the number of keys; got {count}."
+    rows = _wide(attention_map, "top_keys")
+    message = f"top_keys needs a count from 1 to {rows.shape[-1]}, the number of keys; got {count}."
     chex.assert_scalar_in(count, 1, rows.shape[-1], custom_message=message)
     weights, places = jax.lax.top_k(rows, count)
     return places, weights

@@ -173,7 +173,7 @@ def _is_kernel(path: str, leaf: Array) -> bool:
     return path.endswith("kernel")
 
 
-def initial_vectors(
+def init_spectral(
     key: Array, params: Tree, *, select: Callable[[str, Array], bool] = _is_kernel, scope: str = ""
 ) -> dict[str, Any]:
     """Returns a fresh `"spectral"` collection: a random u, and the v that belongs to it, for each selected leaf.
@@ -193,7 +193,7 @@ def initial_vectors(
         ValueError: when a selected leaf has fewer than two axes: it has no singular vectors.
 
     >>> import jax
-    >>> vectors = initial_vectors(jax.random.key(0), {"kernel": jax.numpy.ones((3, 5, 2)), "bias": jax.numpy.ones(2)})
+    >>> vectors = init_spectral(jax.random.key(0), {"kernel": jax.numpy.ones((3, 5, 2)), "bias": jax.numpy.ones(2)})
     >>> {name: {side: vector.shape for side, vector in pair.items()} for name, pair in vectors.items()}
     {'kernel': {'u': (2,), 'v': (15,)}}
     """
@@ -201,12 +201,12 @@ def initial_vectors(
     for index, (name, leaf) in enumerate(sorted(params.items())):
         path = f"{scope}{name}"
         if isinstance(leaf, Mapping):
-            inside = initial_vectors(jax.random.fold_in(key, index), leaf, select=select, scope=f"{path}/")
+            inside = init_spectral(jax.random.fold_in(key, index), leaf, select=select, scope=f"{path}/")
             if inside:
                 spectral[name] = inside
         elif select(path, leaf):
             if leaf.ndim < 2:
-                raise ValueError(f"initial_vectors needs leaves of two axes or more; {path!r} has {leaf.shape}.")
+                raise ValueError(f"init_spectral needs leaves of two axes or more; {path!r} has {leaf.shape}.")
             wide = jnp.promote_types(leaf.dtype, jnp.float32)
             u = jax.random.truncated_normal(jax.random.fold_in(key, index), -2.0, 2.0, leaf.shape[-1:], wide)
             _, v = power_iteration(leaf.reshape(-1, leaf.shape[-1]), u, iterations=1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError, one_line
-from sagan_jax.interop.arrays import WeightFile, file_content, plain_arrays
+from sagan_jax.interop.weight_files import WeightFile, file_content, plain_arrays
 
 SUFFIXES = (".pth", ".pt")
 

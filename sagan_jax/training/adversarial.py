@@ -16,8 +16,14 @@ from sagan_jax.functional.augmentation import Augmentation, augment
 from sagan_jax.functional.losses import HINGE, AdversarialLoss, orthogonal_penalty
 from sagan_jax.functional.spectral import spectral_normalize_tree
 from sagan_jax.training.accumulation import Metrics, mean_gradient
+from sagan_jax.training.network_state import (
+    NetworkState,
+    apply_gradients,
+    init_network_state,
+    named,
+    normalize_with_vjp,
+)
 from sagan_jax.training.optimizers import Optimizers, two_time_scale
-from sagan_jax.training.players import Player, apply_gradients, named, new_player, with_way_back
 
 # The quantities whose failure stops a run.
 GUARDED = ("discriminator/loss", "discriminator/gradient_norm", "generator/loss", "generator/gradient_norm")
@@ -40,14 +46,14 @@ class AdversarialState:
     """int32, generator updates done"""
     seed: Array
     """uint32; the randomness of step t is `fold_in(key(seed), t)`"""
-    generator: Player
-    discriminator: Player
+    generator: NetworkState
+    discriminator: NetworkState
     average: Any
     """moving average of G's `params` and `batch_stats`, float32; empty when it is off"""
 
 
 @dataclasses.dataclass(frozen=True)
-class Game:
+class AdversarialTask:
     """What stays fixed while the state moves: networks, rules and rates.
 
     Attributes:
@@ -88,7 +94,7 @@ class Game:
     average_start_step: int = 0
     global_moments: bool = True
 
-    def normalize(self, player: Player) -> tuple[Any, Any, Any]:
+    def normalize(self, player: NetworkState) -> tuple[Any, Any, Any]:
         """Returns a player's spectrally normalised parameters, its new vectors, and the sigmas."""
         return spectral_normalize_tree(
             player.params,
@@ -97,13 +103,13 @@ class Game:
             differentiate_vectors=self.differentiate_vectors,
         )
 
-    def at_rest(self, params: Any, spectral: Any) -> Any:
+    def evaluation_params(self, params: Any, spectral: Any) -> Any:
         """Returns the parameters of a trained network, spectrally normalised as they are for sampling."""
         iterations = 1 if self.spectral_evaluation == "iterated" else 0
         return spectral_normalize_tree(params, spectral, iterations=iterations, epsilon=self.spectral_epsilon)[0]
 
 
-def initial_state(game: Game, seed: int, image_shape: tuple[int, int, int]) -> AdversarialState:
+def initial_state(game: AdversarialTask, seed: int, image_shape: tuple[int, int, int]) -> AdversarialState:
     """Returns the state before the first step.
 
     Args:
@@ -119,9 +125,9 @@ def initial_state(game: Game, seed: int, image_shape: tuple[int, int, int]) -> A
 
     def player(
         network: nn.Module, optimizer: optax.GradientTransformation, key: Array, inputs: Array, normalized: bool
-    ) -> Player:
+    ) -> NetworkState:
         variables = jax.jit(partial(network.init, train=False))(key, inputs, labels)
-        return new_player(variables, optimizer, jax.random.fold_in(key, 1) if normalized else None)
+        return init_network_state(variables, optimizer, jax.random.fold_in(key, 1) if normalized else None)
 
     latents = jnp.zeros((2, game.latent_size))
     normalized = game.spectral_norm in ("both", "generator")
@@ -142,7 +148,7 @@ def initial_state(game: Game, seed: int, image_shape: tuple[int, int, int]) -> A
 
 
 def step(
-    game: Game, state: AdversarialState, batch: Batch, *, axis_name: str | None = None
+    game: AdversarialTask, state: AdversarialState, batch: Batch, *, axis_name: str | None = None
 ) -> tuple[AdversarialState, Metrics]:
     """Returns the state after one generator update and the discriminator updates before it, and what was measured.
 
@@ -217,7 +223,7 @@ class _Draws(NamedTuple):
     """`[B]`, of generated ones"""
 
 
-def _draw(game: Game, key: Array, *, batch_size: int, axis_name: str | None) -> _Draws:
+def _draw(game: AdversarialTask, key: Array, *, batch_size: int, axis_name: str | None) -> _Draws:
     """Returns this device's slice of the global batch's draws."""
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     latents_key, labels_key = jax.random.split(key)
@@ -236,10 +242,10 @@ def _draw(game: Game, key: Array, *, batch_size: int, axis_name: str | None) -> 
 
 
 def _update_discriminator(
-    game: Game, player: Player, reals: Batch, drawing: Any, draws: _Draws, axis_name: str | None
-) -> tuple[Player, Metrics]:
+    game: AdversarialTask, player: NetworkState, reals: Batch, drawing: Any, draws: _Draws, axis_name: str | None
+) -> tuple[NetworkState, Metrics]:
     """Returns D after one update on a batch of real and one of generated images."""
-    params, pull, (spectral, sigmas) = with_way_back(game.normalize, player)
+    params, pull, (spectral, sigmas) = normalize_with_vjp(game.normalize, player)
 
     def objective(params: Any, statistics: Any, rows: Any) -> tuple[Array, tuple[Any, Metrics]]:
         reals, draws = rows
@@ -270,12 +276,12 @@ def _update_discriminator(
 
 
 def _update_generator(
-    game: Game, player: Player, discriminator: Player, draws: _Draws, axis_name: str | None
-) -> tuple[Player, Metrics]:
+    game: AdversarialTask, player: NetworkState, discriminator: NetworkState, draws: _Draws, axis_name: str | None
+) -> tuple[NetworkState, Metrics]:
     """Returns G after one update against D as it now is; D's own u is used and left where it was."""
     discriminator_params, _, _ = game.normalize(discriminator)
     judging = {"params": discriminator_params, "batch_stats": discriminator.batch_stats}
-    params, pull, (spectral, sigmas) = with_way_back(game.normalize, player)
+    params, pull, (spectral, sigmas) = normalize_with_vjp(game.normalize, player)
 
     def objective(params: Any, statistics: Any, draws: _Draws) -> tuple[Array, tuple[Any, Metrics]]:
         variables = {"params": params, "batch_stats": statistics}
@@ -304,7 +310,7 @@ def _orthogonal_penalty(params: Any) -> Array:
     return sum((orthogonal_penalty(leaf) for path, leaf in leaves if path[-1].key.endswith("kernel")), jnp.float32(0))
 
 
-def _move_average(game: Game, state: AdversarialState, generator: Player) -> Any:
+def _move_average(game: AdversarialTask, state: AdversarialState, generator: NetworkState) -> Any:
     """Returns the moving average of G after its update; a copy of G before the start step."""
     if not game.average_decay:
         return state.average

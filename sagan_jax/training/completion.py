@@ -16,7 +16,14 @@ from sagan_jax.functional.similarity import mean_within, peak_signal_to_noise
 from sagan_jax.functional.spectral import spectral_normalize_tree
 from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.training.accumulation import Metrics
-from sagan_jax.training.players import Player, apply_gradients, mean_over_devices, named, new_player, with_way_back
+from sagan_jax.training.network_state import (
+    NetworkState,
+    apply_gradients,
+    init_network_state,
+    mean_over_devices,
+    named,
+    normalize_with_vjp,
+)
 
 Reconstruction = Literal["squared", "logarithmic", "absolute"]
 
@@ -38,15 +45,15 @@ class CompletionState:
     """int32, updates done"""
     seed: Array
     """uint32; the randomness of step t is `fold_in(key(seed), t)`"""
-    network: Player
+    network: NetworkState
     discriminator: Any
-    """a `Player`; empty without the adversarial term"""
+    """a `NetworkState`; empty without the adversarial term"""
     average: Any
     """moving average of the network's `params`; empty when it is off"""
 
 
 @dataclasses.dataclass(frozen=True)
-class CompletionRules:
+class CompletionTask:
     """What stays fixed while the state moves.
 
     Attributes:
@@ -83,7 +90,7 @@ class CompletionRules:
         return tuple(f"{network}/{part}" for network in networks for part in ("loss", "gradient_norm"))
 
 
-def initial_state(rules: CompletionRules, seed: int) -> CompletionState:
+def initial_state(rules: CompletionTask, seed: int) -> CompletionState:
     """Returns the state before the first step, on the default device.
 
     Args:
@@ -93,12 +100,14 @@ def initial_state(rules: CompletionRules, seed: int) -> CompletionState:
     size, channels = rules.network.resolution, rules.network.image_channels
     images, masks = jnp.zeros((2, size, size, channels)), jnp.zeros((2, size, size), bool)
     network_key, discriminator_key = jax.random.split(jax.random.key(seed))
-    network = new_player(jax.jit(rules.network.init)(network_key, images, masks), rules.optimizer)
+    network = init_network_state(jax.jit(rules.network.init)(network_key, images, masks), rules.optimizer)
     discriminator: Any = {}
     if rules.discriminator:
         assert rules.discriminator_optimizer
         variables = jax.jit(partial(rules.discriminator.init, train=False))(discriminator_key, images, None)
-        discriminator = new_player(variables, rules.discriminator_optimizer, jax.random.fold_in(discriminator_key, 1))
+        discriminator = init_network_state(
+            variables, rules.discriminator_optimizer, jax.random.fold_in(discriminator_key, 1)
+        )
     return CompletionState(
         step=jnp.int32(0),
         seed=jnp.uint32(seed),
@@ -110,7 +119,7 @@ def initial_state(rules: CompletionRules, seed: int) -> CompletionState:
 
 
 def step(
-    rules: CompletionRules, state: CompletionState, batch: CompletionBatch, *, axis_name: str | None = None
+    rules: CompletionTask, state: CompletionState, batch: CompletionBatch, *, axis_name: str | None = None
 ) -> tuple[CompletionState, Metrics]:
     """Returns the state after one update of the network, and of D before it where there is one, and what was measured.
 
@@ -161,7 +170,7 @@ class _Completed(NamedTuple):
     """`[B, Z]`, of each latent's distribution from N(0, 1), in nats"""
 
 
-def _complete(rules: CompletionRules, params: Any, images: Array, masks: Array, noise: Array) -> _Completed:
+def _complete(rules: CompletionTask, params: Any, images: Array, masks: Array, noise: Array) -> _Completed:
     apply = partial(rules.network.apply, {"params": params})
     encoded: Any = apply(images, masks, method="encode")
     mean, log_variance = encoded.mean, encoded.log_variance
@@ -171,14 +180,14 @@ def _complete(rules: CompletionRules, params: Any, images: Array, masks: Array, 
 
 
 def _update_network(
-    rules: CompletionRules,
+    rules: CompletionTask,
     state: CompletionState,
     images: Array,
     masks: Array,
     noise: Array,
     judging: Any,
     axis_name: str | None,
-) -> tuple[Player, Metrics]:
+) -> tuple[NetworkState, Metrics]:
     kl_weight = rules.kl_weight * jnp.minimum(1.0, state.step / rules.kl_warmup_steps)
 
     def objective(params: Any) -> tuple[Array, Metrics]:
@@ -211,13 +220,13 @@ def _update_network(
 
 
 def _update_discriminator(
-    rules: CompletionRules, player: Player, images: Array, completed: Array, axis_name: str | None
-) -> tuple[Player, Metrics]:
+    rules: CompletionTask, player: NetworkState, images: Array, completed: Array, axis_name: str | None
+) -> tuple[NetworkState, Metrics]:
     """Returns D after one update on whole images and completed ones."""
     assert rules.discriminator
     assert rules.discriminator_optimizer
     discriminator = rules.discriminator
-    params, pull, (spectral, sigmas) = with_way_back(_normalize, player)
+    params, pull, (spectral, sigmas) = normalize_with_vjp(_normalize, player)
 
     def objective(params: Any) -> tuple[Array, Metrics]:
         variables = {"params": params, "batch_stats": player.batch_stats}
@@ -237,11 +246,11 @@ def _update_discriminator(
     return apply_gradients("discriminator", optimizer, player, pull(slopes), spectral, statistics, metrics, axis_name)
 
 
-def _normalize(player: Player) -> tuple[Any, Any, Any]:
+def _normalize(player: NetworkState) -> tuple[Any, Any, Any]:
     return spectral_normalize_tree(player.params, player.spectral)
 
 
-def _noise(rules: CompletionRules, key: Array, batch_size: int, axis_name: str | None) -> Array:
+def _noise(rules: CompletionTask, key: Array, batch_size: int, axis_name: str | None) -> Array:
     """Returns this device's slice of the global batch's noise, `[B, Z]`."""
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     noise = jax.random.normal(key, (batch_size * devices, rules.network.latent_size), jnp.float32)
@@ -258,7 +267,7 @@ def _reconstruction(kind: Reconstruction, error: Array, masks: Array) -> Array:
     return square.mean() if kind == "squared" else 0.5 * jnp.log(square + (0.01 / 127.5) ** 2).mean()
 
 
-def _move_average(rules: CompletionRules, state: CompletionState, params: Any) -> Any:
+def _move_average(rules: CompletionTask, state: CompletionState, params: Any) -> Any:
     """Returns the moving average after an update; near the start it forgets faster than its decay says."""
     if not rules.average_decay:
         return state.average

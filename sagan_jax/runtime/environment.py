@@ -1,0 +1,94 @@
+"""What a run runs on: versions, devices, threads, settings and the git revision."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import sagan_jax
+from sagan_jax.runtime.files import write_atomically
+
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_default_matmul_precision",
+)
+
+
+_PACKAGES = ("sagan-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def reproducibility_info() -> dict[str, Any]:
+    """Returns the versions, devices, threads and settings: where all are the same, a run repeats bit for bit.
+
+    On a CPU the number of threads counts, which `PJRT_NPROC` or `NPROC` pins.
+    """
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "device_kind": jax.devices()[0].device_kind,
+        "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
+        "threads": os.environ.get("PJRT_NPROC") or os.environ.get("NPROC") or str(_cpus()),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS"),
+        **{name: getattr(jax.config, name) for name in _SETTINGS},
+    }
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def write_run_files(workdir: str | Path, experiment: Mapping[str, Any]) -> None:
+    """Writes `config.json` and `environment.json`: what was asked of a run, and what it runs on.
+
+    The environment is `reproducibility_info`, the git revision of the package and whether its files differ from that
+    (both null outside a checkout), the command, and the folder that its relative paths are meant from.
+
+    Args:
+        workdir: made if it is not there.
+        experiment: the resolved config, of JSON values.
+
+    Raises:
+        StorageError: when the disk refused.
+    """
+    revision = _revision(Path(sagan_jax.__file__).parent)
+    environment = reproducibility_info() | revision | {"argv": sys.argv, "folder": _folder()}
+    for name, document in (("config.json", experiment), ("environment.json", environment)):
+        write_atomically(Path(workdir) / name, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def _folder() -> str | None:
+    """Returns the folder that the process is in, or None where it was removed."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _revision(folder: Path) -> dict[str, str | bool | None]:
+    """Returns the commit of the checkout that tracks `folder`; a package in somebody else's checkout has none."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, check=True, text=True, timeout=20).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return {"git_revision": git("rev-parse", "HEAD"), "git_dirty": bool(git("status", "--porcelain", "."))}
+    except (OSError, subprocess.SubprocessError):
+        return {"git_revision": None, "git_dirty": None}

@@ -1,0 +1,113 @@
+"""Progress of a long computation: the callback, and what a training run shows."""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Column
+
+
+class ProgressCallback(Protocol):
+    """Receives the progress of a pass over many images."""
+
+    def begin(self, what: str, images: int) -> None:
+        """A pass over `images` images starts."""
+
+    def tick(self, images: int) -> None:
+        """`images` more images are done."""
+
+
+class NullProgress:
+    """A `ProgressCallback` that shows nothing."""
+
+    def begin(self, what: str, images: int) -> None:
+        """Does nothing."""
+
+    def tick(self, images: int) -> None:
+        """Does nothing."""
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+class TrainingProgress:
+    """Shows how far a run is, as a context manager: a bar on a terminal, else one plain line an update.
+
+        with TrainingProgress(1000, 0) as progress:
+            progress.update(100, {"generator/loss": 0.5, "generator/gamma_32": 0.01}, 312.0)
+
+    Args:
+        total_steps: the step at which the run ends.
+        first_step: the step that it starts from.
+        file: where to; standard error by default.
+        clock: seconds, for the time left, which is counted from the first update on so that compilation is left out.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        first_step: int,
+        *,
+        file: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total_steps = total_steps
+        # Read here, not as a default: by then it may have been replaced.
+        self._file = sys.stderr if file is None else file
+        self._clock = clock
+        self._start = (clock(), first_step)
+        self._updated = False
+        self._bar = None
+        if self._file.isatty():
+            self._bar = RichProgress(
+                BarColumn(bar_width=20),
+                TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
+                console=Console(file=self._file),
+            )
+            self._task = self._bar.add_task("starting", total=total_steps, completed=first_step)
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, step: int, metrics: Mapping[str, float], images_per_second: float) -> None:
+        """Shows a step: how many are done, speed, time left, and of the metrics the losses and the gammas.
+
+        Args:
+            step: the step just done.
+            metrics: by name; shown are `discriminator/loss`, `generator/loss` and what ends in `gamma_<resolution>`.
+            images_per_second: over all devices.
+        """
+        text = self._text(step, metrics, images_per_second)
+        if self._bar is None:
+            print(text, file=self._file, flush=True)
+        else:
+            self._bar.update(self._task, completed=step, description=text)
+
+    def _text(self, step: int, metrics: Mapping[str, float], images_per_second: float) -> str:
+        now = self._clock()
+        start, first_step = self._start
+        left = (now - start) / max(step - first_step, 1) * max(self._total_steps - step, 0)
+        if not self._updated:
+            self._start, self._updated = (now, step), True
+        words = [f"step {step}/{self._total_steps}", f"{images_per_second:.1f} images/s", f"{_duration(left)} left"]
+        for name, value in metrics.items():
+            if name.endswith("/loss") or re.search(r"gamma_\d+$", name):
+                words.append(f"{name} {float(value):.4f}")
+        return "  ".join(words)

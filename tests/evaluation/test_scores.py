@@ -1,0 +1,373 @@
+"""Scores against what numpy and scipy make of the same features; the network is a stand-in whose features are plain."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+from sagan_jax.data import open_source
+from sagan_jax.errors import InvalidInputError, NonFiniteError
+from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, random_embedding
+from sagan_jax.evaluation.generator import TrainedGenerator, draw_labels
+from sagan_jax.evaluation.image_sets import GeneratedImages, RealImages
+from sagan_jax.evaluation.protocols import parse_protocol
+from sagan_jax.evaluation.scores import Evaluator
+from sagan_jax.functional.distances import density_coverage, inception_score, kernel_distance, precision_recall
+from sagan_jax.models import biggan, dcgan
+from sagan_jax.models.sagan import Generator
+
+
+def plain_features(images):
+    """Five numbers of an image, in numpy: the means of the colours, of the upper half, and of the left half."""
+    floats = np.asarray(images, np.float64) / 255
+    halves = [floats[:, : floats.shape[1] // 2].mean((1, 2, 3)), floats[:, :, : floats.shape[2] // 2].mean((1, 2, 3))]
+    return np.concatenate([floats.mean((1, 2)), np.stack(halves, axis=1)], axis=1)
+
+
+def plain_network(variables, images):
+    floats = images.astype(jnp.float32) / 255
+    halves = [floats[:, : floats.shape[1] // 2].mean((1, 2, 3)), floats[:, :, : floats.shape[2] // 2].mean((1, 2, 3))]
+    features = jnp.concatenate([floats.mean((1, 2)), jnp.stack(halves, axis=1)], axis=1)
+    return {"features": features * variables, "logits_unbiased": 20 * features[:, :4]}
+
+
+PLAIN = Embedding("inception", "plain", plain_network, np.float32(1), 5)
+
+
+def make_images(path, number, seed, *, classes=3, brightness=60, base=120, size=32):
+    drawn = np.random.default_rng(seed)
+    labels = np.arange(number) % max(1, classes)
+    levels = drawn.integers(0, base, (number, 1, 1, 3)) + drawn.integers(0, 60, (number, size, size, 3))
+    images = (levels + brightness * labels[:, None, None, None] // max(1, classes)).astype(np.uint8)
+    file = path / f"images-{number}-{seed}-{classes}-{size}.npz"
+    np.savez(file, images=images, **({"labels": labels} if classes else {}))
+    return str(file)
+
+
+def pictures(path, number, seed, batch_size=8, **options):
+    return RealImages(open_source(make_images(path, number, seed, **options), resolution=32, cache=""), batch_size)
+
+
+def gaussian_distance(real, fake):
+    root = scipy.linalg.sqrtm(np.cov(real.T) @ np.cov(fake.T)).real
+    return ((real.mean(0) - fake.mean(0)) ** 2).sum() + np.trace(np.cov(real.T) + np.cov(fake.T) - 2 * root)
+
+
+def features_of(pictures, count=None, seed=0):
+    batches = list(pictures.draw(count or len(pictures.source), seed))
+    return np.concatenate([plain_features(batch.images[: len(batch.labels)]) for batch in batches])
+
+
+@pytest.mark.parametrize("batch_size", [4, 12, 64])
+def test_frechet_score_is_the_distance_of_all_reference_and_all_drawn_images(tmp_path, batch_size):
+    real, fake = pictures(tmp_path, 61, 0, batch_size), pictures(tmp_path, 47, 1, batch_size)
+    score = Evaluator(real, inception=PLAIN).score(parse_protocol("fid47_train"), fake)
+    assert score.value == pytest.approx(gaussian_distance(features_of(real), features_of(fake)), rel=1e-5)
+
+
+def test_frechet_score_is_the_same_where_a_stream_is_merged_from_parts(tmp_path):
+    real, fake = pictures(tmp_path, 1301, 0, 100), pictures(tmp_path, 1201, 1, 100)
+    score = Evaluator(real, inception=PLAIN).score(parse_protocol("fid1201_train"), fake)
+    assert score.value == pytest.approx(gaussian_distance(features_of(real), features_of(fake)), rel=1e-5)
+
+
+def test_held_out_images_are_the_reference_of_validation_and_test(tmp_path):
+    train, held_out, fake = (pictures(tmp_path, number, seed) for seed, number in enumerate((61, 53, 47)))
+    judge = Evaluator(train, held_out, PLAIN)
+    wanted = gaussian_distance(features_of(held_out), features_of(fake))
+    for name in ("fid47_validation", "fid47_test"):
+        score = judge.score(parse_protocol(name), fake)
+        assert score.value == pytest.approx(wanted, rel=1e-5)
+        assert score.details["reference"]["fingerprint"] == held_out.source.fingerprint
+
+
+def test_inception_score_is_of_ten_splits_in_a_drawn_order_and_of_one(tmp_path):
+    fake = pictures(tmp_path, 61, 1)
+    score = Evaluator(fake, inception=PLAIN).score(parse_protocol("is61"), fake, seed=3)
+    logits = 20 * features_of(fake, 61, seed=3)[:, :4]
+    assert score.value == pytest.approx(inception_score(logits, 10)[0], rel=1e-5)
+    assert score.values["is61/deviation"] == pytest.approx(inception_score(logits, 10)[1], rel=1e-4)
+    assert score.values["is61/one_split"] == pytest.approx(inception_score(logits, 1)[0], rel=1e-5)
+    assert score.value != pytest.approx(inception_score(20 * features_of(fake, 61, seed=4)[:, :4], 10)[0], rel=1e-5)
+
+
+def test_kernel_score_is_the_mean_over_subsets_of_a_thousand(tmp_path):
+    real, fake = pictures(tmp_path, 1103, 0, 100), pictures(tmp_path, 1009, 1, 100, brightness=160)
+    score = Evaluator(real, inception=PLAIN).score(parse_protocol("kid1009_train"), fake)
+    # Subsets of nearly all images: each is near the whole.
+    whole = kernel_distance(features_of(real), features_of(fake))
+    assert score.value == pytest.approx(whole, abs=4 * score.values["kid1009_train/deviation"])
+    assert 0 < score.values["kid1009_train/deviation"] < 0.1 * score.value
+
+
+def test_precision_recall_density_and_coverage_are_of_as_many_real_as_drawn_images(tmp_path):
+    real, fake = pictures(tmp_path, 61, 0), pictures(tmp_path, 47, 1)
+    score = Evaluator(real, inception=PLAIN).score(parse_protocol("prdc47_train"), fake)
+    features = features_of(real, 47), features_of(fake)
+    wanted = (*precision_recall(*features, 3), *density_coverage(*features, 5))
+    assert list(score.values) == [f"prdc47_train/{name}" for name in ("precision", "recall", "density", "coverage")]
+    assert list(score.values.values()) == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["fid40_train", "is40", "kid1000_train", "prdc40_train"])
+def test_names_of_the_values_are_known_beforehand(tmp_path, name):
+    judge, protocol = Evaluator(pictures(tmp_path, 1001, 0, 100), inception=PLAIN), parse_protocol(name)
+    assert judge.value_names(protocol) == tuple(judge.score(protocol, judge.train).values)
+
+
+def test_intra_class_distance_is_the_mean_over_classes_with_as_many_images_as_each_has(tmp_path):
+    real, fake = pictures(tmp_path, 61, 0), pictures(tmp_path, 71, 1)
+    score = Evaluator(real, inception=PLAIN).score(parse_protocol("intra_fid_train"), fake)
+    by_class = []
+    for label, count in ((0, 21), (1, 20), (2, 20)):
+        images = np.stack([real.source[int(index)][0] for index in np.flatnonzero(real.source.labels == label)])
+        drawn = np.concatenate([batch.images[: len(batch.labels)] for batch in fake.draw_class(label, count, 0)])
+        assert len(drawn) == len(images) == count
+        by_class.append(gaussian_distance(plain_features(images), plain_features(drawn)))
+    assert list(score.details["by_class"].values()) == pytest.approx(by_class, rel=1e-4)
+    assert score.value == pytest.approx(np.mean(by_class), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_classifier_tells_real_images_of_their_classes_and_not_of_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("sagan_jax.evaluation.classifier._STEPS", 40)
+    real = pictures(tmp_path, 120, 0, base=20, brightness=225)
+    judge = Evaluator(real, inception=PLAIN)
+    right = judge.score(parse_protocol("classifier_accuracy"), pictures(tmp_path, 1200, 5, base=20, brightness=225))
+    assert right.value > 0.9
+    assert right.details["on_real_images_kept_from_it"] > 0.9
+    shifted = pictures(tmp_path, 1200, 7, base=20, brightness=225)
+    shifted.source._labels[:] = (shifted.source._labels + 1) % 3
+    assert judge.score(parse_protocol("classifier_accuracy"), shifted).value < 0.1
+
+
+def test_reference_is_measured_once_for_a_content_and_again_for_another_or_a_damaged_file(tmp_path):
+    looked_at = []
+
+    @dataclasses.dataclass
+    class Counting:
+        def begin(self, what, images):
+            looked_at.append(what)
+
+        def tick(self, images):
+            pass
+
+    def score(real):
+        looked_at.clear()
+        judge = Evaluator(real, inception=PLAIN, cache=tmp_path / "cache", watcher=Counting())
+        return judge.score(parse_protocol("fid47_train"), fake).value, list(looked_at)
+
+    real, fake = pictures(tmp_path, 61, 0), pictures(tmp_path, 47, 1)
+    first, looks = score(real)
+    assert looks == ["real images", "images"]
+    assert score(real) == (first, ["images"])
+    assert score(pictures(tmp_path, 61, 2))[1] == ["real images", "images"]
+    for file in (tmp_path / "cache").iterdir():
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    assert score(real) == (first, ["real images", "images"])
+
+
+def test_disk_that_refuses_the_cache_is_done_without(tmp_path):
+    real, fake = pictures(tmp_path, 61, 0), pictures(tmp_path, 47, 1)
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    score = Evaluator(real, inception=PLAIN, cache=tmp_path / "cache").score(parse_protocol("fid47_train"), fake)
+    assert score.value == Evaluator(real, inception=PLAIN).score(parse_protocol("fid47_train"), fake).value
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("fid48_train", "47"),
+        ("fid40_validation", "--held-out"),
+        ("kid900_train", "1,000"),
+        ("prdc62_train", "61"),
+        ("is11", "splits"),
+    ],
+)
+def test_protocol_that_needs_what_is_not_there_is_refused_in_one_line(tmp_path, name, says):
+    real, fake = pictures(tmp_path, 61, 0), pictures(tmp_path, 47, 1)
+    with pytest.raises(InvalidInputError) as refused:
+        Evaluator(real, inception=PLAIN).score(parse_protocol(name), fake)
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_scores_of_the_fid_network_need_its_weights(tmp_path):
+    real = pictures(tmp_path, 61, 0)
+    with pytest.raises(InvalidInputError, match="sagan-jax fetch-weights"):
+        Evaluator(real).score(parse_protocol("fid47_train"), real)
+
+
+@pytest.mark.parametrize("name", ["intra_fid_train", "classifier_accuracy"])
+def test_scores_by_class_need_classes_in_both_sets(tmp_path, name):
+    labelled, unlabelled = pictures(tmp_path, 61, 0), pictures(tmp_path, 47, 1, classes=0)
+    for real, fake in ((labelled, unlabelled), (unlabelled, labelled)):
+        with pytest.raises(InvalidInputError, match="needs classes"):
+            Evaluator(real, inception=PLAIN).score(parse_protocol(name), fake)
+
+
+def test_covariance_of_fewer_images_than_features_is_warned_of(tmp_path):
+    real, fake = pictures(tmp_path, 61, 0), pictures(tmp_path, 47, 1)
+    judge = Evaluator(real, inception=PLAIN)
+    assert "warning" not in judge.score(parse_protocol("fid47_train"), fake).details
+    assert "singular" in judge.score(parse_protocol("fid5_train"), fake).details["warning"]
+
+
+def test_features_that_are_no_numbers_give_no_score(tmp_path):
+    real = pictures(tmp_path, 61, 0)
+    broken = dataclasses.replace(PLAIN, variables=np.float32("nan"))
+    with pytest.raises(NonFiniteError, match="no numbers"):
+        Evaluator(real, inception=broken).score(parse_protocol("fid47_train"), real)
+
+
+def test_random_features_follow_from_their_name_alone():
+    images = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), np.uint8)
+    features = np.asarray(random_embedding().apply(random_embedding().variables, images)["features"])
+    assert features.shape == (4, 512)
+    assert random_embedding().identity.startswith("random-vgg-64:cfe505ae674600a2")
+    assert 0.1 < features.std() < 10
+
+
+def test_grey_images_are_scored_as_colour_images_of_that_grey():
+    grey = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 1), np.uint8)
+    labels = np.zeros(len(grey), np.int32)
+    one, three = (
+        next(PLAIN([ImageBatch(images, labels)]))[0]["features"] for images in (grey, grey.repeat(3, axis=-1))
+    )
+    assert np.allclose(one, three, rtol=1e-5)
+
+
+# Generated images
+
+
+@pytest.fixture(scope="module")
+def generator():
+    network = Generator(resolution=32, num_classes=3, base_channels=1, attention_resolutions=(16,))
+    variables = network.init(jax.random.key(0), jnp.zeros((2, 6)), jnp.zeros(2, jnp.int32), train=False)
+    return TrainedGenerator(network, jax.device_get(dict(variables)), 6, 3, step=7)
+
+
+def test_stream_is_what_generate_returns_whoever_draws_which_part(generator):
+    labels = draw_labels(3, 21, seed=5)
+    whole = generator.generate(21, labels=labels, seed=5, batch_size=8).images
+    for parts in (1, 2, 4):
+        images = np.zeros_like(whole)
+        for part in range(parts):
+            for batch in generator.stream(labels, seed=5, batch_size=8, part=part, parts=parts):
+                count = len(batch.labels)
+                images[batch.start : batch.start + count] = np.asarray(batch.images)[:count]
+                assert np.array_equal(batch.labels, labels[batch.start : batch.start + count])
+        assert np.array_equal(images, whole)
+
+
+def test_drawn_labels_are_uniform_and_follow_from_the_seed():
+    labels = draw_labels(7, 70_000, seed=1)
+    assert np.bincount(labels) == pytest.approx(10_000, rel=0.05)
+    assert np.array_equal(labels[:50], draw_labels(7, 70_000, seed=1)[:50])
+    assert not np.array_equal(labels, draw_labels(7, 70_000, seed=2))
+    assert draw_labels(0, 5, seed=1).tolist() == [0] * 5
+
+
+def test_batch_statistics_are_those_of_the_images_drawn_together(generator):
+    labels = np.array([0, 1, 2, 0, 1, 2, 0, 1])
+    images = generator.with_batch_statistics().generate(8, labels=labels, batch_size=8).images
+    latents = generator.latents(jax.random.key(0), np.arange(8), None)
+    drawn = generator.generator.apply(generator.variables, latents, jnp.asarray(labels), train=True)
+    assert np.abs(images.astype(int) - (np.asarray(drawn) + 1) * 127.5).max() <= 0.51
+
+
+@pytest.mark.slow
+def test_standing_statistics_of_one_batch_are_its_own(generator):
+    standing = generator.with_standing_statistics(batches=1, batch_size=12, seed=4)
+    latents = generator.latents(jax.random.fold_in(jax.random.key(4), 2**31), np.arange(12), None)
+    labels = draw_labels(3, 12, 4)
+    with_batch = generator.generator.apply(generator.variables, latents, labels, train=True)
+    with_standing = generator.generator.apply(standing.variables, latents, labels, train=False)
+    assert np.abs(np.asarray(with_batch) - np.asarray(with_standing)).max() < 1e-5
+    stored = generator.generator.apply(generator.variables, latents, labels, train=False)
+    assert np.abs(np.asarray(stored) - np.asarray(with_standing)).max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [dcgan, biggan])
+def test_standing_statistics_of_the_other_families_are_those_of_the_batch(family):
+    network = family.Generator(32, 3, 2, attention_resolutions=())
+    variables = network.init(jax.random.key(0), jnp.zeros((2, 12)), jnp.zeros(2, jnp.int32), train=False)
+    trained = TrainedGenerator(network, variables, 12, 3, step=0)
+    standing = trained.with_standing_statistics(batches=1, batch_size=8, seed=4)
+    latents = trained.latents(jax.random.fold_in(jax.random.key(4), 2**31), np.arange(8), None)
+    labels = draw_labels(3, 8, 4)
+    with_batch = network.apply(variables, latents, labels, train=True)
+    with_standing = network.apply(standing.variables, latents, labels, train=False)
+    assert np.abs(np.asarray(with_batch) - np.asarray(with_standing)).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_standing_statistics_are_the_mean_over_batches(generator):
+    many = generator.with_standing_statistics(batches=2, batch_size=6, seed=4).variables["batch_stats"]
+    key, labels = jax.random.fold_in(jax.random.key(4), 2**31), draw_labels(3, 12, 4)
+    first = generator.generator.clone(norm_decay=0.0, final_norm_decay=0.0)
+    moments = [
+        first.apply(
+            generator.variables,
+            generator.latents(key, numbers, None),
+            labels[numbers],
+            train=True,
+            mutable=["batch_stats"],
+        )[1]["batch_stats"]
+        for numbers in (np.arange(6), np.arange(6, 12))
+    ]
+    mean = jax.tree.map(lambda one, two: (np.asarray(one) + np.asarray(two)) / 2, *moments)
+    for found, wanted in zip(jax.tree.leaves(many), jax.tree.leaves(mean), strict=True):
+        assert np.allclose(found, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_score_of_generated_images_follows_from_the_seed(tmp_path, generator):
+    judge = Evaluator(pictures(tmp_path, 61, 0), inception=PLAIN)
+    protocol = parse_protocol("fid40_train")
+    first, again = (judge.score(protocol, GeneratedImages(generator, 8), seed=1).value for _ in range(2))
+    assert first == again
+    assert first != judge.score(protocol, GeneratedImages(generator, 8), seed=2).value
+
+
+def test_generator_that_has_diverged_gives_no_score(tmp_path, generator):
+    diverged = dataclasses.replace(
+        generator, variables=jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), generator.variables)
+    )
+    with pytest.raises(NonFiniteError, match="diverged"):
+        Evaluator(pictures(tmp_path, 61, 0), inception=PLAIN).score(
+            parse_protocol("fid40_train"), GeneratedImages(diverged, 8)
+        )
+
+
+@pytest.mark.slow
+def test_four_devices_give_the_score_of_one(tmp_path):
+    real, fake = (make_images(tmp_path, number, seed) for seed, number in ((0, 61), (1, 47)))
+    program = (
+        "import json, sys; from sagan_jax.cli.scoring import scores_of_images as s; "
+        f"print(json.dumps([x.values for x in s({fake!r}, {real!r}, ['fd45_train_random', 'prdc44_train_random'], "
+        "batch_size=10, cache='')]))"
+    )
+    values = [
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", program],
+                env=os.environ | {"JAX_NUM_CPU_DEVICES": devices},
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+        )
+        for devices in ("1", "4")
+    ]
+    for one, four in zip(*values, strict=True):
+        assert list(one.values()) == pytest.approx(list(four.values()), rel=1e-4)

@@ -1,0 +1,151 @@
+"""How far two blobs agree, by the distance between them."""
+
+import doctest
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sagan_jax
+from sagan_jax.cli.experiments import load_experiment
+from sagan_jax.data.synthetic import Pairs
+from sagan_jax.errors import InvalidInputError
+
+PROGRAM = Path(__file__).resolve().parents[2] / "experiments" / "benchmarks" / "agreement_by_distance.py"
+
+
+@pytest.fixture(scope="module")
+def program():
+    spec = importlib.util.spec_from_file_location("agreement_by_distance", PROGRAM)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Blobs that agree up to 16 pixels, and beyond that as they fall."""
+    near, far = Pairs(distance=9), Pairs(distance=17, agree=0)
+    drawn = [near.draw(index, 64) for index in range(400)]
+    drawn = [image for image in drawn if distance_of(image) < 32] + [far.draw(index, 64) for index in range(400)]
+    return np.stack(drawn)
+
+
+def distance_of(image):
+    """Returns the distance of two blobs, as twice the deviation of their pixels from their middle, roughly."""
+    places = np.argwhere(image.any(axis=-1))
+    return 2 * np.sqrt(np.maximum(0, ((places - places.mean(axis=0)) ** 2).sum(axis=1).mean() - 2 * 16**2 / 12))
+
+
+def test_doctest(program):
+    assert doctest.testmod(program).attempted
+    assert not doctest.testmod(program).failed
+
+
+def test_agreement_is_told_apart_by_distance(program, images):
+    values = program.by_distance(*program.hues_and_distances(images, Pairs()))
+    names = dict(zip(program.EDGES, values, strict=False))
+    assert names[8] == names[12] == 1
+    assert [names[20], names[24]] == pytest.approx([0, 0], abs=0.2)
+
+
+def test_distances_are_those_that_the_blobs_were_drawn_at(program):
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[3:19, 5:21] = image[33:49, 45:61] = 255, 0, 0
+    empty = np.zeros_like(image)
+    hues, distances = program.hues_and_distances(np.stack([empty, image]), Pairs())
+    assert hues.tolist() == [[0, 0]]
+    assert distances == pytest.approx([25.0])  # 30 and 40 pixels of 64
+    hues, distances = program.hues_and_distances(empty[None], Pairs())
+    assert hues.shape == (0, 2)
+    assert distances.shape == (0,)
+
+
+def test_few_pairs_say_nothing(program):
+    values = program.by_distance(np.tile([[0, 0], [1, 1]], (10, 1)), np.array([9.0] * 19 + [13.0]))
+    assert np.isnan(values).all()
+    assert program.by_distance(np.tile([[0, 0], [1, 1]], (10, 1)), np.full(20, 9.0))[0] == 1
+
+
+def test_of_hardly_any_but_one_hue_nothing_is_said(program):
+    for other, said in ((1, False), (20, True)):
+        hues = np.array([[0, 0]] * 99 + [[1, 1]] * other)
+        assert np.isnan(program.scott_pi(hues)) != said
+    means, deviations = program.mean_and_deviation(np.array([[1, np.nan, np.nan], [3, 5, np.nan]]))
+    assert np.array_equal(means, [2, 5, np.nan], equal_nan=True)
+    assert np.array_equal(deviations, [np.sqrt(2), np.nan, np.nan], equal_nan=True)
+
+
+def test_chance_counts_the_hues_of_both_blobs(program):
+    # The first is always 0, the second half the time: of all blobs a quarter is 1, and chance 10/16.
+    assert program.scott_pi(np.array([[0, 0], [0, 1]])) == pytest.approx((1 / 2 - 10 / 16) / (1 - 10 / 16))
+
+
+def test_a_distance_on_an_edge_belongs_to_what_follows(program):
+    values = program.by_distance(np.tile([[0, 0], [1, 1]], (10, 1)), np.full(20, 12.0))
+    assert np.isnan(values).tolist() == [True, False, True, True, True]
+
+
+def test_a_number_of_some_seeds_says_of_how_many_and_images_are_as_many_as_asked(program, monkeypatch, capsys):
+    asked, values = [], iter([[np.nan, 1.0, np.nan, 0.5, 0.25], [np.nan, 1.0, 0.5, np.nan, 0.25]])
+
+    def load_run(workdir):
+        return SimpleNamespace(generate=lambda count: asked.append(count) or SimpleNamespace(images=images))
+
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    monkeypatch.setattr(sagan_jax, "load_run", load_run, raising=False)
+    monkeypatch.setattr(program, "require_pairs", lambda workdir: Pairs())
+    monkeypatch.setattr(program, "by_distance", lambda hues, distances: next(values))
+    program.run(["r/none-0", "r/none-1", "--images", "321"])
+    assert asked == [321, 321]
+    line = "| none | – (0) | 1.00 ± 0.00 | 0.50 (1) | 0.50 (1) | 0.25 ± 0.00 | 2 |"
+    assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--images", "0"], "--images needs at least 1; got 0"),
+        (["--out", "nowhere/d.png"], "--out needs a .png file in a folder that is there; got 'nowhere/d.png'"),
+        (["--out", "d.txt"], "got 'd.txt'"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_drawn(program, arguments, words):
+    with pytest.raises(InvalidInputError, match=words):
+        program.run(["r/none-0", *arguments])
+
+
+def test_run_with_three_blobs_is_refused(program, monkeypatch):
+    run = load_experiment("pairs_32")
+    three = replace(run, data=replace(run.data, source="pairs:blobs=3"))
+    monkeypatch.setattr(program, "require_experiment", lambda workdir: three)
+    with pytest.raises(InvalidInputError, match="with two blobs"):
+        program.run(["r/none-0"])
+
+
+@pytest.mark.slow
+def test_runs_of_a_row_are_means_over_seeds(program, images, monkeypatch, tmp_path, capsys):
+    def load_run(workdir):
+        drawn = images if workdir.name.endswith("0") else images[:, ::-1]
+        return SimpleNamespace(generate=lambda count: SimpleNamespace(images=drawn[:count]))
+
+    monkeypatch.setattr(sagan_jax, "load_run", load_run, raising=False)
+    monkeypatch.setattr(program, "require_experiment", lambda workdir: load_experiment("pairs_32"))
+    program.run(["r/at 16-0", "r/at 16-1", "r/none-0", "--images", "800", "--out", str(tmp_path / "d.png")])
+    head, _, first, second = capsys.readouterr().out.splitlines()
+    assert head == "| row | 8 to 12 | 12 to 16 | 16 to 20 | 20 to 24 | 24 to 36 | seeds |"
+    assert first.startswith("| at 16 | 1.00 ± 0.00 | 1.00 ± 0.00 | ")
+    assert first.endswith(" | 2 |")
+    assert second.startswith("| none | 1.00 | ")
+    with Image.open(tmp_path / "d.png") as picture:
+        assert picture.size[0] > 300
+
+
+def test_run_on_something_else_is_refused(program, monkeypatch):
+    monkeypatch.setattr(program, "require_experiment", lambda workdir: load_experiment("digits_32"))
+    with pytest.raises(InvalidInputError, match=r"one on `pairs` with two blobs; 'r' is on 'digits'"):
+        program.run(["r"])

@@ -1,0 +1,312 @@
+"""The program that trains and compares the rows of a table."""
+
+import doctest
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+import sagan_jax
+from sagan_jax.cli.completing import Completion
+from sagan_jax.cli.experiments import load_experiment
+from sagan_jax.cli.generation import Generation
+from sagan_jax.config import CompletionExperiment, Data, Experiment, Recording, Table, to_dict
+from sagan_jax.data.synthetic import Pairs, parse_synthetic
+
+PROGRAM = Path(__file__).resolve().parents[2] / "experiments" / "run_table.py"
+TABLES = sorted(path.stem for path in (PROGRAM.parent / "tables").glob("[!_]*.py"))
+
+
+@pytest.fixture
+def program():
+    spec = importlib.util.spec_from_file_location("run_table", PROGRAM)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def table():
+    run = CompletionExperiment(name="t", data=Data("mirror:images=9"), recording=Recording(log_every_steps=2))
+    run = replace(run, training=replace(run.training, total_steps=4, batch_size=4))
+    none = replace(run, networks=replace(run.networks, attention_resolutions=()))
+    scores = {"centre/psnr": "centre, dB", "centre/l1": "L1"}
+    rows, curves = {"none": none, "attention": run}, ("held_out/psnr", "loss")
+    return Table(rows, (0, 5), scores, {"attention": "none"}, curves, ("fd10_train_random",), {"holes": ("centre",)})
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Stands for training and scoring: what was asked of them."""
+    asked = []
+
+    def train(experiment, workdir):
+        asked.append(("train", workdir.name, experiment.training.seed))
+        workdir.mkdir(parents=True)
+        lines = [
+            {"step": 1, "images_per_second": 0.001},
+            {"step": 2, "images_per_second": 1.0},
+            {"step": 4, "images_per_second": 4.0, "held_out/psnr": 20.0},
+            {"step": 4, "loss": 1},
+        ]
+        (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def evaluate(workdir, *protocols, **options):
+        asked.append(("evaluate", workdir.name, protocols, options))
+        row, seed = workdir.name.split("-")
+        return {"centre/psnr": 20.0 + 2 * (row == "attention") + int(seed), "centre/l1": 0.25, "centre/ssim": 1.0}
+
+    monkeypatch.setattr(sagan_jax, "train", train, raising=False)
+    monkeypatch.setattr(sagan_jax, "evaluate", evaluate, raising=False)
+    return asked
+
+
+def test_rows_are_run_seed_by_seed_and_compared_with_the_baseline(program, table, fake, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    program.run(["t", "--out", str(tmp_path)])
+    assert [entry[:2] for entry in fake if entry[0] == "train"] == [
+        ("train", name) for name in ("none-0", "attention-0", "none-5", "attention-5")
+    ]
+    assert ("train", "attention-5", 5) in fake
+    assert ("evaluate", "none-0", ("fd10_train_random",), {"holes": ("centre",)}) in fake
+    # 4 steps of 4 images at a median of 1 a second. The deviation of 20 and 25 is 5 / sqrt 2. An attention layer of 48
+    # channels has 48^2 / 4 + 48^2 + 1 parameters, and there are two.
+    written = (tmp_path / "table.md").read_text()
+    assert written.splitlines() == [
+        "| row | centre, dB | L1 | parameters | ms a step | minutes | seeds |",
+        "|---|---|---|---|---|---|---|",
+        "| none | 22.50 ± 3.54 | 0.25 ± 0.00 | 4,268,000 | 4000 ± 0 | 0.3 ± 0.0 | 2 |",
+        "| attention | 24.50 ± 3.54 | 0.25 ± 0.00 | 4,273,762 | 4000 ± 0 | 0.3 ± 0.0 | 2 |",
+        "| attention − none | +2.00 ± 0.00 | +0.00 ± 0.00 |  |  |  | 2 |",
+    ]
+    assert written in capsys.readouterr().out
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_share_of_nothing_is_left_out_and_counted(program, table):
+    table = replace(table, scores={"obey": "obey", "hue": "same hue"}, share_of={"hue": "obey"})
+    values = {"none": {0: (0.25, 0.5), 5: (0.5, 0.75)}, "attention": {0: (0.0, 0.0), 5: (0.75, 1.0)}}
+    found = {
+        row: {seed: {"values": {"obey": obey, "hue": hue}, "minutes": 1.0} for seed, (obey, hue) in runs.items()}
+        for row, runs in values.items()
+    }
+    cells = [[cell.strip() for cell in line.split("|")[1:4]] for line in program.markdown(table, found).splitlines()]
+    assert cells[2:] == [
+        ["none", "0.38 ± 0.18", "0.62 ± 0.18"],
+        ["attention", "0.38 ± 0.53", "1.00 (1)"],
+        ["attention − none", "+0.00 ± 0.35", "+0.25 (1)"],
+    ]
+    found["attention"].pop(5)
+    lines = program.markdown(table, found).splitlines()
+    assert [line.split("|")[3].strip() for line in lines[3:]] == ["–", "–"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_shares_and_what_they_are_of_are_columns(program, name):
+    table = program.load_table(name)
+    assert {*table.share_of, *table.share_of.values()} <= set(table.scores)
+
+
+def test_strips_underline_what_obeys(program, monkeypatch, tmp_path):
+    obeying, other = (parse_synthetic(f"pairs:agree={agree},seed=3") for agree in (1, 0))
+    images = np.stack([(other if index % 3 else obeying).draw(index, 32) for index in range(32)])
+    follows_rule = len([0 for index in range(32) if index % 3 == 0]) + 1  # of 21 that agree by chance, one does
+    asked = []
+
+    def load_run(workdir):
+        asked.append(workdir.name)
+        return SimpleNamespace(generate=lambda count: SimpleNamespace(images=images[:count]))
+
+    monkeypatch.setattr(sagan_jax, "load_run", load_run, raising=False)
+    run = Experiment(data=Data("pairs"))
+    table = Table({"none": run, "not done": run, "not shown": run}, (4, 2), {"rule9": "obey"}, {}, ())
+    table = replace(table, strips=("none", "not done", "result alone"))
+    values = {"values": {"rule9": 0.5}}
+    (tmp_path / "result alone-2" / "checkpoints").mkdir(parents=True)  # and nothing in it
+    found = {"none": {4: values, 2: values}, "not done": {}, "not shown": {4: values}, "result alone": {2: values}}
+    for name in ("none-4", "none-2", "not shown-4"):
+        (tmp_path / name / "checkpoints" / "2000").mkdir(parents=True)
+    program.draw_strips(table, found, tmp_path)
+    assert asked == ["none-2"]
+    with Image.open(tmp_path / "samples.png") as opened:
+        picture = np.asarray(opened.convert("RGB")).astype(int)
+    lines, _ = ndimage.label(abs(picture - (44, 160, 44)).max(axis=-1) < 20)  # matplotlib's C2
+    widths = [part[1].stop - part[1].start for part in ndimage.find_objects(lines)]
+    assert sum(width > 30 for width in widths) == follows_rule
+    program.draw_strips(replace(table, strips=()), {"none": {4: values}}, tmp_path / "nowhere")
+
+
+def test_line_lies_under_the_image_that_obeys(program, monkeypatch, tmp_path):
+    images, drawn = np.zeros((32, 32, 32, 3), np.uint8), []
+    images[17] = Pairs().draw(0, 32)  # the second of the second line
+    run = SimpleNamespace(generate=lambda count: SimpleNamespace(images=images))
+    monkeypatch.setattr(sagan_jax, "load_run", lambda workdir: run, raising=False)
+    monkeypatch.setattr(program.pyplot.Axes, "plot", lambda self, x, y, **_: drawn.append((x, y)))
+    (tmp_path / "none-0" / "checkpoints" / "2000").mkdir(parents=True)
+    table = Table({"none": Experiment(data=Data("pairs"))}, (0,), {"rule9": "obey"}, {}, (), strips=("none",))
+    program.draw_strips(table, {"none": {0: {"values": {"rule9": 0.5}}}}, tmp_path)
+    assert drawn == [([40, 71], [75, 75])]  # 32 pixels wide, 8 between two
+
+
+def test_curves_are_drawn_between_least_and_greatest_and_gamma_without_its_sign(program, table, monkeypatch, tmp_path):
+    drawn, axes = [], program.pyplot.Axes
+    monkeypatch.setattr(axes, "plot", lambda self, steps, values, **_: drawn.append(values.tolist()))
+    monkeypatch.setattr(axes, "fill_between", lambda self, steps, *band, **_: drawn.append([x.tolist() for x in band]))
+    monkeypatch.setattr(axes, "has_data", lambda self: False)
+    runs = [{"curves": {name: [[2, value]] for name in ("generator/gamma_16", "loss")}} for value in (-1.0, 3.0)]
+    runs[1]["curves"]["loss"] = [[2, 3.0], [3, 9.0]]
+    runs.append({"curves": {"generator/gamma_16": [], "loss": []}})
+    program.plot(replace(table, curves=("generator/gamma_16", "loss")), {"none": dict(enumerate(runs))}, tmp_path)
+    # What one of three runs alone recorded, as where it was stopped, is left out.
+    assert drawn == [[2.0], [[1.0], [3.0]], [1.0], [[-1.0], [3.0]]]
+
+
+def test_minutes_count_every_image_of_a_step(program):
+    run = Experiment()
+    run = replace(run, training=replace(run.training, total_steps=30, batch_size=4, discriminator_steps=2))
+    assert program.minutes_of(run, np.array([1.0, 2.0, 9.0])) == pytest.approx(30 * 4 * 2 / 2 / 60)
+
+
+def test_parameters_are_those_of_both_players(program):
+    one = load_experiment("pairs_32")
+    more = replace(one, networks=replace(one.networks, discriminator_base_channels=32))
+    # 93,251 and 17,041 without attention; its layers, of 32 and 16 channels C, have 2 C^2 / 8 + 2 C^2 / 2 + 1.
+    assert program.parameters_of(one) == 93_251 + 17_041 + 1_281 + 321
+    assert program.parameters_of(more) > 3 * program.parameters_of(one)
+
+
+def test_pace_is_of_the_steps_of_the_row(program, table):
+    long = replace(table.rows["none"], training=replace(table.rows["none"].training, total_steps=60))
+    found = {"none": {0: {"values": dict.fromkeys(table.scores, 1.0), "minutes": 1.0}}}
+    assert "| 1000 | 1.0 | 1 |" in program.markdown(replace(table, rows={"none": long}, baselines={}), found)
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "3"])
+def test_damaged_result_is_named(program, table, fake, monkeypatch, tmp_path, content):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    (tmp_path / "none-5").mkdir()
+    (tmp_path / "none-5" / "row.json").write_text(content)
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"none-5/row.json' is damaged: remove it"):
+        program.run(["t", "--out", str(tmp_path)])
+    assert not fake
+
+
+def test_torn_line_of_metrics_is_passed_over_and_lost_metrics_are_said(program, table, fake, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    train = sagan_jax.train
+
+    def torn(experiment, workdir):
+        train(experiment, workdir)
+        with (workdir / "metrics.jsonl").open("a") as lines:
+            lines.write('{"step": 4, "lo')
+
+    monkeypatch.setattr(sagan_jax, "train", torn)
+    program.run(["t", "--out", str(tmp_path), "--rows", "none", "--seeds", "0"])
+    assert json.loads((tmp_path / "none-0" / "row.json").read_text())["curves"]["loss"] == [[4, 1.0]]
+    monkeypatch.setattr(sagan_jax, "train", lambda experiment, workdir: workdir.mkdir(parents=True))
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"none-5' has lost its metrics: remove it"):
+        program.run(["t", "--out", str(tmp_path), "--rows", "none", "--seeds", "5"])
+
+
+def test_out_is_a_folder(program, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"--out needs a folder; .*file' is a file"):
+        program.run(["completion_mirror", "--out", str(tmp_path / "file")])
+
+
+def test_curves_of_several_runs_share_their_steps(program):
+    one, other, none = ({"curves": {"x": curve}} for curve in ([[2, 1.0], [6, 3.0]], [[2, 5.0], [4, 7.0]], []))
+    steps, values = program.join_curves([one, other], "x")
+    assert steps.tolist() == [2, 4, 6]
+    assert np.array_equal(values, [[1, np.nan, 3], [5, 7, np.nan]], equal_nan=True)
+    assert not program.join_curves([none], "x")[0].size
+    assert not program.join_curves([{"curves": {}}], "x")[0].size
+    assert not program.join_curves([], "x")[0].size
+
+
+def test_results_alone_are_the_table_again(program, table, fake, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    program.run(["t", "--out", str(tmp_path / "out")])
+    for result in (tmp_path / "out").glob("*/row.json"):
+        (tmp_path / "again" / result.parent.name).mkdir(parents=True)
+        result.rename(tmp_path / "again" / result.parent.name / "row.json")
+    fake.clear()
+    program.run(["t", "--out", str(tmp_path / "again")])
+    assert not fake
+    for name in ("table.md", "curves.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+def test_published_results_are_of_the_tables_as_they_are(program):
+    for folder in (PROGRAM.parent / "results").iterdir():
+        table = program.load_table(folder.name)
+        found = program.results(table, folder)
+        assert sum(map(len, found.values())) == len(list(folder.glob("*/row.json"))) > 0
+
+
+def test_finished_rows_are_not_run_again_and_others_are(program, table, fake, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    program.run(["t", "--out", str(tmp_path), "--rows", "attention", "--seeds", "5"])
+    assert [entry[1] for entry in fake] == ["attention-5", "attention-5"]
+    assert "| attention | 27.00 | 0.25 | 4,273,762 | 4000 | 0.3 | 1 |" in (tmp_path / "table.md").read_text()
+    fake.clear()
+    program.run(["t", "--out", str(tmp_path), "--seeds", "5"])
+    assert {entry[1] for entry in fake} == {"none-5"}
+
+
+def test_workdir_of_another_table_is_refused(program, table, fake, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    program.run(["t", "--out", str(tmp_path), "--rows", "none", "--seeds", "0"])
+    none = table.rows["none"]
+    other = replace(table, rows={"none": replace(none, training=replace(none.training, total_steps=5))})
+    monkeypatch.setattr(program, "load_table", lambda name: other)
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match="holds another run than this table's"):
+        program.run(["t", "--out", str(tmp_path), "--seeds", "5"])
+    assert {entry[1] for entry in fake} == {"none-0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing", "--out", "o"], f"There is no table 'nothing'; there are {', '.join(TABLES)}."),
+        (["completion_attention", "--out", "o", "--rows", "nobody"], "got nobody."),
+        (["completion_attention", "--out", "o", "--seeds", "77"], "has 0, 1, 2; got 77."),
+    ],
+)
+def test_what_a_table_has_not_is_said_in_one_line(program, arguments, words):
+    with pytest.raises(sagan_jax.errors.InvalidInputError) as raised:
+        program.run(arguments)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_of_a_table_differ_in_their_networks_alone(program, name):
+    table = program.load_table(name)
+    assert table.baselines.keys() | set(table.baselines.values()) <= table.rows.keys()
+    assert table.baselines
+    rest = [{key: value for key, value in to_dict(row).items() if key != "networks"} for row in table.rows.values()]
+    assert all(one == rest[0] for one in rest)
+    assert len({json.dumps(to_dict(row)) for row in table.rows.values()}) == len(table.rows)
+    assert f"run_table.py {name} " in (PROGRAM.parent / "tables" / f"{name}.py").read_text()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_of_a_table_are_runs_that_train_would_start(program, name):
+    for experiment in program.load_table(name).rows.values():
+        (Generation if isinstance(experiment, Experiment) else Completion).check(experiment)
+
+
+def test_doctests_hold(program):
+    assert doctest.testmod(program).attempted >= 2
+    assert not doctest.testmod(program).failed
+
+
+def test_spread_is_the_sample_deviation(program):
+    values = np.random.default_rng(0).normal(size=5).tolist()
+    assert program.spread(values, 3) == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"

@@ -1,0 +1,324 @@
+"""Released weights as a run: what was converted draws and judges as it did elsewhere, or is refused in one line."""
+
+import dataclasses
+import json
+import os
+import pickle
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagan_jax import interop
+from sagan_jax.cli.checks import saved_experiment
+from sagan_jax.cli.families import build_networks, networks_of
+from sagan_jax.cli.main import main
+from sagan_jax.cli.wiring import load_networks, load_run
+from sagan_jax.interop.weight_files import to_safetensors
+
+FILES = {
+    "studiogan-sagan-32": "studiogan",
+    "studiogan-dcgan-32": "studiogan",
+    "biggan-128": "biggan-pytorch",
+    "official-feat32": "official",
+}
+PARTS = ("generator", "discriminator")
+
+
+def tensors(golden, name, part):
+    """The tensors of one network under the names that its own file has."""
+    prefix = "var/" if name.startswith("official") else f"{part}/"
+    with np.load(golden / f"{name}.npz") as file:
+        found = {key.removeprefix(prefix): file[key] for key in file.files if key.startswith(prefix)}
+    if name.startswith("official"):
+        found = {key: array for key, array in found.items() if f"/{part[0]}_" in key}
+    return found
+
+
+def vectors(golden, name):
+    with np.load(golden / f"{name}.npz") as file:
+        return {key: file[key] for key in file.files if key.startswith(("in/", "out/"))}
+
+
+def written(path, arrays):
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)
+    else:
+        path.write_bytes(to_safetensors(arrays, {}))
+    return path
+
+
+def convert(source, out, *flags):
+    return main(["convert", "--from", source, *map(str, flags), str(out)])
+
+
+def error_line(capsys):
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("sagan-jax: ")
+    assert "\n" not in line
+    return line
+
+
+@pytest.fixture(scope="module", params=FILES)
+def converted(request, golden, tmp_path_factory):
+    """(name, workdir): G as .npz, D as .safetensors."""
+    folder = tmp_path_factory.mktemp("converted")
+    flags = []
+    for part, suffix in zip(PARTS, (".npz", ".safetensors"), strict=True):
+        flags += [f"--{part}", written(folder / f"{part}{suffix}", tensors(golden, request.param, part))]
+    assert convert(FILES[request.param], folder / "run", *flags) == 0
+    return request.param, folder / "run"
+
+
+@pytest.fixture(scope="module")
+def small(golden, tmp_path_factory):
+    """The workdir of a generator that came alone, with its files beside it."""
+    folder = tmp_path_factory.mktemp("alone")
+    file = written(folder / "G.npz", tensors(golden, "studiogan-sagan-32", "generator"))
+    assert convert("studiogan", folder / "run", "--generator", file) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Three classes of a few images."""
+    folder, numbers = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for number in range(12):
+        path = folder / "abc"[number % 3] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(numbers.integers(0, 256, (32, 32, 3), np.uint8)).save(path)
+    return folder
+
+
+def wanted(golden, name):
+    """Latents, labels, images [B, H, W, C] to judge, and what G and D made of them elsewhere."""
+    found = vectors(golden, name)
+    if name.startswith("official"):
+        inputs = found["in/z"], found["in/fake_labels"], found["in/real_images"]
+        return *inputs, found["out/fake_eval"], found.get("out/real_logits")
+    images, drawn = (found[key].transpose(0, 2, 3, 1) for key in ("in/images_nchw", "out/fake_eval_nchw"))
+    return found["in/z"], found["in/labels"], images, drawn, found["out/real_logits"]
+
+
+def test_converted_run_draws_and_judges_as_its_weights_did(golden, converted):
+    name, workdir = converted
+    latents, labels, images, drawn, logits = wanted(golden, name)
+    generator, discriminator = load_networks(workdir)
+    found = generator.generator.apply(generator.variables, latents, labels, train=False)
+    assert np.abs(found - drawn).max() < 1e-4
+    if not name.startswith("official"):  # whose logits are those of a step in training
+        judged = discriminator.discriminator.apply(discriminator.variables, images, labels, train=False)
+        assert np.abs(judged - logits).max() < 1e-4
+
+
+def test_converted_run_remembers_where_it_came_from(converted):
+    name, workdir = converted
+    experiment = saved_experiment(workdir)
+    assert experiment is not None
+    assert experiment.training.differentiate_spectral_vectors == name.startswith("official")
+    assert experiment.networks.spectral_evaluation == ("stored" if name.startswith("studiogan") else "iterated")
+    document = json.dumps(json.loads(next(workdir.rglob("meta/metadata")).read_text()))
+    assert "generator.npz" in document
+    assert "discriminator.safetensors" in document
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_config_of_released_networks_builds_them(golden, name):
+    found = {}
+    for part in PARTS:
+        prefix = "" if name.startswith("official") else f"{part}/"
+        found |= {f"{prefix}{key}": array for key, array in tensors(golden, name, part).items()}
+    released = interop.load(FILES[name], found)
+    generator, discriminator = build_networks(networks_of(released))
+    assert generator == released.generator
+    assert discriminator.attention_resolutions == released.discriminator.attention_resolutions
+    # Widths that differ are one more field.
+    wide = dataclasses.replace(released, discriminator=released.discriminator.clone(base_channels=96))
+    assert networks_of(wide).discriminator_base_channels == 96
+    assert build_networks(networks_of(wide))[1].base_channels == 96
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_both_networks_in_one_file_are_found(golden, suffix, tmp_path):
+    both = {
+        f"{part}/{key}": array for part in PARTS for key, array in tensors(golden, "studiogan-dcgan-32", part).items()
+    }
+    assert convert("studiogan", tmp_path / "run", "--generator", written(tmp_path / f"both{suffix}", both)) == 0
+    assert load_networks(tmp_path / "run")[1] is not None
+
+
+def test_official_export_is_one_file_whose_names_may_end_in_0(golden, tmp_path):
+    both = tensors(golden, "official-feat32", "generator") | tensors(golden, "official-feat32", "discriminator")
+    file = written(
+        tmp_path / "export.npz", {f"{name}:0": array for name, array in both.items()} | {"global_step:0": np.array(7)}
+    )
+    assert convert("official", tmp_path / "run", "--generator", file) == 0
+    assert load_networks(tmp_path / "run")[1] is not None
+    latents, labels, _, drawn, _ = wanted(golden, "official-feat32")
+    generator = load_run(tmp_path / "run")
+    assert np.abs(generator.generator.apply(generator.variables, latents, labels, train=False) - drawn).max() < 1e-4
+
+
+def test_official_generator_alone_is_enough(golden, tmp_path):
+    file = written(tmp_path / "G.npz", tensors(golden, "official-feat32", "generator"))
+    assert convert("official", tmp_path / "run", "--generator", file) == 0
+    assert load_networks(tmp_path / "run")[1] is None
+
+
+def test_generator_alone_is_sampled_and_looked_at(small, tmp_path, capsys):
+    assert main(["sample", "--workdir", str(small), "--num-images", "3", "--out", str(tmp_path / "s.npz")]) == 0
+    assert np.load(tmp_path / "s.npz")["arr_0"].shape == (3, 32, 32, 3)
+    assert main(["attend", "--workdir", str(small), "--num-images", "1", "--out", str(tmp_path / "a")]) == 0
+    assert (tmp_path / "a" / "generator-0.png").is_file()
+    assert not (tmp_path / "a" / "discriminator-0.png").exists()
+    page = tmp_path / "page.html"
+    assert main(["explore", "--workdir", str(small), "--num-samples", "1", "--steps", "1", "--out", str(page)]) == 0
+    capsys.readouterr()
+    assert main(["attend", "--workdir", str(small), "--image", str(tmp_path / "a" / "generator-0.png")]) == 2
+    assert "came without one" in error_line(capsys)
+
+
+def test_converted_run_is_scored(small, tmp_path, capsys):
+    images = tmp_path / "images.npz"
+    rng = np.random.default_rng(0)
+    np.savez(images, images=rng.integers(0, 256, (60, 32, 32, 3), np.uint8), labels=np.arange(60) % 10)
+    flags = ["--protocol", "fd50_train_random", "--source", str(images), "--out", str(tmp_path)]
+    assert main(["evaluate", "--workdir", str(small), *flags]) == 0
+    assert "fd50_train_random" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", [True, False])
+def test_pth_is_converted_in_both_formats(golden, form, small, tmp_path):
+    torch = pytest.importorskip("torch", reason="reading .pth files needs the extra `torch`, which few machines have")
+    state = {
+        f"module.{name}": torch.from_numpy(np.array(array))
+        for name, array in tensors(golden, "studiogan-sagan-32", "generator").items()
+    }
+    file = tmp_path / "G.pth"
+    torch.save({"state_dict": state, "step": 7}, file, _use_new_zipfile_serialization=form)
+    assert convert("studiogan", tmp_path / "run", "--generator", file) == 0
+    found, expected = load_run(tmp_path / "run").variables, load_run(small).variables
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickle_with_code_is_refused_and_not_run(tmp_path, capsys):
+    file = tmp_path / "G.pth"
+    file.write_bytes(pickle.dumps({"linear0.weight_orig": Payload(tmp_path / "made")}))
+    assert convert("studiogan", tmp_path / "run", "--generator", file) == 2
+    assert "G.pth" in error_line(capsys)
+    assert not (tmp_path / "made").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def without(arrays):
+    return {name: array for name, array in arrays.items() if name != "linear0.weight_orig"}
+
+
+def unknown(arrays):
+    return arrays | {"mapping.weight": np.ones(3, np.float32)}
+
+
+def contradicting(arrays):
+    return arrays | {"bn4.weight": arrays["bn4.weight"][:-1]}
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [(without, "linear0.weight"), (unknown, "mapping.weight"), (contradicting, "bn4.weight")],
+)
+def test_tensors_that_do_not_belong_together_are_named_and_nothing_is_written(golden, change, word, tmp_path, capsys):
+    file = written(tmp_path / "G.npz", change(tensors(golden, "studiogan-sagan-32", "generator")))
+    assert convert("studiogan", tmp_path / "run", "--generator", file) == 2
+    assert word in error_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_layers_normalised_in_part_are_refused(golden, tmp_path, capsys):
+    arrays = tensors(golden, "studiogan-sagan-32", "generator")
+    for side in "uv":
+        del arrays[f"linear0.weight_{side}"]
+    arrays["linear0.weight"] = arrays.pop("linear0.weight_orig")
+    assert convert("studiogan", tmp_path / "run", "--generator", written(tmp_path / "G.npz", arrays)) == 2
+    assert "in some layers and not in others" in error_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_that_holds_a_run_is_left_as_it_is(small, capsys):
+    before = sorted(path.stat().st_mtime_ns for path in small.rglob("*"))
+    assert convert("studiogan", small, "--generator", small.parent / "G.npz") == 2
+    assert "holds a run already" in error_line(capsys)
+    assert sorted(path.stat().st_mtime_ns for path in small.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--from", "studiogan", "out"],
+        ["--from", "studiogan", "--generator", "G.npz"],
+        ["--from", "studiogan", "--generator", "G.npz", "one", "two"],
+        ["--from", "inception"],
+        ["--from", "inception", "--generator", "G.npz", "out"],
+        ["--from", "official", "--generator", "absent.npz", "out"],
+    ],
+)
+def test_convert_says_what_it_needs(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["convert", *arguments]) == 2
+    error_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def fine_tune(workdir, *flags, steps=1):
+    few = ["--total-steps", str(steps), "--batch-size", "4", "--workdir", str(workdir), "--cache", ""]
+    return main(["train", *map(str, flags), *few])
+
+
+@pytest.mark.slow
+def test_fine_tuning_starts_with_the_networks_and_goes_on_without_the_run_it_began_with(
+    small, pictures, tmp_path, capsys
+):
+    donor, workdir = tmp_path / "donor", tmp_path / "run"
+    shutil.copytree(small, donor)
+    flags = ["--init-from", donor, "--source", pictures, "--num-classes", "3", "--generator-learning-rate", "1e-30"]
+    assert fine_tune(workdir, *flags) == 0
+    said = capsys.readouterr().out
+    assert f"starting from step 0 of {donor}" in said
+    assert "starting anew in the generator: block_1/norm_1/scale_kernel, block_1/norm_1/shift_kernel" in said
+    assert "starting anew in the discriminator: all of it" in said
+    before, after = load_run(small), load_run(workdir)
+    kernel = before.variables["params"]["block_2"]["conv_1"]["kernel"]
+    np.testing.assert_allclose(after.variables["params"]["block_2"]["conv_1"]["kernel"], kernel, atol=0.02)
+    experiment = saved_experiment(workdir)
+    assert experiment is not None
+    assert (experiment.name, experiment.networks.num_classes) == ("studiogan_sagan_tuned", 3)
+    assert experiment.training.init_from == str(donor)
+
+    shutil.rmtree(donor / "checkpoints")
+    assert fine_tune(workdir, *flags, steps=2) == 0
+    assert "going on from step 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [("--base-channels", "5"), ("--latent-size", "64")])
+def test_fine_tuning_refuses_networks_of_other_sizes(flags, small, pictures, tmp_path, capsys):
+    assert fine_tune(tmp_path / "run", "--init-from", small, "--source", pictures, "--num-classes", "3", *flags) == 2
+    assert "--init-from needs a run with the same" in error_line(capsys)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_fine_tuning_of_no_run_says_so(tmp_path, capsys):
+    assert fine_tune(tmp_path / "run", "--init-from", tmp_path / "nothing") == 2
+    assert "There is no run in" in error_line(capsys)
+    assert (
+        main(["train", "digits_32", "--init-from", str(tmp_path / "nothing"), "--workdir", str(tmp_path / "run")]) == 2
+    )
+    assert "There is no run in" in error_line(capsys)

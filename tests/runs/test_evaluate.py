@@ -1,0 +1,380 @@
+"""`sagan-jax evaluate`, and scores while a run trains: on a small run of two made-up classes."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sagan_jax
+from sagan_jax.cli import running
+from sagan_jax.cli.main import main
+from sagan_jax.cli.scoring import ScoreMonitor
+from sagan_jax.config import Data, Evaluation, Experiment, Networks, Recording, Training
+from sagan_jax.data import open_source
+from sagan_jax.errors import CollapsedError, InvalidInputError
+from sagan_jax.evaluation import generator as generator_module
+
+
+def make_images(file: Path, number: int = 60, seed: int = 0, classes: int = 2) -> str:
+    drawn = np.random.default_rng(seed)
+    labels = np.arange(number) % classes
+    images = drawn.integers(0, 100, (number, 32, 32, 3)) + 150 * labels[:, None, None, None] // classes
+    np.savez(file, images=images.astype(np.uint8), labels=labels)
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of four steps, scored at the second and the fourth."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    experiment = Experiment(
+        name="tiny",
+        data=Data(source=make_images(folder / "train.npz"), held_out=make_images(folder / "test.npz", 50, 1)),
+        networks=Networks(
+            resolution=32,
+            num_classes=2,
+            base_channels=1,
+            latent_size=5,
+            generator_attention_resolutions=(16,),
+            discriminator_attention_resolutions=(16,),
+        ),
+        training=Training(total_steps=4, batch_size=4, ema_decay=0.5),
+        recording=Recording(log_every_steps=2, sample_every_steps=4, save_every_steps=2),
+        evaluation=Evaluation(("fd20_train_random", "fd20_test_random_raw"), evaluate_every_steps=2),
+    )
+    sagan_jax.train(experiment, folder / "run")
+    return experiment, folder / "run"
+
+
+def evaluate(*words: object) -> int:
+    return main(["evaluate", *map(str, words)])
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def lines(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def scored(workdir: Path) -> list[dict]:
+    return [line for line in lines(workdir) if any(name.startswith("score/") for name in line)]
+
+
+# While a run trains
+
+
+def test_scores_of_a_run_stand_in_its_metrics_and_in_a_file_each(trained):
+    _, workdir = trained
+    assert [line["step"] for line in scored(workdir)] == [2, 4]
+    files = sorted(path.name for path in (workdir / "scores").iterdir())
+    assert files == [f"fd20_{end}-0000000{step}.json" for end in ("test_random_raw", "train_random") for step in (2, 4)]
+    for line in scored(workdir):
+        for name in ("fd20_train_random", "fd20_test_random_raw"):
+            result = read(workdir / "scores" / f"{name}-{line['step']:08d}.json")
+            assert result["values"] == {name: line[f"score/{name}"]}
+
+
+def test_result_file_holds_all_that_the_number_depends_on(trained):
+    experiment, workdir = trained
+    averaged, raw = (
+        read(workdir / "scores" / f"{name}-00000004.json") for name in ("fd20_train_random", "fd20_test_random_raw")
+    )
+    assert averaged["protocol"]["statistics"] == "stored"
+    assert averaged["protocol"]["images"] == 20
+    assert averaged["weights"] == "moving average"
+    assert raw["weights"] == "as trained"
+    assert averaged["seed"] == 0
+    assert averaged["generated_by_step"] == 4
+    assert averaged["embedding"].startswith("random-vgg-64:")
+    assert averaged["versions"]["jax"]
+    for result, source in ((averaged, experiment.data.source), (raw, experiment.data.held_out)):
+        assert result["reference"]["fingerprint"] == open_source(source, resolution=32, cache="").fingerprint
+
+
+def test_evaluating_afterwards_gives_the_numbers_of_the_run(trained, tmp_path):
+    _, workdir = trained
+    assert evaluate("--workdir", workdir, "--protocol", "fd20_train_random", "--out", tmp_path / "again") == 0
+    again = read(tmp_path / "again" / "fd20_train_random.json")
+    assert again["values"] == read(workdir / "scores" / "fd20_train_random-00000004.json")["values"]
+
+
+def test_best_checkpoint_is_the_one_with_the_best_score(trained):
+    _, workdir = trained
+    values = {line["step"]: line["score/fd20_train_random"] for line in scored(workdir)}
+    best = min(values, key=values.__getitem__)
+    assert [int(path.name) for path in (workdir / "best").iterdir() if path.name.isdecimal()] == [best]
+    assert sagan_jax.load_run(workdir, checkpoint="best").step == best
+
+
+@pytest.mark.slow
+def test_run_that_was_never_scored_has_no_best_checkpoint(trained, tmp_path, capsys):
+    experiment, _ = trained
+    sagan_jax.train(dataclasses.replace(experiment, evaluation=Evaluation()), tmp_path / "run")
+    assert not (tmp_path / "run" / "best").exists()
+    assert evaluate("--workdir", tmp_path / "run", "--checkpoint", "best") == 2
+    assert "has no best checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_scores_do_not_change_what_is_trained(trained, tmp_path):
+    experiment, workdir = trained
+    sagan_jax.train(dataclasses.replace(experiment, evaluation=Evaluation()), tmp_path / "run")
+    plain, watched = (sagan_jax.load_run(run).generate(6).images for run in (tmp_path / "run", workdir))
+    assert np.array_equal(plain, watched)
+
+
+@pytest.mark.slow
+def test_scores_are_in_the_report_that_is_written_with_them(trained, tmp_path, monkeypatch):
+    experiment, workdir = trained
+    shutil.copytree(workdir, tmp_path / "run")
+    pages = []
+    write = running.write_report
+
+    def keep(workdir, state):
+        write(workdir, state=state)
+        pages.append((state, (workdir / "report.html").read_text(encoding="utf-8")))
+
+    monkeypatch.setattr(running, "write_report", keep)
+    longer = dataclasses.replace(experiment.training, total_steps=7)
+    sagan_jax.train(dataclasses.replace(experiment, training=longer), tmp_path / "run")
+    assert [state for state, _ in pages] == ["training", "finished"]
+    for step, (_, page) in zip((6, 7), pages, strict=True):
+        assert re.search(rf"fd20_train_random</td>.*>{step}</td>", page)
+
+
+@pytest.mark.slow
+def test_scores_that_a_stop_left_out_are_made_up_for(trained, tmp_path):
+    experiment, workdir = trained
+    run = tmp_path / "run"
+    shutil.copytree(workdir, run)
+    shutil.rmtree(run / "checkpoints" / "4")
+    (run / "scores" / "fd20_train_random-00000002.json").unlink()
+    sagan_jax.train(experiment, run)
+    assert {path.name for path in (run / "scores").iterdir()} == {path.name for path in (workdir / "scores").iterdir()}
+    for path in (run / "scores").iterdir():
+        assert read(path)["values"] == read(workdir / "scores" / path.name)["values"]
+
+
+@pytest.mark.slow
+def test_protocols_of_a_run_may_change_when_it_is_taken_up_again(trained, tmp_path):
+    experiment, workdir = trained
+    run = tmp_path / "run"
+    shutil.copytree(workdir, run)
+    longer = dataclasses.replace(
+        experiment,
+        training=dataclasses.replace(experiment.training, total_steps=6),
+        evaluation=Evaluation(("fd19_train_random",), evaluate_every_steps=3),
+    )
+    sagan_jax.train(longer, run)
+    assert [path.name for path in (run / "scores").glob("fd19*")] == ["fd19_train_random-00000006.json"]
+    assert not (run / "best" / "2").exists()  # chosen by another score
+
+
+class ScriptedWatch(ScoreMonitor):
+    """A watch whose scores and diversities are given."""
+
+    def __init__(self, workdir, source, scores, *, stop=False, diversities=None):
+        evaluation = Evaluation(("fd20_train_random",), stop_on_collapse=stop)
+        experiment = Experiment(data=Data(cache=""), networks=Networks(num_classes=2), evaluation=evaluation)
+        super().__init__(experiment, workdir, source)
+        self.scores, self.diversities = iter(scores), iter(diversities or [1.0] * len(scores))
+
+    def look(self, step):
+        self._last = next(self.scores)
+        self._look_for_collapse(step, next(self.diversities))
+        self.keep_best(step, {"weight": np.full(3, step)}, {})
+
+
+@pytest.fixture
+def watch(trained, tmp_path):
+    experiment, _ = trained
+    source = open_source(experiment.data.source, resolution=32, cache="")
+    return lambda scores, **options: ScriptedWatch(tmp_path / "run", source, scores, **options)
+
+
+def steps_in(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
+def test_only_a_better_score_replaces_the_best_and_what_is_no_number_never_does(watch, tmp_path):
+    watched = watch([50.0, float("nan"), 40.0, float("nan"), 60.0])
+    for step, best in zip(range(1, 6), (1, 1, 3, 3, 3), strict=True):
+        watched.look(step)
+        assert steps_in(tmp_path / "run" / "best") == [best]
+
+
+def test_best_of_before_a_stop_is_remembered_and_of_after_it_forgotten(watch, tmp_path):
+    watched = watch([50.0, 40.0])
+    watched.look(1)
+    watched.look(2)
+    watched = watch([45.0, 30.0])
+    watched.go_on_from(2)
+    watched.look(3)
+    assert steps_in(tmp_path / "run" / "best") == [2]
+    watched.look(4)
+    assert steps_in(tmp_path / "run" / "best") == [4]
+    watched = watch([90.0])
+    watched.go_on_from(2)
+    assert not (tmp_path / "run" / "best").exists()
+    watched.look(3)
+    assert steps_in(tmp_path / "run" / "best") == [3]
+
+
+def test_score_twice_its_best_three_times_in_a_row_is_a_collapse(watch, capsys):
+    watched = watch([10.0, 21.0, 21.0, 19.0, 21.0, 21.0, 21.0], stop=True)
+    for step in range(1, 7):
+        watched.look(step)
+    with pytest.raises(CollapsedError, match=r"Step 7: .*21 after a best of 10"):
+        watched.look(7)
+
+
+def test_score_without_a_value_of_its_own_goes_by_its_first(trained, tmp_path):
+    experiment, _ = trained
+    source = open_source(experiment.data.source, resolution=32, cache="")
+    evaluation = Evaluation(("prdc20_train_random", "fd20_train_random"))
+    watch = ScoreMonitor(dataclasses.replace(experiment, evaluation=evaluation), tmp_path / "run", source)
+    assert watch._by == "prdc20_train_random/precision"
+    assert watch._higher_is_better
+
+
+def test_lost_variety_is_a_collapse_and_variety_that_never_was_is_none(watch, capsys):
+    watched = watch([10.0, 9.0, 8.0, 7.0], diversities=[0.05, 0.3, 0.05, 0.4], stop=True)
+    watched.look(1)
+    watched.look(2)
+    with pytest.raises(CollapsedError, match="two images of a class"):
+        watched.look(3)
+
+
+def test_collapse_is_only_said_unless_it_is_to_stop_the_run(watch, capsys):
+    watched = watch([10.0, 9.0], diversities=[0.3, 0.05])
+    watched.look(1)
+    watched.look(2)
+    assert "has collapsed" in capsys.readouterr().err
+
+
+def test_collapse_ends_a_run_with_exit_code_5():
+    assert CollapsedError.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "says"),
+    [
+        (Evaluation(("fid20_trian",)), "Perhaps you meant"),
+        (Evaluation(("fid20_train",)), "fetch-weights"),
+        (Evaluation(("fd20_test_random",)), "--held-out"),
+        (Evaluation(("fd20_train_random",), keep_best_by="is50k"), "--keep-best-by"),
+        (Evaluation(("prdc20_train_random",), keep_best_by="prdc20_train_random"), "measure, prdc20_train_random/prec"),
+        (Evaluation(("fd20_train_random",), evaluate_every_steps=0), "--evaluate-every-steps"),
+        (Evaluation(("prdc61_train_random",)), "60 images"),
+    ],
+)
+def test_protocol_that_cannot_be_is_refused_before_a_run_starts(trained, tmp_path, monkeypatch, evaluation, says):
+    monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))
+    experiment, _ = trained
+    data = dataclasses.replace(experiment.data, held_out="")
+    with pytest.raises(InvalidInputError, match=says):
+        sagan_jax.train(dataclasses.replace(experiment, data=data, evaluation=evaluation), tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+# Images against images
+
+
+def test_folder_of_images_is_scored_against_a_zip_at_its_own_size(tmp_path, capsys):
+    drawn = np.random.default_rng(0)
+    for number in range(30):
+        image = Image.fromarray(drawn.integers(0, 255, (40, 52, 3), np.uint8))
+        (tmp_path / "a").mkdir(exist_ok=True)
+        image.save(tmp_path / "a" / f"{number}.png")
+    reference = make_images(tmp_path / "b.npz", 40)
+    words = ("--images", tmp_path / "a", "--reference", reference, "--protocol", "fd25_train_random", "--cache", "")
+    assert evaluate(*words, "--out", tmp_path / "out") == 0
+    result = read(tmp_path / "out" / "fd25_train_random.json")
+    assert result["resolution"] == 40
+    assert result["images"].startswith("a: 30 images")
+    said = capsys.readouterr().out
+    assert f"fd25_train_random {result['values']['fd25_train_random']:.6g}" in said
+    assert "compares only with itself" in said
+
+
+def test_same_images_have_distance_zero_and_others_more(tmp_path):
+    one, other = make_images(tmp_path / "a.npz", 40), make_images(tmp_path / "b.npz", 40, 1)
+    values = []
+    for number, reference in enumerate((one, other)):
+        words = ("--images", one, "--reference", reference, "--protocol", "fd40_train_random", "--cache", "")
+        assert evaluate(*words, "--out", tmp_path / str(number)) == 0
+        values.append(read(tmp_path / str(number) / "fd40_train_random.json")["values"]["fd40_train_random"])
+    assert abs(values[0]) < 1e-6 < values[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "either --workdir"),
+        (("--images", "{images}"), "go together"),
+        (("--workdir", "{folder}/nothing"), "no run"),
+        (("--images", "{images}", "--reference", "{folder}/nothing", "--protocol", "fd20_train_random"), "No data"),
+        (("--images", "{images}", "--reference", "{images}", "--protocol", "fd61_train_random"), "60 images"),
+        (("--images", "{images}", "--reference", "{images}", "--protocol", "fd5k_trian_random"), "Perhaps you meant"),
+        (("--images", "{images}", "--reference", "{images}", "--protocol", "fd9_train_random_standing"), "generator"),
+        (("--images", "{images}", "--reference", "{images}", "--protocol", "fid20_train"), "fetch-weights"),
+        (("--images", "{damaged}", "--reference", "{images}", "--protocol", "fd2_train_random"), "2.png"),
+        (("--images", "{plain}", "--reference", "{images}", "--protocol", "intra_fd_train_random"), "needs classes"),
+        (
+            (
+                "--images",
+                "{images}",
+                "--reference",
+                "{images}",
+                "--protocol",
+                "fid20_train",
+                "--inception-weights",
+                "x",
+            ),
+            "'x'",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_with_exit_code_2_and_no_result_file(tmp_path, monkeypatch, capsys, words, says):
+    monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))
+    for folder in ("damaged", "plain"):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            Image.fromarray(np.full((32, 32, 3), number, np.uint8)).save(tmp_path / folder / f"{number}.png")
+    (tmp_path / "damaged" / "2.png").write_bytes((tmp_path / "damaged" / "2.png").read_bytes()[:50])
+    names = {name: tmp_path / name for name in ("damaged", "plain")}
+    names |= {"images": make_images(tmp_path / "images.npz"), "folder": tmp_path}
+    given = [word.format(**names) for word in words]
+    assert evaluate(*given, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert says in said[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_progress_is_told_by_lines_where_there_is_no_terminal(monkeypatch, capsys):
+    from sagan_jax.cli import scoring
+
+    now = iter([0.0, 0.0, 10.0, 40.0, 50.0])
+    monkeypatch.setattr(scoring.time, "monotonic", lambda: next(now))
+    with scoring.ScoreProgress() as progress:
+        progress.begin("images", 1000)
+        progress.tick(100)
+        progress.tick(300)
+        progress.tick(100)
+    assert capsys.readouterr().err == "images: 400/1,000  10.0/s  60 s left\n"
+
+
+def test_generator_is_compiled_once_for_all_states_of_a_run(trained):
+    _, workdir = trained
+    generator_module._draw.clear_cache()
+    for checkpoint in ("newest", "best"):
+        sagan_jax.load_run(workdir, checkpoint=checkpoint).generate(3)
+    assert generator_module._draw._cache_size() == 1

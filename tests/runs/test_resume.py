@@ -1,0 +1,147 @@
+"""A run that stops and goes on is the run that never stopped: every leaf of the state, not the losses."""
+
+import dataclasses
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sagan_jax.data import training_batches
+from sagan_jax.models.layers import ConditionalBatchNorm, SelfAttention
+from sagan_jax.runtime.checkpoints import Checkpoints, state_digest
+from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
+
+HALF, WHOLE = 2, 4
+SIZE = 4
+
+
+class SmallGenerator(nn.Module):
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, latents, labels, *, train):
+        features = nn.Dense(SIZE * SIZE * 8, name="linear")(latents).reshape(-1, SIZE, SIZE, 8)
+        norm = ConditionalBatchNorm(5, decay=0.9, axis_name=self.axis_name, name="norm")
+        features = SelfAttention(name="attention_4")(nn.relu(norm(features, labels, train=train)))
+        return jnp.tanh(nn.Conv(3, (3, 3), name="conv")(features))
+
+
+class SmallDiscriminator(nn.Module):
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, labels, *, train):
+        features = nn.Conv(8, (3, 3), name="conv")(images)
+        norm = ConditionalBatchNorm(0, decay=0.9, axis_name=self.axis_name, name="norm")
+        return nn.Dense(1, name="linear")(nn.relu(norm(features, None, train=train)).mean(axis=(1, 2)))[:, 0]
+
+
+GAME = AdversarialTask(
+    SmallGenerator(),
+    SmallDiscriminator(),
+    latent_size=6,
+    num_classes=5,
+    average_decay=0.5,
+)
+
+
+class Noise:
+    """Images that are all different."""
+
+    def __len__(self):
+        return 23
+
+    def __getitem__(self, index):
+        return np.random.default_rng(index).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8), index % 5
+
+
+@pytest.fixture(scope="module")
+def program():
+    # It runs for milliseconds: most of the time would go into optimising it.
+    return jax.jit(partial(step, GAME), compiler_options={"xla_backend_optimization_level": 0})
+
+
+def fresh():
+    return initial_state(GAME, 3, (SIZE, SIZE, 3))
+
+
+def run(program, state, first_step, last_step, *, data_from=None):
+    start = first_step if data_from is None else data_from
+    batches = training_batches(
+        Noise(),
+        batch_size=4,
+        discriminator_steps=2,
+        seed=3,
+        first_step=start,
+        total_steps=start + last_step - first_step,
+    )
+    for images, labels in batches:
+        state, _ = program(state, Batch(images, labels))
+    return state
+
+
+@pytest.fixture(scope="module")
+def stopped(program, tmp_path_factory):
+    """What the checkpoint of a run stopped at half holds, and the digest of a run never stopped."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(HALF, run(program, fresh(), 0, HALF), {})
+    _, state, _ = Checkpoints(folder).restore(jax.eval_shape(fresh))
+    return state, state_digest(run(program, fresh(), 0, WHOLE))
+
+
+def test_resumed_run_ends_bit_for_bit_where_the_unbroken_one_does(program, stopped):
+    state, unbroken = stopped
+    assert state_digest(run(program, state, HALF, WHOLE)) == unbroken
+
+
+def replaced(state, name, part, value):
+    return dataclasses.replace(state, **{name: dataclasses.replace(getattr(state, name), **{part: value})})
+
+
+def without(state, name, part):
+    return replaced(state, name, part, getattr(getattr(fresh(), name), part))
+
+
+def forget_vector(state, name, side):
+    start = getattr(fresh(), name).spectral
+    mixed = jax.tree_util.tree_map_with_path(
+        lambda path, kept, new: new if path[-1].key == side else kept, getattr(state, name).spectral, start
+    )
+    return replaced(state, name, "spectral", mixed)
+
+
+LEFT_OUT = {
+    "average": lambda state: dataclasses.replace(state, average=fresh().average),
+    "step": lambda state: dataclasses.replace(state, step=jnp.int32(0)),
+    "seed": lambda state: dataclasses.replace(state, seed=jnp.uint32(0)),
+    **{
+        f"{name} {part}": partial(without, name=name, part=part)
+        for name in ("generator", "discriminator")
+        for part in ("params", "optimizer", "batch_stats")
+    },
+    **{f"{name} u": partial(forget_vector, name=name, side="u") for name in ("generator", "discriminator")},
+}
+
+
+@pytest.mark.parametrize("part", LEFT_OUT)
+def test_resume_without_a_part_of_the_state_ends_elsewhere(part, program, stopped):
+    state, unbroken = stopped
+    assert state_digest(run(program, LEFT_OUT[part](state), HALF, WHOLE)) != unbroken
+
+
+def test_resume_with_the_data_from_the_start_ends_elsewhere(program, stopped):
+    state, unbroken = stopped
+    assert state_digest(run(program, state, HALF, WHOLE, data_from=0)) != unbroken
+
+
+@pytest.mark.parametrize("name", ["generator", "discriminator"])
+def test_v_is_stored_for_evaluation_and_follows_from_u_in_training(name, program, stopped):
+    """So leaving it out changes what is stored, not what is computed: v of the next step comes from its u."""
+    state, unbroken = stopped
+    forgotten = forget_vector(state, name, "v")
+    assert state_digest(forgotten) != state_digest(state)
+    assert state_digest(run(program, forgotten, HALF, WHOLE)) == unbroken

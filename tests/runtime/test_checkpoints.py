@@ -1,0 +1,374 @@
+import functools
+import resource
+import shutil
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sagan_jax.errors import InvalidInputError, StorageError
+from sagan_jax.runtime.checkpoints import Checkpoints, state_digest
+
+
+@flax.struct.dataclass
+class State:
+    step: Any
+    seed: Any
+    params: Any
+    average: Any
+    unused: Any
+    optimizer: Any
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+def make_state(scale=1.0, width=5, average=None):
+    numbers = np.random.default_rng(3)
+    params = {
+        "conv": {"kernel": jnp.asarray(scale * numbers.normal(size=(3, 4, width)), jnp.float32)},
+        "gamma": jnp.float32(0.25),
+    }
+    return State(
+        step=jnp.int32(7),
+        seed=jnp.uint32(4_000_000_000),
+        params=params,
+        average={} if average is None else average,
+        unused=None,
+        optimizer=optax.adam(1e-3).init(params),
+    )
+
+
+def save_steps(directory, steps, keep=9):
+    with Checkpoints(directory, keep=keep) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, make_state(float(step)), {"images": 10 * step})
+
+
+def restore(directory, template=None):
+    warnings = []
+    with Checkpoints(directory, warn=warnings.append) as checkpoints:
+        return checkpoints.restore(make_state() if template is None else template), warnings
+
+
+def array_files(step_folder):
+    return sorted((step_folder / "state").glob("**/d/*"), key=lambda path: path.stat().st_size)
+
+
+def flip_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def delete_arrays(step_folder):
+    shutil.rmtree(step_folder / "state")
+
+
+def delete_array_files(step_folder):
+    # All: the largest need not be one that is read.
+    for path in array_files(step_folder):
+        path.unlink()
+
+
+def empty_array_files(step_folder):
+    for path in array_files(step_folder):
+        path.write_bytes(b"")
+
+
+def flip_array_bits(step_folder):
+    for path in array_files(step_folder):
+        flip_bit(path)
+
+
+def delete_meta(step_folder):
+    shutil.rmtree(step_folder / "meta")
+
+
+def garble_meta(step_folder):
+    (step_folder / "meta" / "metadata").write_text("{", encoding="utf-8")
+
+
+def change_meta(step_folder):
+    path = step_folder / "meta" / "metadata"
+    text = path.read_text(encoding="utf-8")
+    assert '"images": 50' in text
+    path.write_text(text.replace('"images": 50', '"images": 51'), encoding="utf-8")
+
+
+def test_restore_returns_the_bits_that_were_saved(tmp_path):
+    state = make_state(2.0)
+    with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
+        checkpoints.save(7, state, {})
+    (_, restored, _), _ = restore(tmp_path / "c")
+    for saved, found in zip(jax.tree.leaves(state), jax.tree.leaves(restored), strict=True):
+        assert isinstance(found, np.ndarray)
+        assert found.dtype == saved.dtype
+        np.testing.assert_array_equal(found, np.asarray(saved))
+
+
+def test_restore_returns_the_structure_of_the_template(tmp_path):
+    save_steps(tmp_path / "c", [7])
+    (_, restored, _), _ = restore(tmp_path / "c")
+    assert jax.tree.structure(restored) == jax.tree.structure(make_state())
+
+
+def test_restore_returns_the_step_and_the_meta(tmp_path):
+    with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
+        checkpoints.save(7, make_state(), {"images": 640, "loss": float("inf"), "sizes": (3, 4)})
+    (step, _, meta), _ = restore(tmp_path / "c")
+    assert (step, meta) == (7, {"images": 640, "loss": float("inf"), "sizes": [3, 4]})
+
+
+def test_restore_takes_shapes_in_place_of_arrays(tmp_path):
+    save_steps(tmp_path / "c", [7])
+    (_, restored, _), _ = restore(tmp_path / "c", jax.eval_shape(make_state))
+    assert state_digest(restored) == state_digest(make_state(7.0))
+
+
+def test_restore_keeps_an_average_that_is_there(tmp_path):
+    state = make_state(average={"kernel": jnp.arange(6.0).reshape(2, 3)})
+    with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
+        checkpoints.save(7, state, {})
+    (_, restored, _), _ = restore(tmp_path / "c", state)
+    np.testing.assert_array_equal(restored.average["kernel"], [[0, 1, 2], [3, 4, 5]])
+
+
+def test_restore_brings_back_every_dtype_and_an_empty_array(tmp_path):
+    state = Pair([jnp.array([1.5, -2.0], jnp.bfloat16), np.array([True, False, True])], np.zeros((0, 4), np.float32))
+    with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
+        checkpoints.save(1, state, {})
+    (_, restored, _), _ = restore(tmp_path / "c", state)
+    assert jax.tree.map(lambda leaf: (leaf.tolist(), leaf.dtype.name), restored) == Pair(
+        [([1.5, -2.0], "bfloat16"), ([True, False, True], "bool")], ([], "float32")
+    )
+
+
+def test_restore_finds_nothing_where_nothing_was_saved(tmp_path):
+    found, warnings = restore(tmp_path / "absent")
+    assert found is None
+    assert not warnings
+    assert not (tmp_path / "absent").exists()
+
+
+def test_save_may_be_followed_by_donation(tmp_path):
+    state = {"kernel": jnp.arange(300_000.0), "host": np.arange(200_000.0)}
+    add = functools.partial(jax.jit, donate_argnums=0)(lambda kernel: kernel * 0 - 1)
+    with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
+        checkpoints.save(1, state, {})
+        add(state["kernel"]).block_until_ready()
+        state["host"][:] = -1
+    (_, restored, _), warnings = restore(
+        tmp_path / "c", {"kernel": np.zeros(300_000, np.float32), "host": state["host"]}
+    )
+    assert not warnings
+    np.testing.assert_array_equal(restored["kernel"], np.arange(300_000, dtype=np.float32))
+    np.testing.assert_array_equal(restored["host"], np.arange(200_000.0))
+
+
+def test_checkpoints_take_a_relative_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_steps("c", [4])
+    assert restore("c")[0][0] == 4
+
+
+def test_save_keeps_both_of_two_damaged_checkpoints_of_a_step(tmp_path):
+    save_steps(tmp_path / "c", [2])
+    for _ in range(2):
+        save_steps(tmp_path / "c", [5])
+        garble_meta(tmp_path / "c" / "5")
+        with Checkpoints(tmp_path / "c", keep=3, warn=lambda message: None) as checkpoints:
+            checkpoints.restore(make_state())
+            checkpoints.save(3, make_state(), {})
+        shutil.rmtree(tmp_path / "c" / "3")
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["2", "5.damaged", "5.damaged2"]
+
+
+def test_save_keeps_the_newest_steps(tmp_path):
+    save_steps(tmp_path / "c", [1, 3, 6, 10], keep=2)
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["10", "6"]
+
+
+def test_save_is_finished_when_the_block_is_left_by_an_error(tmp_path):
+    def fail():
+        with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
+            checkpoints.save(4, make_state(4.0), {})
+            raise KeyError("planted")
+
+    with pytest.raises(KeyError, match="planted"):
+        fail()
+    assert restore(tmp_path / "c")[0][0] == 4
+
+
+def test_save_refuses_a_step_that_is_not_above_the_others(tmp_path):
+    save_steps(tmp_path / "c", [5])
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints, pytest.raises(StorageError, match="got 3 after 5"):
+        checkpoints.save(3, make_state(), {})
+
+
+def test_save_says_in_one_line_that_the_directory_is_a_file(tmp_path):
+    (tmp_path / "c").write_text("in the way", encoding="utf-8")
+    with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(StorageError, match=r"/c: FileExists") as raised:
+        checkpoints.save(3, make_state(), {})
+    assert "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def small_disk():
+    """Files of more than 100 kB are refused."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_leaving_the_block_says_in_one_line_that_the_last_save_failed(tmp_path, small_disk, capfd, caplog):
+    state = {"kernel": np.random.default_rng(0).normal(size=100_000)}
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(1, {"kernel": np.zeros(2)}, {})
+    small_disk()
+    with pytest.raises(StorageError, match="File too large") as raised, checkpoints:
+        checkpoints.save(2, state, {})
+    assert "\n" not in str(raised.value)
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [delete_arrays, delete_array_files, empty_array_files, flip_array_bits, delete_meta, garble_meta, change_meta],
+)
+def test_restore_goes_one_step_back_from_damage(tmp_path, damage, capfd):
+    save_steps(tmp_path / "c", [2, 5])
+    damage(tmp_path / "c" / "5")
+    (step, restored, meta), warnings = restore(tmp_path / "c")
+    assert (step, meta, state_digest(restored)) == (2, {"images": 20}, state_digest(make_state(2.0)))
+    assert len(warnings) == 1
+    assert "Checkpoint 5" in warnings[0]
+    assert "\n" not in warnings[0]
+    assert capfd.readouterr().err == ""
+
+
+def test_restore_notices_a_flipped_bit_that_orbax_does_not(tmp_path):
+    state = {"kernel": np.random.default_rng(0).integers(0, 256, 5000, np.uint8)}
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(2, state, {})
+    # Noise is stored as it is, so that half of the file is inside the array, which has no checksum of its own.
+    flip_bit(array_files(tmp_path / "c" / "2")[-1])
+    with pytest.raises(InvalidInputError, match="its arrays are not those that were saved"):
+        restore(tmp_path / "c", state)
+
+
+def test_restore_notices_a_renamed_step(tmp_path):
+    save_steps(tmp_path / "c", [2])
+    (tmp_path / "c" / "2").rename(tmp_path / "c" / "8")
+    with pytest.raises(InvalidInputError, match="8: ValueError"):
+        restore(tmp_path / "c")
+
+
+def test_restore_names_every_step_when_all_are_damaged(tmp_path):
+    save_steps(tmp_path / "c", [2, 5])
+    garble_meta(tmp_path / "c" / "2")
+    flip_array_bits(tmp_path / "c" / "5")
+    with pytest.raises(InvalidInputError, match=r"Every checkpoint in .*5: .*2: "):
+        restore(tmp_path / "c")
+
+
+def test_restore_prints_its_warnings_by_default(tmp_path, capsys):
+    save_steps(tmp_path / "c", [2, 5])
+    garble_meta(tmp_path / "c" / "5")
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.restore(make_state())
+    assert capsys.readouterr().err.startswith("warning: Checkpoint 5")
+
+
+@pytest.mark.parametrize("name", ["99", "99.orbax-checkpoint-tmp", "best", "0099", "٩٩"])
+def test_restore_passes_by_what_is_no_finished_step(tmp_path, name):
+    save_steps(tmp_path / "c", [2])
+    (tmp_path / "c" / name).mkdir()
+    if name != "99":
+        (tmp_path / "c" / name / "file").touch()
+    (step, _, _), warnings = restore(tmp_path / "c")
+    assert (step, warnings) == (2, [])
+
+
+def test_latest_step_is_the_newest_that_was_finished(tmp_path):
+    save_steps(tmp_path / "c", [9, 10])
+    (tmp_path / "c" / "99").mkdir()
+    assert Checkpoints(tmp_path / "c").latest_step == 10
+
+
+def test_latest_step_is_none_where_nothing_was_saved(tmp_path):
+    assert Checkpoints(tmp_path / "absent").latest_step is None
+
+
+def test_save_goes_on_below_a_damaged_and_an_empty_step(tmp_path):
+    save_steps(tmp_path / "c", [2, 8])
+    garble_meta(tmp_path / "c" / "8")
+    (tmp_path / "c" / "99").mkdir()
+    with Checkpoints(tmp_path / "c", keep=3, warn=lambda message: None) as checkpoints:
+        checkpoints.restore(make_state())
+        checkpoints.save(5, make_state(5.0), {})
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["2", "5", "8.damaged"]
+
+
+def test_restore_leaves_the_save_of_another_process_alone(tmp_path):
+    save_steps(tmp_path / "c", [2])
+    (tmp_path / "c" / "3.orbax-checkpoint-tmp").mkdir()
+    restore(tmp_path / "c")
+    assert (tmp_path / "c" / "3.orbax-checkpoint-tmp").exists()
+
+
+def test_save_clears_what_an_interrupted_save_left(tmp_path):
+    save_steps(tmp_path / "c", [2])
+    (tmp_path / "c" / "3.orbax-checkpoint-tmp").mkdir()
+    save_steps(tmp_path / "c", [4])
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["2", "4"]
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (
+            make_state(width=6),
+            r"'params/conv/kernel' needs float32 \[3, 4, 6\]; got float32 \[3, 4, 5\].*network config",
+        ),
+        (make_state().replace(step=np.float32(7)), r"'step' needs float32 \[\]; got int32 \[\]"),
+        (make_state(average={"kernel": np.zeros(2)}), r"'average/kernel' needs float64 \[2\]; got nothing"),
+        (make_state().replace(seed=None), r"'seed' needs to be absent; got uint32 \[\]"),
+    ],
+)
+def test_restore_names_the_first_leaf_that_does_not_fit(tmp_path, template, words):
+    save_steps(tmp_path / "c", [2, 5])
+    with pytest.raises(InvalidInputError, match=words):
+        restore(tmp_path / "c", template)
+
+
+def test_checkpoints_need_to_keep_one():
+    with pytest.raises(InvalidInputError, match="keep >= 1"):
+        Checkpoints("c", keep=0)
+
+
+def test_state_digest_is_that_of_the_bits_wherever_they_live():
+    assert state_digest(make_state()) == state_digest(jax.device_get(make_state()))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"a": np.array([0.0, 2.0], np.float32)},
+        {"a": np.array([-0.0, 1.0], np.float32)},
+        {"a": np.array([0.0, 1.0], np.float64)},
+        {"a": np.array([[0.0, 1.0]], np.float32)},
+        {"b": np.array([0.0, 1.0], np.float32)},
+        {"a": np.array([0.0, 1.0], np.float32).view(np.int32)},
+    ],
+    ids=["value", "sign of zero", "dtype", "shape", "path", "kind"],
+)
+def test_state_digest_differs_with(other):
+    assert state_digest(other) != state_digest({"a": np.array([0.0, 1.0], np.float32)})

@@ -1,0 +1,293 @@
+"""Many devices against one, and the two drivers against each other, on four virtual devices of the CPU."""
+
+import dataclasses
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.models.layers import ConditionalBatchNorm
+from sagan_jax.models.sagan import Discriminator, Generator
+from sagan_jax.runtime.devices import ParallelStep
+from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
+from sagan_jax.training.optimizers import Optimizers
+
+DEVICES = 4
+DRIVERS = ("pmap", "shard_map")
+
+
+class SmallGenerator(nn.Module):
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, latents, labels, *, train):
+        features = nn.Dense(4 * 4 * 3, name="linear")(latents).reshape(-1, 4, 4, 3)
+        norm = ConditionalBatchNorm(5, decay=0.9, axis_name=self.axis_name, name="norm")
+        return jnp.tanh(nn.Conv(2, (3, 3), name="conv")(nn.relu(norm(features, labels, train=train))))
+
+
+class SmallDiscriminator(nn.Module):
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images, labels, *, train):
+        features = nn.Conv(5, (3, 3), name="conv")(images)
+        norm = ConditionalBatchNorm(0, decay=0.9, axis_name=self.axis_name, name="norm")
+        return nn.Dense(1, name="linear")(nn.relu(norm(features, None, train=train)).mean(axis=(1, 2)))[:, 0]
+
+
+DESCENT = Optimizers(optax.sgd(1.0), optax.sgd(1.0))
+SMALL = AdversarialTask(SmallGenerator(), SmallDiscriminator(), DESCENT, latent_size=6, num_classes=5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def four_devices():
+    if jax.device_count() < DEVICES:
+        pytest.skip(f"needs {DEVICES} devices; there are {jax.device_count()}, and JAX_NUM_CPU_DEVICES asks for more.")
+
+
+def parallel_step(function, driver, devices=DEVICES):
+    return ParallelStep(function, driver=driver, devices=jax.devices()[:devices])
+
+
+def shards_agree(tree):
+    """Tells whether every device holds the same bits: a driver returns the first device's without looking."""
+    return all(
+        len({np.asarray(shard.data).tobytes() for shard in leaf.addressable_shards}) == 1
+        and len(leaf.addressable_shards) == DEVICES
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def bits(tree):
+    return [(leaf.dtype, leaf.shape, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
+
+
+# Drivers, with steps that compile in no time.
+
+
+def sums(state, batch, *, axis_name):
+    """Keeps what it was given apart by row and by update."""
+    total = jax.lax.psum(jnp.sum(batch["rows"], axis=1), axis_name)
+    order = jax.lax.all_gather(batch["rows"], axis_name, axis=1, tiled=True)
+    return {"total": state["total"] + total, "order": order}, {"devices": jax.lax.axis_size(axis_name)}
+
+
+def small_state():
+    return {"total": jnp.zeros(3), "order": jnp.zeros((3, 8))}
+
+
+def small_batch():
+    return {"rows": np.arange(24, dtype=np.float32).reshape(3, 8)}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_driver_hands_every_row_to_one_device_and_keeps_updates_apart(driver):
+    runner = parallel_step(sums, driver)
+    state, metrics = runner(runner.replicate(small_state()), small_batch())
+    assert state["total"].tolist() == [28.0, 92.0, 156.0]
+    assert state["order"].tolist() == small_batch()["rows"].tolist()
+    assert int(metrics["devices"]) == DEVICES
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_driver_uses_the_devices_it_is_given(driver):
+    runner = parallel_step(sums, driver, devices=2)
+    state, metrics = runner(runner.replicate(small_state()), small_batch())
+    assert int(metrics["devices"]) == 2
+    assert state["total"].devices() == set(jax.devices()[:2])
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_driver_returns_the_state_replicated_without_a_device_axis(driver):
+    runner = parallel_step(sums, driver)
+    state, _ = runner(runner.replicate(small_state()), small_batch())
+    assert {name: leaf.shape for name, leaf in state.items()} == {"total": (3,), "order": (3, 8)}
+    assert all(leaf.sharding.is_fully_replicated for leaf in state.values())
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_driver_takes_over_the_buffers_of_the_state(driver):
+    runner = parallel_step(sums, driver)
+    state = runner.replicate(small_state())
+    runner(state, small_batch())
+    assert state["total"].is_deleted()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_replicate_leaves_its_argument_alive(driver):
+    runner = parallel_step(sums, driver)
+    given = small_state()
+    runner(runner.replicate(given), small_batch())
+    assert given["total"].tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_driver_refuses_rows_that_do_not_divide_by_the_devices(driver):
+    runner = parallel_step(sums, driver)
+    batch = {"rows": np.zeros((3, 6), np.float32)}
+    with pytest.raises(InvalidInputError, match=r"multiple of 4 rows.*4 devices; got 6\b"):
+        runner(runner.replicate(small_state()), batch)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_driver_refuses_leaves_of_unequal_rows(driver):
+    runner = parallel_step(sums, driver)
+    batch = small_batch() | {"labels": np.zeros((3, 4), np.int32)}
+    with pytest.raises(InvalidInputError, match="got 4 and 8"):
+        runner(runner.replicate(small_state()), batch)
+
+
+# The adversarial step.
+
+
+class Run(NamedTuple):
+    first: object
+    second: object
+    metrics: object
+    traces: list[int]
+    agree: list[bool]
+
+
+@pytest.fixture(scope="module")
+def start():
+    return initial_state(SMALL, 3, (4, 4, 2))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    numbers = np.random.default_rng(5)
+    images = numbers.uniform(-1, 1, (2, 8, 4, 4, 2)).astype(np.float32)
+    return Batch(images, numbers.integers(0, 5, (2, 8)).astype(np.int32))
+
+
+def two_steps(driver, start, batch):
+    traces = []
+
+    def counted(state, batch, *, axis_name):
+        traces.append(1)
+        return step(SMALL, state, batch, axis_name=axis_name)
+
+    runner = parallel_step(counted, driver)
+    state, _ = runner(runner.replicate(start), batch)
+    first, counts, agree = jax.device_get(state), [len(traces)], [shards_agree(state)]
+    state, metrics = runner(state, batch)
+    agree.append(shards_agree((state, metrics)))
+    return Run(first, jax.device_get(state), jax.device_get(metrics), [*counts, len(traces)], agree)
+
+
+@pytest.fixture(scope="module")
+def runs(start, batch):
+    return {driver: two_steps(driver, start, batch) for driver in DRIVERS}
+
+
+@pytest.mark.slow
+def test_drivers_give_the_same_bits(runs):
+    pmap, shard_map = runs["pmap"], runs["shard_map"]
+    assert bits((pmap.first, pmap.second, pmap.metrics)) == bits((shard_map.first, shard_map.second, shard_map.metrics))
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_second_step_is_not_traced_again(driver, runs):
+    assert runs[driver].traces[1] == runs[driver].traces[0]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_every_device_holds_the_same_state(driver, runs):
+    assert runs[driver].agree == [True, True]
+
+
+@pytest.fixture(scope="module")
+def local(start, batch):
+    runner = parallel_step(partial(step, dataclasses.replace(SMALL, global_moments=False)), "pmap")
+    state, _ = runner(runner.replicate(start), batch)
+    return jax.device_get(state), shards_agree(state)
+
+
+def test_running_moments_of_devices_apart_are_averaged(local, runs):
+    # The norm sees features that depend on no moments. A mean of means of equal parts is the mean of all.
+    apart, together = (state.generator.batch_stats["norm"] for state in (local[0], runs["pmap"].first))
+    np.testing.assert_allclose(apart["mean"], together["mean"], rtol=1e-4, atol=1e-6)
+    assert local[1]
+
+
+def test_variances_of_devices_apart_miss_the_spread_between_them(local, runs):
+    apart, together = (state.generator.batch_stats["norm"] for state in (local[0], runs["pmap"].first))
+    missed = together["variance"] - apart["variance"]
+    assert missed.min() > 0
+    assert missed.max() > 1e-4
+
+
+# The real networks in float64. D has batch norm here, so that it too must share its moments.
+
+
+class RoundingGenerator(Generator):
+    """Takes latents on a grid: they are drawn in float32, whose last bit differs from one compilation to another."""
+
+    def __call__(self, latents, labels, *, train):
+        return super().__call__(jnp.round(latents * 64) / 64, labels, train=train)
+
+
+class Exact(NamedTuple):
+    start: object
+    one: object
+    many: object
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """One step from the same state: on one device, and on four with the same global batch."""
+    sizes = {"resolution": 32, "num_classes": 5, "base_channels": 1, "attention_resolutions": (16,), "norm_decay": 0.9}
+    generator = RoundingGenerator(**sizes, final_norm_decay=0.8)
+    game = AdversarialTask(generator, Discriminator(**sizes, norm="batch"), DESCENT, latent_size=6, num_classes=5)
+    numbers = np.random.default_rng(6)
+    shapes = jax.eval_shape(lambda: initial_state(game, 0, (32, 32, 3)))
+    state = jax.tree.map(
+        lambda leaf: (
+            0.3 + 0.2 * numbers.normal(size=leaf.shape) if leaf.dtype == jnp.float32 else np.ones((), leaf.dtype)
+        ),
+        shapes,
+    )
+    images = numbers.uniform(-1, 1, (1, 8, 32, 32, 3))
+    batch = Batch(images, numbers.integers(0, 5, (1, 8)).astype(np.int32))
+    with jax.enable_x64(True):
+        one = jax.jit(partial(step, game), compiler_options={"xla_backend_optimization_level": 0})(state, batch)
+        runner = parallel_step(partial(step, game), "pmap")
+        many = runner(runner.replicate(state), batch)
+        return Exact(state, *map(jax.device_get, (one, many)))
+
+
+def relative_distance(first, second):
+    """Returns the largest difference relative to the largest entry: alone, a gradient that is 0 has no scale."""
+    first, second = jax.tree.leaves(first), jax.tree.leaves(second)
+    assert {leaf.dtype for leaf in first + second} == {np.dtype(np.float64)}
+    largest = max(np.abs(leaf).max() for leaf in second)
+    return max(np.abs(one - other).max() for one, other in zip(first, second, strict=True)) / largest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["generator", "discriminator"])
+def test_gradients_on_four_devices_are_those_on_one(name, exact):
+    def gradients(end):
+        return jax.tree.map(np.subtract, getattr(exact.start, name).params, getattr(end[0], name).params)
+
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradients(exact.one))) > 0.01
+    assert relative_distance(gradients(exact.many), gradients(exact.one)) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["generator", "discriminator"])
+def test_running_moments_on_four_devices_are_those_on_one(name, exact):
+    one, many = (getattr(end[0], name).batch_stats for end in (exact.one, exact.many))
+    assert relative_distance(many, one) < 1e-12
+
+
+def test_metrics_on_four_devices_are_those_on_one(exact):
+    assert exact.one[1].keys() == exact.many[1].keys()
+    for name, value in exact.one[1].items():
+        np.testing.assert_allclose(exact.many[1][name], value, rtol=1e-11, err_msg=name)

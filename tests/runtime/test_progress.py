@@ -1,0 +1,67 @@
+"""What a training run shows of its progress."""
+
+import io
+
+from sagan_jax.runtime.progress import TrainingProgress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+METRICS = {
+    "discriminator/loss": 1.25,
+    "discriminator/loss_real": 0.125,
+    "generator/loss": -0.5,
+    "generator/gamma_16": 0.0375,
+    "discriminator/gamma_16": -0.0625,
+}
+
+
+def show(file, clock_times, steps, first_step=10):
+    times = iter(clock_times)
+    with TrainingProgress(110, first_step, file=file, clock=lambda: next(times)) as progress:
+        for step in steps:
+            progress.update(step, METRICS, 312.54)
+
+
+def test_progress_is_one_plain_line_an_update():
+    file = io.StringIO()
+    show(file, [0, 20, 30], [20, 30])
+    assert file.getvalue().splitlines()[0] == (
+        "step 20/110  312.5 images/s  0:03:00 left  discriminator/loss 1.2500  generator/loss -0.5000  "
+        "generator/gamma_16 0.0375  discriminator/gamma_16 -0.0625"
+    )
+    assert len(file.getvalue().splitlines()) == 2
+
+
+def test_progress_counts_the_time_left_without_the_compilation():
+    file = io.StringIO()
+    show(file, [0, 500, 530], [20, 30])
+    # After the first update 10 steps took 30 s; 80 are left.
+    assert "  0:04:00 left" in file.getvalue().splitlines()[1]
+
+
+def test_progress_of_a_run_that_is_done_has_no_time_left():
+    file = io.StringIO()
+    show(file, [0, 500], [110], first_step=110)
+    assert "step 110/110  312.5 images/s  0:00:00 left" in file.getvalue()
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("TERM", "xterm")
+    file = Terminal()
+    show(file, [0, 20], [20])
+    assert "━" in file.getvalue()
+    assert "step 20/110" in file.getvalue()
+    assert "generator/gamma_16 0.0375" in file.getvalue()
+
+
+def test_progress_goes_to_standard_error(capsys):
+    with TrainingProgress(30, 0) as progress:
+        progress.update(3, {}, 1.0)
+    captured = capsys.readouterr()
+    assert captured.err.startswith("step 3/30")
+    assert captured.out == ""

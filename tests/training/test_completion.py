@@ -1,0 +1,188 @@
+"""The step that learns to fill holes, against an independent composition of its loss written here."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sagan_jax.models.completion import CompletionNetwork
+from sagan_jax.models.sagan import Discriminator
+from sagan_jax.runtime.devices import ParallelStep
+from sagan_jax.training import completion
+from sagan_jax.training.completion import CompletionBatch, CompletionTask, initial_state, step
+
+ROWS, SIZE, LATENTS = 4, 64, 6
+RULES = CompletionTask(
+    CompletionNetwork(SIZE, 3, 1, LATENTS, attention_resolutions=(8,)),
+    optax.sgd(1.0),
+    kl_weight=0.5,
+    kl_warmup_steps=4,
+    free_bits=0.6,
+    visible_weight=0.25,
+    average_decay=0.9,
+)
+OPTIONS = {"xla_backend_optimization_level": 0}  # each runs for moments: compiling well would take longer
+
+
+@pytest.fixture(scope="module")
+def batch():
+    numbers = np.random.default_rng(5)
+    images = numbers.uniform(-1, 1, (1, ROWS, SIZE, SIZE, 3)).astype(np.float32)
+    masks = np.zeros((1, ROWS, SIZE, SIZE), bool)
+    for row in range(ROWS):  # holes of different sizes
+        masks[0, row, 8 : 16 + 8 * row, 20:40] = True
+    return CompletionBatch(images, masks)
+
+
+def away(tree, seed=1):
+    """Leaves away from the start, where the branches and gamma are small or 0."""
+    numbers = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: (leaf + 0.05 * numbers.normal(size=leaf.shape)).astype(leaf.dtype), tree)
+
+
+@pytest.fixture(scope="module")
+def state():
+    fresh = initial_state(RULES, 3)
+    network = dataclasses.replace(fresh.network, params=away(fresh.network.params))
+    return dataclasses.replace(fresh, network=network, average=away(fresh.average, 2), step=jnp.int32(3))
+
+
+@pytest.fixture(scope="module")
+def after(state, batch):
+    return jax.jit(partial(step, RULES), compiler_options=OPTIONS)(state, batch)
+
+
+def composed(rules, params, batch, noise, weight):
+    """The loss, written from the equations: numpy's shapes, one image at a time."""
+    images, masks = batch.images[0], batch.masks[0]
+    network = rules.network
+    encoded = network.apply({"params": params}, images, masks, method="encode")
+    latents = encoded.mean + jnp.exp(encoded.log_variance / 2) * noise
+    drawn = network.apply({"params": params}, latents, encoded.features, method="decode")
+    hole, rest = [], []
+    for row in range(len(images)):
+        square = (drawn[row] - images[row]) ** 2
+        hole.append(square[masks[row]].mean())
+        rest.append(square[~masks[row]].mean())
+    variance = jnp.exp(encoded.log_variance)
+    divergence = (0.5 * (variance + encoded.mean**2 - 1 - encoded.log_variance)).mean(axis=0)
+    cost = sum(jnp.maximum(latent, rules.free_bits) for latent in divergence)
+    return sum(hole) / len(hole) + rules.visible_weight * sum(rest) / len(rest) + weight * cost
+
+
+def test_network_descends_the_loss_that_the_equation_says(state, batch, after):
+    key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    noise = completion._noise(RULES, key, ROWS, None)
+    weight = 0.5 * 3 / 4
+    loss, gradients = jax.value_and_grad(composed, argnums=1)(RULES, state.network.params, batch, noise, weight)
+    np.testing.assert_allclose(after[1]["completion/loss"], loss, rtol=1e-5)
+    moved = jax.tree.map(lambda new, old: old - new, after[0].network.params, state.network.params)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=2e-6), moved, gradients)
+
+
+def test_some_latents_are_free_and_some_are_not(after):
+    assert 0 < after[1]["completion/latents_in_use"] < 1
+
+
+def test_metrics_say_what_the_parts_are(after, batch):
+    metrics = after[1]
+    expected = 10 * np.log10(4 / metrics["completion/squared_error"])
+    assert abs(metrics["completion/psnr"] - expected) < 0.5  # the mean over images, not of the mean error
+    assert metrics["completion/divergence_weight"] == pytest.approx(0.375)
+    for part in ("encoder", "decoder"):
+        assert f"completion/{part}/gamma_8" in metrics
+
+
+def test_average_follows_faster_at_the_start(state, after):
+    decay = min(0.9, (1 + 3) / (10 + 3))
+    wanted = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, after[0].network.params)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), after[0].average, wanted)
+
+
+def test_what_lies_in_the_hole_reaches_the_loss_alone(state, batch):
+    """Another content of the hole changes the loss, and not what the network draws."""
+    images = np.where(batch.masks[..., None], -batch.images, batch.images)
+    noise = jnp.zeros((ROWS, LATENTS))
+    one, other = (
+        completion._complete(RULES, state.network.params, pixels[0], batch.masks[0], noise).drawn
+        for pixels in (batch.images, images)
+    )
+    assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("driver", ["pmap", "shard_map"])
+def test_two_devices_take_the_step_of_one(driver, state, batch, after):
+    if jax.device_count() < 2:
+        pytest.skip("needs two devices")
+    parallel = ParallelStep(partial(step, RULES), driver=driver, devices=jax.devices()[:2])
+    found, metrics = parallel(parallel.replicate(state), batch)
+    np.testing.assert_allclose(metrics["completion/loss"], after[1]["completion/loss"], rtol=1e-4)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, atol=2e-5),
+        found.network.params,
+        after[0].network.params,
+    )
+
+
+@pytest.mark.parametrize("kind", ["logarithmic", "absolute"])
+def test_other_errors_are_what_they_are_called(kind, batch):
+    numbers = np.random.default_rng(0)
+    error = jnp.asarray(numbers.normal(size=(ROWS, SIZE, SIZE, 3)), jnp.float32)
+    found = completion._reconstruction(kind, error, batch.masks[0])
+    holes = [np.asarray(error[row])[batch.masks[0, row]] for row in range(ROWS)]
+    wanted = {
+        "logarithmic": np.mean([0.5 * np.log((hole**2).mean()) for hole in holes]),
+        "absolute": np.mean([np.abs(hole).mean() for hole in holes]),
+    }
+    np.testing.assert_allclose(found, wanted[kind], rtol=1e-5)
+
+
+def test_step_that_is_not_finite_leaves_the_state(state, batch):
+    images = batch.images.copy()
+    images[0, 0, 10, 30, 0] = np.nan  # in the hole: the network never sees it, the loss does
+    found, metrics = jax.jit(partial(step, RULES), compiler_options=OPTIONS)(
+        state, CompletionBatch(images, batch.masks)
+    )
+    assert not metrics["finite"]
+    jax.tree.map(np.testing.assert_array_equal, found.network.params, state.network.params)
+
+
+@pytest.fixture(scope="module")
+def judged(batch):
+    rules = dataclasses.replace(
+        RULES,
+        discriminator=Discriminator(SIZE, 0, 2, attention_resolutions=()),
+        discriminator_optimizer=optax.sgd(0.1),
+        adversarial_weight=2.0,
+    )
+    begun = initial_state(rules, 3)
+    return rules, begun, *jax.jit(partial(step, rules), compiler_options=OPTIONS)(begun, batch)
+
+
+@pytest.mark.slow
+def test_adversarial_term_is_weighed_and_judges_known_pixels_too(judged, batch):
+    rules, begun, _, metrics = judged
+    assert rules.guarded == (*RULES.guarded, "discriminator/loss", "discriminator/gradient_norm")
+    key = jax.random.fold_in(jax.random.key(begun.seed), begun.step)
+    noise = completion._noise(rules, key, ROWS, None)
+    plain = composed(rules, begun.network.params, batch, noise, 0.0)
+    np.testing.assert_allclose(
+        metrics["completion/loss"], plain + 2.0 * metrics["completion/adversarial_loss"], rtol=1e-4
+    )
+
+
+def test_discriminator_is_spectrally_normalised_and_learns_to_tell(judged, batch):
+    rules, begun, after, metrics = judged
+    assert any(name.startswith("discriminator/sigma/") for name in metrics)
+    assert not np.array_equal(
+        begun.discriminator.params["linear"]["kernel"], after.discriminator.params["linear"]["kernel"]
+    )
+    again = jax.jit(partial(step, rules), compiler_options=OPTIONS)
+    state = after
+    for _ in range(3):
+        state, later = again(state, batch)
+    assert later["discriminator/loss"] < metrics["discriminator/loss"]

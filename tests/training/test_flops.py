@@ -1,0 +1,58 @@
+"""The count of floating-point operations, against one by hand."""
+
+import pytest
+
+from sagan_jax.models.sagan import Discriminator, Generator
+from sagan_jax.training.adversarial import AdversarialTask
+from sagan_jax.training.flops import step_flops
+
+
+def convolution(size, inputs, outputs):
+    """Multiplications and additions of a padded 3x3 convolution: each axis has 3 taps but for one at either end."""
+    return 2 * (3 * size - 2) ** 2 * inputs * outputs
+
+
+def point(size, inputs, outputs):
+    return 2 * size**2 * inputs * outputs
+
+
+def by_hand(base, batch, updates):
+    """One step of the 64-pixel networks without attention and classes: their convolutions, and nothing else."""
+    generator, last = 0, 16 * base
+    for size, width in zip((8, 16, 32, 64), (8, 4, 2, 1), strict=True):
+        width *= base
+        generator += convolution(size, last, width) + convolution(size, width, width) + point(size // 2, last, width)
+        last = width
+    generator += convolution(64, last, 3)
+    image_side = convolution(64, 3, base) + point(32, 3, base)
+    discriminator = image_side + convolution(64, base, base)
+    for size, inputs, outputs in ((32, 1, 2), (16, 2, 4), (8, 4, 8)):
+        inputs, outputs = inputs * base, outputs * base
+        discriminator += convolution(size, inputs, outputs) + convolution(size, outputs, outputs)
+        discriminator += point(size // 2, inputs, outputs)
+    discriminator += convolution(4, 8 * base, 16 * base) + convolution(4, 16 * base, 16 * base)
+    discriminator += point(4, 8 * base, 16 * base)
+    # Forward, then the gradients of kernels and of features: thrice the forward pass, but for what needs only one.
+    update = generator + 2 * (3 * discriminator - image_side)
+    return batch * (updates * update + 3 * generator + 2 * discriminator)
+
+
+def game(base):
+    return AdversarialTask(
+        Generator(64, 0, base, attention_resolutions=()),
+        Discriminator(64, 0, base, attention_resolutions=()),
+        num_classes=0,
+    )
+
+
+@pytest.mark.slow
+def test_step_flops_of_wide_networks_are_those_of_their_convolutions():
+    counted = step_flops(game(48), 24, (64, 64, 3))
+    assert 1.0 < counted / by_hand(48, 24, 1) < 1.02
+
+
+@pytest.mark.slow
+def test_step_flops_count_every_discriminator_update():
+    one, three = (step_flops(game(48), 24, (64, 64, 3), discriminator_steps=updates) for updates in (1, 3))
+    extra = by_hand(48, 24, 3) - by_hand(48, 24, 1)
+    assert 1.0 < (three - one) / extra < 1.02

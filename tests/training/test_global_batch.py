@@ -1,0 +1,96 @@
+"""Two processes of two devices each against one process of four, on the same global batch."""
+
+import os
+import socket
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sagan_jax.data import training_batches
+from sagan_jax.models.sagan import Discriminator, Generator
+from sagan_jax.runtime.devices import ParallelStep
+from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
+from sagan_jax.training.optimizers import Optimizers
+
+# A descent of rate 1: parameters move by their gradients, and nothing hides behind Adam's division.
+GAME = AdversarialTask(
+    Generator(32, 5, 1, attention_resolutions=(8,)),
+    Discriminator(32, 5, 1, attention_resolutions=(16,)),
+    Optimizers(optax.sgd(1.0), optax.sgd(1.0)),
+    latent_size=6,
+    num_classes=5,
+)
+
+
+class Noise:
+    """Images that are all different; says which were read."""
+
+    def __init__(self):
+        self.read = set()
+
+    def __len__(self):
+        return 101
+
+    def __getitem__(self, index):
+        self.read.add(index)
+        return np.random.default_rng(index).integers(0, 256, (32, 32, 3)).astype(np.uint8), index % 5
+
+
+def one_step(driver):
+    """Returns the leaves after a step on this process's share of the batch of 8, the metrics, and what was read."""
+    source = Noise()
+    (batch,) = training_batches(
+        source,
+        batch_size=8,
+        discriminator_steps=2,
+        seed=3,
+        first_step=5,
+        total_steps=6,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    state = initial_state(GAME, 3, (32, 32, 3))
+    away = jax.tree.map(lambda leaf: leaf + 0.25 if leaf.ndim == 0 and leaf.dtype == jnp.float32 else leaf, state)
+    run = ParallelStep(partial(step, GAME), driver=driver)
+    moved, metrics = run(run.replicate(away), Batch(*batch))
+    leaves = {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_flatten_with_path((moved, metrics))[0]
+    }
+    return leaves, sorted(source.read - {0})  # the first is looked at for its size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("driver", ["pmap", "shard_map"])
+def test_two_processes_take_the_step_of_one_and_each_reads_its_share(driver, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+    command = [sys.executable, __file__, driver, address]
+    both = [subprocess.Popen([*command, str(n), str(tmp_path / f"{n}.npz")], env=environment) for n in range(2)]
+    assert [process.wait(400) for process in both] == [0, 0]
+
+    expected, everything = one_step(driver)
+    read = []
+    for number in range(2):
+        with np.load(tmp_path / f"{number}.npz") as saved:
+            read.append(set(saved["read"].tolist()))
+            scale = max(np.abs(leaf).max() for name, leaf in expected.items() if ".params" in name)
+            for name, leaf in expected.items():
+                np.testing.assert_allclose(saved[name], leaf, rtol=1e-4, atol=1e-5 * scale, err_msg=name)
+    assert read[0] | read[1] == set(everything)
+    assert not read[0] & read[1]
+
+
+if __name__ == "__main__":
+    chosen, coordinator, number, out = sys.argv[1:]
+    jax.distributed.initialize(coordinator, num_processes=2, process_id=int(number))
+    found, indices = one_step(chosen)
+    np.savez(out, read=indices, **found)
