@@ -25,17 +25,16 @@ import matplotlib
 import numpy as np
 
 import sagan_jax
-from sagan_jax.cli.completing import build_completion_task
 from sagan_jax.cli.main import explained
-from sagan_jax.cli.wiring import build_adversarial_task
 from sagan_jax.config import AnyExperiment, Experiment, Table, to_dict
 from sagan_jax.data.synthetic import parse_synthetic
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.rules import judge
+from sagan_jax.evaluation.rules import check_rule
+from sagan_jax.runs.build import build_adversarial_task, build_completion_task
 from sagan_jax.runtime.files import write_atomically
+from sagan_jax.runtime.metrics_log import Curve, read_metrics
 from sagan_jax.training import adversarial, completion
 from sagan_jax.views.figures import image_grid
-from sagan_jax.views.report import Curve, read_metrics
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -100,11 +99,11 @@ def parameters_of(experiment: AnyExperiment) -> int:
         networks = experiment.networks
         shape = (networks.resolution, networks.resolution, networks.image_channels)
         state = jax.eval_shape(lambda: adversarial.initial_state(build_adversarial_task(experiment), 0, shape))
-        players = (state.generator, state.discriminator)
+        trained = (state.generator, state.discriminator)
     else:
         state = jax.eval_shape(lambda: completion.initial_state(build_completion_task(experiment), 0))
-        players = (state.network, state.discriminator)
-    return sum(leaf.size for player in players if player for leaf in jax.tree.leaves(player.params))
+        trained = (state.network, state.discriminator)
+    return sum(leaf.size for network in trained if network for leaf in jax.tree.leaves(network.params))
 
 
 def run_of(table: Table, row: str, seed: int) -> AnyExperiment:
@@ -144,7 +143,7 @@ def run_row(table: Table, row: str, seed: int, out: Path) -> None:
     experiment, workdir = run_of(table, row, seed), out / f"{row}-{seed}"
     print(f"\n{row}, seed {seed}", flush=True)
     sagan_jax.train(experiment, workdir)
-    curves = read_metrics(workdir / "metrics.jsonl", [])
+    curves = read_metrics(workdir / "metrics.jsonl").curves
     if "images_per_second" not in curves:
         raise InvalidInputError(f"The run in {str(workdir)!r} has lost its metrics: remove it, and it is run again.")
     values = sagan_jax.evaluate(workdir, *table.protocols, **table.evaluation)
@@ -255,7 +254,7 @@ def draw_strips(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: 
         images = sagan_jax.load_run(workdirs[row][0]).generate(lines * columns).images
         step = images.shape[1] + 8
         axes.imshow(image_grid(images, columns, padding=8), interpolation="nearest")
-        for number in np.flatnonzero(judge(images, parse_synthetic(table.rows[row].data.source)).follows_rule):
+        for number in np.flatnonzero(check_rule(images, parse_synthetic(table.rows[row].data.source)).follows_rule):
             left, bottom = number % columns * step, (number // columns + 1) * step - 5
             axes.plot([left, left + step - 9], [bottom, bottom], color="C2", linewidth=2.5, clip_on=False)
         axes.set_title(f"{row}: {called} {spread([run['values'][score] for run in found[row].values()])}", fontsize=9)

@@ -1,27 +1,88 @@
 """Self-attention for image generation in JAX.
 
-`sagan_jax.functional` holds the equations and needs only jax, numpy and chex; `train`, `load_run` and `evaluate` do in
-Python what the commands do, `Experiment` is what they take, and `interop` reads the weights of others. All are imported
-when first used, so that the functions stay light.
+`sagan_jax.functional` holds the equations and needs only jax, numpy and chex. `train`, `load_run` and `evaluate` do in
+Python what the commands do; an `Experiment` is the config that `train` takes. `models`, `training`, `data`,
+`evaluation` and `interop` are the parts that these are built from.
+
+Everything is imported when it is first used: `import sagan_jax` loads none of its dependencies.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sagan_jax import data, errors, evaluation, functional, interop, models, training
+    from sagan_jax.config import (
+        CompletionExperiment,
+        CompletionNetworks,
+        CompletionTraining,
+        Data,
+        Evaluation,
+        Experiment,
+        Networks,
+        Recording,
+        Training,
+    )
+    from sagan_jax.runs.evaluate import evaluate
+    from sagan_jax.runs.load import (
+        CompletionRun,
+        GenerationRun,
+        load_completer,
+        load_run,
+        open_completion_run,
+        open_run,
+    )
+    from sagan_jax.runs.train import train
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "__version__", "evaluate", "interop", "load_run", "train"]
 
-_HOMES = {
-    "Experiment": "sagan_jax.config",
-    "evaluate": "sagan_jax.cli.evaluate",
-    "load_run": "sagan_jax.cli.wiring",
-    "train": "sagan_jax.cli.running",
+__all__ = [
+    "CompletionExperiment",
+    "CompletionNetworks",
+    "CompletionRun",
+    "CompletionTraining",
+    "Data",
+    "Evaluation",
+    "Experiment",
+    "GenerationRun",
+    "Networks",
+    "Recording",
+    "Training",
+    "__version__",
+    "data",
+    "errors",
+    "evaluate",
+    "evaluation",
+    "functional",
+    "interop",
+    "load_completer",
+    "load_run",
+    "models",
+    "open_completion_run",
+    "open_run",
+    "train",
+    "training",
+]
+
+_CONFIG = ("Data", "Networks", "Training", "Recording", "Evaluation", "Experiment")
+_CONFIG += ("CompletionNetworks", "CompletionTraining", "CompletionExperiment")
+_LOAD = ("CompletionRun", "GenerationRun", "load_completer", "load_run", "open_completion_run", "open_run")
+_MODULE_OF = {
+    **dict.fromkeys(_CONFIG, "sagan_jax.config"),
+    **dict.fromkeys(_LOAD, "sagan_jax.runs.load"),
+    "evaluate": "sagan_jax.runs.evaluate",
+    "train": "sagan_jax.runs.train",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name == "interop":
-        return importlib.import_module("sagan_jax.interop")
-    raise AttributeError(f"module 'sagan_jax' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker reads the imports above; this function would hide misspelt names from it
+
+    def __getattr__(name: str):
+        if name in _MODULE_OF:
+            return getattr(importlib.import_module(_MODULE_OF[name]), name)
+        if name in __all__:
+            return importlib.import_module(f"sagan_jax.{name}")
+        raise AttributeError(f"module 'sagan_jax' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return __all__

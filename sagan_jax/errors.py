@@ -1,50 +1,50 @@
-"""The errors that a user can cause or must know of; each carries the exit code of the command it ends."""
+"""The errors that a user can cause or has to know about. Each class has the exit code of a command that it ends."""
 
 
 class SaganError(Exception):
-    """One line for the user: what was needed, what was got, the likely cause."""
+    """The base class. The message is one line: what was needed, what was given and the likely cause."""
 
     exit_code = 1
 
 
 class InvalidInputError(SaganError, ValueError):
-    """Something given is wrong: a command, a config, data, weights or a checkpoint."""
+    """An input is wrong: the command, the config, the data, the weights or a checkpoint."""
 
     exit_code = 2
 
 
 class NonFiniteError(SaganError, ArithmeticError):
-    """A loss or a gradient stopped being a number."""
+    """A loss or a gradient became NaN or infinite."""
 
     exit_code = 5
 
 
 class CollapsedError(SaganError):
-    """The generator's images lost their variety, or its score went bad for good."""
+    """The generator collapsed: its images lost their variety, or its score became bad and stayed bad."""
 
     exit_code = 5
 
 
 class StorageError(SaganError, OSError):
-    """The disk refused: full, read-only, or not a directory."""
+    """A file could not be written: for example, the disk is full or read-only, or a path is not a directory."""
 
     exit_code = 6
 
 
 class BusyError(SaganError, OSError):
-    """Another run holds the workdir."""
+    """Another run uses the workdir."""
 
     exit_code = 7
 
 
 class PeerLostError(SaganError, ConnectionError):
-    """A process of the same run is gone, or never came."""
+    """Another process of the same run has ended, or it never connected."""
 
     exit_code = 8
 
 
 class StoppedError(SaganError):
-    """A signal ended the run, after it had saved."""
+    """A signal stopped the run. The run saved a checkpoint first."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -52,6 +52,9 @@ class StoppedError(SaganError):
 
 
 def one_line(error: BaseException) -> str:
-    """Returns what `error` says as one printable line without its full stop, or its name where it says nothing."""
+    """Returns the message of `error` as one printable line without a full stop.
+
+    An error without a message gives the name of its class.
+    """
     line = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("support")
+
 # jax reads the environment when it is first imported, and the commands that tests start inherit it. What is set stays.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
@@ -47,6 +49,8 @@ for flag, value in flags.items():
 
 import jax  # noqa: E402  after the environment it reads
 
+from support.paths import ROOT  # noqa: E402  after its assertions were asked for
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Not jax_numpy_dtype_promotion="strict": optax's own Adam and schedules multiply an int32 count with a float (0.2.8).
 
@@ -63,7 +67,7 @@ def compiled_programs_are_let_go():
 def shared() -> Path:
     """The folder of real images and golden vectors, which is no part of the project."""
     named = os.environ.get("SAGAN_JAX_SHARED")
-    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(named) if named else ROOT.parent / "shared"
     if folder.is_dir():
         return folder
     if named:

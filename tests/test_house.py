@@ -1,4 +1,7 @@
-"""The drawing of the house: which file may import which, and what the rooms are called."""
+"""The drawing of the house: which room may import which, and what the rooms are called.
+
+`python tests/test_house.py` prints the drawing, read off the imports; `docs/design.md` holds it.
+"""
 
 import ast
 import subprocess
@@ -10,31 +13,35 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Imports point from a higher level to a strictly lower one, or stay in their own folder.
+# Imports point from a higher level to a strictly lower one, or stay in their own room.
 LEVELS = {
-    "functional": 0,
+    "cli": 7,
+    "runs": 6,
+    "views": 5,
+    "evaluation": 4,
+    "training": 3,
+    "interop": 3,
+    "models": 2,
+    "data": 2,
+    "functional": 1,
+    "runtime": 1,
     "config": 0,
     "errors": 0,
-    "models": 1,
-    "training": 2,
-    "data": 2,
-    "interop": 2,
-    "evaluation": 3,
-    "views": 3,
-    "cli": 4,
 }
-TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "sagan_jax", "experiments", "tests"}
+TOP_LEVEL = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "sagan_jax", "experiments", "tests", "docs"}
 TOP_LEVEL |= {".ci", ".gitignore", ".pre-commit-config.yaml"}
 FUNCTIONAL_MAY_IMPORT = {"jax", "numpy", "chex"}
 FUNCTIONAL_MAY_IMPORT |= {"__future__", "collections", "dataclasses", "functools", "itertools", "math", "typing"}
 NAMES_OF_NOTHING = {"utils", "helpers", "common", "misc"}
 DEVICE_MAPS = {"pmap", "shard_map"}
 DEVICE_MAPS_ARE_IN = Path("sagan_jax/runtime/devices.py")
+READS_THE_CONFIG, BUILDS_PARSERS = "runs", "cli"
+CONFIG_SECTIONS = {"data", "networks", "training", "recording", "evaluation"}
 # Programs that measure the library, rather than configs that it reads.
 BENCHMARKS_ARE_IN = Path("experiments/benchmarks")
 PROGRAMS = {Path("experiments/run_table.py")}
 # A table may be made of an experiment that has a name.
-TABLES_ARE_IN, TABLES_MAY_IMPORT = Path("experiments/tables"), "sagan_jax.cli.experiments.load_experiment"
+TABLES_ARE_IN, TABLES_MAY_IMPORT = Path("experiments/tables"), "sagan_jax.runs.experiments.load_experiment"
 
 
 def python_files(root: Path) -> Iterator[tuple[Path, ast.Module]]:
@@ -102,7 +109,7 @@ def functional_violations(root: Path) -> list[str]:
 
 
 def config_violations(root: Path) -> list[str]:
-    """Returns each file that reads a config without being a command, and each experiment that reads more than that."""
+    """Returns each import of the config outside `runs` and `cli`, and each experiment that imports more than it."""
     found = []
     for path, tree in python_files(root):
         for module in imported_modules(path, tree):
@@ -111,8 +118,34 @@ def config_violations(root: Path) -> list[str]:
             table = path.parent == TABLES_ARE_IN and module == TABLES_MAY_IMPORT
             if experiment and ours and not reads_config and not table:
                 found.append(f"{path} imports {module}; an experiment needs sagan_jax.config only")
-            elif path.parts[0] == "sagan_jax" and path.parts[1] != "cli" and reads_config:
-                found.append(f"{path} imports {module}; only cli reads a config")
+            elif (
+                path.parts[0] == "sagan_jax"
+                and path.parts[1] not in (READS_THE_CONFIG, BUILDS_PARSERS, "__init__.py")
+                and reads_config
+            ):
+                found.append(f"{path} imports {module}; only {READS_THE_CONFIG} reads a config")
+    return found
+
+
+def config_section_violations(root: Path) -> list[str]:
+    """Returns each place in `cli` that reads a section of a config, such as `experiment.training`."""
+    found = []
+    for path, tree in python_files(root):
+        if not path.is_relative_to(f"sagan_jax/{BUILDS_PARSERS}"):
+            continue
+        for node in ast.walk(tree):
+            match node:
+                # `sagan_jax.data` is a package.
+                case ast.Attribute(value=ast.Name(id="sagan_jax")):
+                    continue
+                case ast.Attribute(attr=section):
+                    pass
+                case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=section), *_]):
+                    pass
+                case _:
+                    continue
+            if section in CONFIG_SECTIONS:
+                found.append(f"{path} reads .{section}; only {READS_THE_CONFIG} reads a config")
     return found
 
 
@@ -156,7 +189,44 @@ def top_level(root: Path) -> set[str]:
     return {Path(line).parts[0] for line in listing.stdout.splitlines() if (root / line).exists()}
 
 
-RULES = [arrow_violations, functional_violations, config_violations, device_map_violations, name_violations]
+def room_imports(root: Path) -> dict[str, set[str]]:
+    """Returns the rooms that the files of each room import."""
+    found: dict[str, set[str]] = {room: set() for room in LEVELS}
+    for path, tree in python_files(root):
+        room = place(".".join(path.with_suffix("").parts))
+        if path.parts[0] == "sagan_jax" and room in found:
+            targets = {place(module) for module in imported_modules(path, tree) if module.startswith("sagan_jax.")}
+            found[room] |= (targets & set(LEVELS)) - {room}
+    return found
+
+
+def room_summary(root: Path, room: str) -> str:
+    """Returns the first line of the docstring of a room."""
+    path = root / "sagan_jax" / room / "__init__.py"
+    path = path if path.is_file() else root / "sagan_jax" / f"{room}.py"
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return docstring.splitlines()[0]
+
+
+def drawing(root: Path) -> str:
+    """Returns the rooms by level, what each holds, and which rooms it imports."""
+    imports = room_imports(root)
+    lines = []
+    for room, level in LEVELS.items():
+        below = [other for other in LEVELS if other in imports[room]]
+        lines.append(f"{level}  {room:<11} {room_summary(root, room)}")
+        lines += [f"{'':15}-> {', '.join(below)}"] if below else []
+    return "\n".join(lines)
+
+
+RULES = [
+    arrow_violations,
+    functional_violations,
+    config_violations,
+    config_section_violations,
+    device_map_violations,
+    name_violations,
+]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -170,11 +240,19 @@ def test_every_room_of_the_drawing_exists():
 
 
 PLANTED = [
-    (arrow_violations, "sagan_jax/models/sagan.py", "from sagan_jax.training import loop", "is not below it"),
-    (arrow_violations, "sagan_jax/models/sagan.py", "def f():\n    from ..training.loop import a", "is not below it"),
+    (arrow_violations, "sagan_jax/models/sagan.py", "from sagan_jax.training import adversarial", "is not below it"),
+    (
+        arrow_violations,
+        "sagan_jax/models/sagan.py",
+        "def f():\n    from ..training.updates import a",
+        "is not below it",
+    ),
     (arrow_violations, "sagan_jax/models/sagan.py", "from .. import cli", "is not below it"),
     (arrow_violations, "sagan_jax/models/__init__.py", "from ..views import figures", "is not below it"),
-    (arrow_violations, "sagan_jax/runtime/loop.py", "import sagan_jax.data.masks", "is not below it"),
+    (arrow_violations, "sagan_jax/training/updates.py", "import sagan_jax.interop", "is not below it"),
+    (arrow_violations, "sagan_jax/runtime/loop.py", "import sagan_jax.functional", "is not below it"),
+    (arrow_violations, "sagan_jax/evaluation/scores.py", "from sagan_jax.runs import load", "is not below it"),
+    (arrow_violations, "sagan_jax/runs/train.py", "from sagan_jax.cli import progress", "is not below it"),
     (arrow_violations, "sagan_jax/views/a.py", "import importlib\nimportlib.import_module('sagan_jax.cli')", "below"),
     (arrow_violations, "sagan_jax/errors.py", "import sagan_jax.functional", "is not below it"),
     (arrow_violations, "sagan_jax/models/sagan.py", "import sagan_jax\nf = sagan_jax.train", "has no place"),
@@ -184,8 +262,15 @@ PLANTED = [
     (functional_violations, "sagan_jax/functional/losses.py", "import flax.linen as nn", "imports flax.linen"),
     (functional_violations, "sagan_jax/functional/losses.py", "from pathlib import Path", "imports pathlib.Path"),
     (functional_violations, "sagan_jax/functional/losses.py", "from ..errors import SaganError", "imports sagan_jax.e"),
-    (config_violations, "sagan_jax/runtime/loop.py", "from sagan_jax.config import Training", "only cli reads"),
-    (config_violations, "sagan_jax/runtime/loop.py", "from sagan_jax import config", "only cli reads"),
+    (config_violations, "sagan_jax/training/updates.py", "from sagan_jax.config import Training", "only runs reads"),
+    (config_violations, "sagan_jax/views/report.py", "from sagan_jax import config", "only runs reads"),
+    (
+        config_section_violations,
+        "sagan_jax/cli/train.py",
+        "def f(run):\n    return run.training.seed",
+        "reads .training",
+    ),
+    (config_section_violations, "sagan_jax/cli/sample.py", "x = getattr(run, 'networks')", "reads .networks"),
     (config_violations, "experiments/faces.py", "from sagan_jax.models.sagan import Generator", "config only"),
     (device_map_violations, "sagan_jax/runtime/loop.py", "import jax\nf = jax.pmap(abs)", "says pmap"),
     (device_map_violations, "sagan_jax/runtime/loop.py", "from jax import shard_map as s", "says shard_map"),
@@ -208,10 +293,12 @@ def test_rule_finds_the_one_planted_violation(rule, path, source, message, tmp_p
 ALLOWED = [
     ("sagan_jax/models/sagan.py", "from sagan_jax.functional import attend\nfrom . import layers\nimport flax"),
     ("sagan_jax/models/layers.py", "import sagan_jax\nf = sagan_jax.__file__\nfrom sagan_jax import __version__"),
-    ("sagan_jax/cli/train.py", "from sagan_jax import __version__, config\nfrom ..training import loop\nimport tyro"),
+    ("sagan_jax/cli/train.py", "from sagan_jax import __version__, config\nfrom ..runs import load\nimport tyro"),
+    ("sagan_jax/cli/info.py", "import sagan_jax\nf = sagan_jax.data"),
+    ("sagan_jax/runs/build.py", "from sagan_jax.config import Networks\ndef f(run):\n    return run.training.seed"),
     ("sagan_jax/runtime/devices.py", "import jax\nf = jax.pmap(abs)\ng = jax.shard_map"),
     ("sagan_jax/runtime/loop.py", "'pmap'\nfrom sagan_jax.runtime.devices import pmap_step"),
-    ("sagan_jax/__init__.py", "def f():\n    from sagan_jax.cli import wiring"),
+    ("sagan_jax/__init__.py", "def f():\n    from sagan_jax.runs import load"),
     ("experiments/faces.py", "from sagan_jax.config import Experiment"),
     ("experiments/benchmarks/speed.py", "from sagan_jax.models.sagan import Generator"),
 ]
@@ -222,6 +309,25 @@ def test_rules_accept_what_the_drawing_allows(path, source, tmp_path):
     (tmp_path / path).parent.mkdir(parents=True)
     (tmp_path / path).write_text(source)
     assert [found for rule in RULES for found in rule(tmp_path)] == []
+
+
+def test_document_of_the_design_holds_the_drawing():
+    assert f"```text\n{drawing(ROOT)}\n```" in (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+
+
+def test_program_prints_the_drawing():
+    answer = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=True)
+    assert answer.stdout == drawing(ROOT) + "\n"
+
+
+def test_drawing_shows_a_planted_arrow(tmp_path):
+    for room in LEVELS:
+        (tmp_path / "sagan_jax" / room).mkdir(parents=True)
+        (tmp_path / "sagan_jax" / room / "__init__.py").write_text(f'"""The room {room}."""')
+    (tmp_path / "sagan_jax" / "views" / "a.py").write_text("from sagan_jax.data import sources")
+    before, after = drawing(tmp_path).split("views       The room views.\n")
+    assert "->" not in before
+    assert after.splitlines()[0].split() == ["->", "data"]
 
 
 def test_top_level_of_the_checkout_is_the_drawing():
@@ -237,19 +343,5 @@ def test_top_level_sees_a_planted_file_and_not_an_ignored_one(tmp_path):
     assert top_level(tmp_path) == {".gitignore", "planted"}
 
 
-HEAVY = ["flax", "optax", "orbax", "grain", "tyro", "PIL"]
-
-
-def modules_loaded_by(statement: str) -> set[str]:
-    """Returns those of HEAVY that a fresh interpreter has loaded after `statement`."""
-    program = f"{statement}\nimport sys\nprint(*(name for name in {HEAVY} if name in sys.modules))"
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return set(answer.stdout.split())
-
-
-def test_functional_loads_no_library_but_jax_numpy_and_chex():
-    assert modules_loaded_by("import sagan_jax.functional") == set()
-
-
-def test_loaded_modules_include_a_planted_import():
-    assert modules_loaded_by("import sagan_jax.functional, PIL") == {"PIL"}
+if __name__ == "__main__":
+    print(drawing(ROOT))

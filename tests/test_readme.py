@@ -2,14 +2,14 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
-from sagan_jax.cli.experiments import names
 from sagan_jax.cli.main import COMMANDS
+from sagan_jax.runs.experiments import experiment_names
+from support.paths import ROOT
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 SHELL = "\n".join(re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)).splitlines()
 
@@ -33,11 +33,10 @@ def test_readme_commands_exist():
 def test_readme_has_rows_of_experiments_that_there_are():
     rows = set(re.findall(r"^\| `(\w+_\d+)` \|", README, re.MULTILINE))
     assert "digits_32" in rows
-    assert rows <= set(names())
+    assert rows <= set(experiment_names())
 
 
 def test_readme_shows_pictures_that_are_there():
-    root = Path(__file__).resolve().parents[1]
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
     assert pictures
-    assert [name for name in pictures if not (root / name).is_file()] == []
+    assert [name for name in pictures if not (ROOT / name).is_file()] == []

@@ -1,12 +1,12 @@
-"""Do two blobs agree less the further they are apart? Of runs on `pairs`, out of images that their generators draw.
+"""Do two blobs agree less the farther apart they are? Measured on images that the generators of runs on `pairs` draw.
 
     python experiments/benchmarks/agreement_by_distance.py runs/attention_buys/none-* runs/attention_buys/at\\ 16-*
 
-Runs whose folders are called ROW-SEED are one row: mean and deviation over seeds. The number is Scott's pi of the two
-blobs' hues, over the images with two clear blobs whose middles are so many pixels apart (of a 32x32 image): 1 where
-they always have the same, 0 where they have it as often as if the hues of just these blobs were dealt out anew. So it
-is no help to a generator that it draws few hues; of one that draws hardly any but one nothing can be said, and it is
-left out, and behind a number stands of how many seeds it is where not of all. `--out distances.png` draws it.
+Runs whose folders are named ROW-SEED form one row: mean and deviation over seeds. The value is Scott's pi of the two
+blobs' hues, over the images with two clear blobs, by the distance between the blobs' centres in pixels of a 32x32
+image. It is 1 if the hues always agree, and 0 if they agree as often as when the hues of the same blobs are shuffled.
+So a generator gains nothing by drawing few hues. One that draws almost only one hue has no value and is left out; a
+number in brackets then says how many seeds are left. `--out distances.png` draws the table.
 """
 
 import argparse
@@ -20,25 +20,25 @@ import numpy as np
 from scipy import ndimage
 
 import sagan_jax
-from sagan_jax.cli.checks import require_experiment
 from sagan_jax.cli.main import explained
 from sagan_jax.data.synthetic import Pairs, is_synthetic, parse_synthetic
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.rules import find_blobs
+from sagan_jax.runs.load import require_experiment
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
 EDGES = (8, 12, 16, 20, 24, 36)
 ONE_HUE = 0.9
-"""Where pairs would agree so often by chance, there is hardly a second hue to differ in."""
+"""If pairs agree this often by chance, there is hardly a second hue, and agreement has no meaning."""
 
 
 def require_pairs(workdir: Path) -> Pairs:
     """Returns the set that a run was trained on.
 
     Raises:
-        InvalidInputError: there is no run, or it was trained on something else than images of two blobs.
+        InvalidInputError: there is no run, or it was not trained on images of two blobs.
     """
     source = require_experiment(workdir).data.source
     rule = parse_synthetic(source) if is_synthetic(source) else None
@@ -50,13 +50,13 @@ def require_pairs(workdir: Path) -> Pairs:
 
 
 def require_images(count: int) -> None:
-    """Raises InvalidInputError where no image is asked for."""
+    """Raises InvalidInputError if the number of images is below 1."""
     if count < 1:
         raise InvalidInputError(f"--images needs at least 1; got {count}.")
 
 
 def row_of(workdir: Path) -> str:
-    """Returns the row of a table that a run is of.
+    """Returns the row of a table that a run belongs to.
 
     >>> row_of(Path("runs/attention_buys/at 16-0")), row_of(Path("runs/with-attention"))
     ('at 16', 'with-attention')
@@ -65,11 +65,11 @@ def row_of(workdir: Path) -> str:
 
 
 def hues_and_distances(images: np.ndarray, rule: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the hues `[N, 2]` and the distance `[N]` of the blobs of the images that have two clear ones.
+    """Returns the hues `[N, 2]` and the distances `[N]` of the two blobs of each image that has two clear ones.
 
     Args:
         images: `[*, R, R, 3]` uint8.
-        rule: the set that they are to belong to.
+        rule: the set that they should belong to.
     """
     pairs = [blobs for image in images if (blobs := find_blobs(image, rule))]
     hues = np.array([[blob.hue for blob in blobs] for blobs in pairs], int).reshape(-1, 2)
@@ -78,9 +78,9 @@ def hues_and_distances(images: np.ndarray, rule: Pairs) -> tuple[np.ndarray, np.
 
 
 def scott_pi(hues: np.ndarray) -> float:
-    """Returns how far pairs `[N, 2]` agree beyond chance: 1 always, 0 as by chance; nan where nearly all are one value.
+    """Returns how much pairs `[N, 2]` agree beyond chance: 1 always, 0 by chance; nan if nearly all have one value.
 
-    Source: Scott 1955; Cohen's kappa with one distribution for both of a pair, as neither blob is the first.
+    Source: Scott 1955. It is Cohen's kappa with one distribution for both, since neither blob is the first.
 
     >>> scott_pi(np.array([[0, 0], [1, 1]])), scott_pi(np.array([[0, 1], [1, 0]])), scott_pi(np.array([[0, 0], [0, 0]]))
     (1.0, -1.0, nan)
@@ -90,14 +90,14 @@ def scott_pi(hues: np.ndarray) -> float:
 
 
 def by_distance(hues: np.ndarray, distances: np.ndarray) -> list[float]:
-    """Returns the agreement of the pairs between each two of `EDGES`; nan for fewer than 20."""
+    """Returns the agreement of the pairs between each two of `EDGES`; nan for fewer than 20 pairs."""
     places = np.digitize(distances, EDGES)
     groups = [hues[places == place] for place in range(1, len(EDGES))]
     return [scott_pi(group) if len(group) >= 20 else np.nan for group in groups]
 
 
 def draw(rows: dict[str, np.ndarray], path: Path) -> None:
-    """Draws means and deviations over seeds, a line a row."""
+    """Draws means and deviations over seeds, one line for each row."""
     figure, axes = pyplot.subplots(figsize=(6, 3), layout="constrained")
     names = [f"{low} to {high}" for low, high in itertools.pairwise(EDGES)]
     for row, values in rows.items():
@@ -110,14 +110,14 @@ def draw(rows: dict[str, np.ndarray], path: Path) -> None:
 
 
 def mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and sample deviation of the numbers in each column of `[runs, C]`; nan for too few of them."""
+    """Returns mean and sample deviation of each column of `[runs, C]`, without nan; nan if too few values are left."""
     columns = [column[~np.isnan(column)] for column in values.T]
     means = [column.mean() if len(column) else np.nan for column in columns]
     return np.array(means), np.array([column.std(ddof=1) if len(column) > 1 else np.nan for column in columns])
 
 
 def spread(mean: float, deviation: float) -> str:
-    """Returns mean and deviation for a person.
+    """Returns mean and deviation as text.
 
     >>> spread(2, 1), spread(0.5, np.nan), spread(np.nan, np.nan)
     ('2.00 ± 1.00', '0.50', '–')
@@ -136,7 +136,7 @@ def run(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     require_images(given.images)
     if given.out and (given.out.suffix != ".png" or not given.out.parent.is_dir()):
-        raise InvalidInputError(f"--out needs a .png file in a folder that is there; got {str(given.out)!r}.")
+        raise InvalidInputError(f"--out needs a .png file in an existing folder; got {str(given.out)!r}.")
     rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}
     runs: dict[str, list[list[float]]] = {}
     for workdir, rule in rules.items():

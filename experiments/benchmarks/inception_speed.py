@@ -1,13 +1,13 @@
-"""Features a second of the FID network on a CPU: ours and torch-fidelity's, in turn, on the same images and weights.
+"""Images a second of the FID network on a CPU: ours and torch-fidelity's in turn, on the same images and weights.
 
     pip install 'sagan-jax[torch]' && pip install --no-deps torch-fidelity
     JAX_PLATFORMS=cpu python experiments/benchmarks/inception_speed.py --batch-sizes 8 16 32
     JAX_PLATFORMS=cpu taskset -c 0 python experiments/benchmarks/inception_speed.py     # one core each
 
-Both resize uint8 images and return `2048` and `logits_unbiased`. The weights are random: the speed does not depend on
-them. One line a batch size: images a second, the median over the rounds of each, and the median of their ratios, round
-by round, which is above 1 where ours is faster. On a machine with other work, threads that wait for each other make
-torch look far slower than it is: one core each is the fair comparison there.
+Both resize uint8 images and return `2048` and `logits_unbiased`. The weights are random, since the speed does not
+depend on them. Each line, one for each batch size, gives the median images a second of both over the rounds, and the
+median of the ratio in a round, which is above 1 if ours is faster. On a busy machine, threads that wait for each other
+make torch look far slower than it is; there, compare on one core each.
 
 Reached, on one core of a busy AMD EPYC with jaxlib 0.10.2 and torch 2.13.0, 32-pixel images: batch 8: 14.0 against 8.0
 images a second, ratio 1.79; batch 16: 13.0 against 8.1, ratio 1.60. The largest difference of a feature is 7e-7.
@@ -103,14 +103,14 @@ def main() -> None:
     for batch_size in parsed.batch_sizes:
         shape = (batch_size, parsed.image_size, parsed.image_size, 3)
         images = np.random.default_rng(batch_size).integers(0, 256, shape, dtype=np.uint8)
-        pairs = zip(ours(images), theirs(images), strict=True)  # which compiles, too
-        apart = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs)
+        pairs = zip(ours(images), theirs(images), strict=True)  # this also compiles
+        difference = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs)
         times = [(seconds(ours, images), seconds(theirs, images)) for _ in range(parsed.rounds)]
         our_median, their_median = (statistics.median(each) for each in zip(*times, strict=True))
         ratio = statistics.median(theirs / ours for ours, theirs in times)
         print(
             f"batch {batch_size:3}: ours {batch_size / our_median:6.2f} images/s, torch-fidelity "
-            f"{batch_size / their_median:6.2f} images/s, ratio {ratio:.2f}; largest difference {apart:.1e}"
+            f"{batch_size / their_median:6.2f} images/s, ratio {ratio:.2f}; largest difference {difference:.1e}"
         )
 
 

@@ -1,15 +1,15 @@
-"""How near completions come to what was hidden: a trained run's, and those that one would otherwise pick.
+"""How near completions come to what was hidden: those of a trained run, and those of other methods.
 
     pip install 'sagan-jax[dev]'
     python experiments/benchmarks/inpainting.py --workdir runs/faces_completion_64 --holes centre half_left
 
-Beside the run stand biharmonic inpainting (scikit-image), Telea's and the Navier-Stokes one (OpenCV), which see the one
-photograph alone; and, out of the run's own training images, the mean image, and a ridge regression from known to
-missing pixels (scikit-learn; principal components first), which is the best that a line through all of them can do.
-Its penalty is the one that does best on the last tenth of the training images when fitted on the others; then it is
-fitted on all. It needs a hole that is the same in all images.
+The run is compared with biharmonic inpainting (scikit-image) and with Telea's and the Navier-Stokes method (OpenCV),
+which see only the one photograph. Two more methods use the run's training images: their mean image, and a ridge
+regression from known to missing pixels (scikit-learn, on principal components), which is the best linear method. Its
+penalty is the one that does best on the last tenth of the training images after a fit on the others; then it is fitted
+on all. It needs a hole that is the same in all images.
 
-One Markdown row a method and kind of hole: PSNR, L1 and SSIM inside the hole, means over images.
+Prints one Markdown row for each method and kind of hole: PSNR, L1 and SSIM inside the hole, averaged over images.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from skimage.restoration import inpaint_biharmonic
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
-from sagan_jax.cli.checks import check_hole_kind, require_completion
-from sagan_jax.cli.completing import load_completer
 from sagan_jax.cli.main import explained
-from sagan_jax.cli.wiring import open_images
 from sagan_jax.data import ImageSource
 from sagan_jax.data.masks import draw_masks
-from sagan_jax.evaluation.likeness import likeness
+from sagan_jax.evaluation.completion_quality import reconstruction_quality
+from sagan_jax.runs.build import open_images
+from sagan_jax.runs.load import load_completer, require_completion
+from sagan_jax.runs.validate import check_hole_kind
 
 PENALTIES = (1e5, 1e6, 3e6, 1e7, 3e7, 1e8)
 
@@ -39,7 +39,7 @@ Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def biharmonic(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Returns the smoothest surface through what is known."""
+    """Returns images whose holes are filled with the smoothest surface through the known pixels."""
     filled = [
         inpaint_biharmonic(image, mask, channel_axis=-1) for image, mask in zip(images / 255.0, masks, strict=True)
     ]
@@ -47,7 +47,7 @@ def biharmonic(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def opencv(method: int) -> Fill:
-    """Returns one of OpenCV's two, over a neighbourhood of three pixels as in its documentation."""
+    """Returns one of OpenCV's two methods, with the radius of three pixels that its documentation uses."""
 
     def fill(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
         return np.stack(
@@ -58,13 +58,13 @@ def opencv(method: int) -> Fill:
 
 
 def mean_image(train: np.ndarray) -> Fill:
-    """Returns the mean of the training images in every hole."""
+    """Returns a method that fills every hole with the mean of the training images."""
     mean = np.rint(train.mean(axis=0)).astype(np.uint8)
     return lambda images, masks: np.where(masks[..., None], mean, images)
 
 
 def ridge(train: np.ndarray, components: int) -> Fill:
-    """Returns the regression of missing pixels on the principal components of the known ones, for one hole in all."""
+    """Returns the ridge regression of missing pixels on principal components of the known ones, for one fixed hole."""
 
     def fill(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
         hole = masks[0]
@@ -98,7 +98,7 @@ def run(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workdir", type=Path, help="of a run that completes images", required=True)
     parser.add_argument("--holes", nargs="+", default=["centre", "half_left"])
-    parser.add_argument("--num-images", type=int, default=10**9, help="of the held-out ones; all unless given")
+    parser.add_argument("--num-images", type=int, default=10**9, help="held-out images to complete; default: all")
     parser.add_argument("--components", type=int, default=1000)
     parser.add_argument("--methods", nargs="+", help="some of the rows")
     given = parser.parse_args(arguments)
@@ -127,7 +127,8 @@ def run(arguments: list[str]) -> None:
             started = time.perf_counter()
             filled = fill(np.where(masks[..., None], 0, images).astype(np.uint8), masks)
             milliseconds = 1000 * (time.perf_counter() - started) / len(images)
-            found = {name: values.mean() for name, values in likeness(filled, images, masks).items()}
+            quality = reconstruction_quality(filled, images, masks)
+            found = {name: values.mean() for name, values in quality.items()}
             print(
                 f"| {kind} | {name} | {found['psnr']:.2f} | {found['l1']:.4f} | {found['ssim']:.3f} "
                 f"| {milliseconds:.1f} |",

@@ -1,9 +1,9 @@
-"""What a step costs in the runs of a table: they take one in turn, so a machine's other work slows all of them alike.
+"""What a step costs in the runs of a table; they take steps in turn, so other work on the machine slows all equally.
 
     taskset -c 0 python experiments/benchmarks/step_speed.py attention_buys
 
-Runs of generators, that is; of completions there is no such table. A line a row: milliseconds a step, the median over
-the rounds, and the median of the ratios to the first row, round by round.
+The runs must train generators, not complete images. Prints a line for each row: the median over rounds of the
+milliseconds a step, and the median of the ratio to the first row in the same round.
 """
 
 import argparse
@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from sagan_jax.cli.main import explained
-from sagan_jax.cli.wiring import build_adversarial_task
 from sagan_jax.config import AnyExperiment, Experiment
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runs.build import build_adversarial_task
 from sagan_jax.training.adversarial import Batch, initial_state, step
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -28,20 +28,20 @@ from run_table import load_table
 
 
 def stepper(experiment: AnyExperiment) -> Callable[[], float]:
-    """Returns a function that takes one more step of a run on random images, and returns the seconds that it took.
+    """Returns a function that takes the next step of a run on random images, and returns its seconds.
 
     Raises:
         InvalidInputError: the run trains no generator.
     """
     if not isinstance(experiment, Experiment):
         raise InvalidInputError("The table needs to be one of generators; this one's runs complete images.")
-    game, networks, training = build_adversarial_task(experiment), experiment.networks, experiment.training
+    task, networks, training = build_adversarial_task(experiment), experiment.networks, experiment.training
     shape = (networks.resolution, networks.resolution, networks.image_channels)
     rows = (training.discriminator_steps, training.batch_size)
     images = jax.random.uniform(jax.random.key(0), (*rows, *shape), minval=-1)
     batch = Batch(images, jnp.zeros(rows, jnp.int32))
-    compiled = jax.jit(partial(step, game)).lower(initial_state(game, 0, shape), batch).compile()
-    state = initial_state(game, 0, shape)
+    compiled = jax.jit(partial(step, task)).lower(initial_state(task, 0, shape), batch).compile()
+    state = initial_state(task, 0, shape)
 
     def take() -> float:
         nonlocal state
@@ -62,7 +62,7 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")
     steppers = {row: stepper(experiment) for row, experiment in load_table(given.table).rows.items()}
     for take in steppers.values():
-        take()  # what is allocated at first is no cost of a step
+        take()  # the first step also allocates memory
     rounds = [[take() for take in steppers.values()] for _ in range(given.rounds)]
     print("| row | ms a step | times the first |\n|---|---|---|")
     for row, times in zip(steppers, zip(*rounds, strict=True), strict=True):

@@ -13,8 +13,8 @@ generated images: see `sagan_jax/evaluation/rules.py`. Independent blobs would o
 from dataclasses import replace
 from typing import Literal
 
-from sagan_jax.cli.experiments import load_experiment
 from sagan_jax.config import Experiment, Table
+from sagan_jax.runs.experiments import load_experiment
 
 
 def table() -> Table:

@@ -10,8 +10,8 @@ With batch norm in D, at rates of 2e-4, or of 1e-3 for G alone, no image held tw
 
 from dataclasses import replace
 
-from sagan_jax.cli.experiments import load_experiment
 from sagan_jax.config import Experiment, Table
+from sagan_jax.runs.experiments import load_experiment
 
 
 def table() -> Table:

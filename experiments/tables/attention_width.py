@@ -10,8 +10,8 @@ A network of width 16 has four times the parameters and takes about three times 
 
 from dataclasses import replace
 
-from sagan_jax.cli.experiments import load_experiment
 from sagan_jax.config import Experiment, Table
+from sagan_jax.runs.experiments import load_experiment
 
 
 def table() -> Table:

@@ -1,1 +1,18 @@
-"""The commands, and the Python that does what they do."""
+"""The command line: one thin parser for each command, progress display and exit codes."""
+
+__all__ = [
+    "attend",
+    "complete",
+    "convert",
+    "evaluate",
+    "explore",
+    "export",
+    "fetch_weights",
+    "interpolate",
+    "main",
+    "neighbours",
+    "progress",
+    "report",
+    "sample",
+    "train",
+]

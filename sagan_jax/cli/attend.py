@@ -1,4 +1,4 @@
-"""`sagan-jax attend`: the paper's figures of where attention looks, of a run or of one image."""
+"""`sagan-jax attend`: figures of where the attention of a run looks."""
 
 import dataclasses
 import math
@@ -12,43 +12,47 @@ from sagan_jax.errors import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Draw where the attention layers of a run look: G in images that it generates, D in real ones or in your own.
+    """Draw where the attention layers of a run look: G in generated images, D in real images or in your own.
 
-    Each picture shows an image with coloured dots, and for each dot where its position looks; the outline holds half of
-    the weight. PNG and SVG; beside them how far each layer looks, and how gamma went over training.
+    Each figure shows an image with coloured dots, and for each dot the attention of that position. The outline encloses
+    half of the weight. Two more figures show how far each layer looks, and gamma over training. All are PNG and SVG.
     """
 
     workdir: Path
-    """the run's folder"""
+    """the folder of the run"""
     out: Path | None = None
-    """the folder for the pictures; attention/ in the workdir unless given"""
+    """the folder for the figures. Defaults to attention/ in the workdir"""
     num_images: int = 4
-    """how many of G, and how many real ones for D"""
+    """number of generated images for G, and of real images for D"""
     image: Path | None = None
-    """a picture of your own for D instead of real ones: PNG, JPEG or WebP, cropped to its centre square and resized"""
+    """your own image for D instead of real ones: PNG, JPEG or WebP, cropped to its centre square and resized"""
     queries: tuple[str, ...] = ()
-    """positions x,y in pixels, such as 12,20 30,8; those that say most unless given"""
+    """query positions x,y in pixels, such as 12,20 30,8. Defaults to the most informative ones"""
     num_queries: int = 5
-    """how many are chosen, where none are given"""
+    """number of query positions to choose, when --queries gives none"""
     classes: tuple[int, ...] = ()
-    """the classes to generate, in turn; all unless given"""
+    """the classes to generate, in turn. Defaults to all"""
     source: str = ""
-    """where the images of the run's --source lie now, if they have moved"""
+    """where the training images are now, if they were moved"""
     seed: int = 0
     checkpoint: Literal["newest", "best"] = "newest"
 
 
 def run(arguments: list[str]) -> None:
-    """Runs the command with what stands behind its name."""
+    """Runs the command.
+
+    Args:
+        arguments: those after the name of the command.
+    """
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax attend")
     if parsed.num_images < 1 or parsed.num_queries < 1:
         raise InvalidInputError(
             f"attend needs --num-images and --num-queries of at least 1; got {parsed.num_images}, {parsed.num_queries}."
         )
-    from sagan_jax.cli import attending
+    from sagan_jax.runs.attention_figures import draw_attention
 
     out = parsed.out or parsed.workdir / "attention"
-    written = attending.draw_attention(
+    written = draw_attention(
         parsed.workdir,
         out,
         num_images=parsed.num_images,
@@ -60,7 +64,7 @@ def run(arguments: list[str]) -> None:
         seed=parsed.seed,
         checkpoint=parsed.checkpoint,
     )
-    print(f"{len(written)} pictures, as .png and .svg, in {out}")
+    print(f"{len(written)} figures, as .png and .svg, in {out}")
 
 
 def read_position(word: str) -> tuple[float, float]:

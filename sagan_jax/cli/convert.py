@@ -1,4 +1,4 @@
-"""`sagan-jax convert`: weights that other people released, from their files to what is read without their tools."""
+"""`sagan-jax convert`: released weights, to files that are read without the tools that wrote them."""
 
 import dataclasses
 from pathlib import Path
@@ -11,11 +11,11 @@ from sagan_jax.errors import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Convert released weights; nothing in a file is ever run.
+    """Convert released weights. No code in a file is executed.
 
-    Of the FID network: `--from inception FILE [OUT]` writes a .safetensors file, where evaluations look for it unless
-    OUT is given. Of a generator: `--from SOURCE --generator G.pth [--discriminator D.pth] OUT` writes a folder that
-    sample, evaluate, attend, explore and `train --init-from` take like a run of ours.
+    The FID network: `--from inception FILE [OUT]` writes a .safetensors file. OUT defaults to the place where
+    evaluations look. A generator: `--from SOURCE --generator G.pth [--discriminator D.pth] OUT` writes the folder of a
+    run, for sample, evaluate, attend, explore and `train --init-from`.
     """
 
     source: Annotated[Literal["inception", "official", "studiogan", "biggan-pytorch"], tyro.conf.arg(name="from")]
@@ -24,23 +24,27 @@ class Arguments:
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """FILE [OUT] for inception, OUT for the others"""
     generator: Path | None = None
-    """.pth, .pt, .safetensors or .npz; of the official release its variables, exported as .npz"""
+    """.pth, .pt, .safetensors or .npz; for the official release its variables, exported as .npz"""
     discriminator: Path | None = None
-    """the same, where it has a file of its own; a generator alone is enough to sample"""
+    """the same for D, when it has its own file. A generator alone is enough to sample"""
 
 
 def run(arguments: list[str]) -> None:
-    """Runs the command with what stands behind its name."""
+    """Runs the command.
+
+    Args:
+        arguments: those after the name of the command.
+    """
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax convert")
-    from sagan_jax.cli import converting
+    from sagan_jax.runs.convert import convert_inception, convert_networks
 
     if parsed.source == "inception":
         if parsed.generator or parsed.discriminator or len(parsed.paths) not in (1, 2):
             raise InvalidInputError("convert needs, for the FID network: --from inception FILE [OUT].")
-        converting.convert_inception(*parsed.paths)
+        convert_inception(*parsed.paths)
     else:
         if not parsed.generator or len(parsed.paths) != 1:
             raise InvalidInputError(
                 f"convert needs: --from {parsed.source} --generator FILE [--discriminator FILE] OUT."
             )
-        converting.convert_networks(parsed.source, parsed.paths[0], parsed.generator, parsed.discriminator)
+        convert_networks(parsed.source, parsed.paths[0], parsed.generator, parsed.discriminator)

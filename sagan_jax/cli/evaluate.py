@@ -1,7 +1,6 @@
 """`sagan-jax evaluate`: scores of a trained run, or of images against images."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,49 +11,53 @@ from sagan_jax.errors import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Measure the images of a run against those it was trained on, or any images against any others.
+    """Score the images of a run against its training images, or any images against others.
 
-    A score's name says how it is measured: fid50k_train, fid10k_validation, is50k, kid50k_train, prdc10k_train,
-    intra_fid_train; with random features instead of a download fd5k_train_random, fd5k_test_random; with a classifier
-    classifier_accuracy; of images that follow a rule (pairs, mirror) rule1k. Endings: _batch or _standing statistics,
-    _raw weights.
+    The name of a score is its protocol: fid50k_train, fid10k_validation, is50k, kid50k_train, prdc10k_train,
+    intra_fid_train. Random features need no download: fd5k_train_random, fd5k_test_random. A classifier gives
+    classifier_accuracy. Images that follow a rule (pairs, mirror) give rule1k. The endings _batch and _standing name
+    the batch-norm statistics; _raw names the weights as trained.
 
-    A run that completes images fills the holes of the --held-out photographs: PSNR, L1, SSIM and how different sampled
-    completions are, by kind of hole; and its sampled completions are scored by the protocols that are named.
+    A run that completes images fills holes of the --held-out photographs. It is scored by PSNR, L1, SSIM and the
+    diversity of sampled completions, for each kind of hole. Protocols score its sampled completions.
     """
 
     workdir: Path | None = None
-    """the run's folder"""
+    """the folder of the run"""
     images: str = ""
-    """or images to score: a folder, .zip, .parquet, .npz or .npy, or the name of a set"""
+    """or images to score: a folder, .zip, .parquet, .npz or .npy, or the name of a synthetic set"""
     reference: str = ""
-    """the real images that those are compared with"""
+    """the real images to compare --images with"""
     protocol: tuple[str, ...] = ()
-    """the scores; fid50k_train where the FID network's weights are, else fd5k_train_random and classifier_accuracy, and
-    rule1k where the images follow a rule"""
+    """the scores. Defaults to rule1k for images that follow a rule, else to fid50k_train where the FID network's
+    weights are, else to fd5k_train_random and classifier_accuracy"""
     holes: tuple[str, ...] = ()
-    """for a run that completes images: the kinds of holes, such as centre, half_left, strokes; all unless given"""
+    """for a run that completes images: the kinds of holes, such as centre, half_left, strokes. Defaults to all"""
     samples: int = 4
-    """completions of each image whose difference is measured"""
+    """for a run that completes images: completions of each image whose diversity is measured"""
     source: str = ""
-    """where the images of the run's --source lie now, if they have moved"""
+    """where the training images are now, if they were moved"""
     held_out: str = ""
-    """the images of `_validation` and `_test`, and photographs to complete, unless the run's config says them"""
+    """images for `_validation` and `_test`, or photographs to complete. Defaults to what the run's config says"""
     checkpoint: Literal["newest", "best"] = "newest"
     inception_weights: str = ""
-    """the FID network's weights, .npz or .safetensors; those of `sagan-jax fetch-weights` unless given"""
+    """weights of the FID network, .npz or .safetensors. Defaults to those of `sagan-jax fetch-weights`"""
     resolution: int = 0
-    """of both sets, for --images: the shorter side of the first image unless given"""
+    """of both sets, for --images. Defaults to the shorter side of the first image"""
     seed: int = 0
     batch_size: int = 100
     out: Path | None = None
-    """folder for the result files; scores/ in the workdir unless given"""
+    """folder for the result files. Defaults to scores/ in the workdir"""
     cache: str = "auto"
-    """folder for decoded images, and beside it for what was measured of real ones; "" for none"""
+    """folder for decoded images; the statistics of real images are kept beside it. "" for none"""
 
 
 def run(arguments: list[str]) -> None:
-    """Runs the command with what stands behind its name."""
+    """Runs the command.
+
+    Args:
+        arguments: those after the name of the command.
+    """
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax evaluate")
     if bool(parsed.workdir) == bool(parsed.images):
         raise InvalidInputError("evaluate needs either --workdir, a run, or --images and --reference.")
@@ -66,69 +69,25 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--samples needs to be at least 0; got {parsed.samples}.")
     if parsed.batch_size < 1:
         raise InvalidInputError(f"--batch-size needs to be at least 1; got {parsed.batch_size}.")
-    from sagan_jax.cli import scoring
-    from sagan_jax.cli.checks import require_completion
+    from sagan_jax.cli.progress import ScoreProgress
+    from sagan_jax.runs.evaluate import scores_of_any_run
+    from sagan_jax.runs.scores import scores_of_images
 
-    shared = {name: getattr(parsed, name) for name in ("inception_weights", "seed", "batch_size", "out", "cache")}
-    with scoring.ScoreProgress() as progress:
-        shared["watcher"] = progress
+    with ScoreProgress() as progress:
+        shared: dict[str, Any] = {
+            name: getattr(parsed, name) for name in ("inception_weights", "seed", "batch_size", "out", "cache")
+        }
         if parsed.workdir:
-            of_run: dict[str, Any] = {"source": parsed.source, "held_out": parsed.held_out}
-            if parsed.holes or completes_images(parsed.workdir):
-                require_completion(parsed.workdir)
-                of_run |= {"holes": parsed.holes, "samples": parsed.samples}
-                if parsed.checkpoint != "newest":
-                    raise InvalidInputError(
-                        "--checkpoint best is for a run that generates images; this one has no best."
-                    )
-            else:
-                of_run["checkpoint"] = parsed.checkpoint
-            scores = scores_of_any_run(parsed.workdir, parsed.protocol, **of_run, **shared)
+            of_run = {name: getattr(parsed, name) for name in ("holes", "samples", "source", "held_out", "checkpoint")}
+            scores = scores_of_any_run(parsed.workdir, parsed.protocol, **of_run, **shared, progress=progress)
         else:
-            sets = parsed.images, parsed.reference
-            scores = scoring.scores_of_images(*sets, parsed.protocol, resolution=parsed.resolution, **shared)
+            scores = scores_of_images(
+                parsed.images,
+                parsed.reference,
+                parsed.protocol,
+                resolution=parsed.resolution,
+                **shared,
+                progress=progress,
+            )
         for score in scores:
             print(score, flush=True)
-
-
-def completes_images(workdir: Path) -> bool:
-    """Tells whether the run in `workdir`, if there is one, is one that completes images."""
-    from sagan_jax.cli.checks import saved_experiment
-    from sagan_jax.config import CompletionExperiment
-
-    return isinstance(saved_experiment(workdir), CompletionExperiment)
-
-
-def scores_of_any_run(workdir: Path, protocols: Sequence[str], **options: Any) -> Iterator[Any]:
-    """Returns the scores of a run's checkpoint, whatever its task.
-
-    Args:
-        workdir: of a run that has saved.
-        protocols: their names.
-        options: as for `scores_of_run`, or for `completion_scores_of_run` of a run that completes images.
-
-    Raises:
-        InvalidInputError: something is missing, or contradicts a protocol; with the first score, before it is measured.
-    """
-    from sagan_jax.cli.completion_scoring import completion_scores_of_run
-    from sagan_jax.cli.scoring import scores_of_run
-
-    return (completion_scores_of_run if completes_images(workdir) else scores_of_run)(workdir, protocols, **options)
-
-
-def evaluate(workdir: str | Path, *protocols: str, **options: Any) -> dict[str, float]:
-    """Returns the scores of a run's checkpoint by name, each written to a result file: `sagan-jax evaluate` in Python.
-
-    Args:
-        workdir: of a run that has saved.
-        protocols: names such as `fid50k_train`; the usual ones unless given. Of a run that completes images none unless
-            given, and the likeness of its completions besides, such as `centre/psnr`.
-        options: as for `scores_of_any_run`.
-
-    Raises:
-        InvalidInputError: something is missing, or contradicts a protocol.
-    """
-    found: dict[str, float] = {}
-    for score in scores_of_any_run(Path(workdir), protocols, **options):
-        found |= score.values
-    return found

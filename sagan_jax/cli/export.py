@@ -1,4 +1,4 @@
-"""`sagan-jax export`: the generator of a run, to be taken elsewhere."""
+"""`sagan-jax export`: the generator of a run, for use elsewhere."""
 
 import dataclasses
 from pathlib import Path
@@ -9,26 +9,30 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Write the generator of a run, its spectral norm and statistics folded in, with the lines of Python that load it.
+    """Write the generator of a run, with spectral normalisation and batch-norm statistics folded into its weights.
 
-    generator.safetensors holds the weights for this package; generator.jax_export is a function that runs without it,
-    on jax alone; README.md says how.
+    generator.safetensors holds the weights for this package. generator.jax_export is a function that needs jax alone.
+    README.md has the Python code that loads each.
     """
 
     workdir: Path
-    """the run's folder"""
+    """the folder of the run"""
     out: Path | None = None
-    """a folder; export in the workdir unless given"""
+    """the folder for the files. Defaults to export/ in the workdir"""
     checkpoint: Literal["newest", "best"] = "newest"
-    """best: the one with the best score, where the run was scored while it trained"""
+    """best: the checkpoint with the best score, of a run that was scored while it trained"""
     raw: bool = False
-    """the weights as trained, even where the run keeps a moving average"""
+    """use the weights as trained, even where the run keeps a moving average"""
 
 
 def run(arguments: list[str]) -> None:
-    """Runs the command with what stands behind its name."""
+    """Runs the command.
+
+    Args:
+        arguments: those after the name of the command.
+    """
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax export")
-    from sagan_jax.cli.exporting import export_run
+    from sagan_jax.runs.export import export_run
 
     for path in export_run(parsed.workdir, parsed.out, checkpoint=parsed.checkpoint, raw=parsed.raw):
         print(f"{path}: {path.stat().st_size / 1e3:,.1f} kB")

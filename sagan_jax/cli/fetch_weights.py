@@ -1,181 +1,35 @@
-"""`sagan-jax fetch-weights`: downloads published weights. It is the only thing here that downloads."""
+"""`sagan-jax fetch-weights`: downloads published weights. It is the only command that downloads."""
 
-import contextlib
 import dataclasses
-import hashlib
-import http
-import http.client
-import importlib.util
-import shlex
-import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from typing import Literal
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-from sagan_jax.errors import InvalidInputError, StorageError, one_line
 
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
 
-_TIMEOUT_SECONDS = 30.0  # without a byte
-_CHUNK_BYTES = 2**18
-_MOST_BYTES = 2**30  # the published file has a tenth of it
-
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Download published weights, verify them by their sha256, and convert them where torch is installed."""
+    """Download published weights, verify their sha256, and convert them where PyTorch is installed."""
 
     weights: tyro.conf.Positional[Literal["inception"]] = "inception"
-    """which: inception, the FID network"""
+    """inception: the FID network"""
     out: Path | None = None
-    """the folder they go to; where evaluations look unless given"""
+    """the folder for the file. Defaults to the place where evaluations look"""
     url: str = INCEPTION_URL
-    """https; the name of the file carries the start of its sha256, as in NAME-0123abcd.pth"""
+    """an https address; the file name ends in the start of its sha256, as in NAME-0123abcd.pth"""
 
 
 def run(arguments: list[str]) -> None:
-    """Runs the command with what stands behind its name."""
-    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax fetch-weights")
-    from sagan_jax.cli.converting import convert_inception
-    from sagan_jax.data.cache import weights_folder
-    from sagan_jax.evaluation.inception import WEIGHTS_NAME
-
-    fetched = fetch(parsed.url, parsed.out or weights_folder())
-    target = fetched.with_name(WEIGHTS_NAME)
-    if importlib.util.find_spec("torch"):
-        convert_inception(fetched, target)
-        return
-    command = shlex.join(["sagan-jax", "convert", "--from", "inception", str(fetched), str(target)])
-    print(f"{fetched} is there. It is read with torch, once:\n  pip install 'sagan-jax[torch]'\n  {command}")
-
-
-def fetch(url: str, folder: Path) -> Path:
-    """Downloads a file whose name carries the start of its sha256; goes on where an earlier try broke off.
+    """Runs the command.
 
     Args:
-        url: https, or http on this machine.
-        folder: made if it is not there. The file has a name that ends in `.part` until its sha256 is verified.
-
-    Returns:
-        The file; one that is there already is verified and left as it is.
-
-    Raises:
-        InvalidInputError: the address is no such, cannot be reached, breaks off, or serves another file.
-        StorageError: the disk refused.
+        arguments: those after the name of the command.
     """
-    from sagan_jax.interop.pytorch import check_hash_prefix, hash_prefix
+    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax fetch-weights")
+    from sagan_jax.runs.fetch import fetch_inception
 
-    _check_scheme(url)
-    name = Path(unquote(urlsplit(url).path)).name
-    if not hash_prefix(name):
-        raise InvalidInputError(
-            f"fetch-weights needs an address that ends in NAME-0123abcd.pth, whose digits start the file's sha256; "
-            f"got {url!r}."
-        )
-    path = folder / name
-    part = path.with_name(f"{name}.part")
-    with _disk(path):
-        if path.exists():
-            check_hash_prefix(name, _sha256(path))
-            return path
-        folder.mkdir(parents=True, exist_ok=True)
-        _download(url, part)
-        try:
-            check_hash_prefix(name, _sha256(part))
-        except InvalidInputError:
-            part.unlink()  # going on from it would never end well
-            raise
-        return part.replace(path)
-
-
-def _download(url: str, part: Path) -> None:
-    """Writes what the address serves, from where the file ends if the server can."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with contextlib.ExitStack() as stack:
-        with _reaching(url):
-            try:
-                response = stack.enter_context(_OPENER.open(request, timeout=_TIMEOUT_SECONDS))
-            except urllib.error.HTTPError as error:
-                if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-                    return  # there is no more: the sha256 will say whether it is right
-                raise
-        start = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
-        length = response.headers["Content-Length"]
-        total = start + int(length) if length else None
-        file = stack.enter_context(part.open("ab" if start else "wb"))
-        progress = stack.enter_context(_progress())
-        task = progress.add_task(part.stem, total=total, completed=start)
-        while True:
-            with _reaching(url):
-                chunk = response.read(_CHUNK_BYTES)
-            if not chunk:
-                break
-            file.write(chunk)
-            progress.advance(task, len(chunk))
-            if file.tell() > _MOST_BYTES:
-                raise InvalidInputError(f"{url} serves more than {_MOST_BYTES:,} bytes: these are not the weights.")
-        if total and file.tell() < total:
-            raise InvalidInputError(
-                f"The download of {url} broke off after {file.tell():,} of {total:,} bytes: the same command again "
-                f"goes on from there."
-            )
-
-
-class _OnlySecure(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection to where anybody on the way could swap the file."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        _check_scheme(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-_OPENER = urllib.request.build_opener(_OnlySecure)
-
-
-def _check_scheme(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")):
-        raise InvalidInputError(f"fetch-weights needs an https address; got {url!r}.")
-
-
-@contextlib.contextmanager
-def _reaching(url: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, http.client.HTTPException) as error:  # of urllib, of sockets, of time-outs
-        reason = one_line(error).removeprefix("<urlopen error ").removesuffix(">")
-        raise InvalidInputError(
-            f"{url} could not be downloaded: {reason}. Without a network, bring the file here by other means, "
-            f"then: sagan-jax convert --from inception FILE."
-        ) from error
-
-
-@contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except InvalidInputError:
-        raise
-    except OSError as error:
-        raise StorageError(f"{str(path)!r} could not be written: {error.strerror or error}.") from error
-
-
-def _progress() -> Progress:
-    """Returns a bar for people; nothing is drawn into a file."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    fetch_inception(parsed.url, parsed.out)

@@ -1,4 +1,4 @@
-"""`sagan-jax`: dispatches to the commands, and turns what goes wrong into one line and an exit code."""
+"""`sagan-jax`: dispatches to the commands, and turns an error into one line and an exit code."""
 
 import difflib
 import sys
@@ -40,20 +40,20 @@ USAGE = """usage: sagan-jax COMMAND [...]
 
 Self-attention for image generation in JAX.
 
-  train [EXPERIMENT] [--workdir DIR] [...]   train an experiment; digits_32 unless given
-  sample --workdir DIR --out FILE [...]      draw images from a trained run
+  train [EXPERIMENT] [--workdir DIR] [...]   train an experiment (default: digits_32)
+  sample --workdir DIR --out FILE [...]      draw samples of a trained run
   evaluate --workdir DIR [--protocol NAME]   score a trained run, or images against images
   complete PHOTO --workdir DIR --mask FILE   fill the hole of a photograph
-  attend --workdir DIR                       where the attention of a run looks, as figures
-  explore --workdir DIR --out FILE.html      where the attention looks, as a page to move over
-  interpolate --workdir DIR --out FILE       from one sample to another, as a picture or an animation
-  neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are they memorised?
-  report --workdir DIR [--out FILE]          a page with all that a run did; a run writes it itself
-  export --workdir DIR [--out DIR]           the generator as weights and as a function of jax alone
-  fetch-weights                              download the network that FID is defined in
-  convert --from SOURCE [...] OUT            released weights: networks to a run, the FID network to a file
+  attend --workdir DIR                       figures of where the attention of a run looks
+  explore --workdir DIR --out FILE.html      an interactive page of where the attention looks
+  interpolate --workdir DIR --out FILE       images between two samples, as a picture or an animation
+  neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are any memorised?
+  report --workdir DIR [--out FILE]          the report of a run, which a run also writes itself
+  export --workdir DIR [--out DIR]           the generator as weights, and as a function that needs jax alone
+  fetch-weights                              download the FID network
+  convert --from SOURCE [...] OUT            convert released weights: networks to a run, the FID network to a file
 
-  sagan-jax COMMAND --help                   what a command takes
+  sagan-jax COMMAND --help                   the arguments of a command
   sagan-jax --version
 """
 
@@ -62,11 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code of a command line.
 
     Args:
-        arguments: those of the process unless given, without its name.
+        arguments: defaults to those of the process, without its name.
 
     Returns:
-        0 finished; 2 something given is wrong; 5 not finite; 6 storage; 7 workdir in use; 8 another process of the run
-        is gone; 130 or 143 stopped by Ctrl-C or SIGTERM.
+        0 finished; 2 something given is wrong; 5 not finite or collapsed; 6 storage; 7 workdir in use; 8 another
+        process of the run is lost; 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (given[0], given[1:]) if given else ("", [])
@@ -80,10 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def explained(work: Callable[[], None], program: str = "sagan-jax") -> int:
-    """Returns the exit code of some work, which is 0 or that of what went wrong, then said in one line.
+    """Calls a function and returns an exit code: 0, or that of its error, which is printed as one line.
 
     Args:
-        work: what is done.
+        work: the function.
         program: the name in front of the line.
     """
     try:
@@ -107,15 +107,16 @@ def _command(name: str) -> Callable[[list[str]], None]:
 
 
 def _explain(error: Exception, program: str) -> int:
-    """Returns the exit code of an error, its line printed; what is no user's mistake keeps its traceback."""
-    from sagan_jax.runtime.processes import leave, lost_peer  # here: jax takes a while to import
+    """Prints an error as one line and returns its exit code; an error that is not the user's keeps its traceback."""
+    # Imported here, because importing jax takes a second.
+    from sagan_jax.runtime.processes import exit_if_distributed, peer_lost_error
 
-    known = lost_peer(error) or error
+    known = peer_lost_error(error) or error
     if not isinstance(known, SaganError):
         raise error
     print(f"{program}: {known}", file=sys.stderr, flush=True)
     if not isinstance(known, StoppedError):
-        leave(known.exit_code)
+        exit_if_distributed(known.exit_code)
     return known.exit_code
 
 

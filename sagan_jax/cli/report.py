@@ -1,4 +1,4 @@
-"""`sagan-jax report`: the report of a run, written anew."""
+"""`sagan-jax report`: writes the report of a run."""
 
 import dataclasses
 from pathlib import Path
@@ -10,46 +10,30 @@ from sagan_jax.errors import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Write the report of a run: one HTML page with its curves, samples, scores, config and how to go on with it.
+    """Write the report of a run: one HTML page with curves, samples, scores, config and the command that resumes it.
 
-    A run writes it itself at each evaluation and at its end; this does so at any time, of a killed run too.
+    A run writes its report at each evaluation and at its end. This command does so at any time, also for a killed run.
     """
 
     workdir: Path
-    """the run's folder"""
+    """the folder of the run"""
     out: Path | None = None
-    """the page; report.html in the workdir unless given"""
+    """the page. Defaults to report.html in the workdir"""
     megabytes: float = 10.0
-    """the largest that the page may be; sample grids are left out evenly to fit"""
+    """largest size of the page. Sample grids are left out evenly to fit"""
 
 
 def run(arguments: list[str]) -> None:
-    """Runs the command with what stands behind its name."""
+    """Runs the command.
+
+    Args:
+        arguments: those after the name of the command.
+    """
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax report")
     if not 0.5 <= parsed.megabytes <= 1000:
         raise InvalidInputError(f"--megabytes needs to be in [0.5, 1000]; got {parsed.megabytes}.")
+    from sagan_jax.runs.report import write_report
+
     path = parsed.out or parsed.workdir / "report.html"
     size = write_report(parsed.workdir, path, budget=int(parsed.megabytes * 1e6))
     print(f"{path}: {size / 1e6:.2f} MB")
-
-
-def write_report(workdir: Path, path: Path | None = None, *, state: str = "", budget: int = 10_000_000) -> int:
-    """Writes the report of a run, whole or not at all, and returns its size in bytes.
-
-    Args:
-        workdir: of the run.
-        path: the page; `report.html` in the workdir unless given.
-        state: as for `report_page`.
-        budget: as for `report_page`.
-
-    Raises:
-        InvalidInputError: there is no run in `workdir`.
-        StorageError: when the disk refused.
-    """
-    from sagan_jax.config import Experiment, to_dict
-    from sagan_jax.runtime.files import write_atomically
-    from sagan_jax.views.report import report_page
-
-    page = report_page(workdir, state=state, defaults=to_dict(Experiment()), budget=budget).encode()
-    write_atomically(path or workdir / "report.html", page)
-    return len(page)

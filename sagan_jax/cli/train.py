@@ -1,4 +1,4 @@
-"""`sagan-jax train`: an experiment, from its file and the flags to a trained network."""
+"""`sagan-jax train`: trains an experiment."""
 
 import argparse
 import dataclasses
@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 
 import tyro
 
-from sagan_jax.cli.experiments import load_experiment, names
 from sagan_jax.config import AnyExperiment, Experiment
+from sagan_jax.runs.experiments import experiment_names, load_experiment
 
 DEFAULT = "digits_32"
 
@@ -18,23 +18,27 @@ Kind = TypeVar("Kind", bound=AnyExperiment)
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(Generic[Kind]):
-    """Train an experiment, from its newest checkpoint if it was begun."""
+    """Train an experiment. A run that was stopped is resumed from its newest checkpoint."""
 
     experiment: Kind
     workdir: Path | None = None
-    """where everything is written; runs/NAME unless given"""
+    """the folder of the run. Defaults to runs/NAME"""
     fresh: bool = False
-    """throw away what an earlier run left in the workdir"""
+    """remove what an earlier run left in the workdir, and start over"""
     coordinator: str | None = None
-    """host:port of process 0, for a run of several processes; not needed under SLURM, Open MPI and on TPU hosts"""
+    """host:port of process 0, for a run of several processes. Not needed under SLURM, Open MPI and on TPU hosts"""
     num_processes: int | None = None
-    """how many processes the run has"""
+    """number of processes of the run"""
     process_id: int | None = None
-    """which of them this one is, from 0"""
+    """number of this process, from 0"""
 
 
 def run(arguments: list[str]) -> None:
-    """Runs the command with what stands behind its name."""
+    """Runs the command.
+
+    Args:
+        arguments: those after the name of the command.
+    """
     name, rest = "", arguments
     if arguments and not arguments[0].startswith("-"):
         name, rest = arguments[0], arguments[1:]
@@ -45,18 +49,18 @@ def run(arguments: list[str]) -> None:
         default=Arguments(experiment),
         args=rest,
         prog=f"sagan-jax train {name}".rstrip(),
-        description=f"Train {experiment.name}. EXPERIMENT, the first word behind `train`, is the path of a .py file or "
-        f"one of {', '.join(names())}; {DEFAULT} unless given, or with --init-from what that run was. A flag changes a "
-        f"value of it.",
+        description=f"Train {experiment.name}. EXPERIMENT, the first word after `train`, is the path of a .py file or "
+        f"one of {', '.join(experiment_names())}. It defaults to {DEFAULT}; with --init-from to the experiment of that "
+        f"run. A flag changes a value of it.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    from sagan_jax.cli import running
-    from sagan_jax.runtime.processes import is_first, join
+    from sagan_jax.runs.train import train
+    from sagan_jax.runtime.processes import initialize_distributed, is_main_process
 
-    join(parsed.coordinator, parsed.num_processes, parsed.process_id)
+    initialize_distributed(parsed.coordinator, parsed.num_processes, parsed.process_id)
     workdir = parsed.workdir or Path("runs") / parsed.experiment.name
-    running.train(parsed.experiment, workdir, fresh=parsed.fresh)
-    if is_first():
+    train(parsed.experiment, workdir, fresh=parsed.fresh)
+    if is_main_process():
         generates = isinstance(parsed.experiment, Experiment)
         more = (
             f"draw more: sagan-jax sample --workdir {workdir} --out samples.png"
@@ -73,7 +77,7 @@ def _unnamed(arguments: list[str]) -> AnyExperiment:
     init_from = parser.parse_known_args(arguments)[0].init_from
     if not init_from:
         return load_experiment(DEFAULT)
-    from sagan_jax.cli.checks import require_experiment
+    from sagan_jax.runs.load import require_experiment
 
     experiment = require_experiment(Path(init_from))
     return dataclasses.replace(experiment, name=f"{experiment.name}_tuned")

@@ -1,12 +1,15 @@
-"""Images: where they come from, and the batches that a run is fed with."""
+"""Image sources, the batches for training, and the masks for image completion."""
 
 from sagan_jax.data.masks import MASK_KINDS, draw_mask, draw_masks
 from sagan_jax.data.pipeline import to_float, to_uint8, training_batches
 from sagan_jax.data.sources import ImageSource, natural_resolution, open_source
+from sagan_jax.data.synthetic import Mirror, Pairs
 
 __all__ = [
     "MASK_KINDS",
     "ImageSource",
+    "Mirror",
+    "Pairs",
     "draw_mask",
     "draw_masks",
     "natural_resolution",

@@ -1,4 +1,4 @@
-"""Images in a zip, read in place; what no honest packer writes is refused before a byte of it is inflated."""
+"""Images in a zip file, read without unpacking it. A hostile archive is refused before any member is inflated."""
 
 import hashlib
 import re
@@ -10,26 +10,29 @@ from pathlib import Path, PurePosixPath
 
 from sagan_jax.data import decoding
 from sagan_jax.data.encoded import EncodedImages
-from sagan_jax.data.layouts import arrange, is_archive, is_hidden, is_image, wrapper_of
+from sagan_jax.data.layouts import assign_labels, is_archive, is_hidden, is_image, wrapper_folder
 from sagan_jax.errors import InvalidInputError, one_line
 
-LARGEST_RATIO = 100
-"""Bytes that one packed byte of images may become; photographs shrink by next to nothing."""
+MAX_COMPRESSION_RATIO = 100
+"""How many bytes one compressed byte of an image may expand to. Photographs hardly compress at all."""
 
-_MOST_MEMBERS = 5_000_000
-_HONEST_BYTES = 2**30  # beyond four times the archive's size that its images may have together
+_MAX_MEMBERS = 5_000_000
+# All images together may have four times the bytes of the archive, plus this many.
+_EXTRA_BYTES = 2**30
 
 
 def open_zip(path: Path) -> EncodedImages:
-    """Returns the images in the zip `path`: at its top, in class folders, or in class folders in just one folder.
+    """Returns the images in the zip file `path`.
+
+    The images lie at the top, in class folders, or in class folders inside a single folder.
 
     Raises:
-        InvalidInputError: it is no zip, its layout is another, or a member is hostile: see `_check_members`.
+        InvalidInputError: when the file is not a zip, has another layout, or has a hostile member (`_check_members`).
     """
     where = repr(str(path))
     try:
         archive = zipfile.ZipFile(path)
-    except Exception as error:  # a damaged directory raises whatever its bytes provoke
+    except Exception as error:  # a damaged directory can raise any error
         raise InvalidInputError(f"Cannot read {where} as a zip: {one_line(error)}.") from error
     try:
         members = archive.infolist()
@@ -39,22 +42,22 @@ def open_zip(path: Path) -> EncodedImages:
         folders = {name.rstrip("/") for name in shown if name.endswith("/")}
         for name in files:
             folders.update(str(parent) for parent in PurePosixPath(name).parents[:-1])
-        prefix = wrapper_of(files, folders)
+        prefix = wrapper_folder(files, folders)
         if prefix:
             files = [name.removeprefix(prefix) for name in files if name.startswith(prefix)]
             folders = {name.removeprefix(prefix) for name in folders if name.startswith(prefix)}
-        names, labels, class_names = arrange(files, folders, where, prefix)
+        names, labels, class_names = assign_labels(files, folders, where, prefix)
     except BaseException:
         archive.close()
         raise
     lock = threading.Lock()
 
     def read(index: int) -> bytes:
-        # Opening and closing count references to one file without a lock of their own; reading has one.
+        # Opening and closing a member change a reference count without a lock. Reading has its own lock.
         with lock:
             member = archive.open(names[index])
         try:
-            return member.read()  # never more than the directory says, which was checked
+            return member.read()  # never more bytes than the directory states; those were checked
         finally:
             with lock:
                 member.close()
@@ -76,32 +79,33 @@ def open_zip(path: Path) -> EncodedImages:
     )
 
 
-def check_packing(member: zipfile.ZipInfo, archive_bytes: int, where: str) -> None:
-    """Raises InvalidInputError for a member that would inflate to far more than it is, or by an unbounded method.
+def check_compression(member: zipfile.ZipInfo, archive_bytes: int, where: str) -> None:
+    """Raises InvalidInputError when a member would expand too much, or has an unsupported compression method.
 
     Args:
-        member: of images.
-        archive_bytes: the size of the whole file, which no packed size can exceed, whatever it says.
+        member: a member that holds images.
+        archive_bytes: the size of the whole file. No compressed size can be larger, whatever the directory states.
         where: the archive, quoted, for the message.
     """
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise InvalidInputError(
-            f"{where} needs members that are stored or deflated; {member.orig_filename!r} is packed by method "
-            f"{member.compress_type}: pack it again."
+            f"{where} needs members that are stored or deflated; {member.orig_filename!r} is compressed by method "
+            f"{member.compress_type}. Create the archive again."
         )
-    if member.file_size > LARGEST_RATIO * min(member.compress_size, archive_bytes):
+    if member.file_size > MAX_COMPRESSION_RATIO * min(member.compress_size, archive_bytes):
         raise InvalidInputError(
-            f"{where} needs images that shrink to no less than 1/{LARGEST_RATIO}; member {member.orig_filename!r} says "
-            f"{member.file_size:,} bytes out of {member.compress_size:,}: is it a decompression bomb?"
+            f"{where} needs images that expand to at most {MAX_COMPRESSION_RATIO} times their compressed size; member "
+            f"{member.orig_filename!r} expands from {member.compress_size:,} to {member.file_size:,} bytes. Is it a "
+            f"decompression bomb?"
         )
 
 
 def _check_members(members: Sequence[zipfile.ZipInfo], archive_bytes: int, where: str) -> None:
-    """Refuses names and sizes that no honest packer writes."""
-    if len(members) > _MOST_MEMBERS:
-        raise InvalidInputError(f"{where} needs at most {_MOST_MEMBERS:,} members; it has {len(members):,}.")
+    """Raises InvalidInputError for a name or a size that an ordinary archive does not have."""
+    if len(members) > _MAX_MEMBERS:
+        raise InvalidInputError(f"{where} needs at most {_MAX_MEMBERS:,} members; it has {len(members):,}.")
     seen: set[str] = set()
-    promised = 0
+    expanded_bytes = 0
     for member in members:
         name = member.orig_filename
         kind = stat.S_IFMT(member.external_attr >> 16)
@@ -111,30 +115,30 @@ def _check_members(members: Sequence[zipfile.ZipInfo], archive_bytes: int, where
             or kind not in (0, stat.S_IFREG, stat.S_IFDIR)
         ):
             raise InvalidInputError(
-                f"{where} needs plain files with relative names; member {name!r} is not one: pack it again."
+                f"{where} needs plain files with relative names; member {name!r} is not one. Create the archive again."
             )
         if name in seen:
             raise InvalidInputError(
-                f"{where} needs names that occur once; member {name!r} occurs twice: pack it again."
+                f"{where} needs a different name for each member; {name!r} occurs twice. Create the archive again."
             )
         seen.add(name)
         if member.flag_bits & 0x1:
-            raise InvalidInputError(f"{where} needs to be without a password; member {name!r} is encrypted.")
+            raise InvalidInputError(f"{where} needs members without a password; member {name!r} is encrypted.")
         if is_archive(name) and not is_hidden(name):
             raise InvalidInputError(
-                f"{where} needs images, not archives; member {name!r} is one: unpack it, and give the folder or pack "
-                f"the images themselves."
+                f"{where} needs images, not archives; member {name!r} is one. Unpack it, then give the folder or an "
+                f"archive of the images themselves."
             )
         if is_image(name):
-            if member.file_size > decoding.LARGEST_FILE:
+            if member.file_size > decoding.MAX_FILE_BYTES:
                 raise InvalidInputError(
-                    f"{where} needs images of at most {decoding.LARGEST_FILE:,} bytes; member {name!r} says "
+                    f"{where} needs images of at most {decoding.MAX_FILE_BYTES:,} bytes; member {name!r} has "
                     f"{member.file_size:,}."
                 )
-            check_packing(member, archive_bytes, where)
-            promised += member.file_size
-    if promised > 4 * archive_bytes + _HONEST_BYTES:
+            check_compression(member, archive_bytes, where)
+            expanded_bytes += member.file_size
+    if expanded_bytes > 4 * archive_bytes + _EXTRA_BYTES:
         raise InvalidInputError(
-            f"{where} has {archive_bytes:,} bytes and says that its images have {promised:,}: is it a decompression "
-            f"bomb?"
+            f"{where} has {archive_bytes:,} bytes, and its images would expand to {expanded_bytes:,}. Is it a "
+            f"decompression bomb?"
         )

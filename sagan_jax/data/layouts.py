@@ -1,4 +1,4 @@
-"""Which image belongs to which class: from the names of files and folders, or from integer labels."""
+"""The class of each image: from the names of files and folders, or from integer labels."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -11,26 +11,26 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".zst", ".7z", ".rar")
 
 
-class Layout(NamedTuple):
-    """The names of the images in their order, a label for each, and the name of each class; None and [] unlabelled."""
+class LabelledFiles(NamedTuple):
+    """The names of the images in order, their labels and the class names. Without labels these are None and []."""
 
     names: list[str]
     labels: np.ndarray | None
     class_names: list[str]
 
 
-def wrapper_of(files: Collection[str], folders: Collection[str]) -> str:
-    """Returns `name/` of the one folder that the class folders were packed in, "" where there is none.
+def wrapper_folder(files: Collection[str], folders: Collection[str]) -> str:
+    """Returns `name/` of the single folder that wraps the class folders, or "" when there is no such folder.
 
-    It is alone at the top, holds folders, and no image lies beside it or right in it.
+    A wrapper is the only folder at the top, and it holds folders. No image lies beside it or directly in it.
 
     Args:
-        files: relative POSIX names, at least those at the top and one folder down.
-        folders: likewise.
+        files: relative POSIX names of files, at least those of the first two levels.
+        folders: relative POSIX names of folders, at least those of the first two levels.
 
-    >>> wrapper_of(["birds/owl/1.png", "README"], ["birds", "birds/owl"])
+    >>> wrapper_folder(["birds/owl/1.png", "README"], ["birds", "birds/owl"])
     'birds/'
-    >>> wrapper_of(["owl/1.png"], ["owl"])
+    >>> wrapper_folder(["owl/1.png"], ["owl"])
     ''
     """
     tops = {name.split("/")[0] for name in folders}
@@ -39,86 +39,86 @@ def wrapper_of(files: Collection[str], folders: Collection[str]) -> str:
     return "" if any(is_image(name) and name.count("/") <= 1 for name in files) else f"{tops.pop()}/"
 
 
-def arrange(files: Collection[str], folders: Collection[str], where: str, prefix: str = "") -> Layout:
+def assign_labels(files: Collection[str], folders: Collection[str], where: str, prefix: str = "") -> LabelledFiles:
     """Returns the images in order, with labels.
 
-    A label is the rank of the class folder's name by its bytes. Images at the top, or in just one folder, are
-    unlabelled. What is no image is passed over.
+    Class folders are sorted by the bytes of their names, and a label is a position in that order. Images at the top,
+    or in a single folder, have no labels. Files that are not images are ignored.
 
     Args:
         files: relative POSIX names of all files, without `prefix`.
-        folders: of all folders, likewise.
+        folders: relative POSIX names of all folders, without `prefix`.
         where: the source, quoted, for messages.
-        prefix: is put before the names that are returned or said.
+        prefix: the folder to put before the names in the result and in messages.
 
     Raises:
-        InvalidInputError: no images, images and class folders side by side, a folder without images, or folders
-            further down.
+        InvalidInputError: when there are no images, images lie beside class folders, a folder has no images, or
+            class folders have subfolders.
     """
     deep = [folder for folder in folders if "/" in folder]
     if deep:
         raise InvalidInputError(
-            f"{where} needs images at the top, or class folders there or in just one folder; "
-            f"{prefix + min(deep)!r} is a folder further down: give the folder, or pack a zip from inside the folder, "
-            f"that holds the class folders."
+            f"{where} needs images at the top, or class folders at the top or in a single folder; "
+            f"{prefix + min(deep)!r} is a folder at a deeper level. Give the folder that holds the class folders, or "
+            f"create the zip inside that folder."
         )
     members: dict[str, list[str]] = {folder: [] for folder in sorted(folders, key=_by_bytes)}
-    loose: list[str] = []
+    top_level: list[str] = []
     for name in sorted(filter(is_image, files), key=_by_bytes):
         folder, slash, _ = name.rpartition("/")
-        (members[folder] if slash else loose).append(name)
-    if not loose and not any(members.values()):
+        (members[folder] if slash else top_level).append(name)
+    if not top_level and not any(members.values()):
         archives = sorted(name for name in files if is_archive(name))
         hint = f" {prefix + archives[0]!r} is an archive: give its path, or unpack it." if archives else ""
         raise InvalidInputError(
-            f"{where} holds no images: needed files named {', '.join('*' + suffix for suffix in IMAGE_SUFFIXES)}, or a "
-            f"folder of *.parquet.{hint}"
+            f"{where} needs files named {', '.join(f'*{suffix}' for suffix in IMAGE_SUFFIXES)}, or a folder of "
+            f"*.parquet files; it holds no images.{hint}"
         )
-    if loose and members:
+    if top_level and members:
         raise InvalidInputError(
-            f"{where} needs either images or class folders at the top; it holds both, such as {prefix + loose[0]!r} "
-            f"and the folder {prefix + next(iter(members))!r}."
+            f"{where} needs either images or class folders at the top; it holds both, such as "
+            f"{prefix + top_level[0]!r} and the folder {prefix + next(iter(members))!r}."
         )
     for folder, held in members.items():
         if not held:
             raise InvalidInputError(
-                f"{where} needs images in each of its folders; {prefix + folder!r} has none: fill it or remove it, "
-                f"which renumbers the classes after it."
+                f"{where} needs images in each of its folders; {prefix + folder!r} has none. Fill it, or remove it, "
+                f"which changes the labels of the classes after it."
             )
-    names = [prefix + name for name in [*loose, *(name for held in members.values() for name in held)]]
+    names = [prefix + name for name in [*top_level, *(name for held in members.values() for name in held)]]
     if len(members) <= 1:
-        return Layout(names, None, [])
+        return LabelledFiles(names, None, [])
     labels = np.repeat(np.arange(len(members), dtype=np.int32), [len(held) for held in members.values()])
-    return Layout(names, labels, list(members))
+    return LabelledFiles(names, labels, list(members))
 
 
-def classes_of(labels: np.ndarray, num_images: int, where: str) -> list[str]:
-    """Returns the names "0", "1", .. of the classes that integer labels speak of.
+def class_names_from_labels(labels: np.ndarray, num_images: int, where: str) -> list[str]:
+    """Returns the class names "0", "1", .. for integer labels.
 
     Args:
-        labels: integers `[num_images]` in which each of 0, 1, .., max occurs.
-        num_images: how many there must be.
+        labels: integers `[num_images]`. Each of 0, 1, .., max must occur.
+        num_images: the number of images.
         where: the source, quoted, for messages.
 
     Raises:
-        InvalidInputError: another dtype or shape, a negative label, or a class without images.
+        InvalidInputError: when the labels have another dtype or shape, a label is negative, or a class has no image.
     """
     check_label_array(labels.dtype, labels.shape, num_images, where)
     if labels.min() < 0:
         index = int(labels.argmin())
-        raise InvalidInputError(f"{where} needs labels from 0 up; got {labels[index]} for image {index}.")
+        raise InvalidInputError(f"{where} needs labels of at least 0; got {labels[index]} for image {index}.")
     present = np.unique(labels)
     gaps = np.flatnonzero(present != np.arange(len(present)))
     if len(gaps):
         raise InvalidInputError(
             f"{where} needs an image of every class from 0 to the largest label, {labels.max()}; class {gaps[0]} has "
-            f"none: are these labels numbered from 0?"
+            f"none. Do the labels start at 0?"
         )
     return [str(label) for label in range(len(present))]
 
 
 def check_label_array(dtype: np.dtype, shape: tuple[int, ...], num_images: int, where: str) -> None:
-    """Raises InvalidInputError unless an array holds one integer for each image."""
+    """Raises InvalidInputError unless an array holds one integer label for each image."""
     if dtype.kind not in "iu" or shape != (num_images,):
         raise InvalidInputError(
             f"{where} needs integer labels [{num_images}], one for each image; got {dtype} {list(shape)}."
@@ -126,17 +126,17 @@ def check_label_array(dtype: np.dtype, shape: tuple[int, ...], num_images: int, 
 
 
 def is_hidden(name: str) -> bool:
-    """Returns whether a file is one that programs leave behind: `.DS_Store`, `__MACOSX/..`."""
+    """Returns whether a path is hidden or a system file, such as `.DS_Store` or `__MACOSX/..`."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def is_image(name: str) -> bool:
-    """Returns whether a file is one of the images, by its name."""
+    """Returns whether a file name is that of an image."""
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def is_archive(name: str) -> bool:
-    """Returns whether a file is packed or compressed, by its name."""
+    """Returns whether a file name is that of an archive or a compressed file."""
     return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 

@@ -1,6 +1,6 @@
-"""Holes for completion: pure functions of a kind, a size, a seed and an index, in numpy alone.
+"""Masks for image completion: pure numpy functions of a kind, a size, a seed and an index.
 
-A mask is bool `[H, W]`, True where the hole is. It never covers nothing, and never everything.
+A mask is bool `[H, W]`, True in the hole. It always has at least one True and one False entry.
 """
 
 import functools
@@ -11,18 +11,18 @@ import numpy as np
 
 from sagan_jax.errors import InvalidInputError
 
-SMALLEST_SIDE = 8
-"""Of an image, in pixels, below which the kinds no longer differ."""
+MIN_SIDE = 8
+"""The smallest side of an image in pixels. Below it the kinds no longer differ."""
 
 AREA_BINS = {f"area_{low}_{low + 10}": (low, low + 10) for low in (10, 20, 30, 40, 50)}
-"""Kinds whose hole has a share of the image's pixels in [low, high) percent."""
+"""Kinds of masks by area: the hole covers [low, high) percent of the image."""
 
 HALVES = ("half_left", "half_right", "half_top", "half_bottom")
-"""Kinds in which one half of the image is the hole; `half` draws one of them."""
+"""Kinds whose hole is one half of the image. The kind `half` draws one of them."""
 
 
 def _centre(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """The middle rectangle of half the height and half the width, rounded down: a quarter of an even image."""
+    """The central rectangle of half the height and half the width, rounded down."""
     mask = np.zeros((height, width), bool)
     top, left = (height - height // 2) // 2, (width - width // 2) // 2
     mask[top : top + height // 2, left : left + width // 2] = True
@@ -30,7 +30,7 @@ def _centre(height: int, width: int, random: np.random.Generator) -> np.ndarray:
 
 
 def _half(side: str, height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """One half of the image; of an odd side the smaller half, so that the hole is never the larger part."""
+    """One half of the image. If the side is odd, it is the smaller half."""
     mask = np.zeros((height, width), bool)
     part = {
         "half_left": np.s_[:, : width // 2],
@@ -47,7 +47,7 @@ def _any_half(height: int, width: int, random: np.random.Generator) -> np.ndarra
 
 
 def _rectangle(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """One rectangle, each side from a quarter to three quarters of the image's, anywhere inside it."""
+    """One rectangle at a random place, each side from 1/4 to 3/4 of the image's side."""
     mask = np.zeros((height, width), bool)
     tall = random.integers(height // 4, 3 * height // 4 + 1)
     wide = random.integers(width // 4, 3 * width // 4 + 1)
@@ -58,7 +58,7 @@ def _rectangle(height: int, width: int, random: np.random.Generator) -> np.ndarr
 
 
 def _rectangles(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """Two to five rectangles, each side from an eighth to three eighths of the image's; they may overlap."""
+    """Two to five rectangles, each side from 1/8 to 3/8 of the image's side; they may overlap."""
     mask = np.zeros((height, width), bool)
     for _ in range(random.integers(2, 6)):
         tall = random.integers(height // 8, 3 * height // 8 + 1)
@@ -70,7 +70,7 @@ def _rectangles(height: int, width: int, random: np.random.Generator) -> np.ndar
 
 
 def _stroke(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """One stroke of a round brush along two to five straight pieces, each turning by up to a quarter turn."""
+    """One stroke of a round brush along two to five straight segments, with turns of up to 90 degrees."""
     shorter = min(height, width)
     radius = random.uniform(shorter / 32, shorter / 10)
     points = [random.uniform((0, 0), (height - 1, width - 1))]
@@ -87,11 +87,11 @@ def _stroke(height: int, width: int, random: np.random.Generator) -> np.ndarray:
         share = np.clip(((rows - row) * along[0] + (columns - column) * along[1]) / length, 0, 1)
         distance = (rows - row - share * along[0]) ** 2 + (columns - column - share * along[1]) ** 2
         nearest = np.minimum(nearest, distance)
-    return nearest <= max(radius, 0.75) ** 2  # a thinner brush would slip between the pixels
+    return nearest <= max(radius, 0.75) ** 2  # a thinner brush could miss every pixel
 
 
 def _strokes(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """One to four strokes, drawn until a further one would cover more than half of the image."""
+    """One to four strokes. Stops early when another stroke would make the hole larger than half of the image."""
     mask = np.zeros((height, width), bool)
     for _ in range(random.integers(1, 5)):
         wider = mask | _stroke(height, width, random)
@@ -102,7 +102,7 @@ def _strokes(height: int, width: int, random: np.random.Generator) -> np.ndarray
 
 
 def _area(low: int, high: int, height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """Strokes until they have a number of pixels drawn evenly from those of the bin; the last one is cut short."""
+    """Strokes with a total area drawn uniformly from the bin; the last stroke is cut to fit."""
     mask = np.zeros((height, width), bool)
     wanted = random.integers(-(-low * mask.size // 100), -(-high * mask.size // 100))
     while mask.sum() < wanted:
@@ -112,7 +112,7 @@ def _area(low: int, high: int, height: int, width: int, random: np.random.Genera
 
 
 def _mixed(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """Half of them centre holes, a quarter halves, and a quarter rectangle, rectangles or strokes alike."""
+    """`centre` with probability 1/2, `half` 1/4, and `rectangle`, `rectangles` and `strokes` 1/12 each."""
     drawn = random.random()
     if drawn < 0.5:
         return _centre(height, width, random)
@@ -133,70 +133,69 @@ _DRAW: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
 }
 
 MASK_KINDS = tuple(_DRAW)
-"""What `draw_mask` can draw."""
+"""The kinds of masks that `draw_mask` can draw."""
 
 
 def draw_mask(kind: str, height: int, width: int, *, seed: int, index: int) -> np.ndarray:
-    """Returns the hole of one image: bool `[H, W]`, True where pixels are missing.
+    """Returns the mask of one image: bool `[H, W]`, True where pixels are missing.
 
-    A function of its arguments alone, whatever was drawn before; numpy promises the same numbers within one version.
+    The mask depends only on the arguments. numpy guarantees the same random numbers within one version only.
 
     Args:
-        kind: what the hole looks like.
-            `centre`: the middle half of the height and of the width, a quarter of an even image.
-            `rectangle`: one, each side from 1/4 to 3/4 of the image's, anywhere.
-            `rectangles`: two to five, each side from 1/8 to 3/8 of the image's; they may overlap.
-            `half_left`, `half_right`, `half_top`, `half_bottom`: that half, the smaller one of an odd side;
-            `half`: one of the four.
-            `strokes`: one to four of a round brush, as long as they cover no more than half.
-            `area_10_20`, `area_20_30`, `area_30_40`, `area_40_50`, `area_50_60`: strokes whose pixels are that
-            percentage of the image's, from the first number up to but without the second; each count of pixels is
-            equally likely.
+        kind: the shape of the hole.
+            `centre`: the central rectangle of half the height and half the width.
+            `rectangle`: one rectangle at a random place, each side from 1/4 to 3/4 of the image's side.
+            `rectangles`: two to five rectangles, each side from 1/8 to 3/8 of the image's side; they may overlap.
+            `half_left`, `half_right`, `half_top`, `half_bottom`: that half; if the side is odd, the smaller half.
+            `half`: one of these four.
+            `strokes`: one to four strokes of a round brush that cover at most half of the image.
+            `area_10_20`, `area_20_30`, `area_30_40`, `area_40_50`, `area_50_60`: strokes that cover this percentage of
+            the image, with the upper bound excluded. Each number of pixels is equally likely.
             `mixed`: `centre` with probability 1/2, `half` 1/4, `rectangle`, `rectangles` and `strokes` 1/12 each.
-        height: H, at least `SMALLEST_SIDE`.
-        width: W, at least `SMALLEST_SIDE`.
-        seed: 0 or more.
-        index: 0 or more; which image, or which place in the order of training.
+        height: H, at least `MIN_SIDE`.
+        width: W, at least `MIN_SIDE`.
+        seed: at least 0.
+        index: at least 0: the index of the image, or its position in the order of training.
 
     Returns:
-        The mask, neither all False nor all True.
+        The mask. It has at least one True and one False entry.
 
     Raises:
-        InvalidInputError: there is no such kind, or a number is outside its range.
+        InvalidInputError: when the kind is unknown, or a number is outside its range.
 
     >>> draw_mask("centre", 8, 12, seed=0, index=0).sum(axis=0).tolist()
     [0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0]
     """
     if kind not in _DRAW:
-        raise InvalidInputError(f"A mask needs a kind out of {', '.join(_DRAW)}; got {kind!r}.")
-    if min(height, width) < SMALLEST_SIDE:
-        raise InvalidInputError(f"A mask needs sides of at least {SMALLEST_SIDE} pixels; got {height}x{width}.")
+        raise InvalidInputError(f"The kind of a mask needs to be one of {', '.join(_DRAW)}; got {kind!r}.")
+    if min(height, width) < MIN_SIDE:
+        raise InvalidInputError(f"A mask needs sides of at least {MIN_SIDE} pixels; got {height}x{width}.")
     if seed < 0 or index < 0:
-        raise InvalidInputError(f"A mask needs a seed and an index of 0 or more; got {seed} and {index}.")
+        raise InvalidInputError(f"A mask needs a seed and an index of at least 0; got {seed} and {index}.")
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
     return _DRAW[kind](height, width, random)
 
 
 def draw_masks(kind: str, height: int, width: int, *, seed: int, indices: Iterable[int]) -> np.ndarray:
-    """Returns the holes of several images: bool `[N, H, W]`.
+    """Returns the masks of several images: bool `[N, H, W]`.
 
     Args:
         kind: as for `draw_mask`.
         height: H.
         width: W.
         seed: as for `draw_mask`.
-        indices: N of them, in any order, at least one.
+        indices: N indices in any order, at least one.
 
     Returns:
-        The masks; number n is `draw_mask(..., index=indices[n])`.
+        The masks. Mask n is `draw_mask(..., index=indices[n])`.
 
     Raises:
-        InvalidInputError: as for `draw_mask`, or there is no index.
+        InvalidInputError: as for `draw_mask`, or when there is no index.
 
     >>> draw_masks("half_left", 8, 8, seed=0, indices=[3, 1]).mean(axis=(1, 2)).tolist()
     [0.5, 0.5]
     """
     masks = [draw_mask(kind, height, width, seed=seed, index=int(index)) for index in indices]
     if not masks:
-        raise InvalidInputError("Masks need at least one index; got none.")
+        raise InvalidInputError("draw_masks needs at least one index; got none.")
     return np.stack(masks)

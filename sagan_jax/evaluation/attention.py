@@ -1,6 +1,5 @@
-"""Where the networks of a run look: their attention maps on images, generated, real or a user's own."""
+"""The attention maps of trained networks on images: generated, real or a user's own."""
 
-import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -14,37 +13,21 @@ import numpy as np
 from jax import Array
 
 from sagan_jax.data import ImageSource, to_float, to_uint8
+from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.functional import attention_distance, attention_entropy
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainedDiscriminator:
-    """A discriminator with its spectral normalisation folded in.
-
-    Attributes:
-        discriminator: the flax module.
-        variables: `params`, normalised, and `batch_stats` where it has any.
-        num_classes: 0 when it is unconditional.
-        step: generator updates that it was trained for.
-    """
-
-    discriminator: nn.Module
-    variables: dict[str, Any] = dataclasses.field(repr=False)
-    num_classes: int
-    step: int
-
-
 class AttentionLayer(NamedTuple):
-    """One attention layer of a network, and where it looked.
+    """The attention of one layer of a network on a batch of images.
 
     Attributes:
         network: `generator` or `discriminator`.
-        resolution: of its features, in positions a side.
-        gamma: how much of what it gathers is added to the features.
-        attention_map: `[B, N, M]` float32: N query positions, row by row, M keys, row by row; rows sum to 1.
+        resolution: the side of its features, in positions.
+        gamma: the weight with which attention is added to the features.
+        attention_map: `[B, N, M]` float32 for N queries and M keys, both row by row; rows sum to 1.
         query_shape: height and width of the queries, in positions.
-        key_shape: of the keys: half of that in the release's form, whose keys are pooled.
+        key_shape: height and width of the keys; half as large if keys are pooled, as in the authors' release.
     """
 
     network: str
@@ -55,13 +38,13 @@ class AttentionLayer(NamedTuple):
     key_shape: tuple[int, int]
 
     def spread(self, resolution: int) -> tuple[np.ndarray, np.ndarray, float]:
-        """Returns how far each position looks, how spread out, and what a uniform row would have for the latter.
+        """Returns how far the attention of each position reaches, and how spread out it is.
 
         Args:
-            resolution: of the images.
+            resolution: the side of the images, in pixels.
 
         Returns:
-            Distances `[B, N]` in pixels, entropies `[B, N]` in nats, and the entropy of a uniform row.
+            Mean distances `[B, N]` in pixels, entropies `[B, N]` in nats, and the entropy of uniform attention.
         """
         attention_map = jnp.asarray(self.attention_map)
         distance = attention_distance(attention_map, query_shape=self.query_shape, key_shape=self.key_shape)
@@ -71,22 +54,22 @@ class AttentionLayer(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Such as `generator_32`."""
+        """The network and the resolution, such as `generator_32`."""
         return f"{self.network}_{self.resolution}"
 
 
 class AttentionRecord(NamedTuple):
-    """Images, and where each attention layer of a network looked in them."""
+    """Images, and the attention of each layer of a network on them."""
 
     images: np.ndarray
     """`[B, R, R, C]` uint8"""
     labels: np.ndarray
     """`[B]` int32"""
     layers: tuple[AttentionLayer, ...]
-    """from the first that the features meet to the last; none where the network has no attention"""
+    """in the order of the forward pass; empty if the network has no attention"""
 
     def statistics(self) -> dict[str, float]:
-        """Returns how far each layer looks on average, in pixels, and how spread out, in nats, as metrics of a run."""
+        """Returns the mean attention distance, in pixels, and entropy, in nats, of each layer, as metrics of a run."""
         found = {}
         for layer in self.layers:
             distance, entropy, _ = layer.spread(self.images.shape[1])
@@ -96,11 +79,11 @@ class AttentionRecord(NamedTuple):
 
 
 def generator_attention(trained: TrainedGenerator, latents: Array | np.ndarray, labels: np.ndarray) -> AttentionRecord:
-    """Returns what a generator makes of latents, and where it looked meanwhile.
+    """Returns the images of latents, and the generator's attention on them.
 
     Args:
-        trained: with its stored statistics.
-        latents: `[B, Z]`, such as of `TrainedGenerator.latents`.
+        trained: the generator; its batch norms use the stored statistics.
+        latents: `[B, Z]`, for example from `TrainedGenerator.latents`.
         labels: `[B]` int32.
     """
     images, maps = _apply(trained.generator, trained.variables, jnp.asarray(latents), jnp.asarray(labels))
@@ -109,12 +92,12 @@ def generator_attention(trained: TrainedGenerator, latents: Array | np.ndarray, 
 
 
 def discriminator_attention(trained: TrainedDiscriminator, images: np.ndarray, labels: np.ndarray) -> AttentionRecord:
-    """Returns where a discriminator looked at images.
+    """Returns a discriminator's attention on images.
 
     Args:
-        trained: of the run.
-        images: `[B, R, R, C]` uint8, of its resolution.
-        labels: `[B]` int32; they do not change where it looks, which happens before the projection.
+        trained: the discriminator.
+        images: `[B, R, R, C]` uint8; R is its resolution.
+        labels: `[B]` int32; they do not affect attention, which comes before the class projection.
     """
     _, maps = _apply(trained.discriminator, trained.variables, jnp.asarray(to_float(images)), jnp.asarray(labels))
     return AttentionRecord(images, np.asarray(labels), _layers("discriminator", trained.variables, maps))
@@ -123,23 +106,24 @@ def discriminator_attention(trained: TrainedDiscriminator, images: np.ndarray, l
 def attention_records(
     generator: TrainedGenerator, discriminator: TrainedDiscriminator, source: ImageSource, count: int = 16
 ) -> list[AttentionRecord]:
-    """Returns where a run looks, on the same latents and images each time: G in samples, D in real images.
+    """Returns the attention of G on samples and of D on real images; both are the same in every call.
 
     Args:
-        generator: of the run.
-        discriminator: of the run.
+        generator: the generator.
+        discriminator: the discriminator.
         source: the real images.
-        count: how many of each.
+        count: number of images of each.
 
     Returns:
-        One for each network that has attention layers.
+        One record for each network that has attention layers.
     """
     labels = np.resize(generator.classes(), count).astype(np.int32)
-    seen = generator_attention(generator, generator.latents(jax.random.key(0), np.arange(count)), labels)
+    sampled = generator_attention(generator, generator.latents(jax.random.key(0), np.arange(count)), labels)
     chosen = np.resize(np.random.default_rng(0).permutation(len(source)), count)
-    real = [source[int(index)] for index in chosen]
-    images, labels = np.stack([image for image, _ in real]), np.array([label for _, label in real], np.int32)
-    return [looks for looks in (seen, discriminator_attention(discriminator, images, labels)) if looks.layers]
+    items = [source[int(index)] for index in chosen]
+    images, labels = np.stack([image for image, _ in items]), np.array([label for _, label in items], np.int32)
+    real = discriminator_attention(discriminator, images, labels)
+    return [record for record in (sampled, real) if record.layers]
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,6 +1,6 @@
-"""A classifier of the real images: whether a generated one shows the class that was asked for."""
+"""A classifier of the real images, which tells whether a generated image shows the class that was asked for."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,15 +11,17 @@ from jax import Array
 
 from sagan_jax.data import ImageSource
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, at_size
+from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, Variables, resize_to_float
 from sagan_jax.models.convnet import ConvNet
+from sagan_jax.runtime.processes import gather
+from sagan_jax.runtime.progress import ProgressCallback
 
 _SIZE = 32
 _STEPS, _BATCH_SIZE = 1200, 128
 IMAGES = _STEPS * _BATCH_SIZE
-"""How many it looks at in training."""
+"""How many images one training reads."""
 NAME = f"convnet-32-{_STEPS}x{_BATCH_SIZE}"
-"""Of the network and its training; in result files and in the keys of caches."""
+"""The network and its training, as result files and the keys of caches name them."""
 
 
 class Classifier(NamedTuple):
@@ -27,45 +29,63 @@ class Classifier(NamedTuple):
 
     Attributes:
         embedding: gives `features`, the logits `[B, classes]`.
-        accuracy: share of the real images kept from its training, every tenth, that it calls right.
+        accuracy: on the real images that it was not trained on, every tenth.
     """
 
     embedding: Embedding
     accuracy: float
 
 
-def accuracy(classifier: Embedding, batches: Iterable[ImageBatch], tick: Callable[[int], None]) -> tuple[int, int]:
-    """Returns how many images the classifier calls what they are labelled, and how many there are."""
-    right = number = 0
+def accuracy(classifier: Embedding, streams: Iterable[Iterable[ImageBatch]], progress: ProgressCallback) -> float:
+    """Returns the share of the images of all processes that the classifier assigns to the class of their label.
+
+    Args:
+        classifier: gives `features`, the logits.
+        streams: this process's share of the images, in one or several streams.
+        progress: receives the number of images of each batch.
+    """
+    found = np.sum([_count_correct(classifier, batches, progress) for batches in streams], axis=0)
+    correct, count = np.sum(gather(found[None]), axis=(0, 1))
+    return float(correct / count)
+
+
+def _count_correct(classifier: Embedding, batches: Iterable[ImageBatch], progress: ProgressCallback) -> tuple[int, int]:
+    correct = count = 0
     for outputs, batch in classifier(batches):
-        right += int((outputs["features"].argmax(axis=1) == batch.labels).sum())
-        number += len(batch.labels)
-        tick(len(batch.labels))
-    return right, number
+        correct += int((outputs["features"].argmax(axis=1) == batch.labels).sum())
+        count += len(batch.labels)
+        progress.tick(len(batch.labels))
+    return correct, count
 
 
-def build(num_classes: int, variables: Any, identity: str) -> Embedding:
-    """Returns the classifier with these weights."""
+def build(num_classes: int, variables: Variables, identity: str) -> Embedding:
+    """Returns the classifier with these weights.
+
+    Args:
+        num_classes: width of the logits.
+        variables: as from `train_classifier`.
+        identity: as in `Embedding`.
+    """
     network = _network(num_classes)
 
-    def logits(variables: Any, images: Array) -> dict[str, Array]:
-        outputs: Any = network.apply(variables, at_size(images, _SIZE))
+    def logits(variables: Variables, images: Array) -> dict[str, Array]:
+        outputs: Any = network.apply(variables, resize_to_float(images, _SIZE))
         return {"features": outputs}
 
     return Embedding("classifier", identity, logits, variables, num_classes)
 
 
-def template(num_classes: int) -> Any:
-    """Returns the shapes of the weights."""
+def template(num_classes: int) -> Variables:
+    """Returns the shapes of the weights, as a tree of `jax.ShapeDtypeStruct`."""
     return jax.eval_shape(_network(num_classes).init, jax.random.key(0), jnp.zeros((1, _SIZE, _SIZE, 3)))
 
 
-def train_classifier(source: ImageSource, tick: Callable[[int], None]) -> Any:
-    """Returns the weights of a classifier of the images but every tenth: Adam, 1,200 batches of 128.
+def train_classifier(source: ImageSource, progress: ProgressCallback) -> Variables:
+    """Returns the weights of a classifier trained on nine of ten images: Adam, 1,200 batches of 128.
 
     Args:
-        source: labelled images.
-        tick: called with the number of images of each batch.
+        source: labelled images; `is_held_out` says which of them are not trained on.
+        progress: receives the number of images of each batch.
 
     Raises:
         InvalidInputError: the images have no classes, or are too few.
@@ -80,25 +100,26 @@ def train_classifier(source: ImageSource, tick: Callable[[int], None]) -> Any:
     state = optimizer.init(variables)
 
     @jax.jit
-    def step(variables: Any, state: Any, images: Array, labels: Array) -> tuple[Any, Any]:
-        def loss(variables: Any) -> Array:
-            logits: Any = network.apply(variables, at_size(jnp.repeat(images, 3 // images.shape[-1], axis=-1), _SIZE))
+    def step(variables: Variables, state: Any, images: Array, labels: Array) -> tuple[Variables, Any]:
+        def loss(variables: Variables) -> Array:
+            rgb = jnp.repeat(images, 3 // images.shape[-1], axis=-1)
+            logits: Any = network.apply(variables, resize_to_float(rgb, _SIZE))
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
         updates, state = optimizer.update(jax.grad(loss)(variables), state, variables)
         return optax.apply_updates(variables, updates), state
 
-    learned_from = np.flatnonzero(~kept_out(len(source)))
-    drawn = np.random.default_rng(0)
+    trained_on = np.flatnonzero(~is_held_out(len(source)))
+    random = np.random.default_rng(0)
     for _ in range(_STEPS):
-        read = [source[int(index)] for index in drawn.choice(learned_from, _BATCH_SIZE)]
-        images, labels = np.stack([image for image, _ in read]), np.array([label for _, label in read], np.int32)
+        batch = [source[int(index)] for index in random.choice(trained_on, _BATCH_SIZE)]
+        images, labels = np.stack([image for image, _ in batch]), np.array([label for _, label in batch], np.int32)
         variables, state = step(variables, state, images, labels)
-        tick(_BATCH_SIZE)
+        progress.tick(_BATCH_SIZE)
     return jax.device_get(variables)
 
 
-def kept_out(count: int) -> np.ndarray:
+def is_held_out(count: int) -> np.ndarray:
     """Returns which of `count` images the classifier is not trained on: every tenth, bool `[count]`."""
     return np.arange(count) % 10 == 9
 

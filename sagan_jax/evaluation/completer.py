@@ -1,4 +1,4 @@
-"""Filling the holes of images with a trained network."""
+"""Completing images with holes by a trained network."""
 
 import dataclasses
 from functools import partial
@@ -16,7 +16,7 @@ from sagan_jax.models.completion import CompletionNetwork
 
 @dataclasses.dataclass(frozen=True)
 class TrainedCompleter:
-    """A network that fills holes, ready to use.
+    """A trained completion network, ready to use.
 
     Attributes:
         network: the flax module.
@@ -31,31 +31,32 @@ class TrainedCompleter:
     averaged: bool = False
 
     def complete(self, images: np.ndarray, masks: np.ndarray, *, batch_size: int = 50) -> np.ndarray:
-        """Returns the images with their holes filled, by the mean of the latents' distribution.
+        """Returns the images with their holes filled, using the mean of the latents' distribution.
 
         Args:
-            images: `[N, R, R, C]` uint8; what lies in the hole is not read.
+            images: `[N, R, R, C]` uint8; pixels in the hole are not read.
             masks: `[N, R, R]` bool, True in the hole.
-            batch_size: images a pass; changes the memory used and, by rounding, a byte here and there by one level.
+            batch_size: images per forward pass; affects memory and, by rounding, a few values by one level.
 
         Returns:
-            `[N, R, R, C]` uint8; known pixels as they came.
+            `[N, R, R, C]` uint8; pixels outside the hole are unchanged.
 
         Raises:
-            InvalidInputError: images and masks do not fit the network or one another.
-            NonFiniteError: the network returns what is no number.
+            InvalidInputError: images and masks do not fit the network or each other.
+            NonFiniteError: a completion is not finite.
         """
-        return self._filled(images, masks, jax.random.split(jax.random.key(0), len(images)), False, batch_size)
+        keys = jax.random.split(jax.random.key(0), len(images))  # unused: the means are taken
+        return self._complete(images, masks, keys, False, batch_size)
 
     def sample(
         self, images: np.ndarray, masks: np.ndarray, count: int, *, seed: int = 0, first: int = 0, batch_size: int = 50
     ) -> np.ndarray:
-        """Returns several completions of each image, one a draw of the latents, by the seed and the image's number.
+        """Returns several completions of each image; each draws its latents from the seed and the image's number.
 
         Args:
             images: as for `complete`.
             masks: as for `complete`.
-            count: how many of each, at least 1.
+            count: completions of each image, at least 1.
             seed: in [0, 2**32).
             first: the number of the first image.
             batch_size: as for `complete`.
@@ -64,7 +65,7 @@ class TrainedCompleter:
             `[count, N, R, R, C]` uint8.
 
         Raises:
-            InvalidInputError: as for `complete`, or a number is out of its range.
+            InvalidInputError: as for `complete`, or a number is out of range.
             NonFiniteError: as for `complete`.
         """
         if count < 1 or not 0 <= seed < 2**32:
@@ -73,26 +74,28 @@ class TrainedCompleter:
             )
         keys = jax.random.split(jax.random.key(seed), count)
         numbers = first + jnp.arange(len(images))
-        drawn = []
+        samples = []
         for key in keys:
-            own = jax.vmap(partial(jax.random.fold_in, key))(numbers)
-            drawn.append(self._filled(images, masks, own, True, batch_size))
-        return np.stack(drawn)
+            image_keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+            samples.append(self._complete(images, masks, image_keys, True, batch_size))
+        return np.stack(samples)
 
     def attention(self, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns where each attention layer looks at images with holes, by the mean of the latents' distribution.
+        """Returns the attention maps of images with holes, using the mean of the latents' distribution.
 
         Args:
             images: as for `complete`.
             masks: as for `complete`.
 
         Returns:
-            For each layer, such as `encoder_16`, its map `[N, Q, K]`: queries and keys row by row; rows sum to 1.
+            By layer, such as `encoder_16`, its map `[N, Q, K]` float32: queries and keys row by row; rows sum to 1.
         """
         maps = _attention(self.network, self.params, to_float(images), masks)
         return {name: np.asarray(attention_map, np.float32) for name, attention_map in maps.items()}
 
-    def _filled(self, images: np.ndarray, masks: np.ndarray, keys: Array, drawn: bool, batch_size: int) -> np.ndarray:
+    def _complete(
+        self, images: np.ndarray, masks: np.ndarray, keys: Array, sampled: bool, batch_size: int
+    ) -> np.ndarray:
         size, channels = self.network.resolution, self.network.image_channels
         if images.dtype != np.uint8 or images.shape[1:] != (size, size, channels) or not len(images):
             raise InvalidInputError(
@@ -106,24 +109,24 @@ class TrainedCompleter:
         parts = []
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
-            made = _complete(self.network, drawn, self.params, to_float(images[rows]), masks[rows], keys[rows])
-            if not np.isfinite(made).all():
-                raise NonFiniteError("The network returns what is no number: it has diverged.")
-            parts.append(to_uint8(np.asarray(made)))
+            found = _forward(self.network, sampled, self.params, to_float(images[rows]), masks[rows], keys[rows])
+            if not np.isfinite(found).all():
+                raise NonFiniteError("The network returned images that are not finite: it has diverged.")
+            parts.append(to_uint8(np.asarray(found)))
         return np.where(masks[..., None], np.concatenate(parts), images)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _complete(network: CompletionNetwork, drawn: bool, params: Any, images: Array, masks: Array, keys: Array) -> Array:
-    """Returns the decoder's images, of latents drawn by `keys` or of their means."""
+def _forward(network: CompletionNetwork, sampled: bool, params: Any, images: Array, masks: Array, keys: Array) -> Array:
+    """Returns the decoder's images, from latents drawn with `keys` or from their means."""
     apply = partial(network.apply, {"params": params})
     encoded: Any = apply(images, masks, method="encode")
     latents = encoded.mean
-    if drawn:
+    if sampled:
         noise = jax.vmap(lambda key: jax.random.normal(key, latents.shape[1:]))(keys)
         latents = latents + jnp.exp(0.5 * encoded.log_variance) * noise
-    made: Any = apply(latents, encoded.features, method="decode")
-    return made
+    completed: Any = apply(latents, encoded.features, method="decode")
+    return completed
 
 
 @partial(jax.jit, static_argnums=0)

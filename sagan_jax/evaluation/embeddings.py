@@ -1,4 +1,4 @@
-"""Images to features: what a score compares instead of pixels."""
+"""Networks that turn images into features, which scores compare instead of pixels."""
 
 import dataclasses
 import hashlib
@@ -22,24 +22,24 @@ Variables = Any
 
 
 class ImageBatch(NamedTuple):
-    """Images on their way to a score."""
+    """A batch of images that are scored."""
 
     images: Array | np.ndarray
-    """`[B, R, R, C]` uint8, filled up at the end so that all batches have one shape"""
+    """`[B, R, R, C]` uint8; the last batch is padded so that all batches have one shape"""
     labels: np.ndarray
-    """`[n]` int32, n at most B: the images before the filling"""
+    """`[n]` int32; n is at most B: the images before the padding"""
     start: int = 0
-    """the place of the first of them among all that are drawn, by this process and others"""
+    """the index of the first image among all images that are drawn, by this process and others"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Embedding:
-    """A network that scores are measured in.
+    """A network whose features scores compare.
 
     Attributes:
         name: such as `random` or `inception`.
-        identity: what its features are decided by, such as a sha256 of its weights; in the keys of caches and in result
-            files.
+        identity: what decides its features, such as a sha256 of its weights; part of result files and of the keys of
+            caches.
         apply: pure: `(variables, images [B, R, R, 3] uint8) -> {name: [B, D]}`, with `features` among the names.
         variables: what `apply` takes.
         size: D of `features`.
@@ -52,36 +52,36 @@ class Embedding:
     size: int
 
     def __call__(self, batches: Iterable[ImageBatch]) -> Iterator[tuple[dict[str, np.ndarray], ImageBatch]]:
-        """Yields what the network makes of each batch, `{name: [n, D]}`, and the batch.
+        """Yields the outputs of the network for each batch, `{name: [n, D]}`, and the batch.
 
-        The forward pass of a batch runs on all devices of this process while the next one is drawn and the last one's
-        features are used.
+        The forward pass of a batch runs on all devices of this process. Meanwhile the next batch is drawn, and the
+        features of the previous one are used.
         """
-        waiting: tuple[dict[str, Array], ImageBatch] | None = None
+        running: tuple[dict[str, Array], ImageBatch] | None = None
         for batch in batches:
-            started = self._apply(self._placed, shard_locally(_filled_up(batch.images))), batch
-            if waiting:
-                yield _fetch(*waiting)
-            waiting = started
-        if waiting:
-            yield _fetch(*waiting)
+            started = self._apply(self._device_variables, shard_locally(_pad_to_devices(batch.images))), batch
+            if running:
+                yield _fetch(*running)
+            running = started
+        if running:
+            yield _fetch(*running)
 
     @cached_property
-    def _placed(self) -> Variables:
+    def _device_variables(self) -> Variables:
         return replicate_locally(self.variables)
 
     @cached_property
     def _apply(self) -> Callable[[Variables, Array], dict[str, Array]]:
         def rgb(variables: Variables, images: Array) -> dict[str, Array]:
-            # Accelerators would round operands to 10 bits or fewer, and scores would differ from machine to machine.
+            # By default accelerators round operands to 10 bits or fewer; scores would then depend on the machine.
             with jax.default_matmul_precision("highest"):
                 return self.apply(variables, jnp.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images)
 
         return jax.jit(rgb)
 
 
-def _filled_up(images: Array | np.ndarray) -> Array | np.ndarray:
-    """Returns the images, repeated from the first until they divide by the devices of this process."""
+def _pad_to_devices(images: Array | np.ndarray) -> Array | np.ndarray:
+    """Returns the images, repeated from the first on until each device of this process gets as many."""
     missing = -len(images) % jax.local_device_count()
     return np.resize(images, (len(images) + missing, *images.shape[1:])) if missing else images
 
@@ -91,10 +91,10 @@ def _fetch(outputs: dict[str, Array], batch: ImageBatch) -> tuple[dict[str, np.n
 
 
 def inception_embedding(path: str | Path) -> Embedding:
-    """Returns the FID network as scores use it: `features` are the 2,048 of its last pool; and `logits_unbiased`.
+    """Returns the FID network: `features` are the 2,048 of its last pooling; also `logits_unbiased`.
 
     Args:
-        path: of its weights, .npz or .safetensors.
+        path: the file of its weights, .npz or .safetensors.
 
     Raises:
         InvalidInputError: the file is absent, damaged, or holds another network.
@@ -114,10 +114,10 @@ _RANDOM_NAME = "random-vgg-64"
 
 @cache
 def random_embedding() -> Embedding:
-    """Returns a network with fixed random weights, which needs no download: 512 features of an image at 64 pixels.
+    """Returns a network with fixed random weights: 512 features of an image at 64 pixels, and no download.
 
     Each weight follows from its name: Gaussian of variance 2 / fan-in, from numpy's generator seeded with the name's
-    CRC-32. Distances between such features tell sets of images apart, and compare with nothing but themselves.
+    CRC-32. Distances between such features tell sets of images apart. They are comparable only with each other.
 
     Source: Naeem et al. 2020, section 3 (random embeddings for precision, recall, density and coverage).
     """
@@ -138,12 +138,20 @@ def random_embedding() -> Embedding:
 
 
 def _random_features(variables: Variables, images: Array) -> dict[str, Array]:
-    features: Any = _RANDOM.apply(variables, at_size(images, 64))
+    features: Any = _RANDOM.apply(variables, resize_to_float(images, 64))
     return {"features": features}
 
 
-def at_size(images: Array, size: int) -> Array:
-    """Returns uint8 images as floats in [-1, 1], resized bilinearly (antialiased) to `size`."""
+def resize_to_float(images: Array, size: int) -> Array:
+    """Returns images as floats in [-1, 1], resized bilinearly with antialiasing.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        size: height and width of the result.
+
+    Returns:
+        `[N, size, size, C]` float32.
+    """
     floats = images.astype(jnp.float32) / 127.5 - 1
     if images.shape[1:3] == (size, size):
         return floats

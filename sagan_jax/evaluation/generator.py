@@ -1,4 +1,4 @@
-"""Drawing samples from a trained generator."""
+"""Sampling from a trained generator."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -12,16 +12,16 @@ import numpy as np
 from jax import Array
 
 from sagan_jax.errors import InvalidInputError, NonFiniteError
-from sagan_jax.evaluation.embeddings import ImageBatch
+from sagan_jax.evaluation.embeddings import ImageBatch, Variables
 from sagan_jax.runtime.devices import replicate_locally, shard_locally
 
 TruncationRule = Literal["resampled", "clipped"]
 
-_DIVERGED = "The generator returns what is no number: it has diverged."
+_DIVERGED = "The generator returned images that are not finite: it has diverged."
 
 
 class Samples(NamedTuple):
-    """Generated images and the classes that were asked for."""
+    """Generated images and the classes that they were generated for."""
 
     images: np.ndarray
     """`[N, H, W, C]` uint8"""
@@ -31,16 +31,16 @@ class Samples(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TrainedGenerator:
-    """A generator with its spectral normalisation folded in, ready to draw from.
+    """A trained generator, ready to sample from; spectral normalisation is folded into its weights.
 
     Attributes:
         generator: the flax module.
-        variables: `params`, normalised, and `batch_stats`, the stored statistics that it normalises with.
-        latent_size: Z.
+        variables: `params`, normalised, and `batch_stats`, the stored statistics of its batch norms.
+        latent_size: Z, the length of a latent.
         num_classes: 0 when it is unconditional.
         step: generator updates that it was trained for.
         averaged: whether the weights are the moving average.
-        batch_statistics: normalise with the moments of each batch rather than with the stored ones.
+        batch_statistics: whether batch norm uses the moments of each batch instead of the stored ones.
     """
 
     generator: nn.Module
@@ -61,22 +61,23 @@ class TrainedGenerator:
         truncation_rule: TruncationRule = "resampled",
         batch_size: int = 100,
     ) -> Samples:
-        """Returns samples; image i depends on the seed and i alone, not on the batch or on how many follow.
+        """Returns samples; image i depends only on the seed and i, not on the batch size or the number of images.
 
         Args:
             num_images: N, at least 1.
-            labels: the class to ask for, or several, asked for in turn; every class unless given.
+            labels: one class, or several that are repeated in turn. Defaults to all classes.
             seed: in [0, 2**32).
-            truncation: the largest size of a latent's entries, below 1 for typical images; None for the normal
-                distribution that G was trained with.
-            truncation_rule: what becomes of larger entries: as in `latents`.
-            batch_size: images a pass; changes the memory used and the last bits, nothing else.
+            truncation: the largest magnitude of a latent's entries, below 1 for typical images. None keeps the
+                normal distribution that G was trained with.
+            truncation_rule: what happens to larger entries; see `latents`.
+            batch_size: images per forward pass; affects only memory and the last bits.
 
         Returns:
             The images and their labels.
 
         Raises:
-            InvalidInputError: for a number out of its range, or a class that the generator does not have.
+            InvalidInputError: a number is out of range, or the generator does not have a class.
+            NonFiniteError: an image is not finite.
         """
         for name, number in (("num_images", num_images), ("batch_size", batch_size)):
             if number < 1:
@@ -90,14 +91,17 @@ class TrainedGenerator:
         return Samples(np.concatenate([np.asarray(batch.images)[: len(batch.labels)] for batch in batches]), classes)
 
     def images(self, latents: Array | np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Returns the images of given latents, `[N, H, W, C]` uint8.
+        """Returns the images of given latents.
 
         Args:
             latents: `[N, Z]`, such as of `latents`.
             labels: `[N]` int32, or mixtures of classes `[N, num_classes]`, floating.
 
+        Returns:
+            `[N, H, W, C]` uint8.
+
         Raises:
-            NonFiniteError: when the generator returns what is no number.
+            NonFiniteError: an image is not finite.
         """
         drawn, finite = _draw(self.generator, self.batch_statistics, self.variables, jnp.asarray(latents), labels)
         if not finite:
@@ -112,46 +116,46 @@ class TrainedGenerator:
         truncation: float | None = None,
         truncation_rule: TruncationRule = "resampled",
         batch_size: int = 100,
-        part: int = 0,
-        parts: int = 1,
+        shard_index: int = 0,
+        shard_count: int = 1,
     ) -> Iterator[ImageBatch]:
-        """Yields the images that `generate` would return for these labels, a batch at a time, still on the devices.
+        """Yields the images that `generate` would return for these labels, in batches that stay on the devices.
 
         Args:
             labels: `[N]` integers, the class of each image.
             seed: as in `generate`.
             truncation: as in `generate`.
             truncation_rule: as in `latents`.
-            batch_size: images a pass, rounded up to a multiple of the devices; the last batch is filled up from the
-                first images, so that all have one shape.
-            part: with `parts`, every `parts`-th batch from this one on: the share of one of several processes.
-            parts: how many share the batches.
+            batch_size: images per forward pass, rounded up to a multiple of the devices. The last batch is padded with
+                the first images, so that all batches have one shape.
+            shard_index: which of the processes this is: it generates every `shard_count`-th batch from this one on.
+            shard_count: how many processes share the batches.
 
         Yields:
-            Images and the labels of those before the filling.
+            The images with their padding, and the labels without.
 
         Raises:
-            InvalidInputError: for a truncation that is not above 0, or a rule that there is not.
-            NonFiniteError: when the generator returns what is no number.
+            InvalidInputError: the truncation is not above 0, or its rule is unknown.
+            NonFiniteError: an image is not finite.
         """
         labels = np.asarray(labels, np.int32)
         devices = jax.local_device_count()
         batch_size = -(-batch_size // devices) * devices
         key = jax.random.key(seed)
-        for start in range(part * batch_size, len(labels), parts * batch_size):
+        for start in range(shard_index * batch_size, len(labels), shard_count * batch_size):
             numbers = np.arange(start, start + batch_size) % len(labels)
             latents = shard_locally(self.latents(key, numbers, truncation, truncation_rule))
             classes = shard_locally(labels[numbers])
-            images, finite = _draw(self.generator, self.batch_statistics, self._placed, latents, classes)
+            images, finite = _draw(self.generator, self.batch_statistics, self._device_variables, latents, classes)
             if not finite:
                 raise NonFiniteError(_DIVERGED)
             yield ImageBatch(images, labels[start : start + batch_size], start)
 
     def classes(self, labels: int | Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-        """Returns the classes to go through, in turn: those that are given, else all; a 0 where there are none.
+        """Returns the classes to generate in turn: the given ones, else all; `[0]` for an unconditional generator.
 
         Raises:
-            InvalidInputError: for a class that the generator does not have.
+            InvalidInputError: the generator does not have a class.
         """
         wanted = np.ravel([] if labels is None else labels)
         if not wanted.size:
@@ -164,37 +168,37 @@ class TrainedGenerator:
         return wanted
 
     def with_batch_statistics(self) -> Self:
-        """Returns the generator that normalises with the moments of each batch that it makes."""
+        """Returns a generator whose batch norms use the moments of each batch."""
         return dataclasses.replace(self, batch_statistics=True)
 
     def with_standing_statistics(self, *, batches: int = 100, batch_size: int = 100, seed: int = 0) -> Self:
-        """Returns the generator with stored statistics that are the mean of the moments of fresh batches.
+        """Returns a generator whose stored statistics are the mean of the moments of new batches.
 
-        Every layer normalises with its own batch meanwhile. Published scores of SAGAN and BigGAN used such statistics,
-        each tool with other numbers of batches and sizes.
+        While they are measured, every layer normalises with its own batch. Published scores of SAGAN and BigGAN used
+        such statistics; the number and size of the batches differ from tool to tool.
 
         Args:
-            batches: over how many the moments are averaged.
-            batch_size: images in each, their classes drawn uniformly.
-            seed: of latents and classes.
+            batches: how many batches the moments are averaged over.
+            batch_size: images in each; their classes are drawn uniformly.
+            seed: draws latents and classes.
 
         Source: ajbrock/BigGAN-PyTorch:utils.py, `accumulate_standing_stats`; compare_gan's accumulators.
         """
         decays = [name for name in ("norm_decay", "final_norm_decay") if hasattr(self.generator, name)]
-        zeros: dict[str, Any] = dict.fromkeys(decays, 0.0)  # what is stored is then the batch's own
-        whole = self.generator.clone(**zeros)
+        zeros: dict[str, Any] = dict.fromkeys(decays, 0.0)  # each pass then stores the moments of its own batch
+        undecayed = self.generator.clone(**zeros)
 
         @jax.jit
-        def moments(variables: Any, latents: Array, labels: Array) -> Any:
-            _, moved = whole.apply(variables, latents, labels, train=True, mutable=["batch_stats"])
-            return moved["batch_stats"]
+        def moments(variables: Variables, latents: Array, labels: Array) -> Variables:
+            _, updated = undecayed.apply(variables, latents, labels, train=True, mutable=["batch_stats"])
+            return updated["batch_stats"]
 
         labels = draw_labels(self.num_classes, batches * batch_size, seed)
-        key = jax.random.fold_in(jax.random.key(seed), 2**31)  # other latents than those of the images
+        key = jax.random.fold_in(jax.random.key(seed), 2**31)  # not the latents of the images
         total = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf), np.float64), self.variables["batch_stats"])
         for start in range(0, batches * batch_size, batch_size):
             numbers = np.arange(start, start + batch_size)
-            drawn = moments(self._placed, self.latents(key, numbers, None), labels[numbers])
+            drawn = moments(self._device_variables, self.latents(key, numbers, None), labels[numbers])
             total = jax.tree.map(lambda old, new: old + np.asarray(new, np.float64), total, drawn)
         mean = jax.tree.map(lambda leaf: (leaf / batches).astype(np.float32), total)
         return dataclasses.replace(self, variables={**self.variables, "batch_stats": mean})
@@ -206,20 +210,20 @@ class TrainedGenerator:
         truncation: float | None = None,
         truncation_rule: TruncationRule = "resampled",
     ) -> Array:
-        """Returns latents `[N, Z]`, each drawn from a key of its own number.
+        """Returns latents `[N, Z]`, each drawn from a key that is folded with its number.
 
         Args:
-            key: `jax.random.key(seed)` for those that `generate` draws with that seed.
+            key: `jax.random.key(seed)` gives the latents that `generate` draws with that seed.
             numbers: `[N]` integers.
             truncation: as in `generate`.
-            truncation_rule: `"resampled"`, the truncated normal distribution: as if each entry were redrawn until its
-                size is below the truncation (Brock et al. 2019, arXiv:1809.11096, section 3.1); or `"clipped"`: the
-                entries drawn without truncation, those of a larger size set to the truncation, of either sign. Clipped
-                entries spread wider. The modules that Brock et al. released follow a third rule, not offered here: a
-                normal distribution truncated at 2, times the truncation (tensorflow/hub#214).
+            truncation_rule: `"resampled"` or `"clipped"`. Resampled entries have the truncated normal distribution, as
+                if each were redrawn until its magnitude is below the truncation (Brock et al. 2019, arXiv:1809.11096,
+                section 3.1). Clipped entries are drawn without truncation, and larger ones are set to it, keeping
+                their sign; they spread wider. The modules that Brock et al. released follow a third rule, not offered
+                here: a normal distribution truncated at 2, times the truncation (tensorflow/hub#214).
 
         Raises:
-            InvalidInputError: for a truncation that is not above 0, or a rule that there is not.
+            InvalidInputError: the truncation is not above 0, or its rule is unknown.
         """
         if truncation is not None and not truncation > 0:
             raise InvalidInputError(f"Latents need a truncation above 0; got {truncation}.")
@@ -237,21 +241,21 @@ class TrainedGenerator:
         return jax.vmap(draw)(jnp.asarray(numbers))
 
     @cached_property
-    def _placed(self) -> Any:
+    def _device_variables(self) -> Variables:
         return replicate_locally(self.variables)
 
 
-# Compiled once for all states of a run.
+# A function of the module and the variables, so that all states of a run share one compiled program.
 @partial(jax.jit, static_argnums=(0, 1))
 def _draw(
-    generator: nn.Module, batch_statistics: bool, variables: Any, latents: Array, labels: Array
+    generator: nn.Module, batch_statistics: bool, variables: Variables, latents: Array, labels: Array
 ) -> tuple[Array, Array]:
-    """Returns uint8 images, and whether all of them are numbers."""
+    """Returns uint8 images, and whether none of their values was NaN."""
     drawn: Any = generator.apply(variables, latents, labels, train=batch_statistics)
     levels = jnp.rint((drawn.astype(jnp.float32) + 1) * 127.5)  # `sagan_jax.data.to_uint8`, on the devices
     return levels.clip(0, 255).astype(jnp.uint8), ~jnp.isnan(levels).any()
 
 
 def draw_labels(num_classes: int, count: int, seed: int) -> np.ndarray:
-    """Returns `count` classes drawn uniformly, int32; zeros where there are no classes."""
+    """Returns classes drawn uniformly, `[count]` int32; zeros if there are no classes."""
     return np.random.default_rng([seed, 1]).integers(0, max(1, num_classes), count, dtype=np.int32)

@@ -1,61 +1,62 @@
-"""What is scored, real or generated, as streams of batches: drawn by a seed, split over processes."""
+"""Sets of images that can be scored: generated, real or completed. They come in batches, split over processes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
-from sagan_jax.data import ImageSource
+from sagan_jax.data import ImageSource, draw_mask
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.embeddings import ImageBatch
 from sagan_jax.evaluation.generator import TrainedGenerator, draw_labels
 
 
 class ImageSet(Protocol):
-    """Something that images can be drawn from."""
+    """A set that images can be drawn from; every process yields its share of the batches."""
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are; 0 means unlabelled."""
+        """Number of classes; 0 means unlabelled."""
         ...
 
     def draw(self, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` images, their classes drawn uniformly, or as they come; this process's share of them."""
+        """Yields `count` images; generated ones have uniformly drawn classes."""
         ...
 
     def draw_class(self, label: int, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` images of a class; this process's share of them."""
+        """Yields `count` images of a class."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Returns what a result file says of them."""
+        """Returns what a result file says about the images."""
         ...
 
 
 class GeneratedImages(NamedTuple):
-    """Images out of a generator."""
+    """Images drawn from a generator."""
 
     generator: TrainedGenerator
     batch_size: int = 100
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are; 0 means unlabelled."""
+        """Number of classes; 0 means unlabelled."""
         return self.generator.num_classes
 
     def draw(self, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` images, their classes drawn uniformly."""
+        """Yields `count` images whose classes are drawn uniformly."""
         return self._stream(draw_labels(self.num_classes, count, seed), seed)
 
     def draw_class(self, label: int, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` images of a class, from latents of their own."""
+        """Yields `count` images of a class; each class has its own latents."""
         return self._stream(np.full(count, label, np.int32), (seed + 1 + label) % 2**32)
 
     def describe(self) -> dict[str, Any]:
-        """Returns the step, and which weights and statistics the images come from."""
+        """Returns the step, and which weights and statistics made the images."""
         return {
             "generated_by_step": self.generator.step,
             "weights": "moving average" if self.generator.averaged else "as trained",
@@ -63,43 +64,39 @@ class GeneratedImages(NamedTuple):
         }
 
     def _stream(self, labels: np.ndarray, seed: int) -> Iterator[ImageBatch]:
-        share = {"part": jax.process_index(), "parts": jax.process_count()}
-        return self.generator.stream(labels, seed=seed, batch_size=self.batch_size, **share)
+        shard = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
+        return self.generator.stream(labels, seed=seed, batch_size=self.batch_size, **shard)
 
 
 class RealImages(NamedTuple):
-    """Images out of a source."""
+    """Images of a source."""
 
     source: ImageSource
     batch_size: int = 100
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are; 0 means unlabelled."""
+        """Number of classes; 0 means unlabelled."""
         return self.source.num_classes
 
-    def of(self, indices: np.ndarray) -> Iterator[ImageBatch]:
-        """Yields the images at these indices; this process's share of them."""
-        return self._read(indices)
-
     def draw(self, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` images, none twice, in an order drawn with the seed.
+        """Yields `count` different images, in an order drawn with the seed.
 
         Raises:
-            InvalidInputError: there are fewer.
+            InvalidInputError: the source has fewer images.
         """
-        return self._read(self._some(np.arange(len(self.source)), count, seed, self.source.description))
+        return self.read(self._choose(np.arange(len(self.source)), count, seed, self.source.description))
 
     def draw_class(self, label: int, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` images of a class, none twice.
+        """Yields `count` different images of a class.
 
         Raises:
-            InvalidInputError: there are fewer.
+            InvalidInputError: the class has fewer images.
         """
         where = f"class {self.source.class_names[label]!r} of {self.source.description}"
-        return self._read(self._some(self.of_class(label), count, seed, where))
+        return self.read(self._choose(self.class_indices(label), count, seed, where))
 
-    def of_class(self, label: int) -> np.ndarray:
+    def class_indices(self, label: int) -> np.ndarray:
         """Returns the indices of the images of a class."""
         return np.flatnonzero(self.source.labels == label)
 
@@ -107,23 +104,66 @@ class RealImages(NamedTuple):
         """Returns what the images are, and a digest of them."""
         return {"images": self.source.description, "fingerprint": self.source.fingerprint}
 
-    @staticmethod
-    def _some(indices: np.ndarray, count: int, seed: int, where: str) -> np.ndarray:
-        if len(indices) < count:
-            raise InvalidInputError(
-                f"The protocol needs {count:,} images; {where} has {len(indices):,}: give more, or name a protocol of "
-                f"fewer, which compares with scores of as many only."
-            )
-        return np.random.default_rng([seed, 2]).permutation(indices)[:count]
-
-    def _read(self, indices: np.ndarray) -> Iterator[ImageBatch]:
-        """Yields the images at these indices; each batch is read by threads while the one before it is used."""
+    def read(self, indices: np.ndarray) -> Iterator[ImageBatch]:
+        """Yields the images at these indices; threads read a batch while the devices work on the one before."""
         devices = jax.local_device_count()
         size = -(-self.batch_size // devices) * devices
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
             for start in range(jax.process_index() * size, len(indices), jax.process_count() * size):
-                wanted = indices[np.arange(start, start + size) % len(indices)]
-                kept = len(indices[start : start + size])
-                read = list(pool.map(self.source.__getitem__, map(int, wanted)))
-                images = np.stack([image for image, _ in read])
-                yield ImageBatch(images, np.array([label for _, label in read[:kept]], np.int32), start)
+                padded = indices[np.arange(start, start + size) % len(indices)]
+                unpadded = len(indices[start : start + size])
+                items = list(pool.map(self.source.__getitem__, map(int, padded)))
+                images = np.stack([image for image, _ in items])
+                yield ImageBatch(images, np.array([label for _, label in items[:unpadded]], np.int32), start)
+
+    @staticmethod
+    def _choose(indices: np.ndarray, count: int, seed: int, where: str) -> np.ndarray:
+        if len(indices) < count:
+            raise InvalidInputError(
+                f"The protocol needs {count:,} images; {where} has {len(indices):,}: give more images, or name a "
+                f"protocol of fewer. Scores of different numbers of images do not compare."
+            )
+        return np.random.default_rng([seed, 2]).permutation(indices)[:count]
+
+
+class CompletedImages(NamedTuple):
+    """Photographs whose holes were filled by sampled completions."""
+
+    completer: TrainedCompleter
+    source: ImageSource
+    holes: Sequence[str]
+    """kinds of `sagan_jax.data.masks`, used in turn"""
+    batch_size: int = 50
+
+    @property
+    def num_classes(self) -> int:
+        """0: a completion has no class."""
+        return 0
+
+    def draw(self, count: int, seed: int) -> Iterator[ImageBatch]:
+        """Yields `count` completions; if there are fewer photographs, they are repeated with new holes."""
+        size = self.completer.network.resolution
+        order = np.random.default_rng([seed, 2]).permutation(len(self.source))
+        step = self.batch_size * jax.process_count()
+        for start in range(jax.process_index() * self.batch_size, count, step):
+            numbers = range(start, start + self.batch_size)  # padded, so that all batches have one shape
+            images = np.stack([self.source[int(order[number % len(order)])][0] for number in numbers])
+            kinds = [self.holes[number % len(self.holes)] for number in numbers]
+            masks = np.stack(
+                [draw_mask(kind, size, size, seed=seed, index=n) for kind, n in zip(kinds, numbers, strict=True)]
+            )
+            completed = self.completer.sample(images, masks, 1, seed=seed, first=start, batch_size=self.batch_size)[0]
+            yield ImageBatch(completed, np.zeros(min(self.batch_size, count - start), np.int32), start)
+
+    def draw_class(self, label: int, count: int, seed: int) -> Iterator[ImageBatch]:
+        """Raises InvalidInputError: completions have no classes."""
+        raise InvalidInputError("Completions have no classes.")
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the step, the weights, the kinds of holes, and the source of the photographs."""
+        return {
+            "completed_by_step": self.completer.step,
+            "weights": "moving average" if self.completer.averaged else "as trained",
+            "holes": list(self.holes),
+            "photographs": self.source.description,
+        }

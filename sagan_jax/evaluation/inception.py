@@ -1,4 +1,4 @@
-"""Features of the FID network: uint8 images as they are, resized as TensorFlow 1 did, with weights from a file."""
+"""Features of the FID network: takes uint8 images, resizes them as TensorFlow 1 did, reads weights from a file."""
 
 import dataclasses
 from functools import cache, lru_cache
@@ -14,21 +14,21 @@ from sagan_jax.data.cache import weights_folder
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.interop.inception import to_variables
 from sagan_jax.interop.weight_files import read_arrays
-from sagan_jax.models.inception import SIZE, TAPS, Inception
+from sagan_jax.models.inception import FEATURE_LAYERS, INPUT_IMAGE_SIZE, Inception
 
 WEIGHTS_NAME = "inception-2015-12-05.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
 class InceptionWeights:
-    """The weights of the FID network, and where they are from.
+    """The weights of the FID network, and their origin.
 
     Attributes:
         variables: what `inception_taps` takes.
-        name: of the file that was read.
-        sha256: of that file.
-        source_name: of the file that it was converted from; None when it was not converted.
-        source_sha256: of that.
+        name: the name of the file that was read.
+        sha256: the hash of that file.
+        source_name: the name of the file that it was converted from; None if it was not converted.
+        source_sha256: the hash of the file that it was converted from.
     """
 
     variables: dict[str, Any] = dataclasses.field(repr=False)
@@ -39,7 +39,7 @@ class InceptionWeights:
 
     @property
     def origin(self) -> str:
-        """One line that says by what features are decided: to be recorded with every score."""
+        """One line that identifies the weights; it is recorded with every score."""
         line = f"{self.name} sha256:{self.sha256}"
         if self.source_sha256:
             line += f", converted from {self.source_name} sha256:{self.source_sha256}"
@@ -47,15 +47,15 @@ class InceptionWeights:
 
 
 def default_weights_path() -> Path:
-    """Returns where the weights are looked for when none are named, and where `sagan-jax convert` puts them."""
+    """Returns the default file of the weights, where `sagan-jax convert` writes them."""
     return weights_folder() / WEIGHTS_NAME
 
 
 def find_weights(path: str | Path | None = None) -> Path | None:
-    """Returns the file of the weights: the one named, else the default one, or None when that is absent.
+    """Returns the file of the weights: `path` if it is given, else the default file, or None if that is absent.
 
     Raises:
-        InvalidInputError: the named file is absent.
+        InvalidInputError: `path` is given and is not a file.
     """
     found = default_weights_path() if path is None else Path(path)
     if found.is_file():
@@ -63,16 +63,16 @@ def find_weights(path: str | Path | None = None) -> Path | None:
     if path is None:
         return None
     raise InvalidInputError(
-        f"The weights of the FID network need to be a file; got {str(path)!r}, which is none: "
-        f"sagan-jax fetch-weights, or sagan-jax convert --from inception FILE."
+        f"The weights of the FID network need to be a file; got {str(path)!r}, which is not a file. Run sagan-jax "
+        f"fetch-weights, or sagan-jax convert --from inception FILE."
     )
 
 
 def read_inception(path: str | Path) -> InceptionWeights:
-    """Returns the weights of the FID network; a file that has not changed is read once.
+    """Returns the weights of the FID network; a file is read again only if it has changed.
 
     Args:
-        path: a .safetensors or .npz file with the published names, in PyTorch's layouts.
+        path: a .safetensors or .npz file with the published names and PyTorch's layouts.
 
     Raises:
         InvalidInputError: the file is absent, damaged, or holds another network.
@@ -80,7 +80,7 @@ def read_inception(path: str | Path) -> InceptionWeights:
     path = Path(path)
     try:
         state = path.stat()
-    except OSError:  # reading says it better
+    except OSError:  # reading it gives a better message
         return _read(path, 0, 0)
     return _read(path.resolve(), state.st_mtime_ns, state.st_size)
 
@@ -89,26 +89,27 @@ def read_inception(path: str | Path) -> InceptionWeights:
 def _read(path: Path, _modified: int, _size: int) -> InceptionWeights:
     file = read_arrays(path)
     variables = jax.tree.map(jnp.asarray, to_variables(file.arrays))
-    notes = file.metadata
-    return InceptionWeights(variables, file.name, file.sha256, notes.get("source_name"), notes.get("source_sha256"))
+    metadata = file.metadata
+    source = metadata.get("source_name"), metadata.get("source_sha256")
+    return InceptionWeights(variables, file.name, file.sha256, *source)
 
 
 def inception_features(
     images_uint8: np.ndarray | Array, weights_path: str | Path, *, batch_size: int = 16
 ) -> dict[str, np.ndarray]:
-    """Returns what the FID network makes of images, tap by tap.
+    """Returns the outputs of the FID network for images, by tap.
 
     Args:
         images_uint8: `[N, H, W, 3]` uint8, RGB, N at least 1.
-        weights_path: a .safetensors or .npz file, read once.
-        batch_size: images a pass; changes the memory used and the last bits, nothing else.
+        weights_path: a .safetensors or .npz file; see `read_inception`.
+        batch_size: images per forward pass; affects only memory and the last bits.
 
     Returns:
-        `64`, `192`, `768`, `2048`: pooled features `[N, width]`; `logits_unbiased` and `logits`: `[N, 1008]`, without
-        and with biases. float32.
+        float32 arrays. `64`, `192`, `768` and `2048` are pooled features `[N, width]`; `logits_unbiased` and `logits`
+        are `[N, 1008]`, without and with biases.
 
     Raises:
-        InvalidInputError: the images or the batch size are no such, or the weights cannot be read.
+        InvalidInputError: the images or the batch size are invalid, or the weights cannot be read.
     """
     _check(images_uint8)
     if batch_size < 1:
@@ -117,10 +118,10 @@ def inception_features(
     number, size = len(images_uint8), min(batch_size, len(images_uint8))
     parts = []
     for start in range(0, number, size):
-        places = np.arange(start, start + size) % number  # the last batch is filled up: one compilation
+        places = np.arange(start, start + size) % number  # the last batch is padded: one compilation
         taps = _jitted_taps()(variables, images_uint8[places])
         parts.append({tap: np.asarray(values)[: number - start] for tap, values in taps.items()})
-    return {tap: np.concatenate([part[tap] for part in parts]) for tap in TAPS}
+    return {tap: np.concatenate([part[tap] for part in parts]) for tap in FEATURE_LAYERS}
 
 
 @cache
@@ -129,33 +130,33 @@ def _jitted_taps() -> Any:
 
 
 def inception_taps(variables: dict[str, Any], images_uint8: Array) -> dict[str, Array]:
-    """Returns what the FID network makes of a batch: pure, to be jitted, vmapped or sharded.
+    """Returns the outputs of the FID network for a batch; pure, so it can be jitted, vmapped or sharded.
 
     Args:
         variables: those of `InceptionWeights`.
-        images_uint8: `[N, H, W, 3]` uint8, RGB, of any one size; N at least 1.
+        images_uint8: `[N, H, W, 3]` uint8, RGB, of any size; N at least 1.
 
     Returns:
-        As `inception_features`; each row depends on its own image alone.
+        As for `inception_features`; each row depends only on its own image.
 
     Raises:
-        InvalidInputError: for other images, at trace time.
+        InvalidInputError: the images are invalid; raised at trace time.
 
     Source: toshas/torch-fidelity:torch_fidelity/feature_extractor_inceptionv3.py.
     """
     _check(images_uint8)
-    taps = Inception().apply(variables, (resize_like_tensorflow_1(images_uint8, SIZE) - 128) / 128)
+    taps = Inception().apply(variables, (resize_like_tensorflow_1(images_uint8, INPUT_IMAGE_SIZE) - 128) / 128)
     return taps  # pyrefly: ignore[bad-return]
 
 
 def resize_like_tensorflow_1(images: Array, size: int) -> Array:
-    """Returns images resized bilinearly, with the places that TensorFlow 1 gave to pixels.
+    """Returns images resized bilinearly, with the pixel coordinates of TensorFlow 1.
 
-    Pixel p of the result lies at p * old / new of the input: the first pixels coincide, centres do not, and beyond the
-    last pixel its value goes on. Nothing is antialiased. `jax.image.resize` and Pillow align the centres instead.
+    Pixel p of the result lies at p * old / new of the input: the first pixels coincide, the centres do not. Beyond the
+    last pixel its value is repeated. There is no antialiasing. `jax.image.resize` and Pillow align the centres instead.
 
     Args:
-        images: `[N, H, W, C]`, a number type.
+        images: `[N, H, W, C]`, integer or floating.
         size: height and width of the result.
 
     Returns:
@@ -177,6 +178,6 @@ def resize_like_tensorflow_1(images: Array, size: int) -> Array:
 def _check(images: Any) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
         raise InvalidInputError(
-            f"The FID network needs images [N, H, W, 3] of uint8, none of them 0; got {list(images.shape)} of "
-            f"{images.dtype}: grey images are repeated to three channels, floats go back to 0..255."
+            f"The FID network needs images [N, H, W, 3] of uint8, with no size 0; got {list(images.shape)} of "
+            f"{images.dtype}. Repeat grey images to three channels, and scale floats to 0..255."
         )

@@ -1,4 +1,4 @@
-"""Between two samples: latents on the sphere, classes as mixtures."""
+"""Interpolation between two samples: latents along the sphere, classes as mixtures."""
 
 from typing import Literal
 
@@ -12,16 +12,16 @@ Between = Literal["z", "class", "both"]
 
 
 def slerp(first: np.ndarray, second: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Returns latents on the arc from one to the other, whose lengths stay those of drawn ones.
+    """Returns latents on the arc between two latents: spherical linear interpolation.
 
         sin((1 - t) w) / sin(w) z1 + sin(t w) / sin(w) z2,    w the angle between z1 and z2
 
-    A straight line passes nearer to the origin than draws of many dimensions ever do.
+    Points of the arc are about as long as drawn latents. A straight line passes much nearer to the origin.
 
     Args:
         first: `[N, Z]`.
         second: `[N, Z]`.
-        shares: `[T]`, t from 0 (first) to 1 (second).
+        shares: `[T]`, the values of t, from 0 (first) to 1 (second).
 
     Returns:
         `[N, T, Z]`.
@@ -46,23 +46,24 @@ def interpolate(
     classes: tuple[int, ...] = (),
     seed: int = 0,
 ) -> np.ndarray:
-    """Returns images from one sample to another, row by row.
+    """Returns images between pairs of samples, one pair a row.
 
-    Row r goes from the latent 2 r of the seed to its latent 2 r + 1, from a class to the next of `classes`, or both.
+    Row r goes from latent 2 r of the seed to latent 2 r + 1, from class r of `classes` to the next one, or both.
 
     Args:
         trained: the generator.
-        between: what changes; the other stays that of the first.
-        rows: how many pairs.
-        steps: images a row, at least 2, both ends among them.
-        classes: gone through in turn; all unless given.
+        between: what changes; the rest stays that of the first sample.
+        rows: number of pairs.
+        steps: images a row, at least 2, including both ends.
+        classes: used in turn. Defaults to all classes.
         seed: in [0, 2**32).
 
     Returns:
         `[rows, steps, H, W, C]` uint8.
 
     Raises:
-        InvalidInputError: classes of a generator that has none or not those, or a number out of its range.
+        InvalidInputError: the generator does not have the classes, or a number is out of range.
+        NonFiniteError: an image is not finite.
     """
     if rows < 1 or steps < 2:
         raise InvalidInputError(f"interpolate needs --rows from 1 and --steps from 2 up; got {rows}, {steps}.")
@@ -71,13 +72,13 @@ def interpolate(
     wanted = trained.classes(classes or None)
     latents = np.asarray(trained.latents(jax.random.key(seed), np.arange(2 * rows)), np.float64).reshape(rows, 2, -1)
     shares = np.linspace(0, 1, steps)
-    on_the_way = slerp(latents[:, 0], latents[:, 1], shares if between != "class" else np.zeros(steps))
+    path = slerp(latents[:, 0], latents[:, 1], shares if between != "class" else np.zeros(steps))
     first, second = (np.resize(np.roll(wanted, -shift), rows) for shift in (0, 1))
     one_hot = np.eye(max(1, trained.num_classes))
     t = (shares if between != "z" else np.zeros(steps))[None, :, None]
     mixtures = (1 - t) * one_hot[first][:, None] + t * one_hot[second][:, None]
     images = [
         trained.images(z.astype(np.float32), mixture.astype(np.float32))
-        for z, mixture in zip(on_the_way, mixtures, strict=True)
+        for z, mixture in zip(path, mixtures, strict=True)
     ]
     return np.stack(images)

@@ -1,5 +1,6 @@
-"""The training images nearest to given ones: whether a generator has learned images by heart."""
+"""The training images nearest to given images: they show whether a generator has memorised its training set."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,100 +11,120 @@ from sagan_jax.evaluation.embeddings import Embedding, ImageBatch
 from sagan_jax.evaluation.image_sets import RealImages
 from sagan_jax.runtime.progress import ProgressCallback
 
-_PROBES = 100  # real images whose own nearest neighbours say what is near
+_PROBES = 100
+"""Real images whose nearest other real image is found too, as a scale for the distances."""
 
 
 class Nearest(NamedTuple):
-    """For each image, the nearest of a set, the nearest first."""
+    """The nearest images of a set for each query, the nearest first."""
 
     indices: np.ndarray
-    """`[Q, K]`, places in the set"""
+    """`[Q, K]` integers: indices of the set"""
     distances: np.ndarray
     """`[Q, K]` float64"""
 
 
-class Space(NamedTuple):
-    """What was found in pixels, or in features."""
+class NeighbourReport(NamedTuple):
+    """The nearest training images by one kind of distance."""
 
     name: str
+    """what is compared: `pixels`, or the features of a network"""
     nearest: Nearest
     between_real: np.ndarray
-    """`[P]`: how far real images are from the nearest other real one"""
+    """`[P]`: distances of real images to the nearest other real image"""
 
 
-def compare(
-    images: np.ndarray, source: ImageSource, embedding: Embedding, *, count: int, watcher: ProgressCallback
-) -> tuple[Space, Space]:
+def nearest_training_images(
+    images: np.ndarray, source: ImageSource, embedding: Embedding, *, count: int, progress: ProgressCallback
+) -> tuple[NeighbourReport, NeighbourReport]:
     """Returns the training images nearest to each image, in pixels and in the features of a network.
 
     Args:
         images: `[N, R, R, C]` uint8.
-        source: the training images, of that size.
+        source: the training images, of the same size.
         embedding: gives the features.
-        count: how many of the nearest.
-        watcher: is told how far it is.
+        count: how many neighbours are returned.
+        progress: receives the progress of both passes over the training images.
 
     Raises:
-        InvalidInputError: the set has not so many images.
+        InvalidInputError: the source has too few images.
     """
     if not count < len(source):
         raise InvalidInputError(f"neighbours needs more than {count} training images; got {source.description}.")
-    pictures = RealImages(source)
     probes = np.random.default_rng(0).permutation(len(source))[:_PROBES]
     queries = np.concatenate([images, np.stack([source[int(index)][0] for index in probes])])
-    asked = ImageBatch(queries, np.zeros(len(queries), np.int32))
+    query_batch = ImageBatch(queries, np.zeros(len(queries), np.int32))
+    real, everything = RealImages(source), np.arange(len(source))
 
-    def split(name: str, found: Nearest) -> Space:
-        own = len(images)
-        # The nearest of a probe is itself, or an equal image elsewhere.
-        others = np.where(found.indices[own:, 0] == probes, found.distances[own:, 1], found.distances[own:, 0])
-        return Space(name, Nearest(found.indices[:own, :count], found.distances[:own, :count]), others)
+    progress.begin("training images, in pixels", len(source))
+    batches = ((pixels(batch), batch) for batch in real.read(everything))
+    in_pixels = _search(pixels(query_batch), batches, max(2, count), progress)
 
-    everything = np.arange(len(source))
-    watcher.begin("training images, in pixels", len(source))
-    in_pixels = Search(pixels(asked), max(2, count))
-    for batch in pictures.of(everything):
-        in_pixels.look(pixels(batch), batch.start)
-        watcher.tick(len(batch.labels))
-    watcher.begin("training images, in features", len(source))
-    features = next(embedding([asked]))[0]["features"]
-    in_features = Search(features, max(2, count))
-    for outputs, batch in embedding(pictures.of(everything)):
-        in_features.look(outputs["features"], batch.start)
-        watcher.tick(len(batch.labels))
-    return split("pixels", in_pixels.found), split(f"{embedding.name} features", in_features.found)
+    progress.begin("training images, in features", len(source))
+    query_features = next(embedding([query_batch]))[0]["features"]
+    batches = ((outputs["features"], batch) for outputs, batch in embedding(real.read(everything)))
+    in_features = _search(query_features, batches, max(2, count), progress)
+    return (
+        _report("pixels", in_pixels, probes, count),
+        _report(f"{embedding.name} features", in_features, probes, count),
+    )
 
 
-class Search:
-    """Keeps the nearest of a stream to each query, by Euclidean distance.
+def _search(
+    queries: np.ndarray,
+    batches: Iterable[tuple[np.ndarray, ImageBatch]],
+    count: int,
+    progress: ProgressCallback,
+) -> Nearest:
+    search = NearestSearch(queries, count)
+    for features, batch in batches:
+        search.update(features, batch.start)
+        progress.tick(len(batch.labels))
+    return search.nearest
+
+
+def _report(name: str, found: Nearest, probes: np.ndarray, count: int) -> NeighbourReport:
+    """Splits what was found for the images from what was found for the probes behind them."""
+    own = len(found.indices) - len(probes)
+    # The nearest image of a probe is the probe itself, or an equal image with another index.
+    is_itself = found.indices[own:, 0] == probes
+    between_real = np.where(is_itself, found.distances[own:, 1], found.distances[own:, 0])
+    return NeighbourReport(name, Nearest(found.indices[:own, :count], found.distances[:own, :count]), between_real)
+
+
+class NearestSearch:
+    """Finds the nearest rows of a stream for each query, by Euclidean distance.
 
     Args:
         queries: `[Q, D]` features.
-        count: how many of the nearest are kept.
+        count: K, the number of nearest rows that are kept.
+
+    Attributes:
+        nearest: the nearest rows so far; fewer than K before K rows were seen.
     """
 
     def __init__(self, queries: np.ndarray, count: int) -> None:
         self._queries = queries.astype(np.float64)
         self._count = count
-        self.found = Nearest(np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0)))
+        self.nearest = Nearest(np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0)))
 
-    def look(self, features: np.ndarray, start: int) -> None:
-        """Goes through some more of the stream.
+    def update(self, features: np.ndarray, start: int) -> None:
+        """Adds rows of the stream.
 
         Args:
             features: `[n, D]`.
-            start: the place of the first of them in the set.
+            start: the index of the first of these rows in the set.
         """
         rows, queries = features.astype(np.float64), self._queries
         squares = (queries**2).sum(1)[:, None] + (rows**2).sum(1) - 2 * queries @ rows.T
         places = np.broadcast_to(start + np.arange(len(rows)), squares.shape)
-        indices = np.concatenate([self.found.indices, places], axis=1)
-        distances = np.concatenate([self.found.distances, np.sqrt(np.maximum(squares, 0))], axis=1)
+        indices = np.concatenate([self.nearest.indices, places], axis=1)
+        distances = np.concatenate([self.nearest.distances, np.sqrt(np.maximum(squares, 0))], axis=1)
         order = distances.argsort(axis=1, kind="stable")[:, : self._count]
-        self.found = Nearest(*(np.take_along_axis(array, order, axis=1) for array in (indices, distances)))
+        self.nearest = Nearest(*(np.take_along_axis(array, order, axis=1) for array in (indices, distances)))
 
 
 def pixels(batch: ImageBatch) -> np.ndarray:
-    """Returns the pixels of a batch as features `[n, H W C]`, in [0, 1]."""
+    """Returns the pixels of a batch as features `[n, H W C]` float32, in [0, 1]."""
     images = np.asarray(batch.images)[: len(batch.labels)]
     return images.reshape(len(images), -1).astype(np.float32) / 255

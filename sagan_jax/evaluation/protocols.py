@@ -1,10 +1,11 @@
-"""Named protocols: a name says what a score is, of how many images, against which, in which features.
+"""Named protocols: the name of a score says how it is measured.
 
     fid50k_train   fid10k_validation   is50k   kid50k_train   prdc10k_train   intra_fid_train
     fd5k_train_random   prdc5k_test_random   classifier_accuracy   rule1k   fid50k_train_standing_raw
 
-A name is `<score><images>_<reference>[_random][_batch | _standing][_raw]`; what it does not say is the default, which
-the result file spells out.
+A name is `<score><images>_<reference>[_random][_batch | _standing][_raw]`: the score, the number of images, the real
+images that they are compared with, the features, the statistics of batch norm, and the weights. What a name leaves out
+is the default; the result file spells it out.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ Kind = Literal["fid", "fd", "is", "kid", "kd", "prdc", "intra_fid", "intra_fd", 
 Reference = Literal["train", "validation", "test"]
 Statistics = Literal["stored", "batch", "standing"]
 
-KNOWN = (
+KNOWN_PROTOCOLS = (
     "fid50k_train",
     "fid50k_validation",
     "is50k",
@@ -31,13 +32,13 @@ KNOWN = (
     "classifier_accuracy",
     "rule1k",
 )
-"""The usual ones; any other number of images, reference and ending goes as well."""
+"""The usual names; other numbers of images, references and endings are valid too."""
 
 _NAME = re.compile(
     r"(?P<kind>intra_fid|intra_fd|fid|fd|is|kid|kd|prdc|classifier_accuracy|rule)(?P<images>[1-9]\d*k?)?"
     r"(?:_(?P<reference>train|validation|test))?(?P<random>_random)?(?:_(?P<statistics>batch|standing))?(?P<raw>_raw)?"
 )
-# Distances of the field's names are for the field's network; the same from random features are called otherwise.
+# The established names belong to the FID network; the same distances in random features have other names.
 _OF_RANDOM_FEATURES = {"fd", "kd", "intra_fd"}
 _OF_INCEPTION = {"fid", "kid", "is", "intra_fid"}
 _CLASSIFIER_IMAGES = 1000
@@ -45,17 +46,17 @@ _CLASSIFIER_IMAGES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """What a score's name says.
+    """What the name of a score says.
 
     Attributes:
-        name: the whole of it.
+        name: the whole name.
         kind: the score.
-        images: how many are scored; 0: for each class as many as the reference has (intra).
-        reference: which real images they are compared with; None for a score that needs none.
-        embedding: the features; None for a score that looks at pixels.
-        statistics: what batch norm normalises with: `stored` running moments, those of each `batch` of 100, or
-            `standing`: the mean over 100 fresh batches of 100.
-        raw: the weights as trained, where the run keeps a moving average too.
+        images: how many images are scored; 0 means as many of each class as the reference has (intra).
+        reference: the real images that they are compared with; None for a score without a reference.
+        embedding: the network that gives the features; None for a score of pixels.
+        statistics: what batch norm uses: the `stored` running moments, those of each `batch` of 100, or `standing`: the
+            mean over 100 new batches of 100.
+        raw: whether the weights are as trained, not their moving average.
     """
 
     name: str
@@ -68,21 +69,21 @@ class Protocol:
 
     @property
     def held_out(self) -> bool:
-        """Whether the reference is of images that were not trained on; `validation` and `test` name the same ones."""
+        """Whether the reference was not trained on; `validation` and `test` both name the held-out images."""
         return self.reference in ("validation", "test")
 
     @property
-    def only_with_itself(self) -> bool:
-        """Whether the score compares with nothing published, since its features are ours."""
+    def only_comparable_with_itself(self) -> bool:
+        """Whether no published score is comparable, because the features are our own."""
         return self.embedding in ("random", "classifier")
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether images score higher the better they are; distances are the other way round."""
+        """Whether better images score higher; better images have lower distances."""
         return self.kind in ("is", "prdc", "classifier_accuracy", "rule")
 
     def settings(self) -> dict[str, Any]:
-        """Returns everything that the name fixes, for a result file."""
+        """Returns everything that the name decides, for a result file."""
         drawn = "in turn" if self.kind == "classifier_accuracy" else "uniform at random"
         return {
             **dataclasses.asdict(self),
@@ -98,58 +99,60 @@ class Protocol:
 
 
 def parse_protocol(name: str) -> Protocol:
-    """Returns what a name means.
+    """Returns the protocol of a name.
 
     Raises:
-        InvalidInputError: it means nothing, or promises what it cannot hold.
+        InvalidInputError: the name is not that of a protocol, or its parts contradict each other.
 
     >>> parse_protocol("fid10k_validation_standing").images
     10000
     """
     found = _NAME.fullmatch(name)
     if not found:
-        near = difflib.get_close_matches(name, KNOWN, 1)
+        near = difflib.get_close_matches(name, KNOWN_PROTOCOLS, 1)
         hint = f" Perhaps you meant {near[0]!r}." if near else ""
-        raise InvalidInputError(f"A protocol is named like {', '.join(KNOWN)}; got {name!r}.{hint}")
-    random = bool(found["random"])
+        raise InvalidInputError(f"A protocol is named like {', '.join(KNOWN_PROTOCOLS)}; got {name!r}.{hint}")
     kind: Any = found["kind"]
     reference: Any = found["reference"]
     statistics: Any = found["statistics"]
-    intra, classifier, rule = kind.startswith("intra"), kind == "classifier_accuracy", kind == "rule"
+    fault = _embedding_fault(kind, bool(found["random"])) or _count_or_reference_fault(
+        kind, bool(found["images"]), bool(reference)
+    )
+    if fault:
+        raise InvalidInputError(f"The protocol {name!r} {fault}")
+    own_embedding = {"rule": None, "classifier_accuracy": "classifier"}
+    embedding: Any = own_embedding.get(kind, "random" if found["random"] else "inception")
+    images = found["images"] or (str(_CLASSIFIER_IMAGES) if kind == "classifier_accuracy" else "0")
+    count = int(images.removesuffix("k")) * (1000 if images.endswith("k") else 1)
+    return Protocol(name, kind, count, reference, embedding, statistics or "stored", bool(found["raw"]))
 
-    def require(condition: bool, what: str) -> None:
-        if not condition:
-            raise InvalidInputError(f"The protocol {name!r} {what}")
 
-    require(
-        random or kind not in _OF_RANDOM_FEATURES,
-        f"needs `_random` behind it: {kind!r} is the distance of such features.",
-    )
-    require(
-        not random or kind not in _OF_INCEPTION,
-        f"cannot be: {kind!r} is the name of a score in the FID network's features; random ones give "
-        f"{'no such score' if kind == 'is' else repr(kind.replace('id', 'd'))}.",
-    )
-    require(not (random and classifier), "cannot be: a classifier has features of its own.")
-    require(not (random and rule), "cannot be: a rule looks at pixels, not at features.")
-    require(
-        bool(found["images"]) != (intra or classifier),
-        "takes no number of images: it has its own."
-        if intra or classifier
-        else "needs a number of images, such as 50k.",
-    )
+def _embedding_fault(kind: Kind, random: bool) -> str:
+    """Returns why a score cannot be measured in such features; "" if it can."""
+    if kind in _OF_RANDOM_FEATURES and not random:
+        return f"needs `_random` behind it: {kind!r} is the distance of such features."
+    if random and kind in _OF_INCEPTION:
+        other = "no such score" if kind == "is" else repr(kind.replace("id", "d"))
+        return (
+            f"is impossible: {kind!r} is the name of a score in the FID network's features; random ones give {other}."
+        )
+    if random and kind == "classifier_accuracy":
+        return "is impossible: a classifier has features of its own."
+    if random and kind == "rule":
+        return "is impossible: a rule looks at pixels, not at features."
+    return ""
+
+
+def _count_or_reference_fault(kind: Kind, has_images: bool, has_reference: bool) -> str:
+    """Returns what a name lacks or has too much; "" if it is complete."""
+    fixed_images = kind in ("intra_fid", "intra_fd", "classifier_accuracy")
     needs_reference = kind not in ("is", "classifier_accuracy", "rule")
-    require(
-        bool(reference) == needs_reference,
-        "needs a reference: `_train`, `_validation` or `_test`." if needs_reference else "takes no reference.",
-    )
-    images = found["images"] or (str(_CLASSIFIER_IMAGES) if classifier else "0")
-    return Protocol(
-        name,
-        kind,
-        int(images.removesuffix("k")) * (1000 if images.endswith("k") else 1),
-        reference,
-        None if rule else "classifier" if classifier else "random" if random else "inception",
-        statistics or "stored",
-        bool(found["raw"]),
-    )
+    if has_images and fixed_images:
+        return "takes no number of images: it has its own."
+    if not has_images and not fixed_images:
+        return "needs a number of images, such as 50k."
+    if needs_reference and not has_reference:
+        return "needs a reference: `_train`, `_validation` or `_test`."
+    if has_reference and not needs_reference:
+        return "takes no reference."
+    return ""

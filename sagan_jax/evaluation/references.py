@@ -1,65 +1,154 @@
-"""What scores need of the real images, worked out once for each content: moments, features, a classifier."""
+"""What scores need to know of the real images: moments, features and a classifier, each computed once and cached."""
 
-import contextlib
-import hashlib
-import io
-import zipfile
-from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from sagan_jax.errors import StorageError
-from sagan_jax.runtime.files import write_atomically
-from sagan_jax.runtime.processes import gather, is_first
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation import classifier
+from sagan_jax.evaluation.array_cache import Arrays, as_arrays, cached, from_arrays
+from sagan_jax.evaluation.embeddings import Embedding, random_embedding
+from sagan_jax.evaluation.features import gather_features, gather_moments
+from sagan_jax.evaluation.image_sets import RealImages
+from sagan_jax.evaluation.protocols import Protocol
+from sagan_jax.functional.distances import Moments
+from sagan_jax.runtime.progress import NullProgress, ProgressCallback
 
 
-def cached(
-    folder: Path | None, facts: tuple[Any, ...], work_out: Callable[[], Mapping[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """Returns what `work_out` returns, from the folder where it was kept under the same facts.
+@dataclasses.dataclass(frozen=True)
+class ReferenceStatistics:
+    """The real images that scores compare with, and what is known of them.
 
-    A kept file is whole or absent; one that is damaged, which its checksums show, is worked out again, and a disk that
-    refuses is done without. Where there are processes, either all read or all work.
+    Each statistic is computed once and kept in memory, and in `cache` for other runs on the same images.
 
-    Args:
-        folder: None keeps nothing.
-        facts: everything that the arrays are decided by.
-        work_out: returns arrays by name.
+    Attributes:
+        train: the images that the networks were trained on; the classifier learns from them.
+        held_out: images that the networks were not trained on; None if there are none.
+        inception: the FID network; None if its weights are missing.
+        cache: the folder that keeps statistics; None keeps them in memory only.
+        progress: receives the progress of each pass over images.
     """
-    path = folder / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.npz" if folder else None
-    kept = _read(path) if path else None
-    if all(found.all() for found in gather(np.array([kept is not None]))) and kept is not None:
-        return kept
-    arrays = dict(work_out())
-    if path and is_first():
-        content = io.BytesIO()
-        np.savez(content, allow_pickle=False, **arrays)
-        with contextlib.suppress(StorageError):  # it is only worked out again next time
-            write_atomically(path, content.getvalue())
-    return arrays
 
+    train: RealImages
+    held_out: RealImages | None = None
+    inception: Embedding | None = None
+    cache: Path | None = None
+    progress: ProgressCallback = dataclasses.field(default_factory=NullProgress)
+    _memory: dict[tuple[Any, ...], Arrays] = dataclasses.field(default_factory=dict, repr=False)
 
-def _read(path: Path) -> dict[str, np.ndarray] | None:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError):
-        return None
+    def images(self, protocol: Protocol) -> RealImages | None:
+        """Returns the real images that a protocol compares with; None if it compares with none or they are missing."""
+        if protocol.reference is None:
+            return None
+        return self.held_out if protocol.held_out else self.train
 
+    def require_images(self, protocol: Protocol) -> RealImages:
+        """Returns the real images that a protocol compares with.
 
-def as_arrays(tree: Any) -> dict[str, np.ndarray]:
-    """Returns the leaves of a tree by path, as `from_arrays` takes them."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in flat}
+        Raises:
+            InvalidInputError: the protocol compares with held-out images, and there are none.
+        """
+        found = self.images(protocol)
+        if found is None:
+            raise InvalidInputError(
+                f"{protocol.name} compares with images that were not trained on: name them with --held-out, a folder, "
+                f"zip, .parquet or .npz."
+            )
+        return found
 
+    def embedding(self, protocol: Protocol) -> Embedding:
+        """Returns the network in whose features a protocol compares images.
 
-def from_arrays(template: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """Returns the tree of the template's structure whose leaves `as_arrays` gave."""
-    paths = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree_util.tree_flatten_with_path(template)[0]
-    ]
-    return jax.tree.unflatten(jax.tree.structure(template), [arrays[path] for path in paths])
+        Raises:
+            InvalidInputError: it is the FID network, whose weights are missing.
+        """
+        if protocol.embedding != "inception":
+            return random_embedding()
+        if self.inception is None:
+            raise InvalidInputError(
+                f"{protocol.name} needs the weights of the FID network, which were not found: run `sagan-jax "
+                f"fetch-weights`, or name a file with --inception-weights. fd5k_train_random needs none, but compares "
+                f"only with itself."
+            )
+        return self.inception
+
+    def moments(self, protocol: Protocol, label: int | None = None) -> Moments:
+        """Returns the moments of the features of the real images, or of those of one class.
+
+        Args:
+            protocol: says which images and which features.
+            label: the class; None takes all images.
+
+        Raises:
+            InvalidInputError: as for `require_images` and `embedding`.
+            NonFiniteError: a feature is NaN or infinite.
+        """
+        reference = self.require_images(protocol)
+
+        def compute() -> Arrays:
+            indices = np.arange(len(reference.source)) if label is None else reference.class_indices(label)
+            self.progress.begin("real images", len(indices))
+            moments = gather_moments(self.embedding(protocol), reference.read(indices), self.progress)
+            return {name: np.asarray(value) for name, value in moments._asdict().items()}
+
+        stored = self._remember(self._key(protocol, reference, "moments", label), compute)
+        return Moments(int(stored["count"]), stored["mean"], stored["scatter"])
+
+    def features(self, protocol: Protocol, most: int) -> np.ndarray:
+        """Returns the features `[N, D]` of real images drawn with seed 0.
+
+        Args:
+            protocol: says which images and which features.
+            most: N; all images if there are fewer.
+
+        Raises:
+            InvalidInputError: as for `require_images` and `embedding`.
+            NonFiniteError: a feature is NaN or infinite.
+        """
+        reference = self.require_images(protocol)
+        count = min(most, len(reference.source))
+
+        def compute() -> Arrays:
+            self.progress.begin("real images", count)
+            drawn = reference.draw(count, seed=0)
+            return {"features": gather_features(self.embedding(protocol), drawn, self.progress)}
+
+        return self._remember(self._key(protocol, reference, "features", count), compute)["features"]
+
+    @functools.cached_property
+    def trained_classifier(self) -> classifier.Classifier:
+        """A classifier of the training images, trained when it is first needed.
+
+        Raises:
+            InvalidInputError: the training images have no classes, or are too few.
+        """
+        source = self.train.source
+        identity = f"{classifier.NAME}:{source.fingerprint}"
+
+        def build(arrays: Arrays) -> Embedding:
+            variables = from_arrays(classifier.template(source.num_classes), arrays)
+            return classifier.build(source.num_classes, variables, identity)
+
+        def compute() -> Arrays:
+            self.progress.begin("training a classifier: images", classifier.IMAGES)
+            arrays = as_arrays(classifier.train_classifier(source, self.progress))
+            held_out = np.flatnonzero(classifier.is_held_out(len(source)))
+            self.progress.begin("real images kept from the classifier", len(held_out))
+            accuracy = classifier.accuracy(build(arrays), [self.train.read(held_out)], self.progress)
+            return arrays | {"accuracy": np.asarray(accuracy)}
+
+        arrays = self._remember(("classifier 2", identity, source[0][0].shape), compute)
+        return classifier.Classifier(build(arrays), float(arrays["accuracy"]))
+
+    def _key(self, protocol: Protocol, reference: RealImages, *more: Any) -> tuple[Any, ...]:
+        shape = reference.source[0][0].shape
+        return ("reference 1", reference.source.fingerprint, shape, self.embedding(protocol).identity, *more)
+
+    def _remember(self, key: tuple[Any, ...], compute: Callable[[], Arrays]) -> Arrays:
+        if key not in self._memory:
+            self._memory[key] = cached(self.cache, key, compute)
+        return self._memory[key]

@@ -1,11 +1,11 @@
-"""Whether images follow the rule of a synthetic set, told by a program: exactly, with no network and no reference.
+"""Whether images follow the rule of a synthetic set, as a program tells: without a network or reference images.
 
-A verdict has two steps. First, are the parts right: does the image hold what an image of the set holds, each part
-clearly one of the rule's values? Then, do the parts agree? A generator that paints everything red agrees cheaply, so
-the values that come up are counted too, and how often parts of such values would agree if drawn apart from each other.
+Two questions are answered in turn. Are the parts valid: does the image hold what an image of the set holds, and has
+each part clearly one of the rule's values? And do the parts agree? A generator that paints everything red agrees
+easily. So the values that occur are counted too, and how often parts with these values would agree by chance.
 
-Limits are wide, so that blur, dimness and noise of a generator count little; `tests/evaluation/test_rules.py` degrades
-real images and measures how much they tolerate.
+The limits are wide, so that blur, dimness and noise of a generator matter little. `tests/evaluation/test_rules.py`
+degrades real images and measures how much is tolerated.
 """
 
 import functools
@@ -20,27 +20,27 @@ from scipy import ndimage
 from sagan_jax.data.synthetic import Mirror, Pairs, SyntheticSet
 
 GROUND = 0.3
-"""A pixel may belong to a blob when its brightest channel is above this share of white."""
+"""A pixel can belong to a blob if its brightest channel is above this share of white."""
 LEAST_LIGHT = 0.5
-"""What is not as bright as this share of white is not seen; a tenth of its pixels may be brighter than a blob is."""
+"""A blob is ignored if its brightness, which a tenth of its pixels exceeds, is below this share of white."""
 EDGE = 0.5
-"""A blob ends where it is less than this share of its own brightness, so that blur and dimness move no outline."""
+"""A blob ends where it falls below this share of its own brightness, so blur and dimness do not move its outline."""
 SPECK = 0.25
-"""A blob of less than this share of the largest form's area is not seen."""
+"""A blob is ignored if its area is below this share of the largest form's area."""
 LEAST_SIZE = 0.75
-"""A form is looked for at any width from this share of the rule's to its inverse: a large disc is no square."""
+"""A form is tried at all widths from this share of the rule's width to its inverse: a large disc is not a square."""
 LEAST_OVERLAP = 0.75
-"""A blob is the form with which it shares most: at least this share of what the two cover together."""
+"""A blob has the form with the greatest overlap (intersection over union), if that is at least this."""
 LEAST_SATURATION = 0.5
-"""Of a blob's mean colour: 1 - least channel / greatest channel."""
+"""Least saturation of a blob's mean colour: 1 - least channel / greatest channel."""
 HUE_TOLERANCE = 0.35
-"""How far a blob's hue may lie from the nearest of the set, as a share of the way to the next."""
+"""Greatest distance of a blob's hue from the nearest hue of the set, as a share of the distance between two hues."""
 LEAST_SHARE = 0.5
-"""Of a blob's pixels, so many are nearer to its hue than to another: red beside green is no yellow."""
+"""Least share of a blob's pixels that are nearest to the blob's hue: red beside green is not yellow."""
 LEAST_CONTRAST = 0.7
-"""The deviation of a half of a texture, as a share of the least of real ones."""
+"""Least standard deviation of half a texture, as a share of the smallest one among real textures."""
 LEAST_CORRELATION = 0.8
-"""Of a texture's half with the mirror of the other, channel means taken off."""
+"""Least correlation between half a texture and the mirrored other half, without the channel means."""
 
 
 class Blob(NamedTuple):
@@ -53,35 +53,35 @@ class Blob(NamedTuple):
 
 
 class RuleResult(NamedTuple):
-    """What a rule says of N images."""
+    """How N images follow a rule."""
 
-    right: np.ndarray
-    """`[N]` bool: the parts are what they should be."""
+    parts_valid: np.ndarray
+    """`[N]` bool: whether the image has the right parts"""
     agreements: dict[str, np.ndarray]
-    """By what the parts are to agree in, `[N]` bool; False where the parts are not right."""
-    kinds: np.ndarray
-    """`[N]` integers: which of the values that the rule leaves open; read only where the parts agree in everything."""
+    """by property, such as `hue`, `[N]` bool: whether all parts agree in it; False if the parts are not valid"""
+    modes: np.ndarray
+    """`[N]` integers: which of the values that the rule leaves open; meaningful only if the image follows the rule"""
     values: dict[str, np.ndarray]
-    """By what parts are to agree in, `[N, parts]` integers, read only where the parts are right; textures have none."""
+    """by property, `[N, parts]` integers; meaningful only if the parts are valid; empty for textures"""
 
     @property
     def follows_rule(self) -> np.ndarray:
-        """`[N]` bool: the parts are right and agree in everything."""
-        return functools.reduce(np.logical_and, self.agreements.values(), self.right)
+        """`[N]` bool: the parts are valid and agree in every property."""
+        return functools.reduce(np.logical_and, self.agreements.values(), self.parts_valid)
 
 
-def judge(images: np.ndarray, rule: SyntheticSet) -> RuleResult:
-    """Returns what the rule of a set says of images.
+def check_rule(images: np.ndarray, rule: SyntheticSet) -> RuleResult:
+    """Checks images by the rule of a synthetic set.
 
     Args:
         images: `[N, R, R, 3]` uint8; N may be 0.
-        rule: the set that they are to belong to.
+        rule: the set.
     """
     return check_pairs(images, rule) if isinstance(rule, Pairs) else check_mirror(images, rule)
 
 
 def num_modes(rule: SyntheticSet) -> int:
-    """Returns how many values a rule leaves open: with which hue and form blobs agree, or eight coarse textures.
+    """Returns how many values a rule leaves open: pairs of hue and form, or eight coarse textures.
 
     >>> num_modes(Pairs())
     12
@@ -90,36 +90,36 @@ def num_modes(rule: SyntheticSet) -> int:
 
 
 def check_pairs(images: np.ndarray, rule: Pairs) -> RuleResult:
-    """Returns what is to be said of images of blobs: their number, and whether all have one hue and one form.
+    """Checks images of blobs: their number, and whether all blobs have one hue and one form.
 
     Args:
         images: `[N, R, R, 3]` uint8.
-        rule: the set that they are to belong to; `images`, `seed`, `distance` and `agree` are not read.
+        rule: the set; its `images`, `seed`, `distance` and `agree` are not used.
     """
     found = [find_blobs(image, rule) for image in images]
-    right = np.array([bool(blobs) for blobs in found], bool)
+    parts_valid = np.array([bool(blobs) for blobs in found], bool)
     values = np.zeros((len(images), rule.blobs, 2), int)
-    for number in np.flatnonzero(right):
+    for number in np.flatnonzero(parts_valid):
         values[number] = [(blob.hue, blob.form) for blob in found[number]]
-    same = (values == values[:, :1]).all(axis=1) & right[:, None]
-    kinds = values[:, 0, 0] * rule.forms + values[:, 0, 1]
+    same = (values == values[:, :1]).all(axis=1) & parts_valid[:, None]
+    modes = values[:, 0, 0] * rule.forms + values[:, 0, 1]
     agreements = {"hue": same[:, 0], "form": same[:, 1]}
-    return RuleResult(right, agreements, kinds, {"hue": values[..., 0], "form": values[..., 1]})
+    return RuleResult(parts_valid, agreements, modes, {"hue": values[..., 0], "form": values[..., 1]})
 
 
 def check_mirror(images: np.ndarray, rule: Mirror) -> RuleResult:
-    """Returns what is to be said of textures: whether both halves have contrast, and mirror each other.
+    """Checks textures: whether both halves have contrast, and whether they mirror each other.
 
-    A kind is the sign, channel by channel, of the difference between the mean of the upper and of the lower half.
+    The mode is made of one sign a channel: whether the upper half is brighter on average than the lower one.
 
     Args:
         images: `[N, R, R, 3]` uint8.
-        rule: the set that they are to belong to.
+        rule: the set.
     """
     half = images.shape[2] // 2
     left = images[:, :, :half].astype(np.float64)
     right = images[:, :, ::-1][:, :, :half].astype(np.float64)
-    least = LEAST_CONTRAST * _deviation(rule, images.shape[1])
+    least = LEAST_CONTRAST * _least_deviation(rule, images.shape[1])
     deviations = [part.std(axis=(1, 2)).min(axis=-1) for part in (left, right)]
     textured = np.minimum(*deviations) >= least
     correlation = _correlation(left, right)
@@ -129,41 +129,45 @@ def check_mirror(images: np.ndarray, rule: Mirror) -> RuleResult:
     return RuleResult(textured, agreements, signs @ (1, 2, 4), {})
 
 
-def rule_accuracy(verdicts: RuleResult, kinds: int) -> dict[str, float]:
-    """Returns shares of the images, and how evenly those that obey are spread over the rule's values.
+def rule_accuracy(result: RuleResult, modes: int) -> dict[str, float]:
+    """Returns the share of images that follow a rule, and how evenly these are spread over its modes.
 
     Args:
-        verdicts: of one image at least.
-        kinds: how many values there are; see `num_modes`.
+        result: of at least one image.
+        modes: number of modes of the rule; see `num_modes`.
 
     Returns:
-        `obey`, the share whose parts are right and agree in everything; `parts`, the share whose parts are right; of
-        those, by what parts agree in, the share that does, and as `hue_chance` and the like the share that would if
-        the same parts were dealt out anew (0 where no image has the right parts); `kinds`, the share of the rule's
-        values that come up among the images that obey, and `entropy`, that of their distribution over them as a share
-        of the greatest, both 0 where none follows_rule.
+        Values by name.
+        `obey`: the share of images that follow the rule.
+        `parts`: the share of images whose parts are valid.
+        Such as `hue`: among images with valid parts, the share whose parts agree in this property.
+        Such as `hue_chance`: the share that would agree if these parts were shuffled among the images. Both are 0 if no
+        image has valid parts.
+        `kinds`: the share of the modes that occur among images that follow the rule.
+        `entropy`: the entropy of their distribution over modes, as a share of the greatest one. Both are 0 if no image
+        follows the rule.
     """
-    right = verdicts.right.sum()
-    shares = np.bincount(verdicts.kinds[verdicts.follows_rule], minlength=kinds) / max(1, verdicts.follows_rule.sum())
+    valid, follows = result.parts_valid, result.follows_rule
+    shares = np.bincount(result.modes[follows], minlength=modes) / max(1, follows.sum())
     present = shares[shares > 0]
     return {
-        "obey": float(verdicts.follows_rule.mean()),
-        "parts": float(verdicts.right.mean()),
-        **{name: float(agree.sum() / max(1, right)) for name, agree in verdicts.agreements.items()},
-        **{f"{name}_chance": _chance(values[verdicts.right]) for name, values in verdicts.values.items()},
-        "kinds": len(present) / kinds,
-        "entropy": float(-(present * np.log(present)).sum() / np.log(kinds)) if len(present) > 1 else 0.0,
+        "obey": float(follows.mean()),
+        "parts": float(valid.mean()),
+        **{name: float(agree.sum() / max(1, valid.sum())) for name, agree in result.agreements.items()},
+        **{f"{name}_chance": _chance(values[valid]) for name, values in result.values.items()},
+        "kinds": len(present) / modes,
+        "entropy": float(-(present * np.log(present)).sum() / np.log(modes)) if len(present) > 1 else 0.0,
     }
 
 
 def _chance(values: np.ndarray) -> float:
-    """Returns how often the parts of an image would be alike if all of `values`, `[N, parts]`, were dealt out anew."""
+    """Returns how often all parts of an image would be equal if all of `values`, `[N, parts]`, were shuffled."""
     shares = np.bincount(values.ravel()) / max(1, values.size)
     return float((shares ** values.shape[1]).sum())
 
 
 def find_blobs(image: np.ndarray, rule: Pairs) -> list[Blob]:
-    """Returns the blobs of an image `[R, R, 3]` uint8, or none where they are not the rule's number of clear ones."""
+    """Returns the blobs of an image `[R, R, 3]` uint8; none if they are too few, too many or unclear."""
     width = rule.width(len(image))
     light = image.max(axis=-1)
     labels, count = ndimage.label(light > 255 * GROUND, structure=np.ones((3, 3)))
@@ -180,7 +184,7 @@ def find_blobs(image: np.ndarray, rule: Pairs) -> list[Blob]:
 
 
 def _hue(pixels: np.ndarray, rule: Pairs) -> int:
-    """Returns the number of a blob's hue, -1 where it has none or lies between two."""
+    """Returns the number of the hue of a blob's pixels `[N, 3]`; -1 if it is pale or between two hues."""
     hue, saturation, _ = rgb_to_hsv(pixels.mean(axis=0) / 255)
     nearest = round(hue * rule.hues)
     own = np.rint(rgb_to_hsv(pixels / 255)[:, 0] * rule.hues) % rule.hues == nearest % rule.hues
@@ -189,9 +193,9 @@ def _hue(pixels: np.ndarray, rule: Pairs) -> int:
 
 
 def _form(region: np.ndarray, width: int, count: int) -> int:
-    """Returns the number of the form that a region has most in common with, -1 where that is little."""
+    """Returns the number of the form that overlaps a region most; -1 if the overlap is small."""
     area, overlaps = region.sum(), np.zeros(count)
-    margin = 2 * width  # so that no form that is tried leaves the image
+    margin = 2 * width  # keeps every form that is tried inside the image
     region = np.pad(region, margin)
     middle = np.array(ndimage.center_of_mass(region))
     for side in range(math.ceil(LEAST_SIZE * width), math.floor(width / LEAST_SIZE) + 1):
@@ -205,21 +209,21 @@ def _form(region: np.ndarray, width: int, count: int) -> int:
 
 @functools.cache
 def _stamps(count: int, side: int) -> np.ndarray:
-    """Returns the forms of so many pixels a side, `[count, side, side]` bool."""
-    return np.stack([Pairs().stamp(form, side) for form in range(count)])
+    """Returns the first forms with `side` pixels a side, `[count, side, side]` bool."""
+    return np.stack([Pairs().form_mask(form, side) for form in range(count)])
 
 
 @functools.cache
-def _deviation(rule: Mirror, resolution: int) -> float:
-    """Returns the least deviation of a channel of a half of a hundred of the set's own textures."""
+def _least_deviation(rule: Mirror, resolution: int) -> float:
+    """Returns the smallest standard deviation of a channel in half a texture, among a hundred textures of the set."""
     halves = np.stack([rule.draw(index, resolution)[:, : resolution // 2] for index in range(100)])
     return float(halves.std(axis=(1, 2)).min())
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns the correlation of two stacks of images, `[N]`.
+    """Returns the correlation between two stacks of images, `[N]`.
 
-    Over all their values, each channel about its own mean: two halves of one tint are not alike for that.
+    It is taken over all values after each channel's mean is subtracted, so that a shared tint does not count.
     """
     one, other = (part - part.mean(axis=(1, 2), keepdims=True) for part in (one, other))
     values = 1, 2, 3

@@ -1,50 +1,47 @@
-"""From a protocol to a number."""
+"""The scores: one class for each, which knows what it needs, what its values are called and how it is measured."""
 
+import abc
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from sagan_jax.errors import InvalidInputError, NonFiniteError
+from sagan_jax.data.synthetic import SyntheticSet
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import classifier
-from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, random_embedding
-from sagan_jax.evaluation.image_sets import ImageSet, RealImages
+from sagan_jax.evaluation.embeddings import ImageBatch
+from sagan_jax.evaluation.features import gather_features, gather_moments
+from sagan_jax.evaluation.image_sets import ImageSet
 from sagan_jax.evaluation.protocols import Protocol
-from sagan_jax.evaluation.references import as_arrays, cached, from_arrays
-from sagan_jax.evaluation.rules import judge, num_modes, rule_accuracy
+from sagan_jax.evaluation.references import ReferenceStatistics
+from sagan_jax.evaluation.rules import check_rule, num_modes, rule_accuracy
 from sagan_jax.functional.distances import (
     Moments,
     density_coverage,
     frechet_distance,
     inception_score,
     kernel_distance,
-    merge_moments,
-    moments_of,
     precision_recall,
 )
 from sagan_jax.runtime.processes import gather
-from sagan_jax.runtime.progress import NullProgress, ProgressCallback
 
 INCEPTION_SCORE_SPLITS = 10
 KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 100, 1000
 PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
-PRECISION_RECALL = "precision", "recall", "density", "coverage"
 MOST_REAL_FEATURES = 50_000
 """Kernel distances compare with at most this many real images, drawn with seed 0."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """What a protocol gave.
+    """The result of a protocol.
 
     Attributes:
-        protocol: the name is the score's.
-        values: by name, the protocol's own first.
-        details: what else a result file says: of the images, the reference, the features, and by class.
+        protocol: what was measured.
+        values: by name; the first is what `value` returns.
+        details: what else a result file holds: the images, the reference, the features, and values by class.
     """
 
     protocol: Protocol
@@ -53,368 +50,303 @@ class Score:
 
     @property
     def value(self) -> float:
-        """The number that goes by the protocol's name."""
+        """The score itself: the first of the values."""
         return next(iter(self.values.values()))
 
     def __str__(self) -> str:
-        """Returns the score for a person: its values, and what it must not be taken for."""
+        """Returns one line for a person: the values, and what they must not be compared with."""
         words = ["  ".join(f"{name} {value:.6g}" for name, value in self.values.items())]
         if self.protocol.kind == "classifier_accuracy":
             words.append(
                 f"(a classifier trained on the real images, right on {self.details['on_real_images_kept_from_it']:.1%} "
                 f"of those kept from it; compares only with itself)"
             )
-        elif self.protocol.only_with_itself:
+        elif self.protocol.only_comparable_with_itself:
             words.append("(features of random weights: compares only with itself, never with a published FID)")
         if "warning" in self.details:
             words.append(f"(warning: {self.details['warning']})")
         return " ".join(words)
 
 
+class Measurement(NamedTuple):
+    """What a scorer found in a set of images."""
+
+    values: dict[str, float]
+    """by the scorer's `value_names`"""
+    details: dict[str, Any]
+    """for the result file"""
+
+
 @dataclasses.dataclass(frozen=True)
-class Evaluator:
-    """Measures images against real ones; what it learns of the real ones it keeps.
+class Scorer(abc.ABC):
+    """Measures one protocol.
 
     Attributes:
-        train: the images that were trained on; also what the classifier learns from.
-        held_out: those that were not; None where there are none.
-        inception: the FID network, where its weights are there.
-        cache: a folder for what was worked out of the real images; None keeps nothing.
-        watcher: is told how far it is.
+        protocol: what is measured.
+        references: what is known of the real images.
     """
 
-    train: RealImages
-    held_out: RealImages | None = None
-    inception: Embedding | None = None
-    cache: Path | None = None
-    watcher: ProgressCallback = dataclasses.field(default_factory=NullProgress)
-    _memory: dict[tuple[Any, ...], dict[str, np.ndarray]] = dataclasses.field(default_factory=dict, repr=False)
+    protocol: Protocol
+    references: ReferenceStatistics
 
-    def score(self, protocol: Protocol, pictures: ImageSet, *, seed: int = 0) -> Score:
-        """Returns what the protocol makes of the pictures.
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """The names of the values; the first is what `Score.value` returns."""
+        return (self.protocol.name,)
+
+    def check(self, num_classes: int) -> None:
+        """Checks that the features and the real images are there.
 
         Args:
-            protocol: see `sagan_jax.evaluation.protocols`.
-            pictures: what is scored.
-            seed: of latents and classes, or of which images are taken.
+            num_classes: classes of the images that will be scored; 0 if they have no labels.
 
         Raises:
-            InvalidInputError: the protocol needs what is not there: weights, a reference, classes, more images.
-            NonFiniteError: the features or the score are no numbers.
+            InvalidInputError: something that this score needs is missing.
         """
-        self.check(protocol, pictures.num_classes)
-        measure = {
-            "fid": self._frechet,
-            "fd": self._frechet,
-            "intra_fid": self._intra_frechet,
-            "intra_fd": self._intra_frechet,
-            "is": self._inception_score,
-            "kid": self._kernel,
-            "kd": self._kernel,
-            "prdc": self._precision_recall,
-            "classifier_accuracy": self._classifier_accuracy,
-            "rule": self._rule,
-        }[protocol.kind]
-        values, details = measure(protocol, pictures, seed)
-        for name, value in values.items():
-            if not np.isfinite(value):
-                raise NonFiniteError(f"{name} is {value}: the images or the network's weights are no numbers.")
-        reference = self._reference(protocol)
-        details = {"seed": seed, **pictures.describe(), **details}
-        if protocol.embedding in ("random", "inception"):
-            details["embedding"] = self._embedding(protocol).identity
-        if reference:
-            details["reference"] = reference.describe()
-        return Score(protocol, values, details)
+        self.references.embedding(self.protocol)
+        if self.protocol.reference:
+            self.references.require_images(self.protocol)
 
-    def check(self, protocol: Protocol, num_classes: int) -> None:
-        """Raises InvalidInputError when the protocol needs something that is not there.
+    @abc.abstractmethod
+    def measure(self, images: ImageSet, seed: int) -> Measurement:
+        """Measures a set of images that `check` accepts.
 
         Args:
-            protocol: see `sagan_jax.evaluation.protocols`.
-            num_classes: of what will be scored; 0 means unlabelled.
+            images: what is scored.
+            seed: draws latents and classes, or chooses among the images of a set.
+
+        Raises:
+            InvalidInputError: the set has too few images.
+            NonFiniteError: a feature is NaN or infinite.
         """
-        name, reference = protocol.name, self._reference(protocol)
-        if protocol.kind == "rule":
-            source = self.train.source
-            if source.rule is None:
-                raise InvalidInputError(
-                    f"{name} is told by the rule that real images were drawn by, as those of `pairs` and `mirror` "
-                    f"were; got {source.description}."
-                )
-            if source[0][0].shape[-1] != 3:
-                raise InvalidInputError(f"{name} needs images of 3 channels; got {source[0][0].shape[-1]}.")
-            return
-        self._embedding(protocol)
-        if protocol.held_out and reference is None:
-            raise InvalidInputError(
-                f"{name} compares with images that were not trained on: name them with --held-out, a folder, zip, "
-                f".parquet or .npz."
-            )
-        if protocol.kind.startswith("intra") or protocol.kind == "classifier_accuracy":
-            for what, classes in (
-                ("the real images have", self.train.num_classes),
-                ("what is scored has", num_classes),
-            ):
-                if not classes:
-                    raise InvalidInputError(f"{name} needs classes; {what} none.")
-        if protocol.kind.startswith("intra") and reference:
-            fewest = np.bincount(reference.source.labels, minlength=reference.num_classes).min()
-            if fewest < 2:
-                raise InvalidInputError(f"{name} needs at least 2 real images of each class; one class has {fewest}.")
-        if protocol.kind == "prdc" and reference and len(reference.source) < protocol.images:
-            raise InvalidInputError(
-                f"{name} needs {protocol.images:,} real images; got {reference.source.description}."
-            )
-        if protocol.kind in ("kid", "kd"):
-            for what, count in (
-                ("images", protocol.images),
-                ("real images", len(reference.source) if reference else 0),
-            ):
-                if count < KERNEL_SUBSET_SIZE:
-                    raise InvalidInputError(
-                        f"{name} takes subsets of {KERNEL_SUBSET_SIZE:,}, so it needs as many {what}; got {count:,}."
-                    )
-        if protocol.kind == "is" and protocol.images < 2 * INCEPTION_SCORE_SPLITS:
-            raise InvalidInputError(f"{name} makes {INCEPTION_SCORE_SPLITS} splits: it needs more images.")
-        if protocol.kind in ("fid", "fd"):
-            for what, count in (("", protocol.images), ("real ", len(reference.source) if reference else 0)):
-                if count < 2:
-                    raise InvalidInputError(f"{name} needs at least 2 {what}images; got {count}.")
 
-    def value_names(self, protocol: Protocol) -> tuple[str, ...]:
-        """Returns what the values of a score are called, the one that it goes by first, before it is measured.
-
-        Args:
-            protocol: one that `check` lets pass.
-        """
-        own, parts = (protocol.name,), ()
-        if protocol.kind == "is":
-            parts = ("deviation", "one_split")
-        elif protocol.kind in ("kid", "kd"):
-            parts = ("deviation",)
-        elif protocol.kind == "prdc":
-            own, parts = (), PRECISION_RECALL
-        elif protocol.kind == "rule":
-            rule = self.train.source.rule
-            assert rule is not None
-            nothing = judge(np.zeros((1, *self.train.source[0][0].shape), np.uint8), rule)
-            parts = tuple(name for name in rule_accuracy(nothing, num_modes(rule)) if name != "obey")
-        return (*own, *(f"{protocol.name}/{part}" for part in parts))
-
-    # Each of these returns the values by name and details for the result file.
-
-    def _frechet(self, protocol: Protocol, pictures: ImageSet, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
-        real = self._reference_moments(protocol)
-        fake = self._moments(protocol, self._drawn(protocol, pictures, seed))
-        value = frechet_distance(real.mean, real.covariance, fake.mean, fake.covariance)
-        return {protocol.name: value}, _warning(real, fake)
-
-    def _intra_frechet(
-        self, protocol: Protocol, pictures: ImageSet, seed: int
-    ) -> tuple[dict[str, float], dict[str, Any]]:
-        reference = self._reference(protocol)
-        assert reference is not None
-        by_class, warning = {}, {}
-        for label, name in enumerate(reference.source.class_names):
-            real = self._reference_moments(protocol, label)
-            self.watcher.begin(f"images of {name}", real.count)
-            fake = self._moments(protocol, pictures.draw_class(label, real.count, seed))
-            by_class[name] = frechet_distance(real.mean, real.covariance, fake.mean, fake.covariance)
-            warning = warning or _warning(real, fake)
-        return {protocol.name: float(np.mean(list(by_class.values())))}, {"by_class": by_class, **warning}
-
-    def _inception_score(
-        self, protocol: Protocol, pictures: ImageSet, seed: int
-    ) -> tuple[dict[str, float], dict[str, Any]]:
-        logits = self._features(protocol, self._drawn(protocol, pictures, seed), "logits_unbiased")
-        mean, deviation = inception_score(logits, INCEPTION_SCORE_SPLITS)
-        whole, _ = inception_score(logits, 1)  # the release's own way
-        values = {protocol.name: mean, f"{protocol.name}/deviation": deviation, f"{protocol.name}/one_split": whole}
-        return values, {"splits": INCEPTION_SCORE_SPLITS, "logits": "without bias"}
-
-    def _kernel(self, protocol: Protocol, pictures: ImageSet, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
-        real = self._reference_features(protocol, MOST_REAL_FEATURES)
-        fake = self._features(protocol, self._drawn(protocol, pictures, seed))
-        drawn = np.random.default_rng(seed)
-
-        def subset(features: np.ndarray) -> np.ndarray:
-            return features[drawn.choice(len(features), KERNEL_SUBSET_SIZE, replace=False)]
-
-        found = [kernel_distance(subset(real), subset(fake)) for _ in range(KERNEL_SUBSETS)]
-        values = {protocol.name: float(np.mean(found)), f"{protocol.name}/deviation": float(np.std(found))}
-        return values, {"subsets": KERNEL_SUBSETS, "subset_size": KERNEL_SUBSET_SIZE, "real_images_used": len(real)}
-
-    def _precision_recall(
-        self, protocol: Protocol, pictures: ImageSet, seed: int
-    ) -> tuple[dict[str, float], dict[str, Any]]:
-        real = self._reference_features(protocol, protocol.images)
-        fake = self._features(protocol, self._drawn(protocol, pictures, seed))
-        values = dict(
-            zip(
-                PRECISION_RECALL,
-                (
-                    *precision_recall(real, fake, PRECISION_NEIGHBOURS),
-                    *density_coverage(real, fake, DENSITY_NEIGHBOURS),
-                ),
-                strict=True,
-            )
-        )
-        neighbours = {"precision, recall": PRECISION_NEIGHBOURS, "density, coverage": DENSITY_NEIGHBOURS}
-        return {f"{protocol.name}/{name}": value for name, value in values.items()}, {"neighbours": neighbours}
-
-    def _classifier_accuracy(
-        self, protocol: Protocol, pictures: ImageSet, seed: int
-    ) -> tuple[dict[str, float], dict[str, Any]]:
-        classes = self.train.num_classes
-        counts = [len(range(label, protocol.images, classes)) for label in range(classes)]
-        draws = [pictures.draw_class(label, count, seed) for label, count in enumerate(counts) if count]
-        judge = self._classifier
-        self.watcher.begin("images", protocol.images)
-        details = {"classifier": judge.embedding.identity, "on_real_images_kept_from_it": judge.accuracy}
-        return {protocol.name: float(self._right(judge.embedding, *draws))}, details
-
-    def _rule(self, protocol: Protocol, pictures: ImageSet, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
-        rule = self.train.source.rule
-        assert rule is not None
-        # A process that draws none has the verdicts of no images.
-        verdicts = [judge(np.zeros((0, *self.train.source[0][0].shape), np.uint8), rule)]
-        for batch in self._drawn(protocol, pictures, seed):
-            verdicts.append(judge(np.asarray(batch.images)[: len(batch.labels)], rule))
-            self.watcher.tick(len(batch.labels))
-        everywhere = jax.tree.map(lambda *parts: np.concatenate(gather(np.concatenate(parts))), *verdicts)
-        found = rule_accuracy(everywhere, num_modes(rule))
-        values = {protocol.name: found.pop("obey")} | {f"{protocol.name}/{name}": found[name] for name in found}
-        return values, {"rule": repr(rule)}
-
-    def _drawn(self, protocol: Protocol, pictures: ImageSet, seed: int) -> Iterator[ImageBatch]:
-        batches = pictures.draw(protocol.images, seed)
-        self.watcher.begin("images", protocol.images)
+    def _draw(self, images: ImageSet, seed: int) -> Iterator[ImageBatch]:
+        batches = images.draw(self.protocol.images, seed)
+        self.references.progress.begin("images", self.protocol.images)
         return batches
 
-    # What is known of the real images.
+    def _features(self, images: ImageSet, seed: int, output: str = "features") -> np.ndarray:
+        embedding = self.references.embedding(self.protocol)
+        return gather_features(embedding, self._draw(images, seed), self.references.progress, output)
 
-    def _reference(self, protocol: Protocol) -> RealImages | None:
-        if protocol.reference is None:
-            return None
-        return self.held_out if protocol.held_out else self.train
+    def _named(self, *parts: str) -> tuple[str, ...]:
+        return tuple(f"{self.protocol.name}/{part}" for part in parts)
 
-    def _embedding(self, protocol: Protocol) -> Embedding:
-        if protocol.embedding != "inception":
-            return random_embedding()
-        if self.inception is None:
+    def _num_real_images(self) -> int:
+        return len(self.references.require_images(self.protocol).source)
+
+    def _require_classes(self, num_classes: int) -> None:
+        for subject, classes in (
+            ("the real images have", self.references.train.num_classes),
+            ("what is scored has", num_classes),
+        ):
+            if not classes:
+                raise InvalidInputError(f"{self.protocol.name} needs classes; {subject} none.")
+
+
+class FrechetDistance(Scorer):
+    """The Fréchet distance between the features of images and of real ones: FID in those of the FID network."""
+
+    def check(self, num_classes: int) -> None:
+        """Checks that both sets have two images, as a covariance needs."""
+        super().check(num_classes)
+        for which, count in (("", self.protocol.images), ("real ", self._num_real_images())):
+            if count < 2:
+                raise InvalidInputError(f"{self.protocol.name} needs at least 2 {which}images; got {count}.")
+
+    def measure(self, images: ImageSet, seed: int) -> Measurement:
+        """Compares the moments of both sets of features."""
+        real = self.references.moments(self.protocol)
+        embedding = self.references.embedding(self.protocol)
+        fake = gather_moments(embedding, self._draw(images, seed), self.references.progress)
+        return Measurement({self.protocol.name: _frechet_distance(real, fake)}, _warn_of_few(real, fake))
+
+
+class IntraClassFrechetDistance(Scorer):
+    """The mean over classes of the Fréchet distance within each, with as many images as there are real ones."""
+
+    def check(self, num_classes: int) -> None:
+        """Checks that both sets have classes, and each class two real images."""
+        super().check(num_classes)
+        self._require_classes(num_classes)
+        reference = self.references.require_images(self.protocol)
+        fewest = np.bincount(reference.source.labels, minlength=reference.num_classes).min()
+        if fewest < 2:
             raise InvalidInputError(
-                f"{protocol.name} needs the weights of the FID network, which are not here: `sagan-jax fetch-weights` "
-                f"brings them, --inception-weights names a file. Without, fd5k_train_random compares only with itself."
+                f"{self.protocol.name} needs at least 2 real images of each class; one class has {fewest}."
             )
-        return self.inception
 
-    def _facts(self, protocol: Protocol, reference: RealImages, *more: Any) -> tuple[Any, ...]:
-        shape = reference.source[0][0].shape
-        return ("reference 1", reference.source.fingerprint, shape, self._embedding(protocol).identity, *more)
+    def measure(self, images: ImageSet, seed: int) -> Measurement:
+        """Compares the moments of the features of each class."""
+        by_class, warning = {}, {}
+        embedding, progress = self.references.embedding(self.protocol), self.references.progress
+        for label, name in enumerate(self.references.require_images(self.protocol).source.class_names):
+            real = self.references.moments(self.protocol, label)
+            progress.begin(f"images of {name}", real.count)
+            fake = gather_moments(embedding, images.draw_class(label, real.count, seed), progress)
+            by_class[name] = _frechet_distance(real, fake)
+            warning = warning or _warn_of_few(real, fake)
+        mean = float(np.mean(list(by_class.values())))
+        return Measurement({self.protocol.name: mean}, {"by_class": by_class, **warning})
 
-    def _remembered(
-        self, facts: tuple[Any, ...], work_out: Callable[[], dict[str, np.ndarray]]
-    ) -> dict[str, np.ndarray]:
-        if facts not in self._memory:
-            self._memory[facts] = cached(self.cache, facts, work_out)
-        return self._memory[facts]
 
-    def _reference_moments(self, protocol: Protocol, label: int | None = None) -> Moments:
-        reference = self._reference(protocol)
-        assert reference is not None
+class InceptionScore(Scorer):
+    """The Inception Score: mean and deviation over ten splits, and the score of all images at once."""
 
-        def work_out() -> dict[str, np.ndarray]:
-            indices = np.arange(len(reference.source)) if label is None else reference.of_class(label)
-            batches = reference.of(indices)
-            self.watcher.begin("real images", len(indices))
-            moments = self._moments(protocol, batches)
-            return {name: np.asarray(value) for name, value in moments._asdict().items()}
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """The mean, the deviation, and the score of one split, as the authors' release computes it."""
+        return (self.protocol.name, *self._named("deviation", "one_split"))
 
-        kept = self._remembered(self._facts(protocol, reference, "moments", label), work_out)
-        return Moments(int(kept["count"]), kept["mean"], kept["scatter"])
+    def check(self, num_classes: int) -> None:
+        """Checks that each split has two images."""
+        super().check(num_classes)
+        if self.protocol.images < 2 * INCEPTION_SCORE_SPLITS:
+            raise InvalidInputError(
+                f"{self.protocol.name} makes {INCEPTION_SCORE_SPLITS} splits: it needs more images."
+            )
 
-    def _reference_features(self, protocol: Protocol, most: int) -> np.ndarray:
-        reference = self._reference(protocol)
-        assert reference is not None
-        count = min(most, len(reference.source))
+    def measure(self, images: ImageSet, seed: int) -> Measurement:
+        """Computes the score of the FID network's logits, without their biases."""
+        logits = self._features(images, seed, "logits_unbiased")
+        mean, deviation = inception_score(logits, INCEPTION_SCORE_SPLITS)
+        whole, _ = inception_score(logits, 1)
+        values = dict(zip(self.value_names, (mean, deviation, whole), strict=True))
+        return Measurement(values, {"splits": INCEPTION_SCORE_SPLITS, "logits": "without bias"})
 
-        def work_out() -> dict[str, np.ndarray]:
-            self.watcher.begin("real images", count)
-            return {"features": self._features(protocol, reference.draw(count, seed=0))}
 
-        return self._remembered(self._facts(protocol, reference, "features", count), work_out)["features"]
+class KernelDistance(Scorer):
+    """The kernel distance between features, averaged over subsets: KID in the features of the FID network."""
 
-    @functools.cached_property
-    def _classifier(self) -> classifier.Classifier:
-        source = self.train.source
-        identity = f"{classifier.NAME}:{source.fingerprint}"
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """The mean and the deviation over subsets."""
+        return (self.protocol.name, *self._named("deviation"))
 
-        def build(arrays: dict[str, np.ndarray]) -> Embedding:
-            variables = from_arrays(classifier.template(source.num_classes), arrays)
-            return classifier.build(source.num_classes, variables, identity)
+    def check(self, num_classes: int) -> None:
+        """Checks that both sets fill a subset."""
+        super().check(num_classes)
+        for which, count in (("images", self.protocol.images), ("real images", self._num_real_images())):
+            if count < KERNEL_SUBSET_SIZE:
+                raise InvalidInputError(
+                    f"{self.protocol.name} takes subsets of {KERNEL_SUBSET_SIZE:,}, so it needs as many {which}; got "
+                    f"{count:,}."
+                )
 
-        def work_out() -> dict[str, np.ndarray]:
-            self.watcher.begin("training a classifier: images", classifier.IMAGES)
-            arrays = as_arrays(classifier.train_classifier(source, self.watcher.tick))
-            kept_out = np.flatnonzero(classifier.kept_out(len(source)))
-            self.watcher.begin("real images kept from the classifier", len(kept_out))
-            return arrays | {"accuracy": self._right(build(arrays), self.train.of(kept_out))}
+    def measure(self, images: ImageSet, seed: int) -> Measurement:
+        """Compares random subsets of both sets of features."""
+        real = self.references.features(self.protocol, MOST_REAL_FEATURES)
+        fake = self._features(images, seed)
+        random = np.random.default_rng(seed)
 
-        arrays = self._remembered(("classifier 2", identity, source[0][0].shape), work_out)
-        return classifier.Classifier(build(arrays), float(arrays["accuracy"]))
+        def subset(features: np.ndarray) -> np.ndarray:
+            return features[random.choice(len(features), KERNEL_SUBSET_SIZE, replace=False)]
 
-    def _right(self, judge: Embedding, *draws: Iterable[ImageBatch]) -> np.ndarray:
-        """Returns the share of the images, over all processes, that a classifier calls what they are labelled."""
-        found = np.sum([classifier.accuracy(judge, batches, self.watcher.tick) for batches in draws], axis=0)
-        right, number = np.sum(gather(found[None]), axis=(0, 1))
-        return np.asarray(right / number)
+        found = [kernel_distance(subset(real), subset(fake)) for _ in range(KERNEL_SUBSETS)]
+        values = dict(zip(self.value_names, (float(np.mean(found)), float(np.std(found))), strict=True))
+        details = {"subsets": KERNEL_SUBSETS, "subset_size": KERNEL_SUBSET_SIZE, "real_images_used": len(real)}
+        return Measurement(values, details)
 
-    # From batches to what distances take, over all processes.
 
-    def _moments(self, protocol: Protocol, batches: Iterable[ImageBatch]) -> Moments:
-        """Returns the moments of the features, in one stream: no image is held longer than its batch."""
-        embedding, held, moments = self._embedding(protocol), [], []
-        for outputs, _ in self._looked_at(embedding, batches):
-            held.append(outputs["features"])
-            if sum(map(len, held)) >= 1000:  # a merge costs as much as a thousand rows
-                moments = [functools.reduce(merge_moments, [*moments, moments_of(np.concatenate(held))])]
-                held = []
-        if held:
-            moments = [functools.reduce(merge_moments, [*moments, moments_of(np.concatenate(held))])]
-        size = embedding.size
-        counts = gather(np.array([part.count for part in moments], np.int64))
-        means = gather(np.reshape([part.mean for part in moments], (-1, size)))
-        scatters = gather(np.reshape([part.scatter for part in moments], (-1, size, size)))
-        everywhere = zip(*map(np.concatenate, (counts, means, scatters)), strict=True)
-        return functools.reduce(
-            merge_moments, (Moments(int(count), mean, scatter) for count, mean, scatter in everywhere)
+class PrecisionRecall(Scorer):
+    """Precision, recall, density and coverage of images among as many real ones."""
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """Precision, recall, density and coverage: no value has the protocol's own name."""
+        return self._named("precision", "recall", "density", "coverage")
+
+    def check(self, num_classes: int) -> None:
+        """Checks that there are as many real images as will be scored."""
+        super().check(num_classes)
+        reference = self.references.require_images(self.protocol)
+        if len(reference.source) < self.protocol.images:
+            raise InvalidInputError(
+                f"{self.protocol.name} needs {self.protocol.images:,} real images; got {reference.source.description}."
+            )
+
+    def measure(self, images: ImageSet, seed: int) -> Measurement:
+        """Counts nearest neighbours among the features of both sets."""
+        real = self.references.features(self.protocol, self.protocol.images)
+        fake = self._features(images, seed)
+        found = (
+            *precision_recall(real, fake, PRECISION_NEIGHBOURS),
+            *density_coverage(real, fake, DENSITY_NEIGHBOURS),
         )
-
-    def _features(self, protocol: Protocol, batches: Iterable[ImageBatch], name: str = "features") -> np.ndarray:
-        """Returns the features `[N, D]` in the order of the draw, whichever process looked at them."""
-        embedding = self._embedding(protocol)
-        rows, places = (
-            [np.zeros((0, embedding.size), np.float32)] if name == "features" else [],
-            [np.zeros(0, np.int64)],
-        )
-        for outputs, batch in self._looked_at(embedding, batches):
-            rows.append(outputs[name])
-            places.append(batch.start + np.arange(len(batch.labels)))
-        order = np.concatenate(gather(np.concatenate(places))).argsort()
-        return np.concatenate(gather(np.concatenate(rows)))[order]
-
-    def _looked_at(
-        self, embedding: Embedding, batches: Iterable[ImageBatch]
-    ) -> Iterator[tuple[dict[str, np.ndarray], ImageBatch]]:
-        for outputs, batch in embedding(batches):
-            if not all(np.isfinite(values).all() for values in outputs.values()):
-                raise NonFiniteError(f"The {embedding.name} network's features are no numbers: are its weights?")
-            self.watcher.tick(len(batch.labels))
-            yield outputs, batch
+        neighbours = {"precision, recall": PRECISION_NEIGHBOURS, "density, coverage": DENSITY_NEIGHBOURS}
+        return Measurement(dict(zip(self.value_names, found, strict=True)), {"neighbours": neighbours})
 
 
-def _warning(*moments: Moments) -> dict[str, str]:
+class ClassifierAccuracy(Scorer):
+    """The share of images that a classifier of the real ones assigns to the class that was asked for."""
+
+    def check(self, num_classes: int) -> None:
+        """Checks that both sets have classes."""
+        super().check(num_classes)
+        self._require_classes(num_classes)
+
+    def measure(self, images: ImageSet, seed: int) -> Measurement:
+        """Classifies images of all classes in turn."""
+        classes = self.references.train.num_classes
+        counts = [len(range(label, self.protocol.images, classes)) for label in range(classes)]
+        streams = [images.draw_class(label, count, seed) for label, count in enumerate(counts) if count]
+        trained = self.references.trained_classifier
+        self.references.progress.begin("images", self.protocol.images)
+        value = classifier.accuracy(trained.embedding, streams, self.references.progress)
+        details = {"classifier": trained.embedding.identity, "on_real_images_kept_from_it": trained.accuracy}
+        return Measurement({self.protocol.name: value}, details)
+
+
+class RuleAccuracy(Scorer):
+    """The share of images that follow the rule of the synthetic set that the networks were trained on."""
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """The share that follows the rule, and the parts of `rule_accuracy`."""
+        nothing = check_rule(np.zeros((1, *self._image_shape()), np.uint8), self._rule())
+        parts = [name for name in rule_accuracy(nothing, num_modes(self._rule())) if name != "obey"]
+        return (self.protocol.name, *self._named(*parts))
+
+    def check(self, num_classes: int) -> None:
+        """Checks that the training images follow a rule, and have three channels."""
+        source = self.references.train.source
+        if source.rule is None:
+            raise InvalidInputError(
+                f"{self.protocol.name} needs training images that were drawn by a rule, such as `pairs` or `mirror`; "
+                f"got {source.description}."
+            )
+        channels = self._image_shape()[-1]
+        if channels != 3:
+            raise InvalidInputError(f"{self.protocol.name} needs images of 3 channels; got {channels}.")
+
+    def measure(self, images: ImageSet, seed: int) -> Measurement:
+        """Checks each image by the rule's program."""
+        rule = self._rule()
+        # A process that draws no images still has a result to gather.
+        results = [check_rule(np.zeros((0, *self._image_shape()), np.uint8), rule)]
+        for batch in self._draw(images, seed):
+            results.append(check_rule(np.asarray(batch.images)[: len(batch.labels)], rule))
+            self.references.progress.tick(len(batch.labels))
+        everywhere = jax.tree.map(lambda *parts: np.concatenate(gather(np.concatenate(parts))), *results)
+        found = rule_accuracy(everywhere, num_modes(rule))
+        values = {self.protocol.name: found.pop("obey")}
+        values |= {f"{self.protocol.name}/{name}": value for name, value in found.items()}
+        return Measurement(values, {"rule": repr(rule)})
+
+    def _rule(self) -> SyntheticSet:
+        rule = self.references.train.source.rule
+        assert rule is not None  # `check` has seen it
+        return rule
+
+    def _image_shape(self) -> tuple[int, ...]:
+        return self.references.train.source[0][0].shape
+
+
+def _frechet_distance(real: Moments, fake: Moments) -> float:
+    return frechet_distance(real.mean, real.covariance, fake.mean, fake.covariance)
+
+
+def _warn_of_few(*moments: Moments) -> dict[str, str]:
     fewest, size = min(part.count for part in moments), len(moments[0].mean)
     if fewest > size:
         return {}

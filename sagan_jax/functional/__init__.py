@@ -31,10 +31,11 @@ from sagan_jax.functional.losses import (
     non_saturating_generator,
     orthogonal_penalty,
     wasserstein_discriminator,
+    wasserstein_generator,
 )
 from sagan_jax.functional.normalization import batch_moments, scale_and_shift, standardize
 from sagan_jax.functional.resampling import average_pool, max_pool, upsample_nearest
-from sagan_jax.functional.similarity import mean_within, peak_signal_to_noise, structural_similarity
+from sagan_jax.functional.similarity import masked_mean, peak_signal_to_noise, structural_similarity
 from sagan_jax.functional.spectral import (
     init_spectral,
     power_iteration,
@@ -65,8 +66,8 @@ __all__ = [
     "informative_queries",
     "init_spectral",
     "kernel_distance",
+    "masked_mean",
     "max_pool",
-    "mean_within",
     "merge_moments",
     "moments_of",
     "non_saturating_discriminator",
@@ -85,4 +86,5 @@ __all__ = [
     "unpool_keys",
     "upsample_nearest",
     "wasserstein_discriminator",
+    "wasserstein_generator",
 ]

@@ -1,11 +1,11 @@
 """Self-attention over image features, as equations: arrays in, arrays out."""
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from sagan_jax.functional.resampling import max_pool
+from sagan_jax.functional.shape_checks import check_arrays, check_that
 
 
 def attention_map(queries: Array, keys: Array) -> Array:
@@ -13,9 +13,9 @@ def attention_map(queries: Array, keys: Array) -> Array:
 
         s_ij = f(x_i)^T g(x_j),    beta_ji = exp(s_ij) / sum_i exp(s_ij)            (1)
 
-    Row n is a probability distribution over key positions. Scores are *not* divided by sqrt(D), as in the paper
-    and in the authors' release; `jax.nn.dot_product_attention` does divide. Scores and softmax run in float32 or
-    wider whatever the operands' dtype; products follow `jax.default_matmul_precision`.
+    Row j is a probability distribution over key positions i. As in the paper and in the authors' release, scores are
+    *not* divided by sqrt(D); `jax.nn.dot_product_attention` does divide. Scores and softmax run in float32 or wider
+    for every dtype of the operands. Products follow `jax.default_matmul_precision`.
 
     Args:
         queries: `[..., N, D]`, floating.
@@ -33,22 +33,19 @@ def attention_map(queries: Array, keys: Array) -> Array:
     >>> attention_map(jnp.zeros((3, 2)), jnp.ones((4, 2)))[0].tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
-    message = (
-        f"attention_map needs queries [..., N, D] and keys [..., M, D] of one floating dtype; "
-        f"got {queries.shape} {queries.dtype} and {keys.shape} {keys.dtype}."
+    check_arrays(
+        "attention_map",
+        one_dtype=True,
+        queries=(queries, "floating [..., N, D]"),
+        keys=(keys, "floating [..., M, D]"),
     )
-    chex.assert_scalar_non_negative(queries.ndim - 2, custom_message=message)
-    chex.assert_type([queries, keys], float, custom_message=message)
-    chex.assert_type(keys, queries.dtype, custom_message=message)
-    chex.assert_shape(keys, (*queries.shape[:-2], None, queries.shape[-1]), custom_message=message)
-
     wide = jnp.promote_types(queries.dtype, jnp.float32)
     scores = jnp.einsum("...nd,...md->...nm", queries, keys, preferred_element_type=wide)
     return jax.nn.softmax(scores, axis=-1).astype(queries.dtype)
 
 
 def attend(attention_map: Array, values: Array) -> Array:
-    """Returns o, the values averaged with each query position's weights.
+    """Returns o, the average of the values under the weights of each query position.
 
         o_j = sum_i beta_ji h(x_i)                                                   (2)
 
@@ -62,21 +59,18 @@ def attend(attention_map: Array, values: Array) -> Array:
     Raises:
         AssertionError: at trace time, when shapes or dtypes do not fit.
 
-    Source: Zhang et al. 2018, equation 2, without its last projection.
+    Source: Zhang et al. 2018, equation 2, without the projection v.
 
     >>> import jax.numpy as jnp
     >>> attend(jnp.full((1, 2), 0.5), jnp.array([[1.0, 0.0], [3.0, 4.0]])).tolist()
     [[2.0, 2.0]]
     """
-    message = (
-        f"attend needs an attention map [..., N, M] and values [..., M, E] of one floating dtype; "
-        f"got {attention_map.shape} {attention_map.dtype} and {values.shape} {values.dtype}."
+    check_arrays(
+        "attend",
+        one_dtype=True,
+        attention_map=(attention_map, "floating [..., N, M]"),
+        values=(values, "floating [..., M, E]"),
     )
-    chex.assert_scalar_non_negative(attention_map.ndim - 2, custom_message=message)
-    chex.assert_type([attention_map, values], float, custom_message=message)
-    chex.assert_type(values, attention_map.dtype, custom_message=message)
-    chex.assert_shape(values, (*attention_map.shape[:-2], attention_map.shape[-1], None), custom_message=message)
-
     wide = jnp.promote_types(values.dtype, jnp.float32)
     return jnp.einsum("...nm,...me->...ne", attention_map, values, preferred_element_type=wide).astype(values.dtype)
 
@@ -91,13 +85,13 @@ def self_attention(
     *,
     pool: int,
 ) -> tuple[Array, Array]:
-    """Returns the features with what each position gathers from all others, and the map that it gathered with.
+    """Returns the features plus what each position gathers from all positions, and the attention map.
 
         beta = softmax((x W_f) pool(x W_g)^T),    o = beta pool(x W_h) W_v,    y = gamma o + x      (3)
 
-    The kernels are 1x1 convolutions without bias. The **release** pools (`pool=2`), has D = C/8, E = C/2 and an
-    output kernel; the **article** does not pool (`pool=1`), has D = C/8, E = C and no output kernel. The scores are
-    not divided by sqrt(D). `gamma` starts at 0, where the layer is the identity.
+    The kernels are 1x1 convolutions without bias. The **release** pools (`pool=2`) and has D = C/8, E = C/2 and an
+    output kernel. The **article** does not pool (`pool=1`) and has D = C/8, E = C and no output kernel. Scores are not
+    divided by sqrt(D). `gamma` starts at 0, where the layer is the identity.
 
     Args:
         features: `[..., H, W, C]`, floating: x.
@@ -106,11 +100,11 @@ def self_attention(
         value_kernel: `[C, E]`: W_h, the release's g.
         output_kernel: `[E, C]`: W_v; None leaves it out and needs E = C.
         gamma: scalar gate; the release's `sigma_ratio`.
-        pool: window of the max-pooling of keys and values, 1 or 2; divides H and W.
+        pool: window of the max-pooling of keys and values: 1 or 2, a divisor of H and W.
 
     Returns:
-        The features `[..., H, W, C]` in their dtype, and the attention map `[..., H*W, (H/pool)*(W/pool)]`, whose
-        positions count row by row.
+        y `[..., H, W, C]` in the dtype of `features`, and the attention map `[..., H*W, (H/pool)*(W/pool)]`. Positions
+        count row by row.
 
     Raises:
         AssertionError: at trace time, when shapes or dtypes do not fit.
@@ -123,37 +117,32 @@ def self_attention(
     >>> bool((y == x).all()), beta.shape
     (True, (24, 6))
     """
-    kernels = {"query": query_kernel, "key": key_kernel, "value": value_kernel}
-    if output_kernel is not None:
-        kernels["output"] = output_kernel
-    message = (
-        f"self_attention needs pool 1 or 2, features [..., H, W, C] with H and W divisible by it, query and key "
-        f"kernels [C, D], a value kernel [C, E] and an output kernel [E, C] (or None with E = C), all of one floating "
-        f"dtype; got pool={pool}, features {features.shape} {features.dtype} and "
-        + ", ".join(f"{name} {kernel.shape} {kernel.dtype}" for name, kernel in kernels.items())
-        + "."
+    sizes = check_arrays(
+        "self_attention",
+        one_dtype=True,
+        features=(features, "floating [..., H, W, C]"),
+        query_kernel=(query_kernel, "floating [C, D]"),
+        key_kernel=(key_kernel, "floating [C, D]"),
+        value_kernel=(value_kernel, "floating [C, E]"),
+        output_kernel=(output_kernel, "floating [E, C]"),
+        gamma=(gamma, "[]"),
     )
-    chex.assert_scalar_in(pool, 1, 2, custom_message=message)
-    chex.assert_scalar_non_negative(features.ndim - 3, custom_message=message)
-    height, width, channels = features.shape[-3:]
-    chex.assert_type(features, float, custom_message=message)
-    chex.assert_type(list(kernels.values()), features.dtype, custom_message=message)
-    chex.assert_is_divisible(height, pool, custom_message=message)
-    chex.assert_is_divisible(width, pool, custom_message=message)
-    chex.assert_shape(query_kernel, (channels, None), custom_message=message)
-    chex.assert_shape(key_kernel, query_kernel.shape, custom_message=message)
-    chex.assert_shape(value_kernel, (channels, channels if output_kernel is None else None), custom_message=message)
-    if output_kernel is not None:
-        chex.assert_shape(output_kernel, (value_kernel.shape[1], channels), custom_message=message)
-    chex.assert_shape(gamma, (), custom_message=message)
+    fits = output_kernel is not None or sizes["E"] == sizes["C"]
+    check_that("self_attention", fits, "an output_kernel, or E = C", f"None and value_kernel {value_kernel.shape}")
+    fits = isinstance(pool, int) and pool in (1, 2) and sizes["H"] % pool == sizes["W"] % pool == 0
+    check_that("self_attention", fits, "pool 1 or 2 that divides H and W", f"{pool} for features {features.shape}")
 
-    def positions(maps: Array) -> Array:
-        """Merges height and width: `[..., H, W, D]` to `[..., H*W, D]`."""
-        return maps.reshape(*maps.shape[:-3], -1, maps.shape[-1])
-
-    beta = attention_map(positions(features @ query_kernel), positions(max_pool(features @ key_kernel, pool)))
-    gathered = attend(beta, positions(max_pool(features @ value_kernel, pool)))
+    # The gradient of x is summed in the order of these products; another order changes its last bits.
+    queries = _merge_positions(features @ query_kernel)
+    keys = _merge_positions(max_pool(features @ key_kernel, pool))
+    beta = attention_map(queries, keys)
+    gathered = attend(beta, _merge_positions(max_pool(features @ value_kernel, pool)))
     if output_kernel is not None:
         gathered = gathered @ output_kernel
     gate = jnp.asarray(gamma, features.dtype)
     return gate * gathered.reshape(features.shape) + features, beta
+
+
+def _merge_positions(features: Array) -> Array:
+    """Merges height and width: `[..., H, W, D]` to `[..., H*W, D]`."""
+    return features.reshape(*features.shape[:-3], -1, features.shape[-1])

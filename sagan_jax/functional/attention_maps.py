@@ -1,31 +1,35 @@
-"""What attention maps say: how far they look, how spread out, at what, and through several layers.
+"""Measures of attention maps: how far they look, how spread out, at which keys, and through several layers.
 
-A map is `[..., N, M]`, rows of weights that sum to one: N = H W query positions, M = h w key positions, both row by
-row. A key covers a square of queries: one in the article's form, 2x2 in the release's, whose keys are pooled.
+A map is `[..., N, M]` with rows that sum to one: N = H W query positions and M = h w key positions, both row by row.
+A key covers a square of query positions: one position in the article's form, 2x2 in the release's, whose keys are
+pooled.
 """
 
+import functools
+import math
 from collections.abc import Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from sagan_jax.functional.shape_checks import check_arrays, check_that
 
 Shape = tuple[int, int]
 """Height and width, in positions."""
 
 
 def attention_entropy(attention_map: Array) -> Array:
-    """Returns how spread out each row is.
+    """Returns the entropy of each row: how spread out the attention of a position is.
 
         - sum_m p_m log p_m
 
     Args:
-        attention_map: `[..., N, M]`, floating, from 0 up, rows that sum to one.
+        attention_map: `[..., N, M]`, floating, at least 0, rows that sum to one.
 
     Returns:
-        `[..., N]` in nats, float32 or wider: 0 for a row that looks at one key, log M for one that looks at all alike.
+        `[..., N]` in nats, float32 or wider: 0 for a row with all weight on one key, log M for a uniform row.
 
     Raises:
         AssertionError: at trace time, when the shape or the dtype does not fit.
@@ -34,19 +38,19 @@ def attention_entropy(attention_map: Array) -> Array:
     >>> attention_entropy(jnp.array([[1.0, 0.0]])).tolist()
     [0.0]
     """
-    rows = _wide(attention_map, "attention_entropy")
+    rows = _float32_map("attention_entropy", attention_map)
     present = rows > 0
-    # The inner `where` keeps the logarithm of 0 out of the gradient too.
+    # The inner `where` also keeps the logarithm of 0 out of the gradient.
     return jnp.where(present, -rows * jnp.log(jnp.where(present, rows, 1)), 0).sum(axis=-1)
 
 
 def attention_distance(attention_map: Array, *, query_shape: Shape, key_shape: Shape) -> Array:
-    """Returns how far each position looks: the mean distance to what it looks at, as it weighs it.
+    """Returns how far each position looks: the mean distance to the keys under the weights of its row.
 
         sum_m p_m |x_n - y_m|
 
-    Distances are between the middle of a query position and the middle of the square that a key covers, so a position
-    that looks at its own pooled key has not quite distance 0.
+    Distances are between the center of a query position and the center of the square that a key covers. A position
+    that looks at its own pooled key therefore has a distance a little above 0.
 
     Args:
         attention_map: `[..., N, M]`, floating, rows that sum to one.
@@ -54,21 +58,20 @@ def attention_distance(attention_map: Array, *, query_shape: Shape, key_shape: S
         key_shape: h and w, with M = h w.
 
     Returns:
-        `[..., N]` in query positions, float32 or wider; times the pixels a position has, it is in pixels.
+        `[..., N]` in query positions, float32 or wider. Multiply by the width of a position in pixels to get pixels.
 
     Raises:
         AssertionError: at trace time, when the shapes do not fit.
 
-    Source: Dosovitskiy et al. 2021, figure 7, who average it over images and positions.
+    Source: Dosovitskiy et al. 2021, figure 7, where it is averaged over images and positions.
 
     >>> import jax.numpy as jnp
     >>> attention_distance(jnp.array([[0.5, 0.5], [0.0, 1.0]]), query_shape=(1, 2), key_shape=(1, 2)).tolist()
     [0.5, 0.0]
     """
-    rows = _wide(attention_map, "attention_distance", query_shape, key_shape)
-    return jnp.einsum(
-        "...nm,nm->...n", rows, _distances(query_shape, key_shape).astype(rows.dtype), precision="highest"
-    )
+    rows = _float32_map("attention_distance", attention_map, query_shape, key_shape)
+    distances = _distances(query_shape, key_shape).astype(rows.dtype)
+    return jnp.einsum("...nm,nm->...n", rows, distances, precision="highest")
 
 
 def unpool_keys(attention_map: Array, *, query_shape: Shape, key_shape: Shape) -> Array:
@@ -76,11 +79,11 @@ def unpool_keys(attention_map: Array, *, query_shape: Shape, key_shape: Shape) -
 
     Args:
         attention_map: `[..., N, M]`, floating.
-        query_shape: H and W, with N = H W, multiples of the keys'.
+        query_shape: H and W, with N = H W; multiples of h and w.
         key_shape: h and w, with M = h w.
 
     Returns:
-        `[..., N, N]`; rows sum to what they did.
+        `[..., N, N]`, float32 or wider; rows keep their sums.
 
     Raises:
         AssertionError: at trace time, when the shapes do not fit.
@@ -89,28 +92,28 @@ def unpool_keys(attention_map: Array, *, query_shape: Shape, key_shape: Shape) -
     >>> unpool_keys(jnp.ones((2, 1)), query_shape=(1, 2), key_shape=(1, 1)).tolist()
     [[0.5, 0.5], [0.5, 0.5]]
     """
-    rows = _wide(attention_map, "unpool_keys", query_shape, key_shape)
-    return jnp.matmul(rows, _cover(query_shape, key_shape, "unpool_keys").astype(rows.dtype), precision="highest")
+    rows = _float32_map("unpool_keys", attention_map, query_shape, key_shape)
+    return jnp.matmul(rows, _cover("unpool_keys", query_shape, key_shape).astype(rows.dtype), precision="highest")
 
 
 def attention_rollup(attention_maps: Sequence[Array], *, shapes: Sequence[Shape], shares: Sequence[float]) -> Array:
-    """Returns where a position of the last layer looks through all of them: attention composed, layer by layer.
+    """Returns where each position of the last layer looks through all layers: the product of their maps.
 
         R = T_L ... T_1,    T_l = (1 - s_l) I + s_l A_l
 
-    Each layer passes on a share of what attention gathered and the rest of what was there: its residual connection.
-    Maps of coarser layers are brought to the finest: a position takes the row of the coarser one that it lies in, and a
-    key's weight is spread evenly over what it covers. Convolutions between the layers, which also move things, are not
-    seen.
+    A layer passes on the share s of what attention gathered and, by its residual connection, the share 1 - s of its
+    input. Maps of coarser layers are brought to the finest shape. There a position takes the row of the coarse position
+    that it lies in, and a key's weight is spread evenly over the positions that it covers. Convolutions between the
+    layers also move information; the rollup does not see them.
 
     Args:
         attention_maps: from the first layer to the last, each `[..., N, M]`, floating.
-        shapes: H and W of each layer's queries; keys have these, or both divided by one number.
-        shares: s of each layer, in [0, 1]; 0.5 is Abnar and Zuidema's. |gamma| / (1 + |gamma|) is what SAGAN's residual
-            gives attention where both parts are of one size.
+        shapes: H and W of the queries of each layer; the keys have the same, or both divided by one number.
+        shares: s of each layer, in [0, 1]. Abnar and Zuidema take 0.5. For SAGAN, |gamma| / (1 + |gamma|) is the share
+            of attention in `gamma o + x` if o and x are of one size.
 
     Returns:
-        `[..., N, N]` for the N of the finest layer, rows that sum to one, float32 or wider.
+        `[..., N, N]` for the N of the finest layer, float32 or wider; rows sum to one.
 
     Raises:
         AssertionError: at trace time, when the shapes do not fit.
@@ -122,69 +125,72 @@ def attention_rollup(attention_maps: Sequence[Array], *, shapes: Sequence[Shape]
     >>> attention_rollup([swap, swap], shapes=[(1, 2), (1, 2)], shares=[1.0, 0.5]).tolist()
     [[0.5, 0.5], [0.5, 0.5]]
     """
-    message = (
-        f"attention_rollup needs one shape and one share a map, and at least one map; got {len(attention_maps)} maps, "
-        f"{len(shapes)} shapes and {len(shares)} shares."
+    check_that(
+        "attention_rollup",
+        0 < len(attention_maps) == len(shapes) == len(shares),
+        "at least one map, and one shape and one share per map",
+        f"{len(attention_maps)} maps, {len(shapes)} shapes and {len(shares)} shares",
     )
-    chex.assert_scalar_positive(len(attention_maps), custom_message=message)
-    chex.assert_equal(len(attention_maps), len(shapes), custom_message=message)
-    chex.assert_equal(len(attention_maps), len(shares), custom_message=message)
-    finest = max(shapes, key=lambda shape: shape[0] * shape[1])
-    identity = np.eye(finest[0] * finest[1])
-    rollup: Array | None = None
-    for attention_map, shape, share in zip(attention_maps, shapes, shares, strict=True):
-        rows = unpool_keys(attention_map, query_shape=shape, key_shape=_key_shape(attention_map, shape))
-        cover = _cover(finest, shape, "attention_rollup").astype(rows.dtype)
-        fine = jnp.einsum("an,...ab,bm->...nm", (cover > 0).astype(rows.dtype), rows, cover, precision="highest")
-        layer = share * fine + jnp.broadcast_to((1 - share) * identity.astype(rows.dtype), fine.shape)
-        rollup = layer if rollup is None else jnp.matmul(layer, rollup, precision="highest")
-    assert rollup is not None
-    return rollup
+    finest = max(shapes, key=math.prod)
+    layers = [_rollup_layer(*layer, finest) for layer in zip(attention_maps, shapes, shares, strict=True)]
+    return functools.reduce(lambda rollup, layer: jnp.matmul(layer, rollup, precision="highest"), layers)
+
+
+def _rollup_layer(attention_map: Array, shape: Shape, share: float, finest: Shape) -> Array:
+    """Returns T, the map of one layer and its residual connection, in the finest shape."""
+    rows = unpool_keys(attention_map, query_shape=shape, key_shape=_key_shape(attention_map, shape))
+    cover = _cover("attention_rollup", finest, shape).astype(rows.dtype)
+    fine = jnp.einsum("an,...ab,bm->...nm", (cover > 0).astype(rows.dtype), rows, cover, precision="highest")
+    identity = np.eye(fine.shape[-1]).astype(rows.dtype)
+    return share * fine + jnp.broadcast_to((1 - share) * identity, fine.shape)
 
 
 def top_keys(attention_map: Array, count: int) -> tuple[Array, Array]:
-    """Returns the keys that each position looks at most, the strongest first.
+    """Returns the keys with the largest weights in each row, the largest first.
 
     Args:
         attention_map: `[..., N, M]`, floating.
         count: K, from 1 to M.
 
     Returns:
-        Their places `[..., N, K]` int32, and their weights `[..., N, K]`; of equal ones the earlier key comes first.
+        Key indices `[..., N, K]` int32 and weights `[..., N, K]`, float32 or wider. Of equal weights, the earlier key
+        comes first.
 
     Raises:
         AssertionError: at trace time, when the shape or the count does not fit.
 
     >>> import jax.numpy as jnp
-    >>> [links.tolist() for links in top_keys(jnp.array([[0.25, 0.5, 0.25]]), 2)]
-    [[[1, 0]], [[0.5, 0.25]]]
+    >>> keys, weights = top_keys(jnp.array([[0.25, 0.5, 0.25]]), 2)
+    >>> keys.tolist(), weights.tolist()
+    ([[1, 0]], [[0.5, 0.25]])
     """
-    rows = _wide(attention_map, "top_keys")
-    message = f"top_keys needs a count from 1 to {rows.shape[-1]}, the number of keys; got {count}."
-    chex.assert_scalar_in(count, 1, rows.shape[-1], custom_message=message)
-    weights, places = jax.lax.top_k(rows, count)
-    return places, weights
+    rows = _float32_map("top_keys", attention_map)
+    fits = isinstance(count, int) and 1 <= count <= rows.shape[-1]
+    check_that("top_keys", fits, f"a count from 1 to {rows.shape[-1]}, the number of keys", count)
+    weights, keys = jax.lax.top_k(rows, count)
+    return keys, weights
 
 
 def informative_queries(
-    attention_map: Array, count: int, *, query_shape: Shape, key_shape: Shape, apart: float | None = None
+    attention_map: Array, count: int, *, query_shape: Shape, key_shape: Shape, min_distance: float | None = None
 ) -> Array:
-    """Returns the positions whose rows say most: far-reaching and of low entropy, not all in one place.
+    """Returns query positions whose rows say most: they look far, at few keys, and do not lie in one place.
 
         score = distance / exp(entropy)
 
-    exp(entropy) is how many keys a row looks at, as it were, so the score prefers a few far ones to many near ones. The
-    best is taken, what lies near it is left out, and so on; where nothing is left, what was left out is taken.
+    exp(entropy) is the effective number of keys of a row, so the score prefers few far keys to many near ones. The
+    position with the highest score is taken first. Positions nearer to it than `min_distance` are skipped, and so on.
+    When only skipped positions are left, the best of those are taken.
 
     Args:
         attention_map: `[N, M]`, of one image.
         count: K, from 1 to N.
         query_shape: H and W, with N = H W.
         key_shape: h and w, with M = h w.
-        apart: the least distance between two of them, in positions; a fifth of the longer side unless given.
+        min_distance: the smallest distance between two of them, in positions. Defaults to a fifth of the longer side.
 
     Returns:
-        `[K]` int32, places among the queries, the best first.
+        `[K]` int32, indices of queries in the order they were taken.
 
     Raises:
         AssertionError: at trace time, when the shapes or the count do not fit.
@@ -194,16 +200,18 @@ def informative_queries(
     >>> informative_queries(far, 1, query_shape=(1, 3), key_shape=(1, 3)).tolist()
     [2]
     """
-    chex.assert_rank(attention_map, 2, custom_message="informative_queries needs the map [N, M] of one image.")
-    number = query_shape[0] * query_shape[1]
-    message = f"informative_queries needs a count from 1 to {number}, the number of positions; got {count}."
-    chex.assert_scalar_in(count, 1, number, custom_message=message)
+    check_arrays("informative_queries", attention_map=(attention_map, "[N, M]"))
+    positions = math.prod(query_shape)
+    fits = isinstance(count, int) and 1 <= count <= positions
+    check_that("informative_queries", fits, f"a count from 1 to {positions}, the number of positions", count)
     distance = attention_distance(attention_map, query_shape=query_shape, key_shape=key_shape)
     score = distance / jnp.exp(attention_entropy(attention_map))
-    near = jnp.asarray(_distances(query_shape, query_shape) < (max(query_shape) / 5 if apart is None else apart))
-    chosen, free, taken = [], jnp.ones(number, bool), jnp.zeros(number, bool)
+    if min_distance is None:
+        min_distance = max(query_shape) / 5
+    near = jnp.asarray(_distances(query_shape, query_shape) < min_distance)
+    chosen, free, taken = [], jnp.ones(positions, bool), jnp.zeros(positions, bool)
     for _ in range(count):
-        # Those already taken come last, those near one of them before those.
+        # Free positions rank above those near a taken one, and the taken ones come last.
         best = jnp.argmax(jnp.where(taken, -jnp.inf, jnp.where(free, 1 + score - score.min(), score - score.max() - 1)))
         chosen.append(best)
         taken = taken.at[best].set(True)
@@ -211,41 +219,36 @@ def informative_queries(
     return jnp.stack(chosen).astype(jnp.int32)
 
 
-def _wide(
-    attention_map: Array, function: str, query_shape: Shape | None = None, key_shape: Shape | None = None
+def _float32_map(
+    function: str, attention_map: Array, query_shape: Shape | None = None, key_shape: Shape | None = None
 ) -> Array:
-    """Returns the map in float32 or wider, after its shape was looked at."""
+    """Returns the map in float32 or wider, once its dtype and shape are checked."""
     attention_map = jnp.asarray(attention_map)
-    wanted = "[..., N, M]" if query_shape is None else f"[..., {query_shape} positions, {key_shape} keys]"
-    message = f"{function} needs a floating map {wanted}; got {attention_map.shape} {attention_map.dtype}."
-    chex.assert_scalar_non_negative(attention_map.ndim - 2, custom_message=message)
-    chex.assert_type(attention_map, float, custom_message=message)
+    sizes = check_arrays(function, attention_map=(attention_map, "floating [..., N, M]"))
     if query_shape and key_shape:
-        chex.assert_equal(
-            attention_map.shape[-2:],
-            (query_shape[0] * query_shape[1], key_shape[0] * key_shape[1]),
-            custom_message=message,
-        )
+        fits = (sizes["N"], sizes["M"]) == (math.prod(query_shape), math.prod(key_shape))
+        needed = f"a map [..., N, M] of {query_shape} queries and {key_shape} keys"
+        check_that(function, fits, needed, attention_map.shape)
     return attention_map.astype(jnp.promote_types(attention_map.dtype, jnp.float32))
 
 
-def _centres(shape: Shape, scale: tuple[float, float]) -> np.ndarray:
-    """Returns y and x of the middle of each position, row by row, `[N, 2]`."""
+def _centers(shape: Shape, scale: tuple[float, float]) -> np.ndarray:
+    """Returns y and x of the center of each position, row by row, `[N, 2]`."""
     y, x = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
     return np.stack([(y + 0.5) * scale[0], (x + 0.5) * scale[1]], axis=1)
 
 
 def _distances(query_shape: Shape, key_shape: Shape) -> np.ndarray:
     """Returns the distance of each query to each key, in query positions, `[N, M]`."""
-    queries = _centres(query_shape, (1, 1))
-    keys = _centres(key_shape, (query_shape[0] / key_shape[0], query_shape[1] / key_shape[1]))
+    queries = _centers(query_shape, (1, 1))
+    keys = _centers(key_shape, (query_shape[0] / key_shape[0], query_shape[1] / key_shape[1]))
     return np.linalg.norm(queries[:, None] - keys, axis=-1)
 
 
-def _cover(fine: Shape, coarse: Shape, function: str) -> np.ndarray:
+def _cover(function: str, fine: Shape, coarse: Shape) -> np.ndarray:
     """Returns the share of each coarse position that lies in each fine one, `[coarse, fine]`; rows sum to one."""
-    message = f"{function} needs shapes that divide one another; got {fine} and {coarse}."
-    chex.assert_equal((fine[0] % coarse[0], fine[1] % coarse[1]), (0, 0), custom_message=message)
+    fits = fine[0] % coarse[0] == fine[1] % coarse[1] == 0
+    check_that(function, fits, "shapes that divide one another", f"{fine} and {coarse}")
     height, width = fine[0] // coarse[0], fine[1] // coarse[1]
     y, x = np.divmod(np.arange(fine[0] * fine[1]), fine[1])
     place = (y // height) * coarse[1] + x // width
@@ -253,6 +256,6 @@ def _cover(fine: Shape, coarse: Shape, function: str) -> np.ndarray:
 
 
 def _key_shape(attention_map: Array, query_shape: Shape) -> Shape:
-    """Returns h and w of the keys: those of the queries, both divided by the number that fits."""
+    """Returns h and w of the keys: H and W of the queries, both divided by the pool that fits the map."""
     pool = round((query_shape[0] * query_shape[1] / attention_map.shape[-1]) ** 0.5)
     return query_shape[0] // max(1, pool), query_shape[1] // max(1, pool)

@@ -1,34 +1,38 @@
-"""Differentiable augmentation: what D sees of real and of generated images, changed in the same random ways."""
+"""Differentiable augmentation: random changes to real and generated images alike before D sees them."""
 
 from collections.abc import Sequence
 from typing import Literal
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sagan_jax.functional.shape_checks import check_arrays
+
 Augmentation = Literal["color", "translation", "cutout"]
 
 
-def augment(keys: Array, images: Array, kinds: Sequence[Augmentation]) -> Array:
-    """Returns the images after each of the kinds, in the order given.
+def augment(keys: Array, images: Array, augmentations: Sequence[Augmentation]) -> Array:
+    """Returns the images after each of the augmentations, in the order given.
 
-    `color` adds to the brightness, scales the distance of each pixel from its grey and then that of the image from its
-    mean; `translation` moves by up to an eighth of each side and fills with 0; `cutout` sets a rectangle of half of
-    each side to 0, whose middle may lie anywhere, so that it may stick out. Halves are rounded up.
+    - `color` shifts the brightness by up to 0.5, then scales the saturation by 0 to 2, then the contrast by 0.5 to 1.5.
+    - `translation` moves the image by up to an eighth of each side and fills with 0.
+    - `cutout` sets a rectangle of half of each side to 0. Its center may lie anywhere in the image, so a part of it may
+      lie outside.
+
+    Lengths are rounded half up.
 
     Args:
-        keys: `[B]`, a PRNG key an image.
-        images: `[B, H, W, C]`, floating, in [-1, 1]; `color` may leave that range.
-        kinds: of `Augmentation`; none returns the images as they are.
+        keys: `[B]`, one PRNG key per image.
+        images: `[B, H, W, C]`, floating, in [-1, 1]; the result of `color` may lie outside that range.
+        augmentations: names out of `Augmentation`; an empty sequence returns the images unchanged.
 
     Returns:
-        `[B, H, W, C]`, the same dtype.
+        `[B, H, W, C]`, the dtype of `images`.
 
     Raises:
-        AssertionError: at trace time, when shapes do not fit.
-        ValueError: for a kind that there is not.
+        AssertionError: at trace time, when shapes or dtypes do not fit.
+        ValueError: when there is no augmentation of that name.
 
     Source: Zhao et al. 2020 (arXiv:2006.10738); mit-han-lab/data-efficient-gans:DiffAugment_pytorch.py.
 
@@ -38,21 +42,17 @@ def augment(keys: Array, images: Array, kinds: Sequence[Augmentation]) -> Array:
     >>> holes.shape, float(holes.min()), float(holes.max())
     ((2, 8, 8, 3), 0.0, 1.0)
     """
-    message = (
-        f"augment needs keys [B] and floating images [B, H, W, C]; got {keys.shape}, {images.shape} {images.dtype}."
-    )
-    chex.assert_rank(images, 4, custom_message=message)
-    chex.assert_type(images, float, custom_message=message)
-    chex.assert_shape(keys, images.shape[:1], custom_message=message)
-    for kind in kinds:
-        if kind not in _KINDS:
-            raise ValueError(f"augment needs kinds out of {', '.join(_KINDS)}; got {kind!r}.")
-        own = jax.vmap(jax.random.fold_in, (0, None))(keys, list(_KINDS).index(kind))
-        images = jax.vmap(_KINDS[kind])(own, images)
+    check_arrays("augment", images=(images, "floating [B, H, W, C]"), keys=(keys, "[B]"))
+    for name in augmentations:
+        if name not in _AUGMENTATIONS:
+            raise ValueError(f"augment needs augmentations out of {', '.join(_AUGMENTATIONS)}; got {name!r}.")
+        own_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, list(_AUGMENTATIONS).index(name))
+        images = jax.vmap(_AUGMENTATIONS[name])(own_keys, images)
     return images
 
 
 def _color(key: Array, image: Array) -> Array:
+    """Shifts the brightness, then scales the saturation, then the contrast of `[H, W, C]`."""
     brightness, saturation, contrast = jax.random.uniform(key, (3,), image.dtype)
     image = image + (brightness - 0.5)
     grey = image.mean(axis=-1, keepdims=True)
@@ -62,29 +62,33 @@ def _color(key: Array, image: Array) -> Array:
 
 
 def _translation(key: Array, image: Array) -> Array:
+    """Moves `[H, W, C]` by whole pixels and fills with 0."""
     height, width, _ = image.shape
 
-    def moved(key: Array, size: int) -> Array:
+    def shift_matrix(key: Array, size: int) -> Array:
         furthest = (size + 4) // 8
         shift = jax.random.randint(key, (), -furthest, furthest + 1)
-        # Row i looks at row i - shift, and nowhere if that lies outside; the gradient is a product, not a scatter.
+        # Row i takes row i - shift, or zeros if that lies outside. The gradient is a product, not a scatter.
         return jax.nn.one_hot(jnp.arange(size) - shift, size, dtype=image.dtype)
 
-    rows, columns = moved(jax.random.fold_in(key, 0), height), moved(jax.random.fold_in(key, 1), width)
+    rows = shift_matrix(jax.random.fold_in(key, 0), height)
+    columns = shift_matrix(jax.random.fold_in(key, 1), width)
     return jnp.einsum("ih,jw,hwc->ijc", rows, columns, image, precision="highest")
 
 
 def _cutout(key: Array, image: Array) -> Array:
+    """Sets a rectangle of `[H, W, C]` to 0."""
     height, width, _ = image.shape
 
-    def hole(key: Array, size: int) -> Array:
+    def in_hole(key: Array, size: int) -> Array:
         length = (size + 1) // 2
         start = jax.random.randint(key, (), 0, size + 1 - length % 2) - length // 2
         places = jnp.arange(size)
         return (places >= start) & (places < start + length)
 
-    rows, columns = hole(jax.random.fold_in(key, 0), height), hole(jax.random.fold_in(key, 1), width)
+    rows = in_hole(jax.random.fold_in(key, 0), height)
+    columns = in_hole(jax.random.fold_in(key, 1), width)
     return jnp.where(rows[:, None, None] & columns[None, :, None], 0, image)
 
 
-_KINDS = {"color": _color, "translation": _translation, "cutout": _cutout}
+_AUGMENTATIONS = {"color": _color, "translation": _translation, "cutout": _cutout}

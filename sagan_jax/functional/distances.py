@@ -1,7 +1,7 @@
-"""Distances between two sets of features: on the host, in float64, arrays in and plain numbers out.
+"""Distances between two sets of features: on the host, in float64, arrays in and Python numbers out.
 
-jax has no float64 unless the whole program asks for it, so these run in numpy, outside jit. What a feature is, how many
-there are and what a score is called is the protocol's business, not theirs.
+jax has float64 only if the whole program enables it, so these functions run in numpy, outside jit. An evaluation
+protocol says what the features are, how many there are and what the score is called.
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from jax import Array
 AnyArray: TypeAlias = np.ndarray | Array
 Float64Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-_BLOCK = 2**22  # values of a block of pairs, 32 MiB; what is held at once is a few of these
+_BLOCK = 2**22  # values in a block of pairs: 32 MiB, of which a few are held at once
 
 
 class Moments(NamedTuple):
-    """What a Fréchet distance needs to know of a set of features."""
+    """The statistics of a set of features that a Fréchet distance needs."""
 
     count: int
-    """How many features there are: N."""
+    """Number of features: N."""
     mean: Float64Array
     """`[D]`."""
     scatter: Float64Array
@@ -30,14 +30,14 @@ class Moments(NamedTuple):
 
     @property
     def covariance(self) -> Float64Array:
-        """The unbiased covariance `[D, D]`: `scatter / (N - 1)`, as `numpy.cov` has it."""
+        """The unbiased covariance `[D, D]`: `scatter / (N - 1)`, as in `numpy.cov`."""
         if self.count < 2:
             raise ValueError(f"Moments.covariance needs two features or more; got {self.count}.")
         return self.scatter / (self.count - 1)
 
 
 def _float64(function: str, name: str, array: AnyArray, axes: str) -> Float64Array:
-    """Returns the array in float64 on the host, once it has these axes, is floating, not empty and finite."""
+    """Returns the array in float64 on the host; refuses other axes, integers, empty arrays and values not finite."""
     host = np.asarray(array)
     if host.ndim != axes.count(",") + 1 or host.size == 0 or not jnp.issubdtype(host.dtype, jnp.floating):
         raise ValueError(f"{function} needs {name} {axes}, floating and not empty; got {host.shape} {host.dtype}.")
@@ -53,7 +53,7 @@ def _float64(function: str, name: str, array: AnyArray, axes: str) -> Float64Arr
 
 
 def _float64_pair(function: str, real: AnyArray, fake: AnyArray) -> tuple[Float64Array, Float64Array]:
-    """Returns both sets in float64, once they share D."""
+    """Returns both sets in float64; refuses sets that differ in D."""
     real, fake = _float64(function, "real", real, "[N, D]"), _float64(function, "fake", fake, "[M, D]")
     if real.shape[1] != fake.shape[1]:
         raise ValueError(
@@ -63,14 +63,14 @@ def _float64_pair(function: str, real: AnyArray, fake: AnyArray) -> tuple[Float6
 
 
 def _row_blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Yields consecutive slices of the rows of a `[rows, columns]` matrix that is too large to be held."""
+    """Yields consecutive slices of the rows of a `[rows, columns]` matrix that is too large to hold at once."""
     step = max(1, _BLOCK // columns)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 
 
 def moments_of(features: AnyArray) -> Moments:
-    """Returns the count, the mean and the scatter of features.
+    """Returns the count, the mean and the scatter matrix of features.
 
         m = sum_i x_i / N,    S = sum_i (x_i - m) (x_i - m)^T
 
@@ -78,10 +78,10 @@ def moments_of(features: AnyArray) -> Moments:
         features: `[N, D]`, floating, finite, N at least 1.
 
     Returns:
-        The moments, in float64; the scatter is symmetric to the last bit.
+        The moments in float64. The scatter is symmetric to the last bit.
 
     Raises:
-        ValueError: when `features` have other axes, are not floating, are empty or not finite.
+        ValueError: when `features` has other axes, is not floating, is empty or has values that are not finite.
 
     >>> import numpy as np
     >>> moments = moments_of(np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 4.0]]))
@@ -95,23 +95,22 @@ def moments_of(features: AnyArray) -> Moments:
 
 
 def merge_moments(first: Moments, second: Moments) -> Moments:
-    """Returns the moments of the union of two sets, as if their features had been counted at once.
+    """Returns the moments of the union of two sets.
 
         N = N_1 + N_2,    m = (N_1 m_1 + N_2 m_2) / N,    S = S_1 + S_2 + (N_1 N_2 / N) (m_1 - m_2) (m_1 - m_2)^T
 
-    No square of a mean is ever subtracted, so features far from zero lose nothing:
-    `functools.reduce(merge_moments, map(moments_of, batches))` does not depend on the size of the batches beyond
-    rounding.
+    No square of a mean is subtracted, so features far from zero lose no digits. Up to rounding,
+    `functools.reduce(merge_moments, map(moments_of, batches))` does not depend on the batch size.
 
     Args:
         first: the moments of one set.
-        second: the moments of the other, with the same D.
+        second: the moments of the other set, with the same D.
 
     Returns:
-        The moments of both; exchanging the arguments changes no bit.
+        The moments of both sets together. Swapping the arguments changes no bit.
 
     Raises:
-        ValueError: when D differs.
+        ValueError: when the two differ in D.
 
     Source: Chan, Golub and LeVeque 1983, Algorithms for computing the sample variance.
 
@@ -126,13 +125,13 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
         )
     count = first.count + second.count
     mean = (first.count * first.mean + second.count * second.mean) / count
-    apart = first.mean - second.mean
-    between = (first.count * second.count / count) * np.outer(apart, apart)
+    difference = first.mean - second.mean
+    between = (first.count * second.count / count) * np.outer(difference, difference)
     return Moments(count, mean, first.scatter + second.scatter + between)
 
 
 def _root(name: str, covariance: Float64Array) -> Float64Array:
-    """Returns L `[D, R]`, R the rank, with L L^T the covariance."""
+    """Returns L `[D, R]` such that L L^T is the covariance; R is its rank."""
     asymmetry, scale = np.abs(covariance - covariance.T).max(), np.abs(covariance).max()
     if asymmetry > 1e-5 * scale:
         raise ValueError(
@@ -146,7 +145,7 @@ def _root(name: str, covariance: Float64Array) -> Float64Array:
             f"frechet_distance needs a {name} without negative eigenvalues; got {values[0]:.3g} beside {largest:.3g}, "
             f"as one that was summed up in float32 may have."
         )
-    # What is below is rounding, as in `numpy.linalg.matrix_rank`; its root would not be small.
+    # Smaller values are rounding, as in `numpy.linalg.matrix_rank`. Their roots would not be small.
     kept = values > len(values) * np.finfo(np.float64).eps * largest
     return vectors[:, kept] * np.sqrt(values[kept])
 
@@ -157,27 +156,28 @@ def frechet_distance(
     mean2: AnyArray,
     covariance2: AnyArray,
 ) -> float:
-    """Returns the squared Fréchet (Wasserstein-2) distance of two Gaussians; of Inception features it is the FID.
+    """Returns the squared Fréchet (Wasserstein-2) distance of two Gaussians. For Inception features it is the FID.
 
         d^2 = |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2))
 
-    It is the *squared* distance that is called FID. With C_i = L_i L_i^T the trace of the root is the sum of the
-    singular values of L_1^T L_2. So nothing is complex, nothing is added to the diagonal, and a singular covariance,
-    as fewer features than dimensions give, is as exact as any other. Runs in float64.
+    FID is the name of the *squared* distance. With C_i = L_i L_i^T, the trace of the root is the sum of the singular
+    values of L_1^T L_2. So no value is complex and nothing is added to the diagonal. A singular covariance, which fewer
+    features than dimensions give, is as exact as any other. Runs in float64.
 
     Args:
         mean1: `[D]`, floating, finite.
-        covariance1: `[D, D]`, symmetric, without negative eigenvalues; those below `D * 2.2e-16` of the largest count
-            as zero.
+        covariance1: `[D, D]`, symmetric, without negative eigenvalues. Eigenvalues below `D * 2.2e-16` of the largest
+            count as zero.
         mean2: as `mean1`.
         covariance2: as `covariance1`.
 
     Returns:
-        At least 0: the little below that rounding may give is cut. 0 for equal Gaussians, and the same when the two
-        are exchanged, up to rounding.
+        At least 0: a negative value from rounding becomes 0. Up to rounding, it is 0 for equal Gaussians and does not
+        change when the two are swapped.
 
     Raises:
-        ValueError: when shapes do not fit, a value is not finite or a covariance is none.
+        ValueError: when shapes do not fit, a value is not finite, or a covariance is not symmetric or has a negative
+            eigenvalue.
 
     Source: Dowson and Landau 1982; Heusel et al. 2017 (arXiv:1706.08500), equation 6;
     toshas/torch-fidelity:torch_fidelity/metric_fid.py, which takes the eigenvalues of C_1 C_2.
@@ -195,14 +195,15 @@ def frechet_distance(
             f"frechet_distance needs means [D] and covariances [D, D]; got {mean1.shape} and {covariance1.shape}, "
             f"then {mean2.shape} and {covariance2.shape}."
         )
-    apart = mean1 - mean2
+    difference = mean1 - mean2
     overlap = _root("covariance1", covariance1).T @ _root("covariance2", covariance2)
     trace_of_root = np.linalg.svd(overlap, compute_uv=False).sum()
-    return max(0.0, float(apart @ apart + np.trace(covariance1) + np.trace(covariance2) - 2.0 * trace_of_root))
+    squared = difference @ difference + np.trace(covariance1) + np.trace(covariance2) - 2.0 * trace_of_root
+    return max(0.0, float(squared))
 
 
 def _cubic_kernel(products: Float64Array, dimensions: int) -> Float64Array:
-    """Returns k(x, y) from x^T y; numpy takes far longer for `** 3`."""
+    """Returns k(x, y) from x^T y. In numpy, `** 3` takes far longer than two products."""
     base = products / dimensions + 1.0
     return base * base * base
 
@@ -214,28 +215,29 @@ def _kernel_sum(left: Float64Array, right: Float64Array) -> float:
 
 
 def _kernel_sum_of_others(features: Float64Array) -> float:
-    """Returns the sum of k(x_i, x_j) over all i and j that differ."""
+    """Returns the sum of k(x_i, x_j) over all i != j."""
     diagonal = _cubic_kernel(np.square(features).sum(axis=1), features.shape[1])
     return _kernel_sum(features, features) - float(diagonal.sum())
 
 
 def kernel_distance(real: AnyArray, fake: AnyArray) -> float:
-    """Returns the unbiased estimate of the squared maximum mean discrepancy with a cubic kernel: the KID.
+    """Returns the KID: the unbiased estimate of the squared maximum mean discrepancy with a cubic kernel.
 
         k(x, y) = (x^T y / D + 1)^3
         MMD^2 = sum_{i != j} k(x_i, x_j) / (N (N - 1)) + sum_{i != j} k(y_i, y_j) / (M (M - 1))
                 - 2 sum_{i, j} k(x_i, y_j) / (N M)
 
-    All features are used at once: no subsets are drawn, whose mean would estimate the same. Unlike the other
-    distances it changes when both sets are shifted. Runs in float64 and holds no N by M matrix.
+    All features are used at once. The mean over random subsets, which other implementations take, estimates the same
+    value. Unlike the other distances, this one changes when both sets are shifted. Runs in float64 and holds no N by M
+    matrix.
 
     Args:
         real: `[N, D]`, floating, finite, N at least 2.
         fake: `[M, D]`, the same; M need not be N.
 
     Returns:
-        Around 0 for two samples of one distribution, and then as often below as above; not cut at 0, which would bias
-        it. Exchanging the arguments changes nothing beyond rounding.
+        A value around 0 for two samples of one distribution; it may be negative, since a cut at 0 would bias it.
+        Swapping the arguments changes only rounding.
 
     Raises:
         ValueError: when shapes do not fit, a value is not finite or a set has fewer than two features.
@@ -250,7 +252,7 @@ def kernel_distance(real: AnyArray, fake: AnyArray) -> float:
     real, fake = _float64_pair("kernel_distance", real, fake)
     N, M = len(real), len(fake)
     if min(N, M) < 2:
-        raise ValueError(f"kernel_distance needs two features or more a set; got {N} real and {M} fake.")
+        raise ValueError(f"kernel_distance needs at least two features per set; got {N} real and {M} fake.")
     within_real = _kernel_sum_of_others(real) / (N * (N - 1))
     within_fake = _kernel_sum_of_others(fake) / (M * (M - 1))
     across = _kernel_sum(real, fake) / (N * M)
@@ -262,7 +264,7 @@ def _exp_mean_divergence(logits: Float64Array) -> float:
     logits = logits - logits.max(axis=1, keepdims=True)
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     p = np.exp(log_p)
-    log_q = np.log(np.maximum(p.mean(axis=0), np.finfo(np.float64).tiny))  # a class that no row has counts nothing
+    log_q = np.log(np.maximum(p.mean(axis=0), np.finfo(np.float64).tiny))  # p is 0 where q is, so any log q will do
     return float(np.exp((p * (log_p - log_q)).sum(axis=1).mean()))
 
 
@@ -271,20 +273,20 @@ def inception_score(logits: AnyArray, splits: int = 10) -> tuple[float, float]:
 
         p_i = softmax(logits_i),    q = mean_i p_i,    IS = exp(mean_i sum_k p_ik (log p_ik - log q_k))
 
-    Split s holds the rows from floor(s N / splits) up to floor((s + 1) N / splits), in the order given. Nothing is
-    shuffled: rows sorted by class score too low, and torch-fidelity as a command first takes the rows in the order
-    `numpy.random.RandomState(2020).permutation(N)`, which the caller may do as well. A small split scores lower than
-    a large one, so scores compare only at the same N and `splits`. Runs in float64.
+    Split s holds the rows from floor(s N / splits) to floor((s + 1) N / splits), in the order given. Nothing is
+    shuffled, and rows sorted by class give too low a score. The command line of torch-fidelity first permutes the rows
+    by `numpy.random.RandomState(2020).permutation(N)`; the caller may do the same. A small split scores lower than a
+    large one, so compare scores only at the same N and `splits`. Runs in float64.
 
     Args:
         logits: `[N, K]`, floating, finite.
-        splits: from 1 to N.
+        splits: number of splits, from 1 to N.
 
     Returns:
-        The mean, from 1 to K, and the standard deviation without correction for the number of splits: 0 for one.
+        The mean, from 1 to K, and the standard deviation (divided by the number of splits; 0 for one split).
 
     Raises:
-        ValueError: when `logits` have other axes, are not floating or not finite, or a split would be empty.
+        ValueError: when `logits` has other axes, is not floating or not finite, or a split would be empty.
 
     Source: Salimans et al. 2016 (arXiv:1606.03498), section 4; toshas/torch-fidelity:torch_fidelity/metric_isc.py.
 
@@ -302,9 +304,10 @@ def inception_score(logits: AnyArray, splits: int = 10) -> tuple[float, float]:
 
 
 def _squared_distances(left: Float64Array, right: Float64Array) -> Iterator[tuple[slice, Float64Array, Float64Array]]:
-    """Yields some rows of `left`, their squared distances to all of `right`, and what rounding may have done to each.
+    """Yields a block of rows of `left`, their squared distances to all of `right`, and the rounding error of each.
 
-    As |x|^2 + |y|^2 - 2 x y, a matrix product, with the mean of `right` as the origin, since that cancels least.
+    A distance is |x|^2 + |y|^2 - 2 x y, a matrix product. The mean of `right` is the origin, which loses the fewest
+    digits.
     """
     origin = right.mean(axis=0)
     right = right - origin
@@ -320,28 +323,30 @@ def _squared_radii(features: Float64Array, neighbours: int) -> Float64Array:
     """Returns the squared distance `[N]` of each feature to its k-th nearest other one."""
     radii = np.empty(len(features))
     for rows, squared, _ in _squared_distances(features, features):
-        squared[np.arange(len(squared)), np.arange(rows.start, rows.stop)] = np.inf  # none is its own neighbour
+        squared[np.arange(len(squared)), np.arange(rows.start, rows.stop)] = (
+            np.inf
+        )  # a feature is not its own neighbour
         radii[rows] = np.partition(squared, neighbours - 1, axis=1)[:, neighbours - 1]
     return radii
 
 
 def _check_neighbours(function: str, neighbours: int, features: int) -> None:
-    """Raises unless each of so many features has so many others."""
+    """Refuses a number of neighbours that a set of this many features does not have."""
     if not 1 <= neighbours < features:
         raise ValueError(
-            f"{function} needs neighbours of at least 1 and sets of more features than that; "
+            f"{function} needs neighbours of at least 1 and more features than that in a set; "
             f"got {neighbours} and a set of {features}."
         )
 
 
 def precision_recall(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[float, float]:
-    """Returns the share of generated features near a real one, and of real features near a generated one.
+    """Returns the share of generated features near a real one, and the share of real features near a generated one.
 
         precision = mean_j [some i has |x_i - y_j| <= r_i],    recall = mean_i [some j has |x_i - y_j| <= s_j]
 
-    x are real and y generated features; r_i is the distance of x_i to its k-th nearest *other* x, s_j that of y_j to
-    its k-th nearest other y. A point at the radius counts as inside, and so does one that float64 cannot tell from
-    it. Runs in float64 and holds no N by M matrix.
+    x are real and y are generated features. r_i is the distance of x_i to its k-th nearest *other* x, and s_j that of
+    y_j to its k-th nearest *other* y. A point at the radius, up to the rounding of float64, counts as inside. Runs in
+    float64 and holds no N by M matrix.
 
     Args:
         real: `[N, D]`, floating, finite.
@@ -349,7 +354,7 @@ def precision_recall(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
         neighbours: k, at least 1 and less than N and M; 3 in the paper.
 
     Returns:
-        Precision and recall, from 0 to 1, both 1 for equal sets; exchanging the sets exchanges the two.
+        Precision and recall, from 0 to 1. Both are 1 for equal sets. Swapping the sets swaps the two.
 
     Raises:
         ValueError: when shapes do not fit, a value is not finite or `neighbours` is out of range.
@@ -373,13 +378,13 @@ def precision_recall(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
 
 
 def density_coverage(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[float, float]:
-    """Returns how densely generated features lie among the real ones, and the share of real ones that have one near.
+    """Returns how densely generated features lie around real ones, and the share of real ones with one near.
 
         density = sum_ij [|x_i - y_j| < r_i] / (k M),    coverage = mean_i [some j has |x_i - y_j| < r_i]
 
-    r_i is the distance of the real x_i to its k-th nearest *other* real one. Unlike in `precision_recall` a point at
-    the radius, or one that float64 cannot tell from it, counts as outside, as in the authors' code; so a real feature
-    with k or more copies of itself is never covered. Runs in float64 and holds no N by M matrix.
+    r_i is the distance of the real x_i to its k-th nearest *other* real one. Unlike in `precision_recall`, a point at
+    the radius, up to the rounding of float64, counts as outside, as in the authors' code. So a real feature with k or
+    more copies of itself is never covered. Runs in float64 and holds no N by M matrix.
 
     Args:
         real: `[N, D]`, floating, finite.
@@ -387,7 +392,7 @@ def density_coverage(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
         neighbours: k, at least 1 and less than N; 5 in the paper.
 
     Returns:
-        The density, from 0 up to N / k, and the coverage, from 0 to 1; both 1 for a set against itself when no two
+        The density, from 0 to N / k, and the coverage, from 0 to 1. Both are 1 for a set against itself if no two
         distances in it are equal.
 
     Raises:

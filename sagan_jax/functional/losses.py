@@ -1,16 +1,17 @@
-"""Adversarial losses on logits, one value an example: the caller takes the mean."""
+"""Adversarial losses on logits, one value per example. The caller takes the mean."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sagan_jax.functional.shape_checks import check_arrays
+
 
 class AdversarialLoss(NamedTuple):
-    """The two sides of a game; both are minimised."""
+    """The loss of the discriminator and the loss of the generator; both are minimised."""
 
     discriminator: Callable[[Array, Array], tuple[Array, Array]]
     """(real_logits `[B]`, fake_logits `[B]`) to (loss on real `[B]`, loss on fake `[B]`); D minimises their sum."""
@@ -22,11 +23,14 @@ def hinge_discriminator(real_logits: Array, fake_logits: Array) -> tuple[Array, 
     """Returns `max(0, 1 - D(x))` and `max(0, 1 + D(G(z)))`.
 
     Args:
-        real_logits: `[B]`, floating, one a real image.
-        fake_logits: `[B]`, floating, one a generated image.
+        real_logits: `[B]`, floating, one per real image.
+        fake_logits: `[B]`, floating, one per generated image.
 
     Returns:
-        The loss on real and on generated images, each the shape of its logits; their sum is D's loss.
+        The loss on real and on generated images, each the shape of its logits. Their sum is D's loss.
+
+    Raises:
+        AssertionError: at trace time, when logits are not floating.
 
     Source: Zhang et al. 2018, equation 4; brain-research/self-attention-gan:model.py.
 
@@ -34,12 +38,12 @@ def hinge_discriminator(real_logits: Array, fake_logits: Array) -> tuple[Array, 
     >>> [loss.tolist() for loss in hinge_discriminator(jnp.array([0.25, 2.0]), jnp.array([0.5, -3.0]))]
     [[0.75, 0.0], [1.5, 0.0]]
     """
-    chex.assert_type([real_logits, fake_logits], float)
+    _check_logits("hinge_discriminator", real_logits=real_logits, fake_logits=fake_logits)
     return jax.nn.relu(1.0 - real_logits), jax.nn.relu(1.0 + fake_logits)
 
 
 def hinge_generator(fake_logits: Array) -> Array:
-    """Returns `-D(G(z))`, unbounded below, for the hinge and the Wasserstein game alike.
+    """Returns `-D(G(z))`, which has no lower bound.
 
     Args:
         fake_logits: `[B]`, floating.
@@ -47,11 +51,16 @@ def hinge_generator(fake_logits: Array) -> Array:
     Returns:
         `[B]`.
 
+    Raises:
+        AssertionError: at trace time, when logits are not floating.
+
+    Source: Zhang et al. 2018, equation 4.
+
     >>> import jax.numpy as jnp
     >>> hinge_generator(jnp.array([0.5, -3.0])).tolist()
     [-0.5, 3.0]
     """
-    chex.assert_type(fake_logits, float)
+    _check_logits("hinge_generator", fake_logits=fake_logits)
     return -fake_logits
 
 
@@ -65,13 +74,16 @@ def non_saturating_discriminator(real_logits: Array, fake_logits: Array) -> tupl
     Returns:
         The loss on real and on generated images, each the shape of its logits.
 
-    Source: Goodfellow et al. 2014 (arXiv:1406.2661), as softplus, which does not overflow.
+    Raises:
+        AssertionError: at trace time, when logits are not floating.
+
+    Source: Goodfellow et al. 2014 (arXiv:1406.2661), computed with softplus, which does not overflow.
 
     >>> import jax.numpy as jnp
     >>> [round(float(loss[0]), 4) for loss in non_saturating_discriminator(jnp.zeros(1), jnp.zeros(1))]
     [0.6931, 0.6931]
     """
-    chex.assert_type([real_logits, fake_logits], float)
+    _check_logits("non_saturating_discriminator", real_logits=real_logits, fake_logits=fake_logits)
     return jax.nn.softplus(-real_logits), jax.nn.softplus(fake_logits)
 
 
@@ -84,16 +96,21 @@ def non_saturating_generator(fake_logits: Array) -> Array:
     Returns:
         `[B]`, positive.
 
+    Raises:
+        AssertionError: at trace time, when logits are not floating.
+
+    Source: Goodfellow et al. 2014 (arXiv:1406.2661), section 3, computed with softplus.
+
     >>> import jax.numpy as jnp
     >>> round(float(non_saturating_generator(jnp.zeros(1))[0]), 4)
     0.6931
     """
-    chex.assert_type(fake_logits, float)
+    _check_logits("non_saturating_generator", fake_logits=fake_logits)
     return jax.nn.softplus(-fake_logits)
 
 
 def wasserstein_discriminator(real_logits: Array, fake_logits: Array) -> tuple[Array, Array]:
-    """Returns `-D(x)` and `D(G(z))`; spectral normalisation is what bounds the critic, no penalty is added.
+    """Returns `-D(x)` and `D(G(z))`. Spectral normalisation bounds the critic; no gradient penalty is added.
 
     Args:
         real_logits: `[B]`, floating.
@@ -102,30 +119,55 @@ def wasserstein_discriminator(real_logits: Array, fake_logits: Array) -> tuple[A
     Returns:
         The loss on real and on generated images, each the shape of its logits.
 
+    Raises:
+        AssertionError: at trace time, when logits are not floating.
+
     Source: Arjovsky et al. 2017 (arXiv:1701.07875), equation 3.
 
     >>> import jax.numpy as jnp
     >>> [loss.tolist() for loss in wasserstein_discriminator(jnp.array([2.0]), jnp.array([0.5]))]
     [[-2.0], [0.5]]
     """
-    chex.assert_type([real_logits, fake_logits], float)
+    _check_logits("wasserstein_discriminator", real_logits=real_logits, fake_logits=fake_logits)
     return -real_logits, fake_logits
 
 
+def wasserstein_generator(fake_logits: Array) -> Array:
+    """Returns `-D(G(z))`, the part of the Wasserstein estimate that depends on G.
+
+    Args:
+        fake_logits: `[B]`, floating.
+
+    Returns:
+        `[B]`.
+
+    Raises:
+        AssertionError: at trace time, when logits are not floating.
+
+    Source: Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1.
+
+    >>> import jax.numpy as jnp
+    >>> wasserstein_generator(jnp.array([0.5, -3.0])).tolist()
+    [-0.5, 3.0]
+    """
+    _check_logits("wasserstein_generator", fake_logits=fake_logits)
+    return -fake_logits
+
+
 def orthogonal_penalty(kernel: Array) -> Array:
-    """Returns how far the columns of a kernel are from being orthogonal, whatever their lengths.
+    """Returns how far the columns of a kernel are from orthogonal. Their lengths are free.
 
         R(W) = || W^T W * (1 - I) ||_F^2
 
     W is the kernel with all axes but the last merged, so its columns are the filters. The gradient is
-    `4 W (W^T W * (1 - I))`; ajbrock/BigGAN-PyTorch adds half of it (utils.py, `ortho`), so a strength there is worth
-    half of one here.
+    `4 W (W^T W * (1 - I))`. ajbrock/BigGAN-PyTorch adds half of that gradient (utils.py, `ortho`): a strength s there
+    is s / 2 here.
 
     Args:
         kernel: `[..., C]`, floating, two axes or more.
 
     Returns:
-        A scalar from 0 up, float32 or wider.
+        A scalar, at least 0, float32 or wider.
 
     Raises:
         AssertionError: at trace time, when the kernel has fewer axes or another dtype.
@@ -136,13 +178,16 @@ def orthogonal_penalty(kernel: Array) -> Array:
     >>> float(orthogonal_penalty(jnp.array([[2.0, 1.0], [0.0, 3.0]])))
     8.0
     """
-    chex.assert_scalar_non_negative(kernel.ndim - 2, custom_message=f"orthogonal_penalty got {kernel.shape}.")
-    chex.assert_type(kernel, float)
+    check_arrays("orthogonal_penalty", kernel=(kernel, "floating [..., R, C]"))
     matrix = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32)).reshape(-1, kernel.shape[-1])
     gram = jnp.matmul(matrix.T, matrix, precision="highest")
     return jnp.sum((gram * (1 - jnp.eye(len(gram), dtype=gram.dtype))) ** 2)
 
 
+def _check_logits(function: str, *, fake_logits: Array, real_logits: Array | None = None) -> None:
+    check_arrays(function, real_logits=(real_logits, "floating"), fake_logits=(fake_logits, "floating"))
+
+
 HINGE = AdversarialLoss(hinge_discriminator, hinge_generator)
 NON_SATURATING = AdversarialLoss(non_saturating_discriminator, non_saturating_generator)
-WASSERSTEIN = AdversarialLoss(wasserstein_discriminator, hinge_generator)
+WASSERSTEIN = AdversarialLoss(wasserstein_discriminator, wasserstein_generator)

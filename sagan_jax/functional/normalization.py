@@ -1,32 +1,33 @@
 """Batch normalisation in three steps: moments, standardising, and a scale and shift that may depend on the class."""
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sagan_jax.functional.shape_checks import check_arrays
+
 
 def batch_moments(features: Array, *, axis_name: str | None = None) -> tuple[Array, Array]:
-    """Returns the mean and the variance of each channel over every other axis, and over a mapped axis if named.
+    """Returns the mean and the variance of each channel over all other axes, and over a mapped axis if one is named.
 
-    Two passes: the variance is the mean of squared distances from the mean, not E[x^2] - E[x]^2, which loses every
-    digit when the mean is large. It is biased (divided by n, not n - 1), as TensorFlow's is.
+    The variance takes a second pass: it is the mean of squared deviations. E[x^2] - E[x]^2 would lose all digits when
+    the mean is large. The variance is biased (divided by n, not n - 1), as in TensorFlow.
 
     Args:
         features: `[..., C]`, floating.
-        axis_name: a `pmap`, `shard_map` or `vmap` axis whose equal parts make one batch together.
+        axis_name: a `pmap`, `shard_map` or `vmap` axis whose equal parts form one batch. Defaults to no such axis.
 
     Returns:
         Mean and variance, each `[C]`, float32 or wider.
 
     Raises:
-        AssertionError: at trace time, when `features` is not floating.
+        AssertionError: at trace time, when `features` is not floating or has no axes.
 
     >>> import jax.numpy as jnp
     >>> [moment.tolist() for moment in batch_moments(jnp.array([[1.0, 5.0], [3.0, 5.0]]))]
     [[2.0, 5.0], [1.0, 0.0]]
     """
-    chex.assert_type(features, float, custom_message=f"batch_moments needs floating features; got {features.dtype}.")
+    check_arrays("batch_moments", features=(features, "floating [..., C]"))
     axes = tuple(range(features.ndim - 1))
     wide = features.astype(jnp.promote_types(features.dtype, jnp.float32))
 
@@ -46,24 +47,21 @@ def standardize(features: Array, mean: Array, variance: Array, *, epsilon: float
         features: `[..., C]`, floating.
         mean: `[C]`.
         variance: `[C]`, not negative.
-        epsilon: added under the root; the release has 1e-5.
+        epsilon: added under the root; 1e-5 in the release.
 
     Returns:
         `[..., C]` in the dtype of `features`, computed in float32 or wider.
 
     Raises:
-        AssertionError: at trace time, when the moments do not have one entry a channel.
+        AssertionError: at trace time, when the moments do not have one entry per channel.
 
     >>> import jax.numpy as jnp
     >>> standardize(jnp.array([[3.0]]), jnp.array([1.0]), jnp.array([4.0]), epsilon=0.0).tolist()
     [[1.0]]
     """
-    message = (
-        f"standardize needs features [..., C] and moments [C]; "
-        f"got {features.shape}, mean {mean.shape} and variance {variance.shape}."
+    check_arrays(
+        "standardize", features=(features, "floating [..., C]"), mean=(mean, "[C]"), variance=(variance, "[C]")
     )
-    chex.assert_type(features, float, custom_message=message)
-    chex.assert_shape([mean, variance], (features.shape[-1],), custom_message=message)
     axes = tuple(range(features.ndim - 1))
     wide = jnp.promote_types(features.dtype, jnp.float32)
     inverse = jax.lax.rsqrt(variance.astype(wide) + epsilon)
@@ -72,10 +70,10 @@ def standardize(features: Array, mean: Array, variance: Array, *, epsilon: float
 
 
 def scale_and_shift(features: Array, scale: Array, shift: Array) -> Array:
-    """Returns `scale * x + shift` with one scale and shift a channel, or one a channel and example.
+    """Returns `scale * x + shift` with one scale and shift per channel, or per example and channel.
 
-    The scale is used as it is: a gain that is learned as a deviation needs its `1 +` from the caller. Leaving that
-    out multiplies the features by almost zero at the start (google/compare_gan#54).
+    No 1 is added to the scale: if the gain is learned as a deviation from 1, the caller adds the 1. Without it the
+    features are almost zero at the start (google/compare_gan#54).
 
     Args:
         features: `[B, ..., C]`, floating.
@@ -93,17 +91,10 @@ def scale_and_shift(features: Array, scale: Array, shift: Array) -> Array:
     >>> scale_and_shift(x, jnp.array([[1.0], [2.0]]), jnp.zeros((2, 1)))[..., 0].tolist()
     [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
     """
-    chex.assert_scalar_non_negative(
-        features.ndim - 2, custom_message=f"scale_and_shift needs features [B, ..., C]; got {features.shape}."
+    need = "[C]" if scale.ndim == 1 else "[B, C]"
+    check_arrays(
+        "scale_and_shift", features=(features, "floating [B, ..., C]"), scale=(scale, need), shift=(shift, need)
     )
-    batch, channels = features.shape[0], features.shape[-1]
-    expected = (channels,) if scale.ndim == 1 else (batch, channels)
-    message = (
-        f"scale_and_shift needs features [B, ..., C] with scale and shift [C] or [B, C]; "
-        f"got {features.shape}, scale {scale.shape} and shift {shift.shape}."
-    )
-    chex.assert_type(features, float, custom_message=message)
-    chex.assert_shape([scale, shift], expected, custom_message=message)
     if scale.ndim == 1:
         scale, shift = scale[None], shift[None]
     axes = tuple(range(1, features.ndim - 1))

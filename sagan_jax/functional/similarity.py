@@ -1,50 +1,44 @@
-"""How far one image is from another: of the whole, or within a part of it."""
+"""How near one image is to another, as a whole or inside a mask."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from sagan_jax.functional.shape_checks import check_arrays, check_that
+
 WINDOW_RADIUS, WINDOW_DEVIATION = 5, 1.5
-"""Of the Gaussian window that structural similarity is measured through, in pixels."""
+"""Radius and standard deviation of the Gaussian window of the structural similarity, in pixels."""
 
 
-def mean_within(values: Array, masks: Array) -> Array:
-    """Returns the mean over a part of each image.
+def masked_mean(values: Array, masks: Array) -> Array:
+    """Returns the mean over the pixels of each image that a mask selects, and over the channels.
 
     Args:
         values: `[B, H, W, C]`, floating.
-        masks: `[B, H, W]` bool, True where a pixel counts.
+        masks: `[B, H, W]` bool, True where a pixel counts. Other pixels may hold NaN.
 
     Returns:
-        `[B]`; 0 where nothing counts.
+        `[B]`; 0 for an image whose mask selects nothing.
 
     Raises:
-        AssertionError: at trace time, when the shapes do not fit or a dtype is another.
+        AssertionError: at trace time, when shapes or dtypes do not fit.
 
     >>> import jax.numpy as jnp
-    >>> mean_within(jnp.array([[[[1.0], [3.0], [8.0]]]]), jnp.array([[[True, True, False]]])).tolist()
+    >>> masked_mean(jnp.array([[[[1.0], [3.0], [8.0]]]]), jnp.array([[[True, True, False]]])).tolist()
     [2.0]
     """
-    message = (
-        f"mean_within needs floating values [B, H, W, C] and bool masks [B, H, W]; got {values.shape} {values.dtype} "
-        f"and {masks.shape} {masks.dtype}."
-    )
-    chex.assert_rank(values, 4, custom_message=message)
-    chex.assert_type(values, float, custom_message=message)
-    chex.assert_type(masks, bool, custom_message=message)
-    chex.assert_shape(masks, values.shape[:3], custom_message=message)
+    check_arrays("masked_mean", values=(values, "floating [B, H, W, C]"), masks=(masks, "bool [B, H, W]"))
     counted = jnp.where(masks[..., None], values, 0).sum(axis=(1, 2, 3))
     return counted / jnp.maximum(masks.sum(axis=(1, 2)) * values.shape[-1], 1)
 
 
 def peak_signal_to_noise(squared_error: Array, value_range: float = 2.0) -> Array:
-    """Returns the peak signal-to-noise ratio `10 log10(range^2 / squared error)` in decibels; more is nearer.
+    """Returns the peak signal-to-noise ratio `10 log10(range^2 / squared error)` in decibels; higher is nearer.
 
     Args:
-        squared_error: mean squared errors of any shape, floating; below 1e-10 they count as that.
-        value_range: the highest value of the images less the lowest.
+        squared_error: mean squared errors of any shape, floating; errors below 1e-10 count as 1e-10.
+        value_range: the highest possible value of the images minus the lowest.
 
     Returns:
         The ratios, of the same shape.
@@ -57,24 +51,25 @@ def peak_signal_to_noise(squared_error: Array, value_range: float = 2.0) -> Arra
 
 
 def structural_similarity(first: Array, second: Array, value_range: float = 1.0) -> Array:
-    """Returns where two images have the same structure: 1 where their surroundings agree, 0 where they share nothing.
+    """Returns the structural similarity (SSIM) of two images around each pixel: 1 where they agree.
 
         (2 m n + c1) (2 cov + c2) / ((m^2 + n^2 + c1) (var + var' + c2)),    c1 = (0.01 range)^2,  c2 = (0.03 range)^2
 
-    m and n are the means of the two under a Gaussian window of 11x11 pixels and deviation 1.5, cov and var their
-    moments there; beyond its edge an image is its own mirror. In the mean over channels. The score of an image leaves
-    out the five outermost pixels on each side, where the window does not fit.
+    m and n are the means of the two images under a Gaussian window of 11x11 pixels with deviation 1.5; cov, var and
+    var' are their covariance and variances there. Images are mirrored at their edges. The result is the mean over
+    channels. The published score of an image leaves out the five outermost pixels on each side, where the window does
+    not fit.
 
     Args:
-        first: `[B, H, W, C]`, floating, black is 0: images in [-1, 1] are to be moved first. H and W at least 6.
-        second: of the same shape and dtype.
-        value_range: what white is.
+        first: `[B, H, W, C]`, floating, H and W at least 6. Black is 0, so shift images in [-1, 1] first.
+        second: the shape of `first`, floating.
+        value_range: the value of white.
 
     Returns:
         `[B, H, W]`, in [-1, 1].
 
     Raises:
-        AssertionError: at trace time, when shapes or dtypes differ, or the images are too small.
+        AssertionError: at trace time, when shapes differ, a dtype is not floating or the images are too small.
 
     Source: Wang, Bovik, Sheikh and Simoncelli 2004, equation 13 and section III.C.
 
@@ -83,14 +78,10 @@ def structural_similarity(first: Array, second: Array, value_range: float = 1.0)
     >>> structural_similarity(ramp, ramp).mean().round(3).tolist()
     1.0
     """
-    message = (
-        f"structural_similarity needs two floating [B, H, W, C] of one shape with H and W of at least "
-        f"{WINDOW_RADIUS + 1}; got {first.shape} {first.dtype} and {second.shape} {second.dtype}."
-    )
-    chex.assert_rank(first, 4, custom_message=message)
-    chex.assert_type([first, second], float, custom_message=message)
-    chex.assert_equal_shape([first, second], custom_message=message)
-    chex.assert_scalar_positive(min(first.shape[1:3]) - WINDOW_RADIUS, custom_message=message)
+    axes, smallest = "floating [B, H, W, C]", WINDOW_RADIUS + 1
+    sizes = check_arrays("structural_similarity", first=(first, axes), second=(second, axes))
+    fits = min(sizes["H"], sizes["W"]) >= smallest
+    check_that("structural_similarity", fits, f"H and W of at least {smallest}", first.shape)
     first_mean, second_mean = _windowed(first), _windowed(second)
     first_variance = _windowed(first**2) - first_mean**2
     second_variance = _windowed(second**2) - second_mean**2
@@ -102,7 +93,7 @@ def structural_similarity(first: Array, second: Array, value_range: float = 1.0)
 
 
 def _windowed(images: Array) -> Array:
-    """Returns the means under the window around each pixel, of the same shape."""
+    """Returns the mean under the Gaussian window around each pixel, `[B, H, W, C]`."""
     offsets = np.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1)
     weights = np.exp(-0.5 * (offsets / WINDOW_DEVIATION) ** 2)
     for axis in (1, 2):

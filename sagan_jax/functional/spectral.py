@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from sagan_jax.functional.shape_checks import check_arrays, check_that
 
 Tree = Mapping[str, Any]
 
@@ -20,21 +21,21 @@ def _unit(vector: Array, epsilon: float) -> Array:
 
 
 def power_iteration(matrix: Array, u: Array, *, iterations: int, epsilon: float = 1e-12) -> tuple[Array, Array]:
-    """Returns the pair (u, v) after some steps towards the first singular vectors of the matrix.
+    """Returns u and v after some steps of power iteration towards the first singular vectors of the matrix.
 
         v <- W u / ||W u||,    u <- v W / ||v W||
 
     Args:
         matrix: `[R, C]`, floating: W.
-        u: `[C]`, of any length but zero.
+        u: `[C]`, not all zero; its norm does not matter.
         iterations: at least 1.
         epsilon: added to each norm.
 
     Returns:
-        u `[C]` and v `[R]`, of unit length.
+        u `[C]` and v `[R]`, each of norm one.
 
     Raises:
-        AssertionError: at trace time, when `u` has not one entry a column.
+        AssertionError: at trace time, when `u` does not have one entry per column or `iterations` is below 1.
 
     Source: brain-research/self-attention-gan:ops.py, `spectral_normed_weight`.
 
@@ -43,11 +44,10 @@ def power_iteration(matrix: Array, u: Array, *, iterations: int, epsilon: float 
     >>> u.round(3).tolist(), v.round(3).tolist()
     ([1.0, 0.0], [1.0, 0.0, 0.0])
     """
-    message = f"power_iteration needs a matrix [R, C] and u [C]; got {matrix.shape} and {u.shape}."
-    chex.assert_rank(matrix, 2, custom_message=message)
-    chex.assert_shape(u, (matrix.shape[1],), custom_message=message)
-    chex.assert_scalar_positive(iterations)
-    v = u  # of the wrong length, and never returned: there is at least one iteration
+    check_arrays("power_iteration", matrix=(matrix, "[R, C]"), u=(u, "[C]"))
+    fits = isinstance(iterations, int) and iterations >= 1
+    check_that("power_iteration", fits, "at least 1 iteration", iterations)
+    v = u  # overwritten by the first iteration
     for _ in range(iterations):
         v = _unit(_matmul(matrix, u), epsilon)
         u = _unit(_matmul(v, matrix), epsilon)
@@ -67,25 +67,26 @@ def spectral_normalize(
 
         sigma = v W u^T,    W_bar = W / sigma
 
-    W is the kernel with all axes but the last merged. Unlike `flax.linen.SpectralNorm` nothing is stored, the
-    kernel's own scale stays in the parameter, and the gradient may flow through u and v as in the release. Runs in
-    float32 or wider. A kernel of zeros has no direction and gives NaN.
+    W is the kernel with all axes but the last merged. Unlike `flax.linen.SpectralNorm`, this function stores nothing
+    and leaves the parameter unnormalised, and the gradient may flow through u and v as in the release. Runs in float32
+    or wider. A kernel of zeros gives NaN.
 
     Args:
         kernel: `[..., C]`, floating, two axes or more.
         u: `[C]`, the stored right vector.
-        v: `[R]`, the stored left vector, R the product of the other axes; only read when `iterations` is 0.
-        iterations: steps from `u` before sigma is taken. 1 is the release's rule, in training *and* evaluation;
-            0 takes the stored pair as it is, as PyTorch does at evaluation.
+        v: `[R]`, the stored left vector, R the product of the other axes. It is read only when `iterations` is 0.
+        iterations: steps from `u` before sigma is computed. The release takes 1, in training *and* evaluation.
+            0 uses the stored vectors unchanged, as PyTorch does in evaluation.
         epsilon: added to the norms of u and v.
-        differentiate_vectors: lets the gradient flow through the iteration, as in the release. Every later
-            implementation holds u and v constant.
+        differentiate_vectors: whether the gradient flows through the iteration, as in the release. Later
+            implementations hold u and v constant.
 
     Returns:
-        The normalised kernel in its own dtype, u `[C]` and v `[R]` as they were used, and sigma, a scalar.
+        The normalised kernel in its own dtype, the u `[C]` and v `[R]` that sigma was computed with, and sigma, a
+        scalar.
 
     Raises:
-        AssertionError: at trace time, when shapes do not fit.
+        AssertionError: at trace time, when shapes do not fit or the kernel is not floating.
         ValueError: when `iterations` is 0 and `v` is missing.
 
     Source: Miyato et al. 2018 (arXiv:1802.05957), algorithm 1; brain-research/self-attention-gan:ops.py.
@@ -95,19 +96,13 @@ def spectral_normalize(
     >>> kernel.tolist(), float(sigma)
     ([[0.0, 1.0], [0.0, 0.0]], 2.0)
     """
-    message = (
-        f"spectral_normalize needs a floating kernel [..., C] of two axes or more, u [C] and v [R]; got "
-        f"{kernel.shape} {kernel.dtype}, u {u.shape} and v {None if v is None else v.shape}."
-    )
-    chex.assert_scalar_non_negative(kernel.ndim - 2, custom_message=message)
-    chex.assert_type(kernel, float, custom_message=message)
+    check_arrays("spectral_normalize", kernel=(kernel, "floating [..., R, C]"), u=(u, "[C]"))
     wide = jnp.promote_types(kernel.dtype, jnp.float32)
     matrix = kernel.astype(wide).reshape(-1, kernel.shape[-1])
-    chex.assert_shape(u, (matrix.shape[1],), custom_message=message)
     if iterations == 0:
         if v is None:
             raise ValueError("spectral_normalize with iterations=0 uses the stored pair: give v as well as u.")
-        chex.assert_shape(v, (matrix.shape[0],), custom_message=message)
+        check_arrays("spectral_normalize", matrix=(matrix, "[R, C]"), v=(v, "[R]"))
         u, v = u.astype(wide), v.astype(wide)
     else:
         constant = matrix if differentiate_vectors else jax.lax.stop_gradient(matrix)
@@ -124,24 +119,25 @@ def spectral_normalize_tree(
     epsilon: float = 1e-12,
     differentiate_vectors: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Returns the parameters with exactly those leaves normalised that have an entry in `spectral`.
+    """Returns the parameters, with each leaf normalised that has an entry in `spectral`.
 
-    Do it once per update, outside the networks: every pass of the update then shares one result, and `u` needs no
-    collective, since it depends on the parameters alone.
+    Call it once per update, outside the networks. All passes of the update then share one result. The vectors depend
+    only on the parameters, so they need no collective.
 
     Args:
         params: nested dictionaries of arrays.
-        spectral: the same nesting, with `{"u": [C], "v": [R]}` in place of each leaf to be normalised and nothing
-            in place of the others.
-        iterations: see `spectral_normalize`; so are the two that follow.
-        epsilon: added to the norms of u and v.
-        differentiate_vectors: whether the gradient flows through u and v.
+        spectral: the same nesting, with `{"u": [C], "v": [R]}` in place of each leaf to be normalised. Other leaves
+            have no entry.
+        iterations: as in `spectral_normalize`.
+        epsilon: as in `spectral_normalize`.
+        differentiate_vectors: as in `spectral_normalize`. No gradient flows into the vectors that are returned.
 
     Returns:
         The parameters in their own nesting, the new `spectral`, and the tree of sigmas.
 
     Raises:
-        KeyError: when `spectral` has an entry that `params` has not, or lacks u or v for one.
+        AssertionError: at trace time, when the shapes of a leaf and of its vectors do not fit.
+        KeyError: when `spectral` has an entry that `params` does not have, or an entry without u or v.
 
     >>> import jax.numpy as jnp
     >>> params = {"conv": {"kernel": jnp.array([[0.0, 2.0]]), "bias": jnp.array([5.0, 5.0])}}
@@ -162,13 +158,13 @@ def spectral_normalize_tree(
             if set(entry) != {"u", "v"}:
                 raise KeyError(f"spectral needs u and v for the parameter {name!r}; got {sorted(entry)}.")
             normalized[name], u, v, sigmas[name] = spectral_normalize(params[name], entry["u"], entry["v"], **rule)
-            # Where the next update starts from; no gradient belongs to it.
+            # The next update starts from these; they are state, so they get no gradient.
             vectors[name] = jax.lax.stop_gradient({"u": u, "v": v})
     return normalized, vectors, sigmas
 
 
 def _is_kernel(path: str, leaf: Array) -> bool:
-    """Tells whether a leaf at this path is a kernel; biases, gates and conditional-norm tables are not."""
+    """Returns whether the leaf at this path is a kernel; biases, gates and tables of conditional norms are not."""
     del leaf
     return path.endswith("kernel")
 
@@ -176,21 +172,22 @@ def _is_kernel(path: str, leaf: Array) -> bool:
 def init_spectral(
     key: Array, params: Tree, *, select: Callable[[str, Array], bool] = _is_kernel, scope: str = ""
 ) -> dict[str, Any]:
-    """Returns a fresh `"spectral"` collection: a random u, and the v that belongs to it, for each selected leaf.
+    """Returns a new `"spectral"` collection: a random u and its v for each selected leaf.
 
     Args:
         key: a PRNG key.
         params: nested dictionaries of arrays.
-        select: says by a leaf's path, such as `block_1/conv_1/kernel`, and the leaf whether it will be normalised;
-            `lambda path, leaf: leaf.ndim > 1` takes the tables of conditional norms in as well.
-        scope: what the paths begin with.
+        select: called with the path of a leaf, such as `block_1/conv_1/kernel`, and the leaf; returns whether the leaf
+            is normalised. Defaults to the kernels. `lambda path, leaf: leaf.ndim > 1` also selects the tables of
+            conditional norms.
+        scope: prefix of all paths.
 
     Returns:
-        `{"u": [C], "v": [R]}` in place of each selected leaf; u is drawn from a normal distribution cut at two
-        standard deviations and not normalised, as in the release.
+        `{"u": [C], "v": [R]}` in place of each selected leaf. u is drawn from a normal distribution truncated at two
+        standard deviations and is not normalised, as in the release. v is one power iteration from it.
 
     Raises:
-        ValueError: when a selected leaf has fewer than two axes: it has no singular vectors.
+        ValueError: when a selected leaf has fewer than two axes, and so no singular vectors.
 
     >>> import jax
     >>> vectors = init_spectral(jax.random.key(0), {"kernel": jax.numpy.ones((3, 5, 2)), "bias": jax.numpy.ones(2)})

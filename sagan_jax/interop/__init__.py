@@ -1,33 +1,48 @@
-"""Weights that other people released, as networks of ours."""
+"""Conversion between released weights of other code bases and the networks of this package."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.interop import biggan_pytorch, official, studiogan
+from sagan_jax.interop import biggan_pytorch, inception, official, studiogan
+from sagan_jax.interop.jax_export import to_jax_export
 from sagan_jax.interop.networks import ReleasedNetworks
+from sagan_jax.interop.pytorch import read_pth
+from sagan_jax.interop.weight_files import WeightFile, read_arrays, to_safetensors
 
-__all__ = ["ReleasedNetworks", "load"]
+__all__ = [
+    "ReleasedNetworks",
+    "WeightFile",
+    "biggan_pytorch",
+    "inception",
+    "load",
+    "official",
+    "read_arrays",
+    "read_pth",
+    "studiogan",
+    "to_jax_export",
+    "to_safetensors",
+]
 
 _SOURCES = {"biggan-pytorch": biggan_pytorch.load, "official": official.load, "studiogan": studiogan.load}
 
 
 def load(source: str, arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
-    """Returns released networks as ours.
+    """Returns the networks of this package with released weights.
 
     Args:
-        source: whose names and layouts they are: `official` (the SAGAN authors' TensorFlow release), `studiogan`
+        source: the code base of the weights: `official` (the SAGAN authors' TensorFlow release), `studiogan`
             (POSTECH-CVLab/PyTorch-StudioGAN, its SAGAN and DCGAN) or `biggan-pytorch` (ajbrock/BigGAN-PyTorch).
-        arrays: the source's variable names to arrays in its layouts; for the two in PyTorch `generator/<key>` and
-            `discriminator/<key>`, or those of a generator alone.
+        arrays: the source's variable names to arrays in its layouts. For the two PyTorch sources the names are
+            `generator/<key>` and `discriminator/<key>`. A generator alone is enough.
 
     Returns:
-        The networks, with `generate`, `discriminate`, the modules and variables, and `source_names`.
+        The networks, with their modules and variables and the methods `generate`, `discriminate` and `source_names`.
 
     Raises:
-        InvalidInputError: when the source is unknown, or an array is missing, unknown or does not fit.
+        InvalidInputError: when the source is unknown, or an array is missing, is unknown or has a wrong shape.
     """
     if source not in _SOURCES:
-        raise InvalidInputError(f"interop.load needs a source out of {sorted(_SOURCES)}; got {source!r}.")
+        raise InvalidInputError(f"The source of interop.load needs to be one of {sorted(_SOURCES)}; got {source!r}.")
     return _SOURCES[source](arrays)

@@ -1,6 +1,6 @@
 """The published weights of the FID network: PyTorch names and layouts to ours, batch norms folded into kernels.
 
-Source: toshas/torch-fidelity:torch_fidelity/feature_extractor_inceptionv3.py, whose state dict it is.
+Source: the state dict of toshas/torch-fidelity:torch_fidelity/feature_extractor_inceptionv3.py.
 """
 
 from collections.abc import Mapping
@@ -13,30 +13,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.models.inception import SIZE, Inception
+from sagan_jax.models.inception import INPUT_IMAGE_SIZE, Inception
 
 EPSILON = 1e-3
-"""What the batch norms add to the variance."""
+"""The epsilon of the batch norms."""
 
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _CLASSES = ("fc",)
-_SHOWN = 3
+_MAX_FAULTS = 3  # in one message
 
 
 def to_variables(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the parameters of `Inception`, each batch norm folded into the convolution before it.
+    """Returns the parameters of `Inception`, with each batch norm folded into its convolution.
 
     A norm scales each output channel by s = weight / sqrt(running_var + epsilon), so the kernel becomes s * kernel and
     the bias becomes bias - s * running_mean. Computed in float64.
 
     Args:
-        arrays: the names of the state dict to arrays in PyTorch's layouts; `*.num_batches_tracked` is not read.
+        arrays: the names of the state dict to arrays in PyTorch's layouts. `*.num_batches_tracked` is ignored.
 
     Returns:
         `{"params": ...}`, float32.
 
     Raises:
-        InvalidInputError: when a name is missing or unknown, or an array has another shape.
+        InvalidInputError: when a name is missing or unknown, or an array has a wrong shape.
     """
     state = published_arrays(arrays)
     params = {}
@@ -55,11 +55,10 @@ def to_variables(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def published_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays that the network needs, under their published names, when they are all there and fit.
+    """Returns the arrays of the network under their published names, after checking names and shapes.
 
     Raises:
-        InvalidInputError: when a name is missing or unknown, an array has another shape, or a variance is
-            negative.
+        InvalidInputError: when a name is missing or unknown, an array has a wrong shape, or a variance is negative.
     """
     wanted = published_shapes()
     given = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
@@ -76,17 +75,18 @@ def published_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if name.endswith("running_var") and (array < 0).any()
     ]
     if faults:
-        more = f", and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        more = f", and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
         raise InvalidInputError(
-            f"The FID network needs the {len(wanted)} arrays of its published state dict; {', '.join(faults[:_SHOWN])}"
-            f"{more}: these are the weights of another network, such as torchvision's Inception v3."
+            f"The FID network needs the {len(wanted)} arrays of its published state dict; "
+            f"{', '.join(faults[:_MAX_FAULTS])}{more}. Are these the weights of another network, such as torchvision's "
+            f"Inception v3?"
         )
     return {name: given[name] for name in wanted}
 
 
 @cache
 def published_shapes() -> dict[str, tuple[int, ...]]:
-    """Returns the names of the state dict to the shapes that the network needs, in PyTorch's layouts."""
+    """Returns the names of the state dict and the shapes that the network needs, in PyTorch's layouts."""
     shapes = {}
     for layer, kernel in _kernel_shapes().items():
         name, outputs = ".".join(layer), kernel[-1:]
@@ -100,8 +100,8 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
 
 @cache
 def _kernel_shapes() -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Returns the path of each layer of the network, and the shape of its kernel."""
-    images = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+    """Returns the path of each layer and the shape of its kernel."""
+    images = jax.ShapeDtypeStruct((1, INPUT_IMAGE_SIZE, INPUT_IMAGE_SIZE, 3), jnp.float32)
     variables = jax.eval_shape(Inception().init, jax.random.key(0), images)
     leaves: Any = flax.traverse_util.flatten_dict(variables["params"])
     return {path[:-1]: leaf.shape for path, leaf in leaves.items() if path[-1] == "kernel"}

@@ -1,4 +1,4 @@
-"""A generator as a function that runs without this package: what `jax.export` serialises, its weights inside."""
+"""Exports a generator with its weights as a function that runs without this package, by `jax.export`."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -18,28 +18,28 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 def to_jax_export(
     generator: Generator, variables: Mapping[str, Any], latent_size: int, *, platforms: Sequence[str] = PLATFORMS
 ) -> bytes:
-    """Returns the content of a file that `jax.export.deserialize` reads, with jax, numpy and flatbuffers alone.
+    """Returns the bytes of a file that `jax.export.deserialize` reads, with only jax, numpy and flatbuffers installed.
 
-    The function in it is `generate(latents, labels) -> images`: latents `[b, Z]` float32, labels `[b]` int32, which an
-    unconditional generator takes too and does not read, images `[b, H, W, C]` float32 in [-1, 1]; b is any number from
-    1 up. It cannot be differentiated. A class that there is not becomes no class at all: nothing is checked inside.
+    The exported function is `generate(latents, labels) -> images`: latents `[b, Z]` float32, labels `[b]` int32, images
+    `[b, H, W, C]` float32 in [-1, 1], for any b from 1 up. An unconditional generator takes labels and ignores them.
+    The function cannot be differentiated. It does not check the labels: a class out of range acts as no class.
 
-    jax reads it for six months of its releases, and with a jax of three weeks before; see its guarantees.
+    jax guarantees that later releases read the file for six months, and earlier ones for three weeks.
 
     Args:
-        generator: the module; a folded one is parameters alone.
-        variables: what it is applied to, spectrally normalised where it was trained so.
+        generator: the module; a folded one has parameters only.
+        variables: the variables, after spectral normalisation if the network was trained with it.
         latent_size: Z.
-        platforms: on which it will run; they need not be on this machine.
+        platforms: the platforms on which the function can run. This machine need not have them.
 
     Raises:
-        InvalidInputError: flatbuffers is not installed.
+        InvalidInputError: when flatbuffers is not installed.
 
     Source: https://docs.jax.dev/en/latest/export/export.html
     """
     if importlib.util.find_spec("flatbuffers") is None:
-        raise InvalidInputError("jax serialises functions with flatbuffers, which is absent: pip install flatbuffers")
-    # On the host, so that no device is part of the function.
+        raise InvalidInputError("The export needs the package flatbuffers. Run: pip install flatbuffers")
+    # On the host, so that the function does not depend on a device.
     variables = jax.tree.map(np.asarray, dict(variables))
 
     def generate(latents: Array, labels: Array) -> Array:

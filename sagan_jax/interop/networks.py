@@ -1,4 +1,4 @@
-"""Networks whose weights other people released, running as ours, with the way back to their names."""
+"""Networks with released weights of other code bases, and the mapping back to the names of the source."""
 
 import dataclasses
 import math
@@ -24,13 +24,13 @@ _NEEDS_A_TREE = "source_names needs a tree shaped like the variables of one of t
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How the axes of a source's array lie, seen from ours; axes of length one come and go.
+    """How to convert an array of the source to our axes and back. Axes of length one may be added or removed.
 
     Attributes:
-        axes: for each of our axes, that of the source.
-        split: what the source's array is seen as before, for one that merges axes in another order than we do.
-        flip: whether the first two of our axes run the other way.
-        plus: what is added to the source's entries to get ours.
+        axes: for each of our axes, the axis of the source; None for the same order.
+        split: the shape into which the source's array is split first, when it merges axes in another order than ours.
+        flip: whether our first two axes are reversed.
+        plus: a constant that is added to the source's entries.
     """
 
     axes: tuple[int, ...] | None = None
@@ -39,23 +39,23 @@ class Layout:
     plus: float = 0.0
 
     def fits(self, source_shape: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-        """Tells whether an array of the source of one shape becomes one of ours of the other."""
+        """Returns whether an array of the source with `source_shape` converts to one of ours with `shape`."""
         if self.split and math.prod(self.split) != math.prod(source_shape):
             return False
-        # What is split is merged again.
+        # With `split`, the axes are split, permuted and merged again.
         axes = range(len(source_shape))[::-1] if self.split else self._axes(source_shape)
         turned = [source_shape[axis] for axis in axes]
         return [size for size in turned if size != 1] == [size for size in shape if size != 1]
 
     def to_ours(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns the source's array as ours, of the given shape."""
+        """Returns the source's array converted to ours, with the given shape."""
         array = array.reshape(self.split or array.shape)
         array = array.transpose(self._axes(array.shape))
         array = (array[::-1, ::-1] if self.flip else array).reshape(shape)
         return array + array.dtype.type(self.plus) if self.plus else array
 
     def to_source(self, array: np.ndarray, source_shape: tuple[int, ...]) -> np.ndarray:
-        """Returns our array as the source's, of the given shape."""
+        """Returns our array converted to the source's, with the given shape."""
         split = self.split or source_shape
         axes = self._axes(split)
         array = array.reshape([split[axis] for axis in axes])
@@ -66,13 +66,13 @@ class Layout:
         return tuple(range(len(shape))) if self.axes is None else self.axes
 
 
-AS_IT_IS = Layout()
+IDENTITY = Layout()
 TRANSPOSED = Layout((1, 0))
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One array of the source and where it lives with us."""
+    """One array of the source and its place in our variables."""
 
     network: str
     """`generator` or `discriminator`"""
@@ -81,10 +81,10 @@ class Entry:
     path: Path
     source: str
     source_shape: tuple[int, ...]
-    layout: Layout = AS_IT_IS
+    layout: Layout = IDENTITY
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Tells whether our array of this shape is the source's."""
+        """Returns whether our array may have this shape."""
         return self.layout.fits(self.source_shape, shape)
 
     def to_ours(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -98,16 +98,16 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class ReleasedNetworks:
-    """A generator and a discriminator with somebody's released weights.
+    """A generator and a discriminator with released weights.
 
     Attributes:
-        generator: the flax module; `apply` it to *normalised* parameters.
-        discriminator: the same; None where the source has none.
+        generator: the flax module. Apply it to *normalised* parameters.
+        discriminator: the flax module, or None when the source has no discriminator.
         generator_variables: collections `params` (as stored, not normalised), `batch_stats` and `spectral`.
-        discriminator_variables: the same, `batch_stats` only where D has norms.
-        latent_size: entries of a latent.
-        spectral_rule: the source's keywords for `sagan_jax.functional.spectral_normalize_tree`.
-        entries: one for each array of the source.
+        discriminator_variables: the same collections; `batch_stats` only if D has norms.
+        latent_size: Z.
+        spectral_rule: the keywords of `sagan_jax.functional.spectral_normalize_tree` for this source.
+        entries: one entry for each array of the source.
     """
 
     generator: Generator
@@ -122,15 +122,15 @@ class ReleasedNetworks:
         """Returns images.
 
         Args:
-            latents: `[B, Z]`, floating; arrays or nested lists, like everything here.
-            labels: `[B]`, integers in [0, classes); not read by a network without classes.
-            train: normalise with the moments of this batch rather than the stored ones.
+            latents: `[B, Z]`, floating; an array or nested lists.
+            labels: `[B]`, integers in [0, classes); an array or a list. A network without classes ignores them.
+            train: whether to normalise with the moments of this batch instead of the running moments.
 
         Returns:
             `[B, H, W, C]` in [-1, 1].
 
         Raises:
-            InvalidInputError: when the labels are no such integers, where they are known: not under `jit`.
+            InvalidInputError: when the labels are not such integers. Under `jit`, their values are not checked.
         """
         latents = jnp.asarray(latents)
         labels = _checked_labels(labels, latents.shape[0], self.generator.num_classes)
@@ -139,9 +139,17 @@ class ReleasedNetworks:
         return images  # pyrefly: ignore[bad-return]
 
     def discriminate(self, images: Any, labels: Any) -> Array:
-        """Returns logits `[B]` of images `[B, H, W, C]` in [-1, 1] and labels `[B]`, taken as `generate` takes them."""
+        """Returns the logits `[B]` of images.
+
+        Args:
+            images: `[B, H, W, C]` in [-1, 1], floating; an array or nested lists.
+            labels: as for `generate`.
+
+        Raises:
+            InvalidInputError: as for `generate`, or when there is no discriminator.
+        """
         if self.discriminator is None:
-            raise InvalidInputError("There is no discriminator among these weights: the generator came alone.")
+            raise InvalidInputError("discriminate needs a discriminator; these weights have only a generator.")
         images = jnp.asarray(images)
         labels = _checked_labels(labels, images.shape[0], self.discriminator.num_classes)
         variables = self._normalized(self.discriminator_variables)
@@ -156,13 +164,12 @@ class ReleasedNetworks:
         """Returns the leaves of a tree under the source's names and in its layouts.
 
         Args:
-            tree: shaped like the parameters of one network, or like its `batch_stats` or `spectral`: the variables
-                themselves, their gradients, their moving averages. A dictionary of collections, or of
-                `{"generator": …, "discriminator": …}`, is taken too.
+            tree: a tree with the structure of the `params`, `batch_stats` or `spectral` of one network, such as the
+                variables themselves, their gradients or their moving averages. It may also be a dictionary of
+                collections, or of `{"generator": …, "discriminator": …}`.
 
         Returns:
-            The source's variable names to numpy arrays. A left vector `v` has no name where the source stores none,
-            and is left out.
+            The source's variable names to numpy arrays. Left vectors `v` are omitted if the source stores none.
 
         Raises:
             ValueError: when the tree fits neither network.
@@ -181,7 +188,7 @@ class ReleasedNetworks:
         raise ValueError(f"{_NEEDS_A_TREE}; got {sorted(tree)}.")
 
     def _named(self, tree: Mapping[str, Any], network: str) -> dict[str, np.ndarray]:
-        """Returns the leaves under their source names, or raises KeyError where one is not this network's."""
+        """Returns the leaves under their source names. Raises KeyError for a leaf that is not in this network."""
         known = {entry.path: entry for entry in self.entries if entry.network == network}
         named = {}
         for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
@@ -197,7 +204,7 @@ class ReleasedNetworks:
 
 
 def _checked_labels(labels: Any, batch_size: int, num_classes: int) -> Array | None:
-    """Returns labels as an array; a class that does not exist would quietly become no class at all."""
+    """Returns labels as an array, after a check. Without it, a class out of range would silently act as no class."""
     if not num_classes:
         return None
     known = not isinstance(labels, jax.core.Tracer)
@@ -206,33 +213,33 @@ def _checked_labels(labels: Any, batch_size: int, num_classes: int) -> Array | N
     if found.shape != (batch_size,) or not whole or (known and not ((found >= 0) & (found < num_classes)).all()):
         span = f" from {found.min()} to {found.max()}" if known and found.size else ""
         raise InvalidInputError(
-            f"The networks need {batch_size} integer labels [B] in [0, {num_classes}), one an image; got "
+            f"The networks need {batch_size} integer labels [B] in [0, {num_classes}), one for each image; got "
             f"{found.dtype} {list(found.shape)}{span}."
         )
     return jnp.asarray(found, jnp.int32)
 
 
-def variables_of(
+def build_variables(
     network: Generator | Discriminator,
     inputs: tuple[int, ...],
     entries: tuple[Entry, ...],
     arrays: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Returns the variables of one network, each leaf taken from the source.
+    """Returns the variables of one network, with all leaves from the source.
 
-    Where the source stores no left vector v, the one that follows from u stands in.
+    If the source stores no left vector v, it is computed from u.
 
     Args:
-        network: ours.
-        inputs: shape of its latents or images, for one of them.
-        entries: those of this network.
+        network: our module.
+        inputs: the shape of one latent or one image.
+        entries: the entries of this network.
         arrays: the source's names to arrays.
 
     Returns:
-        Collections `params`, `batch_stats` where it has norms, and `spectral`.
+        Collections `params`, `batch_stats` (if the network has norms) and `spectral`.
 
     Raises:
-        InvalidInputError: when an array is missing or has another shape than the network needs.
+        InvalidInputError: when an array is missing or has a wrong shape.
     """
     labels = jnp.zeros((1,), jnp.int32)
     shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, *inputs)), labels, train=False))
@@ -250,12 +257,12 @@ def _fill(shapes: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapping
         entry = sources.get(path)
         if entry is None or entry.source not in arrays:
             name = entry.source if entry else "/".join(path)
-            raise InvalidInputError(f"The released weights need the variable {name!r}, which is not among those given.")
+            raise InvalidInputError(f"The released weights need the variable {name!r}, which is missing.")
         array = np.asarray(arrays[entry.source], np.float32)
         if not entry.fits(wanted.shape):
             raise InvalidInputError(
-                f"{entry.source} needs {wanted.shape} in our layout; got {array.shape}: "
-                f"the weights are of a network of another width or another number of classes."
+                f"{entry.source} needs {wanted.shape} in our layout; got {array.shape}. Are the weights those of a "
+                f"network with another width or another number of classes?"
             )
         return entry.to_ours(array, wanted.shape)
 
@@ -263,7 +270,7 @@ def _fill(shapes: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapping
 
 
 def _vectors(params: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns u and v of each kernel that the source normalises."""
+    """Returns the vectors u and v of each kernel that the source normalises spectrally."""
     spectral: dict[str, Any] = {}
     for entry in entries:
         if entry.collection != "spectral":
@@ -275,10 +282,10 @@ def _vectors(params: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapp
             kernel, node = kernel[name], node.setdefault(name, {})
         matrix = np.asarray(kernel).reshape(-1, kernel.shape[-1])
         array = np.asarray(arrays[entry.source], np.float32)
-        wanted, of_what = (matrix.shape[1], "output") if side == "u" else (matrix.shape[0], "input")
+        wanted, axis = (matrix.shape[1], "output") if side == "u" else (matrix.shape[0], "input")
         if not entry.fits((1,) * (array.ndim - 1) + (wanted,)):
             raise InvalidInputError(
-                f"{entry.source} needs {wanted} entries, one for each {of_what} of its kernel; got {array.size}."
+                f"{entry.source} needs {wanted} entries, one for each {axis} of its kernel; got {array.size}."
             )
         node[side] = entry.to_ours(array, (wanted,))
         if side == "u":
@@ -287,18 +294,18 @@ def _vectors(params: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapp
     return spectral
 
 
-def refuse_unknown(names: Mapping[str, Any], used: set[str], ignored: str) -> None:
-    """Raises InvalidInputError for a name that is neither used nor one that may be left out.
+def reject_unknown(names: Mapping[str, Any], used: set[str], ignored: str) -> None:
+    """Raises InvalidInputError for a name that is neither used nor ignored.
 
     Args:
-        names: of all arrays.
-        used: those that were read.
-        ignored: a regular expression, found anywhere in names that may be left out.
+        names: the names of all arrays.
+        used: the names of the arrays that were read.
+        ignored: a regular expression that matches somewhere in each ignored name.
     """
     unknown = sorted(name for name in set(names) - used if not re.search(ignored, name))
     if unknown:
         others = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise InvalidInputError(
-            f"The released weights have no place for the variable {unknown[0]!r}{others}: they are of a network of "
-            f"another kind."
+            f"The networks have no place for the variable {unknown[0]!r}{others}. Are these weights those of another "
+            f"network?"
         )

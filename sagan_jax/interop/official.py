@@ -1,4 +1,4 @@
-"""The weights of the authors' own release: TensorFlow variable names and layouts to ours.
+"""The weights of the SAGAN authors' release: TensorFlow variable names and layouts to ours.
 
 Source: brain-research/self-attention-gan, generator.py, discriminator.py, non_local.py and ops.py.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.interop.networks import AS_IT_IS, TRANSPOSED, Entry, ReleasedNetworks, refuse_unknown, variables_of
+from sagan_jax.interop.networks import IDENTITY, TRANSPOSED, Entry, ReleasedNetworks, build_variables, reject_unknown
 from sagan_jax.models.sagan import (
     DISCRIMINATOR_WIDTHS,
     GENERATOR_WIDTHS,
@@ -19,23 +19,23 @@ from sagan_jax.models.sagan import (
     generator_resolutions,
 )
 
-# Our name in an attention layer to the release's.
+# Our names in an attention layer to the names of the release.
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "attn"}
-# The optimisers' own variables.
+# Variables of the optimisers.
 _IGNORED = r"(^|/)(Adam(_\d+)?|beta[12]_power(_\d+)?|global_step)$"
 _RESOLUTION = 128
 _CONVOLUTIONS = {"conv_1": 1, "conv_2": 2, "shortcut": 3}
 
 
 class _Names:
-    """What is read off the variable names and shapes."""
+    """The names and shapes of the variables."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         first = next((name for name in arrays if re.search(r"(^|/)g_snh0/Matrix$", name)), None)
         if first is None:
             raise InvalidInputError(
-                "The official release needs a variable 'g_snh0/Matrix' (any scope in front); "
-                f"got {len(arrays)} variables, the first {sorted(arrays)[:3]}: the weights are of another code base."
+                "The official release needs a variable 'g_snh0/Matrix', with any scope in front; "
+                f"got {len(arrays)} variables, the first {sorted(arrays)[:3]}. Are they from another code base?"
             )
         self.scope = first.removesuffix("g_snh0/Matrix")
         self.shapes = {
@@ -46,23 +46,23 @@ class _Names:
 
     def shape(self, name: str) -> tuple[int, ...]:
         if name not in self.shapes:
-            raise InvalidInputError(
-                f"The official release needs the variable {self.scope + name!r}, which is not there."
-            )
+            raise InvalidInputError(f"The official release needs the variable {self.scope + name!r}, which is missing.")
         return self.shapes[name]
 
     def attention(self, letter: str, widths: list[int], resolutions: tuple[int, ...]) -> tuple[int, ...]:
-        """Returns the feature-map size of the one attention layer, told by its number of channels."""
+        """Returns the feature-map size of the attention layer, which follows from its number of channels."""
         if not any(name.startswith(f"{letter}_non_local/") for name in self.shapes):
             return ()
         channels = self.shape(f"{letter}_non_local/sn_conv_theta/w")[2]
         if channels not in widths:
-            raise InvalidInputError(f"{letter}_non_local has {channels} channels; the blocks end with {widths}.")
+            raise InvalidInputError(
+                f"{letter}_non_local needs the channels of a block, one of {widths}; got {channels}."
+            )
         return (resolutions[widths.index(channels)],)
 
 
 def _kernel(ours: tuple[str, ...], theirs: str, leaf: str = "kernel") -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """Yields (collection, path, source) of a kernel and of its right singular vector."""
+    """Yields (collection, path, source) of a kernel and of its vector u."""
     folder = theirs.rpartition("/")[0]
     yield "params", (*ours, leaf), theirs
     yield "spectral", (*ours, leaf, "u"), f"{folder}/u"
@@ -123,15 +123,15 @@ def load(arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
     """Returns the networks of the authors' release with the given variables.
 
     Args:
-        arrays: TensorFlow variable names, such as `model/g_block1/snconv1/w`, to arrays in TensorFlow's layouts; those
-            of the generator alone are enough. The optimisers' slots are not read. Width, classes and the places of
-            attention are read off the shapes; the image size is 128, the only one that was released.
+        arrays: TensorFlow variable names, such as `model/g_block1/snconv1/w`, to arrays in TensorFlow's layouts. A
+            generator alone is enough. Variables of the optimisers are ignored. The shapes determine the width, the
+            classes and the attention layers. The image size is 128, the only one that was released.
 
     Returns:
-        The networks; gradients flow through u and v, as in the release.
+        The networks. Gradients flow through u and v, as in the release.
 
     Raises:
-        InvalidInputError: when a variable is missing, unknown or has a shape that does not fit.
+        InvalidInputError: when a variable is missing, is unknown or has a wrong shape.
     """
     names = _Names(arrays)
     generator, latent_size = _generator(names)
@@ -147,31 +147,32 @@ def load(arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
                 path,
                 names.scope + source,
                 names.shape(source),
-                TRANSPOSED if source.endswith("embedding_map") else AS_IT_IS,
+                TRANSPOSED if source.endswith("embedding_map") else IDENTITY,
             )
             for collection, path, source in found
         )
 
-    drawing = entries("generator", _generator_names(generator))
-    judging = entries("discriminator", _discriminator_names(discriminator)) if discriminator else ()
-    refuse_unknown(arrays, {entry.source for entry in drawing + judging}, _IGNORED)
+    generator_entries = entries("generator", _generator_names(generator))
+    discriminator_entries = entries("discriminator", _discriminator_names(discriminator)) if discriminator else ()
+    all_entries = generator_entries + discriminator_entries
+    reject_unknown(arrays, {entry.source for entry in all_entries}, _IGNORED)
     image_shape = (_RESOLUTION, _RESOLUTION, generator.image_channels)
     return ReleasedNetworks(
         generator,
         discriminator,
-        variables_of(generator, (latent_size,), drawing, arrays),
-        variables_of(discriminator, image_shape, judging, arrays) if discriminator else {},
+        build_variables(generator, (latent_size,), generator_entries, arrays),
+        build_variables(discriminator, image_shape, discriminator_entries, arrays) if discriminator else {},
         latent_size,
         {"iterations": 1, "epsilon": 1e-12, "differentiate_vectors": True},
-        drawing + judging,
+        all_entries,
     )
 
 
 def _generator(names: _Names) -> tuple[Generator, int]:
-    """Returns G and the size of its latents."""
+    """Returns G and its latent size."""
     blocks = {int(found[1]) for name in names.shapes if (found := re.match(r"g_block(\d+)/", name))}
     if blocks != {1, 2, 3, 4, 5}:
-        raise InvalidInputError(f"The official release has the generator blocks 1 to 5; got {sorted(blocks)}.")
+        raise InvalidInputError(f"The official release needs the generator blocks 1 to 5; got {sorted(blocks)}.")
     base = names.shape("g_bn/gamma")[0] // GENERATOR_WIDTHS[_RESOLUTION][-1]
     widths = [base * width for width in GENERATOR_WIDTHS[_RESOLUTION][1:]]
     generator = Generator(

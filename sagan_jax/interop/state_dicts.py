@@ -1,4 +1,4 @@
-"""State dicts of PyTorch networks: their names, the layouts of their tensors, and which of them were taken."""
+"""State dicts of PyTorch networks: names, tensor layouts, and the entries that map them to our variables."""
 
 import re
 from collections.abc import Mapping
@@ -7,15 +7,15 @@ import numpy as np
 
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.interop.networks import (
-    AS_IT_IS,
+    IDENTITY,
     Discriminator,
     Entry,
     Generator,
     Layout,
     Path,
     ReleasedNetworks,
-    refuse_unknown,
-    variables_of,
+    build_variables,
+    reject_unknown,
 )
 
 CONVOLUTION = Layout((2, 3, 1, 0))
@@ -24,11 +24,11 @@ DECONVOLUTION = Layout((2, 3, 0, 1), flip=True)
 _IGNORED = r"(^|[./])(num_batches_tracked|sv\d+|global_step|accumulation_counter)$"
 
 
-def positions_first(shape: tuple[int, ...]) -> Layout:
-    """Returns the layout of a linear map to 4x4 features: PyTorch merges (C, 4, 4), we (4, 4, C).
+def channels_last_layout(shape: tuple[int, ...]) -> Layout:
+    """Returns the layout of a linear map to 4x4 features. PyTorch merges (C, 4, 4), and we merge (4, 4, C).
 
     Args:
-        shape: of its weight `[16 C, Z]`, or of its bias or u `[16 C]`.
+        shape: the shape of the weight `[16 C, Z]`, or of the bias or u `[16 C]`.
     """
     channels = shape[0] // 16
     if len(shape) == 2:
@@ -36,12 +36,12 @@ def positions_first(shape: tuple[int, ...]) -> Layout:
     return Layout((1, 2, 0), split=(channels, 4, 4))
 
 
-def left_vector(weight: tuple[int, ...], transposed: bool = False) -> Layout:
-    """Returns the layout of a convolution's left vector v: PyTorch merges (in, kh, kw), we (kh, kw, in).
+def left_vector_layout(weight: tuple[int, ...], transposed: bool = False) -> Layout:
+    """Returns the layout of a convolution's left vector v. PyTorch merges (in, kh, kw), and we merge (kh, kw, in).
 
     Args:
-        weight: shape of the convolution's.
-        transposed: whether it is a transposed one, whose input comes first and whose kernel we turn round.
+        weight: the shape of the weight.
+        transposed: whether it is a transposed convolution. Its input axis comes first, and our kernel is flipped.
     """
     inputs = weight[0] if transposed else weight[1]
     return Layout((1, 2, 0), split=(inputs, *weight[2:]), flip=transposed)
@@ -52,7 +52,8 @@ class StateDict:
 
     Args:
         network: `generator` or `discriminator`.
-        arrays: all arrays, this network's with its name in front, and perhaps `module.` after it.
+        arrays: all arrays. The names of this network start with `generator/` or `discriminator/`, and `module.` may
+            follow.
     """
 
     def __init__(self, network: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -69,20 +70,20 @@ class StateDict:
         return name in self.shapes
 
     def shape(self, name: str, axes: int) -> tuple[int, ...]:
-        """Returns the shape of a tensor, which has to be there and to have so many axes."""
+        """Returns the shape of a tensor. Raises InvalidInputError when it is missing or has another number of axes."""
         if name not in self.shapes:
-            raise InvalidInputError(f"The {self.network} needs the tensor {name!r}, which is not among those given.")
+            raise InvalidInputError(f"The {self.network} needs the tensor {name!r}, which is missing.")
         shape = self.shapes[name]
         if len(shape) != axes or not all(shape):
             raise InvalidInputError(f"The {self.network}'s {name!r} needs {axes} axes; got the shape {list(shape)}.")
         return shape
 
-    def first(self, *names: str) -> str:
-        """Returns the first of some spellings that is there, or the first of all."""
+    def first_present(self, *names: str) -> str:
+        """Returns the first of the names that exists, or the first name if none exists."""
         return next((name for name in names if name in self.shapes), names[0])
 
     def blocks(self) -> list[list[str]]:
-        """Returns for each `blocks.i` the prefixes of its parts, such as `blocks.3.1`."""
+        """Returns the prefixes of the parts of each `blocks.i`, such as `blocks.3.1`."""
         found = sorted(
             {(int(at[1]), int(at[2])) for name in self.shapes if (at := re.match(r"blocks\.(\d+)\.(\d+)\.", name))}
         )
@@ -91,26 +92,26 @@ class StateDict:
             parts.setdefault(block, []).append(f"blocks.{block}.{part}")
         return [parts[block] for block in sorted(parts)]
 
-    def take(self, collection: str, path: Path, name: str, layout: Layout = AS_IT_IS) -> None:
-        """Notes that a tensor is one of ours."""
+    def add(self, collection: str, path: Path, name: str, layout: Layout = IDENTITY) -> None:
+        """Adds the entry that maps a tensor to one of our variables."""
         source = self._sources.get(name, f"{self.network}/{name}")
         shape = self.shapes.get(name, ())
         self.entries.append(Entry(self.network, collection, path, source, shape, layout))
 
-    def norm(self, path: Path, names: tuple[str, str, str, str]) -> None:
-        """Takes scale, shift, mean and variance of an unconditional norm."""
+    def add_norm(self, path: Path, names: tuple[str, str, str, str]) -> None:
+        """Adds scale, shift, mean and variance of an unconditional norm."""
         scale, shift, mean, variance = names
-        self.take("params", (*path, "scale"), scale)
-        self.take("params", (*path, "shift"), shift)
-        self.moments(path, mean, variance)
+        self.add("params", (*path, "scale"), scale)
+        self.add("params", (*path, "shift"), shift)
+        self.add_moments(path, mean, variance)
 
-    def moments(self, path: Path, mean: str, variance: str) -> None:
-        """Takes the running moments of a norm."""
-        self.take("batch_stats", (*path, "mean"), mean)
-        self.take("batch_stats", (*path, "variance"), variance)
+    def add_moments(self, path: Path, mean: str, variance: str) -> None:
+        """Adds the running moments of a norm."""
+        self.add("batch_stats", (*path, "mean"), mean)
+        self.add("batch_stats", (*path, "variance"), variance)
 
 
-def released(
+def build_networks(
     arrays: Mapping[str, np.ndarray],
     generator: tuple[Generator, int, StateDict],
     discriminator: tuple[Discriminator, int, StateDict] | None,
@@ -118,57 +119,58 @@ def released(
     iterations: int,
     epsilon: float,
 ) -> ReleasedNetworks:
-    """Returns the networks that two state dicts describe.
+    """Returns the networks of two state dicts.
 
     Args:
-        arrays: all of them, `generator/<key>` and `discriminator/<key>`.
-        generator: the module, the size of its latents, and its state dict, read.
-        discriminator: the module, its image channels, and its state dict, read; None where there is none.
-        iterations: of the power iteration before sigma is taken.
+        arrays: all arrays, `generator/<key>` and `discriminator/<key>`.
+        generator: the module, its latent size, and its state dict with all entries.
+        discriminator: the module, its image channels, and its state dict with all entries; None for no discriminator.
+        iterations: power iterations before sigma is computed.
         epsilon: added to the norms of u and v.
 
     Raises:
-        InvalidInputError: a tensor is missing, unknown, or has a shape that contradicts the others.
+        InvalidInputError: when a tensor is missing, is unknown, or has a shape that contradicts the others.
     """
     module, latent_size, state = generator
     entries = (*state.entries, *(discriminator[2].entries if discriminator else ()))
-    refuse_unknown(arrays, {entry.source for entry in entries}, _IGNORED)
-    judge, judged = None, {}
+    reject_unknown(arrays, {entry.source for entry in entries}, _IGNORED)
+    other, discriminator_variables = None, {}
     if discriminator:
-        judge, channels, other = discriminator
-        if (judge.resolution, judge.num_classes) != (module.resolution, module.num_classes):
+        other, channels, other_state = discriminator
+        if (other.resolution, other.num_classes) != (module.resolution, module.num_classes):
             raise InvalidInputError(
-                f"Both networks need one image size and one number of classes; got {module.resolution} pixels and "
-                f"{module.num_classes} classes in the generator, {judge.resolution} and {judge.num_classes} in the "
+                f"Both networks need the same image size and number of classes; got {module.resolution} pixels and "
+                f"{module.num_classes} classes in the generator, {other.resolution} and {other.num_classes} in the "
                 f"discriminator."
             )
-        judged = variables_of(judge, (judge.resolution, judge.resolution, channels), tuple(other.entries), arrays)
+        shape = other.resolution, other.resolution, channels
+        discriminator_variables = build_variables(other, shape, tuple(other_state.entries), arrays)
     return ReleasedNetworks(
         module,
-        judge,
-        variables_of(module, (latent_size,), tuple(state.entries), arrays),
-        judged,
+        other,
+        build_variables(module, (latent_size,), tuple(state.entries), arrays),
+        discriminator_variables,
         latent_size,
         {"iterations": iterations, "epsilon": epsilon},
         entries,
     )
 
 
-def resolution_of(network: str, blocks: int, resolutions: Mapping[int, int]) -> int:
-    """Returns the image size of a network of so many blocks, out of `{blocks: resolution}`."""
+def infer_resolution(network: str, blocks: int, resolutions: Mapping[int, int]) -> int:
+    """Returns the image size of a network from its number of blocks. `resolutions` is `{blocks: resolution}`."""
     if blocks not in resolutions:
         raise InvalidInputError(
-            f"The {network} needs {' or '.join(map(str, sorted(resolutions)))} blocks; got {blocks}: "
-            f"it is of another kind, or for an image size that is not had here."
+            f"The {network} needs {' or '.join(map(str, sorted(resolutions)))} blocks; got {blocks}. "
+            f"It is another kind of network, or has an image size that is not supported."
         )
     return resolutions[blocks]
 
 
-def base_of(state: StateDict, name: str, channels: int, width: int) -> int:
-    """Returns the base width of a network whose tensor has so many channels where it should have `width` times that."""
+def infer_base_channels(state: StateDict, name: str, channels: int, width: int) -> int:
+    """Returns the base width of a network whose tensor `name` has `width` times as many channels."""
     if channels % width:
         raise InvalidInputError(
-            f"The {state.network}'s {name!r} needs channels in multiples of {width} for a network of so many blocks; "
-            f"got {channels}."
+            f"The {state.network}'s {name!r} needs a multiple of {width} channels in a network with this number of "
+            f"blocks; got {channels}."
         )
     return channels // width

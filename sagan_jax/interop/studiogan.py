@@ -1,28 +1,28 @@
 """The weights of POSTECH-CVLab/PyTorch-StudioGAN: its SAGAN (`resnet`) and its DCGAN (`deep_conv`).
 
-Source: POSTECH-CVLab/PyTorch-StudioGAN:src/models/resnet.py, src/models/deep_conv.py and src/utils/ops.py. At
-evaluation sigma is that of the stored u and v. Its ReLU works in place, so the shortcuts of D's blocks after the first
-see what it leaves.
+Source: POSTECH-CVLab/PyTorch-StudioGAN:src/models/resnet.py, src/models/deep_conv.py and src/utils/ops.py. Evaluation
+computes sigma from the stored u and v. Its ReLU works in place, so the shortcuts of D's blocks after the first one read
+the features after the ReLU.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from sagan_jax.interop.networks import AS_IT_IS, TRANSPOSED, Layout, Path, ReleasedNetworks
+from sagan_jax.interop.networks import IDENTITY, TRANSPOSED, Layout, Path, ReleasedNetworks
 from sagan_jax.interop.state_dicts import (
     CONVOLUTION,
     DECONVOLUTION,
     StateDict,
-    base_of,
-    left_vector,
-    positions_first,
-    released,
-    resolution_of,
+    build_networks,
+    channels_last_layout,
+    infer_base_channels,
+    infer_resolution,
+    left_vector_layout,
 )
 from sagan_jax.models import dcgan, sagan
 
-_EPSILON = 1e-4  # of its norms
+_EPSILON = 1e-4  # of the batch norms
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "attn"}
 _CONVOLUTIONS = {"shortcut": 0, "conv_1": 1, "conv_2": 2}
 
@@ -32,25 +32,25 @@ def load(arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
 
     Args:
         arrays: `generator/<state_dict key>` and `discriminator/<state_dict key>` to arrays in PyTorch's layouts. A
-            generator alone is enough. Which network it is, sizes, classes and places of attention are read off names
-            and shapes.
+            generator alone is enough. Names and shapes determine the kind of network, the sizes, the classes and the
+            attention layers.
 
     Raises:
-        InvalidInputError: a tensor is missing, unknown, or has a shape that contradicts the others.
+        InvalidInputError: when a tensor is missing, is unknown, or has a shape that contradicts the others.
     """
     generator, discriminator = (StateDict(network, arrays) for network in ("generator", "discriminator"))
     if _has(generator, _name(generator, "blocks.0.0", "deconv0", "deconv2d0")):
         readers = _dcgan_generator, _dcgan_discriminator
     else:
         readers = _sagan_generator, _sagan_discriminator
-    judge = readers[1](discriminator) if discriminator.shapes else None
-    return released(arrays, readers[0](generator), judge, iterations=0, epsilon=1e-6)
+    parts = readers[1](discriminator) if discriminator.shapes else None
+    return build_networks(arrays, readers[0](generator), parts, iterations=0, epsilon=1e-6)
 
 
 def _sagan_generator(state: StateDict) -> tuple[sagan.Generator, int, StateDict]:
     blocks, places = _split(state)
     widths = sagan.GENERATOR_WIDTHS
-    resolution = resolution_of("generator", len(blocks), {len(w) - 1: size for size, w in widths.items()})
+    resolution = infer_resolution("generator", len(blocks), {len(w) - 1: size for size, w in widths.items()})
     resolutions = sagan.generator_resolutions(resolution)
     last = _name(state, "", "conv2d5", "conv5")
     channels = _weight(state, last, 4)
@@ -58,7 +58,7 @@ def _sagan_generator(state: StateDict) -> tuple[sagan.Generator, int, StateDict]
     generator = sagan.Generator(
         resolution=resolution,
         num_classes=_classes(state, f"{blocks[0]}.bn1"),
-        base_channels=base_of(state, last, channels[1], widths[resolution][-1]),
+        base_channels=infer_base_channels(state, last, channels[1], widths[resolution][-1]),
         image_channels=channels[0],
         attention_resolutions=tuple(resolutions[after] for after, _ in places),
         norm_epsilon=_EPSILON,
@@ -83,14 +83,14 @@ def _sagan_generator(state: StateDict) -> tuple[sagan.Generator, int, StateDict]
 def _sagan_discriminator(state: StateDict) -> tuple[sagan.Discriminator, int, StateDict]:
     blocks, places = _split(state)
     widths = sagan.DISCRIMINATOR_WIDTHS
-    resolution = resolution_of("discriminator", len(blocks), {len(w): size for size, w in widths.items()})
+    resolution = infer_resolution("discriminator", len(blocks), {len(w): size for size, w in widths.items()})
     resolutions = sagan.discriminator_resolutions(resolution)
     name = _name(state, blocks[0], "conv2d1", "conv1")
     first = _weight(state, name, 4)
     discriminator = sagan.Discriminator(
         resolution=resolution,
         num_classes=_embedded(state),
-        base_channels=base_of(state, name, first[0], widths[resolution][0]),
+        base_channels=infer_base_channels(state, name, first[0], widths[resolution][0]),
         attention_resolutions=tuple(resolutions[after] for after, _ in places),
         shortcut="after_relu",
         initializer="orthogonal",
@@ -109,7 +109,7 @@ def _sagan_discriminator(state: StateDict) -> tuple[sagan.Discriminator, int, St
 def _dcgan_generator(state: StateDict) -> tuple[dcgan.Generator, int, StateDict]:
     blocks, places = _split(state)
     widths = dcgan.GENERATOR_WIDTHS
-    resolution = resolution_of("generator", len(blocks), {len(w) - 1: size for size, w in widths.items()})
+    resolution = infer_resolution("generator", len(blocks), {len(w) - 1: size for size, w in widths.items()})
     resolutions = dcgan.generator_resolutions(resolution)
     last = _name(state, "", "conv4", "conv2d4")
     channels = _weight(state, last, 4)
@@ -117,7 +117,7 @@ def _dcgan_generator(state: StateDict) -> tuple[dcgan.Generator, int, StateDict]
     generator = dcgan.Generator(
         resolution=resolution,
         num_classes=_classes(state, f"{blocks[0]}.bn0"),
-        base_channels=base_of(state, last, channels[1], widths[resolution][-1]),
+        base_channels=infer_base_channels(state, last, channels[1], widths[resolution][-1]),
         image_channels=channels[0],
         attention_resolutions=tuple(resolutions[after] for after, _ in places),
         norm_epsilon=_EPSILON,
@@ -138,24 +138,24 @@ def _dcgan_generator(state: StateDict) -> tuple[dcgan.Generator, int, StateDict]
 def _dcgan_discriminator(state: StateDict) -> tuple[dcgan.Discriminator, int, StateDict]:
     blocks, places = _split(state)
     widths = dcgan.DISCRIMINATOR_WIDTHS
-    resolution = resolution_of("discriminator", len(blocks), {len(w) - 1: size for size, w in widths.items()})
+    resolution = infer_resolution("discriminator", len(blocks), {len(w) - 1: size for size, w in widths.items()})
     resolutions = dcgan.discriminator_resolutions(resolution)
     name = _name(state, blocks[0], "conv0", "conv2d0")
     first = _weight(state, name, 4)
-    normed = f"{blocks[0]}.bn0.weight" in state
+    has_norms = f"{blocks[0]}.bn0.weight" in state
     discriminator = dcgan.Discriminator(
         resolution=resolution,
         num_classes=_embedded(state),
-        base_channels=base_of(state, name, first[0], widths[resolution][0]),
+        base_channels=infer_base_channels(state, name, first[0], widths[resolution][0]),
         attention_resolutions=tuple(resolutions[after] for after, _ in places),
-        norm="batch" if normed else "none",
+        norm="batch" if has_norms else "none",
         norm_epsilon=_EPSILON,
         initializer="orthogonal",
     )
-    # The convolution after the last block was `conv` and `bn` before version 0.4.
+    # Before version 0.4 the layers after the last block were named `conv` and `bn`.
     closing = (
         _name(state, "", "conv1", "conv2d1", "conv"),
-        state.first("bn1.weight", "bn.weight").removesuffix(".weight"),
+        state.first_present("bn1.weight", "bn.weight").removesuffix(".weight"),
     )
     layers = [
         (f"{number}{letter}", _name(state, block, f"conv{index}", f"conv2d{index}"), f"{block}.bn{index}")
@@ -164,7 +164,7 @@ def _dcgan_discriminator(state: StateDict) -> tuple[dcgan.Discriminator, int, St
     ]
     for ours, convolution, norm in (*layers, (f"{len(blocks) + 1}", *closing)):
         _convolution(state, (f"conv_{ours}",), convolution)
-        if normed:
+        if has_norms:
             _norm(state, (f"norm_{ours}",), norm)
     for after, part in places:
         _attention(state, part, resolutions[after])
@@ -182,7 +182,7 @@ def _split(state: StateDict) -> tuple[list[str], list[tuple[int, str]]]:
         else:
             blocks.append(part)
     if not blocks:
-        state.shape("blocks.0.0.conv2d1.weight_orig", 4)  # which says that it is missing
+        state.shape("blocks.0.0.conv2d1.weight_orig", 4)  # raises an error that names the missing tensor
     return blocks, places
 
 
@@ -191,17 +191,17 @@ def _has(state: StateDict, name: str) -> bool:
 
 
 def _name(state: StateDict, prefix: str, *spellings: str) -> str:
-    """Returns the layer's name in the spelling that is there: versions differ in `conv2d0` and `conv0`."""
+    """Returns the layer's name in the spelling that exists. Versions differ: `conv2d0` or `conv0`."""
     names = [f"{prefix}.{spelling}".lstrip(".") for spelling in spellings]
     return next((name for name in names if _has(state, name)), names[0])
 
 
 def _weight(state: StateDict, name: str, axes: int) -> tuple[int, ...]:
-    return state.shape(state.first(f"{name}.weight", f"{name}.weight_orig"), axes)
+    return state.shape(state.first_present(f"{name}.weight", f"{name}.weight_orig"), axes)
 
 
 def _classes(state: StateDict, norm: str) -> int:
-    """Returns how many classes the conditional norms tell apart; 0 where the norms are plain."""
+    """Returns the number of classes of the conditional norms; 0 if the norms are unconditional."""
     return _weight(state, f"{norm}.gain", 2)[1] if _has(state, f"{norm}.gain") else 0
 
 
@@ -215,53 +215,53 @@ def _kernel(
     name: str,
     layout: Layout,
     *,
-    u: Layout = AS_IT_IS,
-    v: Layout = AS_IT_IS,
+    u: Layout = IDENTITY,
+    v: Layout = IDENTITY,
     leaf: str = "kernel",
 ) -> None:
     if f"{name}.weight_orig" not in state:
-        state.take("params", (*path, leaf), f"{name}.weight", layout)
+        state.add("params", (*path, leaf), f"{name}.weight", layout)
         return
-    state.take("params", (*path, leaf), f"{name}.weight_orig", layout)
+    state.add("params", (*path, leaf), f"{name}.weight_orig", layout)
     state.shape(f"{name}.weight_u", 1)
     state.shape(f"{name}.weight_v", 1)
-    state.take("spectral", (*path, leaf, "u"), f"{name}.weight_u", u)
-    state.take("spectral", (*path, leaf, "v"), f"{name}.weight_v", v)
+    state.add("spectral", (*path, leaf, "u"), f"{name}.weight_u", u)
+    state.add("spectral", (*path, leaf, "v"), f"{name}.weight_v", v)
 
 
 def _convolution(
     state: StateDict, path: Path, name: str, layout: Layout = CONVOLUTION, *, leaf: str = "kernel", bias: bool = True
 ) -> None:
     weight = _weight(state, name, 4)
-    _kernel(state, path, name, layout, v=left_vector(weight, layout is DECONVOLUTION), leaf=leaf)
+    _kernel(state, path, name, layout, v=left_vector_layout(weight, layout is DECONVOLUTION), leaf=leaf)
     if bias:
-        state.take("params", (*path, "bias"), f"{name}.bias")
+        state.add("params", (*path, "bias"), f"{name}.bias")
 
 
 def _first_linear(state: StateDict, shape: tuple[int, ...]) -> None:
-    outputs = positions_first(shape[:1])
-    _kernel(state, ("linear",), "linear0", positions_first(shape), u=outputs)
-    state.take("params", ("linear", "bias"), "linear0.bias", outputs)
+    outputs = channels_last_layout(shape[:1])
+    _kernel(state, ("linear",), "linear0", channels_last_layout(shape), u=outputs)
+    state.add("params", ("linear", "bias"), "linear0.bias", outputs)
 
 
 def _norm(state: StateDict, path: Path, name: str) -> None:
     if not _has(state, f"{name}.gain"):
-        state.norm(path, (f"{name}.weight", f"{name}.bias", f"{name}.running_mean", f"{name}.running_var"))
+        state.add_norm(path, (f"{name}.weight", f"{name}.bias", f"{name}.running_mean", f"{name}.running_var"))
         return
     for ours, theirs in (("scale_kernel", "gain"), ("shift_kernel", "bias")):
         _kernel(state, path, f"{name}.{theirs}", TRANSPOSED, leaf=ours)
-    state.moments(path, f"{name}.bn.running_mean", f"{name}.bn.running_var")
+    state.add_moments(path, f"{name}.bn.running_mean", f"{name}.bn.running_var")
 
 
 def _attention(state: StateDict, part: str, size: int) -> None:
     path = (f"attention_{size}",)
     for ours, theirs in _ATTENTION.items():
         _convolution(state, path, f"{part}.conv1x1_{theirs}", leaf=f"{ours}_kernel", bias=False)
-    state.take("params", (*path, "gamma"), f"{part}.sigma")
+    state.add("params", (*path, "gamma"), f"{part}.sigma")
 
 
 def _head(state: StateDict) -> None:
     _kernel(state, ("linear",), "linear1", TRANSPOSED)
-    state.take("params", ("linear", "bias"), "linear1.bias")
+    state.add("params", ("linear", "bias"), "linear1.bias")
     if _embedded(state):
         _kernel(state, ("projection",), "embedding", TRANSPOSED)

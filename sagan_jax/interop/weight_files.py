@@ -1,4 +1,4 @@
-"""Weight files as named arrays, read safely: nothing in a file is run, and what is damaged or odd is one line."""
+"""Reads and writes weight files as named arrays. Reading never runs code, and a damaged file is a one-line error."""
 
 import dataclasses
 import hashlib
@@ -14,19 +14,19 @@ import safetensors.numpy
 
 from sagan_jax.errors import InvalidInputError, one_line
 
-_DIGEST = "arrays_sha256"  # in the metadata of what we write: the format itself has no checksum
-_SPARE_BYTES = 2**30  # that an .npz may unpack to, beyond four times its size
+_DIGEST = "arrays_sha256"  # our own metadata, because the safetensors format has no checksum
+_EXTRA_BYTES = 2**30  # an .npz may expand to four times its size plus this many bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightFile:
-    """What a file of weights holds.
+    """The content of a weight file.
 
     Attributes:
-        name: of the file, without folders.
-        sha256: of its bytes, in hexadecimal.
-        arrays: names to arrays; floats are finite and float32 or wider.
-        metadata: the notes in a .safetensors file.
+        name: the file name without folders.
+        sha256: the sha256 of the file's bytes, in hexadecimal digits.
+        arrays: names to arrays. Floats are finite and float32 or wider.
+        metadata: the metadata of a .safetensors file.
     """
 
     name: str
@@ -36,77 +36,77 @@ class WeightFile:
 
 
 def read_arrays(path: str | Path) -> WeightFile:
-    """Returns the arrays of an .npz or .safetensors file; half precision is widened to float32.
+    """Returns the arrays of an .npz or .safetensors file. Half precision is widened to float32.
 
     Args:
-        path: the suffix says the format.
+        path: the file; its suffix determines the format.
 
     Raises:
-        InvalidInputError: the file is absent, of another format, damaged or empty; it holds Python objects, arrays
-            without entries, or numbers that are not finite.
+        InvalidInputError: when the file is missing, has another format, is damaged, or holds no arrays, Python objects,
+            empty arrays or numbers that are not finite.
     """
     path = Path(path)
     where = repr(str(path))
     readers = {".npz": _read_npz, ".safetensors": _read_safetensors}
     if path.suffix.lower() in (".pth", ".pt"):
         raise InvalidInputError(
-            f"Weights need to be a .npz or .safetensors file; got {where}, which PyTorch wrote: "
-            f"convert it once, with sagan-jax convert."
+            f"Weights need to be a .npz or .safetensors file; got {where}, a PyTorch file. "
+            f"Convert it with sagan-jax convert."
         )
     if path.suffix.lower() not in readers:
         raise InvalidInputError(
-            f"Weights need to be a .npz or .safetensors file; got {where}: the suffix says the format."
+            f"Weights need to be a .npz or .safetensors file; got {where}. The suffix determines the format."
         )
-    content = file_content(path)
+    content = read_bytes(path)
     try:
         arrays, metadata = readers[path.suffix.lower()](content)
-        arrays = plain_arrays(arrays)
+        arrays = validated_arrays(arrays)
         if metadata.get(_DIGEST, digest := _digest(arrays)) != digest:
-            raise ValueError("its arrays are not those that were written")
-    except Exception as error:  # numpy, zipfile, zlib and safetensors each have their own for every damage
+            raise ValueError("its arrays differ from those that were written")
+    except Exception as error:  # numpy, zipfile, zlib and safetensors raise many kinds of error
         raise InvalidInputError(
-            f"Weights need to be a whole {path.suffix} file of plain, finite arrays; {where} is not: {one_line(error)}."
+            f"Weights need to be a complete {path.suffix} file of finite arrays; {where} is not: {one_line(error)}."
         ) from error
     return WeightFile(path.name, hashlib.sha256(content).hexdigest(), arrays, metadata)
 
 
 def to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """Returns the content of a .safetensors file, whose arrays `read_arrays` verifies by a digest.
+    """Returns the bytes of a .safetensors file. `read_arrays` verifies its arrays by a digest in the metadata.
 
     Args:
-        arrays: of numbers; half precision is widened to float32.
-        metadata: notes that go with them.
+        arrays: names to arrays of numbers. Half precision is widened to float32.
+        metadata: strings to store with the arrays.
     """
-    arrays = {name: np.asarray(array, order="C") for name, array in plain_arrays(arrays).items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in validated_arrays(arrays).items()}
     return safetensors.numpy.save(arrays, {**metadata, _DIGEST: _digest(arrays)})
 
 
-def file_content(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     """Returns the bytes of a file.
 
     Raises:
-        InvalidInputError: there is no such file, or it cannot be read.
+        InvalidInputError: when the file does not exist or cannot be read.
     """
     try:
-        if not path.is_file():  # a pipe or a device may never end
+        if not path.is_file():  # reading a pipe or a device could block forever
             raise FileNotFoundError("there is no such file")
         return path.read_bytes()
     except OSError as error:
         raise InvalidInputError(f"Cannot read the weights {str(path)!r}: {error.strerror or error}.") from error
 
 
-def plain_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays in the byte order of this machine, half precision widened to float32.
+def validated_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays in native byte order, with half precision widened to float32.
 
     Raises:
-        ValueError: there are none; or one is not of numbers, has no entries, or is not finite.
+        ValueError: when there are no arrays, or one is not numeric, has no entries, or is not finite.
     """
     if not arrays:
         raise ValueError("it holds no arrays")
     plain = {}
     for name, array in arrays.items():
         if array.dtype.kind not in "biuf":
-            raise ValueError(f"{name!r} is {array.dtype}, not of numbers")
+            raise ValueError(f"{name!r} has the dtype {array.dtype}, which is not numeric")
         if not array.size:
             raise ValueError(f"{name!r} has no entries: {list(array.shape)}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -119,10 +119,10 @@ def plain_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _read_npz(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     arrays = {}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if sum(member.file_size for member in archive.infolist()) > 4 * len(content) + _SPARE_BYTES:
-            raise ValueError("it would unpack to far more than its size")
+        if sum(member.file_size for member in archive.infolist()) > 4 * len(content) + _EXTRA_BYTES:
+            raise ValueError("it would expand to far more than its size")
         for member in archive.infolist():
-            # A header that promises more than follows costs no memory: what numpy sets aside is not touched.
+            # A header that states too large a size costs no memory, because numpy does not touch what it allocates.
             array = np.load(io.BytesIO(archive.read(member)), allow_pickle=False)
             arrays[member.filename.removesuffix(".npy")] = array
     return arrays, {}
@@ -131,22 +131,22 @@ def _read_npz(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def _read_safetensors(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     arrays = {}
     for name, entry in safetensors.deserialize(content):
-        if entry["dtype"] == "BF16":  # the upper half of a float32, which numpy has no name for
+        if entry["dtype"] == "BF16":  # the upper half of a float32; numpy has no such dtype
             halves = np.frombuffer(entry["data"], "<u2").astype(np.uint32)
             array = (halves << 16).view(np.float32)
         else:
-            array = np.frombuffer(entry["data"], _NUMBERS[entry["dtype"]])
+            array = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]])
         arrays[name] = array.reshape(entry["shape"])
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # deserialize has validated it
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # deserialize has validated the header
     return arrays, header.get("__metadata__", {})
 
 
-_NUMBERS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?"}
-_NUMBERS |= {f"{sign}{8 * size}": f"<{sign.lower()}{size}" for sign in "IU" for size in (1, 2, 4, 8)}
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?"}
+_DTYPES |= {f"{sign}{8 * size}": f"<{sign.lower()}{size}" for sign in "IU" for size in (1, 2, 4, 8)}
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Returns the sha256 of names, types, shapes and entries, in the order of the names."""
+    """Returns the sha256 of names, dtypes, shapes and entries, sorted by name."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name!r} {array.dtype.str} {array.shape} ".encode())

@@ -1,4 +1,4 @@
-"""A plain convolutional network: the classifier of real images, and the random features of Naeem et al."""
+"""A plain convolutional network, used as a classifier of real images and for the random features of Naeem et al."""
 
 import flax.linen as nn
 import jax
@@ -9,14 +9,14 @@ from sagan_jax.functional.resampling import max_pool
 
 
 class ConvNet(nn.Module):
-    """Stages of two 3x3 convolutions and a 2x2 max pool, then two linear maps: a small VGG without normalisation.
+    """A small VGG without norms: stages of two 3x3 convolutions and a 2x2 max pool, then two linear maps.
 
     Attributes:
-        widths: channels of each stage.
-        hidden: width of the first linear map.
-        outputs: width of the second.
+        widths: the channels of each stage.
+        hidden: the width of the first linear map.
+        outputs: the width of the second linear map.
 
-    Source: Simonyan and Zisserman 2015, the form; the sizes are ours.
+    Source: the architecture of Simonyan and Zisserman 2015, with our own sizes.
     """
 
     widths: tuple[int, ...]
@@ -28,10 +28,10 @@ class ConvNet(nn.Module):
         """Returns the outputs `[B, outputs]`.
 
         Args:
-            images: `[B, R, R, C]`, floating; R divisible by 2 to the number of stages.
+            images: `[B, R, R, C]`, floating. R is a multiple of 2 to the power of the number of stages.
 
         Returns:
-            float32, without an activation.
+            float32 logits, without an activation.
         """
         features = images
         for width in self.widths:

@@ -1,7 +1,7 @@
-"""The DCGAN networks at 32 and 64 pixels: convolutions only, unless attention is put between them.
+"""The DCGAN networks at 32 and 64 pixels: convolutions, and attention layers as an option.
 
-Layers and widths at 32 pixels are StudioGAN's, which have no norm after the first linear map; at 64 pixels there is one
-more pair of them. Source: Radford et al. 2016 (arXiv:1511.06434);
+Layers and widths at 32 pixels are those of StudioGAN, which has no norm after the first linear map. At 64 pixels each
+network has one block more. Source: Radford et al. 2016 (arXiv:1511.06434);
 POSTECH-CVLab/PyTorch-StudioGAN:src/models/deep_conv.py.
 """
 
@@ -17,7 +17,7 @@ from sagan_jax.models.layers import (
     Gain,
     Initializer,
     attention_layer,
-    check_attention,
+    check_attention_resolutions,
     check_choice,
     check_image_size,
     kernel_initializer,
@@ -27,9 +27,9 @@ from sagan_jax.models.sagan import DiscriminatorNorm
 
 Resolution = Literal[32, 64]
 
-# Widths in multiples of `base_channels`: of the 4x4 features, then after each block.
+# Widths in multiples of `base_channels`: at 4x4, then after each block.
 GENERATOR_WIDTHS = {32: (8, 4, 2, 1), 64: (16, 8, 4, 2, 1)}
-# After each block, which halves the image, then of the convolution that follows the last.
+# After each block, which halves the image, then after the last convolution.
 DISCRIMINATOR_WIDTHS = {32: (1, 2, 4, 8), 64: (1, 2, 4, 8, 16)}
 
 
@@ -52,21 +52,21 @@ def discriminator_resolutions(resolution: int) -> tuple[int, ...]:
 
 
 class Generator(nn.Module):
-    """G: latents to images in [-1, 1], by transposed 4x4 convolutions of stride 2, each with a norm and a ReLU.
+    """G: latents to images in [-1, 1], by transposed 4x4 convolutions of stride 2, each with norm and ReLU.
 
     Attributes:
         resolution: 32 or 64 pixels.
-        num_classes: 0 for an unconditional network, as DCGAN is; else the norms are conditional, as in SAGAN.
+        num_classes: 0 for an unconditional network, as in DCGAN. Otherwise the norms are conditional, as in SAGAN.
         base_channels: the unit of the widths in `GENERATOR_WIDTHS`.
         image_channels: 3 for RGB, 1 for grey.
-        attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size. None in
-            DCGAN.
-        attention: what sits there.
-        norm_epsilon: added to the variances.
-        norm_decay: share of the running moments that an update keeps.
+        attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size. DCGAN has
+            none.
+        attention: the kind of layer at these sizes.
+        norm_epsilon: added to the variance in each norm.
+        norm_decay: the decay of the running moments.
         conditional_gain: see `ConditionalBatchNorm`.
-        axis_name: mapped axis over which batch moments are shared.
-        initializer: of the kernels.
+        axis_name: the mapped axis over which batch moments are averaged; None for none.
+        initializer: the initializer of the kernels.
         folded: see `ConditionalBatchNorm`.
     """
 
@@ -89,28 +89,28 @@ class Generator(nn.Module):
 
         Args:
             latents: `[B, Z]`, floating, drawn from N(0, 1).
-            labels: `[B]` int32 in [0, num_classes), or mixtures of classes `[B, num_classes]`, floating; read only when
-                the network is conditional.
-            train: normalise with the moments of this batch rather than the running ones.
+            labels: `[B]` int32 in [0, num_classes), or mixtures of classes, floating `[B, num_classes]`. An
+                unconditional network ignores them.
+            train: whether to normalise with the moments of this batch instead of the running moments.
 
         Returns:
             `[B, resolution, resolution, image_channels]` in [-1, 1].
 
         Raises:
-            ValueError: when a field is none of its choices, or `attention_resolutions` names a size at which no block
+            ValueError: when a field has an unknown value, or `attention_resolutions` names a size at which no block
                 ends.
         """
         check_choice("resolution", self.resolution, Resolution)
         check_choice("attention", self.attention, AttentionKind)
         resolutions = generator_resolutions(self.resolution)
-        check_attention("generator", self.attention_resolutions, resolutions)
+        check_attention_resolutions("generator", self.attention_resolutions, resolutions)
         first, *widths = [self.base_channels * width for width in GENERATOR_WIDTHS[self.resolution]]
-        start = kernel_initializer(self.initializer)
+        kernel_init = kernel_initializer(self.initializer)
 
-        features = nn.Dense(4 * 4 * first, kernel_init=start, name="linear")(latents)
+        features = nn.Dense(4 * 4 * first, kernel_init=kernel_init, name="linear")(latents)
         features = features.reshape(-1, 4, 4, first)
         for number, (width, size) in enumerate(zip(widths, resolutions, strict=True), start=1):
-            features = nn.ConvTranspose(width, (4, 4), (2, 2), kernel_init=start, name=f"conv_{number}")(features)
+            features = nn.ConvTranspose(width, (4, 4), (2, 2), kernel_init=kernel_init, name=f"conv_{number}")(features)
             features = ConditionalBatchNorm(
                 self.num_classes,
                 self.norm_epsilon,
@@ -124,25 +124,25 @@ class Generator(nn.Module):
             features = nn.relu(features)
             if size in self.attention_resolutions:
                 features = attention_layer(self.attention, size, self.initializer)(features)
-        return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=start, name="conv")(features))
+        return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(features))
 
 
 class Discriminator(nn.Module):
-    """D: images to one logit each, by pairs of a 3x3 convolution and a 4x4 one of stride 2, each with norm and ReLU.
+    """D: images to one logit each. A block is a 3x3 convolution and a 4x4 convolution of stride 2, with norm and ReLU.
 
-    With classes it has SAGAN's projection of the label, stored in the same way.
+    A conditional network projects the label as SAGAN does, with the same parameters.
 
     Attributes:
         resolution: 32 or 64 pixels.
-        num_classes: 0 for an unconditional network, as DCGAN is.
+        num_classes: 0 for an unconditional network, as in DCGAN.
         base_channels: the unit of the widths in `DISCRIMINATOR_WIDTHS`.
         attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size.
-        attention: what sits there.
-        norm: `"batch"` is DCGAN's; none where spectral norm is to take its place.
-        norm_epsilon: added to the variances.
-        norm_decay: share of the running moments that an update keeps.
-        axis_name: mapped axis over which batch moments are shared.
-        initializer: of the kernels.
+        attention: the kind of layer at these sizes.
+        norm: `"batch"` as in DCGAN, or `"none"` for networks with spectral normalisation.
+        norm_epsilon: added to the variance in each norm.
+        norm_decay: the decay of the running moments.
+        axis_name: the mapped axis over which batch moments are averaged; None for none.
+        initializer: the initializer of the kernels.
     """
 
     resolution: int = 32
@@ -158,30 +158,31 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, labels: Array | None, *, train: bool) -> Array:
-        """Returns logits: large where D takes the image for a real one.
+        """Returns logits: large for images that D classifies as real.
 
         Args:
             images: `[B, resolution, resolution, image_channels]`, floating, in [-1, 1].
-            labels: `[B]` int32 in [0, num_classes); read only when the network is conditional.
-            train: normalise with the moments of this batch rather than the running ones.
+            labels: `[B]` int32 in [0, num_classes). An unconditional network ignores them.
+            train: whether to normalise with the moments of this batch instead of the running moments.
 
         Returns:
             `[B]`.
 
         Raises:
-            ValueError: when a field is none of its choices, `attention_resolutions` names a size at which no block
+            ValueError: when a field has an unknown value, `attention_resolutions` names a size at which no block
                 ends, or the images have another size.
         """
         for field, choices in (("resolution", Resolution), ("attention", AttentionKind), ("norm", DiscriminatorNorm)):
             check_choice(field, getattr(self, field), choices)
         check_image_size(images, self.resolution)
         resolutions = discriminator_resolutions(self.resolution)
-        check_attention("discriminator", self.attention_resolutions, resolutions)
+        check_attention_resolutions("discriminator", self.attention_resolutions, resolutions)
         *widths, last = [self.base_channels * width for width in DISCRIMINATOR_WIDTHS[self.resolution]]
-        start = kernel_initializer(self.initializer)
+        kernel_init = kernel_initializer(self.initializer)
 
         def layer(features: Array, width: int, name: str, size: int = 3, stride: int = 1) -> Array:
-            features = nn.Conv(width, (size, size), (stride, stride), kernel_init=start, name=f"conv_{name}")(features)
+            conv = nn.Conv(width, (size, size), (stride, stride), kernel_init=kernel_init, name=f"conv_{name}")
+            features = conv(features)
             if self.norm == "batch":
                 features = ConditionalBatchNorm(
                     0, self.norm_epsilon, self.norm_decay, axis_name=self.axis_name, name=f"norm_{name}"

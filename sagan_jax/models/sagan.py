@@ -1,8 +1,8 @@
-"""The SAGAN networks of the authors' release, at 32, 64, 128 and 256 pixels, conditional or not.
+"""The SAGAN networks of the authors' release, at 32, 64, 128 and 256 pixels, conditional or unconditional.
 
-Both are plain modules: spectral normalisation is applied to their parameters from outside, by
-`sagan_jax.functional.spectral_normalize_tree`, and no loss is in them. Source: brain-research/self-attention-gan,
-generator.py and discriminator.py; widths at 64 and 32 pixels: POSTECH-CVLab/PyTorch-StudioGAN:src/models/resnet.py.
+Both are plain modules without a loss. Spectral normalisation is applied to their parameters from outside, by
+`sagan_jax.functional.spectral_normalize_tree`. Source: brain-research/self-attention-gan, generator.py and
+discriminator.py; widths at 64 and 32 pixels: POSTECH-CVLab/PyTorch-StudioGAN:src/models/resnet.py.
 """
 
 from typing import Literal
@@ -18,7 +18,7 @@ from sagan_jax.models.layers import (
     Gain,
     Initializer,
     attention_layer,
-    check_attention,
+    check_attention_resolutions,
     check_choice,
     check_image_size,
     kernel_initializer,
@@ -29,14 +29,14 @@ Resolution = Literal[32, 64, 128, 256]
 Shortcut = Literal["before_relu", "after_relu"]
 DiscriminatorNorm = Literal["none", "batch"]
 
-# Widths in multiples of `base_channels`: of the 4x4 features, then after each block.
+# Widths in multiples of `base_channels`: at 4x4, then after each block.
 GENERATOR_WIDTHS = {
     32: (4, 4, 4, 4),
     64: (16, 8, 4, 2, 1),
     128: (16, 16, 8, 4, 2, 1),
     256: (16, 16, 8, 8, 4, 2, 1),
 }
-# After each block. Blocks halve the image, but for the last one (two at 32 pixels).
+# After each block. Each block halves the image, except the last one (the last two at 32 pixels).
 DISCRIMINATOR_WIDTHS = {
     32: (2, 2, 2, 2),
     64: (1, 2, 4, 8, 16),
@@ -66,7 +66,7 @@ def discriminator_resolutions(resolution: int) -> tuple[int, ...]:
 
 
 class GeneratorBlock(nn.Module):
-    """Norm, ReLU, nearest upsampling, conv 3x3, norm, ReLU, conv 3x3; the shortcut upsamples the raw features.
+    """Norm, ReLU, nearest upsampling, conv 3x3, norm, ReLU, conv 3x3. The shortcut upsamples the input features.
 
     Source: brain-research/self-attention-gan:generator.py, `block`.
     """
@@ -83,7 +83,7 @@ class GeneratorBlock(nn.Module):
     @nn.compact
     def __call__(self, features: Array, labels: Array | None, *, train: bool) -> Array:
         """Returns `[B, 2H, 2W, channels]` of features `[B, H, W, C]`."""
-        start = kernel_initializer(self.initializer)
+        kernel_init = kernel_initializer(self.initializer)
 
         def norm(name: str) -> ConditionalBatchNorm:
             return ConditionalBatchNorm(
@@ -97,12 +97,12 @@ class GeneratorBlock(nn.Module):
                 name=name,
             )
 
-        # A 1x1 convolution commutes with nearest upsampling: before it, it is four times cheaper.
-        shortcut = upsample_nearest(nn.Conv(self.channels, (1, 1), kernel_init=start, name="shortcut")(features))
+        # A 1x1 convolution commutes with nearest upsampling. Before it, the convolution is four times cheaper.
+        shortcut = upsample_nearest(nn.Conv(self.channels, (1, 1), kernel_init=kernel_init, name="shortcut")(features))
         hidden = upsample_nearest(nn.relu(norm("norm_1")(features, labels, train=train)))
-        hidden = nn.Conv(self.channels, (3, 3), kernel_init=start, name="conv_1")(hidden)
+        hidden = nn.Conv(self.channels, (3, 3), kernel_init=kernel_init, name="conv_1")(hidden)
         hidden = nn.relu(norm("norm_2")(hidden, labels, train=train))
-        return shortcut + nn.Conv(self.channels, (3, 3), kernel_init=start, name="conv_2")(hidden)
+        return shortcut + nn.Conv(self.channels, (3, 3), kernel_init=kernel_init, name="conv_2")(hidden)
 
 
 class Generator(nn.Module):
@@ -110,17 +110,17 @@ class Generator(nn.Module):
 
     Attributes:
         resolution: 32, 64, 128 or 256 pixels.
-        num_classes: 0 for an unconditional network.
+        num_classes: the number of classes; 0 for an unconditional network.
         base_channels: the unit of the widths in `GENERATOR_WIDTHS`.
         image_channels: 3 for RGB, 1 for grey.
         attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size.
-        attention: what sits there.
-        norm_epsilon: added to the variances.
-        norm_decay: share of the running moments that an update keeps, in the conditional norms.
-        final_norm_decay: the same, in the last and unconditional norm.
+        attention: the kind of layer at these sizes.
+        norm_epsilon: added to the variance in each norm.
+        norm_decay: the decay of the running moments in the conditional norms.
+        final_norm_decay: the decay of the running moments in the last norm, which is unconditional.
         conditional_gain: see `ConditionalBatchNorm`.
-        axis_name: mapped axis over which batch moments are shared.
-        initializer: of the kernels.
+        axis_name: the mapped axis over which batch moments are averaged; None for none.
+        initializer: the initializer of the kernels.
         folded: see `ConditionalBatchNorm`.
     """
 
@@ -144,25 +144,25 @@ class Generator(nn.Module):
 
         Args:
             latents: `[B, Z]`, floating, drawn from N(0, 1).
-            labels: `[B]` int32 in [0, num_classes), or mixtures of classes `[B, num_classes]`, floating; read only when
-                the network is conditional.
-            train: normalise with the moments of this batch rather than the running ones.
+            labels: `[B]` int32 in [0, num_classes), or mixtures of classes, floating `[B, num_classes]`. An
+                unconditional network ignores them.
+            train: whether to normalise with the moments of this batch instead of the running moments.
 
         Returns:
             `[B, resolution, resolution, image_channels]` in [-1, 1].
 
         Raises:
-            ValueError: when a field is none of its choices, `attention_resolutions` names a size at which no block
-                ends, or (in D) the images have another size.
+            ValueError: when a field has an unknown value, or `attention_resolutions` names a size at which no block
+                ends.
         """
         check_choice("resolution", self.resolution, Resolution)
         check_choice("attention", self.attention, AttentionKind)
         resolutions = generator_resolutions(self.resolution)
-        check_attention("generator", self.attention_resolutions, resolutions)
+        check_attention_resolutions("generator", self.attention_resolutions, resolutions)
         first, *widths = [self.base_channels * width for width in GENERATOR_WIDTHS[self.resolution]]
-        start = kernel_initializer(self.initializer)
+        kernel_init = kernel_initializer(self.initializer)
 
-        features = nn.Dense(4 * 4 * first, kernel_init=start, name="linear")(latents)
+        features = nn.Dense(4 * 4 * first, kernel_init=kernel_init, name="linear")(latents)
         features = features.reshape(-1, 4, 4, first)
         for number, (width, size) in enumerate(zip(widths, resolutions, strict=True), start=1):
             features = GeneratorBlock(
@@ -181,13 +181,13 @@ class Generator(nn.Module):
         features = ConditionalBatchNorm(
             0, self.norm_epsilon, self.final_norm_decay, axis_name=self.axis_name, folded=self.folded, name="norm"
         )(features, None, train=train)
-        return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=start, name="conv")(nn.relu(features)))
+        return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(nn.relu(features)))
 
 
 class DiscriminatorBlock(nn.Module):
-    """ReLU, conv 3x3, ReLU, conv 3x3 and average pooling; the shortcut is a conv 1x1 where anything changes.
+    """ReLU, conv 3x3, ReLU, conv 3x3, average pooling. The shortcut is a conv 1x1 if the size or the width changes.
 
-    The first block of the network has no ReLU in front: its input is an image.
+    The first block of the network has no ReLU in front, because its input is an image.
     Source: brain-research/self-attention-gan:discriminator.py, `block` and `optimized_block`.
     """
 
@@ -203,8 +203,8 @@ class DiscriminatorBlock(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array, *, train: bool) -> Array:
-        """Returns `[B, H/2, W/2, channels]`, or `[B, H, W, channels]` without downsampling, of `[B, H, W, C]`."""
-        start = kernel_initializer(self.initializer)
+        """Returns `[B, H/2, W/2, channels]` of `[B, H, W, C]`; without downsampling `[B, H, W, channels]`."""
+        kernel_init = kernel_initializer(self.initializer)
 
         def activate(hidden: Array, name: str) -> Array:
             if self.norm == "batch":
@@ -217,34 +217,34 @@ class DiscriminatorBlock(nn.Module):
             hidden = activate(hidden, "norm_1")
             if self.shortcut == "after_relu":
                 shortcut = hidden
-        hidden = nn.Conv(self.channels, (3, 3), kernel_init=start, name="conv_1")(hidden)
-        hidden = nn.Conv(self.channels, (3, 3), kernel_init=start, name="conv_2")(activate(hidden, "norm_2"))
+        hidden = nn.Conv(self.channels, (3, 3), kernel_init=kernel_init, name="conv_1")(hidden)
+        hidden = nn.Conv(self.channels, (3, 3), kernel_init=kernel_init, name="conv_2")(activate(hidden, "norm_2"))
         if self.downsample:
-            # A 1x1 convolution commutes with average pooling: after it, it is four times cheaper.
+            # A 1x1 convolution commutes with average pooling. After it, the convolution is four times cheaper.
             shortcut, hidden = average_pool(shortcut), average_pool(hidden)
         if self.downsample or features.shape[-1] != self.channels:
-            shortcut = nn.Conv(self.channels, (1, 1), kernel_init=start, name="shortcut")(shortcut)
+            shortcut = nn.Conv(self.channels, (1, 1), kernel_init=kernel_init, name="shortcut")(shortcut)
         return shortcut + hidden
 
 
 class Discriminator(nn.Module):
     """D: images and labels to one logit each, with projection of the labels.
 
-    The class embedding is stored as the kernel of a linear map, `projection/kernel` `[features, classes]`: spectral
-    normalisation then treats it like any kernel, and its `u` has one entry a class, as in the release.
+    The class embedding is stored as the kernel of a linear map, `projection/kernel` `[features, classes]`. Spectral
+    normalisation then treats it like any kernel, and its `u` has one entry for each class, as in the release.
 
     Attributes:
         resolution: 32, 64, 128 or 256 pixels.
-        num_classes: 0 for an unconditional network.
+        num_classes: the number of classes; 0 for an unconditional network.
         base_channels: the unit of the widths in `DISCRIMINATOR_WIDTHS`.
         attention_resolutions: feature-map sizes; the layer sits after the first block whose output has that size.
-        attention: what sits there.
-        shortcut: which features the shortcuts after the first block see, before or after the ReLU.
+        attention: the kind of layer at these sizes.
+        shortcut: whether the shortcuts after the first block read the features before or after the ReLU.
         norm: `"batch"` puts a batch norm before each ReLU of the blocks, for networks without spectral norm.
-        norm_epsilon: added to the variances.
-        norm_decay: share of the running moments that an update keeps.
-        axis_name: mapped axis over which batch moments are shared.
-        initializer: of the kernels.
+        norm_epsilon: added to the variance in each norm.
+        norm_decay: the decay of the running moments.
+        axis_name: the mapped axis over which batch moments are averaged; None for none.
+        initializer: the initializer of the kernels.
     """
 
     resolution: int = 128
@@ -259,23 +259,23 @@ class Discriminator(nn.Module):
     axis_name: str | None = None
     initializer: Initializer = "xavier"
 
-    WIDTHS = DISCRIMINATOR_WIDTHS  # not a field: a relative of other widths says so
+    WIDTHS = DISCRIMINATOR_WIDTHS  # not a field; a subclass may set other widths
 
     @nn.compact
     def __call__(self, images: Array, labels: Array | None, *, train: bool) -> Array:
-        """Returns logits: large where D takes the image for a real one of that class.
+        """Returns logits: large for images that D classifies as real images of their class.
 
         Args:
             images: `[B, resolution, resolution, image_channels]`, floating, in [-1, 1].
-            labels: `[B]` int32 in [0, num_classes); read only when the network is conditional.
-            train: matters only with `norm="batch"`.
+            labels: `[B]` int32 in [0, num_classes). An unconditional network ignores them.
+            train: whether batch norms use the moments of this batch; used only with `norm="batch"`.
 
         Returns:
             `[B]`.
 
         Raises:
-            ValueError: when a field is none of its choices, `attention_resolutions` names a size at which no block
-                ends, or (in D) the images have another size.
+            ValueError: when a field has an unknown value, `attention_resolutions` names a size at which no block
+                ends, or the images have another size.
         """
         for field, choices in (
             ("resolution", Resolution),
@@ -286,7 +286,7 @@ class Discriminator(nn.Module):
             check_choice(field, getattr(self, field), choices)
         check_image_size(images, self.resolution)
         resolutions = discriminator_resolutions(self.resolution)
-        check_attention("discriminator", self.attention_resolutions, resolutions)
+        check_attention_resolutions("discriminator", self.attention_resolutions, resolutions)
         widths = [self.base_channels * width for width in self.WIDTHS[self.resolution]]
 
         features, size, placed = images, self.resolution, set()

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: orbax on local disk, sealed with a digest that is verified before a state is trusted."""
+"""Checkpoints of a run: orbax on local disk, with digests that are verified when a state is restored."""
 
 import contextlib
 import functools
@@ -23,21 +23,21 @@ Tree = Any
 _FORMAT = 1
 
 
-def _paths(tree: Tree) -> dict[str, Any]:
+def _leaves_by_path(tree: Tree) -> dict[str, Any]:
     """Returns the leaves by path, in the order of `jax.tree.leaves`."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
     if len(leaves) != len(flat):
-        raise InvalidInputError("A state needs one path a leaf; two leaves share a path, is there a '/' in a name?")
+        raise InvalidInputError("A state needs a unique path for each leaf; two leaves share one. Is a '/' in a name?")
     return leaves
 
 
-def _host(state: Tree) -> dict[str, np.ndarray]:
-    return {path: np.asarray(leaf) for path, leaf in _paths(jax.device_get(state)).items()}
+def _to_host(state: Tree) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf) for path, leaf in _leaves_by_path(jax.device_get(state)).items()}
 
 
 def _layout(leaves: dict[str, Any]) -> dict[str, str]:
-    """Returns what each path holds, such as `float32 [3, 4]`."""
+    """Returns the dtype and shape of each leaf, such as `float32 [3, 4]`."""
     described = {}
     for path, leaf in leaves.items():
         array = leaf if hasattr(leaf, "shape") and hasattr(leaf, "dtype") else np.asarray(leaf)
@@ -56,11 +56,11 @@ def _digest(leaves: dict[str, np.ndarray]) -> str:
 def state_digest(state: Tree) -> str:
     """Returns the sha256 of a state: the path, dtype, shape and bytes of every leaf, in order.
 
-    Two states have one digest when they are bitwise equal, wherever their arrays live; `None` and empty
-    dictionaries hold nothing and do not count. -0.0 is not 0.0, and float32 is not float64.
+    Two states have the same digest when they are bitwise equal, on any device. `None` and empty dictionaries have no
+    leaves and do not count. -0.0 differs from 0.0, and float32 from float64.
 
     Args:
-        state: a pytree of arrays and Python numbers; no typed PRNG keys (give `jax.random.key_data`).
+        state: a pytree of arrays and Python numbers. For typed PRNG keys, pass `jax.random.key_data`.
 
     Returns:
         64 hexadecimal digits.
@@ -69,38 +69,38 @@ def state_digest(state: Tree) -> str:
     >>> state_digest({"a": np.zeros(3)}) == state_digest({"a": np.zeros(3), "b": None})
     True
     """
-    return _digest(_host(state))
+    return _digest(_to_host(state))
 
 
-def _sealed(document: dict[str, Any]) -> dict[str, Any]:
-    """Returns the document with a digest of itself, so that damage to step or meta shows as well."""
+def _with_seal(document: dict[str, Any]) -> dict[str, Any]:
+    """Returns the document with a digest of itself, which also detects damage to step and meta."""
     content = {key: value for key, value in document.items() if key != "seal"}
     seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {**content, "seal": seal}
 
 
 def _reason(error: BaseException) -> str:
-    """Returns the first line of an error, cut in the middle: TensorStore writes pages, and the cause comes last."""
+    """Returns the first line of an error. A long line is cut in the middle, because TensorStore puts the cause last."""
     line = next(iter(str(error).strip().splitlines()), "no message")
     return f"{type(error).__name__}: {line if len(line) <= 240 else f'{line[:120]} ... {line[-115:]}'}"
 
 
 def _is_not_an_orbax_error(record: logging.LogRecord) -> bool:
-    """Drops the tracebacks, hundreds of lines, that orbax logs of what it raises as well and we say in one line."""
+    """Drops tracebacks of errors that orbax both logs and raises. We report those errors in one line."""
     return record.levelno < logging.ERROR or "/orbax/" not in Path(record.pathname).as_posix()
 
 
-def _hear_unraisable(hear: Callable[[Any], Any], unraisable: Any) -> None:
-    """Drops what TensorStore's threads print, once a leaf, after orbax gave up on a step and closed its event loop."""
+def _filter_unraisable(former_hook: Callable[[Any], Any], unraisable: Any) -> None:
+    """Drops the errors of TensorStore's threads, one for each leaf, after orbax failed and closed its event loop."""
     if unraisable.object is not None or str(unraisable.exc_value) != "Event loop is closed":
-        hear(unraisable)
+        former_hook(unraisable)
 
 
-def _quieten_orbax() -> None:
-    """Leaves one line of a failure, ours; doing so again changes nothing."""
+def _suppress_orbax_tracebacks() -> None:
+    """Suppresses the output of orbax about an error that we report. May be called more than once."""
     logging.getLogger("absl").addFilter(_is_not_an_orbax_error)
-    if getattr(sys.unraisablehook, "func", None) is not _hear_unraisable:
-        sys.unraisablehook = functools.partial(_hear_unraisable, sys.unraisablehook)
+    if getattr(sys.unraisablehook, "func", None) is not _filter_unraisable:
+        sys.unraisablehook = functools.partial(_filter_unraisable, sys.unraisablehook)
 
 
 def _print_warning(message: str) -> None:
@@ -108,32 +108,32 @@ def _print_warning(message: str) -> None:
 
 
 class Checkpoints:
-    """The checkpoints of one run, one directory a step, as a context manager.
+    """The checkpoints of one run, one directory for each step, as a context manager.
 
         with Checkpoints(workdir / "checkpoints", keep=3) as checkpoints:
-            found = checkpoints.restore(state)
+            restored = checkpoints.restore(state)
             ...
             checkpoints.save(step, state, {"images": 640})
 
-    Saving goes on in the background; leaving the block, by return or by exception, waits for it. Reading creates and
-    removes nothing, so a run can be sampled from while it trains; saving needs the directory for itself, because
-    the first save clears what an interrupted one left behind and renames damaged steps to `<step>.damaged`, which
-    would otherwise stand in the way of the same step. Where there are several processes each calls every method.
+    Saving runs in the background, and the end of the block waits for it. Reading does not change the directory, so one
+    process may read the checkpoints of a run that another process trains. Only one run may save. Its first save removes
+    the remains of an interrupted save. It also renames damaged steps to `<step>.damaged`, so that the same step can be
+    saved again. With several processes, each process calls every method.
 
     Args:
-        directory: made at the first save.
-        keep: how many of the newest steps stay, at least 1.
-        warn: takes one line on each thing that was skipped or renamed; by default printed to stderr.
+        directory: the directory; created at the first save.
+        keep: how many of the newest steps to keep, at least 1.
+        warn: receives one line for each step that was skipped or renamed. Defaults to printing on stderr.
 
     Raises:
         InvalidInputError: when `keep` is below 1.
-        StorageError: from `save` or on leaving the block, when the disk refused.
+        StorageError: from `save` or at the end of the block, when a file could not be written.
     """
 
     def __init__(self, directory: str | Path, *, keep: int = 1, warn: Callable[[str], None] = _print_warning) -> None:
         if keep < 1:
-            raise InvalidInputError(f"Checkpoints needs keep >= 1, the number of newest steps that stay; got {keep}.")
-        _quieten_orbax()
+            raise InvalidInputError(f"Checkpoints needs keep >= 1, the number of newest steps to keep; got {keep}.")
+        _suppress_orbax_tracebacks()
         # Orbax refuses relative paths.
         self.directory = Path(directory).absolute()
         self._keep = keep
@@ -152,41 +152,40 @@ class Checkpoints:
         except StorageError as storage_error:
             if error is None:
                 raise
-            # The first error is the one to hear of; this one may be its consequence.
+            # The first error is the one to raise. This one may be its consequence.
             self._warn(str(storage_error))
 
     @property
     def latest_step(self) -> int | None:
-        """The newest step on disk, or None; a save still under way does not count, nor is the digest verified."""
+        """The newest step on disk, or None. Unfinished saves do not count, and digests are not verified."""
         return max(self._steps(), default=None)
 
-    def newest_meta(self) -> tuple[int, dict[str, Any]] | None:
-        """Returns the newest step and what was saved beside its state, the state unread; None where that is damaged."""
+    def latest_meta(self) -> tuple[int, dict[str, Any]] | None:
+        """Returns the newest step and its meta, without its state. None if there is no step or it is damaged."""
         step = self.latest_step
         if step is None:
             return None
         try:
             return step, self._read_document(step)["meta"]
-        except Exception:  # whatever orbax raises, the step is not usable
+        except Exception:  # orbax raises many kinds of error for a damaged step
             return None
 
     def save(self, step: int, state: Tree, meta: dict[str, Any]) -> None:
-        """Saves a state in the background; the caller may donate or change its arrays at once.
+        """Saves a state in the background. The caller may donate or change its arrays as soon as this returns.
 
-        Waits for the save before it, whose failure is raised here. Treat any error as the end of the run: the state
-        was not saved.
+        The call first waits for the previous save, and raises its error. After any error the state is not saved, and
+        the run should end.
 
         Args:
-            step: above every step that is there.
-            state: a pytree of arrays, on any device, and Python numbers; `None` and empty dictionaries may stand for
-                what is not used. Typed PRNG keys are not taken; give `jax.random.key_data`.
-            meta: JSON values, returned by `restore` as JSON reads them: tuples become lists.
+            step: larger than every existing step.
+            state: a pytree of arrays, on any device, and Python numbers. It may contain `None` and empty dictionaries.
+                For typed PRNG keys, pass `jax.random.key_data`.
+            meta: JSON values. `restore` returns them as JSON reads them: tuples become lists.
 
         Raises:
-            StorageError: when the disk refused, this time or for the save before, or when nothing was saved because
-                this step or a later one is there.
+            StorageError: when this save or the previous one failed, or when this step or a later one already exists.
         """
-        arrays = _host(state)
+        arrays = _to_host(state)
         document = {
             "format": _FORMAT,
             "step": int(step),
@@ -194,43 +193,43 @@ class Checkpoints:
             "state": _digest(arrays),
             "meta": json.loads(json.dumps(meta)),
         }
-        # TensorStore has no arrays of size zero; the layout alone brings them back.
+        # TensorStore cannot store empty arrays. `restore` rebuilds them from the layout.
         stored = {path: array for path, array in arrays.items() if array.size}
-        items = ocp.args.Composite(state=ocp.args.StandardSave(stored), meta=ocp.args.JsonSave(_sealed(document)))
+        items = ocp.args.Composite(state=ocp.args.StandardSave(stored), meta=ocp.args.JsonSave(_with_seal(document)))
         with self._disk(f"Checkpoint {step} could not be saved in {self.directory}"):
             saved = self._open().save(step, args=items)
         if not saved:
             raise StorageError(
-                f"Checkpoint {step} was not saved in {self.directory}: it needs a step above all that are there; "
-                f"got {step} after {self.latest_step}."
+                f"Checkpoint {step} was not saved in {self.directory}: its step needs to be larger than all existing "
+                f"steps; got {step} after {self.latest_step}."
             )
 
     def restore(self, template: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
-        """Returns the newest step that is whole, its state and its meta; None where nothing was ever saved.
+        """Returns the newest valid step with its state and its meta; None when there is no step.
 
-        A step that cannot be read, or whose bytes are not those that were saved, is warned of and the one before it is
-        taken. Dtypes are never cast.
+        A step that cannot be read, or that has a wrong digest, is skipped with a warning. Dtypes are never cast.
 
         Args:
-            template: the state's structure, with arrays or `jax.ShapeDtypeStruct` as leaves; never read.
+            template: a pytree with the structure, shapes and dtypes of the state. The leaves are arrays or
+                `jax.ShapeDtypeStruct`; their values are not read.
 
         Returns:
-            `(step, state, meta)`: numpy leaves in the template's structure, bitwise as saved.
+            `(step, state, meta)`. The state has the template's structure and numpy leaves, bitwise as saved.
 
         Raises:
-            InvalidInputError: when the newest whole step holds other leaves than the template, or when there are
-                steps and all are damaged: never a silent start from zero.
-            StorageError: when a save under way in this process failed.
+            InvalidInputError: when the newest valid step has other leaves than the template, or when all steps are
+                damaged. A damaged run never silently starts again from step 0.
+            StorageError: when a background save of this process failed.
         """
         self._close()
         damages = []
         for step in sorted(self._steps(), reverse=True):
             try:
                 document = self._read_document(step)
-            except Exception as error:  # whatever orbax raises, the step is not usable
+            except Exception as error:  # orbax raises many kinds of error for a damaged step
                 self._skip(step, error, damages)
                 continue
-            self._check_layout(step, document["leaves"], _layout(_paths(template)))
+            self._check_layout(step, document["leaves"], _layout(_leaves_by_path(template)))
             try:
                 leaves = self._read_leaves(step, template, document)
             except Exception as error:
@@ -239,13 +238,13 @@ class Checkpoints:
             return step, jax.tree.unflatten(jax.tree.structure(template), leaves), document["meta"]
         if damages:
             raise InvalidInputError(
-                f"Every checkpoint in {self.directory} is damaged ({'; '.join(damages)}): bring back a copy, or "
-                "start over with --fresh or in an empty workdir."
+                f"Every checkpoint in {self.directory} is damaged ({'; '.join(damages)}). Restore a backup, or "
+                "start again with --fresh or in an empty workdir."
             )
         return None
 
     def _folders(self) -> dict[int, Path]:
-        """Returns what is named as orbax names a step; a save gets such a name, by a rename, when it is whole."""
+        """Returns the step directories by step. Orbax gives a save its final name when it is complete."""
         try:
             named = [path for path in self.directory.iterdir() if path.name.isdecimal() and path.is_dir()]
         except FileNotFoundError:
@@ -260,21 +259,21 @@ class Checkpoints:
     def _read_document(self, step: int) -> dict[str, Any]:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
             document = checkpointer.restore(self.directory / str(step) / "meta")
-        if document != _sealed(document) or document["step"] != step or document["format"] != _FORMAT:
-            raise ValueError("its meta is not what was saved")
+        if document != _with_seal(document) or document["step"] != step or document["format"] != _FORMAT:
+            raise ValueError("its meta differs from what was saved")
         return document
 
     def _read_leaves(self, step: int, template: Tree, document: dict[str, Any]) -> list[np.ndarray]:
         wanted = {
             path: np.empty(np.shape(leaf), getattr(leaf, "dtype", None) or np.asarray(leaf).dtype)
-            for path, leaf in _paths(template).items()
+            for path, leaf in _leaves_by_path(template).items()
         }
         with ocp.StandardCheckpointer() as checkpointer:
             stored = {path: array for path, array in wanted.items() if array.size}
             restored = checkpointer.restore(self.directory / str(step) / "state", stored)
         arrays = {path: np.asarray(restored.get(path, array)) for path, array in wanted.items()}
         if _digest(arrays) != document["state"]:
-            raise ValueError("its arrays are not those that were saved")
+            raise ValueError("its arrays differ from those that were saved")
         return list(arrays.values())
 
     def _check_layout(self, step: int, found: dict[str, str], expected: dict[str, str]) -> None:
@@ -294,20 +293,20 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
             if jax.process_index() == 0:
-                self._set_aside()
+                self._rename_damaged()
             if jax.process_count() > 1:
                 multihost_utils.sync_global_devices("sagan_jax checkpoints")
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=self._keep,
                 cleanup_tmp_directories=True,
-                # The default lets save() return before the directory exists, and hangs 300 s at exit if it cannot.
+                # With the default, save() returns before the directory exists, and exit hangs for 300 s on an error.
                 async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             )
             self._manager = ocp.CheckpointManager(self.directory, item_names=("state", "meta"), options=options)
         return self._manager
 
-    def _set_aside(self) -> None:
-        """Renames damaged steps and removes empty ones: orbax believes any name of digits and would not save below."""
+    def _rename_damaged(self) -> None:
+        """Renames damaged steps and removes empty ones. Orbax would count them, and refuse to save earlier steps."""
         self.directory.mkdir(parents=True, exist_ok=True)
         for step, path in self._folders().items():
             if not any(path.iterdir()):
@@ -329,7 +328,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _disk(self, failure: str) -> Any:
-        """Turns what the disk refuses into one line; TensorStore says RESOURCE_EXHAUSTED as a ValueError."""
+        """Turns disk errors into a StorageError of one line. TensorStore raises ValueError when the disk is full."""
         try:
             yield
         except (OSError, ValueError) as error:

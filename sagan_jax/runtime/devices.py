@@ -1,4 +1,4 @@
-"""One step over many devices: two thin drivers, and the only file that names them."""
+"""Runs one step on many devices, by pmap or shard_map. No other module uses these transforms."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,15 +16,15 @@ Step = Callable[..., tuple[Any, dict[str, Any]]]
 
 
 class ParallelStep:
-    """A step `(state, batch, *, axis_name) -> (state, metrics)` run on every device, each on its part of the batch.
+    """Runs a step `(state, batch, *, axis_name) -> (state, metrics)` on all devices, each with its part of the batch.
 
-    The state is replicated and donated; batch leaves `[updates, B, ...]` are split on B. Both drivers run the very
-    same function with the same collectives and give the same bits.
+    The state is replicated and donated. Batch leaves `[updates, B, ...]` are split along B. Both drivers run the same
+    function with the same collectives, and give bitwise equal results.
 
     Args:
-        step: pure; averages over `axis_name` what devices compute apart.
-        driver: `pmap`, or `shard_map`, whose global arrays suit many hosts.
-        devices: all devices of all processes, unless given.
+        step: a pure function that averages its results over `axis_name`.
+        driver: `pmap` or `shard_map`. The global arrays of `shard_map` suit many hosts.
+        devices: the devices to use. Defaults to all devices of all processes.
     """
 
     def __init__(
@@ -55,31 +55,31 @@ class ParallelStep:
                 mesh=self._mesh,
                 in_specs=(PartitionSpec(), PartitionSpec(None, AXIS)),
                 out_specs=PartitionSpec(),
-                # With the check on, jax sums gradients of replicated parameters itself; the step's own average would
-                # then return their sum over devices instead of their mean, without a word.
+                # With the check, jax sums the gradients of replicated parameters itself. The average in the step would
+                # then silently return the sum over devices instead of the mean.
                 check_vma=False,
             )
             self._step = jax.jit(mapped, donate_argnums=0)
 
     def replicate(self, state: Any) -> Any:
-        """Returns the state on every device, in fresh buffers: donating it leaves the argument alive."""
+        """Returns the state on every device, in new buffers, so that donation does not delete the argument."""
         host = jax.tree.map(np.array, state)
         if self._driver == "pmap" and jax.process_count() > 1:
             return host
         return jax.device_put(host, NamedSharding(self._mesh, PartitionSpec()))
 
     def shard(self, batch: Any) -> Any:
-        """Returns this process's rows `[updates, B, ...]` as the driver takes them.
+        """Returns this process's part `[updates, B, ...]` of a batch in the layout of the driver.
 
         Raises:
-            InvalidInputError: when B does not divide by the number of this process's devices.
+            InvalidInputError: when B is not a multiple of the number of this process's devices.
         """
         local = [device for device in self._devices if device.process_index == jax.process_index()]
         rows = {leaf.shape[1] for leaf in jax.tree.leaves(batch)}
         if len(rows) != 1 or next(iter(rows)) % len(local):
             raise InvalidInputError(
-                f"A batch needs a multiple of {len(local)} rows, one part for each of the {len(local)} devices; "
-                f"got {' and '.join(map(str, sorted(rows)))}. Choose --batch-size accordingly."
+                f"A batch needs a multiple of {len(local)} images, so that the {len(local)} devices share it; "
+                f"got {' and '.join(map(str, sorted(rows)))}. Change --batch-size."
             )
         if self._driver == "pmap":
             return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], len(local), -1, *leaf.shape[2:]), batch)
@@ -87,17 +87,17 @@ class ParallelStep:
         return jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), batch)
 
     def __call__(self, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
-        """Returns the next state and the metrics of a state from `replicate` and a host batch."""
+        """Returns the next state and the metrics, for a state from `replicate` and a batch on the host."""
         return self._step(state, self.shard(batch))
 
 
 def replicate_locally(tree: Any) -> Any:
-    """Returns the arrays on every device of this process, for work that needs no other process."""
+    """Returns the arrays replicated on the devices of this process, for work without other processes."""
     return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec()))
 
 
 def shard_locally(rows: Any) -> Any:
-    """Returns arrays `[B, ...]` split on B over the devices of this process; B is a multiple of their number."""
+    """Returns arrays `[B, ...]` split along B over this process's devices. B is a multiple of their number."""
     return jax.device_put(rows, NamedSharding(_local_mesh(), PartitionSpec(AXIS)))
 
 

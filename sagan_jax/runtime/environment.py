@@ -1,4 +1,4 @@
-"""What a run runs on: versions, devices, threads, settings and the git revision."""
+"""The environment of a run: versions, devices, threads, settings and the git revision."""
 
 import importlib.metadata
 import json
@@ -27,9 +27,9 @@ _PACKAGES = ("sagan-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", 
 
 
 def reproducibility_info() -> dict[str, Any]:
-    """Returns the versions, devices, threads and settings: where all are the same, a run repeats bit for bit.
+    """Returns versions, devices, threads and settings. A run repeats bit for bit when all of them are equal.
 
-    On a CPU the number of threads counts, which `PJRT_NPROC` or `NPROC` pins.
+    On a CPU the number of threads matters. `PJRT_NPROC` or `NPROC` sets it.
     """
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
@@ -47,17 +47,17 @@ def _cpus() -> int:
 
 
 def write_run_files(workdir: str | Path, experiment: Mapping[str, Any]) -> None:
-    """Writes `config.json` and `environment.json`: what was asked of a run, and what it runs on.
+    """Writes `config.json` and `environment.json`: the config of a run and its environment.
 
-    The environment is `reproducibility_info`, the git revision of the package and whether its files differ from that
-    (both null outside a checkout), the command, and the folder that its relative paths are meant from.
+    The environment is `reproducibility_info`, the git revision of the package, whether its files differ from that
+    revision (both null outside a checkout), the command, and the current folder.
 
     Args:
-        workdir: made if it is not there.
+        workdir: the folder; created if needed.
         experiment: the resolved config, of JSON values.
 
     Raises:
-        StorageError: when the disk refused.
+        StorageError: when a file could not be written.
     """
     revision = _revision(Path(sagan_jax.__file__).parent)
     environment = reproducibility_info() | revision | {"argv": sys.argv, "folder": _folder()}
@@ -66,7 +66,7 @@ def write_run_files(workdir: str | Path, experiment: Mapping[str, Any]) -> None:
 
 
 def _folder() -> str | None:
-    """Returns the folder that the process is in, or None where it was removed."""
+    """Returns the current folder, or None if it was removed."""
     try:
         return str(Path.cwd())
     except OSError:
@@ -81,7 +81,7 @@ def _version(package: str) -> str | None:
 
 
 def _revision(folder: Path) -> dict[str, str | bool | None]:
-    """Returns the commit of the checkout that tracks `folder`; a package in somebody else's checkout has none."""
+    """Returns the commit of the checkout that tracks `folder`, or None if no checkout tracks it."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]

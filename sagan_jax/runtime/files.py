@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Atomic file writes."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from sagan_jax.errors import StorageError
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError inside the block into a StorageError that names the path."""
+    """Turns an OSError in the block into a StorageError that names the path."""
     try:
         yield
     except OSError as error:
@@ -18,27 +18,27 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Writes a file whole or not at all, through a temporary name beside it; makes the folders above.
+    """Writes a file atomically, through a temporary file beside it. Creates missing folders.
 
     Args:
-        path: replaced if it exists; after a failure it is as it was.
-        content: all of the file.
+        path: the file. An existing file is replaced, and stays unchanged after an error.
+        content: the whole content.
 
     Raises:
-        StorageError: when the disk refused.
+        StorageError: when the file could not be written.
     """
-    write_together(Path(path).parent, {Path(path).name: content})
+    write_files_atomically(Path(path).parent, {Path(path).name: content})
 
 
-def write_together(folder: str | Path, contents: Mapping[str, bytes]) -> None:
-    """Writes files that belong together: none takes its name before all of them are on the disk.
+def write_files_atomically(folder: str | Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files that belong together. All are written under temporary names before the first one is renamed.
 
     Args:
-        folder: made where there is none, with those above it.
-        contents: names to all of each file; one that exists is replaced, and after a failure is as it was.
+        folder: the folder; created if needed.
+        contents: names to whole contents. Existing files are replaced, and stay unchanged after an error.
 
     Raises:
-        StorageError: when the disk refused.
+        StorageError: when a file could not be written.
     """
     folder = Path(folder)
     temporaries = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}

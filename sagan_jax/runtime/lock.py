@@ -1,4 +1,4 @@
-"""One run a workdir: a lock that the kernel lets go of when its owner dies."""
+"""A lock that allows one run in a workdir. The kernel releases it when the owner ends."""
 
 import contextlib
 import fcntl
@@ -14,17 +14,17 @@ from sagan_jax.errors import BusyError, StorageError
 
 
 class WorkdirLock:
-    """Holds a folder for one process, as a context manager; makes it, and removes it again if it stayed empty.
+    """Locks a folder for one process, as a context manager. Creates the folder, and removes it if it stays empty.
 
-    The lock is `flock` on the file `.lock`, which says who holds it and is removed at the end. A file that a dead
-    process left behind is not locked, and is taken over.
+    The lock is `flock` on the file `.lock`. The file names the owner, and is removed at the end. A file that a killed
+    process left is not locked, and the next run takes it over.
 
     Args:
         workdir: the folder.
 
     Raises:
-        BusyError: on entering, when another process holds it.
-        StorageError: on entering, when the folder cannot be made or written to.
+        BusyError: on entering, when another process holds the lock.
+        StorageError: on entering, when the folder cannot be created or written to.
     """
 
     def __init__(self, workdir: str | Path) -> None:
@@ -32,7 +32,7 @@ class WorkdirLock:
         self._path = self._workdir / ".lock"
 
     def __enter__(self) -> Self:
-        self._made: list[Path] = []
+        self._created: list[Path] = []
         try:
             self._make_folders()
             self._file = self._open_locked()
@@ -41,22 +41,22 @@ class WorkdirLock:
             if isinstance(error, BusyError):
                 raise
             raise StorageError(
-                f"--workdir needs a folder that can be written to; {str(self._workdir)!r}: {error.strerror or error}."
+                f"--workdir needs a writable folder; got {str(self._workdir)!r}: {error.strerror or error}."
             ) from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # the disk may be gone; closing the file is what gives the lock back
+        with contextlib.suppress(OSError):  # the disk may be gone; closing the file releases the lock
             self._path.unlink(missing_ok=True)
         os.close(self._file)
         self._remove_empty()
 
     def require_held(self) -> None:
-        """Raises StorageError when the folder was removed or replaced meanwhile: what is written there is lost."""
+        """Raises StorageError when the folder was removed or replaced, because files written there would be lost."""
         if not self._is_ours(self._file):
-            raise StorageError(f"{str(self._workdir)!r} was removed or replaced while the run was in it.")
+            raise StorageError(f"{str(self._workdir)!r} was removed or replaced while the run used it.")
 
     def _is_ours(self, file: int) -> bool:
         with contextlib.suppress(FileNotFoundError):
@@ -71,15 +71,15 @@ class WorkdirLock:
             folder = folder.parent
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
-            self._made.insert(0, folder)
+            self._created.insert(0, folder)
 
     def _remove_empty(self) -> None:
-        with contextlib.suppress(OSError):  # what is not empty stays
-            for folder in self._made:
+        with contextlib.suppress(OSError):  # a folder with files stays
+            for folder in self._created:
                 folder.rmdir()
 
     def _open_locked(self) -> int:
-        """Returns the file, locked, and still the one of that name: its last owner may have removed it meanwhile."""
+        """Returns the locked file. Tries again if the last owner removed the file before it was locked."""
         while True:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
@@ -88,21 +88,21 @@ class WorkdirLock:
                 owner = _owner(file)
                 os.close(file)
                 raise BusyError(
-                    f"{str(self._workdir)!r} is in use by {owner}: wait for that run, stop it, or give another "
+                    f"{str(self._workdir)!r} is in use by {owner}. Wait for that run, stop it, or give another "
                     f"--workdir."
                 ) from error
             if self._is_ours(file):
                 break
             os.close(file)
         if os.fstat(file).st_size:
-            print(f"taking over {self._workdir} from {_owner(file)}, which is gone", file=sys.stderr, flush=True)
+            print(f"taking over {self._workdir} from {_owner(file)}, which has ended", file=sys.stderr, flush=True)
         os.ftruncate(file, 0)
         os.pwrite(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
         return file
 
 
 def _owner(file: int) -> str:
-    """Returns who wrote the lock file, for a person."""
+    """Returns the process that wrote the lock file, as words for a message."""
     try:
         owner = json.loads(os.pread(file, 4096, 0))
         return f"process {owner['pid']} on {owner['host']}"

@@ -1,4 +1,4 @@
-"""The loop of every task: it steps, looks, and hands the state to the actions that are due."""
+"""The training loop of all tasks: it runs steps, checks and logs metrics, and runs periodic actions."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -9,14 +9,14 @@ import numpy as np
 from sagan_jax.errors import NonFiniteError
 
 
-class Action(NamedTuple):
-    """Something to do with the state every so many steps, and after the last one."""
+class PeriodicAction(NamedTuple):
+    """A function that the loop calls with the state every `every_steps` steps and after the last step."""
 
     every_steps: int
     run: Callable[[int, Any], None]
-    """called with the number of steps done and the state"""
-    when_stopped: bool = False
-    """whether it is also done when the loop is stopped before its end"""
+    """receives the number of completed steps and the state"""
+    on_stop: bool = False
+    """whether it also runs when the loop is stopped early"""
 
 
 def run_loop(
@@ -26,44 +26,42 @@ def run_loop(
     *,
     first_step: int,
     total_steps: int,
-    guarded: Sequence[str],
+    finite_metrics: Sequence[str],
     log_every_steps: int,
     log: Callable[[int, dict[str, float]], None],
-    actions: Sequence[Action] = (),
+    actions: Sequence[PeriodicAction] = (),
     stopped: Callable[[int], bool] = lambda done: False,
 ) -> tuple[int, Any]:
-    """Returns how many steps are done, and the state after them.
+    """Runs steps until `total_steps` or a stop, and returns the number of completed steps and the state.
 
     Args:
-        step: `(state, batch) -> (state, metrics)`; its metrics hold a bool `finite` and the guarded quantities.
-        state: after `first_step` steps.
-        batches: the data of the steps from `first_step` on.
-        first_step: steps already done.
-        total_steps: steps to have been done at the end.
-        guarded: the metrics of which one is not finite when `finite` is False.
+        step: `(state, batch) -> (state, metrics)`; its metrics hold a bool `finite` and all of `finite_metrics`.
+        state: the state after `first_step` steps.
+        batches: the data of the steps, from step `first_step`.
+        first_step: the number of steps already completed.
+        total_steps: the number of completed steps at the end.
+        finite_metrics: the metrics that decide: one of them is not finite when `finite` is False.
         log_every_steps: how often the metrics are fetched and logged.
-        log: called with the number of steps done and the metrics.
-        actions: run after the look, so never on a state that went wrong.
-        stopped: asked with the number of steps done, before the first step and after each; True ends the loop.
+        log: receives the number of completed steps and the metrics.
+        actions: the periodic actions. They run after the check, so they never see a state with NaN.
+        stopped: receives the number of completed steps, before the first step and after each step. True ends the loop.
 
     Raises:
         ValueError: when the batches end before `total_steps`.
-        NonFiniteError: at the look after the first step that was not finite, naming it and the quantity.
+        NonFiniteError: when a step was not finite. The message names the first such step and the metric.
     """
-    unseen: list[dict[str, Any]] = []
+    unchecked: list[dict[str, Any]] = []
     done = first_step
     if stopped(done):
         return done, state
     for done, batch in zip(range(first_step + 1, total_steps + 1), batches, strict=False):
         state, metrics = step(state, batch)
-        unseen.append({name: metrics[name] for name in ("finite", *guarded)})
+        unchecked.append({name: metrics[name] for name in ("finite", *finite_metrics)})
         last, stopping = done == total_steps, stopped(done)
-        due = [
-            action for action in actions if last or done % action.every_steps == 0 or (stopping and action.when_stopped)
-        ]
+        due = [action for action in actions if last or done % action.every_steps == 0 or (stopping and action.on_stop)]
         if due or last or stopping or done % log_every_steps == 0:
-            _require_finite(jax.device_get(unseen), done - len(unseen) + 1)
-            unseen = []
+            _require_finite(jax.device_get(unchecked), done - len(unchecked) + 1)
+            unchecked = []
             log(done, {name: float(value) for name, value in jax.device_get(metrics).items() if name != "finite"})
         for action in due:
             action.run(done, state)
@@ -74,12 +72,12 @@ def run_loop(
     return done, state
 
 
-def _require_finite(looks: list[dict[str, Any]], first: int) -> None:
-    for number, look in enumerate(looks, start=first):
-        if not look["finite"]:
-            wrong = {name: value for name, value in look.items() if name != "finite" and not np.isfinite(value)}
+def _require_finite(metrics: list[dict[str, Any]], first: int) -> None:
+    for number, values in enumerate(metrics, start=first):
+        if not values["finite"]:
+            wrong = {name: value for name, value in values.items() if name != "finite" and not np.isfinite(value)}
             quantity, value = next(iter(wrong.items()))
             raise NonFiniteError(
-                f"Step {number}: {quantity} is {float(value)}, so the state was left as it was before that step. "
-                f"Lower the learning rates or try another seed; what was saved before is whole."
+                f"Step {number}: {quantity} is {float(value)}, so the step did not change the state. Lower the "
+                f"learning rates, or try another seed. Earlier checkpoints are valid."
             )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from tensorboardX import summary
@@ -18,6 +18,102 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyrefly: ignore[missing-mo
 from sagan_jax.errors import StorageError
 from sagan_jax.runtime.files import disk_errors, write_atomically
 from sagan_jax.runtime.image_files import save_png
+
+_MAX_BYTES = 50_000_000  # of a longer metrics.jsonl every second, third, … line is read
+
+
+class Curve(NamedTuple):
+    """A metric over the steps.
+
+    Attributes:
+        steps: `[N]` int64, in the order of the file.
+        values: `[N]` float64, finite.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+class MetricsLog(NamedTuple):
+    """The content of a `metrics.jsonl`.
+
+    Attributes:
+        curves: by the name of the metric, sorted by name; each has at least one point.
+        notes: a sentence for each kind of thing that was left out.
+    """
+
+    curves: dict[str, Curve]
+    notes: list[str]
+
+
+def read_metrics(path: str | Path) -> MetricsLog:
+    """Reads a `metrics.jsonl`, also one that is missing, torn or very long.
+
+    Lines that are not JSON objects with an integer `step` are skipped, as are values that are not finite numbers.
+    Of a file above 50 MB only every second, third, … line is read, and every line with scores.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The curves, none where the file is missing, and notes on what was left out.
+    """
+    points: dict[str, tuple[list[int], list[float]]] = {}
+    broken = not_finite = 0
+    try:
+        stride = 1 + Path(path).stat().st_size // _MAX_BYTES
+        with Path(path).open("rb") as lines:
+            for number, line in enumerate(lines):
+                if number % stride and b'"score/' not in line:
+                    continue
+                metrics = _parse_line(line)
+                if metrics is None:
+                    broken += 1
+                    continue
+                step = metrics.pop("step")
+                for name, value in metrics.items():
+                    if finite_number(value) is None:
+                        not_finite += 1
+                        continue
+                    steps, values = points.setdefault(name, ([], []))
+                    steps.append(step)
+                    values.append(float(value))
+    except OSError:
+        return MetricsLog({}, ["There are no metrics yet."])
+    curves = {name: Curve(np.array(steps), np.array(values)) for name, (steps, values) in sorted(points.items())}
+    return MetricsLog(curves, _reading_notes(broken, not_finite, stride))
+
+
+def finite_number(value: Any) -> int | float | None:
+    """Returns a value that is a finite number below 1e300, which a figure can show, else None; a bool is not a number.
+
+    >>> [finite_number(value) for value in (0.5, 3, True, "3", float("nan"), None)]
+    [0.5, 3, None, None, None, None]
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number and abs(value) < 1e300 else None
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """Returns the JSON object of a line, or None where it is damaged or has no integer step."""
+    try:
+        metrics = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return metrics if isinstance(metrics, dict) and isinstance(metrics.get("step"), int) else None
+
+
+def _reading_notes(broken: int, not_finite: int, stride: int) -> list[str]:
+    """Returns a sentence for each kind of thing that was left out of the curves."""
+    notes = []
+    if broken:
+        notes.append(f"{broken:,} line{'s' * (broken > 1)} of metrics.jsonl could not be read.")
+    if not_finite:
+        are = "values are not finite numbers" if not_finite > 1 else "value is not a finite number"
+        notes.append(f"metrics.jsonl: {not_finite:,} {are}, so left out.")
+    if stride > 1:
+        notes.append(f"metrics.jsonl is large: only one line in {stride} was read, and every line with scores.")
+    return notes
 
 
 def _kept_lines(content: bytes, last_step: int) -> bytes:
@@ -31,22 +127,22 @@ def _kept_lines(content: bytes, last_step: int) -> bytes:
 
 
 class MetricsWriter:
-    """Writes the metrics and pictures of a run, as a context manager; where there are processes, in the first only.
+    """Writes the metrics and images of a run, as a context manager. Only process 0 may use it.
 
-        with MetricsWriter(workdir, first_step=0) as recorder:
-            recorder.scalars(100, {"generator/loss": 0.5})
-            recorder.image("samples", 1000, grid)
+        with MetricsWriter(workdir, first_step=0) as writer:
+            writer.scalars(100, {"generator/loss": 0.5})
+            writer.image("samples", 1000, grid)
 
-    `metrics.jsonl` gets one JSON object a line, on disk when the call returns; `tensorboard/` the same.
-    What an interrupted run wrote after the step it is resumed from is taken away on opening, and so is a last line
-    that was torn: steps never go back.
+    Each call appends one JSON object as a line to `metrics.jsonl`, and an event to `tensorboard/`. Both are on disk
+    when the call returns. Opening removes the lines of an interrupted run after `first_step`, and an incomplete last
+    line. Steps therefore never decrease.
 
     Args:
-        workdir: made if it is not there.
-        first_step: the step that the state is at: 0 at the start, the restored step after a stop.
+        workdir: the folder; created if needed.
+        first_step: the step of the state: 0 at the start, the restored step of a resumed run.
 
     Raises:
-        StorageError: from any method, when the disk refused.
+        StorageError: from any method, when a file could not be written.
     """
 
     def __init__(self, workdir: str | Path, *, first_step: int) -> None:
@@ -61,10 +157,10 @@ class MetricsWriter:
         folder = self._workdir / "tensorboard"
         with disk_errors(folder):
             folder.mkdir(exist_ok=True)
-            # Not `SummaryWriter`: its thread dies of a full disk unheard, and the run then waits for it for ever.
-            # Its names differ by the second only, and it empties a file that is there: hence the suffix.
+            # Not `SummaryWriter`: on a full disk its thread ends silently, and the run then waits for it forever.
+            # The names of `EventsWriter` differ only by seconds, and it empties existing files: hence the suffix.
             self._events = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
-        # Tells TensorBoard to forget the steps that will be done again.
+        # Tells TensorBoard to discard the steps that will be repeated.
         self._write_event(first_step + 1, session_log=SessionLog(status=SessionLog.START))
         with disk_errors(path):
             self._metrics = path.open("a", encoding="utf-8")
@@ -79,7 +175,7 @@ class MetricsWriter:
             with disk_errors(self._workdir), contextlib.closing(self._events):
                 self._metrics.close()
         except StorageError:
-            # After another error that one is to be heard; each call has flushed what it wrote.
+            # An earlier error has precedence. Each call has already flushed its output.
             if error is None:
                 raise
 
@@ -89,14 +185,14 @@ class MetricsWriter:
             self._events.flush()
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """Appends the values of a step; what is not finite becomes null in the JSON and is left out of TensorBoard.
+        """Appends the values of a step. Values that are not finite become null in the JSON, and TensorBoard omits them.
 
         Args:
-            step: above the steps before.
-            values: numbers, or arrays of one, by name such as `generator/loss`.
+            step: larger than all earlier steps.
+            values: numbers, or arrays with one entry, by name, such as `generator/loss`.
 
         Raises:
-            StorageError: when the disk refused.
+            StorageError: when a file could not be written.
         """
         numbers = {name: float(value) for name, value in values.items()}
         finite = {name: number for name, number in numbers.items() if math.isfinite(number)}
@@ -108,16 +204,16 @@ class MetricsWriter:
         self._write_event(int(step), summary=Summary(value=points))
 
     def image(self, name: str, step: int, image: np.ndarray) -> None:
-        """Writes `samples/<name>-<step>.png`, the step in eight digits, and the same to TensorBoard.
+        """Writes an image to `samples/<name>-<step>.png`, with eight digits for the step, and to TensorBoard.
 
         Args:
-            name: the stem of the file.
-            step: the step of the state that drew it.
+            name: the first part of the file name.
+            step: the step of the state that drew the image.
             image: `[H, W, C]` uint8, C 1 or 3.
 
         Raises:
-            InvalidInputError: for another dtype or shape.
-            StorageError: when the disk refused.
+            InvalidInputError: when the image has another dtype or shape.
+            StorageError: when a file could not be written.
         """
         save_png(self._workdir / "samples" / f"{name}-{step:08d}.png", image)
         self._write_event(int(step), summary=summary.image(name, image, dataformats="HWC"))

@@ -1,4 +1,4 @@
-"""Several processes, on one host or many, as one run: how they meet, and what they must agree on."""
+"""A run of several processes, on one host or many: connecting them, comparing their inputs and gathering arrays."""
 
 import hashlib
 import importlib.util
@@ -15,13 +15,13 @@ from jax.experimental import multihost_utils
 
 from sagan_jax.errors import InvalidInputError, PeerLostError, StorageError
 
-# What a launcher sets when it starts more than one process.
-_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
-# How the runtime speaks of a process that is gone.
+# The variables in which launchers give the number of processes.
+_PROCESS_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+# Words in the runtime's errors about a lost process.
 _LOST = re.compile(r"gloo|connection (reset|refused|closed)|unavailable|deadline.exceeded|heartbeat|coordination", re.I)
 
 
-def join(
+def initialize_distributed(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
@@ -29,24 +29,26 @@ def join(
     timeout: int = 300,
     heartbeat: int = 30,
 ) -> None:
-    """Makes this process one of a run's, before anything is computed; does nothing when it is the only one.
+    """Connects this process to the other processes of a run. Does nothing when there is only one process.
 
-    Where nothing is given, SLURM, Open MPI and TPU hosts are recognised, and `jax.distributed` finds the rest out.
+    Call this before any computation. Without arguments, SLURM, Open MPI and TPU hosts are detected, and
+    `jax.distributed` determines the arguments.
 
     Args:
-        coordinator: `host:port` of process 0, any free port there.
-        num_processes: how many there are.
-        process_id: which one this is, from 0.
-        timeout: seconds to wait for the others.
-        heartbeat: seconds after which a silent process counts as lost; the others then end.
+        coordinator: `host:port` of process 0, with any free port.
+        num_processes: the number of processes.
+        process_id: the index of this process, from 0.
+        timeout: seconds to wait for the other processes.
+        heartbeat: seconds after which a silent process counts as lost. The other processes then end.
 
     Raises:
-        InvalidInputError: when only some of the three are given, or they do not fit together.
-        PeerLostError: when the others do not come.
+        InvalidInputError: when only some of `coordinator`, `num_processes` and `process_id` are given, or they are
+            inconsistent.
+        PeerLostError: when the other processes do not connect.
     """
     given = {"--coordinator": coordinator, "--num-processes": num_processes, "--process-id": process_id}
     absent = [flag for flag, value in given.items() if value is None]
-    if len(absent) == len(given) and not _launched_with_others():
+    if len(absent) == len(given) and not _has_other_processes():
         return
     if absent and len(absent) < len(given):
         raise InvalidInputError(f"Several processes need {', '.join(given)}; {' and '.join(absent)} not given.")
@@ -65,62 +67,62 @@ def join(
         )
     except (RuntimeError, ValueError) as error:
         raise PeerLostError(
-            f"The {num_processes or ''} processes did not meet at {coordinator or 'the coordinator'} within {timeout} s"
-            f": is process 0 running, the port open, and no proxy variable set? ({_first_line(error)})"
+            f"The {num_processes or ''} processes did not connect to {coordinator or 'the coordinator'} within "
+            f"{timeout} s. Is process 0 running, the port open, and no proxy variable set? ({_first_line(error)})"
         ) from error
 
 
-def _launched_with_others() -> bool:
-    """Tells whether a launcher started more than this process, or this is a TPU host, which may be one of a pod."""
-    if any(os.environ.get(name, "1").isdecimal() and int(os.environ.get(name, "1")) > 1 for name in _COUNTS):
+def _has_other_processes() -> bool:
+    """Returns whether a launcher started several processes, or this is a TPU host, which may belong to a pod."""
+    if any(os.environ.get(name, "1").isdecimal() and int(os.environ.get(name, "1")) > 1 for name in _PROCESS_COUNTS):
         return True
     chips = [*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/*")]
     wanted = "tpu" in os.environ.get("JAX_PLATFORMS", "tpu")
     return wanted and bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
-def is_first() -> bool:
-    """Tells whether this is the process that writes and prints: the only one, or process 0."""
+def is_main_process() -> bool:
+    """Returns whether this is process 0, the only process that writes files and prints."""
     return jax.process_index() == 0
 
 
-def require_same(what: Mapping[str, str]) -> None:
-    """Raises InvalidInputError, in every process, naming the first of these words that is not the same in all."""
+def require_same(values: Mapping[str, str]) -> None:
+    """Raises InvalidInputError in every process unless each of the named values is the same in all processes."""
     if jax.process_count() == 1:
         return
-    digests = np.stack([np.frombuffer(hashlib.sha256(word.encode()).digest(), np.uint8) for word in what.values()])
+    digests = np.stack([np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8) for value in values.values()])
     everywhere = multihost_utils.process_allgather(digests)
-    for number, name in enumerate(what):
+    for number, name in enumerate(values):
         if (everywhere[:, number] != everywhere[0, number]).any():
             raise InvalidInputError(
                 f"All {jax.process_count()} processes need the same {name}; they were started with different ones."
             )
 
 
-def require_shared(folder: Path) -> None:
-    """Raises StorageError, in every process, unless all see the same folder."""
+def require_shared_folder(folder: Path) -> None:
+    """Raises StorageError in every process unless all processes share the folder."""
     if jax.process_count() == 1:
         return
     nonce = np.frombuffer(uuid.uuid4().bytes, np.uint8)
     name = f".shared-{multihost_utils.broadcast_one_to_all(nonce).tobytes().hex()}"
-    if is_first():
+    if is_main_process():
         (folder / name).touch()
     multihost_utils.sync_global_devices("sagan_jax shared folder")
     seen = multihost_utils.process_allgather(np.array((folder / name).exists()))
-    if is_first():
+    if is_main_process():
         (folder / name).unlink()
     if not seen.all():
         raise StorageError(
-            f"--workdir needs a folder that all processes share; {str(folder)!r} of process 0 is not that of process "
-            f"{int(np.flatnonzero(~seen)[0])}."
+            f"--workdir needs a folder that all processes share; {str(folder)!r} of process 0 is another folder in "
+            f"process {int(np.flatnonzero(~seen)[0])}."
         )
 
 
 def gather(array: np.ndarray) -> list[np.ndarray]:
-    """Returns the array of each process, in their order; bit for bit, where jax would make float64 narrower.
+    """Returns the arrays of all processes, in the order of the processes. Float64 keeps its precision.
 
     Args:
-        array: of one dtype and trailing shape in all processes; leading sizes may differ.
+        array: `[N, ...]`. The dtype and the trailing shape are the same in all processes; N may differ.
     """
     if jax.process_count() == 1:
         return [array]
@@ -134,19 +136,19 @@ def gather(array: np.ndarray) -> list[np.ndarray]:
     ]
 
 
-def lost_peer(error: BaseException) -> PeerLostError | None:
-    """Returns what to say when an error of the runtime means that another process is gone, else None."""
+def peer_lost_error(error: BaseException) -> PeerLostError | None:
+    """Returns the error to raise when a runtime error means that another process was lost, else None."""
     if not jax.distributed.is_initialized() or not _LOST.search(str(error)):
         return None
     return PeerLostError(
-        f"Another process of this run is gone ({_first_line(error)}): start all of them again with the same command, "
-        f"and they go on from the last checkpoint."
+        f"Another process of this run has ended ({_first_line(error)}). Start all processes again with the same "
+        f"command. They resume from the last checkpoint."
     )
 
 
-def leave(exit_code: int) -> None:
-    """Ends this process at once if it is one of several: an orderly exit would wait for the others, who do not know."""
-    if jax.distributed.is_initialized():  # which starts no backend, as counting the processes would
+def exit_if_distributed(exit_code: int) -> None:
+    """Ends this process at once if it is one of several. A normal exit would wait for the other processes."""
+    if jax.distributed.is_initialized():  # unlike jax.process_count(), this starts no backend
         sys.stdout.flush()
         os._exit(exit_code)
 

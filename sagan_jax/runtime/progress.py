@@ -1,4 +1,4 @@
-"""Progress of a long computation: the callback, and what a training run shows."""
+"""Progress of a long computation: the callback, and the display of a training run."""
 
 import re
 import sys
@@ -16,17 +16,17 @@ from rich.table import Column
 class ProgressCallback(Protocol):
     """Receives the progress of a pass over many images."""
 
-    def begin(self, what: str, images: int) -> None:
-        """A pass over `images` images starts."""
+    def begin(self, description: str, images: int) -> None:
+        """Starts a pass over `images` images; `description` names them."""
 
     def tick(self, images: int) -> None:
-        """`images` more images are done."""
+        """Reports that `images` more images are done."""
 
 
 class NullProgress:
     """A `ProgressCallback` that shows nothing."""
 
-    def begin(self, what: str, images: int) -> None:
+    def begin(self, description: str, images: int) -> None:
         """Does nothing."""
 
     def tick(self, images: int) -> None:
@@ -40,16 +40,16 @@ def _duration(seconds: float) -> str:
 
 
 class TrainingProgress:
-    """Shows how far a run is, as a context manager: a bar on a terminal, else one plain line an update.
+    """Shows the progress of a run, as a context manager: a bar on a terminal, otherwise one line for each update.
 
         with TrainingProgress(1000, 0) as progress:
             progress.update(100, {"generator/loss": 0.5, "generator/gamma_32": 0.01}, 312.0)
 
     Args:
-        total_steps: the step at which the run ends.
-        first_step: the step that it starts from.
-        file: where to; standard error by default.
-        clock: seconds, for the time left, which is counted from the first update on so that compilation is left out.
+        total_steps: the number of completed steps at the end.
+        first_step: the number of completed steps at the start.
+        file: the output file. Defaults to stderr.
+        clock: returns seconds. The estimate of the time left starts at the first update, to exclude compilation.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TrainingProgress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total_steps = total_steps
-        # Read here, not as a default: by then it may have been replaced.
+        # Not a default argument, because sys.stderr may be replaced later.
         self._file = sys.stderr if file is None else file
         self._clock = clock
         self._start = (clock(), first_step)
@@ -87,12 +87,12 @@ class TrainingProgress:
             self._bar.stop()
 
     def update(self, step: int, metrics: Mapping[str, float], images_per_second: float) -> None:
-        """Shows a step: how many are done, speed, time left, and of the metrics the losses and the gammas.
+        """Shows the step, the speed, the time left, the losses and the gammas.
 
         Args:
-            step: the step just done.
-            metrics: by name; shown are `discriminator/loss`, `generator/loss` and what ends in `gamma_<resolution>`.
-            images_per_second: over all devices.
+            step: the number of completed steps.
+            metrics: values by name. Shown are names that end in `/loss` or `gamma_<resolution>`.
+            images_per_second: the speed over all devices.
         """
         text = self._text(step, metrics, images_per_second)
         if self._bar is None:

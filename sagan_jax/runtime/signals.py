@@ -1,4 +1,4 @@
-"""Stopping a run from outside: the first signal asks it to finish its step and save, a second one ends it at once."""
+"""Stops a run by a signal: the first one lets it finish its step and save, the second one ends it at once."""
 
 import os
 import signal
@@ -12,32 +12,34 @@ from jax.experimental import multihost_utils
 
 
 class StopSignals:
-    """Listens for SIGTERM and Ctrl-C, as a context manager.
+    """Listens for SIGTERM and SIGINT (Ctrl-C), as a context manager.
 
         with StopSignals() as stop:
-            while not stop.reached(done):
+            while not stop.should_stop(done):
                 ...
 
-    A thread listens, because Python's own handlers wait for the main thread, which may be compiling for minutes. Off
-    the main thread nothing is listened to: signals are not that thread's. What was set before is set again at the end.
+    A thread listens, because Python's signal handlers run in the main thread, which may compile for minutes. In another
+    thread than the main one, this class does nothing. The former handlers are restored at the end.
 
-    Where there are several processes, all stop after the same step, whichever was signalled: jax itself listens to
-    SIGTERM there and would not hear of it from us, so Ctrl-C is handed on to it as SIGTERM.
+    With several processes, all stop after the same step, whichever process receives the signal. jax itself listens for
+    SIGTERM then, so SIGINT is forwarded to it as SIGTERM.
     """
 
     def __init__(self) -> None:
-        self._alone = jax.process_count() == 1
-        self._signals = (signal.SIGTERM, signal.SIGINT) if self._alone else (signal.SIGINT,)
+        self._single_process = jax.process_count() == 1
+        self._signals = (signal.SIGTERM, signal.SIGINT) if self._single_process else (signal.SIGINT,)
         self._received: signal.Signals | None = None
 
     @property
     def signal(self) -> signal.Signals:
-        """The first that came here; SIGTERM where another process was signalled."""
+        """The first signal that this process received; SIGTERM if another process received it."""
         return self._received or signal.SIGTERM
 
-    def reached(self, done: int) -> bool:
-        """Tells whether to stop, `done` steps being done; with several processes, to be asked after every step."""
-        return self._received is not None if self._alone else multihost_utils.reached_preemption_sync_point(done)
+    def should_stop(self, done: int) -> bool:
+        """Returns whether to stop after `done` steps. With several processes, call this after every step."""
+        if self._single_process:
+            return self._received is not None
+        return multihost_utils.reached_preemption_sync_point(done)
 
     def __enter__(self) -> Self:
         self._listening = threading.current_thread() is threading.main_thread()
@@ -47,8 +49,8 @@ class StopSignals:
             self._thread = threading.Thread(target=self._listen, args=(self._pipe[0],), daemon=True)
             self._thread.start()
             self._former_pipe = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-            # Without a handler of Python's own, nothing would be written to the pipe.
-            self._former: dict[int, Any] = {number: signal.signal(number, _wait) for number in self._signals}
+            # Python writes to the pipe only for signals with a Python handler.
+            self._former: dict[int, Any] = {number: signal.signal(number, _do_nothing) for number in self._signals}
         return self
 
     def __exit__(
@@ -70,7 +72,7 @@ class StopSignals:
             if self._received is not None:
                 os._exit(128 + number)
             self._received = signal.Signals(number)
-            if not self._alone:
+            if not self._single_process:
                 os.kill(os.getpid(), signal.SIGTERM)
             print(
                 f"{self._received.name}: finishing the step and saving; a second signal ends the run at once",
@@ -79,5 +81,5 @@ class StopSignals:
             )
 
 
-def _wait(number: int, frame: object) -> None:
-    """Does nothing: the thread that listens has heard it."""
+def _do_nothing(number: int, frame: object) -> None:
+    """Does nothing, because the listening thread handles the signal."""

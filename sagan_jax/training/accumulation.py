@@ -1,44 +1,52 @@
-"""The gradient of a batch that is worked through in parts, so that only a part's activations need memory."""
+"""Gradient accumulation: a batch is worked through in microbatches, and memory holds the activations of one."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-Metrics = dict[str, Array]
-# (params, state, rows) -> (loss, (state, metrics)); the loss is a mean over the rows.
-Objective = Callable[[Any, Any, Any], tuple[Array, tuple[Any, Metrics]]]
+from sagan_jax.training.network_state import Metrics, Params
+
+Batch = TypeVar("Batch")
+Carry = TypeVar("Carry")
+
+# (params, carry, batch) -> (loss, (carry, metrics)); the loss is a mean over the batch.
+Objective: TypeAlias = Callable[[Params, Carry, Batch], tuple[Array, tuple[Carry, Metrics]]]
 
 
-def mean_gradient(objective: Objective, params: Any, state: Any, rows: Any, parts: int) -> tuple[Any, Any, Metrics]:
-    """Returns the mean gradient over the parts of a batch, the state after the last of them, and the mean metrics.
+def mean_gradient(
+    objective: Objective[Carry, Batch], params: Params, carry: Carry, batch: Batch, microbatches: int
+) -> tuple[Params, Carry, Metrics]:
+    """Returns the mean gradient over the microbatches, the carry after the last of them, and the mean metrics.
 
-    Part p has the rows p, p + parts, p + 2 parts, ...: the same rows of the global batch, however many devices share
-    it. One after another they go through `lax.scan`, which keeps one part's activations at a time.
+    With n microbatches, number m has the rows m, m + n, m + 2n, ... These are the same rows of the global batch
+    whatever the number of devices. The microbatches go through `lax.scan`, which keeps the activations of one at a
+    time.
 
     Args:
-        objective: `(params, state, rows) -> (loss, (state, metrics))`, its loss and metrics means over the rows.
+        objective: `(params, carry, batch) -> (loss, (carry, metrics))`; its loss and metrics are means over the batch.
         params: what the gradient is taken of.
-        state: handed from part to part.
-        rows: leaves `[B, ...]`, B a multiple of `parts`.
-        parts: 1 takes the batch as it is, without a scan.
+        carry: handed from each microbatch to the next, such as running moments.
+        batch: leaves `[B, ...]`; B is a multiple of `microbatches`.
+        microbatches: their number. 1 takes the batch as it is, without a scan.
 
     Returns:
-        A tree like `params`, one like `state`, and scalars.
+        A tree like `params`, one like `carry`, and scalars.
     """
     gradient = jax.grad(objective, has_aux=True)
-    if parts == 1:
-        slopes, (state, metrics) = gradient(params, state, rows)
-        return slopes, state, metrics
+    if microbatches == 1:
+        gradients, (carry, metrics) = gradient(params, carry, batch)
+        return gradients, carry, metrics
 
-    def add_part(carried: tuple[Any, Any], part: Any) -> tuple[tuple[Any, Any], Metrics]:
-        total, state = carried
-        slopes, (state, metrics) = gradient(params, state, part)
-        return (jax.tree.map(jnp.add, total, slopes), state), metrics
+    def add_microbatch(total_and_carry: tuple[Params, Carry], batch: Batch) -> tuple[tuple[Params, Carry], Metrics]:
+        total, carry = total_and_carry
+        gradients, (carry, metrics) = gradient(params, carry, batch)
+        return (jax.tree.map(jnp.add, total, gradients), carry), metrics
 
-    dealt = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), rows)
-    start = jax.tree.map(jnp.zeros_like, params), state
-    (total, state), metrics = jax.lax.scan(add_part, start, dealt)
-    return jax.tree.map(lambda leaf: leaf / parts, total), state, jax.tree.map(lambda leaf: leaf.mean(0), metrics)
+    stacked = jax.tree.map(lambda leaf: leaf.reshape(-1, microbatches, *leaf.shape[1:]).swapaxes(0, 1), batch)
+    start = jax.tree.map(jnp.zeros_like, params), carry
+    (total, carry), metrics = jax.lax.scan(add_microbatch, start, stacked)
+    gradients = jax.tree.map(lambda leaf: leaf / microbatches, total)
+    return gradients, carry, jax.tree.map(lambda leaf: leaf.mean(0), metrics)

@@ -1,4 +1,4 @@
-"""Adversarial training: its state and its one pure step."""
+"""Adversarial training: its task, its state and its one pure step."""
 
 import dataclasses
 from functools import partial
@@ -15,22 +15,34 @@ from jax import Array
 from sagan_jax.functional.augmentation import Augmentation, augment
 from sagan_jax.functional.losses import HINGE, AdversarialLoss, orthogonal_penalty
 from sagan_jax.functional.spectral import spectral_normalize_tree
-from sagan_jax.training.accumulation import Metrics, mean_gradient
 from sagan_jax.training.network_state import (
+    BatchStats,
+    Metrics,
     NetworkState,
-    apply_gradients,
+    Params,
+    Sigmas,
+    Spectral,
+    Variables,
     init_network_state,
-    named,
-    normalize_with_vjp,
+    normalized_variables,
 )
 from sagan_jax.training.optimizers import Optimizers, two_time_scale
+from sagan_jax.training.updates import (
+    Gradients,
+    apply_gradients,
+    compute_gradients,
+    discriminator_loss,
+    global_draw,
+    keep_if_finite,
+    moving_average,
+)
 
-# The quantities whose failure stops a run.
-GUARDED = ("discriminator/loss", "discriminator/gradient_norm", "generator/loss", "generator/gradient_norm")
+FINITE_METRICS = ("discriminator/loss", "discriminator/gradient_norm", "generator/loss", "generator/gradient_norm")
+"""The metrics that must be finite: where one is not, the step leaves the state as it was."""
 
 
 class Batch(NamedTuple):
-    """The data of one step: a batch for each discriminator update."""
+    """The data of one step, jax or numpy arrays: one batch for each discriminator update."""
 
     images: Any
     """`[discriminator_steps, B, H, W, C]`, floating in [-1, 1]"""
@@ -40,7 +52,7 @@ class Batch(NamedTuple):
 
 @flax.struct.dataclass
 class AdversarialState:
-    """A run at one moment; with the data of the steps to come it decides all that follows."""
+    """A run at one moment. Together with the data of later steps it determines all that follows."""
 
     step: Array
     """int32, generator updates done"""
@@ -48,33 +60,33 @@ class AdversarialState:
     """uint32; the randomness of step t is `fold_in(key(seed), t)`"""
     generator: NetworkState
     discriminator: NetworkState
-    average: Any
+    average: Variables
     """moving average of G's `params` and `batch_stats`, float32; empty when it is off"""
 
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialTask:
-    """What stays fixed while the state moves: networks, rules and rates.
+    """What stays fixed while the state moves: networks, losses and rates.
 
     Attributes:
-        generator: latents `[B, Z]` and labels to images; its `axis_name` is set by the step.
-        discriminator: images and labels to logits.
-        optimizers: one a network.
+        generator: maps latents `[B, Z]` and labels to images. The step sets its `axis_name`.
+        discriminator: maps images and labels to logits. The step sets its `axis_name`.
+        optimizers: one for each network.
         latent_size: Z.
         num_classes: 0 when both networks are unconditional.
         loss: the pair of losses.
         spectral_norm: which networks are spectrally normalised.
-        spectral_evaluation: whether sigma of a trained network is taken after an iteration from the stored u, as in the
-            release, or of u and v as they are stored, as PyTorch does.
+        spectral_evaluation: how sigma of a trained network is computed. "iterated" does one iteration from the stored
+            u, as the authors' release does. "stored" takes u and v as they are, as PyTorch does.
         spectral_epsilon: added to the norms of u and v.
         differentiate_vectors: lets the gradient flow through u and v.
-        orthogonal_strength: of the penalty on G's kernels; 0 turns it off.
-        accumulation_steps: parts that every batch is worked through in; batch moments are those of a part, and running
-            ones move once a part.
-        augmentation: what is done to every image that D sees, real and generated, in both updates.
+        orthogonal_strength: weight of the penalty on G's kernels; 0 turns it off.
+        accumulation_steps: number of microbatches in each batch. Batch moments are those of a microbatch, and running
+            moments move once per microbatch.
+        augmentation: applied to every image that D sees, real and generated, in the updates of both networks.
         average_decay: of G's moving average; 0 turns it off.
-        average_start_step: before it, the average is a copy of G.
-        global_moments: whether batch moments are shared over devices.
+        average_start_step: before this step the average is a copy of G.
+        global_moments: whether devices share batch moments.
     """
 
     generator: nn.Module
@@ -94,124 +106,109 @@ class AdversarialTask:
     average_start_step: int = 0
     global_moments: bool = True
 
-    def normalize(self, player: NetworkState) -> tuple[Any, Any, Any]:
-        """Returns a player's spectrally normalised parameters, its new vectors, and the sigmas."""
+    def normalize(self, state: NetworkState) -> tuple[Params, Spectral, Sigmas]:
+        """Returns a network's spectrally normalised parameters, its new vectors, and the sigmas."""
         return spectral_normalize_tree(
-            player.params,
-            player.spectral,
+            state.params,
+            state.spectral,
             epsilon=self.spectral_epsilon,
             differentiate_vectors=self.differentiate_vectors,
         )
 
-    def evaluation_params(self, params: Any, spectral: Any) -> Any:
-        """Returns the parameters of a trained network, spectrally normalised as they are for sampling."""
+    def evaluation_params(self, params: Params, spectral: Spectral) -> Params:
+        """Returns the spectrally normalised parameters that a trained network is evaluated with.
+
+        Args:
+            params: as stored, or their moving average.
+            spectral: the stored vectors. They do not move.
+        """
         iterations = 1 if self.spectral_evaluation == "iterated" else 0
         return spectral_normalize_tree(params, spectral, iterations=iterations, epsilon=self.spectral_epsilon)[0]
 
 
-def initial_state(game: AdversarialTask, seed: int, image_shape: tuple[int, int, int]) -> AdversarialState:
-    """Returns the state before the first step.
+def initial_state(task: AdversarialTask, seed: int, image_shape: tuple[int, int, int]) -> AdversarialState:
+    """Returns the state before the first step, on the default device.
 
     Args:
-        game: networks and rules.
+        task: networks and optimisers.
         seed: in [0, 2**32).
         image_shape: (H, W, C).
-
-    Returns:
-        A state of arrays on the default device.
     """
     generator_key, discriminator_key = jax.random.split(jax.random.key(seed))
     labels = jnp.zeros((2,), jnp.int32)
 
-    def player(
+    def init_network(
         network: nn.Module, optimizer: optax.GradientTransformation, key: Array, inputs: Array, normalized: bool
     ) -> NetworkState:
         variables = jax.jit(partial(network.init, train=False))(key, inputs, labels)
         return init_network_state(variables, optimizer, jax.random.fold_in(key, 1) if normalized else None)
 
-    latents = jnp.zeros((2, game.latent_size))
-    normalized = game.spectral_norm in ("both", "generator")
-    generator = player(game.generator, game.optimizers.generator, generator_key, latents, normalized)
+    latents = jnp.zeros((2, task.latent_size))
+    normalized = task.spectral_norm in ("both", "generator")
+    generator = init_network(task.generator, task.optimizers.generator, generator_key, latents, normalized)
     images = jnp.zeros((2, *image_shape))
-    normalized = game.spectral_norm in ("both", "discriminator")
-    discriminator = player(game.discriminator, game.optimizers.discriminator, discriminator_key, images, normalized)
-    average = {}
-    if game.average_decay:
-        average = {"params": generator.params, "batch_stats": generator.batch_stats}
+    normalized = task.spectral_norm in ("both", "discriminator")
+    discriminator = init_network(
+        task.discriminator, task.optimizers.discriminator, discriminator_key, images, normalized
+    )
     return AdversarialState(
         step=jnp.int32(0),
         seed=jnp.uint32(seed),
         generator=generator,
         discriminator=discriminator,
-        average=jax.tree.map(jnp.copy, average),  # donated with the rest: it may not share a buffer
+        # A copy, because the state is donated as a whole and its leaves may not share a buffer.
+        average=jax.tree.map(jnp.copy, generator.variables) if task.average_decay else {},
     )
 
 
 def step(
-    game: AdversarialTask, state: AdversarialState, batch: Batch, *, axis_name: str | None = None
+    task: AdversarialTask, state: AdversarialState, batch: Batch, *, axis_name: str | None = None
 ) -> tuple[AdversarialState, Metrics]:
-    """Returns the state after one generator update and the discriminator updates before it, and what was measured.
+    """Returns the state after the discriminator updates and the generator update that follows them, and the metrics.
 
-    Each discriminator update draws fresh latents and labels, uses one slice of the batch, and normalises D once for
-    its real and its fake pass, from the stored u. G's running moments and its u move in the generator update only.
-    Draws are made for the global batch and sliced, so that the number of devices does not change the experiment. A
-    loss or gradient that is not finite leaves the state as it was; `metrics["finite"]` is then False.
+    Each discriminator update draws fresh latents and labels and uses one slice of the batch. It normalises D once, from
+    the stored u, for its real and its fake pass. G's running moments and its u move in the generator update only. Draws
+    are made for the global batch and sliced, so that the number of devices does not change the experiment. A loss or
+    gradient that is not finite leaves the state as it was; `metrics["finite"]` is then False.
 
     Args:
-        game: networks and rules.
+        task: networks, losses and rates.
         state: replicated over devices.
-        batch: this device's part: images `[discriminator_steps, B, H, W, C]` and labels; B is a multiple of the game's
+        batch: this device's part: images `[discriminator_steps, B, H, W, C]` and labels. B is a multiple of the task's
             `accumulation_steps`.
         axis_name: the mapped axis over devices, or None for one device.
 
     Returns:
-        The new state, and scalars: losses by part, mean logits, every gamma, sigma and gradient norm; D's are those of
-        its last update, or of the first that was not finite.
+        The new state, and scalars: losses by part, mean logits, every gamma, sigma and gradient norm. D's metrics are
+        those of its last update, or of the first one that was not finite.
 
-    Source: Zhang et al. 2018, section 4; where it departs from the release, README.md says so.
+    Source: Zhang et al. 2018, section 4. README.md lists the departures from the authors' release.
     """
-    moments_axis = axis_name if game.global_moments else None
-    game = dataclasses.replace(
-        game,
-        generator=game.generator.clone(axis_name=moments_axis),
-        discriminator=game.discriminator.clone(axis_name=moments_axis),
+    moments_axis = axis_name if task.global_moments else None
+    task = dataclasses.replace(
+        task,
+        generator=task.generator.clone(axis_name=moments_axis),
+        discriminator=task.discriminator.clone(axis_name=moments_axis),
     )
     discriminator_steps, batch_size = batch.labels.shape
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    draw = partial(_draw, game, batch_size=batch_size, axis_name=axis_name)
-    generator_params, _, _ = game.normalize(state.generator)
-    drawing = {"params": generator_params, "batch_stats": state.generator.batch_stats}
-
-    discriminator, metrics = state.discriminator, {}
-    # A plain loop: inside `lax.scan` the CPU backend's convolutions are six times slower, even for one round.
-    for number in range(discriminator_steps):
-        draws = draw(jax.random.fold_in(key, number))
-        reals = jax.tree.map(itemgetter(number), batch)
-        discriminator, measured = _update_discriminator(game, discriminator, reals, drawing, draws, axis_name)
-        metrics = measured | {
-            # The last update is what is reported, unless one before it went wrong.
-            name: jnp.where(jnp.isfinite(metrics[name]), measured[name], metrics[name])
-            for name in GUARDED
-            if name in metrics
-        }
-    draws = draw(jax.random.fold_in(key, discriminator_steps))
-    generator, generator_metrics = _update_generator(game, state.generator, discriminator, draws, axis_name)
-    metrics |= generator_metrics
-
-    finite = jnp.stack([jnp.isfinite(metrics[name]) for name in GUARDED]).all()
-    proposed = AdversarialState(
+    draws = [
+        _draw(task, jax.random.fold_in(key, number), batch_size, axis_name) for number in range(discriminator_steps + 1)
+    ]
+    discriminator, metrics = _run_discriminator_updates(task, state, batch, draws[:-1], axis_name)
+    generator, generator_metrics = _update_generator(task, state.generator, discriminator, draws[-1], axis_name)
+    new = AdversarialState(
         step=state.step + 1,
         seed=state.seed,
         generator=generator,
         discriminator=discriminator,
-        average=_move_average(game, state, generator),
+        average=_update_average(task, state, generator),
     )
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, state)
-    return kept, metrics | {"finite": finite}
+    return keep_if_finite(new, state, metrics | generator_metrics, FINITE_METRICS)
 
 
 class _Draws(NamedTuple):
-    """The randomness of one update: a row an image."""
+    """The randomness of one update, one row per image."""
 
     latents: Array
     """`[B, Z]`, normal"""
@@ -220,100 +217,127 @@ class _Draws(NamedTuple):
     real_keys: Array
     """`[B]`, for the augmentation of real images"""
     fake_keys: Array
-    """`[B]`, of generated ones"""
+    """`[B]`, for the augmentation of generated images"""
 
 
-def _draw(game: AdversarialTask, key: Array, *, batch_size: int, axis_name: str | None) -> _Draws:
-    """Returns this device's slice of the global batch's draws."""
-    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-    latents_key, labels_key = jax.random.split(key)
-    total = batch_size * devices
-    latents = jax.random.normal(latents_key, (total, game.latent_size), jnp.float32)
-    labels = jax.random.randint(labels_key, (total,), 0, max(1, game.num_classes), jnp.int32)
-    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * batch_size
-    if axis_name is not None:
-        latents = jax.lax.dynamic_slice_in_dim(latents, first, batch_size)
-        labels = jax.lax.dynamic_slice_in_dim(labels, first, batch_size)
+def _draw(task: AdversarialTask, key: Array, batch_size: int, axis_name: str | None) -> _Draws:
+    """Returns this device's rows of the randomness of one update."""
 
-    def keys(number: int) -> Array:
-        return jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, number)))(first + jnp.arange(batch_size))
+    def draw(rows: int) -> _Draws:
+        latents_key, labels_key = jax.random.split(key)
+        latents = jax.random.normal(latents_key, (rows, task.latent_size), jnp.float32)
+        labels = jax.random.randint(labels_key, (rows,), 0, max(1, task.num_classes), jnp.int32)
 
-    return _Draws(latents, labels, keys(2), keys(3))  # 0 and 1 are those of the split
+        def keys(number: int) -> Array:
+            return jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, number)))(jnp.arange(rows))
+
+        return _Draws(latents, labels, keys(2), keys(3))  # 0 and 1 are the keys of the split
+
+    return global_draw(draw, batch_size, axis_name)
+
+
+def _run_discriminator_updates(
+    task: AdversarialTask, state: AdversarialState, batch: Batch, draws: list[_Draws], axis_name: str | None
+) -> tuple[NetworkState, Metrics]:
+    """Returns D after one update for each of the draws, and the metrics to report."""
+    # G does not change in these updates, and neither do its running moments.
+    generator_variables = normalized_variables(task.normalize, state.generator)
+    discriminator, metrics = state.discriminator, {}
+    # A plain loop: inside `lax.scan` the CPU backend's convolutions are six times slower, even for one round.
+    for number, drawn in enumerate(draws):
+        reals = jax.tree.map(itemgetter(number), batch)
+        discriminator, latest = _update_discriminator(task, discriminator, reals, generator_variables, drawn, axis_name)
+        # The last update is reported, unless an earlier one was not finite.
+        metrics = latest | {
+            name: jnp.where(jnp.isfinite(metrics[name]), latest[name], metrics[name])
+            for name in FINITE_METRICS
+            if name in metrics
+        }
+    return discriminator, metrics
 
 
 def _update_discriminator(
-    game: AdversarialTask, player: NetworkState, reals: Batch, drawing: Any, draws: _Draws, axis_name: str | None
+    task: AdversarialTask,
+    state: NetworkState,
+    reals: Batch,
+    generator_variables: Variables,
+    draws: _Draws,
+    axis_name: str | None,
 ) -> tuple[NetworkState, Metrics]:
-    """Returns D after one update on a batch of real and one of generated images."""
-    params, pull, (spectral, sigmas) = normalize_with_vjp(game.normalize, player)
+    """Returns D after one update on a batch of real images and one of generated images."""
 
-    def objective(params: Any, statistics: Any, rows: Any) -> tuple[Array, tuple[Any, Metrics]]:
-        reals, draws = rows
-        fakes: Any = game.generator.apply(drawing, draws.latents, draws.labels, train=True)
-        variables = {"params": params, "batch_stats": statistics}
-        apply = partial(game.discriminator.apply, train=True, mutable=["batch_stats"])
-        real_logits, moved = apply(variables, augment(draws.real_keys, reals.images, game.augmentation), reals.labels)
-        fake_logits, _ = apply(variables, augment(draws.fake_keys, fakes, game.augmentation), draws.labels)
-        loss_real, loss_fake = (loss.mean() for loss in game.loss.discriminator(real_logits, fake_logits))
-        loss = loss_real + loss_fake
-        return loss, (
-            moved.get("batch_stats", statistics),
-            {
-                "discriminator/loss": loss,
-                "discriminator/loss_real": loss_real,
-                "discriminator/loss_fake": loss_fake,
-                "discriminator/real_logits": real_logits.mean(),
-                "discriminator/fake_logits": fake_logits.mean(),
-            },
-        )
+    def objective(
+        params: Params, batch_stats: BatchStats, batch: tuple[Batch, _Draws]
+    ) -> tuple[Array, tuple[BatchStats, Metrics]]:
+        reals, draws = batch
+        fakes: Any = task.generator.apply(generator_variables, draws.latents, draws.labels, train=True)
+        variables = {"params": params, "batch_stats": batch_stats}
+        real_images = augment(draws.real_keys, reals.images, task.augmentation)
+        real_logits, batch_stats = _apply(task.discriminator, variables, real_images, reals.labels)
+        fake_images = augment(draws.fake_keys, fakes, task.augmentation)
+        fake_logits, _ = _apply(task.discriminator, variables, fake_images, draws.labels)
+        loss, metrics = discriminator_loss(task.loss, real_logits, fake_logits)
+        metrics["discriminator/real_logits"] = real_logits.mean()
+        metrics["discriminator/fake_logits"] = fake_logits.mean()
+        return loss, (batch_stats, metrics)
 
-    rows = reals, draws
-    slopes, statistics, metrics = mean_gradient(objective, params, player.batch_stats, rows, game.accumulation_steps)
-    metrics |= named("discriminator/sigma", sigmas)
-    return apply_gradients(
-        "discriminator", game.optimizers.discriminator, player, pull(slopes), spectral, statistics, metrics, axis_name
+    gradients = compute_gradients(
+        "discriminator",
+        state,
+        objective,
+        (reals, draws),
+        normalize=task.normalize,
+        microbatches=task.accumulation_steps,
     )
+    return apply_gradients("discriminator", state, gradients, task.optimizers.discriminator, axis_name)
 
 
 def _update_generator(
-    game: AdversarialTask, player: NetworkState, discriminator: NetworkState, draws: _Draws, axis_name: str | None
+    task: AdversarialTask, state: NetworkState, discriminator: NetworkState, draws: _Draws, axis_name: str | None
 ) -> tuple[NetworkState, Metrics]:
-    """Returns G after one update against D as it now is; D's own u is used and left where it was."""
-    discriminator_params, _, _ = game.normalize(discriminator)
-    judging = {"params": discriminator_params, "batch_stats": discriminator.batch_stats}
-    params, pull, (spectral, sigmas) = normalize_with_vjp(game.normalize, player)
+    """Returns G after one update against the updated D, whose vectors and running moments do not move."""
+    discriminator_variables = normalized_variables(task.normalize, discriminator)
 
-    def objective(params: Any, statistics: Any, draws: _Draws) -> tuple[Array, tuple[Any, Metrics]]:
-        variables = {"params": params, "batch_stats": statistics}
-        apply = partial(game.generator.apply, train=True, mutable=["batch_stats"])
-        images, moved = apply(variables, draws.latents, draws.labels)
-        images = augment(draws.fake_keys, images, game.augmentation)
-        logits, _ = game.discriminator.apply(judging, images, draws.labels, train=True, mutable=["batch_stats"])
-        loss = game.loss.generator(logits).mean()
-        return loss, (moved["batch_stats"], {"generator/loss": loss, "generator/fake_logits": logits.mean()})
+    def objective(params: Params, batch_stats: BatchStats, draws: _Draws) -> tuple[Array, tuple[BatchStats, Metrics]]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        images, batch_stats = _apply(task.generator, variables, draws.latents, draws.labels)
+        images = augment(draws.fake_keys, images, task.augmentation)
+        logits, _ = _apply(task.discriminator, discriminator_variables, images, draws.labels)
+        loss = task.loss.generator(logits).mean()
+        return loss, (batch_stats, {"generator/loss": loss, "generator/fake_logits": logits.mean()})
 
-    slopes, statistics, metrics = mean_gradient(objective, params, player.batch_stats, draws, game.accumulation_steps)
-    gradients = pull(slopes)
-    if game.orthogonal_strength:
-        penalty, slopes = jax.value_and_grad(_orthogonal_penalty)(player.params)
-        gradients = jax.tree.map(lambda one, other: one + game.orthogonal_strength * other, gradients, slopes)
-        metrics["generator/orthogonal_penalty"] = penalty
-    metrics |= named("generator/sigma", sigmas)
-    return apply_gradients(
-        "generator", game.optimizers.generator, player, gradients, spectral, statistics, metrics, axis_name
+    gradients = compute_gradients(
+        "generator", state, objective, draws, normalize=task.normalize, microbatches=task.accumulation_steps
+    )
+    if task.orthogonal_strength:
+        gradients = _add_orthogonal_penalty(gradients, state.params, task.orthogonal_strength)
+    return apply_gradients("generator", state, gradients, task.optimizers.generator, axis_name)
+
+
+def _apply(network: nn.Module, variables: Variables, *inputs: Array) -> tuple[Array, BatchStats]:
+    """Returns what a network makes of its inputs in training, and its new running moments."""
+    outputs, moved = network.apply(variables, *inputs, train=True, mutable=["batch_stats"])
+    return outputs, moved["batch_stats"] if "batch_stats" in moved else variables["batch_stats"]
+
+
+def _add_orthogonal_penalty(gradients: Gradients, params: Params, strength: float) -> Gradients:
+    """Returns the gradients with those of the penalty on the kernels as stored, before they are normalised."""
+    penalty, penalty_gradients = jax.value_and_grad(_orthogonal_penalty)(params)
+    return gradients._replace(
+        params=jax.tree.map(lambda one, other: one + strength * other, gradients.params, penalty_gradients),
+        metrics=gradients.metrics | {"generator/orthogonal_penalty": penalty},
     )
 
 
-def _orthogonal_penalty(params: Any) -> Array:
-    """Returns the sum over all kernels as stored, before they are normalised; BigGAN's embedding is none."""
+def _orthogonal_penalty(params: Params) -> Array:
+    """Returns the sum of the penalty over all kernels. BigGAN's shared embedding is not a kernel."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return sum((orthogonal_penalty(leaf) for path, leaf in leaves if path[-1].key.endswith("kernel")), jnp.float32(0))
 
 
-def _move_average(game: AdversarialTask, state: AdversarialState, generator: NetworkState) -> Any:
+def _update_average(task: AdversarialTask, state: AdversarialState, generator: NetworkState) -> Variables:
     """Returns the moving average of G after its update; a copy of G before the start step."""
-    if not game.average_decay:
+    if not task.average_decay:
         return state.average
-    decay = jnp.where(state.step + 1 < game.average_start_step, 0.0, game.average_decay)
-    current = {"params": generator.params, "batch_stats": generator.batch_stats}
-    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, current)
+    decay = jnp.where(state.step + 1 < task.average_start_step, 0.0, task.average_decay)
+    return moving_average(state.average, generator.variables, decay)

@@ -1,4 +1,4 @@
-"""What a step costs: the floating-point operations that XLA counts in it, without running or compiling it."""
+"""What a step costs: the floating-point operations that XLA counts in it, without compiling or running it."""
 
 import dataclasses
 from functools import partial
@@ -10,32 +10,31 @@ from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state
 
 
 def step_flops(
-    game: AdversarialTask, batch_size: int, image_shape: tuple[int, int, int], *, discriminator_steps: int = 1
+    task: AdversarialTask, batch_size: int, image_shape: tuple[int, int, int], *, discriminator_steps: int = 1
 ) -> float:
     """Returns the floating-point operations of one training step.
 
-    All of them: D's and G's updates, both passes of each, optimiser and spectral normalisation. A multiplication and
-    an addition are two operations, and a convolution's window counts where it lies inside the image only. The count
-    is that of the program as traced (XLA's `HloCostAnalysis` of `jax.jit(step).lower(...)`), which is the same for
-    every device: compilers may add to it by computing values twice, or take from it by other ways to convolve.
+    The count holds everything: the updates of D and of G, forward and backward, the optimisers and spectral
+    normalisation. A multiplication and an addition are two operations. A convolution's window counts only where it
+    lies inside the image.
 
-    Nothing of the size of the networks is allocated; it takes a few seconds at any width and batch.
+    The count is that of the traced program: XLA's `HloCostAnalysis` of `jax.jit(step).lower(...)`. It is the same for
+    every device. A compiler may add operations by computing values twice, or save some by another way to convolve.
+
+    No array of the size of the networks is allocated. It takes a few seconds at any width and batch.
 
     Args:
-        game: networks and rules.
+        task: networks and losses.
         batch_size: images of one discriminator update, over all devices.
         image_shape: (H, W, C).
-        discriminator_steps: discriminator updates a step.
-
-    Returns:
-        The count.
+        discriminator_steps: discriminator updates per step.
     """
-    state = jax.eval_shape(lambda: initial_state(game, 0, image_shape))
+    state = jax.eval_shape(lambda: initial_state(task, 0, image_shape))
     batch = Batch(
         jax.ShapeDtypeStruct((discriminator_steps, batch_size, *image_shape), jnp.float32),
         jax.ShapeDtypeStruct((discriminator_steps, batch_size), jnp.int32),
     )
-    whole = dataclasses.replace(game, accumulation_steps=1)  # a loop's rounds would be counted once
+    whole = dataclasses.replace(task, accumulation_steps=1)  # the body of a loop would be counted once
     counted = jax.jit(partial(step, whole)).lower(state, batch).cost_analysis()
-    assert counted is not None  # every backend of jax's own counts
+    assert counted is not None  # each of jax's own backends counts
     return counted["flops"]

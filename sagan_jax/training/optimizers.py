@@ -4,11 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
+from jax import Array
 from optax import contrib
 
 
 class Optimizers(NamedTuple):
-    """One optax transformation a network."""
+    """One optax transformation for each network."""
 
     generator: optax.GradientTransformation
     discriminator: optax.GradientTransformation
@@ -22,9 +23,9 @@ def two_time_scale(
     beta2: float = 0.9,
     epsilon: float = 1e-8,
 ) -> Optimizers:
-    """Returns an Adam for each network, D's faster than G's.
+    """Returns an Adam for each network; D's learning rate is the larger one.
 
-    The paper's beta2 is 0.9; the release leaves it at TensorFlow's 0.999.
+    The paper's beta2 is 0.9; the authors' release leaves it at TensorFlow's 0.999.
 
     Args:
         generator_learning_rate: positive.
@@ -32,9 +33,6 @@ def two_time_scale(
         beta1: decay of the first moment, in [0, 1).
         beta2: decay of the second moment, in [0, 1).
         epsilon: added to the root of the second moment.
-
-    Returns:
-        The two transformations.
 
     Source: Heusel et al. 2017 (arXiv:1706.08500); Zhang et al. 2018, section 4.
     """
@@ -45,25 +43,25 @@ def two_time_scale(
     return Optimizers(adam(generator_learning_rate), adam(discriminator_learning_rate))
 
 
-def muon(learning_rate: optax.ScalarOrSchedule, *, beta1: float = 0.9, beta2: float = 0.99) -> Any:
-    """Returns Muon for the kernels of convolutions and of attention, and Adam, Nesterov's, for everything else.
+def muon(
+    learning_rate: optax.ScalarOrSchedule, *, beta1: float = 0.9, beta2: float = 0.99
+) -> optax.GradientTransformation:
+    """Returns Muon for the kernels of convolutions and of attention, and Adam with Nesterov momentum for the rest.
 
-    Muon turns the momentum of a matrix into the nearest one whose singular values are all one, about; a kernel
-    `[h, w, in, out]` is the matrix `[h w in, out]`. Scaled so that an entry moves as far as with Adam, both take the
-    same rate. The kernels of dense layers are left to Adam: they are large, and what they gain does not pay for it.
+    Muon replaces the momentum of a matrix by the nearest matrix whose singular values are all about one. A kernel
+    `[h, w, in, out]` is the matrix `[h w in, out]`. The update is scaled so that an entry moves as far as with Adam,
+    and both take the same learning rate. Kernels of dense layers are left to Adam: they are large, and Muon gains too
+    little on them.
 
     Args:
         learning_rate: positive, or a schedule.
         beta1: decay of Adam's first moment, in [0, 1).
         beta2: decay of Adam's second moment, in [0, 1).
 
-    Returns:
-        An optax transformation.
-
     Source: Jordan et al. 2024 (github.com/KellerJordan/Muon); the scale of Liu et al. 2025 (arXiv:2502.16982).
     """
 
-    def matrix(path: Any, leaf: Any) -> Any:
+    def matrix_axes(path: tuple[Any, ...], leaf: Array) -> contrib.MuonDimensionNumbers | None:
         name = path[-1].key
         if name.endswith("_kernel"):
             return contrib.MuonDimensionNumbers(0, 1)
@@ -76,5 +74,5 @@ def muon(learning_rate: optax.ScalarOrSchedule, *, beta1: float = 0.9, beta2: fl
         consistent_rms=0.2,
         adam_b1=beta1,
         adam_b2=beta2,
-        muon_weight_dimension_numbers=lambda params: jax.tree_util.tree_map_with_path(matrix, params),
+        muon_weight_dimension_numbers=lambda params: jax.tree_util.tree_map_with_path(matrix_axes, params),
     )

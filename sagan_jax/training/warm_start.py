@@ -1,6 +1,7 @@
 """Starting a run from networks that were trained before."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,49 +12,51 @@ from sagan_jax.training.adversarial import AdversarialState
 from sagan_jax.training.network_state import NetworkState
 
 
-def load_matching_params(player: NetworkState, donor: NetworkState) -> tuple[NetworkState, list[str]]:
-    """Returns a player with the donor's parameters and statistics, and the paths of the parameters it has not.
+def load_matching_params(state: NetworkState, donor: NetworkState) -> tuple[NetworkState, list[str]]:
+    """Returns the network with the donor's parameters and running moments, and the paths the donor could not fill.
 
-    What the donor lacks, or has in another shape, stays as it was, with its vectors u and v; so does the optimiser.
+    A parameter that the donor lacks, or has in another shape, stays as it was, with its vectors u and v. The state of
+    the optimiser stays as it was.
 
     Args:
-        player: freshly made.
-        donor: trained; neither its vectors nor its optimiser are needed.
+        state: a fresh network.
+        donor: a trained network. Its vectors may be missing, and its optimiser is not used.
     """
-    params, missing = _take(player.params, donor.params)
-    statistics, _ = _take(player.batch_stats, donor.batch_stats)
-    vectors, given = flatten_dict(player.spectral), flatten_dict(donor.spectral)
+    params, missing = _take_matching(state.params, donor.params)
+    batch_stats, _ = _take_matching(state.batch_stats, donor.batch_stats)
+    vectors, given = flatten_dict(state.spectral), flatten_dict(donor.spectral)
     spectral = {
         path: given[path] if path in given and path[:-1] not in missing else vector for path, vector in vectors.items()
     }
-    adopted = dataclasses.replace(player, params=params, batch_stats=statistics, spectral=unflatten_dict(spectral))
-    return adopted, ["/".join(path) for path in missing]
+    loaded = dataclasses.replace(state, params=params, batch_stats=batch_stats, spectral=unflatten_dict(spectral))
+    return loaded, ["/".join(path) for path in missing]
 
 
 def warm_start(
     state: AdversarialState, donor: AdversarialState, *, discriminator: bool = True
 ) -> tuple[AdversarialState, dict[str, list[str]]]:
-    """Returns a state at step 0 with the networks of another run, and by network the parameters that start anew.
+    """Returns a state at step 0 with the networks of another run, and for each network the parameters it had to draw.
 
     Args:
-        state: freshly made.
-        donor: of a run whose networks share parameters with these; its weights as trained, not their average.
+        state: a fresh state.
+        donor: of a run whose networks share parameters with these. Its weights as trained are taken, not their average.
         discriminator: whether D is taken too.
     """
     generator, missing = load_matching_params(state.generator, donor.generator)
     fresh = {"generator": missing}
     state = dataclasses.replace(state, generator=generator)
     if discriminator:
-        judge, fresh["discriminator"] = load_matching_params(state.discriminator, donor.discriminator)
-        state = dataclasses.replace(state, discriminator=judge)
+        loaded, fresh["discriminator"] = load_matching_params(state.discriminator, donor.discriminator)
+        state = dataclasses.replace(state, discriminator=loaded)
     if state.average:
-        average = {"params": generator.params, "batch_stats": generator.batch_stats}
-        state = dataclasses.replace(state, average=jax.tree.map(jnp.copy, average))
+        state = dataclasses.replace(state, average=jax.tree.map(jnp.copy, generator.variables))
     return state, fresh
 
 
-def _take(tree: Any, donor: Any) -> tuple[Any, list[tuple[str, ...]]]:
-    """Returns the tree with the donor's leaves where it has them, and the paths where it has not."""
+def _take_matching(
+    tree: Mapping[str, Any], donor: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], list[tuple[str, ...]]]:
+    """Returns the tree with the donor's leaves of the same path and shape, and the paths of the other leaves."""
     leaves: dict[tuple[str, ...], Any] = flatten_dict(tree)
     given: dict[tuple[str, ...], Any] = flatten_dict(donor)
     missing = [path for path, leaf in leaves.items() if path not in given or given[path].shape != leaf.shape]

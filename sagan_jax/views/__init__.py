@@ -1,1 +1,10 @@
-"""Pictures for people."""
+"""Figures and pages of a run: arrays and files in, images and HTML out. Import from the modules."""
+
+__all__ = [
+    "attention",
+    "curves",
+    "explorer",
+    "figures",
+    "report",
+    "templates",
+]

@@ -1,32 +1,30 @@
-"""The interactive attention page: one HTML file in which a person moves over an image and sees where it looks."""
+"""The attention explorer: one interactive HTML page with images and the attention maps of every layer."""
 
 import base64
-import io
 import json
 import math
 import zlib
 from collections.abc import Iterable, Sequence
-from importlib import resources
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
 from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.functional import attention_entropy
+from sagan_jax.runtime.image_files import encode_png
+from sagan_jax.views.templates import load_template
 
 
 class Layer(NamedTuple):
-    """What is the same for an attention layer in all samples.
+    """What all samples share of an attention layer.
 
     Attributes:
         network: `generator` or `discriminator`.
-        query_shape: height and width of its queries, in positions.
-        key_shape: of its keys; half of that where keys are pooled.
-        gamma: how much of what it gathers is added to the features.
+        query_shape: height and width of the queries, in positions.
+        key_shape: height and width of the keys; half of `query_shape` where keys are pooled.
+        gamma: scales the output of the layer, which is then added to the features.
     """
 
     network: str
@@ -36,7 +34,7 @@ class Layer(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """An image, and where each layer looked in it.
+    """An image and its attention maps.
 
     Attributes:
         image: `[R, R, C]` uint8, C 1 or 3.
@@ -48,12 +46,12 @@ class Frame(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What one seed and class gave, on the way from z1 to z2.
+    """The images of one seed and class, interpolated from a latent z1 to another, z2.
 
     Attributes:
-        label: its class; None from an unconditional generator.
-        seed: of its latents.
-        frames: from z1, the first, to z2, the last; one alone has no way to go.
+        label: class id; None from an unconditional generator.
+        seed: of the latents.
+        frames: from z1 to z2, at least one.
     """
 
     label: int | None
@@ -62,10 +60,14 @@ class Sample(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page, and how many samples found room in it."""
+    """A page and how many samples it holds.
+
+    Attributes:
+        content: HTML in UTF-8.
+        num_samples: those that fit.
+    """
 
     content: bytes
-    """UTF-8"""
     num_samples: int
 
 
@@ -73,62 +75,49 @@ def explorer_page(
     samples: Iterable[Sample],
     layers: Sequence[Layer],
     *,
-    asked: int,
+    num_requested: int,
     title: str,
     facts: Sequence[str] = (),
     budget: int = 10_000_000,
 ) -> Page:
-    """Returns the page with the first samples that its budget has room for.
+    """Returns a page with as many of the first samples as fit into its budget.
 
-    It loads nothing and opens from disk. A map goes into it as `quantize_rows` leaves it, each row's entropy beside it,
-    deflated.
+    The page loads nothing and opens from disk. Its maps are quantized by `quantize_rows`, and compressed.
 
     Args:
-        samples: read only as far as there is room, so they may be drawn on the way.
+        samples: read until the page is full, so a generator can draw them one by one.
         layers: at least one.
-        asked: how many samples there are; the page says how many of them were left out.
+        num_requested: number of samples; the page says how many of them were left out.
         title: such as the name of the run.
-        facts: short words on the run, shown in one line.
-        budget: bytes that the page may take.
+        facts: short texts on the run, shown in one line.
+        budget: size of the page in bytes.
 
     Returns:
-        The page, at most `budget` bytes.
+        The page, of at most `budget` bytes.
 
     Raises:
-        InvalidInputError: when there is no layer, or no room for one sample.
-        NonFiniteError: when a map holds what is no number.
+        InvalidInputError: there is no layer, or the budget is too small for one sample.
+        NonFiniteError: a map has a NaN or an infinity.
     """
     if not layers:
         raise InvalidInputError("explorer_page needs at least one attention layer; got none.")
-    template = _template()
+    template = load_template("explorer.html")
 
-    def render(written: Sequence[str], left_out: int) -> bytes:
+    def render(encoded: Sequence[str]) -> bytes:
         page = template.render(
             title=title,
             facts=facts,
-            asked=asked,
-            left_out=left_out,
+            num_requested=num_requested,
+            left_out=num_requested - len(encoded),
             budget=f"{budget / 1e6:g}",
             layers=[layer._asdict() for layer in layers],
-            samples=Markup(",\n".join(written)),
+            samples=Markup(",\n".join(encoded)),
         )
         return page.encode()
 
-    written: list[str] = []
-    size = len(render([], asked))  # the largest number left out, so the longest words
-    for sample in samples:
-        line = json.dumps(_written(sample), separators=(",", ":"))
-        needed = size + len(line) + len(",\n")
-        if needed > budget:
-            if not written:
-                raise InvalidInputError(
-                    f"A page with one sample takes {math.ceil(needed / 1e4) / 100:g} MB, more than --budget-mb "
-                    f"{budget / 1e6:g}: give more, or fewer --steps."
-                )
-            break
-        written.append(line)
-        size = needed
-    return Page(render(written, asked - len(written)), len(written))
+    # Without samples the number left out is the largest, and so is the text around the samples.
+    encoded = _encode_fitting(samples, len(render([])), budget)
+    return Page(render(encoded), len(encoded))
 
 
 def quantize_rows(attention_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +128,7 @@ def quantize_rows(attention_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     So `codes * scales` is within half a step, `scales / 2`, of the row.
 
     Args:
-        attention_map: `[N, M]`, floating, from 0 up.
+        attention_map: `[N, M]`, floating, not negative.
 
     Returns:
         Codes `[N, M]` uint8 and scales `[N]` float32.
@@ -150,50 +139,64 @@ def quantize_rows(attention_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     weights = attention_map.astype(np.float64)
     scales = (weights.max(axis=1) / 255).astype(np.float32)
-    # A row of zeros has scale 0, and codes 0 by any other.
+    # A row of zeros has scale 0; dividing it by any other number gives codes of 0.
     steps = np.where(scales > 0, scales, 1).astype(np.float64)[:, None]
     return np.rint(weights / steps).clip(0, 255).astype(np.uint8), scales
 
 
-def packed_map(attention_map: np.ndarray) -> str:
-    """Returns a map as the page reads it: scales, entropies (both little-endian float32), codes; deflated, in base64.
+def pack_map(attention_map: np.ndarray) -> str:
+    """Returns a map as the page reads it: zlib-compressed bytes in base64.
+
+    The bytes are the scales and the entropies of the rows, both little-endian float32, and then the codes.
 
     Args:
-        attention_map: `[N, M]`, floating; rows that sum to 1.
+        attention_map: `[N, M]`, floating; rows sum to 1.
 
     Raises:
-        NonFiniteError: when it holds what is no number.
+        NonFiniteError: the map has a NaN or an infinity.
     """
     if not np.isfinite(attention_map).all():
-        raise NonFiniteError("An attention map holds what is no number: the network has diverged.")
+        raise NonFiniteError("pack_map needs finite attention weights; got NaN or infinity: the network has diverged.")
     codes, scales = quantize_rows(attention_map)
     entropies = np.asarray(attention_entropy(jnp.asarray(attention_map)))
-    return _base64(zlib.compress(b"".join([*(_little(part) for part in (scales, entropies)), codes.tobytes()]), 9))
+    floats = [array.astype("<f4").tobytes() for array in (scales, entropies)]
+    return _base64(zlib.compress(b"".join([*floats, codes.tobytes()]), 9))
 
 
-def _little(numbers: np.ndarray) -> bytes:
-    return numbers.astype("<f4").tobytes()
+def _encode_fitting(samples: Iterable[Sample], used: int, budget: int) -> list[str]:
+    """Returns as many of the first samples as fit, as JSON.
+
+    Args:
+        samples: read until one does not fit.
+        used: bytes of the page without samples.
+        budget: bytes of the page with them.
+    """
+    encoded: list[str] = []
+    for sample in samples:
+        text = _encode_sample(sample)
+        needed = used + len(text) + len(",\n")
+        if needed > budget:
+            if not encoded:
+                raise InvalidInputError(
+                    f"A page with one sample takes {math.ceil(needed / 1e4) / 100:g} MB, more than --budget-mb "
+                    f"{budget / 1e6:g}: increase --budget-mb, or use fewer --steps."
+                )
+            break
+        encoded.append(text)
+        used = needed
+    return encoded
+
+
+def _encode_sample(sample: Sample) -> str:
+    frames: list[dict[str, Any]] = [
+        {
+            "image": _base64(encode_png(frame.image, optimize=True)),
+            "maps": [pack_map(attention_map) for attention_map in frame.maps],
+        }
+        for frame in sample.frames
+    ]
+    return json.dumps({"label": sample.label, "seed": sample.seed, "frames": frames}, separators=(",", ":"))
 
 
 def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
-
-
-def _png(image: np.ndarray) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(encoded, format="PNG", optimize=True)
-    return encoded.getvalue()
-
-
-def _written(sample: Sample) -> dict[str, Any]:
-    frames = [
-        {"image": _base64(_png(frame.image)), "maps": [packed_map(attention_map) for attention_map in frame.maps]}
-        for frame in sample.frames
-    ]
-    return {"label": sample.label, "seed": sample.seed, "frames": frames}
-
-
-def _template() -> Any:
-    source = resources.files("sagan_jax.views").joinpath("explorer.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(source)

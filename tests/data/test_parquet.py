@@ -1,13 +1,13 @@
-import io
 import json
 import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from sagan_jax.data import open_source, parquet
-from sagan_jax.errors import InvalidInputError
+from support.assertions import refusal
+from support.images import encoded, noise
+from support.sources import contents
 
 pa = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -16,13 +16,11 @@ SIZE = 5
 
 
 def pixels(number):
-    return np.random.default_rng(number).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    return noise(SIZE, SIZE, 3, seed=number)
 
 
 def png(number):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels(number)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(pixels(number))
 
 
 def write(path, numbers, labels=None, *, image="image", label="label", names=None, plain=False, group=3, kind=None):
@@ -42,20 +40,7 @@ def write(path, numbers, labels=None, *, image="image", label="label", names=Non
 
 def opened(path, **options):
     lines = []
-    return open_source(str(path), **{"resolution": SIZE, "say": lines.append, **options}), lines
-
-
-def refusal(path, **options):
-    with pytest.raises(InvalidInputError) as caught:
-        opened(path, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def contents(source):
-    return [source[index][0].tolist() for index in range(len(source))], [
-        source[index][1] for index in range(len(source))
-    ]
+    return open_source(str(path), **{"resolution": SIZE, "notify": lines.append, **options}), lines
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -98,13 +83,13 @@ def test_published_layout_gives_its_train_split_and_says_so(tmp_path):
     (tmp_path / ".cache").mkdir()
     source, lines = opened(tmp_path)
     assert len(source) == 4
-    assert lines == [f"1 of the 2 parquet files in '{tmp_path}' are taken, those of the split 'train'"]
+    assert lines == [f"reading 1 of the 2 parquet files in '{tmp_path}': those of the split 'train'"]
 
 
 def test_several_splits_without_train_are_refused(tmp_path):
     for split in ("test", "validation"):
         write(tmp_path / f"{split}-00000-of-00001.parquet", range(2), [0, 1])
-    assert "it holds ['test', 'validation']" in refusal(tmp_path)
+    assert "it holds ['test', 'validation']" in refusal(opened, tmp_path)
 
 
 def test_missing_shard_is_said(tmp_path):
@@ -118,7 +103,7 @@ def test_large_parquet_is_read_by_row_group_and_gives_what_a_small_one_gives(tmp
         write(tmp_path / f"{shard}.parquet", range(shard * 10, shard * 10 + 10), [0, 1] * 5, group=4)
     expected, _ = opened(tmp_path)
     monkeypatch.setattr("sagan_jax.data.sources.IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(parquet, "_KEPT_BYTES", 1)  # one group
+    monkeypatch.setattr(parquet, "_CACHED_BYTES", 1)  # one group
     source, _ = opened(tmp_path)
     read = []
     kept = pq.ParquetFile.read_row_group
@@ -132,11 +117,11 @@ def test_large_parquet_is_read_by_row_group_and_gives_what_a_small_one_gives(tmp
 def test_unreadable_parquet_row_is_named(tmp_path):
     write(tmp_path / "0.parquet", range(2), [0, 1])
     write(tmp_path / "1.parquet", [2, 3, b"<html>", 4], [0, 1, 0, 1])
-    assert "image '1.parquet row 2'" in refusal(tmp_path)
+    assert "image '1.parquet row 2'" in refusal(opened, tmp_path)
 
 
 def test_parquet_row_without_bytes_is_named(tmp_path):
-    message = refusal(write(tmp_path / "x.parquet", [0, None], [0, 1]))
+    message = refusal(opened, write(tmp_path / "x.parquet", [0, None], [0, 1]))
     assert "'x.parquet row 1' of" in message
     assert "its row holds no bytes" in message
 
@@ -158,8 +143,8 @@ def test_classes_of_the_metadata_without_an_image_are_said(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"labels": [0, 1, 2], "names": ["ant", "bee"]}, "from 0 to 1, for the 2 classes it names; got 2 in row 2"),
-        ({"labels": [0, -1, -1], "names": ["ant", "bee"]}, "got -1 in row 1: is it a split without labels?"),
+        ({"labels": [0, 1, 2], "names": ["ant", "bee"]}, "from 0 to 1, because it names 2 classes; got 2 in row 2"),
+        ({"labels": [0, -1, -1], "names": ["ant", "bee"]}, "got -1 in row 1. Is it a split without labels?"),
         ({"labels": [0, -1, 1]}, "got -1 for image 1"),
         ({"labels": [0, 1, 3]}, "class 2 has none"),
         ({"labels": [0.0, 1.0, 0.5]}, "integer labels in its column 'label'; it holds double"),
@@ -169,19 +154,19 @@ def test_classes_of_the_metadata_without_an_image_are_said(tmp_path):
     ],
 )
 def test_parquet_with_wrong_columns_is_refused(tmp_path, options, said):
-    assert said in refusal(write(tmp_path / "x.parquet", range(3), **options))
+    assert said in refusal(opened, write(tmp_path / "x.parquet", range(3), **options))
 
 
 @pytest.mark.parametrize("column", [["a.png", "b.png"], [{"path": "a.png"}, {"path": "b.png"}]])
 def test_parquet_of_paths_is_refused(tmp_path, column):
     pq.write_table(pa.table({"image": column}), tmp_path / "x.parquet")
-    assert "needs image files in its column 'image', as bytes" in refusal(tmp_path / "x.parquet")
+    assert "needs the bytes of image files in its column 'image'" in refusal(opened, tmp_path / "x.parquet")
 
 
 def test_parquet_shards_of_two_kinds_are_refused(tmp_path):
     write(tmp_path / "0.parquet", range(2), [0, 1], names=["ant", "bee"])
     write(tmp_path / "1.parquet", range(2), [0, 1], names=["bee", "ant"])
-    assert "needs one kind of rows; '1.parquet' has" in refusal(tmp_path)
+    assert "needs files with the same columns; '1.parquet' has" in refusal(opened, tmp_path)
 
 
 @pytest.mark.parametrize("metadata", [b"{", b"[1]", b'{"info": null}', b"[" * 100_000, b"\xff"])
@@ -194,18 +179,18 @@ def test_parquet_with_strange_metadata_has_numbers_for_class_names(tmp_path, met
 def test_truncated_parquet_is_refused(tmp_path):
     path = write(tmp_path / "x.parquet", range(4), [0, 1, 0, 1])
     path.write_bytes(path.read_bytes()[:-40])
-    assert "x.parquet' as parquet" in refusal(path)
+    assert "x.parquet' as parquet" in refusal(opened, path)
 
 
 def test_parquet_without_rows_is_refused(tmp_path):
     pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "x.parquet")
-    assert "have no rows" in refusal(tmp_path / "x.parquet")
+    assert "have no rows" in refusal(opened, tmp_path / "x.parquet")
 
 
 def test_parquet_without_pyarrow_names_the_extra_to_install(tmp_path, monkeypatch):
     path = write(tmp_path / "x.parquet", range(2))
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    assert "pip install 'sagan-jax[parquet]'" in refusal(path)
+    assert "pip install 'sagan-jax[parquet]'" in refusal(opened, path)
 
 
 def test_parquet_fingerprint_follows_its_bytes(tmp_path):

@@ -64,12 +64,12 @@ def test_to_uint8_refuses_nan():
 
 
 def test_to_uint8_refuses_what_is_uint8_already():
-    with pytest.raises(InvalidInputError, match="uint8: converted twice"):
+    with pytest.raises(InvalidInputError, match=r"uint8\. Were they converted twice"):
         to_uint8(np.zeros(3, np.uint8))
 
 
 def test_to_float_refuses_floats():
-    with pytest.raises(InvalidInputError, match="float32: are they floats already"):
+    with pytest.raises(InvalidInputError, match=r"float32\. Are they floats already"):
         to_float(np.zeros(3, np.float32))
 
 

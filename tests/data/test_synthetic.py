@@ -55,7 +55,7 @@ def test_blobs_of_a_pair_are_far_apart_and_of_one_hue_and_form(resolution):
         assert regions.any(axis=1).sum() <= 16 * scale
         seen.add((*areas, *colours))
     assert len(seen) == 18
-    assert {area for area, _ in seen} == {round(rule.stamp(form, 8 * scale).sum()) for form in range(3)}
+    assert {area for area, _ in seen} == {round(rule.form_mask(form, 8 * scale).sum()) for form in range(3)}
 
 
 def test_blobs_lie_anywhere_up_to_the_edge():
@@ -65,7 +65,7 @@ def test_blobs_lie_anywhere_up_to_the_edge():
 
 
 def test_forms_are_told_apart_by_their_area():
-    areas = {name: np.mean(Pairs(forms=4).stamp(number, 100)) for number, name in enumerate(FORMS)}
+    areas = {name: np.mean(Pairs(forms=4).form_mask(number, 100)) for number, name in enumerate(FORMS)}
     assert areas == pytest.approx({"square": 1, "disc": np.pi / 4, "diamond": 1 / 2, "cross": 0.51}, abs=0.02)
 
 
@@ -86,20 +86,23 @@ def test_settings_are_read_from_the_name():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("mirror:grains=4", "knows images, seed, grain; got 'grains' .* Perhaps you meant 'grain'"),
-        ("mirror:grain=0", "grain of 'mirror' needs a whole number from 1 up; got '0'"),
-        ("mirror:seed=-1", "seed of 'mirror' needs a whole number from 0 up; got '-1'"),
-        ("mirror:images", "images of 'mirror' needs a whole number from 1 up; got ''"),
-        ("pairs:agree=2", "agree of 'pairs' needs a whole number from 0 to 1; got '2'"),
-        ("pairs:hues=6,seed=1,hues=3", "hues of 'pairs' stands twice in 'pairs:hues=6,seed=1,hues=3'"),
-        ("pairs:forms=5", "forms of 'pairs' needs a whole number from 1 to 4; got '5'"),
-        ("pairs:blobs=9", "9 blobs of width 8 do not fit into 32x32 pixels 12 apart"),
+        ("mirror:grains=4", "options of 'mirror' are images, seed, grain; got 'grains' .* Perhaps you meant 'grain'"),
+        ("mirror:grain=0", "grain of 'mirror' needs an integer of at least 1; got '0'"),
+        ("mirror:seed=-1", "seed of 'mirror' needs an integer of at least 0; got '-1'"),
+        ("mirror:images", "images of 'mirror' needs an integer of at least 1; got ''"),
+        ("pairs:agree=2", "agree of 'pairs' needs an integer from 0 to 1; got '2'"),
+        (
+            "pairs:hues=6,seed=1,hues=3",
+            "hues of 'pairs' needs one value; it is given twice in 'pairs:hues=6,seed=1,hues=3'",
+        ),
+        ("pairs:forms=5", "forms of 'pairs' needs an integer from 1 to 4; got '5'"),
+        ("pairs:blobs=9", "9 blobs of width 8 do not fit into 32x32 pixels at a distance of 12"),
         ("pairs:blobs=5", "do not fit"),
         ("pairs:distance=32", "do not fit"),
         ("pairs:size=32,distance=48", "do not fit"),
         ("pairs:distance=11", "distance of 'pairs' needs to be at least 1.5 times the size of 8, .* touch; got 11"),
-        ("pairs:size=2", "2 forms cannot be told apart at 32x32 pixels, where a blob of size 2 is 2 wide"),
-        ("pairs:hues=65", "hues of 'pairs' needs a whole number from 1 to 64; got '65'"),
+        ("pairs:size=2", "2 forms cannot be told apart at 32x32 pixels, where a blob of size 2 is 2 pixels wide"),
+        ("pairs:hues=65", "hues of 'pairs' needs an integer from 1 to 64; got '65'"),
         ("mirror:grain=17", "grain of 'mirror' needs to be at most half of the image's 32 pixels; got 17"),
     ],
 )
@@ -109,9 +112,13 @@ def test_settings_that_cannot_be_are_refused(name, words):
 
 
 def test_what_can_be_drawn_and_told_apart_depends_on_the_resolution():
-    for name, least in (("pairs", 14), ("pairs:forms=4", 20), ("mirror:grain=16", 32)):
+    for name, least, words in (
+        ("pairs", 14, "forms cannot be told apart at 12x12 pixels"),
+        ("pairs:forms=4", 20, "4 forms cannot be told apart at 18x18 pixels"),
+        ("mirror:grain=16", 32, "at most half of the image's 30 pixels; got 16"),
+    ):
         assert len(open_source(name, resolution=least)[0][0]) == least
-        with pytest.raises(InvalidInputError):
+        with pytest.raises(InvalidInputError, match=words):
             open_source(name, resolution=least - 2)
 
 

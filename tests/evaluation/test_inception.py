@@ -18,7 +18,7 @@ from sagan_jax.evaluation.inception import (
     resize_like_tensorflow_1,
 )
 from sagan_jax.interop.inception import published_shapes, to_variables
-from sagan_jax.models.inception import TAPS, average_pool, convolve, halving_max_pool, max_pool
+from sagan_jax.models.inception import FEATURE_LAYERS, average_pool, conv_relu, max_pool, strided_max_pool
 
 SIZES = (32, 128, 299, 350)
 WIDTHS = {"64": 64, "192": 192, "768": 768, "2048": 2048, "logits_unbiased": 1008, "logits": 1008}
@@ -50,20 +50,20 @@ def expected(golden):
         return dict(file)
 
 
-@pytest.mark.parametrize("tap", TAPS)
+@pytest.mark.parametrize("tap", FEATURE_LAYERS)
 @pytest.mark.parametrize("size", SIZES)
 def test_features_are_those_of_the_published_network(size, tap, features, expected):
     wanted = expected[f"out/{size}/{tap}"]
     np.testing.assert_allclose(features[size][tap], wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("tap", TAPS)
+@pytest.mark.parametrize("tap", FEATURE_LAYERS)
 def test_features_are_float32_of_the_width_in_the_name(tap, features):
     assert (features[32][tap].dtype, features[32][tap].shape) == (np.float32, (4, WIDTHS[tap]))
 
 
 def test_features_come_in_the_order_of_the_taps(features):
-    assert tuple(features[32]) == TAPS
+    assert tuple(features[32]) == FEATURE_LAYERS
 
 
 def test_logits_differ_from_the_unbiased_ones_by_the_biases(features, state_dict):
@@ -74,7 +74,7 @@ def test_logits_differ_from_the_unbiased_ones_by_the_biases(features, state_dict
 def test_features_of_an_image_do_not_depend_on_its_batch(features, weights, expected):
     images = expected["in/images_32"][[2, 0, 1]]
     in_twos = inception_features(images, weights, batch_size=2)
-    for tap in TAPS:
+    for tap in FEATURE_LAYERS:
         wanted = features[32][tap][[2, 0, 1]]
         np.testing.assert_allclose(in_twos[tap], wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
@@ -109,7 +109,7 @@ def test_resize_is_that_of_tensorflow_1(sides):
             np.testing.assert_allclose(ours[..., channel], resize_by_scalars(image[..., channel], 11), atol=2e-4)
 
 
-def test_resize_of_a_picture_of_the_right_size_is_the_picture():
+def test_resize_to_the_same_size_changes_nothing():
     images = np.random.default_rng(2).integers(0, 256, (1, 9, 9, 3), dtype=np.uint8)
     np.testing.assert_array_equal(resize_like_tensorflow_1(images, 9), images)
 
@@ -126,9 +126,9 @@ def windows_by_scalars(channel, combine, stride, border):
 
 @pytest.mark.parametrize(
     ("pool", "combine", "stride", "border"),
-    [(average_pool, np.mean, 1, True), (max_pool, np.max, 1, True), (halving_max_pool, np.max, 2, False)],
+    [(average_pool, np.mean, 1, True), (max_pool, np.max, 1, True), (strided_max_pool, np.max, 2, False)],
 )
-def test_pools_leave_out_what_is_beyond_the_border(pool, combine, stride, border):
+def test_pools_ignore_pixels_beyond_the_border(pool, combine, stride, border):
     x = np.random.default_rng(3).standard_normal((2, 5, 9, 4)).astype(np.float32) - 5  # zeros would win a maximum
     pooled = np.asarray(pool(x))
     for n in range(2):
@@ -141,13 +141,13 @@ def test_pools_leave_out_what_is_beyond_the_border(pool, combine, stride, border
     ("sides", "window", "strides"), [((9, 8), (3, 3), 1), ((9, 8), (3, 3), 2), ((7, 9), (1, 3), 1)]
 )
 def test_valid_convolution_is_the_plain_one(sides, window, strides):
-    """It goes a way round, for speed."""
+    """It is computed in another way, for speed."""
     import flax.linen as nn
 
     class Layer(nn.Module):
         @nn.compact
         def __call__(self, x):
-            return convolve(x, "layer", 6, window, strides=strides, padding="VALID")
+            return conv_relu(x, "layer", 6, window, strides=strides, padding="VALID")
 
     x = jax.random.normal(jax.random.key(0), (2, *sides, 5))
     variables = Layer().init(jax.random.key(1), x)
@@ -162,7 +162,7 @@ def test_names_and_shapes_that_the_network_needs_are_the_published_ones(state_di
 def test_taps_are_shaped_like_the_features_before_anything_is_computed(state_dict):
     images = jax.ShapeDtypeStruct((3, 40, 50, 3), np.uint8)
     shapes = jax.eval_shape(inception_taps, to_variables(state_dict), images)
-    assert {tap: leaf.shape for tap, leaf in shapes.items()} == {tap: (3, WIDTHS[tap]) for tap in TAPS}
+    assert {tap: leaf.shape for tap, leaf in shapes.items()} == {tap: (3, WIDTHS[tap]) for tap in FEATURE_LAYERS}
 
 
 BATCHES = [
@@ -175,12 +175,12 @@ BATCHES = [
 
 
 @pytest.mark.parametrize("images", BATCHES, ids=lambda images: f"{images.dtype}{images.shape}")
-def test_features_refuse_images_of_another_kind(images, weights):
+def test_features_refuse_images_of_another_shape_or_dtype(images, weights):
     with pytest.raises(InvalidInputError, match=r"needs images \[N, H, W, 3\] of uint8"):
         inception_features(images, weights)
 
 
-def test_features_refuse_a_batch_of_none(weights):
+def test_features_refuse_a_batch_size_of_zero(weights):
     with pytest.raises(InvalidInputError, match="batch_size of at least 1"):
         inception_features(np.zeros((2, 8, 8, 3), np.uint8), weights, batch_size=0)
 
@@ -211,7 +211,7 @@ def test_batch_norms_are_folded_as_the_formula_says(state_dict):
     np.testing.assert_allclose(x @ kernel["kernel"][0, 5] + kernel["bias"], wanted, atol=1e-5)
 
 
-def test_weights_that_nobody_named_are_those_in_the_cache(tmp_path, monkeypatch):
+def test_weights_default_to_those_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path))
     assert find_weights() is None
     default_weights_path().parent.mkdir()
@@ -219,7 +219,7 @@ def test_weights_that_nobody_named_are_those_in_the_cache(tmp_path, monkeypatch)
     assert find_weights() == tmp_path / "weights" / "inception-2015-12-05.safetensors"
 
 
-def test_weights_that_were_named_and_are_absent_are_an_error(tmp_path):
+def test_named_weights_that_are_absent_are_an_error(tmp_path):
     with pytest.raises(InvalidInputError, match="fetch-weights"):
         find_weights(tmp_path / "absent.npz")
 

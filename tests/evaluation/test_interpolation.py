@@ -1,30 +1,29 @@
+import dataclasses
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.evaluation.interpolation import interpolate, slerp
-from sagan_jax.models.sagan import Generator
 from sagan_jax.runtime.image_files import save_animation
+from support.generators import make_generator
 
 
-def make_generator(num_classes=3):
-    network = Generator(resolution=32, num_classes=num_classes, base_channels=1, attention_resolutions=(16,))
-    labels = jnp.zeros(2, jnp.int32)
-    variables = network.init(jax.random.key(0), jnp.zeros((2, 6)), labels, train=False)
-    # Away from where all classes look alike.
-    drawn = np.random.default_rng(0)
-    variables = jax.tree.map(lambda leaf: leaf + 0.3 * drawn.normal(size=leaf.shape).astype(np.float32), variables)
+def varied_generator(num_classes=3):
+    """A generator whose parameters are far from their initial values, at which all classes look alike."""
+    untrained, drawn = make_generator(num_classes), np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: leaf + 0.3 * drawn.normal(size=leaf.shape).astype(np.float32), untrained.variables
+    )
     positive = jax.tree.map(np.abs, variables["batch_stats"])
-    return TrainedGenerator(network, {"params": variables["params"], "batch_stats": positive}, 6, num_classes, step=7)
+    return dataclasses.replace(untrained, variables={"params": variables["params"], "batch_stats": positive})
 
 
 @pytest.fixture(scope="module")
 def generator():
-    return make_generator()
+    return varied_generator()
 
 
 def latents_of(generator, seed, numbers):
@@ -41,7 +40,7 @@ def test_slerp_keeps_the_length_of_latents_of_one_length_and_the_angle_uniform()
     assert np.allclose(steps, steps[:, :1])
 
 
-def test_slerp_of_equal_latents_stays_where_it_is():
+def test_slerp_of_equal_latents_is_constant():
     latent = np.random.default_rng(0).normal(size=(2, 7))
     assert np.allclose(slerp(latent, latent, np.linspace(0, 1, 4)), latent[:, None], atol=1e-5)
 
@@ -59,7 +58,7 @@ def test_ends_of_a_row_are_the_two_samples(generator, between):
             assert np.abs(image.astype(int) - wanted).max() <= 1
 
 
-def test_images_on_the_way_differ_from_both_ends(generator):
+def test_images_between_the_ends_differ_from_both(generator):
     images = interpolate(generator, between="both", rows=1, steps=3).astype(int)
     assert np.abs(images[0, 1] - images[0, 0]).max() > 3
     assert np.abs(images[0, 1] - images[0, 2]).max() > 3
@@ -72,8 +71,8 @@ def test_mixture_of_one_class_is_that_class(generator):
     assert np.abs(generator.images(latents, labels).astype(int) - generator.images(latents, mixtures)).max() <= 1
 
 
-def test_unconditional_generator_goes_between_latents_only():
-    generator = make_generator(num_classes=0)
+def test_unconditional_generator_interpolates_latents_only():
+    generator = varied_generator(num_classes=0)
     assert interpolate(generator, between="z", rows=2, steps=3).shape == (2, 3, 32, 32, 3)
     with pytest.raises(InvalidInputError, match="no classes"):
         interpolate(generator, between="class", rows=2, steps=3)

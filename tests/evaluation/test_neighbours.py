@@ -4,11 +4,11 @@ import pytest
 from sagan_jax.data import open_source
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.embeddings import Embedding
-from sagan_jax.evaluation.neighbours import Search, compare
+from sagan_jax.evaluation.neighbours import NearestSearch, nearest_training_images
 from sagan_jax.runtime.progress import NullProgress
 from sagan_jax.views.figures import neighbour_sheet
 
-# Features that say how dark an image is, so that the nearest in features are others than in pixels.
+# The feature is the brightness of an image, so the nearest images in features and in pixels differ.
 MEANS = Embedding("means", "means", lambda variables, images: {"features": images.mean((1, 2, 3))[:, None]}, (), 1)
 
 
@@ -24,37 +24,37 @@ def stacked(source):
 
 
 @pytest.mark.parametrize("size", [1, 7, 50])
-def test_search_finds_the_nearest_of_a_stream_however_it_is_cut(size):
+def test_search_finds_the_nearest_of_a_stream_for_any_batch_size(size):
     drawn = np.random.default_rng(1)
     queries, rows = drawn.normal(size=(5, 3)), drawn.normal(size=(41, 3))
-    search = Search(queries, 4)
+    search = NearestSearch(queries, 4)
     for start in range(0, len(rows), size):
-        search.look(rows[start : start + size], start)
+        search.update(rows[start : start + size], start)
     distances = np.sqrt(((queries[:, None] - rows) ** 2).sum(-1))
-    assert np.array_equal(search.found.indices, distances.argsort(1)[:, :4])
-    assert np.allclose(search.found.distances, np.sort(distances, 1)[:, :4])
+    assert np.array_equal(search.nearest.indices, distances.argsort(1)[:, :4])
+    assert np.allclose(search.nearest.distances, np.sort(distances, 1)[:, :4])
 
 
-def test_copy_of_a_training_image_is_found_at_no_distance(source):
+def test_copy_of_a_training_image_is_found_at_distance_zero(source):
     copies = stacked(source)[[17, 3]]
-    for space in compare(copies, source, MEANS, count=2, watcher=NullProgress()):
-        assert space.nearest.indices[:, 0].tolist() == [17, 3]
-        assert space.nearest.distances[:, 0] == pytest.approx(0, abs=1e-3)
+    for report in nearest_training_images(copies, source, MEANS, count=2, progress=NullProgress()):
+        assert report.nearest.indices[:, 0].tolist() == [17, 3]
+        assert report.nearest.distances[:, 0] == pytest.approx(0, abs=1e-3)
 
 
 def test_nearest_are_those_of_plain_loops_in_pixels_and_in_features(source):
     images = np.random.default_rng(5).integers(0, 255, (3, 32, 32, 3), np.uint8)
-    in_pixels, in_features = compare(images, source, MEANS, count=4, watcher=NullProgress())
+    in_pixels, in_features = nearest_training_images(images, source, MEANS, count=4, progress=NullProgress())
     training = stacked(source)
     far = np.sqrt((((images[:, None].astype(float) - training) / 255) ** 2).sum((2, 3, 4)))
     assert np.array_equal(in_pixels.nearest.indices, far.argsort(1)[:, :4])
     assert np.allclose(in_pixels.nearest.distances, np.sort(far, 1)[:, :4], rtol=1e-5)
-    darkness = np.abs(images.mean((1, 2, 3))[:, None] - training.mean((1, 2, 3)))
-    assert np.array_equal(in_features.nearest.indices[:, 0], darkness.argmin(1))
+    difference = np.abs(images.mean((1, 2, 3))[:, None] - training.mean((1, 2, 3)))
+    assert np.array_equal(in_features.nearest.indices[:, 0], difference.argmin(1))
 
 
-def test_distance_between_real_images_leaves_each_image_itself_out(source):
-    in_pixels, _ = compare(stacked(source)[:1], source, MEANS, count=1, watcher=NullProgress())
+def test_distance_between_real_images_leaves_out_the_image_itself(source):
+    in_pixels, _ = nearest_training_images(stacked(source)[:1], source, MEANS, count=1, progress=NullProgress())
     training = stacked(source).astype(float) / 255
     far = np.sqrt(((training[:, None] - training) ** 2).sum((2, 3, 4)))
     np.fill_diagonal(far, np.inf)
@@ -63,7 +63,7 @@ def test_distance_between_real_images_leaves_each_image_itself_out(source):
 
 def test_more_neighbours_than_images_are_refused(source):
     with pytest.raises(InvalidInputError, match="43 images"):
-        compare(stacked(source)[:1], source, MEANS, count=43, watcher=NullProgress())
+        nearest_training_images(stacked(source)[:1], source, MEANS, count=43, progress=NullProgress())
 
 
 def test_sheet_puts_each_image_beside_its_neighbours():

@@ -1,7 +1,7 @@
 import pytest
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.protocols import KNOWN, parse_protocol
+from sagan_jax.evaluation.protocols import KNOWN_PROTOCOLS, parse_protocol
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ def test_protocol_is_what_its_name_says(name, kind, images, reference, embedding
     assert (protocol.statistics, protocol.raw) == (statistics, raw)
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_usual_protocols_are_protocols(name):
+@pytest.mark.parametrize("name", KNOWN_PROTOCOLS)
+def test_known_protocols_can_be_parsed(name):
     assert parse_protocol(name).name == name
 
 
@@ -55,21 +55,25 @@ def test_usual_protocols_are_protocols(name):
         ("rule", "needs a number of images"),
     ],
 )
-def test_name_that_promises_what_it_cannot_hold_is_refused(name, says):
+def test_name_whose_parts_contradict_each_other_is_refused(name, says):
     with pytest.raises(InvalidInputError) as refused:
         parse_protocol(name)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_scores_of_random_features_never_go_by_the_name_of_published_ones():
+def test_scores_of_random_features_never_have_the_name_of_published_ones():
     published = {"fid", "is", "kid", "intra_fid"}
-    assert {parse_protocol(name).kind for name in KNOWN if name.endswith("_random")}.isdisjoint(published)
-    assert all(parse_protocol(name).only_with_itself for name in KNOWN if name.endswith("_random"))
-    assert not any(parse_protocol(name).only_with_itself for name in KNOWN if name.startswith(("fid", "is", "kid")))
+    assert {parse_protocol(name).kind for name in KNOWN_PROTOCOLS if name.endswith("_random")}.isdisjoint(published)
+    assert all(parse_protocol(name).only_comparable_with_itself for name in KNOWN_PROTOCOLS if name.endswith("_random"))
+    assert not any(
+        parse_protocol(name).only_comparable_with_itself
+        for name in KNOWN_PROTOCOLS
+        if name.startswith(("fid", "is", "kid"))
+    )
 
 
-def test_settings_spell_out_what_the_name_leaves_unsaid():
+def test_settings_spell_out_the_defaults():
     settings = parse_protocol("fid50k_train").settings()
     assert settings["statistics"] == "stored"
     assert settings["pixels"] == "rounded to uint8"

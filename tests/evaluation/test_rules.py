@@ -1,5 +1,4 @@
 import io
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,14 +7,15 @@ from PIL import Image
 from scipy import ndimage
 
 import sagan_jax
-from sagan_jax.cli.experiments import load_experiment
 from sagan_jax.data import open_source
 from sagan_jax.data.synthetic import Mirror, Pairs, parse_synthetic
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.image_sets import RealImages
 from sagan_jax.evaluation.protocols import parse_protocol
-from sagan_jax.evaluation.rules import RuleResult, judge, num_modes, rule_accuracy
-from sagan_jax.evaluation.scores import Evaluator
+from sagan_jax.evaluation.rules import RuleResult, check_rule, num_modes, rule_accuracy
+from sagan_jax.runs.experiments import load_experiment
+from support.metrics import read_metrics
 
 COUNT = 300
 
@@ -26,7 +26,7 @@ def images_of(name, resolution=32):
 
 
 def scored(images, rule):
-    return rule_accuracy(judge(images, rule), num_modes(rule))
+    return rule_accuracy(check_rule(images, rule), num_modes(rule))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_half_of_one_texture_beside_that_of_another_does_not_obey():
     assert found == {"obey": 0, "parts": 1, "mirror": 0, "kinds": 0, "entropy": 0}
 
 
-def test_halves_of_one_tint_do_not_obey_for_that():
+def test_shared_tint_does_not_make_halves_agree():
     images, rule = images_of("mirror")
     mixed = np.concatenate([images[:, :, :16], np.roll(images, 1, axis=0)[:, :, 16:]], axis=2)
     tinted = (0.55 * mixed + 0.45 * np.array([255, 0, 255])).astype(np.uint8)
@@ -75,9 +75,9 @@ def test_halves_of_one_tint_do_not_obey_for_that():
 
 
 @pytest.mark.parametrize("name", ["pairs", "mirror"])
-def test_rule_is_read_of_no_images_at_all(name):
-    found = judge(np.zeros((0, 32, 32, 3), np.uint8), parse_synthetic(name))
-    assert found.right.shape == found.follows_rule.shape == found.kinds.shape == (0,)
+def test_rule_can_be_checked_on_no_images(name):
+    found = check_rule(np.zeros((0, 32, 32, 3), np.uint8), parse_synthetic(name))
+    assert found.parts_valid.shape == found.follows_rule.shape == found.modes.shape == (0,)
 
 
 def blurred(images, deviation):
@@ -98,7 +98,7 @@ def jpeg(images, quality):
     return np.stack(found)
 
 
-# What limits the rule's thresholds: a generator of a few thousand steps is about as blurred as by one pixel.
+# These set the limits of the rule: after a few thousand steps a generator blurs about as much as one pixel.
 @pytest.mark.parametrize("name", ["pairs", "mirror"])
 @pytest.mark.parametrize(
     ("degrade", "amount"),
@@ -117,16 +117,16 @@ def forms_of(rule, count):
 
 @pytest.mark.parametrize("size", [7, 8, 9, 10])
 @pytest.mark.parametrize(("blur", "light", "noise"), [(0, 1, 0), (1, 1, 0), (1, 0.7, 0), (1.5, 1, 0), (1, 1, 20)])
-def test_form_is_told_by_the_outline_and_not_by_the_size(size, blur, light, noise):
+def test_form_is_recognised_by_the_outline_and_not_by_the_size(size, blur, light, noise):
     drawn = Pairs(size=size, distance=15)
     images = np.stack([drawn.draw(index, 32) for index in range(100)])
-    found = judge(noisy((light * blurred(images, blur)).astype(np.uint8), noise), Pairs())
-    assert found.right.mean() > 0.95
-    assert (found.values["form"] == forms_of(drawn, 100)[:, None])[found.right].mean() > 0.95
-    assert not judge(images, Pairs(size=size * 2)).right.any()
+    found = check_rule(noisy((light * blurred(images, blur)).astype(np.uint8), noise), Pairs())
+    assert found.parts_valid.mean() > 0.95
+    assert (found.values["form"] == forms_of(drawn, 100)[:, None])[found.parts_valid].mean() > 0.95
+    assert not check_rule(images, Pairs(size=size * 2)).parts_valid.any()
 
 
-def test_what_is_no_longer_there_is_not_seen():
+def test_destroyed_parts_are_not_valid():
     images, rule = images_of("pairs")
     assert scored(blurred(images, 4), rule)["parts"] < 0.1
     assert scored(noisy(images, 150), rule)["parts"] < 0.1
@@ -135,8 +135,8 @@ def test_what_is_no_longer_there_is_not_seen():
     textures, mirror = images_of("mirror")
     assert scored(blurred(textures, 6), mirror)["parts"] < 0.1
     assert scored(noisy(textures, 60), mirror)["mirror"] < 0.1
-    pale = judge(100 + textures // 4, mirror)
-    assert not pale.right.any()
+    pale = check_rule(100 + textures // 4, mirror)
+    assert not pale.parts_valid.any()
     assert not pale.agreements["mirror"].any()
 
 
@@ -144,7 +144,7 @@ def painted(*blobs, size=8):
     """Returns an image of blobs (top, left, hue, form)."""
     image, rule = np.zeros((32, 32, 3), np.uint8), Pairs(forms=4, size=size)
     for top, left, hue, form in blobs:
-        image[top : top + size, left : left + size][rule.stamp(form, size)] = rule.colour(hue)
+        image[top : top + size, left : left + size][rule.form_mask(form, size)] = rule.colour(hue)
     return image
 
 
@@ -154,7 +154,7 @@ def speckled(image):
     return image
 
 
-def test_verdict_on_an_image_is_what_a_person_says():
+def test_result_is_what_a_person_sees_in_the_image():
     images = np.stack(
         [
             painted((1, 2, 0, 0), (20, 21, 0, 0)),
@@ -170,63 +170,63 @@ def test_verdict_on_an_image_is_what_a_person_says():
             np.full((32, 32, 3), 255, np.uint8),
         ]
     )
-    found = judge(images, Pairs())
-    assert found.right.tolist() == [True] * 6 + [False] * 5
+    found = check_rule(images, Pairs())
+    assert found.parts_valid.tolist() == [True] * 6 + [False] * 5
     assert found.agreements["hue"].tolist() == [True, True, False, True, False, True] + [False] * 5
     assert found.agreements["form"].tolist() == [True, True, True, False, False, True] + [False] * 5
-    assert found.kinds[:2].tolist() == [0, 11]
+    assert found.modes[:2].tolist() == [0, 11]
 
 
-def test_flecks_of_less_than_a_quarter_of_a_blob_are_not_seen():
+def test_specks_below_a_quarter_of_a_blob_are_ignored():
     images = np.stack([painted((1, 2, 0, 0), (20, 21, 0, 0))] * 2)
     images[0, 2:5, 22:25] = images[1, 2:6, 22:26] = 255, 0, 0
-    assert judge(images, Pairs()).right.tolist() == [True, False]
+    assert check_rule(images, Pairs()).parts_valid.tolist() == [True, False]
 
 
-def test_blobs_that_touch_at_a_corner_are_one():
-    assert not judge(painted((1, 2, 0, 0), (9, 10, 0, 0))[None], Pairs()).right.any()
+def test_blobs_that_touch_at_a_corner_count_as_one():
+    assert not check_rule(painted((1, 2, 0, 0), (9, 10, 0, 0))[None], Pairs()).parts_valid.any()
 
 
-def test_a_bar_is_no_form():
+def test_narrow_bar_has_no_form():
     image = painted((1, 2, 0, 0), (20, 21, 0, 0))
     image[1:5, 2:10] = 0
-    assert not judge(image[None], Pairs()).right.any()  # 4 by 8 is left
+    assert not check_rule(image[None], Pairs()).parts_valid.any()  # 4 by 8 is left
     image[3:5, 2:10] = 255, 0, 0
-    assert judge(image[None], Pairs()).right.all()  # 6 by 8
+    assert check_rule(image[None], Pairs()).parts_valid.all()  # 6 by 8
 
 
-def test_what_is_dark_is_no_blob():
+def test_dark_blobs_are_not_counted():
     image = painted((1, 2, 0, 0), (20, 21, 0, 0))
     images = np.stack([image * share for share in (0.55, 0.45)]).astype(np.uint8)
-    assert judge(images, Pairs()).right.tolist() == [True, False]
+    assert check_rule(images, Pairs()).parts_valid.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
-    ("colour", "right"),
+    ("colour", "valid"),
     [((255, 76, 0), True), ((255, 102, 0), False), ((255, 100, 100), True), ((255, 150, 150), False)],
 )
-def test_limits_of_a_clear_colour(colour, right):
+def test_clear_colour_is_near_a_hue_and_saturated(colour, valid):
     image = painted((1, 2, 0, 0), (20, 21, 0, 0))
     image[image[..., 0] > 0] = colour
-    assert judge(image[None], Pairs()).right.tolist() == [right]
+    assert check_rule(image[None], Pairs()).parts_valid.tolist() == [valid]
 
 
-def test_half_of_a_blob_has_its_hue_at_least():
+def test_at_least_half_of_a_blob_has_its_hue():
     image = painted((1, 2, 1, 0), (20, 21, 1, 0))  # yellow
     image[1:9, 2:4], image[1:9, 4:6] = (255, 0, 0), (0, 255, 0)  # 4 of 8 columns are left
-    assert judge(image[None], Pairs()).right.all()
+    assert check_rule(image[None], Pairs()).parts_valid.all()
     image[1:5, 6], image[5:9, 6] = (255, 0, 0), (0, 255, 0)
-    assert not judge(image[None], Pairs()).right.any()
+    assert not check_rule(image[None], Pairs()).parts_valid.any()
 
 
-def test_kinds_are_numbered_hue_by_hue():
+def test_modes_are_numbered_hue_by_hue():
     images = np.stack([painted((1, 2, hue, form), (20, 21, hue, form)) for hue in range(6) for form in range(2)])
-    assert judge(images, Pairs()).kinds.tolist() == list(range(12))
+    assert check_rule(images, Pairs()).modes.tolist() == list(range(12))
 
 
-def test_a_third_blob_must_agree_too():
+def test_third_blob_must_agree_too():
     images = np.stack([painted((1, 2, 0, 0), (1, 20, 0, 0), (20, 21, *kind)) for kind in ((2, 0), (0, 1))])
-    found = judge(images, Pairs(blobs=3))
+    found = check_rule(images, Pairs(blobs=3))
     assert found.agreements["hue"].tolist() == [False, True]
     assert found.agreements["form"].tolist() == [True, False]
 
@@ -236,42 +236,42 @@ def test_both_halves_and_all_channels_of_a_texture_need_contrast():
     for part in (np.s_[:, :, :16], np.s_[:, :, 16:], np.s_[..., 1]):
         flat = images.copy()
         flat[part] = 128
-        assert not judge(flat, rule).right.any()
+        assert not check_rule(flat, rule).parts_valid.any()
 
 
 @pytest.mark.parametrize(("name", "resolution"), [("mirror", 32), ("mirror:grain=8", 64)])
-def test_texture_of_hardly_any_contrast_is_none(name, resolution):
+def test_texture_of_low_contrast_is_not_valid(name, resolution):
     images, rule = images_of(name, resolution)
     pale = np.rint(128 + 0.4 * (images.astype(float) - 128)).astype(np.uint8)
-    assert judge(pale, rule).right.mean() < 0.1
+    assert check_rule(pale, rule).parts_valid.mean() < 0.1
 
 
 def test_a_higher_share_is_better():
     assert parse_protocol("rule1k").higher_is_better
 
 
-def test_a_colour_between_two_hues_is_none_of_them():
+def test_colour_between_two_hues_is_neither():
     images = np.stack([painted((1, 2, hue, 0), (20, 21, hue, 0)) for hue in range(6)])
     rolled = images.copy()
     rolled[..., 1] = np.where(images[..., 0] & ~images[..., 1] & ~images[..., 2], 128, images[..., 1])  # red -> orange
-    assert judge(rolled, Pairs()).right.tolist() == [False] + [True] * 5
+    assert check_rule(rolled, Pairs()).parts_valid.tolist() == [False] + [True] * 5
 
 
-def test_a_blob_of_two_colours_is_not_of_the_one_between_them():
+def test_blob_of_two_colours_does_not_have_the_hue_between_them():
     images = np.stack([painted((1, 2, 0, 0), (20, 21, 0, 0)), painted((1, 2, 1, 0), (20, 21, 1, 0))])
     images[0, :, 2:6][:16] = np.where(images[0, :, 2:6].any(axis=-1, keepdims=True), (0, 255, 0), 0)[:16]
     assert images[0, 1:9, 2:10].mean(axis=(0, 1)).tolist() == [127.5, 127.5, 0]
-    assert judge(images, Pairs()).right.tolist() == [False, True]
+    assert check_rule(images, Pairs()).parts_valid.tolist() == [False, True]
 
 
-def test_spread_over_the_values_is_counted_among_those_that_obey():
-    verdicts = RuleResult(
+def test_spread_over_modes_is_counted_among_images_that_follow_the_rule():
+    result = RuleResult(
         np.array([True, True, True, True, True, False]),
         {"hue": np.array([True, True, True, True, False, False]), "form": np.array([True] * 3 + [False, True, False])},
         np.array([3, 3, 7, 1, 2, 0]),
         {"hue": np.array([[1, 1], [1, 1], [3, 3], [0, 0], [1, 2], [9, 9]])},
     )
-    found = rule_accuracy(verdicts, 12)
+    found = rule_accuracy(result, 12)
     thirds = -(1 / 3 * np.log(1 / 3) + 2 / 3 * np.log(2 / 3)) / np.log(12)
     wanted = {"obey": 3 / 6, "parts": 5 / 6, "hue": 4 / 5, "form": 4 / 5, "kinds": 2 / 12, "entropy": thirds}
     wanted["hue_chance"] = 0.2**2 + 0.5**2 + 0.1**2 + 0.2**2  # of hues 0, 1, 2 and 3 among ten blobs
@@ -280,7 +280,7 @@ def test_spread_over_the_values_is_counted_among_those_that_obey():
     assert set(rule_accuracy(nothing, 12).values()) == {0}
 
 
-def test_one_kind_alone_covers_a_twelfth_with_no_entropy():
+def test_one_mode_alone_covers_a_twelfth_with_no_entropy():
     image = painted((1, 2, 0, 0), (20, 21, 0, 0))
     found = scored(np.stack([image] * 5), Pairs())
     assert (found["obey"], found["kinds"], found["entropy"]) == (1, 1 / 12, 0)
@@ -288,19 +288,19 @@ def test_one_kind_alone_covers_a_twelfth_with_no_entropy():
 
 def test_protocol_scores_any_images_by_the_rule_of_the_real_ones():
     real, other = (open_source(name, resolution=32) for name in ("pairs:images=50", "pairs:agree=0,seed=4,images=400"))
-    judge_of_pairs, protocol = Evaluator(RealImages(real)), parse_protocol("rule300")
-    score = judge_of_pairs.score(protocol, RealImages(other, 70), seed=5)
+    evaluator, protocol = Evaluator(RealImages(real)), parse_protocol("rule300")
+    score = evaluator.score(protocol, RealImages(other, 70), seed=5)
     names = ("parts", "hue", "form", "hue_chance", "form_chance", "kinds", "entropy")
     parts = {f"rule300/{name}" for name in names}
     assert set(score.values) == {"rule300"} | parts
-    assert set(judge_of_pairs.value_names(protocol)) == set(score.values)
+    assert set(evaluator.value_names(protocol)) == set(score.values)
     assert score.value == next(iter(score.values.values()))
     assert 0.02 < score.value < 0.16
     assert score.values["rule300/parts"] == 1
     assert score.details["rule"] == repr(Pairs(images=50))
     assert "compares only with itself" not in str(score)
-    again = judge_of_pairs.score(parse_protocol("rule400"), RealImages(other, 33), seed=6)
-    assert again.value == pytest.approx(rule_accuracy(judge(np.stack([x for x, _ in other]), Pairs()), 12)["obey"])
+    again = evaluator.score(parse_protocol("rule400"), RealImages(other, 33), seed=6)
+    assert again.value == pytest.approx(rule_accuracy(check_rule(np.stack([x for x, _ in other]), Pairs()), 12)["obey"])
 
 
 def test_protocol_scores_textures_too():
@@ -309,8 +309,8 @@ def test_protocol_scores_textures_too():
     assert (score.value, score.values["rule60/mirror"], score.values["rule60/kinds"]) == (1, 1, 1)
 
 
-def test_rule_needs_images_that_were_drawn_by_one():
-    with pytest.raises(InvalidInputError, match=r"drawn by, as those of `pairs` and `mirror` were; got digits"):
+def test_rule_needs_training_images_that_were_drawn_by_one():
+    with pytest.raises(InvalidInputError, match=r"drawn by a rule, such as `pairs` or `mirror`; got digits"):
         Evaluator(RealImages(open_source("digits", resolution=32))).check(parse_protocol("rule1k"), 0)
     grey = open_source("pairs", resolution=32, image_channels=1)
     with pytest.raises(InvalidInputError, match="needs images of 3 channels; got 1"):
@@ -320,7 +320,7 @@ def test_rule_needs_images_that_were_drawn_by_one():
 def test_textures_are_counted_by_their_halves():
     images, rule = images_of("mirror")
     assert num_modes(rule) == 8
-    assert np.bincount(judge(images, rule).kinds).min() > 15
+    assert np.bincount(check_rule(images, rule).modes).min() > 15
     assert isinstance(rule, Mirror)
 
 
@@ -335,7 +335,7 @@ def test_run_on_pairs_is_scored_by_their_rule(tmp_path):
         evaluation=replace(experiment.evaluation, protocols=("rule30",), evaluate_every_steps=2),
     )
     sagan_jax.train(experiment, tmp_path / "run")
-    recorded = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    recorded = read_metrics(tmp_path / "run")
     scores = [line for line in recorded if "score/rule30" in line]
     assert [line["step"] for line in scores] == [2]
     assert scores[0]["score/rule30/parts"] == 0

@@ -1,6 +1,7 @@
-"""Scores against what numpy and scipy make of the same features; the network is a stand-in whose features are plain."""
+"""Scores against numpy and scipy on the same features, those of a simple function in place of a network."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -15,13 +16,13 @@ import scipy.linalg
 from sagan_jax.data import open_source
 from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, random_embedding
-from sagan_jax.evaluation.generator import TrainedGenerator, draw_labels
+from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.image_sets import GeneratedImages, RealImages
 from sagan_jax.evaluation.protocols import parse_protocol
-from sagan_jax.evaluation.scores import Evaluator
+from sagan_jax.evaluation.references import ReferenceStatistics
+from sagan_jax.evaluation.scores import FrechetDistance, IntraClassFrechetDistance
 from sagan_jax.functional.distances import density_coverage, inception_score, kernel_distance, precision_recall
-from sagan_jax.models import biggan, dcgan
-from sagan_jax.models.sagan import Generator
+from support.generators import make_generator
 
 
 def plain_features(images):
@@ -51,7 +52,7 @@ def make_images(path, number, seed, *, classes=3, brightness=60, base=120, size=
     return str(file)
 
 
-def pictures(path, number, seed, batch_size=8, **options):
+def real_images(path, number, seed, batch_size=8, **options):
     return RealImages(open_source(make_images(path, number, seed, **options), resolution=32, cache=""), batch_size)
 
 
@@ -60,36 +61,60 @@ def gaussian_distance(real, fake):
     return ((real.mean(0) - fake.mean(0)) ** 2).sum() + np.trace(np.cov(real.T) + np.cov(fake.T) - 2 * root)
 
 
-def features_of(pictures, count=None, seed=0):
-    batches = list(pictures.draw(count or len(pictures.source), seed))
+def features_of(images, count=None, seed=0):
+    batches = list(images.draw(count or len(images.source), seed))
     return np.concatenate([plain_features(batch.images[: len(batch.labels)]) for batch in batches])
+
+
+def test_frechet_distance_can_be_measured_without_an_evaluator(tmp_path):
+    real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
+    scorer = FrechetDistance(parse_protocol("fid47_train"), ReferenceStatistics(real, inception=PLAIN))
+    scorer.check(num_classes=0)
+    values, details = scorer.measure(fake, seed=0)
+    assert values == pytest.approx({"fid47_train": gaussian_distance(features_of(real), features_of(fake))}, rel=1e-5)
+    assert details == {}
+
+
+@pytest.mark.parametrize("name", ["fid1_train", "fd1_test_random"])
+def test_frechet_distance_needs_two_images(tmp_path, name):
+    real = real_images(tmp_path, 61, 0)
+    with pytest.raises(InvalidInputError, match="at least 2 images; got 1"):
+        FrechetDistance(parse_protocol(name), ReferenceStatistics(real, real, PLAIN)).check(num_classes=0)
+
+
+def test_intra_class_distance_needs_two_real_images_of_each_class(tmp_path):
+    scorer = IntraClassFrechetDistance(
+        parse_protocol("intra_fid_train"), ReferenceStatistics(real_images(tmp_path, 5, 0), inception=PLAIN)
+    )
+    with pytest.raises(InvalidInputError, match="at least 2 real images of each class; one class has 1"):
+        scorer.check(num_classes=3)
 
 
 @pytest.mark.parametrize("batch_size", [4, 12, 64])
 def test_frechet_score_is_the_distance_of_all_reference_and_all_drawn_images(tmp_path, batch_size):
-    real, fake = pictures(tmp_path, 61, 0, batch_size), pictures(tmp_path, 47, 1, batch_size)
+    real, fake = real_images(tmp_path, 61, 0, batch_size), real_images(tmp_path, 47, 1, batch_size)
     score = Evaluator(real, inception=PLAIN).score(parse_protocol("fid47_train"), fake)
     assert score.value == pytest.approx(gaussian_distance(features_of(real), features_of(fake)), rel=1e-5)
 
 
-def test_frechet_score_is_the_same_where_a_stream_is_merged_from_parts(tmp_path):
-    real, fake = pictures(tmp_path, 1301, 0, 100), pictures(tmp_path, 1201, 1, 100)
+def test_frechet_score_of_a_long_stream_is_merged_from_parts(tmp_path):
+    real, fake = real_images(tmp_path, 1301, 0, 100), real_images(tmp_path, 1201, 1, 100)
     score = Evaluator(real, inception=PLAIN).score(parse_protocol("fid1201_train"), fake)
     assert score.value == pytest.approx(gaussian_distance(features_of(real), features_of(fake)), rel=1e-5)
 
 
 def test_held_out_images_are_the_reference_of_validation_and_test(tmp_path):
-    train, held_out, fake = (pictures(tmp_path, number, seed) for seed, number in enumerate((61, 53, 47)))
-    judge = Evaluator(train, held_out, PLAIN)
+    train, held_out, fake = (real_images(tmp_path, number, seed) for seed, number in enumerate((61, 53, 47)))
+    evaluator = Evaluator(train, held_out, PLAIN)
     wanted = gaussian_distance(features_of(held_out), features_of(fake))
     for name in ("fid47_validation", "fid47_test"):
-        score = judge.score(parse_protocol(name), fake)
+        score = evaluator.score(parse_protocol(name), fake)
         assert score.value == pytest.approx(wanted, rel=1e-5)
         assert score.details["reference"]["fingerprint"] == held_out.source.fingerprint
 
 
 def test_inception_score_is_of_ten_splits_in_a_drawn_order_and_of_one(tmp_path):
-    fake = pictures(tmp_path, 61, 1)
+    fake = real_images(tmp_path, 61, 1)
     score = Evaluator(fake, inception=PLAIN).score(parse_protocol("is61"), fake, seed=3)
     logits = 20 * features_of(fake, 61, seed=3)[:, :4]
     assert score.value == pytest.approx(inception_score(logits, 10)[0], rel=1e-5)
@@ -99,7 +124,7 @@ def test_inception_score_is_of_ten_splits_in_a_drawn_order_and_of_one(tmp_path):
 
 
 def test_kernel_score_is_the_mean_over_subsets_of_a_thousand(tmp_path):
-    real, fake = pictures(tmp_path, 1103, 0, 100), pictures(tmp_path, 1009, 1, 100, brightness=160)
+    real, fake = real_images(tmp_path, 1103, 0, 100), real_images(tmp_path, 1009, 1, 100, brightness=160)
     score = Evaluator(real, inception=PLAIN).score(parse_protocol("kid1009_train"), fake)
     # Subsets of nearly all images: each is near the whole.
     whole = kernel_distance(features_of(real), features_of(fake))
@@ -108,7 +133,7 @@ def test_kernel_score_is_the_mean_over_subsets_of_a_thousand(tmp_path):
 
 
 def test_precision_recall_density_and_coverage_are_of_as_many_real_as_drawn_images(tmp_path):
-    real, fake = pictures(tmp_path, 61, 0), pictures(tmp_path, 47, 1)
+    real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
     score = Evaluator(real, inception=PLAIN).score(parse_protocol("prdc47_train"), fake)
     features = features_of(real, 47), features_of(fake)
     wanted = (*precision_recall(*features, 3), *density_coverage(*features, 5))
@@ -117,13 +142,13 @@ def test_precision_recall_density_and_coverage_are_of_as_many_real_as_drawn_imag
 
 
 @pytest.mark.parametrize("name", ["fid40_train", "is40", "kid1000_train", "prdc40_train"])
-def test_names_of_the_values_are_known_beforehand(tmp_path, name):
-    judge, protocol = Evaluator(pictures(tmp_path, 1001, 0, 100), inception=PLAIN), parse_protocol(name)
-    assert judge.value_names(protocol) == tuple(judge.score(protocol, judge.train).values)
+def test_names_of_the_values_are_known_before_they_are_measured(tmp_path, name):
+    evaluator, protocol = Evaluator(real_images(tmp_path, 1001, 0, 100), inception=PLAIN), parse_protocol(name)
+    assert evaluator.value_names(protocol) == tuple(evaluator.score(protocol, evaluator.train).values)
 
 
 def test_intra_class_distance_is_the_mean_over_classes_with_as_many_images_as_each_has(tmp_path):
-    real, fake = pictures(tmp_path, 61, 0), pictures(tmp_path, 71, 1)
+    real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 71, 1)
     score = Evaluator(real, inception=PLAIN).score(parse_protocol("intra_fid_train"), fake)
     by_class = []
     for label, count in ((0, 21), (1, 20), (2, 20)):
@@ -136,39 +161,41 @@ def test_intra_class_distance_is_the_mean_over_classes_with_as_many_images_as_ea
 
 
 @pytest.mark.slow
-def test_classifier_tells_real_images_of_their_classes_and_not_of_others(tmp_path, monkeypatch):
+def test_classifier_accepts_real_images_of_their_own_classes_only(tmp_path, monkeypatch):
     monkeypatch.setattr("sagan_jax.evaluation.classifier._STEPS", 40)
-    real = pictures(tmp_path, 120, 0, base=20, brightness=225)
-    judge = Evaluator(real, inception=PLAIN)
-    right = judge.score(parse_protocol("classifier_accuracy"), pictures(tmp_path, 1200, 5, base=20, brightness=225))
+    real = real_images(tmp_path, 120, 0, base=20, brightness=225)
+    evaluator = Evaluator(real, inception=PLAIN)
+    right = evaluator.score(
+        parse_protocol("classifier_accuracy"), real_images(tmp_path, 1200, 5, base=20, brightness=225)
+    )
     assert right.value > 0.9
     assert right.details["on_real_images_kept_from_it"] > 0.9
-    shifted = pictures(tmp_path, 1200, 7, base=20, brightness=225)
+    shifted = real_images(tmp_path, 1200, 7, base=20, brightness=225)
     shifted.source._labels[:] = (shifted.source._labels + 1) % 3
-    assert judge.score(parse_protocol("classifier_accuracy"), shifted).value < 0.1
+    assert evaluator.score(parse_protocol("classifier_accuracy"), shifted).value < 0.1
 
 
-def test_reference_is_measured_once_for_a_content_and_again_for_another_or_a_damaged_file(tmp_path):
-    looked_at = []
+def test_reference_is_measured_again_only_for_other_images_or_a_damaged_file(tmp_path):
+    passes = []
 
     @dataclasses.dataclass
-    class Counting:
-        def begin(self, what, images):
-            looked_at.append(what)
+    class Recorder:
+        def begin(self, description, images):
+            passes.append(description)
 
         def tick(self, images):
             pass
 
     def score(real):
-        looked_at.clear()
-        judge = Evaluator(real, inception=PLAIN, cache=tmp_path / "cache", watcher=Counting())
-        return judge.score(parse_protocol("fid47_train"), fake).value, list(looked_at)
+        passes.clear()
+        evaluator = Evaluator(real, inception=PLAIN, cache=tmp_path / "cache", progress=Recorder())
+        return evaluator.score(parse_protocol("fid47_train"), fake).value, list(passes)
 
-    real, fake = pictures(tmp_path, 61, 0), pictures(tmp_path, 47, 1)
-    first, looks = score(real)
-    assert looks == ["real images", "images"]
+    real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
+    first, begun = score(real)
+    assert begun == ["real images", "images"]
     assert score(real) == (first, ["images"])
-    assert score(pictures(tmp_path, 61, 2))[1] == ["real images", "images"]
+    assert score(real_images(tmp_path, 61, 2))[1] == ["real images", "images"]
     for file in (tmp_path / "cache").iterdir():
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
@@ -176,8 +203,22 @@ def test_reference_is_measured_once_for_a_content_and_again_for_another_or_a_dam
     assert score(real) == (first, ["real images", "images"])
 
 
-def test_disk_that_refuses_the_cache_is_done_without(tmp_path):
-    real, fake = pictures(tmp_path, 61, 0), pictures(tmp_path, 47, 1)
+def test_cached_moments_and_features_keep_their_file_names(tmp_path):
+    """Or the caches of earlier runs would not be found."""
+    real, fake, cache = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1), tmp_path / "cache"
+    evaluator = Evaluator(real, inception=PLAIN, cache=cache)
+    for name in ("fid47_train", "prdc47_train"):
+        evaluator.score(parse_protocol(name), fake)
+    common = ("reference 1", real.source.fingerprint, (32, 32, 3), "plain")
+    keys = {(*common, "moments", None): {"count", "mean", "scatter"}, (*common, "features", 47): {"features"}}
+    assert len(list(cache.iterdir())) == len(keys)
+    for key, names in keys.items():
+        with np.load(cache / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz") as stored:
+            assert set(stored.files) == names
+
+
+def test_score_does_not_need_a_writable_cache(tmp_path):
+    real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
     (tmp_path / "cache").write_text("a file where a folder should be")
     score = Evaluator(real, inception=PLAIN, cache=tmp_path / "cache").score(parse_protocol("fid47_train"), fake)
     assert score.value == Evaluator(real, inception=PLAIN).score(parse_protocol("fid47_train"), fake).value
@@ -193,8 +234,8 @@ def test_disk_that_refuses_the_cache_is_done_without(tmp_path):
         ("is11", "splits"),
     ],
 )
-def test_protocol_that_needs_what_is_not_there_is_refused_in_one_line(tmp_path, name, says):
-    real, fake = pictures(tmp_path, 61, 0), pictures(tmp_path, 47, 1)
+def test_protocol_whose_needs_are_not_met_is_refused_in_one_line(tmp_path, name, says):
+    real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
     with pytest.raises(InvalidInputError) as refused:
         Evaluator(real, inception=PLAIN).score(parse_protocol(name), fake)
     assert says in str(refused.value)
@@ -202,34 +243,34 @@ def test_protocol_that_needs_what_is_not_there_is_refused_in_one_line(tmp_path, 
 
 
 def test_scores_of_the_fid_network_need_its_weights(tmp_path):
-    real = pictures(tmp_path, 61, 0)
+    real = real_images(tmp_path, 61, 0)
     with pytest.raises(InvalidInputError, match="sagan-jax fetch-weights"):
         Evaluator(real).score(parse_protocol("fid47_train"), real)
 
 
 @pytest.mark.parametrize("name", ["intra_fid_train", "classifier_accuracy"])
 def test_scores_by_class_need_classes_in_both_sets(tmp_path, name):
-    labelled, unlabelled = pictures(tmp_path, 61, 0), pictures(tmp_path, 47, 1, classes=0)
+    labelled, unlabelled = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1, classes=0)
     for real, fake in ((labelled, unlabelled), (unlabelled, labelled)):
         with pytest.raises(InvalidInputError, match="needs classes"):
             Evaluator(real, inception=PLAIN).score(parse_protocol(name), fake)
 
 
-def test_covariance_of_fewer_images_than_features_is_warned_of(tmp_path):
-    real, fake = pictures(tmp_path, 61, 0), pictures(tmp_path, 47, 1)
-    judge = Evaluator(real, inception=PLAIN)
-    assert "warning" not in judge.score(parse_protocol("fid47_train"), fake).details
-    assert "singular" in judge.score(parse_protocol("fid5_train"), fake).details["warning"]
+def test_score_of_fewer_images_than_features_carries_a_warning(tmp_path):
+    real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
+    evaluator = Evaluator(real, inception=PLAIN)
+    assert "warning" not in evaluator.score(parse_protocol("fid47_train"), fake).details
+    assert "singular" in evaluator.score(parse_protocol("fid5_train"), fake).details["warning"]
 
 
-def test_features_that_are_no_numbers_give_no_score(tmp_path):
-    real = pictures(tmp_path, 61, 0)
+def test_features_that_are_not_finite_give_no_score(tmp_path):
+    real = real_images(tmp_path, 61, 0)
     broken = dataclasses.replace(PLAIN, variables=np.float32("nan"))
-    with pytest.raises(NonFiniteError, match="no numbers"):
+    with pytest.raises(NonFiniteError, match="features that are not finite"):
         Evaluator(real, inception=broken).score(parse_protocol("fid47_train"), real)
 
 
-def test_random_features_follow_from_their_name_alone():
+def test_random_features_depend_only_on_their_name():
     images = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), np.uint8)
     features = np.asarray(random_embedding().apply(random_embedding().variables, images)["features"])
     assert features.shape == (4, 512)
@@ -251,92 +292,15 @@ def test_grey_images_are_scored_as_colour_images_of_that_grey():
 
 @pytest.fixture(scope="module")
 def generator():
-    network = Generator(resolution=32, num_classes=3, base_channels=1, attention_resolutions=(16,))
-    variables = network.init(jax.random.key(0), jnp.zeros((2, 6)), jnp.zeros(2, jnp.int32), train=False)
-    return TrainedGenerator(network, jax.device_get(dict(variables)), 6, 3, step=7)
-
-
-def test_stream_is_what_generate_returns_whoever_draws_which_part(generator):
-    labels = draw_labels(3, 21, seed=5)
-    whole = generator.generate(21, labels=labels, seed=5, batch_size=8).images
-    for parts in (1, 2, 4):
-        images = np.zeros_like(whole)
-        for part in range(parts):
-            for batch in generator.stream(labels, seed=5, batch_size=8, part=part, parts=parts):
-                count = len(batch.labels)
-                images[batch.start : batch.start + count] = np.asarray(batch.images)[:count]
-                assert np.array_equal(batch.labels, labels[batch.start : batch.start + count])
-        assert np.array_equal(images, whole)
-
-
-def test_drawn_labels_are_uniform_and_follow_from_the_seed():
-    labels = draw_labels(7, 70_000, seed=1)
-    assert np.bincount(labels) == pytest.approx(10_000, rel=0.05)
-    assert np.array_equal(labels[:50], draw_labels(7, 70_000, seed=1)[:50])
-    assert not np.array_equal(labels, draw_labels(7, 70_000, seed=2))
-    assert draw_labels(0, 5, seed=1).tolist() == [0] * 5
-
-
-def test_batch_statistics_are_those_of_the_images_drawn_together(generator):
-    labels = np.array([0, 1, 2, 0, 1, 2, 0, 1])
-    images = generator.with_batch_statistics().generate(8, labels=labels, batch_size=8).images
-    latents = generator.latents(jax.random.key(0), np.arange(8), None)
-    drawn = generator.generator.apply(generator.variables, latents, jnp.asarray(labels), train=True)
-    assert np.abs(images.astype(int) - (np.asarray(drawn) + 1) * 127.5).max() <= 0.51
-
-
-@pytest.mark.slow
-def test_standing_statistics_of_one_batch_are_its_own(generator):
-    standing = generator.with_standing_statistics(batches=1, batch_size=12, seed=4)
-    latents = generator.latents(jax.random.fold_in(jax.random.key(4), 2**31), np.arange(12), None)
-    labels = draw_labels(3, 12, 4)
-    with_batch = generator.generator.apply(generator.variables, latents, labels, train=True)
-    with_standing = generator.generator.apply(standing.variables, latents, labels, train=False)
-    assert np.abs(np.asarray(with_batch) - np.asarray(with_standing)).max() < 1e-5
-    stored = generator.generator.apply(generator.variables, latents, labels, train=False)
-    assert np.abs(np.asarray(stored) - np.asarray(with_standing)).max() > 1e-3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", [dcgan, biggan])
-def test_standing_statistics_of_the_other_families_are_those_of_the_batch(family):
-    network = family.Generator(32, 3, 2, attention_resolutions=())
-    variables = network.init(jax.random.key(0), jnp.zeros((2, 12)), jnp.zeros(2, jnp.int32), train=False)
-    trained = TrainedGenerator(network, variables, 12, 3, step=0)
-    standing = trained.with_standing_statistics(batches=1, batch_size=8, seed=4)
-    latents = trained.latents(jax.random.fold_in(jax.random.key(4), 2**31), np.arange(8), None)
-    labels = draw_labels(3, 8, 4)
-    with_batch = network.apply(variables, latents, labels, train=True)
-    with_standing = network.apply(standing.variables, latents, labels, train=False)
-    assert np.abs(np.asarray(with_batch) - np.asarray(with_standing)).max() < 1e-5
-
-
-@pytest.mark.slow
-def test_standing_statistics_are_the_mean_over_batches(generator):
-    many = generator.with_standing_statistics(batches=2, batch_size=6, seed=4).variables["batch_stats"]
-    key, labels = jax.random.fold_in(jax.random.key(4), 2**31), draw_labels(3, 12, 4)
-    first = generator.generator.clone(norm_decay=0.0, final_norm_decay=0.0)
-    moments = [
-        first.apply(
-            generator.variables,
-            generator.latents(key, numbers, None),
-            labels[numbers],
-            train=True,
-            mutable=["batch_stats"],
-        )[1]["batch_stats"]
-        for numbers in (np.arange(6), np.arange(6, 12))
-    ]
-    mean = jax.tree.map(lambda one, two: (np.asarray(one) + np.asarray(two)) / 2, *moments)
-    for found, wanted in zip(jax.tree.leaves(many), jax.tree.leaves(mean), strict=True):
-        assert np.allclose(found, wanted, rtol=1e-5, atol=1e-7)
+    return make_generator()
 
 
 def test_score_of_generated_images_follows_from_the_seed(tmp_path, generator):
-    judge = Evaluator(pictures(tmp_path, 61, 0), inception=PLAIN)
+    evaluator = Evaluator(real_images(tmp_path, 61, 0), inception=PLAIN)
     protocol = parse_protocol("fid40_train")
-    first, again = (judge.score(protocol, GeneratedImages(generator, 8), seed=1).value for _ in range(2))
+    first, again = (evaluator.score(protocol, GeneratedImages(generator, 8), seed=1).value for _ in range(2))
     assert first == again
-    assert first != judge.score(protocol, GeneratedImages(generator, 8), seed=2).value
+    assert first != evaluator.score(protocol, GeneratedImages(generator, 8), seed=2).value
 
 
 def test_generator_that_has_diverged_gives_no_score(tmp_path, generator):
@@ -344,7 +308,7 @@ def test_generator_that_has_diverged_gives_no_score(tmp_path, generator):
         generator, variables=jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), generator.variables)
     )
     with pytest.raises(NonFiniteError, match="diverged"):
-        Evaluator(pictures(tmp_path, 61, 0), inception=PLAIN).score(
+        Evaluator(real_images(tmp_path, 61, 0), inception=PLAIN).score(
             parse_protocol("fid40_train"), GeneratedImages(diverged, 8)
         )
 
@@ -353,7 +317,7 @@ def test_generator_that_has_diverged_gives_no_score(tmp_path, generator):
 def test_four_devices_give_the_score_of_one(tmp_path):
     real, fake = (make_images(tmp_path, number, seed) for seed, number in ((0, 61), (1, 47)))
     program = (
-        "import json, sys; from sagan_jax.cli.scoring import scores_of_images as s; "
+        "import json, sys; from sagan_jax.runs.scores import scores_of_images as s; "
         f"print(json.dumps([x.values for x in s({fake!r}, {real!r}, ['fd45_train_random', 'prdc44_train_random'], "
         "batch_size=10, cache='')]))"
     )

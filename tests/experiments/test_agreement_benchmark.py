@@ -1,9 +1,7 @@
 """How far two blobs agree, by the distance between them."""
 
 import doctest
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,19 +9,17 @@ import pytest
 from PIL import Image
 
 import sagan_jax
-from sagan_jax.cli.experiments import load_experiment
 from sagan_jax.data.synthetic import Pairs
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runs.experiments import load_experiment
+from support.programs import BENCHMARKS, load_program
 
-PROGRAM = Path(__file__).resolve().parents[2] / "experiments" / "benchmarks" / "agreement_by_distance.py"
+PROGRAM = BENCHMARKS / "agreement_by_distance.py"
 
 
 @pytest.fixture(scope="module")
 def program():
-    spec = importlib.util.spec_from_file_location("agreement_by_distance", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program(PROGRAM)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +106,7 @@ def test_a_number_of_some_seeds_says_of_how_many_and_images_are_as_many_as_asked
     ("arguments", "words"),
     [
         (["--images", "0"], "--images needs at least 1; got 0"),
-        (["--out", "nowhere/d.png"], "--out needs a .png file in a folder that is there; got 'nowhere/d.png'"),
+        (["--out", "nowhere/d.png"], "--out needs a .png file in an existing folder; got 'nowhere/d.png'"),
         (["--out", "d.txt"], "got 'd.txt'"),
     ],
 )

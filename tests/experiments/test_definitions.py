@@ -1,30 +1,29 @@
 """Every file in `experiments/`: what it says of itself is so, and its networks take a step."""
 
 import dataclasses
-import math
 import re
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from sagan_jax.cli.completing import Completion, build_completion_task
-from sagan_jax.cli.experiments import load_experiment, names
-from sagan_jax.cli.generation import Generation
-from sagan_jax.cli.wiring import build_adversarial_task
 from sagan_jax.config import Experiment, to_dict
 from sagan_jax.data import open_source, training_batches
+from sagan_jax.runs.build import build_adversarial_task, build_completion_task
+from sagan_jax.runs.completion import CompletionJob
+from sagan_jax.runs.experiments import experiment_names, load_experiment
+from sagan_jax.runs.generation import GenerationJob
 from sagan_jax.training import completion
 from sagan_jax.training.adversarial import Batch, initial_state, step
 from sagan_jax.training.completion import CompletionBatch
 from sagan_jax.training.flops import step_flops
+from support.params import num_parameters
+from support.programs import EXPERIMENTS
 
-FOLDER = Path(__file__).resolve().parents[2] / "experiments"
-NAMES = names()
+NAMES = experiment_names()
 GENERATING = [name for name in NAMES if isinstance(load_experiment(name), Experiment)]
-README = (FOLDER / "README.md").read_text(encoding="utf-8")
+README = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
 
 # G and D of the papers' networks, none of it from our code: the release's at 32, 64 and without attention, StudioGAN's
 # on CIFAR-10; for the rest an attention layer of C channels adds 2 C (C/8) + 2 C (C/2) + 1 to those without.
@@ -62,7 +61,7 @@ STEPPED = [
 
 
 def text_of(name):
-    return (FOLDER / f"{name}.py").read_text(encoding="utf-8").split('"""')[1]
+    return (EXPERIMENTS / f"{name}.py").read_text(encoding="utf-8").split('"""')[1]
 
 
 def image_shape(experiment):
@@ -77,7 +76,7 @@ def full_size_state(name):
 
 def test_completion_costs_what_it_says():
     experiment = load_experiment("faces_completion_64")
-    rules, rows, size = (
+    task, rows, size = (
         build_completion_task(experiment),
         experiment.training.batch_size,
         experiment.networks.resolution,
@@ -85,15 +84,11 @@ def test_completion_costs_what_it_says():
     batch = CompletionBatch(
         jax.ShapeDtypeStruct((1, rows, size, size, 3), np.float32), jax.ShapeDtypeStruct((1, rows, size, size), bool)
     )
-    state = jax.eval_shape(lambda: completion.initial_state(rules, 0))
-    flops = jax.jit(partial(completion.step, rules)).lower(state, batch).cost_analysis()["flops"]
+    state = jax.eval_shape(lambda: completion.initial_state(task, 0))
+    flops = jax.jit(partial(completion.step, task)).lower(state, batch).cost_analysis()["flops"]
     said = re.search(r"([\d.]+) GFLOP a step", text_of("faces_completion_64"))
     assert said
     assert flops == pytest.approx(float(said[1]) * 1e9, rel=5e-3)
-
-
-def count(tree):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def flat(values, prefix=""):
@@ -116,7 +111,7 @@ def test_experiment_says_its_command_its_cost_and_what_it_reached(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_experiment_is_one_that_train_would_start(name):
     experiment = load_experiment(name)
-    (Generation if name in GENERATING else Completion).check(experiment)
+    (GenerationJob if name in GENERATING else CompletionJob).check(experiment)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,11 +132,11 @@ def test_count_that_the_readme_shows_is_what_its_code_prints(capsys):
 @pytest.mark.parametrize("name", GENERATING)
 def test_experiment_puts_attention_where_it_says_at_full_size(name):
     networks, state = load_experiment(name).networks, full_size_state(name)
-    for player, sizes in (
+    for network, sizes in (
         (state.generator, networks.generator_attention_resolutions),
         (state.discriminator, networks.discriminator_attention_resolutions),
     ):
-        layers = {layer: part for layer, part in player.params.items() if layer.startswith("attention")}
+        layers = {layer: part for layer, part in network.params.items() if layer.startswith("attention")}
         assert layers.keys() == {f"attention_{size}" for size in sizes}
         for part in layers.values():
             assert ("conv_1" in part) == (networks.attention == "residual")
@@ -150,7 +145,7 @@ def test_experiment_puts_attention_where_it_says_at_full_size(name):
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_experiment_has_as_many_parameters_as_published(name):
     state = full_size_state(name)
-    assert (count(state.generator.params), count(state.discriminator.params)) == PARAMETERS[name]
+    assert (num_parameters(state.generator.params), num_parameters(state.discriminator.params)) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("size", [8, 16, 32, 64])
@@ -160,11 +155,11 @@ def test_residual_control_has_the_parameters_its_file_gives_beside_attentions(si
         text_of(name := f"imagenet_128_residual_{size}"),
     )
     state = full_size_state(name)
-    for player, pair, channels in zip(
+    for network, pair, channels in zip(
         (state.generator, state.discriminator), pairs, (8192 // size, 4096 // size), strict=True
     ):
         ours, attention = (int(number.replace(",", "")) for number in pair)
-        assert ours == count(player.params[f"attention_{size}"])
+        assert ours == num_parameters(network.params[f"attention_{size}"])
         assert attention == 2 * channels * (channels // 8) + 2 * channels * (channels // 2) + 1
         # One more or less in the bottleneck is 18 C + 1 parameters: no width comes nearer.
         assert abs(ours - attention) <= (18 * channels + 1) / 2
@@ -181,7 +176,7 @@ def test_experiment_differs_from_the_paper_in_this_and_nothing_else(name):
 def test_experiment_with_spectral_norm_in_the_discriminator_only_has_vectors_for_it_alone():
     state = full_size_state("imagenet_128_sn_discriminator_only")
     assert state.generator.spectral == {}
-    assert count(state.discriminator.spectral) > 0
+    assert num_parameters(state.discriminator.spectral) > 0
 
 
 @pytest.mark.slow
@@ -212,20 +207,20 @@ def test_experiment_takes_a_step_at_tiny_width(name):
         experiment.training.discriminator_steps,
     )
     parts = min(2, experiment.training.accumulation_steps)
-    game, shape = build_adversarial_task(dataclasses.replace(experiment, networks=networks)), image_shape(experiment)
-    game = dataclasses.replace(game, accumulation_steps=parts)
+    task, shape = build_adversarial_task(dataclasses.replace(experiment, networks=networks)), image_shape(experiment)
+    task = dataclasses.replace(task, accumulation_steps=parts)
     numbers = np.random.default_rng(3)
 
     def filled(leaf):
         return numbers.uniform(0, 0.3, leaf.shape).astype(leaf.dtype)  # compiling the initialisers would take longest
 
-    state = jax.tree.map(filled, jax.eval_shape(lambda: initial_state(game, 0, shape)))
+    state = jax.tree.map(filled, jax.eval_shape(lambda: initial_state(task, 0, shape)))
     batch = Batch(
         numbers.uniform(-1, 1, (updates, 2, *shape)).astype(np.float32),
         numbers.integers(0, max(1, networks.num_classes), (updates, 2)).astype(np.int32),
     )
     options = {"xla_backend_optimization_level": 0}  # it runs once: compiling well would take longer
-    after, metrics = jax.jit(partial(step, game), compiler_options=options)(state, batch)
+    after, metrics = jax.jit(partial(step, task), compiler_options=options)(state, batch)
     assert {metric: float(value) for metric, value in metrics.items() if not np.isfinite(value)} == {}
     assert bool(metrics["finite"])
     for before, moved in ((state.generator, after.generator), (state.discriminator, after.discriminator)):
@@ -239,18 +234,18 @@ def test_imagenet_experiment_takes_one_full_width_step_on_real_images(shared):
     batches = training_batches(
         source, batch_size=2, discriminator_steps=1, seed=experiment.training.seed, first_step=0, total_steps=1
     )
-    game = build_adversarial_task(experiment)
-    state = initial_state(game, experiment.training.seed, (128, 128, 3))
+    task = build_adversarial_task(experiment)
+    state = initial_state(task, experiment.training.seed, (128, 128, 3))
     parameters = [
-        sum(leaf.size for leaf in jax.tree.leaves(player.params)) for player in (state.generator, state.discriminator)
+        sum(leaf.size for leaf in jax.tree.leaves(network.params)) for network in (state.generator, state.discriminator)
     ]
     assert parameters == [42_078_852, 39_463_618]
-    before = [np.array(player.params["linear"]["kernel"]) for player in (state.generator, state.discriminator)]
-    state, metrics = jax.jit(partial(step, game), donate_argnums=0)(state, Batch(*next(batches)))
+    before = [np.array(network.params["linear"]["kernel"]) for network in (state.generator, state.discriminator)]
+    state, metrics = jax.jit(partial(step, task), donate_argnums=0)(state, Batch(*next(batches)))
     assert bool(metrics["finite"])
     assert int(state.step) == 1
     # Adam's first step has the size of the rate whatever the gradient: both networks moved, each at its own rate.
-    after = [np.asarray(player.params["linear"]["kernel"]) for player in (state.generator, state.discriminator)]
+    after = [np.asarray(network.params["linear"]["kernel"]) for network in (state.generator, state.discriminator)]
     moved = [np.abs(new - old).max() for new, old in zip(after, before, strict=True)]
     training = experiment.training
     assert np.allclose(moved, [training.generator_learning_rate, training.discriminator_learning_rate], rtol=0.01)

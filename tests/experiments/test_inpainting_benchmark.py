@@ -1,24 +1,21 @@
 """What completions are compared with fills holes as it says."""
 
-import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-PROGRAM = Path(__file__).resolve().parents[2] / "experiments" / "benchmarks" / "inpainting.py"
+from support.programs import BENCHMARKS, load_program
+
+PROGRAM = BENCHMARKS / "inpainting.py"
 SIZE = 16
 
 
 @pytest.fixture(scope="module")
 def program():
-    spec = importlib.util.spec_from_file_location("inpainting", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program(PROGRAM)
 
 
 @pytest.fixture
@@ -65,10 +62,19 @@ def test_ridge_finds_what_a_line_can_say(program, masks, capsys):
     assert "penalty 100000 " in capsys.readouterr().err
 
 
-def test_grey_images_are_filled_too(program, masks):
-    images = np.repeat(np.arange(SIZE, dtype=np.uint8)[:, None, None], SIZE, axis=1)[None].repeat(3, axis=0)
-    for fill in (program.biharmonic, program.opencv(cv2.INPAINT_TELEA), program.mean_image(images)):
-        assert fill(images, masks).shape == (3, SIZE, SIZE, 1)
+@pytest.mark.parametrize("name", ["biharmonic", "telea", "mean"])
+def test_grey_images_are_filled_as_colour_images_of_that_grey(program, masks, name):
+    grey = np.random.default_rng(2).integers(0, 256, (3, SIZE, SIZE, 1), np.uint8)
+    colour = grey.repeat(3, axis=-1)
+    telea = program.opencv(cv2.INPAINT_TELEA)
+    filled, expected = {
+        "biharmonic": lambda: (program.biharmonic(grey, masks), program.biharmonic(colour, masks)),
+        "telea": lambda: (telea(grey, masks), telea(colour, masks)),
+        "mean": lambda: (program.mean_image(grey)(grey, masks), program.mean_image(colour)(colour, masks)),
+    }[name]()
+    assert filled.shape == grey.shape
+    assert (filled[masks] != grey[masks]).mean() > 0.5
+    assert np.array_equal(filled, expected[..., :1])
 
 
 @pytest.mark.slow

@@ -1,36 +1,34 @@
 """How much of a blob's attention falls on its partner, over the runs of a table."""
 
 import dataclasses
-import importlib.util
 import sys
+import types
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from sagan_jax.cli.experiments import load_experiment
-from sagan_jax.cli.wiring import build_adversarial_task, trained_discriminator, trained_generator
 from sagan_jax.data.synthetic import Pairs
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.attention import AttentionLayer, AttentionRecord
+from sagan_jax.runs.build import build_adversarial_task, trained_discriminator, trained_generator
+from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.training.adversarial import initial_state
+from support.programs import BENCHMARKS, load_program
 
-PROGRAM = Path(__file__).resolve().parents[2] / "experiments" / "benchmarks" / "partner_looks.py"
+PROGRAM = BENCHMARKS / "partner_attention.py"
 
 
 @pytest.fixture
 def program(monkeypatch):
     monkeypatch.syspath_prepend(PROGRAM.parent)  # as when it is run: it reads the program beside it
-    spec = importlib.util.spec_from_file_location("partner_looks", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
+    yield load_program(PROGRAM)
     sys.modules.pop("agreement_by_distance", None)
 
 
-def looks_of(network, gamma, weight, clear=True):
-    """How 8x8 positions look at a red pair: its blobs with `weight` at each other, the rest at the ground."""
+def make_record(network, gamma, weight, clear=True):
+    """The attention of 8x8 positions on a red pair: each blob gives the other `weight`, and the rest to the ground."""
     image = np.zeros((1, 32, 32, 3), np.uint8)
     places = np.zeros((2, 8, 8), bool)
     for place, (top, left) in zip(places, ((0, 0), (16, 20)), strict=True):
@@ -45,16 +43,16 @@ def looks_of(network, gamma, weight, clear=True):
 
 
 def test_rows_are_means_over_seeds_of_what_each_layer_gives(program, monkeypatch, capsys):
-    looks = {
-        "at 8-0": [looks_of("generator", -0.25, 0.5), looks_of("discriminator", 0.5, 0.25)],
-        "at 8-1": [looks_of("generator", 0.75, 0.25), looks_of("discriminator", 0.5, 0.25)],
-        "at 8-2": [looks_of("generator", 0.5, 0.5, clear=False)],
+    records = {
+        "at 8-0": [make_record("generator", -0.25, 0.5), make_record("discriminator", 0.5, 0.25)],
+        "at 8-1": [make_record("generator", 0.75, 0.25), make_record("discriminator", 0.5, 0.25)],
+        "at 8-2": [make_record("generator", 0.5, 0.5, clear=False)],
         "none-0": [],
     }
     monkeypatch.setattr(program, "require_pairs", lambda workdir: Pairs(seed=len(workdir.name)))
-    monkeypatch.setattr(program, "look", lambda workdir, rule, count: looks[workdir.name])
-    program.run([f"runs/{name}" for name in looks])
-    # An even look has 4 of 64 positions.
+    monkeypatch.setattr(program, "attention_records", lambda workdir, rule, count: records[workdir.name])
+    program.run([f"runs/{name}" for name in records])
+    # Uniform attention gives a blob 4 of 64 positions.
     assert capsys.readouterr().out.splitlines() == [
         "| row | layer | size of γ | share on the partner | times an even look | seeds |",
         "|---|---|---|---|---|---|",
@@ -63,27 +61,32 @@ def test_rows_are_means_over_seeds_of_what_each_layer_gives(program, monkeypatch
     ]
 
 
+def opened(generator, discriminator):
+    """A stand-in for an opened run with these networks."""
+    return types.SimpleNamespace(generator=lambda: generator, discriminator=lambda: discriminator)
+
+
 @pytest.mark.slow
 def test_generated_images_are_those_of_the_run_and_real_ones_are_unseen(program, monkeypatch):
     experiment = load_experiment("pairs_32")
     networks = dataclasses.replace(experiment.networks, base_channels=1, latent_size=3)
-    game = build_adversarial_task(dataclasses.replace(experiment, networks=networks))
-    state = jax.jit(lambda: initial_state(game, 0, (32, 32, 3)))()
-    generator, discriminator = trained_generator(game, state), trained_discriminator(game, state)
-    monkeypatch.setattr(program, "load_networks", lambda workdir: (generator, discriminator))
-    drawn, real = program.look(Path("run"), Pairs(seed=6), 5)
+    task = build_adversarial_task(dataclasses.replace(experiment, networks=networks))
+    state = jax.jit(lambda: initial_state(task, 0, (32, 32, 3)))()
+    generator, discriminator = trained_generator(task, state), trained_discriminator(task, state)
+    monkeypatch.setattr(program, "open_run", lambda workdir: opened(generator, discriminator))
+    drawn, real = program.attention_records(Path("run"), Pairs(seed=6), 5)
     assert drawn.layers[0].name == "generator_16"
     assert abs(drawn.images.astype(int) - generator.generate(5).images).max() <= 1
     assert real.layers[0].name == "discriminator_16"
     assert np.array_equal(real.images, np.stack([Pairs(seed=7).draw(index, 32) for index in range(5)]))
-    monkeypatch.setattr(program, "load_networks", lambda workdir: (generator, None))
-    assert len(list(program.look(Path("run"), Pairs(), 2))) == 1
+    monkeypatch.setattr(program, "open_run", lambda workdir: opened(generator, None))
+    assert len(list(program.attention_records(Path("run"), Pairs(), 2))) == 1
 
 
-def test_as_many_images_are_looked_at_as_asked(program, monkeypatch):
+def test_as_many_images_are_measured_as_asked(program, monkeypatch):
     asked = []
     monkeypatch.setattr(program, "require_pairs", lambda workdir: Pairs())
-    monkeypatch.setattr(program, "look", lambda workdir, rule, count: asked.append(count) or iter(()))
+    monkeypatch.setattr(program, "attention_records", lambda workdir, rule, count: asked.append(count) or iter(()))
     program.run(["r/at 16-0", "--images", "33"])
     assert asked == [33]
     with pytest.raises(InvalidInputError, match="--images needs at least 1; got -3"):

@@ -1,10 +1,8 @@
 """The program that trains and compares the rows of a table."""
 
 import doctest
-import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,22 +11,20 @@ from PIL import Image
 from scipy import ndimage
 
 import sagan_jax
-from sagan_jax.cli.completing import Completion
-from sagan_jax.cli.experiments import load_experiment
-from sagan_jax.cli.generation import Generation
 from sagan_jax.config import CompletionExperiment, Data, Experiment, Recording, Table, to_dict
 from sagan_jax.data.synthetic import Pairs, parse_synthetic
+from sagan_jax.runs.completion import CompletionJob
+from sagan_jax.runs.experiments import load_experiment
+from sagan_jax.runs.generation import GenerationJob
+from support.programs import EXPERIMENTS, load_program
 
-PROGRAM = Path(__file__).resolve().parents[2] / "experiments" / "run_table.py"
+PROGRAM = EXPERIMENTS / "run_table.py"
 TABLES = sorted(path.stem for path in (PROGRAM.parent / "tables").glob("[!_]*.py"))
 
 
 @pytest.fixture
 def program():
-    spec = importlib.util.spec_from_file_location("run_table", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program(PROGRAM)
 
 
 @pytest.fixture
@@ -299,7 +295,7 @@ def test_rows_of_a_table_differ_in_their_networks_alone(program, name):
 @pytest.mark.parametrize("name", TABLES)
 def test_rows_of_a_table_are_runs_that_train_would_start(program, name):
     for experiment in program.load_table(name).rows.values():
-        (Generation if isinstance(experiment, Experiment) else Completion).check(experiment)
+        (GenerationJob if isinstance(experiment, Experiment) else CompletionJob).check(experiment)
 
 
 def test_doctests_hold(program):

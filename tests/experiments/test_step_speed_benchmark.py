@@ -1,25 +1,21 @@
 """What a step of a table's rows costs beside each other."""
 
-import importlib.util
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from sagan_jax.config import Table
 from sagan_jax.errors import InvalidInputError
+from support.programs import BENCHMARKS, load_program
 
-PROGRAM = Path(__file__).resolve().parents[2] / "experiments" / "benchmarks" / "step_speed.py"
+PROGRAM = BENCHMARKS / "step_speed.py"
 
 
 @pytest.fixture
 def program(monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
-    spec = importlib.util.spec_from_file_location("step_speed", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program(PROGRAM)
 
 
 def test_rows_take_steps_in_turn_and_are_compared_round_by_round(program, monkeypatch, capsys):

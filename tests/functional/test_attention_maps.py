@@ -111,12 +111,12 @@ def test_rollup_brings_coarse_layers_to_the_finest():
     assert np.allclose(found.sum(-1), 1, atol=1e-5)
 
 
-def test_top_links_are_the_strongest_keys_in_order():
+def test_top_keys_are_those_of_the_largest_weights_in_order():
     weights = random_map(2, 5, 9)
-    places, strongest = top_keys(weights, 3)
+    keys, largest = top_keys(weights, 3)
     order = np.argsort(-weights, axis=-1, kind="stable")[..., :3]
-    assert np.array_equal(places, order)
-    assert np.array_equal(strongest, np.take_along_axis(weights, order, -1))
+    assert np.array_equal(keys, order)
+    assert np.array_equal(largest, np.take_along_axis(weights, order, -1))
 
 
 def test_informative_query_looks_far_at_little():
@@ -129,13 +129,13 @@ def test_informative_query_looks_far_at_little():
     assert found[1] == 3
 
 
-def test_informative_queries_keep_apart_while_there_is_room_and_are_never_the_same():
+def test_informative_queries_keep_their_distance_while_there_is_room_and_are_never_the_same():
     weights = random_map(40, 10)
-    found = np.asarray(informative_queries(weights, 4, query_shape=(8, 5), key_shape=(2, 5), apart=3))
+    found = np.asarray(informative_queries(weights, 4, query_shape=(8, 5), key_shape=(2, 5), min_distance=3))
     y, x = found // 5, found % 5
     distances = np.hypot(y[:, None] - y, x[:, None] - x) + 99 * np.eye(4)
     assert distances.min() >= 3
-    everything = informative_queries(weights, 40, query_shape=(8, 5), key_shape=(2, 5), apart=3)
+    everything = informative_queries(weights, 40, query_shape=(8, 5), key_shape=(2, 5), min_distance=3)
     assert sorted(everything.tolist()) == list(range(40))
 
 
@@ -159,7 +159,10 @@ def test_functions_run_under_jit_and_vmap_and_in_float32_for_narrow_maps():
         (lambda: unpool_keys(random_map(6, 4), query_shape=(2, 3), key_shape=(2, 2)), "divide"),
         (lambda: top_keys(random_map(6, 4), 5), "top_keys"),
         (lambda: informative_queries(random_map(6, 6), 7, query_shape=(2, 3), key_shape=(2, 3)), "count"),
-        (lambda: informative_queries(random_map(2, 6, 6), 1, query_shape=(2, 3), key_shape=(2, 3)), "one image"),
+        (
+            lambda: informative_queries(random_map(2, 6, 6), 1, query_shape=(2, 3), key_shape=(2, 3)),
+            r"map \[N, M\]; got",
+        ),
         (lambda: attention_rollup([], shapes=[], shares=[]), "attention_rollup"),
         (lambda: attention_rollup([random_map(6, 6)], shapes=[(2, 3)], shares=[]), "one share"),
     ],

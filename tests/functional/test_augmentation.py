@@ -7,7 +7,7 @@ import pytest
 
 from sagan_jax.functional import augment
 
-KINDS = ("color", "translation", "cutout")
+AUGMENTATIONS = ("color", "translation", "cutout")
 ROWS, HEIGHT, WIDTH = 3, 16, 24
 
 
@@ -53,7 +53,7 @@ def test_translation_goes_as_far_in_each_direction_as_an_eighth_and_equally_ofte
     for found in (down, right):
         expected = count / len(found)
         assert np.abs(found - expected).max() < 5 * expected**0.5
-    # The two directions are drawn apart.
+    # The two directions are drawn independently.
     assert abs(np.corrcoef(rows, columns)[0, 1]) < 0.1
 
 
@@ -138,25 +138,25 @@ def test_grey_stays_grey():
 
 @pytest.mark.parametrize("channels", [1, 5])
 def test_any_number_of_channels_is_taken(channels):
-    assert augment(keys(), some_images(channels=channels), KINDS).shape == (ROWS, HEIGHT, WIDTH, channels)
+    assert augment(keys(), some_images(channels=channels), AUGMENTATIONS).shape == (ROWS, HEIGHT, WIDTH, channels)
 
 
 def test_image_depends_on_its_own_key_alone():
     images = some_images()
-    together = np.asarray(augment(keys(), images, KINDS))
-    alone = np.asarray(augment(keys()[2:], images[2:], KINDS))
+    together = np.asarray(augment(keys(), images, AUGMENTATIONS))
+    alone = np.asarray(augment(keys()[2:], images[2:], AUGMENTATIONS))
     np.testing.assert_allclose(together[2:], alone, atol=1e-6)
-    assert not np.allclose(together, np.asarray(augment(keys(seed=1), images, KINDS)))
-    same = np.asarray(augment(keys(), np.repeat(images[:1], ROWS, axis=0), KINDS))
+    assert not np.allclose(together, np.asarray(augment(keys(seed=1), images, AUGMENTATIONS)))
+    same = np.asarray(augment(keys(), np.repeat(images[:1], ROWS, axis=0), AUGMENTATIONS))
     assert not np.allclose(same[0], same[1])
 
 
-def test_kinds_are_done_in_the_order_given_each_with_its_own_draws():
+def test_augmentations_are_applied_in_the_order_given_each_with_its_own_draws():
     images = some_images()
     for one, other in (("translation", "cutout"), ("cutout", "translation")):
         whole = augment(keys(), images, [one, other])
         assert np.array_equal(whole, augment(keys(), augment(keys(), images, [one]), [other]))
-    # A number that serves two kinds would move the hole with the image.
+    # A number that serves two augmentations would move the hole with the image.
     rows = np.ones((400, HEIGHT, WIDTH, 1), np.float32)
     holes = np.asarray(augment(keys(400), rows, ["cutout"]))[..., 0] == 0
     shifted = np.asarray(augment(keys(400), rows, ["translation"]))[..., 0] == 0
@@ -164,7 +164,7 @@ def test_kinds_are_done_in_the_order_given_each_with_its_own_draws():
     assert abs(np.corrcoef(top, down)[0, 1]) < 0.2
 
 
-def test_no_kinds_return_the_images_themselves():
+def test_no_augmentations_return_the_images_themselves():
     images = jnp.asarray(some_images())
     assert augment(keys(), images, ()) is images
 
@@ -175,7 +175,7 @@ def test_gradient_is_that_of_finite_differences():
     direction = np.random.default_rng(3).normal(size=images.shape).astype(np.float32)
 
     def total(images):
-        return (augment(keys(2), images, KINDS) * weights).sum()
+        return (augment(keys(2), images, AUGMENTATIONS) * weights).sum()
 
     # All three are linear in the image, so that a long step has no error of its own.
     difference = (total(images + direction) - total(images - direction)) / 2
@@ -185,7 +185,7 @@ def test_gradient_is_that_of_finite_differences():
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_dtype_stays(dtype):
     images = jnp.asarray(some_images(), dtype)
-    found = augment(keys(), images, KINDS)
+    found = augment(keys(), images, AUGMENTATIONS)
     assert found.dtype == dtype
     exact = augment(keys(), images, ["translation"])
     assert set(np.unique(np.asarray(exact, np.float32))) <= set(np.unique(np.asarray(images, np.float32))) | {0.0}
@@ -193,8 +193,8 @@ def test_dtype_stays(dtype):
 
 def test_compiled_and_eager_agree():
     images = some_images()
-    found = jax.jit(lambda images: augment(keys(), images, KINDS))(images)
-    np.testing.assert_allclose(found, augment(keys(), images, KINDS), atol=1e-6)
+    found = jax.jit(lambda images: augment(keys(), images, AUGMENTATIONS))(images)
+    np.testing.assert_allclose(found, augment(keys(), images, AUGMENTATIONS), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +207,9 @@ def test_compiled_and_eager_agree():
 )
 def test_wrong_shapes_are_refused(count, images, error, words):
     with pytest.raises(error, match=words):
-        augment(keys(count), jnp.asarray(images), KINDS)
+        augment(keys(count), jnp.asarray(images), AUGMENTATIONS)
 
 
-def test_unknown_kind_is_refused():
+def test_unknown_augmentation_is_refused():
     with pytest.raises(ValueError, match="color, translation, cutout; got 'colour'"):
         augment(keys(), some_images(), ["colour"])

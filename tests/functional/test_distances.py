@@ -177,8 +177,8 @@ def test_frechet_distance_of_fewer_features_than_dimensions_is_the_closed_form()
     # With centred features X [N, D] and Y [M, D], tr((C_1 C_2)^(1/2)) is the nuclear norm of X Y^T, scaled.
     X, Y = real - real.mean(axis=0), fake - fake.mean(axis=0)
     root = scipy.linalg.svdvals(X @ Y.T).sum() / math.sqrt(5 * 8)
-    apart = real.mean(axis=0) - fake.mean(axis=0)
-    expected = apart @ apart + (X**2).sum() / 5 + (Y**2).sum() / 8 - 2 * root
+    difference = real.mean(axis=0) - fake.mean(axis=0)
+    expected = difference @ difference + (X**2).sum() / 5 + (Y**2).sum() / 8 - 2 * root
     np.testing.assert_allclose(frechet_of(real, fake), expected, rtol=1e-13)
 
 
@@ -459,7 +459,7 @@ BAD = [
     ),
     (
         lambda: kernel_distance(REAL, FAKE[:1]),
-        "kernel_distance needs two features or more a set; got 23 real and 1 fake",
+        "kernel_distance needs at least two features per set; got 23 real and 1 fake",
     ),
     (lambda: kernel_distance(REAL, WITH_NAN), "kernel_distance needs finite fake"),
     (lambda: inception_score(REAL[:, 0]), r"inception_score needs logits \[N, K\]"),

@@ -15,6 +15,7 @@ from sagan_jax.functional import (
     non_saturating_generator,
     orthogonal_penalty,
     wasserstein_discriminator,
+    wasserstein_generator,
 )
 
 REAL = (-2.0, -0.5, 0.0, 0.75, 1.0, 1.5)
@@ -73,6 +74,15 @@ def test_wasserstein_discriminator_is_what_pencil_gives():
     np.testing.assert_array_equal(fake, list(FAKE))
 
 
+def test_wasserstein_generator_is_what_pencil_gives():
+    np.testing.assert_array_equal(wasserstein_generator(jnp.array(FAKE)), [-3.0, -0.25, 0.0, 0.5, 1.0, 4.0])
+
+
+def test_wasserstein_generator_undoes_the_discriminators_loss_on_generated_images():
+    _, fake = wasserstein_discriminator(jnp.array(REAL), jnp.array(FAKE))
+    np.testing.assert_array_equal(wasserstein_generator(jnp.array(FAKE)), -fake)
+
+
 @pytest.mark.parametrize(("loss", "at_zero"), [(HINGE, 1.0), (NON_SATURATING, math.log(2)), (WASSERSTEIN, 0.0)])
 def test_discriminator_that_knows_nothing_pays_alike_on_both_sides(loss, at_zero):
     real, fake = loss.discriminator(jnp.zeros(3), jnp.zeros(3))
@@ -101,21 +111,34 @@ def test_loss_gives_one_value_an_example_of_either_batch(loss):
         (WASSERSTEIN, [[-0.5], [0.25]], [-0.25]),
     ],
 )
-def test_loss_of_a_name_pairs_the_sides_of_that_game(loss, discriminator, generator):
+def test_loss_of_a_name_pairs_the_discriminator_and_generator_of_that_name(loss, discriminator, generator):
     real, fake = jnp.array([0.5]), jnp.array([0.25])
     np.testing.assert_allclose(loss.discriminator(real, fake), discriminator, rtol=1e-6, atol=0)
     np.testing.assert_allclose(loss.generator(fake), generator, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("loss", [HINGE, NON_SATURATING, WASSERSTEIN])
-def test_loss_refuses_integers_when_traced(loss):
-    whole, broken = jnp.ones(3, jnp.int32), jnp.ones(3)
-    with pytest.raises(AssertionError):
-        jax.jit(loss.discriminator)(whole, broken)
-    with pytest.raises(AssertionError):
-        jax.jit(loss.discriminator)(broken, whole)
-    with pytest.raises(AssertionError):
-        jax.jit(loss.generator)(whole)
+@pytest.mark.parametrize(
+    ("loss", "name"), [(HINGE, "hinge"), (NON_SATURATING, "non_saturating"), (WASSERSTEIN, "wasserstein")]
+)
+def test_loss_refuses_integers_by_name_when_traced(loss, name):
+    integers, floats = jnp.ones(3, jnp.int32), jnp.ones(5)
+    with pytest.raises(AssertionError, match=rf"{name}_discriminator needs .*; got real_logits \(3,\) int32, fake"):
+        jax.jit(loss.discriminator)(integers, floats)
+    with pytest.raises(AssertionError, match=rf"{name}_discriminator needs .* float32, fake_logits \(3,\) int32"):
+        jax.jit(loss.discriminator)(floats, integers)
+    with pytest.raises(AssertionError, match=rf"{name}_generator needs floating fake_logits; got .* int32"):
+        jax.jit(loss.generator)(integers)
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_orthogonal_penalty_refuses_a_kernel_without_columns(shape):
+    with pytest.raises(AssertionError, match=r"orthogonal_penalty needs floating kernel \[\.\.\., R, C\]; got kernel"):
+        orthogonal_penalty(jnp.ones(shape))
+
+
+def test_orthogonal_penalty_refuses_integers():
+    with pytest.raises(AssertionError, match=r"orthogonal_penalty needs .* got kernel \(2, 3\) int32"):
+        orthogonal_penalty(jnp.ones((2, 3), jnp.int32))
 
 
 def test_orthogonal_penalty_is_the_sum_of_squared_products_of_different_columns():

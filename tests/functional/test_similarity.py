@@ -41,15 +41,37 @@ def test_peak_signal_to_noise_is_that_of_scikit_image(images):
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
-def test_mean_within_a_mask_leaves_out_what_is_no_number_elsewhere(images):
+def test_masked_mean_leaves_out_nan_outside_its_mask(images):
     values, masks = images[0].astype(np.float32), np.random.default_rng(1).random((2, 13, 17)) < 0.3
     masks[1] = False
     broken = np.where(masks[..., None], values, np.nan)
-    found = functional.mean_within(jnp.asarray(broken), jnp.asarray(masks))
+    found = functional.masked_mean(jnp.asarray(broken), jnp.asarray(masks))
     np.testing.assert_allclose(found, [values[0][masks[0]].mean(), 0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 17, 3), (13, 17, 3)])
-def test_structural_similarity_refuses_images_that_its_window_does_not_fit(shape):
-    with pytest.raises(AssertionError, match="H and W of at least 6"):
+@pytest.mark.parametrize("shape", [(2, 5, 17, 3), (2, 17, 5, 3)])
+def test_structural_similarity_refuses_images_smaller_than_its_window(shape):
+    with pytest.raises(AssertionError, match=r"structural_similarity needs H and W of at least 6; got \(2, "):
         functional.structural_similarity(jnp.zeros(shape), jnp.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((13, 17, 3), (13, 17, 3)), ((2, 13, 17, 3), (2, 13, 17, 1)), ((2, 9, 7, 3), (3, 9, 7, 3))]
+)
+def test_structural_similarity_refuses_images_of_other_axes_or_shapes(first, second):
+    with pytest.raises(AssertionError, match=r"first \[B, H, W, C\], floating second \[B, H, W, C\]; got"):
+        functional.structural_similarity(jnp.zeros(first), jnp.zeros(second))
+
+
+@pytest.mark.parametrize(
+    ("values", "masks"),
+    [
+        (jnp.zeros((2, 5, 7)), jnp.ones((2, 5, 7), bool)),
+        (jnp.zeros((2, 5, 7, 3)), jnp.ones((2, 7, 5), bool)),
+        (jnp.zeros((2, 5, 7, 3)), jnp.ones((2, 5, 7))),
+        (jnp.zeros((2, 5, 7, 3), jnp.int32), jnp.ones((2, 5, 7), bool)),
+    ],
+)
+def test_masked_mean_refuses_shapes_and_dtypes_that_do_not_fit(values, masks):
+    with pytest.raises(AssertionError, match=r"floating values \[B, H, W, C\], bool masks \[B, H, W\]; got"):
+        functional.masked_mean(values, masks)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sagan_jax.functional import init_spectral, power_iteration, spectral_normalize, spectral_normalize_tree
+from support.assertions import assert_near
 
 CONVOLUTION = (2, 3, 5, 7)
 
@@ -31,13 +32,6 @@ def oracle_iteration(kernel, u, iterations):
         u = [entry / sum(other * other for other in u) ** 0.5 for entry in u]
     sigma = sum(v[r] * rows[r][c] * u[c] for r in range(len(rows)) for c in range(len(u)))
     return np.array(u), np.array(v), sigma
-
-
-def assert_near(actual, expected, tolerance, what=""):
-    """Every element within `tolerance` of the largest expected one."""
-    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    assert actual.shape == expected.shape, what
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=what)
 
 
 # The iteration
@@ -266,10 +260,10 @@ def test_spectral_normalize_tree_passes_on_where_the_gradient_flows():
     assert_near(jax.jit(jax.grad(inside))(kernel), jax.jit(jax.grad(alone))(kernel), 1e-6)
 
 
-# Initial vectors
+# Initialisation
 
 
-def test_initial_vectors_are_for_kernels_only():
+def test_init_spectral_selects_kernels_only():
     params, _ = make_tree()
     params["block"]["conv"]["query_kernel"] = jnp.ones((3, 5))
     spectral = init_spectral(jax.random.key(0), params)
@@ -280,13 +274,13 @@ def test_initial_vectors_are_for_kernels_only():
     }
 
 
-def test_initial_vectors_are_for_the_leaves_that_select_takes_by_path():
+def test_init_spectral_takes_the_leaves_that_select_accepts_by_path():
     params, _ = make_tree()
     spectral = init_spectral(jax.random.key(0), params, select=lambda path, leaf: path == "block/table")
     assert jax.tree.map(jnp.shape, spectral) == {"block": {"table": {"u": (7,), "v": (11,)}}}
 
 
-def test_initial_vectors_refuse_a_leaf_of_one_axis_by_its_path():
+def test_init_spectral_refuses_a_leaf_of_one_axis_by_its_path():
     with pytest.raises(ValueError, match="'norm/scale'"):
         init_spectral(jax.random.key(0), {"norm": {"scale": jnp.ones(3)}}, select=lambda path, leaf: True)
 
@@ -296,7 +290,7 @@ def test_spectral_normalize_tree_names_a_parameter_that_lacks_its_vectors():
         spectral_normalize_tree({"kernel": jnp.ones((2, 3))}, {"kernel": {"deeper": {}}})
 
 
-def test_initial_vectors_are_normal_and_cut_at_two():
+def test_init_spectral_draws_u_from_a_normal_cut_at_two():
     u = np.asarray(init_spectral(jax.random.key(1), {"kernel": jnp.ones((1, 4099))})["kernel"]["u"], np.float64)
     assert np.abs(u).max() <= 2.0
     assert np.abs(u).max() > 1.98
@@ -305,13 +299,13 @@ def test_initial_vectors_are_normal_and_cut_at_two():
     assert abs(u.var() - 0.7737) < 0.05
 
 
-def test_initial_vectors_pair_each_u_with_its_own_v():
+def test_init_spectral_pairs_each_u_with_its_own_v():
     kernel = jnp.asarray(make_kernel(CONVOLUTION), jnp.float32)
     pair = init_spectral(jax.random.key(2), {"kernel": kernel})["kernel"]
     assert_near(pair["v"], oracle_iteration(kernel, pair["u"], 1)[1], 1e-6)
 
 
-def test_initial_vectors_differ_by_leaf_and_by_key():
+def test_init_spectral_differs_by_leaf_and_by_key():
     params = {"a": {"kernel": jnp.ones((2, 3)), "other_kernel": jnp.ones((2, 3))}, "b": {"kernel": jnp.ones((2, 3))}}
     drawn = [
         tuple(np.asarray(u).tolist())
@@ -322,7 +316,7 @@ def test_initial_vectors_differ_by_leaf_and_by_key():
     assert len(set(drawn)) == 6
 
 
-def test_initial_vectors_of_one_key_are_the_same_twice():
+def test_init_spectral_of_one_key_is_the_same_twice():
     params, _ = make_tree()
     first, second = (init_spectral(jax.random.key(3), params) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, first, second)
@@ -337,25 +331,25 @@ def test_spectral_normalize_without_iterations_refuses_a_missing_v():
 
 
 def test_spectral_normalize_refuses_a_u_of_another_length_when_traced():
-    with pytest.raises(AssertionError, match=r"got \(2, 3, 5, 7\) float32, u \(30,\)"):
+    with pytest.raises(AssertionError, match=r"got kernel \(2, 3, 5, 7\) float32, u \(30,\)"):
         jax.jit(spectral_normalize)(jnp.ones(CONVOLUTION), jnp.ones(30))
 
 
 def test_spectral_normalize_refuses_a_v_of_another_length_when_traced():
-    with pytest.raises(AssertionError, match=r"u \(3,\) and v \(7,\)"):
+    with pytest.raises(AssertionError, match=r"matrix \[R, C\], v \[R\]; got matrix \(5, 3\) float32, v \(7,\)"):
         jax.jit(spectral_normalize, static_argnames="iterations")(
             jnp.ones((5, 3)), jnp.ones(3), jnp.ones(7), iterations=0
         )
 
 
 def test_power_iteration_refuses_a_u_of_another_length_when_traced():
-    with pytest.raises(AssertionError, match=r"got \(5, 3\) and \(5,\)"):
+    with pytest.raises(AssertionError, match=r"matrix \[R, C\], u \[C\]; got matrix \(5, 3\) float32, u \(5,\)"):
         jax.jit(power_iteration, static_argnames="iterations")(jnp.ones((5, 3)), jnp.ones(5), iterations=1)
 
 
 @pytest.mark.parametrize("iterations", [0, -1])
 def test_power_iteration_refuses_to_make_no_step(iterations):
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=f"power_iteration needs at least 1 iteration; got {iterations}"):
         power_iteration(jnp.ones((5, 3)), jnp.ones(3), iterations=iterations)
 
 
@@ -371,5 +365,5 @@ def test_spectral_normalize_tree_refuses_an_entry_for_parameters_that_are_not_th
 
 
 def test_spectral_normalize_refuses_a_vector_for_a_kernel():
-    with pytest.raises(AssertionError, match=r"two axes or more.* got \(3,\)"):
+    with pytest.raises(AssertionError, match=r"kernel \[\.\.\., R, C\], .* got kernel \(3,\)"):
         spectral_normalize(jnp.ones(3), jnp.ones(3))

@@ -1,7 +1,5 @@
 """BigGAN: sizes, counts, and how a block is told what to draw."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,15 +8,8 @@ import pytest
 from sagan_jax.functional import init_spectral
 from sagan_jax.models import sagan
 from sagan_jax.models.biggan import Discriminator, Generator
-
-
-def shapes(network, *inputs, labels=2):
-    zeros = jnp.zeros((labels,), jnp.int32)
-    return jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((labels, *inputs)), zeros, train=False))
-
-
-def count(network, *inputs):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(network, *inputs)["params"]))
+from support.assertions import assert_rows_are_their_own
+from support.params import drawn_function, num_parameters, perturbed, variable_shapes
 
 
 def small(**fields):
@@ -27,40 +18,34 @@ def small(**fields):
     generator = generator.clone(attention_resolutions=())
     latents = jax.random.normal(jax.random.key(1), (4, 12))
     variables = generator.init(jax.random.key(0), latents, jnp.zeros(4, jnp.int32), train=False)
-    drawn = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.5 * drawn.normal(size=leaf.shape).astype(np.float32), variables["params"]
-    )
-    return generator, latents, variables | {"params": params}
+    return generator, latents, variables | {"params": perturbed(variables["params"], 0.5)}
 
 
 def test_networks_have_as_many_parameters_as_published():
-    assert (count(Generator(), 120), count(Discriminator(), 128, 128, 3)) == (70_433_988, 87_982_370)
+    generator, discriminator = variable_shapes(Generator(), 120), variable_shapes(Discriminator(), 128, 128, 3)
+    assert (num_parameters(generator["params"]), num_parameters(discriminator["params"])) == (70_433_988, 87_982_370)
 
 
 @pytest.mark.parametrize("resolution", [32, 64, 128, 256])
-def test_networks_draw_and_judge_images_of_their_size(resolution):
-    generator = Generator(resolution, 7, 1, attention_resolutions=(16,))
-    parts = len(sagan.generator_resolutions(resolution)) + 1
-    labels = jnp.zeros(3, jnp.int32)
-    images, _ = jax.eval_shape(
-        lambda: generator.init_with_output(jax.random.key(0), jnp.zeros((3, 2 * parts)), labels, train=False)
-    )
+@pytest.mark.parametrize("classes", [0, 7])
+def test_networks_give_each_row_an_image_and_a_logit_of_its_own(resolution, classes):
+    generator = Generator(resolution, classes, 2, attention_resolutions=(16,))
+    discriminator = Discriminator(resolution, classes, 2, attention_resolutions=(16,))
+    labels = np.array([4, 1, 4], np.int32) if classes else None
+    latents = np.random.default_rng(0).normal(size=(3, 2 * len(sagan.generator_resolutions(resolution)) + 2))
+    images = assert_rows_are_their_own(drawn_function(generator, latents.shape[1]), latents, labels)
     assert images.shape == (3, resolution, resolution, 3)
-    discriminator = Discriminator(resolution, 7, 1, attention_resolutions=(16,))
-    logits, _ = jax.eval_shape(
-        lambda: discriminator.init_with_output(jax.random.key(0), jnp.zeros(images.shape), labels, train=False)
-    )
+    logits = assert_rows_are_their_own(drawn_function(discriminator, *images.shape[1:]), images, labels)
     assert logits.shape == (3,)
 
 
 def test_discriminator_is_as_wide_as_the_reference_at_32_pixels():
-    params = shapes(Discriminator(32, 7, 3, attention_resolutions=()), 32, 32, 3)["params"]
+    params = variable_shapes(Discriminator(32, 7, 3, attention_resolutions=()), 32, 32, 3)["params"]
     assert [params[f"block_{number}"]["conv_2"]["kernel"].shape[-1] for number in (1, 2, 3, 4)] == [12, 12, 12, 12]
 
 
 def test_generator_is_as_wide_as_the_reference_at_64_pixels():
-    params = shapes(Generator(64, 7, 1, attention_resolutions=()), 15)["params"]
+    params = variable_shapes(Generator(64, 7, 1, attention_resolutions=()), 15)["params"]
     assert params["linear"]["kernel"].shape[-1] == 16 * 16
     assert [params[f"block_{number}"]["conv_2"]["kernel"].shape[-1] for number in (1, 2, 3, 4)] == [16, 8, 4, 2]
 
@@ -162,4 +147,4 @@ def test_kernels_start_orthogonal():
 
 def test_latent_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="4 parts; got 13"):
-        shapes(Generator(32, 3, 2, attention_resolutions=()), 13)
+        variable_shapes(Generator(32, 3, 2, attention_resolutions=()), 13)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sagan_jax.models import completion
-from sagan_jax.models.completion import CompletionNetwork, completion_resolutions, patches, unpatch
+from sagan_jax.models.completion import CompletionNetwork, completion_resolutions, patchify, unpatchify
+from support.params import num_parameters
 
 KINDS = ("release", "article", "residual")
 
@@ -43,7 +44,7 @@ def compiled(network, method="__call__"):
 
 def count(network):
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), *inputs(network, 1)))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
+    return num_parameters(variables["params"])
 
 
 def test_doctests_of_the_completion_network_hold():
@@ -131,7 +132,7 @@ def test_latents_are_drawn_from_the_stated_normal():
     network = small()
     images, masks = inputs(network)
     encoded = compiled(network, "encode")(shaken(network), images, masks)
-    latents = jax.vmap(encoded.latents)(jax.random.split(jax.random.key(0), 20_000))
+    latents = jax.vmap(encoded.sample)(jax.random.split(jax.random.key(0), 20_000))
     assert latents.shape == (20_000, 3, 5)
     deviations = np.exp(0.5 * np.asarray(encoded.log_variance))
     assert np.allclose(latents.mean(axis=0), encoded.mean, atol=4 * deviations.max() / math.sqrt(20_000))
@@ -147,7 +148,7 @@ def test_drawn_completions_differ_in_the_hole_alone_and_are_the_decoding_of_thei
     for number in range(2):
         key = jax.random.key(number)
         found.append(compiled(network)(variables, images, masks, key).images)
-        drawn = compiled(network, "decode")(variables, encoded.latents(key), encoded.features)
+        drawn = compiled(network, "decode")(variables, encoded.sample(key), encoded.features)
         assert np.allclose(found[number], jnp.where(masks[..., None], drawn, images), atol=1e-5)
     assert (np.asarray(found[0] == found[1]) == ~np.asarray(masks)[..., None]).mean() > 0.99
 
@@ -233,17 +234,17 @@ def test_control_has_about_as_many_parameters_as_attention(resolution):
 
 def test_patches_hold_whole_squares_and_are_undone():
     images = jnp.arange(2 * 8 * 12 * 3.0).reshape(2, 8, 12, 3)
-    squares = patches(images, 4)
+    squares = patchify(images, 4)
     assert squares.shape == (2, 2, 3, 48)
     assert (squares[1, 1, 2].reshape(4, 4, 3) == images[1, 4:8, 8:12]).all()
-    assert (unpatch(squares, 4) == images).all()
+    assert (unpatchify(squares, 4) == images).all()
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"resolution": 32}, "32"),
-        ({"attention_resolutions": (32,)}, r"sizes out of \[4, 8, 16\]; got \[32\]"),
+        ({"attention_resolutions": (32,)}, r"feature-map sizes \[4, 8, 16\]; got \[32\]"),
         ({"attention": "global"}, "'global'"),
         ({"latent_size": 0}, "latent_size"),
     ],

@@ -1,7 +1,5 @@
 """DCGAN: sizes, counts, where attention sits, and a transposed convolution worked out by hand."""
 
-import math
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,43 +7,43 @@ import numpy as np
 import pytest
 
 from sagan_jax.models.dcgan import Discriminator, Generator, discriminator_resolutions, generator_resolutions
-
-
-def shapes(network, *inputs):
-    return jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((2, *inputs)), None, train=False))
-
-
-def count(network, *inputs):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(network, *inputs)["params"]))
+from support.assertions import assert_rows_are_their_own
+from support.params import drawn_function, num_parameters, variable_shapes
 
 
 def test_networks_have_as_many_parameters_as_published():
-    assert (count(Generator(), 128), count(Discriminator(), 32, 32, 3)) == (3_812_355, 2_931_009)
+    generator, discriminator = variable_shapes(Generator(), 128), variable_shapes(Discriminator(), 32, 32, 3)
+    assert (num_parameters(generator["params"]), num_parameters(discriminator["params"])) == (3_812_355, 2_931_009)
 
 
 @pytest.mark.parametrize("resolution", [32, 64])
-def test_networks_draw_and_judge_images_of_their_size(resolution):
-    generator, discriminator = Generator(resolution, base_channels=2), Discriminator(resolution, base_channels=2)
-    images, _ = jax.eval_shape(
-        lambda: generator.init_with_output(jax.random.key(0), jnp.zeros((3, 5)), None, train=False)
-    )
-    logits, _ = jax.eval_shape(
-        lambda: discriminator.init_with_output(jax.random.key(0), jnp.zeros(images.shape), None, train=False)
-    )
-    assert (images.shape, logits.shape) == ((3, resolution, resolution, 3), (3,))
-    assert generator_resolutions(resolution)[-1] == resolution
+@pytest.mark.parametrize("classes", [0, 5])
+def test_networks_give_each_row_an_image_and_a_logit_of_its_own(resolution, classes):
+    sizes = {"num_classes": classes, "base_channels": 8}
+    generator, discriminator = Generator(resolution, **sizes), Discriminator(resolution, **sizes)
+    labels = np.array([4, 1, 4], np.int32) if classes else None
+    latents = np.random.default_rng(0).normal(size=(3, 5))
+    images = assert_rows_are_their_own(drawn_function(generator, 5), latents, labels)
+    assert images.shape == (3, resolution, resolution, 3)
+    logits = assert_rows_are_their_own(drawn_function(discriminator, *images.shape[1:]), images, labels)
+    assert logits.shape == (3,)
+
+
+@pytest.mark.parametrize(("resolution", "blocks"), [(32, (8, 16, 32)), (64, (8, 16, 32, 64))])
+def test_resolutions_end_at_the_image_and_at_4(resolution, blocks):
+    assert generator_resolutions(resolution) == blocks
     assert discriminator_resolutions(resolution)[-1] == 4
 
 
 def test_64_pixels_take_one_more_pair_of_the_same_layers():
-    small, large = (shapes(Discriminator(size), size, size, 3)["params"].keys() for size in (32, 64))
+    small, large = (variable_shapes(Discriminator(size), size, size, 3)["params"].keys() for size in (32, 64))
     assert large - small == {"conv_4a", "conv_4b", "norm_4a", "norm_4b", "conv_5", "norm_5"} - small
-    assert shapes(Discriminator(64), 64, 64, 3)["params"]["conv_5"]["kernel"].shape == (3, 3, 512, 1024)
+    assert variable_shapes(Discriminator(64), 64, 64, 3)["params"]["conv_5"]["kernel"].shape == (3, 3, 512, 1024)
 
 
 def test_transposed_convolution_spreads_each_position_over_four_by_four():
     generator = Generator(base_channels=1)
-    variables = shapes(generator, 4)
+    variables = variable_shapes(generator, 4)
     kernel = np.random.default_rng(0).normal(size=(4, 4, 8, 4)).astype(np.float32)
     layer = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), variables["params"])["conv_1"]
     features = np.zeros((1, 4, 4, 8), np.float32)
@@ -82,7 +80,7 @@ def test_discriminator_keeps_the_moments_of_what_it_is_trained_on():
 
 
 def test_discriminator_without_norms_has_no_state():
-    assert set(shapes(Discriminator(norm="none"), 32, 32, 3)) == {"params"}
+    assert set(variable_shapes(Discriminator(norm="none"), 32, 32, 3)) == {"params"}
 
 
 @pytest.mark.slow
@@ -113,4 +111,4 @@ def test_classes_reach_both_networks():
 def test_networks_refuse_what_does_not_exist(network, words):
     inputs = (7,) if isinstance(network, Generator) else (32, 32, 3)
     with pytest.raises(ValueError, match=words):
-        shapes(network, *inputs)
+        variable_shapes(network, *inputs)

@@ -1,22 +1,21 @@
 """The layers: conditional batch norm, attention, and the control in its place."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sagan_jax.functional import init_spectral
-from sagan_jax.models.folding import fold_statistics
+from sagan_jax.models.folding import fold_batch_stats
 from sagan_jax.models.layers import (
     ConditionalBatchNorm,
     ResidualControl,
     SelfAttention,
-    attention_parameters,
-    residual_parameters,
+    attention_parameter_count,
+    residual_parameter_count,
     residual_width,
 )
+from support.params import num_parameters
 
 FEATURES = 2.0 + 3.0 * jax.random.normal(jax.random.key(5), (4, 2, 3, 5))
 LABELS = jnp.array([2, 0, 2, 6], jnp.int32)
@@ -24,10 +23,6 @@ LABELS = jnp.array([2, 0, 2, 6], jnp.int32)
 
 def init(layer, *inputs, **flags):
     return layer.init(jax.random.key(0), *inputs, **flags)
-
-
-def count(params):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def normalised(features, epsilon):
@@ -132,7 +127,7 @@ def test_folded_norm_is_the_equation_with_stored_moments(classes, gain, labels):
 
     stored = {"mean": jnp.asarray(mean, jnp.float32), "variance": jnp.asarray(variance, jnp.float32)}
     norm = {name: jnp.asarray(leaf, jnp.float32) for name, leaf in params.items()}
-    folded = fold_statistics({"norm": norm}, {"norm": stored}, epsilon=0.5)["norm"]
+    folded = fold_batch_stats({"norm": norm}, {"norm": stored}, epsilon=0.5)["norm"]
     result = layer.clone(folded=True).apply({"params": folded}, FEATURES, given, train=False)
     assert np.abs(result - wanted).max() < 1e-5 * np.abs(wanted).max()
 
@@ -148,7 +143,7 @@ def test_folded_norm_that_was_not_folded_scales_by_one_and_shifts_by_nothing_of_
 
 def test_folded_norm_does_not_train():
     layer = ConditionalBatchNorm(7, folded=True)
-    with pytest.raises(ValueError, match="folded with: train=False"):
+    with pytest.raises(ValueError, match="needs train=False; got train=True"):
         init(layer, FEATURES, LABELS, train=True)
 
 
@@ -187,12 +182,12 @@ def test_attention_map_has_rows_that_sum_to_one(form):
 
 
 def test_attention_parameters_are_those_of_the_layer():
-    assert count(init(SelfAttention(), jnp.ones((1, 2, 2, 24)))["params"]) == attention_parameters(24)
+    assert num_parameters(init(SelfAttention(), jnp.ones((1, 2, 2, 24)))["params"]) == attention_parameter_count(24)
 
 
 def test_residual_parameters_are_those_of_the_layer():
     params = init(ResidualControl(), jnp.ones((1, 2, 2, 24)))["params"]
-    assert count(params) == residual_parameters(24, residual_width(24))
+    assert num_parameters(params) == residual_parameter_count(24, residual_width(24))
 
 
 @pytest.mark.parametrize("channels", [8, 40, 64, 128, 256, 512])
@@ -209,7 +204,7 @@ def test_residual_width_comes_nearest_to_attention(channels):
 def test_residual_control_is_within_half_a_channel_of_attention(channels):
     features = jax.ShapeDtypeStruct((1, 2, 2, channels), jnp.float32)
     residual, attention = (
-        count(jax.eval_shape(layer.init, jax.random.key(0), features)["params"])
+        num_parameters(jax.eval_shape(layer.init, jax.random.key(0), features)["params"])
         for layer in (ResidualControl(), SelfAttention())
     )
     assert abs(residual - attention) <= (9 * channels + 1 + 9 * channels) / 2

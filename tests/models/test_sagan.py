@@ -19,19 +19,21 @@ from sagan_jax.models.sagan import (
     discriminator_resolutions,
     generator_resolutions,
 )
+from support.assertions import assert_rows_are_their_own
+from support.params import drawn_function, num_parameters, variable_shapes
 
 LABELS = jnp.array([4, 1, 4], jnp.int32)
 
 
 def shapes(network, *, channels=3, latent_size=128):
     """What `init` would make, without making it."""
-    size = latent_size if isinstance(network, Generator) else (network.resolution, network.resolution, channels)
-    inputs = jnp.zeros((2, size)) if isinstance(size, int) else jnp.zeros((2, *size))
-    return jax.eval_shape(lambda: network.init(jax.random.key(0), inputs, jnp.zeros((2,), jnp.int32), train=False))
+    if isinstance(network, Generator):
+        return variable_shapes(network, latent_size)
+    return variable_shapes(network, network.resolution, network.resolution, channels)
 
 
 def count(network, **sizes):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(network, **sizes)["params"]))
+    return num_parameters(shapes(network, **sizes)["params"])
 
 
 @cache
@@ -95,16 +97,15 @@ def test_networks_at_256_have_the_widths_that_were_published():
 
 
 @pytest.mark.parametrize("resolution", [32, 64, 128, 256])
-@pytest.mark.parametrize("classes", [0, 5])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_networks_take_and_give_the_promised_shapes(resolution, classes, channels):
-    generator = Generator(resolution, classes, 1, channels, attention_resolutions=(16,))
-    discriminator = Discriminator(resolution, classes, 1, attention_resolutions=(8,))
-    latents, key = jnp.zeros((3, 7)), jax.random.key(0)
+@pytest.mark.parametrize(("classes", "channels"), [(0, 1), (5, 3)])
+def test_networks_give_each_row_an_image_and_a_logit_of_its_own(resolution, classes, channels):
+    generator = Generator(resolution, classes, 4, channels, attention_resolutions=(16,))
+    discriminator = Discriminator(resolution, classes, 4, attention_resolutions=(8,))
     labels = LABELS if classes else None
-    images = jax.eval_shape(lambda: generator.init_with_output(key, latents, labels, train=True)[0])
+    latents = np.random.default_rng(0).normal(size=(3, 7))
+    images = assert_rows_are_their_own(drawn_function(generator, 7), latents, labels)
     assert images.shape == (3, resolution, resolution, channels)
-    logits = jax.eval_shape(lambda: discriminator.init_with_output(key, jnp.zeros(images.shape), labels, train=True)[0])
+    logits = assert_rows_are_their_own(drawn_function(discriminator, *images.shape[1:]), images, labels)
     assert logits.shape == (3,)
 
 
@@ -119,9 +120,12 @@ def test_generator_images_fill_their_range_and_stay_inside(resolution):
     assert -1 <= images.min() < -0.99
 
 
-def test_unconditional_networks_have_no_classes_anywhere():
-    assert shapes(Generator(32, 0, 1, attention_resolutions=()))["params"]["block_1"]["norm_1"]["scale"].shape == (4,)
-    assert "projection" not in shapes(Discriminator(32, 0, 1, attention_resolutions=()))["params"]
+@pytest.mark.parametrize(("classes", "rows"), [(0, ()), (7, (7,))])
+def test_networks_have_a_row_for_each_class_and_none_without_classes(classes, rows):
+    generator = shapes(Generator(32, classes, 1, attention_resolutions=()))["params"]
+    assert generator["block_1"]["norm_1"]["scale"].shape == (*rows, 4)
+    discriminator = shapes(Discriminator(32, classes, 1, attention_resolutions=()))["params"]
+    assert ("projection" in discriminator) == bool(classes)
 
 
 def test_resolutions_count_the_blocks():
@@ -306,11 +310,11 @@ def test_discriminator_block_with_norms_has_one_before_each_relu(shortcut):
 
 
 def test_discriminator_block_that_changes_nothing_has_an_identity_shortcut():
-    features = jnp.ones((2, 6, 4, 5))
-    assert (
-        "shortcut"
-        not in DiscriminatorBlock(5, downsample=False).init(jax.random.key(0), features, train=False)["params"]
-    )
+    block, features = DiscriminatorBlock(5, downsample=False), jax.random.normal(jax.random.key(1), (2, 6, 4, 5))
+    params = with_biases(block.init(jax.random.key(0), features, train=False)["params"])
+    assert sorted(params) == ["conv_1", "conv_2"]
+    hidden = convolve(np.maximum(convolve(np.maximum(features, 0), params["conv_1"]), 0), params["conv_2"])
+    assert np.allclose(block.apply({"params": params}, features, train=False), features + hidden, atol=1e-5)
 
 
 def test_discriminator_with_norms_keeps_statistics():

@@ -10,10 +10,7 @@ import pytest
 from PIL import Image
 
 import sagan_jax
-from sagan_jax.cli import attending
 from sagan_jax.cli.attend import read_position
-from sagan_jax.cli.main import main
-from sagan_jax.cli.wiring import load_networks
 from sagan_jax.config import Data, Experiment, Networks, Recording, Training
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.attention import (
@@ -24,7 +21,9 @@ from sagan_jax.evaluation.attention import (
 )
 from sagan_jax.functional import informative_queries, spectral_normalize_tree
 from sagan_jax.models.sagan import Discriminator
-from sagan_jax.views.attention import Panel, attention_figure, history_figure, most_attended, region_edges
+from sagan_jax.runs import attention_figures
+from sagan_jax.runs.load import load_run, open_run
+from support.commands import command, error_line
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +51,13 @@ def trained(tmp_path_factory):
 
 
 def attend(*words: object) -> int:
-    return main(["attend", *map(str, words)])
+    return command("attend", *words)
 
 
 def test_layers_of_both_networks_are_seen_in_the_order_that_features_meet_them(trained):
     _, workdir = trained
-    generator, discriminator = load_networks(workdir)
+    run = open_run(workdir)
+    generator, discriminator = run.generator(), run.discriminator()
     labels = np.array([0, 1, 1], np.int32)
     seen = generator_attention(generator, generator.latents(jax.random.key(0), np.arange(3)), labels)
     assert [(layer.name, layer.query_shape, layer.key_shape) for layer in seen.layers] == [
@@ -75,13 +75,13 @@ def test_layers_of_both_networks_are_seen_in_the_order_that_features_meet_them(t
 def drawn(monkeypatch, seen, number, queries):
     """Returns what `attention_figure` is asked to draw."""
     asked = []
-    monkeypatch.setattr(attending, "attention_figure", lambda *given: asked.append(given))
-    attending._figure(seen, number, queries, 3)
+    monkeypatch.setattr(attention_figures, "attention_figure", lambda *given: asked.append(given))
+    attention_figures._figure(seen, number, queries, 3)
     return asked[0]
 
 
 def test_figure_of_given_positions_shows_their_rows_of_each_map(trained, monkeypatch):
-    generator, _ = load_networks(trained[1])
+    generator = load_run(trained[1])
     seen = generator_attention(
         generator, generator.latents(jax.random.key(0), np.arange(2)), np.array([0, 1], np.int32)
     )
@@ -90,8 +90,8 @@ def test_figure_of_given_positions_shows_their_rows_of_each_map(trained, monkeyp
     assert queries == [(13.0, 21.0), (31.9, 0.0)]
     coarse, fine = (layer.attention_map[1] for layer in seen.layers)
     # x 13, y 21 of 32 pixels is column 3, row 5 of 8 x 8, and column 6, row 10 of 16 x 16.
-    assert np.array_equal(panels[0].rows, coarse[[5 * 8 + 3, 7]].reshape(2, 4, 4))
-    assert np.array_equal(panels[1].rows, fine[[10 * 16 + 6, 15]].reshape(2, 8, 8))
+    assert np.array_equal(panels[0].weights, coarse[[5 * 8 + 3, 7]].reshape(2, 4, 4))
+    assert np.array_equal(panels[1].weights, fine[[10 * 16 + 6, 15]].reshape(2, 8, 8))
 
 
 def test_spread_of_a_layer_is_in_pixels_of_the_image():
@@ -116,27 +116,26 @@ def test_layers_of_a_discriminator_go_from_fine_to_coarse():
 
 
 def test_figure_puts_the_dot_of_a_chosen_position_in_its_middle(trained, monkeypatch):
-    generator, _ = load_networks(trained[1])
+    generator = load_run(trained[1])
     seen = generator_attention(generator, generator.latents(jax.random.key(0), np.arange(1)), np.array([1], np.int32))
     fine = seen.layers[1]
     rows = informative_queries(jnp.asarray(fine.attention_map[0]), 3, query_shape=(16, 16), key_shape=(8, 8))
     _, queries, panels = drawn(monkeypatch, seen, 0, ())
     assert queries == [(2 * (row % 16) + 1.0, 2 * (row // 16) + 1.0) for row in np.asarray(rows).tolist()]
-    assert np.array_equal(panels[1].rows, fine.attention_map[0][np.asarray(rows)].reshape(3, 8, 8))
+    assert np.array_equal(panels[1].weights, fine.attention_map[0][np.asarray(rows)].reshape(3, 8, 8))
 
 
 def test_discriminator_of_a_run_is_the_trained_one_normalised_from_the_stored_u(trained):
     _, workdir = trained
-    from sagan_jax.cli.wiring import load_state
-
-    game, state, _ = load_state(workdir)
+    run = open_run(workdir)
+    task, state = run.task, run.state
     params, _, _ = spectral_normalize_tree(
-        state.discriminator.params, state.discriminator.spectral, epsilon=game.spectral_epsilon
+        state.discriminator.params, state.discriminator.spectral, epsilon=task.spectral_epsilon
     )
     images, labels = jnp.zeros((2, 32, 32, 3)), jnp.array([0, 1])
     variables = {"params": params, "batch_stats": state.discriminator.batch_stats}
-    wanted = game.discriminator.apply(variables, images, labels, train=False)
-    _, trained = load_networks(workdir)
+    wanted = task.discriminator.apply(variables, images, labels, train=False)
+    trained = open_run(workdir).discriminator()
     assert np.allclose(trained.discriminator.apply(trained.variables, images, labels, train=False), wanted, atol=1e-6)
 
 
@@ -190,9 +189,7 @@ def test_bad_input_is_one_line_with_exit_code_2_and_no_picture(trained, tmp_path
     (tmp_path / "text.png").write_text("no picture")
     given = [word.format(run=trained[1], folder=tmp_path) for word in words]
     assert attend(*given, "--out", tmp_path / "out") == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1
-    assert says in said[0]
+    assert says in error_line(capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -208,11 +205,15 @@ def test_run_without_attention_is_refused(trained, tmp_path, capsys):
 
 
 def test_broken_line_of_the_metrics_is_passed_over(trained, tmp_path):
+    history = tmp_path / "run" / "attention" / "history.png"
     shutil.copytree(trained[1], tmp_path / "run")
+    assert attend("--workdir", tmp_path / "run", "--num-images", 1) == 0
+    whole = history.read_bytes()
+    history.unlink()
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "generator/gamma_16": 0.')
     assert attend("--workdir", tmp_path / "run", "--num-images", 1) == 0
-    assert (tmp_path / "run" / "attention" / "history.png").exists()
+    assert history.read_bytes() == whole
 
 
 @pytest.mark.parametrize(("word", "position"), [("12,20", (12, 20)), ("0.5,3", (0.5, 3))])
@@ -222,60 +223,5 @@ def test_position_is_x_and_y(word, position):
 
 @pytest.mark.parametrize("word", ["12", "a,b", "1,2,3", "nan,1", ""])
 def test_word_that_is_no_position_is_refused(word):
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError, match=f"positions such as 12,20; got {word!r}"):
         read_position(word)
-
-
-# The drawings
-
-
-def test_most_attended_region_is_the_smallest_that_holds_half():
-    weights = np.random.default_rng(0).dirichlet(np.full(15, 0.3)).reshape(3, 5)
-    chosen = most_attended(weights)
-    assert weights[chosen].sum() >= 0.5
-    assert weights[chosen].sum() - weights[chosen].min() < 0.5
-    assert weights[chosen].min() >= weights[~chosen].max()
-
-
-@pytest.mark.parametrize(
-    ("region", "length"),
-    [([[1]], 4), ([[1, 1]], 6), ([[1, 0], [0, 1]], 8), ([[1, 1, 1], [1, 0, 1], [1, 1, 1]], 16), ([[0, 0]], 0)],
-)
-def test_edges_of_a_region_lie_between_what_is_in_it_and_what_is_not(region, length):
-    region = np.array(region, bool)
-    edges = region_edges(region)
-    assert len(edges) == length
-    padded = np.pad(region, 1)
-    for (x1, y1), (x2, y2) in edges:
-        if y1 == y2:  # level: the cells above and below differ
-            assert abs(x2 - x1) == 1
-            assert padded[y1, min(x1, x2) + 1] != padded[y1 + 1, min(x1, x2) + 1]
-        else:
-            assert (x1, abs(y2 - y1)) == (x2, 1)
-            assert padded[min(y1, y2) + 1, x1] != padded[min(y1, y2) + 1, x1 + 1]
-
-
-def test_figure_has_a_column_a_query_and_a_row_a_layer_with_the_dots_where_they_belong():
-    image = np.zeros((32, 32, 3), np.uint8)
-    drawn = np.random.default_rng(0).dirichlet(np.ones(12), 3).reshape(3, 3, 4)
-    figure = attention_figure(image, [(3, 5), (20, 30), (8, 1)], [Panel("one", drawn), Panel("two", drawn[::-1])])
-    assert len(figure.axes) == 2 * 4
-    first = [line.get_xydata()[0].tolist() for line in figure.axes[0].lines]
-    assert first == [[3, 5], [20, 30], [8, 1]]
-    assert [axis.lines[0].get_xydata()[0].tolist() for axis in figure.axes[1:4]] == first
-    assert np.array_equal(figure.axes[2].images[1].get_array(), drawn[1])
-    assert np.array_equal(figure.axes[5].images[1].get_array(), drawn[2])
-
-
-def test_history_draws_each_layer_over_the_steps_that_have_it():
-    metrics = [{"step": 1, "generator/gamma_8": 0.1}, {"step": 3, "generator/gamma_8": None}, {"step": 4}]
-    metrics += [{"step": 5, "generator/gamma_8": 0.3, "discriminator/gamma_8": -0.2}]
-    (axis,) = history_figure(metrics).axes
-    curves = {
-        line.get_label(): line.get_xydata().tolist() for line in axis.lines if not line.get_label().startswith("_")
-    }
-    assert curves == {"G 8": [[1, 0.1], [5, 0.3]], "D 8": [[5, -0.2]]}
-
-
-def test_history_of_a_run_that_recorded_nothing_is_empty():
-    assert not [line for axis in history_figure([]).axes for line in axis.lines]

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagan_jax.cli import photographs, running
-from sagan_jax.cli.checks import saved_experiment
-from sagan_jax.cli.completing import Completion, load_completer
-from sagan_jax.cli.main import main
 from sagan_jax.config import CompletionExperiment, Data, from_dict, to_dict
 from sagan_jax.data import to_float
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.models.completion import CompletionNetwork
+from sagan_jax.runs import photographs, session
+from sagan_jax.runs.completion import CompletionJob
+from sagan_jax.runs.load import load_completer, read_experiment
+from support.commands import command, error_line
 
 SIZE = 64
 TINY = ["--batch-size", "4", "--base-channels", "1", "--latent-size", "5", "--log-every-steps", "1", "--cache", ""]
@@ -37,7 +37,7 @@ def images(tmp_path_factory):
 def train(workdir, images, *flags):
     lengths = ["--total-steps", "4", "--save-every-steps", "2", "--sample-every-steps", "4"]
     data = ["--source", str(images), "--held-out", ""]
-    return main(["train", "faces_completion_64", *data, "--workdir", str(workdir), *TINY, *lengths, *flags])
+    return command("train", "faces_completion_64", *data, "--workdir", workdir, *TINY, *lengths, *flags)
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +55,7 @@ def photo(tmp_path):
 
 
 def complete(workdir, photo, out, *flags):
-    return main(["complete", str(photo), "--workdir", str(workdir), "--out", str(out), *map(str, flags)])
-
-
-def error_line(capsys):
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("sagan-jax: ")
-    return line
+    return command("complete", photo, "--workdir", workdir, "--out", out, *flags)
 
 
 def read(path):
@@ -73,7 +67,7 @@ def test_run_leaves_what_a_run_leaves(trained):
     assert names >= {"config.json", "environment.json", "metrics.jsonl", "checkpoints", "samples", "report.html"}
     sheet = read(trained / "samples" / "samples-00000004.png")
     assert sheet.shape == (8 * SIZE + 7 * 2, 5 * SIZE + 4 * 2, 3)
-    experiment = saved_experiment(trained)
+    experiment = read_experiment(trained)
     assert isinstance(experiment, CompletionExperiment)
     assert from_dict(to_dict(experiment)) == experiment
 
@@ -81,7 +75,7 @@ def test_run_leaves_what_a_run_leaves(trained):
 @pytest.mark.slow
 def test_run_that_is_stopped_goes_on_as_one_that_never_was(trained, images, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
-        patched.setattr(running.StopSignals, "reached", lambda self, done: done == 2)
+        patched.setattr(session.StopSignals, "should_stop", lambda self, done: done == 2)
         assert train(tmp_path / "run", images) == 143
     assert train(tmp_path / "run", images) == 0
     assert "going on from step 2" in capsys.readouterr().out
@@ -94,7 +88,7 @@ def test_run_that_is_stopped_goes_on_as_one_that_never_was(trained, images, tmp_
 def test_images_are_flipped_from_left_to_right_half_of_the_time(images):
     experiment = CompletionExperiment()
     training = replace(experiment.training, batch_size=40, total_steps=1)
-    task = Completion(replace(experiment, data=Data(source=str(images)), training=training), Path())
+    task = CompletionJob(replace(experiment, data=Data(source=str(images)), training=training), Path())
     (batch,) = task.batches(0)
     photographs = [to_float(image) for image, _ in (task.source[index] for index in range(9))]
 
@@ -115,22 +109,29 @@ def test_sheet_shows_images_that_were_not_trained_on_where_there_are_some(held_o
         networks=replace(experiment.networks, base_channels=1, latent_size=5),
         training=replace(experiment.training, batch_size=4),
     )
-    task, recorded = Completion(experiment, Path()), {}
+    task, recorded = CompletionJob(experiment, Path()), {}
     recorder = SimpleNamespace(image=lambda name, step, image: recorded.update({name: image}), scalars=lambda *_: None)
     task.draw(task.initial_state(), 0, recorder, Path())
     # Blobs lie on black, of which a photograph has little.
     assert ((recorded["samples"] == 0).all(axis=-1).mean() > 0.1) == bool(held_out)
 
 
-def test_run_of_another_length_is_another_run(trained, images, tmp_path, capsys):
+def test_run_of_fewer_steps_is_another_run(trained, images, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "run")
-    assert train(tmp_path / "run", images, "--total-steps", "5") == 2
-    assert "training.total_steps: 4 -> 5" in error_line(capsys)
+    assert train(tmp_path / "run", images, "--total-steps", "3") == 2
+    assert "training.total_steps: 4 -> 3" in error_line(capsys)
+
+
+def test_run_is_resumed_for_more_steps_and_says_what_becomes_of_its_learning_rate(trained, images, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    assert train(tmp_path / "run", images, "--total-steps", "5") == 0
+    assert "the learning rate now follows the schedule of 5 steps, not of 4" in capsys.readouterr().out
+    assert load_completer(tmp_path / "run").step == 5
 
 
 def test_holes_and_flips_do_not_depend_on_where_a_run_is_taken_up(images, tmp_path):
     experiment = from_dict(to_dict(CompletionExperiment()) | {"data": {"source": str(images), "cache": ""}})
-    task = Completion(experiment, tmp_path)
+    task = CompletionJob(experiment, tmp_path)
     whole = [batch for batch, _ in zip(task.batches(0), range(3), strict=False)]
     later = next(iter(task.batches(2)))
     assert np.array_equal(whole[2].images, later.images)
@@ -264,7 +265,7 @@ def test_mask_of_another_size_is_resized_and_said_and_of_another_shape_refused(t
         (["--holes", "centre", "--box", "1,1,9,9"], "one of --mask, --box and --holes; got --box and --holes"),
         (["--holes", "centre", "--samples", "-1"], "--samples"),
         (["--mask", "{folder}/black.png"], "black.png' has to be white where the hole is"),
-        (["--mask", "{folder}/broken.png"], "broken.png' as PNG, JPEG or WebP: it is none."),
+        (["--mask", "{folder}/broken.png"], "broken.png' as PNG, JPEG or WebP: it has another format."),
         (["--mask", "{folder}/absent.png"], "There is no mask "),
         (["--holes", "centre", "--out", "{folder}/black.png"], "--out needs a folder"),
     ],
@@ -330,9 +331,9 @@ def test_what_was_done_to_known_pixels_is_said(trained, tmp_path, capsys):
     Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
     wanted = {
         "opaque": "",
-        "clear": "clear.png: what is transparent laid on white, outside the hole too",
-        "grey": "grey.png: grey made RGB, outside the hole too",
-        "deep": "deep.png: 16-bit grey made RGB, outside the hole too",
+        "clear": "clear.png: transparency blended with white, outside the hole too",
+        "grey": "grey.png: grey converted to RGB, outside the hole too",
+        "deep": "deep.png: 16-bit grey converted to RGB, outside the hole too",
     }
     for name, words in wanted.items():
         flags = ["--box", "20,20,40,40", "--samples", "0"]
@@ -349,7 +350,7 @@ def test_part_of_a_hole_that_the_network_cannot_see_is_refused(trained, tmp_path
 
 
 def test_run_of_the_other_task_is_refused(trained, images, photo, tmp_path, capsys):
-    assert main(["sample", "--workdir", str(trained), "--out", str(tmp_path / "x.png")]) == 2
+    assert command("sample", "--workdir", trained, "--out", tmp_path / "x.png") == 2
     assert "completes images" in error_line(capsys)
     assert complete(tmp_path / "none", photo, tmp_path / "out", "--holes", "centre") == 2
     assert "There is no run" in error_line(capsys)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pickle
 import shutil
 
@@ -12,11 +11,11 @@ import pytest
 from PIL import Image
 
 from sagan_jax import interop
-from sagan_jax.cli.checks import saved_experiment
-from sagan_jax.cli.families import build_networks, networks_of
-from sagan_jax.cli.main import main
-from sagan_jax.cli.wiring import load_networks, load_run
 from sagan_jax.interop.weight_files import to_safetensors
+from sagan_jax.runs.families import build_networks, networks_config
+from sagan_jax.runs.load import load_run, open_run, read_experiment
+from support.commands import command, error_line
+from support.pickles import MakesFolder
 
 FILES = {
     "studiogan-sagan-32": "studiogan",
@@ -51,14 +50,7 @@ def written(path, arrays):
 
 
 def convert(source, out, *flags):
-    return main(["convert", "--from", source, *map(str, flags), str(out)])
-
-
-def error_line(capsys):
-    line = capsys.readouterr().err.strip()
-    assert line.startswith("sagan-jax: ")
-    assert "\n" not in line
-    return line
+    return command("convert", "--from", source, *flags, out)
 
 
 @pytest.fixture(scope="module", params=FILES)
@@ -105,7 +97,8 @@ def wanted(golden, name):
 def test_converted_run_draws_and_judges_as_its_weights_did(golden, converted):
     name, workdir = converted
     latents, labels, images, drawn, logits = wanted(golden, name)
-    generator, discriminator = load_networks(workdir)
+    run = open_run(workdir)
+    generator, discriminator = run.generator(), run.discriminator()
     found = generator.generator.apply(generator.variables, latents, labels, train=False)
     assert np.abs(found - drawn).max() < 1e-4
     if not name.startswith("official"):  # whose logits are those of a step in training
@@ -115,7 +108,7 @@ def test_converted_run_draws_and_judges_as_its_weights_did(golden, converted):
 
 def test_converted_run_remembers_where_it_came_from(converted):
     name, workdir = converted
-    experiment = saved_experiment(workdir)
+    experiment = read_experiment(workdir)
     assert experiment is not None
     assert experiment.training.differentiate_spectral_vectors == name.startswith("official")
     assert experiment.networks.spectral_evaluation == ("stored" if name.startswith("studiogan") else "iterated")
@@ -131,13 +124,13 @@ def test_config_of_released_networks_builds_them(golden, name):
         prefix = "" if name.startswith("official") else f"{part}/"
         found |= {f"{prefix}{key}": array for key, array in tensors(golden, name, part).items()}
     released = interop.load(FILES[name], found)
-    generator, discriminator = build_networks(networks_of(released))
+    generator, discriminator = build_networks(networks_config(released))
     assert generator == released.generator
     assert discriminator.attention_resolutions == released.discriminator.attention_resolutions
     # Widths that differ are one more field.
     wide = dataclasses.replace(released, discriminator=released.discriminator.clone(base_channels=96))
-    assert networks_of(wide).discriminator_base_channels == 96
-    assert build_networks(networks_of(wide))[1].base_channels == 96
+    assert networks_config(wide).discriminator_base_channels == 96
+    assert build_networks(networks_config(wide))[1].base_channels == 96
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
@@ -146,7 +139,7 @@ def test_both_networks_in_one_file_are_found(golden, suffix, tmp_path):
         f"{part}/{key}": array for part in PARTS for key, array in tensors(golden, "studiogan-dcgan-32", part).items()
     }
     assert convert("studiogan", tmp_path / "run", "--generator", written(tmp_path / f"both{suffix}", both)) == 0
-    assert load_networks(tmp_path / "run")[1] is not None
+    assert open_run(tmp_path / "run").discriminator() is not None
 
 
 def test_official_export_is_one_file_whose_names_may_end_in_0(golden, tmp_path):
@@ -155,7 +148,7 @@ def test_official_export_is_one_file_whose_names_may_end_in_0(golden, tmp_path):
         tmp_path / "export.npz", {f"{name}:0": array for name, array in both.items()} | {"global_step:0": np.array(7)}
     )
     assert convert("official", tmp_path / "run", "--generator", file) == 0
-    assert load_networks(tmp_path / "run")[1] is not None
+    assert open_run(tmp_path / "run").discriminator() is not None
     latents, labels, _, drawn, _ = wanted(golden, "official-feat32")
     generator = load_run(tmp_path / "run")
     assert np.abs(generator.generator.apply(generator.variables, latents, labels, train=False) - drawn).max() < 1e-4
@@ -164,19 +157,19 @@ def test_official_export_is_one_file_whose_names_may_end_in_0(golden, tmp_path):
 def test_official_generator_alone_is_enough(golden, tmp_path):
     file = written(tmp_path / "G.npz", tensors(golden, "official-feat32", "generator"))
     assert convert("official", tmp_path / "run", "--generator", file) == 0
-    assert load_networks(tmp_path / "run")[1] is None
+    assert open_run(tmp_path / "run").discriminator() is None
 
 
 def test_generator_alone_is_sampled_and_looked_at(small, tmp_path, capsys):
-    assert main(["sample", "--workdir", str(small), "--num-images", "3", "--out", str(tmp_path / "s.npz")]) == 0
+    assert command("sample", "--workdir", small, "--num-images", 3, "--out", tmp_path / "s.npz") == 0
     assert np.load(tmp_path / "s.npz")["arr_0"].shape == (3, 32, 32, 3)
-    assert main(["attend", "--workdir", str(small), "--num-images", "1", "--out", str(tmp_path / "a")]) == 0
+    assert command("attend", "--workdir", small, "--num-images", 1, "--out", tmp_path / "a") == 0
     assert (tmp_path / "a" / "generator-0.png").is_file()
     assert not (tmp_path / "a" / "discriminator-0.png").exists()
     page = tmp_path / "page.html"
-    assert main(["explore", "--workdir", str(small), "--num-samples", "1", "--steps", "1", "--out", str(page)]) == 0
+    assert command("explore", "--workdir", small, "--num-samples", 1, "--steps", 1, "--out", page) == 0
     capsys.readouterr()
-    assert main(["attend", "--workdir", str(small), "--image", str(tmp_path / "a" / "generator-0.png")]) == 2
+    assert command("attend", "--workdir", small, "--image", tmp_path / "a" / "generator-0.png") == 2
     assert "came without one" in error_line(capsys)
 
 
@@ -185,7 +178,7 @@ def test_converted_run_is_scored(small, tmp_path, capsys):
     rng = np.random.default_rng(0)
     np.savez(images, images=rng.integers(0, 256, (60, 32, 32, 3), np.uint8), labels=np.arange(60) % 10)
     flags = ["--protocol", "fd50_train_random", "--source", str(images), "--out", str(tmp_path)]
-    assert main(["evaluate", "--workdir", str(small), *flags]) == 0
+    assert command("evaluate", "--workdir", small, *flags) == 0
     assert "fd50_train_random" in capsys.readouterr().out
 
 
@@ -203,17 +196,9 @@ def test_pth_is_converted_in_both_formats(golden, form, small, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-class Payload:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 def test_pickle_with_code_is_refused_and_not_run(tmp_path, capsys):
     file = tmp_path / "G.pth"
-    file.write_bytes(pickle.dumps({"linear0.weight_orig": Payload(tmp_path / "made")}))
+    file.write_bytes(pickle.dumps({"linear0.weight_orig": MakesFolder(tmp_path / "made")}))
     assert convert("studiogan", tmp_path / "run", "--generator", file) == 2
     assert "G.pth" in error_line(capsys)
     assert not (tmp_path / "made").exists()
@@ -261,26 +246,26 @@ def test_folder_that_holds_a_run_is_left_as_it_is(small, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "words"),
     [
-        ["--from", "studiogan", "out"],
-        ["--from", "studiogan", "--generator", "G.npz"],
-        ["--from", "studiogan", "--generator", "G.npz", "one", "two"],
-        ["--from", "inception"],
-        ["--from", "inception", "--generator", "G.npz", "out"],
-        ["--from", "official", "--generator", "absent.npz", "out"],
+        (["--from", "studiogan", "out"], "--from studiogan --generator FILE [--discriminator FILE] OUT"),
+        (["--from", "studiogan", "--generator", "G.npz"], "--from studiogan --generator FILE"),
+        (["--from", "studiogan", "--generator", "G.npz", "one", "two"], "--from studiogan --generator FILE"),
+        (["--from", "inception"], "--from inception FILE [OUT]"),
+        (["--from", "inception", "--generator", "G.npz", "out"], "--from inception FILE [OUT]"),
+        (["--from", "official", "--generator", "absent.npz", "out"], "'absent.npz'"),
     ],
 )
-def test_convert_says_what_it_needs(arguments, tmp_path, capsys, monkeypatch):
+def test_convert_says_what_it_needs(arguments, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["convert", *arguments]) == 2
-    error_line(capsys)
+    assert command("convert", *arguments) == 2
+    assert words in error_line(capsys)
     assert list(tmp_path.iterdir()) == []
 
 
 def fine_tune(workdir, *flags, steps=1):
     few = ["--total-steps", str(steps), "--batch-size", "4", "--workdir", str(workdir), "--cache", ""]
-    return main(["train", *map(str, flags), *few])
+    return command("train", *flags, *few)
 
 
 @pytest.mark.slow
@@ -298,7 +283,7 @@ def test_fine_tuning_starts_with_the_networks_and_goes_on_without_the_run_it_beg
     before, after = load_run(small), load_run(workdir)
     kernel = before.variables["params"]["block_2"]["conv_1"]["kernel"]
     np.testing.assert_allclose(after.variables["params"]["block_2"]["conv_1"]["kernel"], kernel, atol=0.02)
-    experiment = saved_experiment(workdir)
+    experiment = read_experiment(workdir)
     assert experiment is not None
     assert (experiment.name, experiment.networks.num_classes) == ("studiogan_sagan_tuned", 3)
     assert experiment.training.init_from == str(donor)
@@ -318,7 +303,5 @@ def test_fine_tuning_refuses_networks_of_other_sizes(flags, small, pictures, tmp
 def test_fine_tuning_of_no_run_says_so(tmp_path, capsys):
     assert fine_tune(tmp_path / "run", "--init-from", tmp_path / "nothing") == 2
     assert "There is no run in" in error_line(capsys)
-    assert (
-        main(["train", "digits_32", "--init-from", str(tmp_path / "nothing"), "--workdir", str(tmp_path / "run")]) == 2
-    )
+    assert command("train", "digits_32", "--init-from", tmp_path / "nothing", "--workdir", tmp_path / "run") == 2
     assert "There is no run in" in error_line(capsys)

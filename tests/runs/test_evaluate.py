@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 
 import sagan_jax
-from sagan_jax.cli import running
-from sagan_jax.cli.main import main
-from sagan_jax.cli.scoring import ScoreMonitor
 from sagan_jax.config import Data, Evaluation, Experiment, Networks, Recording, Training
 from sagan_jax.data import open_source
 from sagan_jax.errors import CollapsedError, InvalidInputError
 from sagan_jax.evaluation import generator as generator_module
+from sagan_jax.runs import session
+from sagan_jax.runs.score_monitor import ScoreMonitor
+from support.commands import command, error_line
+from support.metrics import read_metrics
 
 
 def make_images(file: Path, number: int = 60, seed: int = 0, classes: int = 2) -> str:
@@ -52,19 +53,15 @@ def trained(tmp_path_factory):
 
 
 def evaluate(*words: object) -> int:
-    return main(["evaluate", *map(str, words)])
+    return command("evaluate", *words)
 
 
 def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def lines(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
 def scored(workdir: Path) -> list[dict]:
-    return [line for line in lines(workdir) if any(name.startswith("score/") for name in line)]
+    return [line for line in read_metrics(workdir) if any(name.startswith("score/") for name in line)]
 
 
 # While a run trains
@@ -126,8 +123,8 @@ def test_run_that_was_never_scored_has_no_best_checkpoint(trained, tmp_path, cap
 def test_scores_do_not_change_what_is_trained(trained, tmp_path):
     experiment, workdir = trained
     sagan_jax.train(dataclasses.replace(experiment, evaluation=Evaluation()), tmp_path / "run")
-    plain, watched = (sagan_jax.load_run(run).generate(6).images for run in (tmp_path / "run", workdir))
-    assert np.array_equal(plain, watched)
+    plain, monitor = (sagan_jax.load_run(run).generate(6).images for run in (tmp_path / "run", workdir))
+    assert np.array_equal(plain, monitor)
 
 
 @pytest.mark.slow
@@ -135,13 +132,13 @@ def test_scores_are_in_the_report_that_is_written_with_them(trained, tmp_path, m
     experiment, workdir = trained
     shutil.copytree(workdir, tmp_path / "run")
     pages = []
-    write = running.write_report
+    write = session.write_report
 
     def keep(workdir, state):
         write(workdir, state=state)
         pages.append((state, (workdir / "report.html").read_text(encoding="utf-8")))
 
-    monkeypatch.setattr(running, "write_report", keep)
+    monkeypatch.setattr(session, "write_report", keep)
     longer = dataclasses.replace(experiment.training, total_steps=7)
     sagan_jax.train(dataclasses.replace(experiment, training=longer), tmp_path / "run")
     assert [state for state, _ in pages] == ["training", "finished"]
@@ -177,8 +174,8 @@ def test_protocols_of_a_run_may_change_when_it_is_taken_up_again(trained, tmp_pa
     assert not (run / "best" / "2").exists()  # chosen by another score
 
 
-class ScriptedWatch(ScoreMonitor):
-    """A watch whose scores and diversities are given."""
+class ScriptedMonitor(ScoreMonitor):
+    """A monitor_of whose scores and diversities are given."""
 
     def __init__(self, workdir, source, scores, *, stop=False, diversities=None):
         evaluation = Evaluation(("fd20_train_random",), stop_on_collapse=stop)
@@ -188,74 +185,76 @@ class ScriptedWatch(ScoreMonitor):
 
     def look(self, step):
         self._last = next(self.scores)
-        self._look_for_collapse(step, next(self.diversities))
+        sign = self._collapse.find_sign(next(self.diversities), self._last, self._best.value)
+        if sign:
+            self._warn_of_collapse(step, sign)
         self.keep_best(step, {"weight": np.full(3, step)}, {})
 
 
 @pytest.fixture
-def watch(trained, tmp_path):
+def monitor_of(trained, tmp_path):
     experiment, _ = trained
     source = open_source(experiment.data.source, resolution=32, cache="")
-    return lambda scores, **options: ScriptedWatch(tmp_path / "run", source, scores, **options)
+    return lambda scores, **options: ScriptedMonitor(tmp_path / "run", source, scores, **options)
 
 
 def steps_in(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
-def test_only_a_better_score_replaces_the_best_and_what_is_no_number_never_does(watch, tmp_path):
-    watched = watch([50.0, float("nan"), 40.0, float("nan"), 60.0])
+def test_only_a_better_score_replaces_the_best_and_what_is_no_number_never_does(monitor_of, tmp_path):
+    monitor = monitor_of([50.0, float("nan"), 40.0, float("nan"), 60.0])
     for step, best in zip(range(1, 6), (1, 1, 3, 3, 3), strict=True):
-        watched.look(step)
+        monitor.look(step)
         assert steps_in(tmp_path / "run" / "best") == [best]
 
 
-def test_best_of_before_a_stop_is_remembered_and_of_after_it_forgotten(watch, tmp_path):
-    watched = watch([50.0, 40.0])
-    watched.look(1)
-    watched.look(2)
-    watched = watch([45.0, 30.0])
-    watched.go_on_from(2)
-    watched.look(3)
+def test_best_of_before_a_stop_is_remembered_and_of_after_it_forgotten(monitor_of, tmp_path):
+    monitor = monitor_of([50.0, 40.0])
+    monitor.look(1)
+    monitor.look(2)
+    monitor = monitor_of([45.0, 30.0])
+    monitor.resume_from(2)
+    monitor.look(3)
     assert steps_in(tmp_path / "run" / "best") == [2]
-    watched.look(4)
+    monitor.look(4)
     assert steps_in(tmp_path / "run" / "best") == [4]
-    watched = watch([90.0])
-    watched.go_on_from(2)
+    monitor = monitor_of([90.0])
+    monitor.resume_from(2)
     assert not (tmp_path / "run" / "best").exists()
-    watched.look(3)
+    monitor.look(3)
     assert steps_in(tmp_path / "run" / "best") == [3]
 
 
-def test_score_twice_its_best_three_times_in_a_row_is_a_collapse(watch, capsys):
-    watched = watch([10.0, 21.0, 21.0, 19.0, 21.0, 21.0, 21.0], stop=True)
+def test_score_twice_its_best_three_times_in_a_row_is_a_collapse(monitor_of, capsys):
+    monitor = monitor_of([10.0, 21.0, 21.0, 19.0, 21.0, 21.0, 21.0], stop=True)
     for step in range(1, 7):
-        watched.look(step)
+        monitor.look(step)
     with pytest.raises(CollapsedError, match=r"Step 7: .*21 after a best of 10"):
-        watched.look(7)
+        monitor.look(7)
 
 
 def test_score_without_a_value_of_its_own_goes_by_its_first(trained, tmp_path):
     experiment, _ = trained
     source = open_source(experiment.data.source, resolution=32, cache="")
     evaluation = Evaluation(("prdc20_train_random", "fd20_train_random"))
-    watch = ScoreMonitor(dataclasses.replace(experiment, evaluation=evaluation), tmp_path / "run", source)
-    assert watch._by == "prdc20_train_random/precision"
-    assert watch._higher_is_better
+    monitor_of = ScoreMonitor(dataclasses.replace(experiment, evaluation=evaluation), tmp_path / "run", source)
+    assert monitor_of._best_by == "prdc20_train_random/precision"
+    assert monitor_of._best._is_better(0.4, than=0.3)
 
 
-def test_lost_variety_is_a_collapse_and_variety_that_never_was_is_none(watch, capsys):
-    watched = watch([10.0, 9.0, 8.0, 7.0], diversities=[0.05, 0.3, 0.05, 0.4], stop=True)
-    watched.look(1)
-    watched.look(2)
+def test_lost_variety_is_a_collapse_and_variety_that_never_was_is_none(monitor_of, capsys):
+    monitor = monitor_of([10.0, 9.0, 8.0, 7.0], diversities=[0.05, 0.3, 0.05, 0.4], stop=True)
+    monitor.look(1)
+    monitor.look(2)
     with pytest.raises(CollapsedError, match="two images of a class"):
-        watched.look(3)
+        monitor.look(3)
 
 
-def test_collapse_is_only_said_unless_it_is_to_stop_the_run(watch, capsys):
-    watched = watch([10.0, 9.0], diversities=[0.3, 0.05])
-    watched.look(1)
-    watched.look(2)
+def test_collapse_is_only_said_unless_it_is_to_stop_the_run(monitor_of, capsys):
+    monitor = monitor_of([10.0, 9.0], diversities=[0.3, 0.05])
+    monitor.look(1)
+    monitor.look(2)
     assert "has collapsed" in capsys.readouterr().err
 
 
@@ -320,7 +319,10 @@ def test_same_images_have_distance_zero_and_others_more(tmp_path):
         ((), "either --workdir"),
         (("--images", "{images}"), "go together"),
         (("--workdir", "{folder}/nothing"), "no run"),
-        (("--images", "{images}", "--reference", "{folder}/nothing", "--protocol", "fd20_train_random"), "No data"),
+        (
+            ("--images", "{images}", "--reference", "{folder}/nothing", "--protocol", "fd20_train_random"),
+            "does not exist",
+        ),
         (("--images", "{images}", "--reference", "{images}", "--protocol", "fd61_train_random"), "60 images"),
         (("--images", "{images}", "--reference", "{images}", "--protocol", "fd5k_trian_random"), "Perhaps you meant"),
         (("--images", "{images}", "--reference", "{images}", "--protocol", "fd9_train_random_standing"), "generator"),
@@ -353,18 +355,16 @@ def test_bad_input_is_one_line_with_exit_code_2_and_no_result_file(tmp_path, mon
     names |= {"images": make_images(tmp_path / "images.npz"), "folder": tmp_path}
     given = [word.format(**names) for word in words]
     assert evaluate(*given, "--out", tmp_path / "out") == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1
-    assert says in said[0]
+    assert says in error_line(capsys)
     assert not (tmp_path / "out").exists()
 
 
 def test_progress_is_told_by_lines_where_there_is_no_terminal(monkeypatch, capsys):
-    from sagan_jax.cli import scoring
+    from sagan_jax.cli import progress as progress_display
 
     now = iter([0.0, 0.0, 10.0, 40.0, 50.0])
-    monkeypatch.setattr(scoring.time, "monotonic", lambda: next(now))
-    with scoring.ScoreProgress() as progress:
+    monkeypatch.setattr(progress_display.time, "monotonic", lambda: next(now))
+    with progress_display.ScoreProgress() as progress:
         progress.begin("images", 1000)
         progress.tick(100)
         progress.tick(300)

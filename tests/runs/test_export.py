@@ -17,20 +17,22 @@ import safetensors
 from flax.traverse_util import flatten_dict
 from jax import export
 
-from sagan_jax.cli.exporting import export_run, exported_files
-from sagan_jax.cli.main import main
-from sagan_jax.cli.wiring import build_adversarial_task, load_run
 from sagan_jax.config import Data, Experiment, Networks, Training, to_dict
 from sagan_jax.errors import InvalidInputError, NonFiniteError, StorageError
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.interop.jax_export import to_jax_export
 from sagan_jax.interop.weight_files import read_arrays
 from sagan_jax.models import biggan, dcgan, folding, sagan
-from sagan_jax.models.folding import fold_statistics
+from sagan_jax.models.folding import fold_batch_stats
+from sagan_jax.runs.build import build_adversarial_task
+from sagan_jax.runs.export import export_run, exported_files
+from sagan_jax.runs.load import load_run
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.training.adversarial import initial_state
+from support.commands import command, error_line
+from support.params import draw_tree
+from support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = {"generator.safetensors", "generator.jax_export", "README.md"}
 SMALL = {"resolution": 32, "base_channels": 2, "attention_resolutions": (16,)}
 # Each with its latent size.
@@ -44,25 +46,6 @@ GENERATORS = {
     "biggan, neither": (biggan.Generator(**SMALL, num_classes=7, shared_size=0, hierarchical=False), 10),
     "biggan, no classes": (biggan.Generator(**SMALL, num_classes=0), 8),
 }
-
-
-def draw_leaf(drawn, name, leaf):
-    """Returns entries that no network starts with: every gate open, every norm far from (0, 1)."""
-    noise = drawn.normal(size=leaf.shape)
-    if name == "variance":
-        noise = drawn.uniform(0.1, 4, size=leaf.shape)
-    elif name in ("scale", "gamma"):
-        noise = 1 + 0.3 * noise
-    elif name in ("scale_kernel", "shift_kernel", "shift", "bias"):
-        noise = 0.3 * noise
-    elif name.endswith("kernel"):
-        noise = noise / np.sqrt(np.prod(leaf.shape[:-1]))
-    return noise.astype(leaf.dtype)
-
-
-def draw_tree(shapes, seed):
-    drawn = np.random.default_rng(seed)
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: draw_leaf(drawn, path[-1].key, leaf), shapes)
 
 
 def shapes_of(network, latent_size):
@@ -96,7 +79,7 @@ def test_folded_generator_draws_what_the_unfolded_one_draws(network, latent_size
     assert wanted.std() > 0.1
     assert np.mean(np.abs(wanted) > 0.999) < 0.1  # else tanh would hide what differs
     assert np.abs(wanted[0] - wanted[1:]).max() > 0.05
-    params = fold_statistics(**generator.variables, epsilon=network.norm_epsilon)
+    params = fold_batch_stats(**generator.variables, epsilon=network.norm_epsilon)
     images = jax.jit(lambda params: network.clone(folded=True).apply({"params": params}, latents, labels, train=False))
     assert np.abs(images(params) - wanted).max() < 1e-5
 
@@ -105,7 +88,7 @@ def test_folded_generator_draws_what_the_unfolded_one_draws(network, latent_size
 def test_folded_generator_is_parameters_alone_in_the_shapes_that_folding_gives(network, latent_size):
     generator = trained(network, latent_size)
     shapes = shapes_of(network.clone(folded=True), latent_size)
-    folded = fold_statistics(**generator.variables, epsilon=network.norm_epsilon)
+    folded = fold_batch_stats(**generator.variables, epsilon=network.norm_epsilon)
     assert set(shapes) == {"params"}
     assert jax.tree.map(jnp.shape, folded) == jax.tree.map(jnp.shape, shapes["params"])
     assert {leaf.dtype for leaf in jax.tree.leaves(folded)} == {np.dtype(np.float32)}
@@ -114,15 +97,15 @@ def test_folded_generator_is_parameters_alone_in_the_shapes_that_folding_gives(n
 def test_folding_leaves_what_it_is_given_as_it_was():
     generator = trained(*GENERATORS["sagan"])
     before = jax.tree.map(np.copy, generator.variables)
-    fold_statistics(**generator.variables, epsilon=0.25)
+    fold_batch_stats(**generator.variables, epsilon=0.25)
     assert jax.tree.all(jax.tree.map(np.array_equal, before, generator.variables))
 
 
 def test_folding_refuses_statistics_of_another_network():
     generator = trained(*GENERATORS["dcgan"])
     params = {name: leaf for name, leaf in generator.variables["params"].items() if name != "norm_2"}
-    with pytest.raises(KeyError, match=r"entries for \['norm_2'\], but the parameters there are \['attention_16'"):
-        fold_statistics(params, generator.variables["batch_stats"], epsilon=1e-5)
+    with pytest.raises(KeyError, match=r"needs the entries of params, \['attention_16'.*got also \['norm_2'\]"):
+        fold_batch_stats(params, generator.variables["batch_stats"], epsilon=1e-5)
 
 
 def test_doctest_of_folding_holds():
@@ -221,12 +204,12 @@ def run(tmp_path_factory):
 def exported(run, tmp_path_factory):
     """The folder that the command writes; read only."""
     folder = tmp_path_factory.mktemp("exported") / "new" / "folder"
-    assert main(["export", "--workdir", str(run), "--out", str(folder)]) == 0
+    assert command("export", "--workdir", run, "--out", folder) == 0
     return folder
 
 
 def test_command_writes_three_files_and_a_line_on_each(run, tmp_path, capsys):
-    assert main(["export", "--workdir", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert command("export", "--workdir", run, "--out", tmp_path / "out") == 0
     lines = capsys.readouterr().out.splitlines()
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert [re.sub(r"[\d.]+ kB$", "SIZE", line) for line in lines] == [
@@ -324,7 +307,7 @@ def test_page_has_the_sizes_and_the_digests_of_the_files(exported):
     ids=["average", "raw", "best"],
 )
 def test_command_takes_the_weights_that_are_asked_for(run, tmp_path, flags, chosen, notes):
-    assert main(["export", "--workdir", str(run), "--out", str(tmp_path), *flags]) == 0
+    assert command("export", "--workdir", run, "--out", tmp_path, *flags) == 0
     read = read_arrays(tmp_path / "generator.safetensors")
     assert (read.metadata["step"], read.metadata["weights"]) == notes
     wanted = load_run(run, **chosen).variables["params"]["conv"]["kernel"]
@@ -351,11 +334,6 @@ def test_folder_is_export_in_the_workdir_unless_given(run, tmp_path):
     assert {path.name for path in (workdir / "export").iterdir()} == FILES
 
 
-def error_line(capsys):
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    return line
-
-
 @pytest.mark.parametrize(
     ("workdir", "flags", "words"),
     [
@@ -373,7 +351,7 @@ def test_what_cannot_be_exported_is_one_line_and_no_file(run, tmp_path, monkeypa
     Path("unsaved/config.json").write_text((run / "config.json").read_text())
     Path("file").write_text("mine")
     before = sorted(tmp_path.rglob("*"))
-    assert main(["export", "--workdir", workdir, *flags]) == 2
+    assert command("export", "--workdir", workdir, *flags) == 2
     assert words in error_line(capsys)
     assert sorted(tmp_path.rglob("*")) == before
     assert Path("file").read_text() == "mine"
@@ -381,7 +359,7 @@ def test_what_cannot_be_exported_is_one_line_and_no_file(run, tmp_path, monkeypa
 
 def test_absent_flatbuffers_is_one_line_on_what_to_install(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
-    assert main(["export", "--workdir", str(run), "--out", str(tmp_path / "out")]) == 2
+    assert command("export", "--workdir", run, "--out", tmp_path / "out") == 2
     assert error_line(capsys).endswith("pip install flatbuffers")
     assert not (tmp_path / "out").exists()
 

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from sagan_jax.cli.checks import check_config
-from sagan_jax.cli.families import attention_places, build_networks
 from sagan_jax.config import Experiment, Networks
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.models import biggan, dcgan, sagan
+from sagan_jax.runs.families import attention_channels, build_networks
+from sagan_jax.runs.validate import check_config
 
 FAMILIES = {"sagan": sagan, "dcgan": dcgan, "biggan": biggan}
 
@@ -72,11 +72,11 @@ def test_field_reaches_the_discriminators_that_have_it(field, value, attribute, 
     ],
 )
 def test_attention_can_sit_where_blocks_end(family, drawing, judging):
-    assert attention_places(networks(family, base_channels=3)) == (drawing, judging)
+    assert attention_channels(networks(family, base_channels=3)) == (drawing, judging)
 
 
 def test_of_two_blocks_of_one_size_attention_follows_the_first():
-    _, judging = attention_places(networks("sagan", resolution=64, base_channels=3))
+    _, judging = attention_channels(networks("sagan", resolution=64, base_channels=3))
     assert judging == {32: 3, 16: 6, 8: 12, 4: 24}
 
 
@@ -108,5 +108,5 @@ def test_discriminator_has_a_width_of_its_own_where_one_is_given(family):
     shared, own = networks(family, base_channels=4), networks(family, base_channels=4, discriminator_base_channels=6)
     generator, discriminator = build_networks(own)
     assert (generator.base_channels, discriminator.base_channels) == (4, 6)
-    assert attention_places(own)[0] == attention_places(shared)[0]
-    assert attention_places(own)[1] == {size: width * 6 // 4 for size, width in attention_places(shared)[1].items()}
+    assert attention_channels(own)[0] == attention_channels(shared)[0]
+    assert attention_channels(own)[1] == {size: width * 6 // 4 for size, width in attention_channels(shared)[1].items()}

@@ -9,9 +9,10 @@ import threading
 import numpy as np
 import pytest
 
-from sagan_jax.cli import fetch_weights
-from sagan_jax.cli.main import main
+from sagan_jax.cli.fetch_weights import INCEPTION_URL
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runs import fetch as fetching
+from support.commands import command, error_line
 
 CONTENT = np.random.default_rng(0).bytes(700_000)
 NAME = f"weights-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
@@ -74,7 +75,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def fetch(server, tmp_path):
-    return lambda name=NAME: fetch_weights.fetch(server.url(name), tmp_path)
+    return lambda name=NAME: fetching.fetch(server.url(name), tmp_path)
 
 
 def test_fetch_writes_the_file_under_its_name(fetch, tmp_path):
@@ -88,7 +89,7 @@ def test_fetch_leaves_nothing_else(fetch, tmp_path):
 
 
 def test_fetch_makes_the_folders_above(server, tmp_path):
-    assert fetch_weights.fetch(server.url(), tmp_path / "a" / "b").parent == tmp_path / "a" / "b"
+    assert fetching.fetch(server.url(), tmp_path / "a" / "b").parent == tmp_path / "a" / "b"
 
 
 def test_fetch_of_what_is_there_asks_for_nothing(fetch, server):
@@ -150,13 +151,13 @@ def test_fetch_says_what_the_server_said(fetch, server, tmp_path):
 
 
 def test_fetch_stops_at_what_is_far_too_large(fetch, monkeypatch):
-    monkeypatch.setattr(fetch_weights, "_MOST_BYTES", 600_000)
+    monkeypatch.setattr(fetching, "_MAX_BYTES", 600_000)
     with pytest.raises(InvalidInputError, match="more than 600,000 bytes"):
         fetch()
 
 
 def test_fetch_does_not_wait_for_ever(fetch, monkeypatch, server):
-    monkeypatch.setattr(fetch_weights, "_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(fetching, "_TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(Handler, "do_GET", lambda handler: threading.Event().wait(2))
     with pytest.raises(InvalidInputError, match="timed out"):
         fetch()
@@ -171,7 +172,7 @@ def test_fetch_follows_a_redirection_on_the_same_terms(fetch, server):
 @pytest.mark.parametrize("url", [f"http://example.com/{NAME}", f"file:///tmp/{NAME}", f"ftp://127.0.0.1/{NAME}", NAME])
 def test_fetch_refuses_addresses_that_are_not_secure(url, tmp_path):
     with pytest.raises(InvalidInputError, match="https"):
-        fetch_weights.fetch(url, tmp_path)
+        fetching.fetch(url, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "", "..%2F..%2Fweights.pth"])
@@ -185,9 +186,11 @@ def test_fetch_stays_in_its_folder(fetch, tmp_path):
     assert fetch(f"..%2F..%2F{NAME}").parent == tmp_path
 
 
-def test_fetch_into_a_file_is_the_disk_refusing(server, tmp_path):
-    (tmp_path / "file").touch()
-    assert main(["fetch-weights", "--url", server.url(), "--out", str(tmp_path / "file")]) == 6
+def test_fetch_into_a_file_is_the_disk_refusing(server, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert command("fetch-weights", "--url", server.url(), "--out", tmp_path / "file") == 6
+    assert NAME in error_line(capsys)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_fetch_weights_offline_is_one_line_that_says_what_to_do(tmp_path, capsys, monkeypatch):
@@ -195,15 +198,15 @@ def test_fetch_weights_offline_is_one_line_that_says_what_to_do(tmp_path, capsys
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and not listening
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/{NAME}"
-        assert main(["fetch-weights", "--url", url, "--out", str(tmp_path)]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+        assert command("fetch-weights", "--url", url, "--out", tmp_path) == 2
+    line = error_line(capsys)
     assert "Connection refused. Without a network" in line
     assert "sagan-jax convert --from inception FILE" in line
 
 
 def test_fetch_weights_without_torch_says_the_next_command(server, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert main(["fetch-weights", "--url", server.url(), "--out", str(tmp_path)]) == 0
+    assert command("fetch-weights", "--url", server.url(), "--out", tmp_path) == 0
     said = capsys.readouterr().out
     target = tmp_path / "inception-2015-12-05.safetensors"
     assert f"sagan-jax convert --from inception {tmp_path / NAME} {target}" in said
@@ -212,16 +215,16 @@ def test_fetch_weights_without_torch_says_the_next_command(server, tmp_path, cap
 def test_fetch_weights_goes_where_evaluations_look(server, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path))
-    assert main(["fetch-weights", "inception", "--url", server.url()]) == 0
-    assert (tmp_path / "weights" / NAME).is_file()
+    assert command("fetch-weights", "inception", "--url", server.url()) == 0
+    assert (tmp_path / "weights" / NAME).read_bytes() == CONTENT
 
 
 def test_fetch_weights_converts_where_torch_is_installed(server, tmp_path, capsys):
     """These bytes are no weights, so the conversion is what says so."""
     pytest.importorskip("torch", reason="conversion needs the extra `torch`, which few machines have")
-    assert main(["fetch-weights", "--url", server.url(), "--out", str(tmp_path)]) == 2
+    assert command("fetch-weights", "--url", server.url(), "--out", tmp_path) == 2
     assert "Cannot read" in capsys.readouterr().err
 
 
 def test_published_weights_are_named_by_their_hash():
-    assert fetch_weights.INCEPTION_URL.endswith("weights-inception-2015-12-05-6726825d.pth")
+    assert INCEPTION_URL.endswith("weights-inception-2015-12-05-6726825d.pth")

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 import pytest
 
-from sagan_jax.cli.checks import saved_experiment
-from sagan_jax.cli.scoring import scores_of_run
-from sagan_jax.cli.wiring import build_adversarial_task, load_run
+from sagan_jax.runs.build import build_adversarial_task
+from sagan_jax.runs.load import load_run, read_experiment
+from sagan_jax.runs.scores import scores_of_run
 from sagan_jax.runtime.checkpoints import Checkpoints, state_digest
 from sagan_jax.training.adversarial import initial_state
 
@@ -82,7 +82,7 @@ class Run:
 
 def newest(workdir):
     """Returns the step and the digest of the newest whole checkpoint."""
-    experiment = saved_experiment(workdir)
+    experiment = read_experiment(workdir)
     template = jax.eval_shape(lambda: initial_state(build_adversarial_task(experiment), 0, (32, 32, 3)))
     found = Checkpoints(workdir / "checkpoints").restore(template)
     return None if found is None else (found[0], state_digest(found[1]))

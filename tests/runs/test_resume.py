@@ -3,59 +3,27 @@
 import dataclasses
 from functools import partial
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from sagan_jax.data import training_batches
-from sagan_jax.models.layers import ConditionalBatchNorm, SelfAttention
 from sagan_jax.runtime.checkpoints import Checkpoints, state_digest
 from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
+from support.networks import SmallDiscriminator, SmallGenerator
+from support.sources import NoiseImages
 
 HALF, WHOLE = 2, 4
 SIZE = 4
 
 
-class SmallGenerator(nn.Module):
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, latents, labels, *, train):
-        features = nn.Dense(SIZE * SIZE * 8, name="linear")(latents).reshape(-1, SIZE, SIZE, 8)
-        norm = ConditionalBatchNorm(5, decay=0.9, axis_name=self.axis_name, name="norm")
-        features = SelfAttention(name="attention_4")(nn.relu(norm(features, labels, train=train)))
-        return jnp.tanh(nn.Conv(3, (3, 3), name="conv")(features))
-
-
-class SmallDiscriminator(nn.Module):
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, images, labels, *, train):
-        features = nn.Conv(8, (3, 3), name="conv")(images)
-        norm = ConditionalBatchNorm(0, decay=0.9, axis_name=self.axis_name, name="norm")
-        return nn.Dense(1, name="linear")(nn.relu(norm(features, None, train=train)).mean(axis=(1, 2)))[:, 0]
-
-
 GAME = AdversarialTask(
-    SmallGenerator(),
-    SmallDiscriminator(),
+    SmallGenerator((SIZE, SIZE, 3), num_features=8, attention=True),
+    SmallDiscriminator(num_features=8),
     latent_size=6,
     num_classes=5,
     average_decay=0.5,
 )
-
-
-class Noise:
-    """Images that are all different."""
-
-    def __len__(self):
-        return 23
-
-    def __getitem__(self, index):
-        return np.random.default_rng(index).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8), index % 5
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +39,7 @@ def fresh():
 def run(program, state, first_step, last_step, *, data_from=None):
     start = first_step if data_from is None else data_from
     batches = training_batches(
-        Noise(),
+        NoiseImages(23, SIZE),
         batch_size=4,
         discriminator_steps=2,
         seed=3,

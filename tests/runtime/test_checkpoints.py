@@ -260,7 +260,7 @@ def test_restore_notices_a_flipped_bit_that_orbax_does_not(tmp_path):
         checkpoints.save(2, state, {})
     # Noise is stored as it is, so that half of the file is inside the array, which has no checksum of its own.
     flip_bit(array_files(tmp_path / "c" / "2")[-1])
-    with pytest.raises(InvalidInputError, match="its arrays are not those that were saved"):
+    with pytest.raises(InvalidInputError, match="its arrays differ from those that were saved"):
         restore(tmp_path / "c", state)
 
 

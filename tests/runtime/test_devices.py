@@ -4,7 +4,6 @@ import dataclasses
 from functools import partial
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,34 +11,15 @@ import optax
 import pytest
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.models.layers import ConditionalBatchNorm
 from sagan_jax.models.sagan import Discriminator, Generator
 from sagan_jax.runtime.devices import ParallelStep
 from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
 from sagan_jax.training.optimizers import Optimizers
+from support.assertions import same_bits
+from support.networks import SmallDiscriminator, SmallGenerator
 
 DEVICES = 4
 DRIVERS = ("pmap", "shard_map")
-
-
-class SmallGenerator(nn.Module):
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, latents, labels, *, train):
-        features = nn.Dense(4 * 4 * 3, name="linear")(latents).reshape(-1, 4, 4, 3)
-        norm = ConditionalBatchNorm(5, decay=0.9, axis_name=self.axis_name, name="norm")
-        return jnp.tanh(nn.Conv(2, (3, 3), name="conv")(nn.relu(norm(features, labels, train=train))))
-
-
-class SmallDiscriminator(nn.Module):
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, images, labels, *, train):
-        features = nn.Conv(5, (3, 3), name="conv")(images)
-        norm = ConditionalBatchNorm(0, decay=0.9, axis_name=self.axis_name, name="norm")
-        return nn.Dense(1, name="linear")(nn.relu(norm(features, None, train=train)).mean(axis=(1, 2)))[:, 0]
 
 
 DESCENT = Optimizers(optax.sgd(1.0), optax.sgd(1.0))
@@ -63,10 +43,6 @@ def shards_agree(tree):
         and len(leaf.addressable_shards) == DEVICES
         for leaf in jax.tree.leaves(tree)
     )
-
-
-def bits(tree):
-    return [(leaf.dtype, leaf.shape, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
 
 
 # Drivers, with steps that compile in no time.
@@ -132,7 +108,7 @@ def test_replicate_leaves_its_argument_alive(driver):
 def test_driver_refuses_rows_that_do_not_divide_by_the_devices(driver):
     runner = parallel_step(sums, driver)
     batch = {"rows": np.zeros((3, 6), np.float32)}
-    with pytest.raises(InvalidInputError, match=r"multiple of 4 rows.*4 devices; got 6\b"):
+    with pytest.raises(InvalidInputError, match=r"multiple of 4 images.*4 devices share it; got 6\b"):
         runner(runner.replicate(small_state()), batch)
 
 
@@ -190,7 +166,7 @@ def runs(start, batch):
 @pytest.mark.slow
 def test_drivers_give_the_same_bits(runs):
     pmap, shard_map = runs["pmap"], runs["shard_map"]
-    assert bits((pmap.first, pmap.second, pmap.metrics)) == bits((shard_map.first, shard_map.second, shard_map.metrics))
+    assert same_bits(pmap[:3], shard_map[:3])  # first, second and metrics
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -245,9 +221,9 @@ def exact():
     """One step from the same state: on one device, and on four with the same global batch."""
     sizes = {"resolution": 32, "num_classes": 5, "base_channels": 1, "attention_resolutions": (16,), "norm_decay": 0.9}
     generator = RoundingGenerator(**sizes, final_norm_decay=0.8)
-    game = AdversarialTask(generator, Discriminator(**sizes, norm="batch"), DESCENT, latent_size=6, num_classes=5)
+    task = AdversarialTask(generator, Discriminator(**sizes, norm="batch"), DESCENT, latent_size=6, num_classes=5)
     numbers = np.random.default_rng(6)
-    shapes = jax.eval_shape(lambda: initial_state(game, 0, (32, 32, 3)))
+    shapes = jax.eval_shape(lambda: initial_state(task, 0, (32, 32, 3)))
     state = jax.tree.map(
         lambda leaf: (
             0.3 + 0.2 * numbers.normal(size=leaf.shape) if leaf.dtype == jnp.float32 else np.ones((), leaf.dtype)
@@ -257,8 +233,8 @@ def exact():
     images = numbers.uniform(-1, 1, (1, 8, 32, 32, 3))
     batch = Batch(images, numbers.integers(0, 5, (1, 8)).astype(np.int32))
     with jax.enable_x64(True):
-        one = jax.jit(partial(step, game), compiler_options={"xla_backend_optimization_level": 0})(state, batch)
-        runner = parallel_step(partial(step, game), "pmap")
+        one = jax.jit(partial(step, task), compiler_options={"xla_backend_optimization_level": 0})(state, batch)
+        runner = parallel_step(partial(step, task), "pmap")
         many = runner(runner.replicate(state), batch)
         return Exact(state, *map(jax.device_get, (one, many)))
 

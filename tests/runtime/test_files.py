@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sagan_jax.errors import StorageError
-from sagan_jax.runtime.files import write_atomically, write_together
+from sagan_jax.runtime.files import write_atomically, write_files_atomically
 
 
 def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
@@ -22,15 +22,15 @@ def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path, monkeypatc
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
 
 
-def test_write_together_writes_every_file(tmp_path):
-    write_together(tmp_path / "new" / "folder", {"a": b"one", "b": b"other"})
+def test_write_files_atomically_writes_every_file(tmp_path):
+    write_files_atomically(tmp_path / "new" / "folder", {"a": b"one", "b": b"other"})
     assert {path.name: path.read_bytes() for path in (tmp_path / "new/folder").iterdir()} == {
         "a": b"one",
         "b": b"other",
     }
 
 
-def test_write_together_leaves_all_old_files_when_one_fails(tmp_path, monkeypatch):
+def test_write_files_atomically_leaves_all_old_files_when_one_fails(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"old")
     write_bytes = Path.write_bytes
 
@@ -41,5 +41,5 @@ def test_write_together_leaves_all_old_files_when_one_fails(tmp_path, monkeypatc
 
     monkeypatch.setattr(Path, "write_bytes", refuse_b)
     with pytest.raises(StorageError, match="/a, b could not be written: No space left on device"):
-        write_together(tmp_path, {"a": b"new!", "b": b"new!"})
+        write_files_atomically(tmp_path, {"a": b"new!", "b": b"new!"})
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sagan_jax.errors import NonFiniteError
-from sagan_jax.runtime.loop import Action, run_loop
+from sagan_jax.runtime.loop import PeriodicAction, run_loop
 
 
 def make_step(bad=()):
@@ -30,7 +30,7 @@ class Book:
         self.entries.append(("log", done, metrics))
 
     def action(self, every_steps, name="action"):
-        return Action(every_steps, lambda done, state: self.entries.append((name, done, state)))
+        return PeriodicAction(every_steps, lambda done, state: self.entries.append((name, done, state)))
 
     def steps(self, name):
         return [entry[1] for entry in self.entries if entry[0] == name]
@@ -43,7 +43,7 @@ def run(book, *, first_step=0, total_steps=7, log_every_steps=100, actions=(), b
         range(first_step + 1, total_steps + 1),
         first_step=first_step,
         total_steps=total_steps,
-        guarded=("first", "second"),
+        finite_metrics=("first", "second"),
         log_every_steps=log_every_steps,
         log=book.log,
         actions=actions,
@@ -102,14 +102,14 @@ def test_loop_logs_the_metrics_of_that_step_as_plain_numbers():
 
 def test_loop_that_is_stopped_logs_and_saves_and_says_where_it_is():
     book = Book()
-    save = Action(100, lambda done, state: book.entries.append(("save", done, state)), when_stopped=True)
+    save = PeriodicAction(100, lambda done, state: book.entries.append(("save", done, state)), on_stop=True)
     assert run(book, total_steps=9, actions=[save, book.action(100)], stops={4}) == 1 + 2 + 3 + 4
     assert [entry[:2] for entry in book.entries] == [("log", 4), ("save", 4)]
 
 
 def test_loop_that_is_stopped_where_a_save_is_due_saves_once():
     book = Book()
-    save = Action(2, lambda done, state: book.entries.append(("save", done, state)), when_stopped=True)
+    save = PeriodicAction(2, lambda done, state: book.entries.append(("save", done, state)), on_stop=True)
     run(book, total_steps=9, actions=[save], stops={4})
     assert book.steps("save") == [2, 4]
 
@@ -192,11 +192,11 @@ def healthy(state, batch):
 
 @pytest.mark.parametrize("batches", [3, 50])
 def test_loop_stops_at_the_total_however_many_batches_follow(batches):
-    numbers = {"first_step": 0, "total_steps": 3, "guarded": (), "log_every_steps": 100}
+    numbers = {"first_step": 0, "total_steps": 3, "finite_metrics": (), "log_every_steps": 100}
     assert run_loop(healthy, 0, range(batches), log=lambda *_: None, **numbers) == (3, 3)
 
 
 def test_loop_refuses_batches_that_end_too_early():
-    numbers = {"first_step": 1, "total_steps": 5, "guarded": (), "log_every_steps": 100}
+    numbers = {"first_step": 1, "total_steps": 5, "finite_metrics": (), "log_every_steps": 100}
     with pytest.raises(ValueError, match="up to step 5; they ended after step 3"):
         run_loop(healthy, 1, range(2), log=lambda *_: None, **numbers)

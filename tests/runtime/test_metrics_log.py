@@ -1,5 +1,6 @@
 """The metrics of a run on disk: JSON lines, TensorBoard and images."""
 
+import doctest
 import io
 import json
 import struct
@@ -12,15 +13,9 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from sagan_jax.errors import StorageError
-from sagan_jax.runtime.metrics_log import MetricsWriter
-
-
-def read_metrics(workdir):
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
-
-    text = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+from sagan_jax.runtime import metrics_log
+from sagan_jax.runtime.metrics_log import MetricsWriter, read_metrics
+from support.metrics import read_metrics as read_lines
 
 
 def read_events(workdir):
@@ -43,7 +38,7 @@ def record(workdir, first_step, steps):
 
 def test_scalars_are_one_json_object_a_line(tmp_path):
     record(tmp_path / "run", 0, [3, 5])
-    assert read_metrics(tmp_path / "run") == [
+    assert read_lines(tmp_path / "run") == [
         {"step": 3, "generator/loss": 0.75},
         {"step": 5, "generator/loss": 1.25},
     ]
@@ -52,21 +47,21 @@ def test_scalars_are_one_json_object_a_line(tmp_path):
 def test_scalars_are_on_disk_when_the_call_returns(tmp_path):
     with MetricsWriter(tmp_path, first_step=0) as recorder:
         recorder.scalars(3, {"a": 1})
-        assert read_metrics(tmp_path) == [{"step": 3, "a": 1.0}]
+        assert read_lines(tmp_path) == [{"step": 3, "a": 1.0}]
         assert read_events(tmp_path)[-1].step == 3
 
 
 def test_scalars_take_jax_and_numpy_numbers(tmp_path):
     with MetricsWriter(tmp_path, first_step=0) as recorder:
         recorder.scalars(np.int64(3), {"a": jax.numpy.float32(0.5), "b": np.int32(2)})
-    assert read_metrics(tmp_path) == [{"step": 3, "a": 0.5, "b": 2.0}]
+    assert read_lines(tmp_path) == [{"step": 3, "a": 0.5, "b": 2.0}]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_scalars_that_are_not_finite_are_null(tmp_path, value):
     with MetricsWriter(tmp_path, first_step=0) as recorder:
         recorder.scalars(3, {"a": value, "b": 1.5})
-    assert read_metrics(tmp_path) == [{"step": 3, "a": None, "b": 1.5}]
+    assert read_lines(tmp_path) == [{"step": 3, "a": None, "b": 1.5}]
 
 
 def test_scalars_reach_tensorboard(tmp_path):
@@ -80,7 +75,7 @@ def test_scalars_reach_tensorboard(tmp_path):
 def test_recorder_goes_on_from_the_restored_step(tmp_path):
     record(tmp_path, 0, [2, 4, 6, 8])
     record(tmp_path, 4, [6, 9])
-    assert [line["step"] for line in read_metrics(tmp_path)] == [2, 4, 6, 9]
+    assert [line["step"] for line in read_lines(tmp_path)] == [2, 4, 6, 9]
 
 
 def test_recorder_tells_tensorboard_which_steps_are_done_again(tmp_path):
@@ -102,13 +97,13 @@ def test_recorder_drops_a_torn_last_line(tmp_path, torn):
     with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(torn)
     record(tmp_path, 7, [9])
-    assert [line["step"] for line in read_metrics(tmp_path)] == [2, 9]
+    assert [line["step"] for line in read_lines(tmp_path)] == [2, 9]
 
 
 def test_recorder_ends_a_whole_line_that_lost_its_end_of_line(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 2}', encoding="utf-8")
     record(tmp_path, 2, [3])
-    assert [line["step"] for line in read_metrics(tmp_path)] == [2, 3]
+    assert [line["step"] for line in read_lines(tmp_path)] == [2, 3]
 
 
 def test_recorder_says_in_one_line_that_the_workdir_is_a_file(tmp_path):
@@ -170,3 +165,67 @@ def test_image_reaches_tensorboard(tmp_path):
     assert event.step == 1200
     with Image.open(io.BytesIO(event.summary.value[0].image.encoded_image_string)) as found:
         np.testing.assert_array_equal(np.asarray(found), image)
+
+
+# The reader
+
+
+def write_lines(workdir, *lines):
+    (workdir / "metrics.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    return workdir / "metrics.jsonl"
+
+
+def points(curve):
+    return list(zip(curve.steps.tolist(), curve.values.tolist(), strict=True))
+
+
+def test_examples_of_the_metrics_log_are_true():
+    assert doctest.testmod(metrics_log) == (0, 1)
+
+
+def test_reader_returns_what_was_written(tmp_path):
+    with MetricsWriter(tmp_path, first_step=0) as recorder:
+        recorder.scalars(3, {"generator/loss": 0.75, "discriminator/loss": -2.0})
+        recorder.scalars(5, {"generator/loss": 1.25})
+    curves, notes = read_metrics(tmp_path / "metrics.jsonl")
+    assert list(curves) == ["discriminator/loss", "generator/loss"]
+    assert points(curves["generator/loss"]) == [(3, 0.75), (5, 1.25)]
+    assert points(curves["discriminator/loss"]) == [(3, -2.0)]
+    assert notes == []
+
+
+def test_reader_of_a_missing_file_returns_no_curves_and_says_so(tmp_path):
+    assert read_metrics(tmp_path / "metrics.jsonl") == ({}, ["There are no metrics yet."])
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [b'{"step": 60, "generator/lo', b"\xff\xfe", b"[1, 2]", b'{"step": "x"}', b'{"a": 1}', b"null", b"[" * 100_000],
+)
+def test_reader_skips_a_broken_line_and_counts_it(tmp_path, torn):
+    path = write_lines(tmp_path, b'{"step": 1, "a": 2}', torn, b'{"step": 3, "a": 4}', torn)
+    curves, notes = read_metrics(path)
+    assert points(curves["a"]) == [(1, 2.0), (3, 4.0)]
+    assert notes == ["2 lines of metrics.jsonl could not be read."]
+
+
+@pytest.mark.parametrize("value", [b"null", b"NaN", b"-Infinity", b'"1"', b"true", b"[1]", b"1" + b"0" * 400])
+def test_reader_leaves_out_values_that_are_not_finite_numbers(tmp_path, value):
+    curves, notes = read_metrics(write_lines(tmp_path, b'{"step": 1, "a": 2}', b'{"step": 3, "b": 5, "a": %b}' % value))
+    assert points(curves["a"]) == [(1, 2.0)]
+    assert points(curves["b"]) == [(3, 5.0)]
+    assert notes == ["metrics.jsonl: 1 value is not a finite number, so left out."]
+
+
+def test_reader_has_no_curve_of_a_metric_without_one_number(tmp_path):
+    assert read_metrics(write_lines(tmp_path, b'{"step": 3, "a": null}')).curves == {}
+
+
+def test_reader_of_a_large_file_reads_a_part_of_it_and_all_scores(tmp_path, monkeypatch):
+    lines = [json.dumps({"step": step, "a": step}).encode() for step in range(1, 301)]
+    path = write_lines(tmp_path, *lines, *[b'{"step": 7, "score/b": 1.0}'] * 3)
+    monkeypatch.setattr(metrics_log, "_MAX_BYTES", path.stat().st_size // 3)
+    curves, (note,) = read_metrics(path)
+    assert points(curves["a"]) == [(step, float(step)) for step in range(1, 301, 4)]
+    assert len(curves["score/b"].steps) == 3
+    assert "only one line in 4 was read" in note

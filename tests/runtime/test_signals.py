@@ -27,9 +27,9 @@ def wait_until(condition, seconds=10):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_request_hears_a_signal_and_says_what_will_happen(number, capfd):
     with StopSignals() as stop:
-        assert not stop.reached(3)
+        assert not stop.should_stop(3)
         os.kill(os.getpid(), number)
-        wait_until(lambda: stop.reached(4))
+        wait_until(lambda: stop.should_stop(4))
     assert stop.signal == number
     assert f"{number.name}: finishing the step and saving; a second signal" in capfd.readouterr().err
 
@@ -49,7 +49,7 @@ def test_stop_request_leaves_signals_alone_off_the_main_thread():
 
     def listen():
         with StopSignals() as stop:
-            heard.append((stop.reached(1), signal.getsignal(signal.SIGTERM)))
+            heard.append((stop.should_stop(1), signal.getsignal(signal.SIGTERM)))
 
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=listen)
@@ -104,7 +104,7 @@ def test_lock_notices_that_its_folder_is_gone_or_another(tmp_path):
     with WorkdirLock(tmp_path / "run") as lock:
         lock.require_held()
         shutil.rmtree(tmp_path / "run")
-        with pytest.raises(StorageError, match="was removed or replaced while the run was in it"):
+        with pytest.raises(StorageError, match="was removed or replaced while the run used it"):
             lock.require_held()
         (tmp_path / "run").mkdir()
         with WorkdirLock(tmp_path / "run"), pytest.raises(StorageError, match="removed or replaced"):
@@ -136,7 +136,7 @@ def test_lock_of_a_process_that_was_killed_is_taken_over_and_said(tmp_path, caps
 @pytest.mark.parametrize("folder", ["file", "file/below"])
 def test_lock_refuses_a_file_in_place_of_a_folder(folder, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(StorageError, match="needs a folder that can be written to") as caught:
+    with pytest.raises(StorageError, match="needs a writable folder") as caught:
         WorkdirLock(tmp_path / folder).__enter__()
     assert caught.value.exit_code == 6
     assert (tmp_path / "file").read_text() == "mine"

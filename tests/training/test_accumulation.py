@@ -1,4 +1,4 @@
-"""A batch worked through in parts: its gradient, its moments, its rows on several devices, and its memory."""
+"""A batch worked through in microbatches: its gradient, its moments, its rows on several devices, and its memory."""
 
 import dataclasses
 from functools import partial
@@ -11,51 +11,30 @@ import optax
 import pytest
 
 from sagan_jax.functional.spectral import spectral_normalize_tree
-from sagan_jax.models.layers import ConditionalBatchNorm
 from sagan_jax.runtime.devices import ParallelStep
 from sagan_jax.training import adversarial
 from sagan_jax.training.accumulation import mean_gradient
 from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
 from sagan_jax.training.flops import step_flops
 from sagan_jax.training.optimizers import Optimizers
+from support.networks import SmallDiscriminator, SmallGenerator
 
-ROWS, PARTS, SIZE, CHANNELS, LATENTS, CLASSES = 12, 3, 4, 2, 6, 5
+ROWS, MICROBATCHES, SIZE, CHANNELS, LATENTS, CLASSES = 12, 3, 4, 2, 6, 5
 DECAY = 0.75
 
-
-class SmallGenerator(nn.Module):
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, latents, labels, *, train):
-        features = nn.Dense(SIZE * SIZE * 3, name="linear")(latents).reshape(-1, SIZE, SIZE, 3)
-        norm = ConditionalBatchNorm(CLASSES, decay=DECAY, axis_name=self.axis_name, name="norm")
-        return jnp.tanh(nn.Conv(CHANNELS, (3, 3), name="conv")(nn.relu(norm(features, labels, train=train))))
-
-
-class SmallDiscriminator(nn.Module):
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, images, labels, *, train):
-        features = nn.Conv(7, (3, 3), name="conv")(images)
-        norm = ConditionalBatchNorm(0, decay=DECAY, axis_name=self.axis_name, name="norm")
-        return nn.Dense(1, name="linear")(nn.relu(norm(features, None, train=train)).mean(axis=(1, 2)))[:, 0]
-
-
-GAME = AdversarialTask(
-    SmallGenerator(),
-    SmallDiscriminator(),
+TASK = AdversarialTask(
+    SmallGenerator((SIZE, SIZE, CHANNELS), num_features=3, num_classes=CLASSES, norm_decay=DECAY),
+    SmallDiscriminator(num_features=7, norm_decay=DECAY),
     Optimizers(optax.sgd(1.0), optax.sgd(1.0)),
     latent_size=LATENTS,
     num_classes=CLASSES,
-    accumulation_steps=PARTS,
+    accumulation_steps=MICROBATCHES,
 )
 
 
 @pytest.fixture(scope="module")
 def state():
-    return initial_state(GAME, 3, (SIZE, SIZE, CHANNELS))
+    return initial_state(TASK, 3, (SIZE, SIZE, CHANNELS))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +46,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def after(state, batch):
-    return jax.jit(partial(step, GAME))(state, batch)
+    return jax.jit(partial(step, TASK))(state, batch)
 
 
 def moved(new, old):
@@ -81,67 +60,69 @@ def close(found, wanted, tolerance=2e-6):
 def drawn(state, number):
     """The latents and labels of one update, as the step draws them."""
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), state.step), number)
-    return adversarial._draw(GAME, key, batch_size=ROWS, axis_name=None)[:2]
+    return adversarial._draw(TASK, key, ROWS, None)[:2]
 
 
 def test_mean_gradient_is_that_of_the_whole_batch_where_rows_do_not_meet():
     numbers = np.random.default_rng(1)
-    rows, params = numbers.normal(size=(8, 3)).astype(np.float32), jnp.arange(3.0)
+    batch, params = numbers.normal(size=(8, 3)).astype(np.float32), jnp.arange(3.0)
 
-    def objective(params, state, rows):
-        losses = jnp.sin(rows @ params)
-        return losses.mean(), (state, {"loss": losses.mean()})
+    def objective(params, carry, batch):
+        losses = jnp.sin(batch @ params)
+        return losses.mean(), (carry, {"loss": losses.mean()})
 
-    whole, _, whole_metrics = mean_gradient(objective, params, (), rows, 1)
-    parted, _, metrics = mean_gradient(objective, params, (), rows, 4)
-    np.testing.assert_allclose(parted, whole, rtol=1e-5)
+    whole, _, whole_metrics = mean_gradient(objective, params, (), batch, 1)
+    accumulated, _, metrics = mean_gradient(objective, params, (), batch, 4)
+    np.testing.assert_allclose(accumulated, whole, rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"], whole_metrics["loss"], rtol=1e-5)
-    np.testing.assert_allclose(whole, (np.cos(rows @ params)[:, None] * rows).mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(whole, (np.cos(batch @ params)[:, None] * batch).mean(axis=0), rtol=1e-5)
 
 
-def test_mean_gradient_deals_the_rows_out_in_turn_and_hands_the_state_on():
-    def objective(params, seen, rows):
-        return params * rows.mean(), (jnp.concatenate([seen[2:], rows]), {})
+def test_mean_gradient_gives_every_third_row_to_a_microbatch_and_hands_the_carry_on():
+    def objective(params, seen, batch):
+        return params * batch.mean(), (jnp.concatenate([seen[2:], batch]), {})
 
     _, seen, _ = mean_gradient(objective, jnp.float32(1), jnp.zeros(6), jnp.arange(6.0), 3)
     assert seen.tolist() == [0, 3, 1, 4, 2, 5]
 
 
-def test_discriminator_descends_the_mean_of_the_gradients_of_the_parts(state, batch, after):
+def test_discriminator_descends_the_mean_of_the_gradients_of_the_microbatches(state, batch, after):
     latents, labels = drawn(state, 0)
     generator_params, _, _ = spectral_normalize_tree(state.generator.params, state.generator.spectral)
-    drawing = {"params": generator_params, "batch_stats": state.generator.batch_stats}
+    generator_variables = {"params": generator_params, "batch_stats": state.generator.batch_stats}
 
     def loss(params, rows):
         params, _, _ = spectral_normalize_tree(params, state.discriminator.spectral)
-        fakes = GAME.generator.apply(drawing, latents[rows], labels[rows], train=True)
+        fakes = TASK.generator.apply(generator_variables, latents[rows], labels[rows], train=True)
         variables = {"params": params, "batch_stats": state.discriminator.batch_stats}
 
-        def judge(images):
-            return GAME.discriminator.apply(variables, images, None, train=True, mutable=["batch_stats"])[0]
+        def logits(images):
+            return TASK.discriminator.apply(variables, images, None, train=True, mutable=["batch_stats"])[0]
 
-        return nn.relu(1 - judge(batch.images[0][rows])).mean() + nn.relu(1 + judge(fakes)).mean()
+        return nn.relu(1 - logits(batch.images[0][rows])).mean() + nn.relu(1 + logits(fakes)).mean()
 
-    gradients = [jax.grad(loss)(state.discriminator.params, slice(part, None, PARTS)) for part in range(PARTS)]
-    wanted = jax.tree.map(lambda *leaves: -sum(leaves) / PARTS, *gradients)
+    gradients = [
+        jax.grad(loss)(state.discriminator.params, slice(number, None, MICROBATCHES)) for number in range(MICROBATCHES)
+    ]
+    wanted = jax.tree.map(lambda *leaves: -sum(leaves) / MICROBATCHES, *gradients)
     close(moved(after[0].discriminator, state.discriminator), wanted)
 
 
-def test_generators_moments_move_once_a_part_and_its_vectors_once(state, after):
+def test_generators_moments_move_once_per_microbatch_and_its_vectors_once(state, after):
     latents, labels = drawn(state, 1)
     params, vectors, _ = spectral_normalize_tree(state.generator.params, state.generator.spectral)
     statistics = state.generator.batch_stats
-    for part in range(PARTS):
+    for number in range(MICROBATCHES):
         variables = {"params": params, "batch_stats": statistics}
-        rows = slice(part, None, PARTS)
-        _, found = GAME.generator.apply(variables, latents[rows], labels[rows], train=True, mutable=["batch_stats"])
+        rows = slice(number, None, MICROBATCHES)
+        _, found = TASK.generator.apply(variables, latents[rows], labels[rows], train=True, mutable=["batch_stats"])
         statistics = found["batch_stats"]
     close(after[0].generator.batch_stats, statistics)
     close(after[0].generator.spectral, vectors)
 
 
-def test_losses_are_means_over_the_parts(state, batch, after):
-    whole = jax.jit(partial(step, dataclasses.replace(GAME, accumulation_steps=1)))(state, batch)[1]
+def test_losses_are_means_over_the_microbatches(state, batch, after):
+    whole = jax.jit(partial(step, dataclasses.replace(TASK, accumulation_steps=1)))(state, batch)[1]
     assert sorted(after[1]) == sorted(whole)
     # Not the same: the moments of four rows are not those of twelve.
     assert 0 < abs(after[1]["discriminator/loss"] - whole["discriminator/loss"]) < 0.2
@@ -151,10 +132,10 @@ def test_losses_are_means_over_the_parts(state, batch, after):
 
 
 @pytest.mark.parametrize("driver", ["pmap", "shard_map"])
-def test_parts_on_two_devices_are_those_on_one(driver, state, batch, after):
+def test_microbatches_on_two_devices_are_those_on_one(driver, state, batch, after):
     if jax.device_count() < 2:
         pytest.skip("needs two devices")
-    parallel = ParallelStep(partial(step, GAME), driver=driver, devices=jax.devices()[:2])
+    parallel = ParallelStep(partial(step, TASK), driver=driver, devices=jax.devices()[:2])
     found, _ = parallel(parallel.replicate(state), batch)
     for name in ("generator", "discriminator"):
         one, two = getattr(after[0], name), getattr(found, name)
@@ -162,50 +143,49 @@ def test_parts_on_two_devices_are_those_on_one(driver, state, batch, after):
         close(two.batch_stats, one.batch_stats, 1e-6)
 
 
-def test_a_loss_that_is_not_finite_in_one_part_leaves_the_state(state, batch):
+def test_a_loss_that_is_not_finite_in_one_microbatch_leaves_the_state(state, batch):
     images = batch.images.copy()
     images[0, ROWS - 1] = np.nan
-    found, metrics = jax.jit(partial(step, GAME))(state, Batch(images, batch.labels))
+    found, metrics = jax.jit(partial(step, TASK))(state, Batch(images, batch.labels))
     assert not metrics["finite"]
     close(found.discriminator.params, state.discriminator.params, 0)
 
 
-def test_a_part_at_a_time_needs_a_part_of_the_memory():
-    def temporary(parts):
-        game = dataclasses.replace(GAME, accumulation_steps=parts)
-        state = jax.eval_shape(lambda: initial_state(game, 0, (SIZE, SIZE, CHANNELS)))
+def test_eight_microbatches_need_less_than_half_of_the_memory():
+    def temporary_bytes(microbatches):
+        task = dataclasses.replace(TASK, accumulation_steps=microbatches)
+        state = jax.eval_shape(lambda: initial_state(task, 0, (SIZE, SIZE, CHANNELS)))
         rows = 2048
         shapes = Batch(
             jax.ShapeDtypeStruct((1, rows, SIZE, SIZE, CHANNELS), jnp.float32),
             jax.ShapeDtypeStruct((1, rows), jnp.int32),
         )
-        return jax.jit(partial(step, game)).lower(state, shapes).compile().memory_analysis().temp_size_in_bytes
+        return jax.jit(partial(step, task)).lower(state, shapes).compile().memory_analysis().temp_size_in_bytes
 
-    assert temporary(8) < 0.5 * temporary(1)
+    assert temporary_bytes(8) < 0.5 * temporary_bytes(1)
 
 
-def test_step_flops_do_not_depend_on_the_parts():
-    whole = dataclasses.replace(GAME, accumulation_steps=1)
+def test_step_flops_do_not_depend_on_the_microbatches():
+    whole = dataclasses.replace(TASK, accumulation_steps=1)
     shape = SIZE, SIZE, CHANNELS
-    assert step_flops(GAME, ROWS, shape) == step_flops(whole, ROWS, shape)
+    assert step_flops(TASK, ROWS, shape) == step_flops(whole, ROWS, shape)
 
 
 @pytest.mark.slow
-def test_augmentation_sees_the_same_draws_in_parts_and_on_devices(state, batch):
-    """Networks whose rows do not meet: neither parts nor devices may then change anything."""
-    game = dataclasses.replace(GAME, augmentation=("color", "translation", "cutout"), accumulation_steps=1)
+def test_augmentation_sees_the_same_draws_in_microbatches_and_on_devices(state, batch):
+    """Networks whose rows do not meet: neither microbatches nor devices may then change anything."""
+    task = dataclasses.replace(TASK, augmentation=("color", "translation", "cutout"), accumulation_steps=1)
 
-    def moves(game, devices):
-        apart = dataclasses.replace(game, global_moments=True)
-        parallel = ParallelStep(partial(step, apart), devices=jax.devices()[:devices])
+    def moves(task, devices):
+        parallel = ParallelStep(partial(step, task), devices=jax.devices()[:devices])
         found, _ = parallel(parallel.replicate(state), batch)
         return moved(found.discriminator, state.discriminator), moved(found.generator, state.generator)
 
-    whole = moves(game, 1)
-    close(moves(game, 2), whole, 1e-5)
-    parted = dataclasses.replace(game, accumulation_steps=PARTS)
-    close(moves(parted, 2), moves(parted, 1), 1e-5)
-    plain = moves(dataclasses.replace(game, augmentation=()), 1)
+    whole = moves(task, 1)
+    close(moves(task, 2), whole, 1e-5)
+    accumulated = dataclasses.replace(task, accumulation_steps=MICROBATCHES)
+    close(moves(accumulated, 2), moves(accumulated, 1), 1e-5)
+    plain = moves(dataclasses.replace(task, augmentation=()), 1)
     assert (
         max(np.abs(one - other).max() for one, other in zip(*map(jax.tree.leaves, (plain, whole)), strict=True)) > 1e-3
     )

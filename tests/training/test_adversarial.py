@@ -1,7 +1,7 @@
 """The adversarial step against an independent composition of the same networks, written here.
 
-The networks are small but have every kind of part: conditional norm, attention, projection. They tell a recorder what
-they were given, so that the composition needs no random numbers of its own.
+The networks are small but have every kind of part: conditional norm, attention, projection. A recorder keeps the inputs
+and outputs of every pass, so that the composition needs no random numbers of its own.
 """
 
 import dataclasses
@@ -17,9 +17,11 @@ import optax
 import pytest
 
 from sagan_jax.models import sagan
-from sagan_jax.models.layers import ConditionalBatchNorm, SelfAttention
+from sagan_jax.models.layers import SelfAttention
 from sagan_jax.training.adversarial import AdversarialState, AdversarialTask, Batch, initial_state, step
 from sagan_jax.training.optimizers import Optimizers, two_time_scale
+from support.assertions import same_bits
+from support.networks import SmallGenerator
 
 # All different, so that no swapped axis can hide.
 UPDATES, ROWS, HEIGHT, WIDTH, CHANNELS, LATENTS, CLASSES = 2, 7, 4, 6, 3, 8, 5
@@ -27,7 +29,14 @@ NORM_DECAY, AVERAGE_DECAY = 0.9, 0.75
 RATES = {"generator": 0.125, "discriminator": 0.0625}
 
 
-class MetricsWriter:
+small_generator = partial(
+    SmallGenerator, (HEIGHT, WIDTH, CHANNELS), 9, num_classes=CLASSES, norm_decay=NORM_DECAY, attention=True
+)
+
+
+class PassRecorder:
+    """Keeps the name and the arrays of every pass."""
+
     def __init__(self):
         self.calls = []
 
@@ -35,23 +44,7 @@ class MetricsWriter:
         self.calls.append((name, *map(np.array, arrays)))
 
 
-class SmallGenerator(nn.Module):
-    num_classes: int = CLASSES
-    axis_name: str | None = None
-    record: Callable[..., None] | None = None
-
-    @nn.compact
-    def __call__(self, latents, labels, *, train):
-        features = nn.Dense(HEIGHT * WIDTH * 9, name="linear")(latents).reshape(-1, HEIGHT, WIDTH, 9)
-        norm = ConditionalBatchNorm(self.num_classes, decay=NORM_DECAY, axis_name=self.axis_name, name="norm")
-        features = SelfAttention(name="attention_4")(nn.relu(norm(features, labels, train=train)))
-        images = jnp.tanh(nn.Conv(CHANNELS, (3, 3), name="conv")(features))
-        if self.record:
-            jax.debug.callback(partial(self.record, "generator"), latents, labels, images, ordered=True)
-        return images
-
-
-class SmallDiscriminator(nn.Module):
+class ProjectionDiscriminator(nn.Module):
     num_classes: int = CLASSES
     axis_name: str | None = None
     record: Callable[..., None] | None = None
@@ -79,25 +72,25 @@ def gradient_descent(rate):
     return optax.GradientTransformation(lambda params: jnp.float32(1.0), update)
 
 
-GAME = AdversarialTask(
-    SmallGenerator(),
-    SmallDiscriminator(),
+TASK = AdversarialTask(
+    small_generator(),
+    ProjectionDiscriminator(),
     Optimizers(gradient_descent(RATES["generator"]), gradient_descent(RATES["discriminator"])),
     latent_size=LATENTS,
     num_classes=CLASSES,
 )
 
 
-def compiled(game, state, batch):
+def compiled(task, state, batch):
     # These programs run for milliseconds: most of a test's time would go into optimising them.
     options = {"xla_backend_optimization_level": 0}
-    return jax.jit(partial(step, game), compiler_options=options).lower(state, batch).compile()
+    return jax.jit(partial(step, task), compiler_options=options).lower(state, batch).compile()
 
 
-def some_state(game):
+def some_state(task):
     """Away from the start, where gamma is 0 and hides the attention; compiling the initialisers would take longer."""
     numbers = np.random.default_rng(11)
-    shapes = jax.eval_shape(lambda: initial_state(game, 0, (HEIGHT, WIDTH, CHANNELS)))
+    shapes = jax.eval_shape(lambda: initial_state(task, 0, (HEIGHT, WIDTH, CHANNELS)))
 
     def filled(path, leaf):
         if path[-1].key == "variance":
@@ -106,7 +99,7 @@ def some_state(game):
             return jnp.asarray(0.6, leaf.dtype)
         return jnp.asarray(0.3 * numbers.normal(size=leaf.shape), leaf.dtype)
 
-    def player(shape, optimizer):
+    def network(shape, optimizer):
         parts = {name: getattr(shape, name) for name in ("params", "spectral", "batch_stats")}
         parts = jax.tree_util.tree_map_with_path(filled, parts)
         return dataclasses.replace(shape, **parts, optimizer=optimizer.init(parts["params"]))
@@ -115,14 +108,14 @@ def some_state(game):
         shapes,
         step=jnp.int32(4),
         seed=jnp.uint32(3),
-        generator=player(shapes.generator, game.optimizers.generator),
-        discriminator=player(shapes.discriminator, game.optimizers.discriminator),
+        generator=network(shapes.generator, task.optimizers.generator),
+        discriminator=network(shapes.discriminator, task.optimizers.discriminator),
     )
 
 
 @pytest.fixture(scope="module")
 def start():
-    return some_state(GAME)
+    return some_state(TASK)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +127,7 @@ def batch():
     )
 
 
-class Played(NamedTuple):
+class RecordedStep(NamedTuple):
     run: Callable[[AdversarialState, Batch], tuple[AdversarialState, dict[str, Any], list[tuple]]]
     state: AdversarialState
     metrics: dict[str, Any]
@@ -152,10 +145,13 @@ class Played(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def played(start, batch):
-    recorder = MetricsWriter()
-    networks = {"generator": SmallGenerator(record=recorder), "discriminator": SmallDiscriminator(record=recorder)}
-    program = compiled(dataclasses.replace(GAME, **networks), start, batch)
+def recorded(start, batch):
+    recorder = PassRecorder()
+    networks = {
+        "generator": small_generator(record=recorder),
+        "discriminator": ProjectionDiscriminator(record=recorder),
+    }
+    program = compiled(dataclasses.replace(TASK, **networks), start, batch)
 
     def run(state, batch):
         recorder.calls = []
@@ -164,7 +160,7 @@ def played(start, batch):
         jax.effects_barrier()
         return state, metrics, recorder.calls
 
-    return Played(run, *run(start, batch))
+    return RecordedStep(run, *run(start, batch))
 
 
 # The independent composition.
@@ -198,34 +194,34 @@ def stepped_vectors(params, spectral):
     }
 
 
-def judged(params, images, labels):
-    return SmallDiscriminator().apply({"params": params}, images, labels, train=True)
+def logits_of(params, images, labels):
+    return ProjectionDiscriminator().apply({"params": params}, images, labels, train=True)
 
 
 def generated(params, statistics, latents, labels):
     variables = {"params": params, "batch_stats": statistics}
-    return SmallGenerator().apply(variables, latents, labels, train=True, mutable=["batch_stats"])[0]
+    return small_generator().apply(variables, latents, labels, train=True, mutable=["batch_stats"])[0]
 
 
 @partial(jax.jit, static_argnames="hold")
 def discriminator_gradient(params, spectral, reals, fakes, hold=jax.lax.stop_gradient):
     def loss(params):
         params = normalized(params, spectral, hold)
-        real, fake = judged(params, *reals), judged(params, *fakes)
+        real, fake = logits_of(params, *reals), logits_of(params, *fakes)
         return jnp.maximum(0.0, 1.0 - real).mean() + jnp.maximum(0.0, 1.0 + fake).mean()
 
     return jax.grad(loss)(params)
 
 
 @jax.jit
-def generator_gradient(player, discriminator_params, discriminator_spectral, latents, labels):
-    judge = normalized(discriminator_params, discriminator_spectral)
+def generator_gradient(network, discriminator_params, discriminator_spectral, latents, labels):
+    normalized_discriminator = normalized(discriminator_params, discriminator_spectral)
 
     def loss(params):
-        images = generated(normalized(params, player.spectral), player.batch_stats, latents, labels)
-        return -judged(judge, images, labels).mean()
+        images = generated(normalized(params, network.spectral), network.batch_stats, latents, labels)
+        return -logits_of(normalized_discriminator, images, labels).mean()
 
-    return jax.grad(loss)(player.params)
+    return jax.grad(loss)(network.params)
 
 
 def descended(params, gradient, name):
@@ -233,17 +229,17 @@ def descended(params, gradient, name):
 
 
 @pytest.fixture(scope="module")
-def composed(played, start, batch):
+def composed(recorded, start, batch):
     """D after each update, its gradients, and G's gradient, from what the networks were given."""
     params, spectral = start.discriminator.params, start.discriminator.spectral
     history = [(params, spectral, None)]
     for number in range(UPDATES):
-        _, labels, images = played.draws[number]
+        _, labels, images = recorded.draws[number]
         reals = (batch.images[number], batch.labels[number])
         gradient = discriminator_gradient(params, spectral, reals, (images, labels))
         params, spectral = descended(params, gradient, "discriminator"), stepped_vectors(params, spectral)
         history.append((params, spectral, gradient))
-    latents, labels, _ = played.draws[UPDATES]
+    latents, labels, _ = recorded.draws[UPDATES]
     return history, generator_gradient(start.generator, params, spectral, latents, labels)
 
 
@@ -264,12 +260,6 @@ def distance(first, second):
     )
 
 
-def same_bits(first, second):
-    assert jax.tree.structure(first) == jax.tree.structure(second)
-    pairs = zip(map(np.asarray, jax.tree.leaves(first)), map(np.asarray, jax.tree.leaves(second)), strict=True)
-    return all(one.dtype == other.dtype and one.tobytes() == other.tobytes() for one, other in pairs)
-
-
 def u_only(spectral):
     return {layer: {name: pair["u"] for name, pair in part.items()} for layer, part in spectral.items()}
 
@@ -277,101 +267,101 @@ def u_only(spectral):
 # Who moves, and when.
 
 
-def test_step_updates_the_discriminator_by_the_gradient_of_the_composition(played, composed, start):
-    moved = difference(start.discriminator.params, played.state.discriminator.params, "discriminator")
+def test_step_updates_the_discriminator_by_the_gradient_of_the_composition(recorded, composed, start):
+    moved = difference(start.discriminator.params, recorded.state.discriminator.params, "discriminator")
     total = jax.tree.map(jnp.add, *(gradient for _, _, gradient in composed[0][1:]))
     assert distance(moved, total) < 1e-5
 
 
-def test_step_lets_the_generator_follow_the_updated_discriminator(played, composed, start):
-    moved = difference(start.generator.params, played.state.generator.params, "generator")
+def test_step_lets_the_generator_follow_the_updated_discriminator(recorded, composed, start):
+    moved = difference(start.generator.params, recorded.state.generator.params, "generator")
     assert distance(moved, composed[1]) < 1e-5
 
 
-def test_step_does_not_let_the_generator_follow_the_old_discriminator(played, start):
-    moved = difference(start.generator.params, played.state.generator.params, "generator")
-    latents, labels, _ = played.draws[UPDATES]
+def test_step_does_not_let_the_generator_follow_the_old_discriminator(recorded, start):
+    moved = difference(start.generator.params, recorded.state.generator.params, "generator")
+    latents, labels, _ = recorded.draws[UPDATES]
     old = generator_gradient(start.generator, start.discriminator.params, start.discriminator.spectral, latents, labels)
     assert distance(moved, old) > 1e-2
 
 
-def test_step_draws_latents_afresh_for_every_update(played):
-    latents = [draw[0] for draw in played.draws]
+def test_step_draws_latents_afresh_for_every_update(recorded):
+    latents = [draw[0] for draw in recorded.draws]
     assert len(latents) == UPDATES + 1
     assert np.unique(np.concatenate(latents), axis=0).shape == ((UPDATES + 1) * ROWS, LATENTS)
 
 
-def test_step_draws_labels_afresh_for_every_update(played):
-    assert len({draw[1].tobytes() for draw in played.draws}) == UPDATES + 1
+def test_step_draws_labels_afresh_for_every_update(recorded):
+    assert len({draw[1].tobytes() for draw in recorded.draws}) == UPDATES + 1
 
 
-def test_step_gives_each_discriminator_update_its_own_slice_of_the_batch(played, batch):
+def test_step_gives_each_discriminator_update_its_own_slice_of_the_batch(recorded, batch):
     for number in range(UPDATES):
-        images, labels, _, _ = played.passes[2 * number]
+        images, labels, _, _ = recorded.passes[2 * number]
         assert same_bits((images, labels), (batch.images[number], batch.labels[number]))
 
 
-def test_step_shows_the_discriminator_fakes_with_the_labels_they_were_made_for(played):
+def test_step_shows_the_discriminator_fakes_with_the_labels_they_were_made_for(recorded):
     for number in range(UPDATES):
-        images, labels, _, _ = played.passes[2 * number + 1]
-        _, made_for, made = played.draws[number]
+        images, labels, _, _ = recorded.passes[2 * number + 1]
+        _, made_for, made = recorded.draws[number]
         assert same_bits((images, labels), (made, made_for))
 
 
-def test_step_makes_the_fakes_of_the_discriminator_with_the_generator_as_it_was(played, start):
+def test_step_makes_the_fakes_of_the_discriminator_with_the_generator_as_it_was(recorded, start):
     params = normalized(start.generator.params, start.generator.spectral)
-    for latents, labels, images in played.draws[:UPDATES]:
+    for latents, labels, images in recorded.draws[:UPDATES]:
         np.testing.assert_allclose(
             images, generated(params, start.generator.batch_stats, latents, labels), rtol=1e-5, atol=2e-6
         )
 
 
-def test_real_and_fake_pass_share_one_normalization_from_the_stored_u(played, composed):
+def test_real_and_fake_pass_share_one_normalization_from_the_stored_u(recorded, composed):
     for number in range(UPDATES):
-        real, fake = (played.passes[2 * number + side][3] for side in range(2))
+        real, fake = (recorded.passes[2 * number + side][3] for side in range(2))
         assert same_bits(real, fake)
         params, spectral, _ = composed[0][number]
         np.testing.assert_allclose(real, normalized(params, spectral)["conv"]["kernel"], rtol=1e-5, atol=1e-6)
 
 
-def test_vectors_of_the_discriminator_move_once_an_update_and_not_in_the_generators(played, composed):
-    moved = u_only(played.state.discriminator.spectral)
+def test_vectors_of_the_discriminator_move_once_an_update_and_not_in_the_generators(recorded, composed):
+    moved = u_only(recorded.state.discriminator.spectral)
     assert distance(moved, u_only(composed[0][-1][1])) < 1e-5
     once_more = stepped_vectors(*composed[0][-1][:2])
     assert distance(moved, u_only(once_more)) > 1e-3
 
 
-def test_vectors_of_the_generator_move_once_a_step(played, start):
+def test_vectors_of_the_generator_move_once_a_step(recorded, start):
     once = stepped_vectors(start.generator.params, start.generator.spectral)
-    assert distance(played.state.generator.spectral, once) < 1e-5
+    assert distance(recorded.state.generator.spectral, once) < 1e-5
     twice = stepped_vectors(start.generator.params, once)
-    assert distance(played.state.generator.spectral, twice) > 1e-3
+    assert distance(recorded.state.generator.spectral, twice) > 1e-3
 
 
-def test_running_moments_move_once_a_step_towards_those_of_the_generators_own_draw(played, start):
+def test_running_moments_move_once_a_step_towards_those_of_the_generators_own_draw(recorded, start):
     linear = jax.tree.map(partial(np.asarray, dtype=np.float64), start.generator.params["linear"])
     v, u = iterated(linear["kernel"], np.float64(start.generator.spectral["linear"]["kernel"]["u"]))
     sigma = v @ linear["kernel"] @ u
-    features = played.draws[UPDATES][0] @ np.float64(linear["kernel"] / sigma) + linear["bias"][None]
+    features = recorded.draws[UPDATES][0] @ np.float64(linear["kernel"] / sigma) + linear["bias"][None]
     features = features.reshape(-1, 9)
     old = start.generator.batch_stats["norm"]
     expected = {
         "mean": NORM_DECAY * old["mean"] + (1 - NORM_DECAY) * features.mean(axis=0),
         "variance": NORM_DECAY * old["variance"] + (1 - NORM_DECAY) * features.var(axis=0),
     }
-    assert distance(played.state.generator.batch_stats["norm"], expected) < 1e-5
+    assert distance(recorded.state.generator.batch_stats["norm"], expected) < 1e-5
 
 
-def test_step_counts_generator_updates_and_keeps_the_seed(played, start):
-    assert int(played.state.step) == int(start.step) + 1
-    assert int(played.state.seed) == int(start.seed)
+def test_step_counts_generator_updates_and_keeps_the_seed(recorded, start):
+    assert int(recorded.state.step) == int(start.step) + 1
+    assert int(recorded.state.seed) == int(start.seed)
 
 
 @pytest.mark.slow
-def test_vectors_are_differentiated_when_the_game_says_so(start, batch):
-    released = dataclasses.replace(GAME, differentiate_vectors=True)
-    recorder = MetricsWriter()
-    released = dataclasses.replace(released, generator=SmallGenerator(record=recorder))
+def test_vectors_are_differentiated_when_the_task_says_so(start, batch):
+    released = dataclasses.replace(TASK, differentiate_vectors=True)
+    recorder = PassRecorder()
+    released = dataclasses.replace(released, generator=small_generator(record=recorder))
     one = jax.tree.map(lambda leaf: leaf[:1], batch)
     new, _ = compiled(released, start, one)(start, one)
     jax.block_until_ready(new)
@@ -387,57 +377,57 @@ def test_vectors_are_differentiated_when_the_game_says_so(start, batch):
 # Losses and what is measured.
 
 
-def test_discriminator_losses_are_the_hinge_of_the_logits_of_the_last_update(played):
-    real, fake = (played.passes[2 * UPDATES - 2 + side][2] for side in range(2))
+def test_discriminator_losses_are_the_hinge_of_the_logits_of_the_last_update(recorded):
+    real, fake = (recorded.passes[2 * UPDATES - 2 + side][2] for side in range(2))
     expected_real = np.mean([max(0.0, 1.0 - float(logit)) for logit in real])
     expected_fake = np.mean([max(0.0, 1.0 + float(logit)) for logit in fake])
-    np.testing.assert_allclose(played.metrics["discriminator/loss_real"], expected_real, rtol=1e-6)
-    np.testing.assert_allclose(played.metrics["discriminator/loss_fake"], expected_fake, rtol=1e-6)
-    np.testing.assert_allclose(played.metrics["discriminator/loss"], expected_real + expected_fake, rtol=1e-6)
+    np.testing.assert_allclose(recorded.metrics["discriminator/loss_real"], expected_real, rtol=1e-6)
+    np.testing.assert_allclose(recorded.metrics["discriminator/loss_fake"], expected_fake, rtol=1e-6)
+    np.testing.assert_allclose(recorded.metrics["discriminator/loss"], expected_real + expected_fake, rtol=1e-6)
 
 
-def test_generator_loss_is_minus_the_mean_logit(played):
-    logits = played.passes[2 * UPDATES][2]
-    np.testing.assert_allclose(played.metrics["generator/loss"], -np.float64(logits).mean(), rtol=1e-5)
+def test_generator_loss_is_minus_the_mean_logit(recorded):
+    logits = recorded.passes[2 * UPDATES][2]
+    np.testing.assert_allclose(recorded.metrics["generator/loss"], -np.float64(logits).mean(), rtol=1e-5)
 
 
-def test_metrics_hold_the_mean_logits(played):
+def test_metrics_hold_the_mean_logits(recorded):
     for name, number in (
         ("discriminator/real_logits", 2 * UPDATES - 2),
         ("discriminator/fake_logits", 2 * UPDATES - 1),
         ("generator/fake_logits", 2 * UPDATES),
     ):
-        np.testing.assert_allclose(played.metrics[name], np.float64(played.passes[number][2]).mean(), rtol=1e-5)
+        np.testing.assert_allclose(recorded.metrics[name], np.float64(recorded.passes[number][2]).mean(), rtol=1e-5)
 
 
-def test_metrics_hold_the_norm_of_each_gradient(played, composed):
+def test_metrics_hold_the_norm_of_each_gradient(recorded, composed):
     for name, gradient in (("discriminator", composed[0][-1][2]), ("generator", composed[1])):
         norm = np.sqrt(sum(np.sum(np.float64(leaf) ** 2) for leaf in jax.tree.leaves(gradient)))
-        np.testing.assert_allclose(played.metrics[f"{name}/gradient_norm"], norm, rtol=1e-5)
+        np.testing.assert_allclose(recorded.metrics[f"{name}/gradient_norm"], norm, rtol=1e-5)
 
 
-def test_metrics_hold_the_gamma_the_pass_was_made_with(played, composed, start):
-    np.testing.assert_equal(played.metrics["generator/gamma_4"], start.generator.params["attention_4"]["gamma"])
+def test_metrics_hold_the_gamma_the_pass_was_made_with(recorded, composed, start):
+    np.testing.assert_equal(recorded.metrics["generator/gamma_4"], start.generator.params["attention_4"]["gamma"])
     last = composed[0][UPDATES - 1][0]["attention_4"]["gamma"]
-    np.testing.assert_allclose(played.metrics["discriminator/gamma_4"], last, rtol=1e-5)
+    np.testing.assert_allclose(recorded.metrics["discriminator/gamma_4"], last, rtol=1e-5)
 
 
-def test_sigmas_come_to_the_largest_singular_values(played, start, batch):
-    def stood_still(player):
-        return dataclasses.replace(player, optimizer=jnp.float32(0.0))
+def test_sigmas_come_to_the_largest_singular_values(recorded, start, batch):
+    def stood_still(network):
+        return dataclasses.replace(network, optimizer=jnp.float32(0.0))
 
     state = dataclasses.replace(
         start, generator=stood_still(start.generator), discriminator=stood_still(start.discriminator)
     )
     for _ in range(60):
-        state, metrics, _ = played.run(state, batch)
+        state, metrics, _ = recorded.run(state, batch)
     assert same_bits(state.generator.params, start.generator.params)
     seen = 0
     for name in ("generator", "discriminator"):
-        player = getattr(start, name)
-        for layer, part in player.spectral.items():
+        network = getattr(start, name)
+        for layer, part in network.spectral.items():
             for leaf in part:
-                kernel = np.float64(player.params[layer][leaf])
+                kernel = np.float64(network.params[layer][leaf])
                 largest_value = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), compute_uv=False)[0]
                 sigma = metrics[f"{name}/sigma/{layer}/{leaf}".removesuffix("/kernel")]
                 assert 0.97 * largest_value < sigma < (1 + 1e-5) * largest_value
@@ -448,12 +438,12 @@ def test_sigmas_come_to_the_largest_singular_values(played, start, batch):
 def test_metrics_of_the_sagan_networks_have_every_name():
     sizes = {"resolution": 32, "num_classes": 5, "base_channels": 1}
     generator = sagan.Generator(**sizes, attention_resolutions=(8, 16))
-    game = AdversarialTask(
+    task = AdversarialTask(
         generator, sagan.Discriminator(**sizes, attention_resolutions=(16,)), latent_size=6, num_classes=5
     )
-    state = jax.eval_shape(lambda: initial_state(game, 0, (32, 32, 3)))
+    state = jax.eval_shape(lambda: initial_state(task, 0, (32, 32, 3)))
     images, labels = jax.ShapeDtypeStruct((1, 4, 32, 32, 3), jnp.float32), jax.ShapeDtypeStruct((1, 4), jnp.int32)
-    _, metrics = jax.eval_shape(partial(step, game), state, Batch(images, labels))
+    _, metrics = jax.eval_shape(partial(step, task), state, Batch(images, labels))
     assert all(metric.shape == () for metric in metrics.values())
 
     expected = {"finite", "generator/gamma_8", "generator/gamma_16", "discriminator/gamma_16"}
@@ -468,38 +458,42 @@ def test_metrics_of_the_sagan_networks_have_every_name():
 
 
 def test_unconditional_networks_step():
-    networks = {"generator": SmallGenerator(0), "discriminator": SmallDiscriminator(0), "num_classes": 0}
-    game = dataclasses.replace(GAME, **networks)
-    state = some_state(game)
+    networks = {
+        "generator": small_generator(num_classes=0),
+        "discriminator": ProjectionDiscriminator(0),
+        "num_classes": 0,
+    }
+    task = dataclasses.replace(TASK, **networks)
+    state = some_state(task)
     batch = Batch(np.full((1, 2, HEIGHT, WIDTH, CHANNELS), 0.5, np.float32), np.zeros((1, 2), np.int32))
-    new, metrics = compiled(game, state, batch)(state, batch)
+    new, metrics = compiled(task, state, batch)(state, batch)
     assert bool(metrics["finite"])
     assert not same_bits(new.generator.params, state.generator.params)
     assert not same_bits(new.discriminator.params, state.discriminator.params)
 
 
 @pytest.mark.parametrize("name", ["generator", "discriminator"])
-def test_vectors_are_made_for_the_networks_that_the_rule_names(name):
+def test_vectors_are_made_for_the_networks_that_spectral_norm_names(name):
     made = {
-        rule: getattr(
+        which: getattr(
             jax.eval_shape(
-                lambda rule=rule: initial_state(dataclasses.replace(GAME, spectral_norm=rule), 0, (4, 6, 3))
+                lambda which=which: initial_state(dataclasses.replace(TASK, spectral_norm=which), 0, (4, 6, 3))
             ),
             name,
         ).spectral
-        for rule in ("both", "generator", "discriminator", "none")
+        for which in ("both", "generator", "discriminator", "none")
     }
     assert set(made["both"]) >= {"linear", "conv", "attention_4"}
-    for rule in ("generator", "discriminator", "none"):
-        assert made[rule] == (made["both"] if rule == name else {})
+    for which in ("generator", "discriminator", "none"):
+        assert made[which] == (made["both"] if which == name else {})
 
 
 def test_generator_that_is_not_normalised_draws_with_its_kernels_as_they_are(start, batch):
-    recorder = MetricsWriter()
-    networks = {"generator": SmallGenerator(record=recorder), "discriminator": SmallDiscriminator()}
-    game = dataclasses.replace(GAME, spectral_norm="discriminator", **networks)
+    recorder = PassRecorder()
+    networks = {"generator": small_generator(record=recorder), "discriminator": ProjectionDiscriminator()}
+    task = dataclasses.replace(TASK, spectral_norm="discriminator", **networks)
     state = dataclasses.replace(start, generator=dataclasses.replace(start.generator, spectral={}))
-    after, metrics = jax.block_until_ready(compiled(game, state, batch)(state, batch))
+    after, metrics = jax.block_until_ready(compiled(task, state, batch)(state, batch))
     jax.effects_barrier()
     assert bool(metrics["finite"])
     assert after.generator.spectral == {}
@@ -507,16 +501,16 @@ def test_generator_that_is_not_normalised_draws_with_its_kernels_as_they_are(sta
     variables = {"params": state.generator.params, "batch_stats": state.generator.batch_stats}
     assert len(recorder.calls) == UPDATES + 1
     for _, latents, labels, images in recorder.calls:
-        expected, _ = SmallGenerator().apply(variables, latents, labels, train=True, mutable=["batch_stats"])
+        expected, _ = small_generator().apply(variables, latents, labels, train=True, mutable=["batch_stats"])
         np.testing.assert_allclose(images, expected, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_all_that_the_discriminator_sees_is_augmented_real_and_generated_by_draws_of_their_own(start, batch):
-    recorder = MetricsWriter()
-    networks = {"generator": SmallGenerator(), "discriminator": SmallDiscriminator(record=recorder)}
-    game = dataclasses.replace(GAME, augmentation=("cutout",), **networks)
-    jax.block_until_ready(compiled(game, start, batch)(start, batch))
+    recorder = PassRecorder()
+    networks = {"generator": small_generator(), "discriminator": ProjectionDiscriminator(record=recorder)}
+    task = dataclasses.replace(TASK, augmentation=("cutout",), **networks)
+    jax.block_until_ready(compiled(task, start, batch)(start, batch))
     jax.effects_barrier()
     holes = [(images == 0).all(axis=-1) for _, images, *_ in recorder.calls]
     assert len(holes) == 2 * UPDATES + 1
@@ -527,10 +521,10 @@ def test_all_that_the_discriminator_sees_is_augmented_real_and_generated_by_draw
 # Randomness.
 
 
-def test_labels_of_fakes_are_uniform_over_the_classes(played, start, batch):
+def test_labels_of_fakes_are_uniform_over_the_classes(recorded, start, batch):
     counts, steps = np.zeros(CLASSES), 60
     for number in range(steps):
-        _, _, calls = played.run(dataclasses.replace(start, step=jnp.int32(number)), batch)
+        _, _, calls = recorded.run(dataclasses.replace(start, step=jnp.int32(number)), batch)
         for call in calls:
             if call[0] == "generator":
                 counts += np.bincount(call[2], minlength=CLASSES)
@@ -538,23 +532,23 @@ def test_labels_of_fakes_are_uniform_over_the_classes(played, start, batch):
     assert ((counts - expected) ** 2 / expected).sum() < 23.5  # chi-square, 4 degrees of freedom, p = 1e-4
 
 
-def test_step_of_the_same_state_gives_the_same_bits(played, start, batch):
-    state, metrics, _ = played.run(start, batch)
-    assert same_bits((state, metrics), (played.state, played.metrics))
+def test_step_of_the_same_state_gives_the_same_bits(recorded, start, batch):
+    state, metrics, _ = recorded.run(start, batch)
+    assert same_bits((state, metrics), (recorded.state, recorded.metrics))
 
 
-def test_draws_depend_on_the_seed_and_the_step_alone(played, batch):
-    moved = dataclasses.replace(played.state, step=jnp.int32(4))
-    _, _, calls = played.run(moved, jax.tree.map(lambda leaf: leaf[::-1], batch))
+def test_draws_depend_on_the_seed_and_the_step_alone(recorded, batch):
+    moved = dataclasses.replace(recorded.state, step=jnp.int32(4))
+    _, _, calls = recorded.run(moved, jax.tree.map(lambda leaf: leaf[::-1], batch))
     draws = [call[1:3] for call in calls if call[0] == "generator"]
-    assert same_bits(draws, [draw[:2] for draw in played.draws])
+    assert same_bits(draws, [draw[:2] for draw in recorded.draws])
 
 
 @pytest.mark.parametrize("changed", [{"step": jnp.int32(5)}, {"seed": jnp.uint32(4)}], ids=["step", "seed"])
-def test_draws_differ_at_another(changed, played, start, batch):
-    _, _, calls = played.run(dataclasses.replace(start, **changed), batch)
+def test_draws_differ_at_another(changed, recorded, start, batch):
+    _, _, calls = recorded.run(dataclasses.replace(start, **changed), batch)
     draws = [call[1] for call in calls if call[0] == "generator"]
-    rows = np.concatenate([*draws, *(draw[0] for draw in played.draws)])
+    rows = np.concatenate([*draws, *(draw[0] for draw in recorded.draws)])
     assert len(np.unique(rows, axis=0)) == 2 * (UPDATES + 1) * ROWS
 
 
@@ -564,22 +558,22 @@ def test_draws_differ_at_another(changed, played, start, batch):
 @pytest.fixture(scope="module")
 def averaged(start, batch):
     """The program with a moving average that starts at the second step from `start`, and its first two states."""
-    game = dataclasses.replace(GAME, average_decay=AVERAGE_DECAY, average_start_step=int(start.step) + 2)
+    task = dataclasses.replace(TASK, average_decay=AVERAGE_DECAY, average_start_step=int(start.step) + 2)
     average = {"params": start.generator.params, "batch_stats": start.generator.batch_stats}
     first = dataclasses.replace(start, average=jax.tree.map(lambda leaf: leaf + 5.0, average))
-    program = compiled(game, first, batch)
+    program = compiled(task, first, batch)
     second, _ = program(first, batch)
     third, _ = program(second, batch)
     return program, second, third
 
 
-def test_average_is_empty_when_it_is_off(played):
-    assert played.state.average == {}
+def test_average_is_empty_when_it_is_off(recorded):
+    assert recorded.state.average == {}
 
 
 def test_average_begins_as_the_generator():
-    game = dataclasses.replace(GAME, average_decay=AVERAGE_DECAY)
-    state = jax.eval_shape(lambda: initial_state(game, 0, (HEIGHT, WIDTH, CHANNELS)))
+    task = dataclasses.replace(TASK, average_decay=AVERAGE_DECAY)
+    state = jax.eval_shape(lambda: initial_state(task, 0, (HEIGHT, WIDTH, CHANNELS)))
     assert state.average == {"params": state.generator.params, "batch_stats": state.generator.batch_stats}
 
 
@@ -605,7 +599,7 @@ def test_average_is_in_float32(averaged):
 @pytest.mark.slow
 def test_average_does_not_change_the_training(averaged, start, batch):
     _, second, third = averaged
-    program = compiled(GAME, start, batch)
+    program = compiled(TASK, start, batch)
     without, _ = program(start, batch)
     assert same_bits(dataclasses.replace(second, average={}), without)
     without, _ = program(without, batch)
@@ -671,9 +665,9 @@ def test_orthogonal_penalty_pulls_at_the_kernels_of_the_generator_alone():
         jax.random.normal(key, (UPDATES, ROWS, HEIGHT, WIDTH, CHANNELS)),
         jax.random.randint(key, (UPDATES, ROWS), 0, CLASSES),
     )
-    state = initial_state(GAME, 0, (HEIGHT, WIDTH, CHANNELS))
-    penalised = dataclasses.replace(GAME, orthogonal_strength=0.25)
-    (without, _), (after, metrics) = (jax.jit(partial(step, game))(state, batch) for game in (GAME, penalised))
+    state = initial_state(TASK, 0, (HEIGHT, WIDTH, CHANNELS))
+    penalised = dataclasses.replace(TASK, orthogonal_strength=0.25)
+    (without, _), (after, metrics) = (jax.jit(partial(step, task))(state, batch) for task in (TASK, penalised))
     assert jax.tree.all(jax.tree.map(np.array_equal, without.discriminator.params, after.discriminator.params))
     total = 0.0
     before = jax.tree_util.tree_leaves_with_path(state.generator.params)
@@ -688,10 +682,10 @@ def test_orthogonal_penalty_pulls_at_the_kernels_of_the_generator_alone():
             wanted = (4 * matrix @ others).reshape(start.shape)
         assert np.allclose((plain - pulled) / (RATES["generator"] * 0.25), wanted, atol=2e-5, rtol=1e-3), path
     assert float(metrics["generator/orthogonal_penalty"]) == pytest.approx(total, rel=1e-4)
-    assert "generator/orthogonal_penalty" not in jax.eval_shape(partial(step, GAME), state, batch)[1]
+    assert "generator/orthogonal_penalty" not in jax.eval_shape(partial(step, TASK), state, batch)[1]
 
 
-def test_neither_network_is_normalised_when_the_game_says_so():
-    game = dataclasses.replace(GAME, spectral_norm="none")
-    state = initial_state(game, 0, (HEIGHT, WIDTH, CHANNELS))
+def test_neither_network_is_normalised_when_the_task_says_so():
+    task = dataclasses.replace(TASK, spectral_norm="none")
+    state = initial_state(task, 0, (HEIGHT, WIDTH, CHANNELS))
     assert (state.generator.spectral, state.discriminator.spectral) == ({}, {})

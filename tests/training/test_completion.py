@@ -16,7 +16,7 @@ from sagan_jax.training import completion
 from sagan_jax.training.completion import CompletionBatch, CompletionTask, initial_state, step
 
 ROWS, SIZE, LATENTS = 4, 64, 6
-RULES = CompletionTask(
+TASK = CompletionTask(
     CompletionNetwork(SIZE, 3, 1, LATENTS, attention_resolutions=(8,)),
     optax.sgd(1.0),
     kl_weight=0.5,
@@ -46,39 +46,39 @@ def away(tree, seed=1):
 
 @pytest.fixture(scope="module")
 def state():
-    fresh = initial_state(RULES, 3)
+    fresh = initial_state(TASK, 3)
     network = dataclasses.replace(fresh.network, params=away(fresh.network.params))
     return dataclasses.replace(fresh, network=network, average=away(fresh.average, 2), step=jnp.int32(3))
 
 
 @pytest.fixture(scope="module")
 def after(state, batch):
-    return jax.jit(partial(step, RULES), compiler_options=OPTIONS)(state, batch)
+    return jax.jit(partial(step, TASK), compiler_options=OPTIONS)(state, batch)
 
 
-def composed(rules, params, batch, noise, weight):
+def composed(task, params, batch, noise, weight):
     """The loss, written from the equations: numpy's shapes, one image at a time."""
     images, masks = batch.images[0], batch.masks[0]
-    network = rules.network
+    network = task.network
     encoded = network.apply({"params": params}, images, masks, method="encode")
     latents = encoded.mean + jnp.exp(encoded.log_variance / 2) * noise
-    drawn = network.apply({"params": params}, latents, encoded.features, method="decode")
+    decoded = network.apply({"params": params}, latents, encoded.features, method="decode")
     hole, rest = [], []
     for row in range(len(images)):
-        square = (drawn[row] - images[row]) ** 2
+        square = (decoded[row] - images[row]) ** 2
         hole.append(square[masks[row]].mean())
         rest.append(square[~masks[row]].mean())
     variance = jnp.exp(encoded.log_variance)
     divergence = (0.5 * (variance + encoded.mean**2 - 1 - encoded.log_variance)).mean(axis=0)
-    cost = sum(jnp.maximum(latent, rules.free_bits) for latent in divergence)
-    return sum(hole) / len(hole) + rules.visible_weight * sum(rest) / len(rest) + weight * cost
+    cost = sum(jnp.maximum(latent, task.free_bits) for latent in divergence)
+    return sum(hole) / len(hole) + task.visible_weight * sum(rest) / len(rest) + weight * cost
 
 
 def test_network_descends_the_loss_that_the_equation_says(state, batch, after):
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    noise = completion._noise(RULES, key, ROWS, None)
+    noise = jax.random.normal(key, (ROWS, LATENTS))
     weight = 0.5 * 3 / 4
-    loss, gradients = jax.value_and_grad(composed, argnums=1)(RULES, state.network.params, batch, noise, weight)
+    loss, gradients = jax.value_and_grad(composed, argnums=1)(TASK, state.network.params, batch, noise, weight)
     np.testing.assert_allclose(after[1]["completion/loss"], loss, rtol=1e-5)
     moved = jax.tree.map(lambda new, old: old - new, after[0].network.params, state.network.params)
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=2e-6), moved, gradients)
@@ -88,7 +88,7 @@ def test_some_latents_are_free_and_some_are_not(after):
     assert 0 < after[1]["completion/latents_in_use"] < 1
 
 
-def test_metrics_say_what_the_parts_are(after, batch):
+def test_metrics_hold_the_parts_of_the_loss(after, batch):
     metrics = after[1]
     expected = 10 * np.log10(4 / metrics["completion/squared_error"])
     assert abs(metrics["completion/psnr"] - expected) < 0.5  # the mean over images, not of the mean error
@@ -108,7 +108,7 @@ def test_what_lies_in_the_hole_reaches_the_loss_alone(state, batch):
     images = np.where(batch.masks[..., None], -batch.images, batch.images)
     noise = jnp.zeros((ROWS, LATENTS))
     one, other = (
-        completion._complete(RULES, state.network.params, pixels[0], batch.masks[0], noise).drawn
+        completion._complete(TASK, state.network.params, pixels[0], batch.masks[0], noise).decoded
         for pixels in (batch.images, images)
     )
     assert np.array_equal(one, other)
@@ -118,7 +118,7 @@ def test_what_lies_in_the_hole_reaches_the_loss_alone(state, batch):
 def test_two_devices_take_the_step_of_one(driver, state, batch, after):
     if jax.device_count() < 2:
         pytest.skip("needs two devices")
-    parallel = ParallelStep(partial(step, RULES), driver=driver, devices=jax.devices()[:2])
+    parallel = ParallelStep(partial(step, TASK), driver=driver, devices=jax.devices()[:2])
     found, metrics = parallel(parallel.replicate(state), batch)
     np.testing.assert_allclose(metrics["completion/loss"], after[1]["completion/loss"], rtol=1e-4)
     jax.tree.map(
@@ -144,44 +144,42 @@ def test_other_errors_are_what_they_are_called(kind, batch):
 def test_step_that_is_not_finite_leaves_the_state(state, batch):
     images = batch.images.copy()
     images[0, 0, 10, 30, 0] = np.nan  # in the hole: the network never sees it, the loss does
-    found, metrics = jax.jit(partial(step, RULES), compiler_options=OPTIONS)(
-        state, CompletionBatch(images, batch.masks)
-    )
+    found, metrics = jax.jit(partial(step, TASK), compiler_options=OPTIONS)(state, CompletionBatch(images, batch.masks))
     assert not metrics["finite"]
     jax.tree.map(np.testing.assert_array_equal, found.network.params, state.network.params)
 
 
 @pytest.fixture(scope="module")
-def judged(batch):
-    rules = dataclasses.replace(
-        RULES,
+def with_discriminator(batch):
+    task = dataclasses.replace(
+        TASK,
         discriminator=Discriminator(SIZE, 0, 2, attention_resolutions=()),
         discriminator_optimizer=optax.sgd(0.1),
         adversarial_weight=2.0,
     )
-    begun = initial_state(rules, 3)
-    return rules, begun, *jax.jit(partial(step, rules), compiler_options=OPTIONS)(begun, batch)
+    start = initial_state(task, 3)
+    return task, start, *jax.jit(partial(step, task), compiler_options=OPTIONS)(start, batch)
 
 
 @pytest.mark.slow
-def test_adversarial_term_is_weighed_and_judges_known_pixels_too(judged, batch):
-    rules, begun, _, metrics = judged
-    assert rules.guarded == (*RULES.guarded, "discriminator/loss", "discriminator/gradient_norm")
-    key = jax.random.fold_in(jax.random.key(begun.seed), begun.step)
-    noise = completion._noise(rules, key, ROWS, None)
-    plain = composed(rules, begun.network.params, batch, noise, 0.0)
+def test_adversarial_term_is_weighted_and_sees_known_pixels_too(with_discriminator, batch):
+    task, start, _, metrics = with_discriminator
+    assert task.finite_metrics == (*TASK.finite_metrics, "discriminator/loss", "discriminator/gradient_norm")
+    key = jax.random.fold_in(jax.random.key(start.seed), start.step)
+    noise = jax.random.normal(key, (ROWS, LATENTS))
+    plain = composed(task, start.network.params, batch, noise, 0.0)
     np.testing.assert_allclose(
         metrics["completion/loss"], plain + 2.0 * metrics["completion/adversarial_loss"], rtol=1e-4
     )
 
 
-def test_discriminator_is_spectrally_normalised_and_learns_to_tell(judged, batch):
-    rules, begun, after, metrics = judged
+def test_discriminator_is_spectrally_normalised_and_learns_to_tell(with_discriminator, batch):
+    task, start, after, metrics = with_discriminator
     assert any(name.startswith("discriminator/sigma/") for name in metrics)
     assert not np.array_equal(
-        begun.discriminator.params["linear"]["kernel"], after.discriminator.params["linear"]["kernel"]
+        start.discriminator.params["linear"]["kernel"], after.discriminator.params["linear"]["kernel"]
     )
-    again = jax.jit(partial(step, rules), compiler_options=OPTIONS)
+    again = jax.jit(partial(step, task), compiler_options=OPTIONS)
     state = after
     for _ in range(3):
         state, later = again(state, batch)

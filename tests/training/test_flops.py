@@ -37,7 +37,7 @@ def by_hand(base, batch, updates):
     return batch * (updates * update + 3 * generator + 2 * discriminator)
 
 
-def game(base):
+def task(base):
     return AdversarialTask(
         Generator(64, 0, base, attention_resolutions=()),
         Discriminator(64, 0, base, attention_resolutions=()),
@@ -47,12 +47,12 @@ def game(base):
 
 @pytest.mark.slow
 def test_step_flops_of_wide_networks_are_those_of_their_convolutions():
-    counted = step_flops(game(48), 24, (64, 64, 3))
+    counted = step_flops(task(48), 24, (64, 64, 3))
     assert 1.0 < counted / by_hand(48, 24, 1) < 1.02
 
 
 @pytest.mark.slow
 def test_step_flops_count_every_discriminator_update():
-    one, three = (step_flops(game(48), 24, (64, 64, 3), discriminator_steps=updates) for updates in (1, 3))
+    one, three = (step_flops(task(48), 24, (64, 64, 3), discriminator_steps=updates) for updates in (1, 3))
     extra = by_hand(48, 24, 3) - by_hand(48, 24, 1)
     assert 1.0 < (three - one) / extra < 1.02

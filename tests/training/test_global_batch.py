@@ -17,9 +17,10 @@ from sagan_jax.models.sagan import Discriminator, Generator
 from sagan_jax.runtime.devices import ParallelStep
 from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
 from sagan_jax.training.optimizers import Optimizers
+from support.sources import NoiseImages
 
 # A descent of rate 1: parameters move by their gradients, and nothing hides behind Adam's division.
-GAME = AdversarialTask(
+TASK = AdversarialTask(
     Generator(32, 5, 1, attention_resolutions=(8,)),
     Discriminator(32, 5, 1, attention_resolutions=(16,)),
     Optimizers(optax.sgd(1.0), optax.sgd(1.0)),
@@ -28,23 +29,9 @@ GAME = AdversarialTask(
 )
 
 
-class Noise:
-    """Images that are all different; says which were read."""
-
-    def __init__(self):
-        self.read = set()
-
-    def __len__(self):
-        return 101
-
-    def __getitem__(self, index):
-        self.read.add(index)
-        return np.random.default_rng(index).integers(0, 256, (32, 32, 3)).astype(np.uint8), index % 5
-
-
 def one_step(driver):
     """Returns the leaves after a step on this process's share of the batch of 8, the metrics, and what was read."""
-    source = Noise()
+    source = NoiseImages(101, 32)
     (batch,) = training_batches(
         source,
         batch_size=8,
@@ -55,9 +42,9 @@ def one_step(driver):
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    state = initial_state(GAME, 3, (32, 32, 3))
+    state = initial_state(TASK, 3, (32, 32, 3))
     away = jax.tree.map(lambda leaf: leaf + 0.25 if leaf.ndim == 0 and leaf.dtype == jnp.float32 else leaf, state)
-    run = ParallelStep(partial(step, GAME), driver=driver)
+    run = ParallelStep(partial(step, TASK), driver=driver)
     moved, metrics = run(run.replicate(away), Batch(*batch))
     leaves = {
         jax.tree_util.keystr(path): np.asarray(leaf)
@@ -72,7 +59,7 @@ def test_two_processes_take_the_step_of_one_and_each_reads_its_share(driver, tmp
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, __file__, driver, address]
     both = [subprocess.Popen([*command, str(n), str(tmp_path / f"{n}.npz")], env=environment) for n in range(2)]
     assert [process.wait(400) for process in both] == [0, 0]

@@ -10,7 +10,7 @@ from sagan_jax.training.network_state import NetworkState
 from sagan_jax.training.warm_start import load_matching_params, warm_start
 
 
-def player(value, shapes, statistics=("norm",)):
+def network(value, shapes, statistics=("norm",)):
     """Kernels of the given shapes with their vectors, all of one value."""
     params = {name: {"kernel": jnp.full(shape, value)} for name, shape in shapes.items()}
     spectral = {
@@ -31,23 +31,23 @@ def values(tree):
 
 @pytest.fixture
 def fresh():
-    return player(1.0, {"same": (2, 3), "other": (4, 5), "new": (6, 7)}, ("norm", "added"))
+    return network(1.0, {"same": (2, 3), "other": (4, 5), "new": (6, 7)}, ("norm", "added"))
 
 
 @pytest.fixture
 def donor():
-    return player(2.0, {"same": (2, 3), "other": (4, 9), "gone": (3, 3)})
+    return network(2.0, {"same": (2, 3), "other": (4, 9), "gone": (3, 3)})
 
 
-def test_adopt_takes_what_has_the_same_path_and_shape(fresh, donor):
-    adopted, missing = load_matching_params(fresh, donor)
-    found = {name: values(part["kernel"]) for name, part in adopted.params.items()}
+def test_load_matching_params_takes_what_has_the_same_path_and_shape(fresh, donor):
+    loaded, missing = load_matching_params(fresh, donor)
+    found = {name: values(part["kernel"]) for name, part in loaded.params.items()}
     assert found == {"same": {2.0}, "other": {1.0}, "new": {1.0}}
     assert missing == ["other/kernel", "new/kernel"]
-    assert {name: values(part["mean"]) for name, part in adopted.batch_stats.items()} == {"norm": {2.0}, "added": {1.0}}
+    assert {name: values(part["mean"]) for name, part in loaded.batch_stats.items()} == {"norm": {2.0}, "added": {1.0}}
 
 
-def test_adopt_keeps_the_vectors_of_what_stays(fresh, donor):
+def test_load_matching_params_keeps_the_vectors_of_what_stays(fresh, donor):
     """The left vector of `other` has the same shape in both, and belongs to a kernel that was not taken."""
     spectral = load_matching_params(fresh, donor)[0].spectral
     found = {name: values(part["kernel"]["v"]) for name, part in spectral.items()}
@@ -55,10 +55,10 @@ def test_adopt_keeps_the_vectors_of_what_stays(fresh, donor):
     assert values(spectral["same"]["kernel"]["u"]) == {2.0}
 
 
-def test_adopt_of_a_network_that_was_not_normalised_keeps_fresh_vectors(fresh, donor):
-    adopted, _ = load_matching_params(fresh, donor.replace(spectral={}))
-    assert values(adopted.spectral["same"]["kernel"]["u"]) == {1.0}
-    assert values(adopted.params["same"]["kernel"]) == {2.0}
+def test_load_matching_params_of_a_network_that_was_not_normalised_keeps_fresh_vectors(fresh, donor):
+    loaded, _ = load_matching_params(fresh, donor.replace(spectral={}))
+    assert values(loaded.spectral["same"]["kernel"]["u"]) == {1.0}
+    assert values(loaded.params["same"]["kernel"]) == {2.0}
     assert load_matching_params(fresh.replace(spectral={}), donor)[0].spectral == {}
 
 
@@ -69,10 +69,12 @@ def state(generator, discriminator, average):
 
 
 @pytest.mark.parametrize("discriminator", [True, False])
-def test_start_from_takes_both_networks_and_averages_the_generator_anew(fresh, donor, discriminator):
+def test_warm_start_takes_both_networks_and_restarts_the_average_from_the_generator(fresh, donor, discriminator):
     old = {"params": donor.params, "batch_stats": donor.batch_stats}
-    begun = state(fresh, fresh, {"params": fresh.params, "batch_stats": fresh.batch_stats}).replace(step=jnp.int32(0))
-    started, missing = warm_start(begun, state(donor, donor, old), discriminator=discriminator)
+    fresh_state = state(fresh, fresh, {"params": fresh.params, "batch_stats": fresh.batch_stats}).replace(
+        step=jnp.int32(0)
+    )
+    started, missing = warm_start(fresh_state, state(donor, donor, old), discriminator=discriminator)
     assert int(started.step) == 0
     assert values(started.generator.params["same"]["kernel"]) == {2.0}
     assert values(started.discriminator.params["same"]["kernel"]) == ({2.0} if discriminator else {1.0})
@@ -84,5 +86,5 @@ def test_start_from_takes_both_networks_and_averages_the_generator_anew(fresh, d
     assert started.generator.optimizer is fresh.optimizer
 
 
-def test_start_from_leaves_a_run_without_an_average_without(fresh, donor):
+def test_warm_start_leaves_the_average_empty_where_it_is_off(fresh, donor):
     assert warm_start(state(fresh, fresh, {}), state(donor, donor, {"params": donor.params}))[0].average == {}

@@ -1,10 +1,15 @@
+"""Grids of images, and figures as files."""
+
+import io
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.image_files import save_png
-from sagan_jax.views.figures import class_rows, image_grid
+from sagan_jax.views.figures import class_rows, completion_sheet, encode_figure, image_grid
 
 
 def make_images(number=5, height=2, width=3, channels=3):
@@ -81,3 +86,32 @@ def test_class_rows_wrap_after_ten():
 
 def test_class_rows_of_one_class_make_a_square():
     assert class_rows(np.zeros((7, 1, 1, 3), np.uint8), np.zeros(7)).shape == (3 + 2 * 2, 3 + 2 * 2, 3)
+
+
+def test_completion_sheet_shows_hole_completions_and_original_in_a_row():
+    images = np.array([5, 6, 7, 8], np.uint8).reshape(2, 1, 2, 1)
+    masks = np.array([[[True, False]], [[False, True]]])
+    sheet = completion_sheet(images, masks, [images + 10, images + 20])
+    rows = [[128, 6, 15, 16, 25, 26, 5, 6], [7, 128, 17, 18, 27, 28, 7, 8]]
+    columns = [0, 1, 4, 5, 8, 9, 12, 13]  # two pixels lie between neighbours
+    assert sheet[::3, columns, 0].tolist() == rows
+    assert completion_sheet(images, masks, [images + 10], original=False).shape == (4, 6, 1)
+
+
+def make_figure():
+    figure = Figure(figsize=(2, 1))
+    figure.subplots().plot([1, 3, 2])
+    return figure
+
+
+def test_encoded_png_has_160_pixels_an_inch_and_is_the_same_each_time():
+    content = encode_figure(make_figure(), "png")
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        assert image.size == (320, 160)
+    assert encode_figure(make_figure(), "png") == content
+
+
+def test_encoded_svg_holds_no_date():
+    content = encode_figure(make_figure(), "svg").decode()
+    assert content.rstrip().endswith("</svg>")
+    assert "date" not in content

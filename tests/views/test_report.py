@@ -1,7 +1,6 @@
 """The report of a run, on made-up workdirs: what it shows, what it survives, how large it gets."""
 
-import doctest
-import io
+import base64
 import json
 import re
 import shutil
@@ -9,24 +8,22 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
-from PIL import Image
 
-from sagan_jax.cli.main import main
 from sagan_jax.config import Data, Evaluation, Experiment, Training, to_dict
 from sagan_jax.errors import InvalidInputError, StorageError
-from sagan_jax.views import report
-from sagan_jax.views.report import Curve, read_metrics, report_page, resume_command, smooth, thin
+from sagan_jax.views.report import report_page, resume_command
+from support.commands import command, error_line
+from support.images import encoded, noise
 
 DEFAULTS = to_dict(Experiment())
 VOID = {"meta", "input", "img", "br", "link", "hr"}
 
 
 def png(shape=(6, 9, 3), seed=0):
-    encoded = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8)).save(encoded, format="PNG")
-    return encoded.getvalue()
+    return encoded(noise(*shape, seed=seed))
 
 
 def metrics(step, **more):
@@ -118,11 +115,7 @@ def shown(workdir, **options):
     return Page(report_page(workdir, defaults=DEFAULTS, **options))
 
 
-def test_report_examples_are_true():
-    assert doctest.testmod(report) == (0, 5)
-
-
-def test_report_says_name_step_and_state(run):
+def test_report_says_name_step_and_status(run):
     assert "a_run step 50 of 80 · not finished" in shown(run).text
 
 
@@ -131,8 +124,8 @@ def test_report_of_the_last_step_is_finished(run):
     assert "step 80 of 80 · finished" in shown(run).text
 
 
-def test_report_says_the_state_it_is_given(run):
-    assert "step 50 of 80 · stopped by SIGTERM" in shown(run, state="stopped by SIGTERM").text
+def test_report_says_the_status_it_is_given(run):
+    assert "step 50 of 80 · stopped by SIGTERM" in shown(run, status="stopped by SIGTERM").text
 
 
 def test_report_shows_the_last_value_of_every_metric(run):
@@ -144,7 +137,7 @@ def test_report_shows_the_last_value_of_every_metric(run):
 
 def test_report_shows_a_metric_that_it_does_not_know(run):
     write_metrics(run, metrics(20, **{"completion/masked_error": 0.0625}))
-    assert "Other values completion/masked_error last 0.0625" in shown(run).text
+    assert "Other metrics completion/masked_error last 0.0625" in shown(run).text
 
 
 def test_report_draws_every_curve_in_its_own_colour(run):
@@ -169,14 +162,18 @@ def test_report_puts_a_point_where_it_belongs(run):
 
 def test_report_shows_scores_with_their_caveat(run):
     text = shown(run).text
-    assert "fd5k_train_random 17.25 40 Features of random weights: compares with itself only" in text
+    assert "fd5k_train_random 17.25 40 The features have random weights: compare this score between runs only" in text
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("fd5k_train_random_raw", "itself only"), ("classifier_accuracy", "itself only"), ("fid50k_train", "")],
+    [
+        ("fd5k_train_random_raw", "between runs only"),
+        ("classifier_accuracy", "between runs only"),
+        ("fid50k_train", ""),
+    ],
 )
-def test_report_warns_of_scores_that_compare_with_themselves_only(run, name, words):
+def test_report_warns_of_scores_that_compare_between_runs_only(run, name, words):
     write_metrics(run, metrics(20, **{f"score/{name}": 4.5}))
     shutil.rmtree(run / "scores")
     row = re.search(rf"{name} 4\.5 20 (.*?)(?=Losses)", shown(run).text)[1]
@@ -205,16 +202,16 @@ def test_report_holds_the_pictures_themselves_in_order(run):
     assert [("hidden" in image) for image in images] == [True, False]
     assert (images[0]["width"], images[0]["height"]) == ("18", "12")
     assert images[1]["src"].startswith("data:image/png;base64,")
-    assert report.base64.b64decode(images[1]["src"].partition(",")[2]) == png(seed=1)
+    assert base64.b64decode(images[1]["src"].partition(",")[2]) == png(seed=1)
 
 
-def test_report_names_how_far_and_how_evenly_attention_looks(run):
+def test_report_shows_attention_distance_and_entropy(run):
     line = {"step": 10, "generator/attention_distance_16": 12.5, "discriminator/attention_entropy_16": 3.25}
     with (run / "metrics.jsonl").open("a") as metrics:
         metrics.write(json.dumps(line) + "\n")
     text = shown(run).text
-    assert "how far attention looks, in pixels G at 16 12.5" in text
-    assert "entropy of attention, in nats D at 16 3.25" in text
+    assert "mean attention distance, pixels G at 16 12.5" in text
+    assert "mean attention entropy, nats D at 16 3.25" in text
 
 
 def test_report_shows_attention_views(run):
@@ -227,7 +224,12 @@ def test_report_shows_attention_views(run):
 def test_report_shows_what_differs_from_the_defaults_first(run):
     text = shown(run).text
     changed, unchanged = text.index("training.batch_size 7 256"), text.index('training.loss "hinge"')
-    assert text.index("What differs from the defaults") < changed < text.index("as by default") < unchanged
+    assert (
+        text.index("Settings that differ from the defaults")
+        < changed
+        < text.index("Settings at their defaults")
+        < unchanged
+    )
 
 
 def test_report_without_defaults_shows_all_settings(run):
@@ -294,12 +296,12 @@ def test_report_leaves_out_what_is_no_number(run, value):
     write_metrics(run, metrics(20), metrics(50, **{"generator/loss": value}))
     text = shown(run).text
     assert "loss −0.75" in text
-    assert "1 value of metrics.jsonl: no finite number" in text
+    assert "1 value is not a finite number" in text
 
 
 def test_report_of_a_curve_without_one_number_leaves_it_out(run):
     write_metrics(run, {"step": 3, "generator/loss": None})
-    assert "loss of G" not in shown(run).text
+    assert "generator loss" not in shown(run).text
 
 
 @pytest.mark.parametrize("values", [(0.0, 0.0), (-2.0, 5.0), (1e-9, 3e38), (7.0, 7.0), (1e-30, 2e-30), (0.0, 1e9)])
@@ -378,7 +380,7 @@ def test_report_with_500_grids_stays_within_its_budget(run):
     assert (steps[0], steps[-1]) == (1, 500)
     views = [image["src"] for image in Page(page).images if image["alt"].startswith("view")]
     assert 200_000 < sum(map(len, views)) < 333_000
-    assert f"{50 - len(views)} of 50 attention views are left out" in Page(page).text
+    assert f"{50 - len(views)} of 50 attention figures are left out" in Page(page).text
     gaps = np.diff(steps)
     assert gaps.max() - gaps.min() <= 1
     assert f"{len(steps)} of 500 sample grids are shown" in Page(page).text
@@ -402,37 +404,7 @@ def test_report_of_a_long_run_has_2000_points_a_curve(run):
     page = report_page(run)
     paths = re.findall(r'<path d="([^"]*)"[^>]*style="[^"]*curve-0', page)
     assert max(path.count("L") for path in paths) < 2000
-    assert "Curves are thinned to 2,000 points" in page
-
-
-def test_thin_keeps_short_curves_and_spikes():
-    curve = Curve(np.arange(10_001), np.sin(np.arange(10_001)))
-    curve.values[[3333, 7777]] = 50, -50
-    kept = thin(curve)
-    assert len(kept.values) <= 2000
-    assert {3333, 7777} <= set(kept.steps.tolist())
-    assert (np.diff(kept.steps) > 0).all()
-    assert (kept.values == curve.values[kept.steps]).all()
-    assert thin(Curve(curve.steps[:2000], curve.values[:2000])).steps.tolist() == list(range(2000))
-
-
-def test_smooth_is_the_mean_around_each_step():
-    values = np.random.default_rng(1).normal(size=350)
-    curve = smooth(Curve(np.arange(350) * 10, values))
-    assert len(curve.steps) == 344
-    assert curve.steps[0] == 30
-    assert np.allclose(curve.values[40], values[40:47].mean())
-    assert curve.steps[40] == 430
-
-
-def test_metrics_of_a_long_file_are_read_in_part_but_for_scores(tmp_path, monkeypatch):
-    lines = [{"step": step, "a": step} for step in range(1, 301)] + [{"step": 7, "score/b": 1.0}] * 3
-    write_metrics(tmp_path, *lines)
-    monkeypatch.setattr(report, "_READ_AT_MOST", (tmp_path / "metrics.jsonl").stat().st_size // 3)
-    notes = []
-    curves = read_metrics(tmp_path / "metrics.jsonl", notes)
-    assert (len(curves["a"].steps), len(curves["score/b"].steps)) == (75, 3)
-    assert "one line of 4 was read" in notes[0]
+    assert "Longer curves are downsampled to 2,000 points" in page
 
 
 def test_report_asks_no_network(run):
@@ -469,7 +441,7 @@ def test_report_escapes_hostile_names(run):
     (run / "attention").mkdir()
     (run / "attention" / '"><script>.png').write_bytes(png())
     (run / "scores" / "<script>-00000001.json").write_text(json.dumps({"values": {evil: 1.0}, "warning": evil}))
-    page = shown(run, state=evil)
+    page = shown(run, status=evil)
     assert page.tags.count("script") == 1
     assert page.tags.count("title") == 1
     assert (page.wrong, page.open) == ([], [])
@@ -484,10 +456,10 @@ def test_report_survives_words_that_are_no_unicode(run):
 
 def test_report_of_the_same_files_is_the_same(run, tmp_path, monkeypatch):
     first = report_page(run, defaults=DEFAULTS)
-    monkeypatch.setitem(report.matplotlib.rcParams, "axes.linewidth", 9)
+    monkeypatch.setitem(matplotlib.rcParams, "axes.linewidth", 9)
     monkeypatch.chdir(run)
     assert report_page(Path(), defaults=DEFAULTS) == first
-    assert report.matplotlib.rcParams["axes.linewidth"] == 9
+    assert matplotlib.rcParams["axes.linewidth"] == 9
 
 
 def test_report_loads_no_pyplot(run):
@@ -497,31 +469,32 @@ def test_report_loads_no_pyplot(run):
 
 
 def test_command_writes_the_report_into_the_workdir(run, capsys):
-    assert main(["report", "--workdir", str(run)]) == 0
+    assert command("report", "--workdir", run) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
     assert page == report_page(run, defaults=DEFAULTS)
     assert capsys.readouterr().out == f"{run / 'report.html'}: {len(page.encode()) / 1e6:.2f} MB\n"
 
 
 def test_command_writes_where_it_is_told(run, tmp_path):
-    assert main(["report", "--workdir", str(run), "--out", str(tmp_path / "new" / "page.html")]) == 0
-    assert (tmp_path / "new" / "page.html").is_file()
-    assert not (run / "report.html").exists()
+    (run / "report.html").write_text("an older report")
+    assert command("report", "--workdir", run, "--out", tmp_path / "new" / "page.html") == 0
+    assert (tmp_path / "new" / "page.html").read_text(encoding="utf-8") == report_page(run, defaults=DEFAULTS)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
+    assert (run / "report.html").read_text() == "an older report"
 
 
 def test_command_of_a_missing_run_is_one_line_and_exit_code_2(tmp_path, capsys):
-    assert main(["report", "--workdir", str(tmp_path / "nothing")]) == 2
-    assert re.fullmatch(r"sagan-jax: There is no run in .*\n", capsys.readouterr().err)
+    assert command("report", "--workdir", tmp_path / "nothing") == 2
+    assert "There is no run in" in error_line(capsys)
     assert not (tmp_path / "nothing").exists()
 
 
 def test_command_with_a_page_too_small_is_exit_code_2(run, capsys):
-    assert main(["report", "--workdir", str(run), "--megabytes", "nan"]) == 2
-    assert "--megabytes" in capsys.readouterr().err
+    assert command("report", "--workdir", run, "--megabytes", "nan") == 2
+    assert "--megabytes" in error_line(capsys)
 
 
 def test_command_that_cannot_write_is_a_storage_error(run, capsys):
-    assert (
-        main(["report", "--workdir", str(run), "--out", str(run / "config.json" / "x.html")]) == StorageError.exit_code
-    )
-    assert "could not be written" in capsys.readouterr().err
+    code = command("report", "--workdir", run, "--out", run / "config.json" / "x.html")
+    assert code == StorageError.exit_code
+    assert "could not be written" in error_line(capsys)

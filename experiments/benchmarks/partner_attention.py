@@ -1,0 +1,84 @@
+"""Does a blob attend to its partner? For runs on `pairs`, the share of a blob's attention that falls on the other one.
+
+    python experiments/benchmarks/partner_attention.py runs/attention_buys/at\\ 16-*
+
+G is measured on images that it generates, D on real images of a seed that it was not trained on. Images whose blobs are
+not clear are left out. Runs whose folders are named ROW-SEED form one row: mean and deviation over seeds. A line for
+each row and layer gives the magnitude of gamma, whose sign is arbitrary; the share, averaged over blobs; and how many
+times the share of uniform attention it is. Runs record the same of 16 images while they train.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from agreement_by_distance import mean_and_deviation, require_images, require_pairs, row_of, spread
+
+from sagan_jax.cli.main import explained
+from sagan_jax.data.synthetic import Pairs
+from sagan_jax.evaluation.attention import AttentionRecord, discriminator_attention, generator_attention
+from sagan_jax.evaluation.partners import partner_attention
+from sagan_jax.runs.load import open_run
+
+Layer = tuple[str, int]
+"""Network and resolution."""
+
+
+def attention_records(workdir: Path, rule: Pairs, count: int) -> Iterator[AttentionRecord]:
+    """Yields the attention of G on `count` images that it generates, and of D on as many real images."""
+    run = open_run(workdir)
+    generator, discriminator = run.generator(), run.discriminator()
+    labels = np.resize(generator.classes(), count).astype(np.int32)
+    yield generator_attention(generator, generator.latents(jax.random.key(0), np.arange(count)), labels)
+    if discriminator:
+        unseen = dataclasses.replace(rule, seed=rule.seed + 1)
+        images = np.stack([unseen.draw(index, discriminator.discriminator.resolution) for index in range(count)])
+        yield discriminator_attention(discriminator, images, labels)
+
+
+def layer_values(record: AttentionRecord, rule: Pairs) -> dict[Layer, tuple[float, float, float]]:
+    """Returns for each layer the magnitude of gamma, the share, and how many times that of uniform attention it is.
+
+    The last two are nan if no image has clear blobs.
+    """
+    found = partner_attention(record, rule)
+    gammas = {(layer.network, layer.resolution): abs(layer.gamma) for layer in record.layers}
+    return {
+        (network, resolution): (
+            gamma,
+            found.get(f"{network}/partner_share_{resolution}", np.nan),
+            found.get(f"{network}/partner_lift_{resolution}", np.nan),
+        )
+        for (network, resolution), gamma in gammas.items()
+    }
+
+
+def run(arguments: list[str]) -> None:
+    """Prints a line for each row and layer."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdirs", nargs="+", type=Path, help="of runs on pairs, called ROW-SEED")
+    parser.add_argument("--images", type=int, default=500, help="for each network of each run")
+    given = parser.parse_args(arguments)
+    require_images(given.images)
+    rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}
+    rows: dict[str, dict[Layer, list[tuple[float, float, float]]]] = {}
+    for workdir, rule in rules.items():
+        layers = rows.setdefault(row_of(workdir), {})
+        for record in attention_records(workdir, rule, given.images):
+            for layer, values in layer_values(record, rule).items():
+                layers.setdefault(layer, []).append(values)
+    print("| row | layer | size of γ | share on the partner | times an even look | seeds |\n" + "|---" * 6 + "|")
+    for row, layers in rows.items():
+        for (network, resolution), values in layers.items():
+            cells = [spread(*both) for both in zip(*mean_and_deviation(np.array(values)), strict=True)]
+            counted = (~np.isnan(values)).all(axis=1).sum()
+            name = f"{network[0].upper()} at {resolution}"
+            print("| " + " | ".join([row, name, *cells, f"{counted} of {len(values)}"]) + " |")
+
+
+if __name__ == "__main__":
+    sys.exit(explained(lambda: run(sys.argv[1:]), "partner_attention"))

@@ -1,0 +1,65 @@
+"""Arrays that are costly to compute, kept in a folder under a key of everything that decides them."""
+
+import contextlib
+import hashlib
+import io
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sagan_jax.errors import StorageError
+from sagan_jax.runtime.files import write_atomically
+from sagan_jax.runtime.processes import gather, is_main_process
+
+Arrays = dict[str, np.ndarray]
+
+
+def cached(folder: Path | None, key: tuple[Any, ...], compute: Callable[[], Mapping[str, np.ndarray]]) -> Arrays:
+    """Returns what `compute` returns, from the folder if it was stored there under the same key.
+
+    A stored file is whole or absent. One that is damaged, which its checksums show, is computed again. A disk that
+    cannot be written is ignored. With several processes, either all of them read or all of them compute.
+
+    Args:
+        folder: None stores nothing.
+        key: everything that decides the arrays; its `repr` names the file.
+        compute: returns arrays by name.
+    """
+    path = folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz" if folder else None
+    stored = _read(path) if path else None
+    if all(found.all() for found in gather(np.array([stored is not None]))) and stored is not None:
+        return stored
+    arrays = dict(compute())
+    if path and is_main_process():
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **arrays)
+        with contextlib.suppress(StorageError):  # the arrays are then computed again next time
+            write_atomically(path, content.getvalue())
+    return arrays
+
+
+def _read(path: Path) -> Arrays | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError):
+        return None
+
+
+def as_arrays(tree: Any) -> Arrays:
+    """Returns the leaves of a tree by path, in the form that `from_arrays` takes."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in flat}
+
+
+def from_arrays(template: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """Returns a tree with the structure of `template` and the leaves that `as_arrays` returned."""
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_flatten_with_path(template)[0]
+    ]
+    return jax.tree.unflatten(jax.tree.structure(template), [arrays[path] for path in paths])

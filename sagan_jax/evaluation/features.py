@@ -1,0 +1,98 @@
+"""From batches of images to the features and moments that scores compare, gathered over all processes."""
+
+import functools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from sagan_jax.errors import NonFiniteError
+from sagan_jax.evaluation.embeddings import Embedding, ImageBatch
+from sagan_jax.functional.distances import Moments, merge_moments, moments_of
+from sagan_jax.runtime.processes import gather
+from sagan_jax.runtime.progress import ProgressCallback
+
+_ROWS_PER_MERGE = 1000
+"""Merging moments costs about as much as computing those of a thousand rows."""
+
+
+def embed(
+    embedding: Embedding, batches: Iterable[ImageBatch], progress: ProgressCallback
+) -> Iterator[tuple[dict[str, np.ndarray], ImageBatch]]:
+    """Yields the outputs of a network for each batch of this process, `{name: [n, D]}`, and the batch.
+
+    Args:
+        embedding: the network.
+        batches: this process's share of the images.
+        progress: receives the number of images of each batch.
+
+    Raises:
+        NonFiniteError: an output is NaN or infinite.
+    """
+    for outputs, batch in embedding(batches):
+        if not all(np.isfinite(values).all() for values in outputs.values()):
+            raise NonFiniteError(
+                f"The {embedding.name} network returned features that are not finite: its weights may be damaged."
+            )
+        progress.tick(len(batch.labels))
+        yield outputs, batch
+
+
+def gather_moments(embedding: Embedding, batches: Iterable[ImageBatch], progress: ProgressCallback) -> Moments:
+    """Returns the moments of the features of all processes' images.
+
+    Images are used batch by batch: none is kept longer than its batch.
+
+    Args:
+        embedding: gives `features`.
+        batches: this process's share of the images.
+        progress: as for `embed`.
+
+    Raises:
+        NonFiniteError: a feature is NaN or infinite.
+    """
+    own = _moments_of_stream(outputs["features"] for outputs, _ in embed(embedding, batches, progress))
+    parts, size = [] if own is None else [own], embedding.size
+    counts = gather(np.array([part.count for part in parts], np.int64))
+    means = gather(np.reshape([part.mean for part in parts], (-1, size)))
+    scatters = gather(np.reshape([part.scatter for part in parts], (-1, size, size)))
+    everywhere = zip(*map(np.concatenate, (counts, means, scatters)), strict=True)
+    return functools.reduce(merge_moments, (Moments(int(count), mean, scatter) for count, mean, scatter in everywhere))
+
+
+def _moments_of_stream(features: Iterable[np.ndarray]) -> Moments | None:
+    """Returns the moments of all rows of a stream of `[n, D]`; None of an empty one."""
+    total, rows = None, []
+    for batch in features:
+        rows.append(batch)
+        if sum(map(len, rows)) >= _ROWS_PER_MERGE:
+            total, rows = _merged(total, rows), []
+    return _merged(total, rows) if rows else total
+
+
+def _merged(total: Moments | None, rows: list[np.ndarray]) -> Moments:
+    own = moments_of(np.concatenate(rows))
+    return own if total is None else merge_moments(total, own)
+
+
+def gather_features(
+    embedding: Embedding, batches: Iterable[ImageBatch], progress: ProgressCallback, output: str = "features"
+) -> np.ndarray:
+    """Returns one output of a network for all processes' images, `[N, D]`, in the order in which they were drawn.
+
+    Args:
+        embedding: the network.
+        batches: this process's share of the images.
+        progress: as for `embed`.
+        output: the name of the output.
+
+    Raises:
+        NonFiniteError: an output is NaN or infinite.
+    """
+    # A process without batches still needs an array of the right width.
+    rows = [np.zeros((0, embedding.size), np.float32)] if output == "features" else []
+    places = [np.zeros(0, np.int64)]
+    for outputs, batch in embed(embedding, batches, progress):
+        rows.append(outputs[output])
+        places.append(batch.start + np.arange(len(batch.labels)))
+    order = np.concatenate(gather(np.concatenate(places))).argsort()
+    return np.concatenate(gather(np.concatenate(rows)))[order]

@@ -1,0 +1,195 @@
+"""From a config to objects: tasks, trained networks and image sources."""
+
+import jax
+import optax
+
+from sagan_jax.config import AnyExperiment, CompletionExperiment, CompletionTraining, Experiment
+from sagan_jax.data import ImageSource, open_source
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.completer import TrainedCompleter
+from sagan_jax.evaluation.discriminator import TrainedDiscriminator
+from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.functional import HINGE, NON_SATURATING, WASSERSTEIN
+from sagan_jax.models.completion import CompletionNetwork
+from sagan_jax.models.sagan import Discriminator
+from sagan_jax.runs.families import build_networks
+from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
+from sagan_jax.training.completion import CompletionState, CompletionTask
+from sagan_jax.training.optimizers import muon, two_time_scale
+
+_LOSSES = {"hinge": HINGE, "non_saturating": NON_SATURATING, "wasserstein": WASSERSTEIN}
+
+
+def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
+    """Returns what stays fixed in the adversarial training that a config describes."""
+    networks, training = experiment.networks, experiment.training
+    generator, discriminator = build_networks(networks)
+    return AdversarialTask(
+        generator,
+        discriminator,
+        two_time_scale(
+            generator_learning_rate=training.generator_learning_rate,
+            discriminator_learning_rate=training.discriminator_learning_rate,
+            beta1=training.adam_beta1,
+            beta2=training.adam_beta2,
+            epsilon=training.adam_epsilon,
+        ),
+        latent_size=networks.latent_size,
+        num_classes=networks.num_classes,
+        loss=_LOSSES[training.loss],
+        spectral_norm=networks.spectral_norm,
+        spectral_evaluation=networks.spectral_evaluation,
+        spectral_epsilon=networks.spectral_epsilon,
+        differentiate_vectors=training.differentiate_spectral_vectors,
+        orthogonal_strength=training.orthogonal_strength,
+        accumulation_steps=training.accumulation_steps,
+        augmentation=training.augmentation,
+        average_decay=training.ema_decay,
+        average_start_step=training.ema_start_step,
+        global_moments=training.moments == "global",
+    )
+
+
+def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
+    """Returns what stays fixed in the completion training that a config describes."""
+    networks, training = experiment.networks, experiment.training
+    adversarial = training.adversarial_weight > 0
+    return CompletionTask(
+        CompletionNetwork(
+            networks.resolution,
+            networks.image_channels,
+            networks.base_channels,
+            networks.latent_size,
+            networks.attention_resolutions,
+            networks.attention,
+            networks.blocks,
+            networks.skips,
+        ),
+        _completion_optimizer(training),
+        reconstruction=training.reconstruction,
+        visible_weight=training.visible_weight,
+        kl_weight=training.kl_weight,
+        kl_warmup_steps=training.kl_warmup_steps,
+        free_bits=training.free_bits,
+        discriminator=Discriminator(
+            networks.resolution, 0, networks.discriminator_base_channels, attention_resolutions=()
+        )
+        if adversarial
+        else None,
+        discriminator_optimizer=optax.adam(training.discriminator_learning_rate, b1=0.0, b2=0.9)
+        if adversarial
+        else None,
+        adversarial_weight=training.adversarial_weight,
+        average_decay=training.ema_decay,
+    )
+
+
+def _completion_optimizer(training: CompletionTraining) -> optax.GradientTransformation:
+    """Returns the network's optimiser; its rate warms up, then falls along a cosine to a hundredth."""
+    highest, warmup = training.learning_rate, min(training.warmup_steps, training.total_steps // 2)
+    rate = optax.warmup_cosine_decay_schedule(0.0, highest, warmup, training.total_steps, 0.01 * highest)
+    if training.optimizer == "muon":
+        return muon(rate, beta1=training.adam_beta1, beta2=training.adam_beta2)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b1=training.adam_beta1, b2=training.adam_beta2))
+
+
+def image_shape(experiment: AnyExperiment) -> tuple[int, int, int]:
+    """Returns (H, W, C) of the images of a run."""
+    networks = experiment.networks
+    return networks.resolution, networks.resolution, networks.image_channels
+
+
+def open_images(experiment: AnyExperiment, held_out: bool = False) -> ImageSource:
+    """Returns the images to train on, or the held-out ones, whatever their labels.
+
+    Raises:
+        InvalidInputError: the config names none, or they cannot be read.
+    """
+    data = experiment.data
+    path, flag = (data.held_out, "--held-out") if held_out else (data.source, "--source")
+    if not path:
+        raise InvalidInputError(
+            f"{experiment.name} needs images: give {flag} a folder or zip of class folders, .parquet or .npz."
+        )
+    return open_source(
+        path,
+        resolution=experiment.networks.resolution,
+        image_channels=experiment.networks.image_channels,
+        skip_unreadable=data.skip_unreadable,
+        cache=data.cache,
+    )
+
+
+def open_labelled_images(experiment: Experiment, held_out: bool = False) -> ImageSource:
+    """Returns the images to train on, or the held-out ones, with the classes that the networks have.
+
+    Raises:
+        InvalidInputError: as `open_images`, or the images have other classes than the networks.
+    """
+    source, wanted = open_images(experiment, held_out), experiment.networks.num_classes
+    path = experiment.data.held_out if held_out else experiment.data.source
+    if wanted and not source.num_classes:
+        raise InvalidInputError(
+            f"The networks have --num-classes {wanted}, but {path!r} has no labels: put the images "
+            f"into class folders, or train with --num-classes 0."
+        )
+    if wanted and source.num_classes != wanted:
+        raise InvalidInputError(
+            f"The networks have --num-classes {wanted}, but {path!r} has {source.num_classes} classes: "
+            f"give --num-classes {source.num_classes}."
+        )
+    return source
+
+
+def trained_generator(task: AdversarialTask, state: AdversarialState, raw: bool = False) -> TrainedGenerator:
+    """Returns G, spectrally normalised once and ready to sample from: its moving average where there is one.
+
+    Args:
+        task: of the run.
+        state: on any device.
+        raw: use the weights as trained, even where there is a moving average.
+    """
+    state = jax.device_get(state)
+    params, statistics = state.generator.params, state.generator.batch_stats
+    averaged = bool(state.average) and not raw
+    if averaged:
+        params, statistics = state.average["params"], state.average["batch_stats"]
+    return TrainedGenerator(
+        task.generator,
+        {"params": task.evaluation_params(params, state.generator.spectral), "batch_stats": statistics},
+        task.latent_size,
+        task.num_classes,
+        int(state.step),
+        averaged,
+    )
+
+
+def trained_discriminator(task: AdversarialTask, state: AdversarialState) -> TrainedDiscriminator:
+    """Returns D, spectrally normalised once.
+
+    Args:
+        task: of the run.
+        state: on any device.
+    """
+    state = jax.device_get(state)
+    network = state.discriminator
+    variables = {
+        "params": task.evaluation_params(network.params, network.spectral),
+        "batch_stats": network.batch_stats,
+    }
+    return TrainedDiscriminator(task.discriminator, variables, task.num_classes, int(state.step))
+
+
+def trained_completer(task: CompletionTask, state: CompletionState, raw: bool = False) -> TrainedCompleter:
+    """Returns the completion network, ready to fill holes: its moving average where there is one.
+
+    Args:
+        task: of the run.
+        state: on any device.
+        raw: use the weights as trained, even where there is a moving average.
+    """
+    state = jax.device_get(state)
+    averaged = bool(state.average) and not raw
+    return TrainedCompleter(
+        task.network, state.average if averaged else state.network.params, int(state.step), averaged
+    )

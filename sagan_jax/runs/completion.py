@@ -1,0 +1,144 @@
+"""The job of a run that completes images: a network trained to fill holes."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sagan_jax.config import CompletionExperiment
+from sagan_jax.data import training_batches
+from sagan_jax.data.masks import draw_masks
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.completer import TrainedCompleter
+from sagan_jax.evaluation.completion_quality import completion_scores
+from sagan_jax.models.completion import WIDTHS, completion_resolutions
+from sagan_jax.runs.build import build_completion_task, open_images, trained_completer
+from sagan_jax.runs.generation import residual_summary
+from sagan_jax.runs.validate import check_fields, check_hole_kind
+from sagan_jax.runtime.metrics_log import MetricsWriter
+from sagan_jax.training.completion import CompletionBatch, CompletionState, initial_state, step
+from sagan_jax.views.figures import completion_sheet
+
+_SHOWN = 8  # images of a sheet while a run trains
+_MEASURED = 200  # held-out images whose completions are measured while a run trains
+
+
+class CompletionJob:
+    """A network that learns to fill holes; see `sagan_jax.runs.training_job.TrainingJob`.
+
+    Args:
+        experiment: a config that `check` accepts.
+        workdir: of the run.
+
+    Raises:
+        InvalidInputError: the data contradict the config.
+    """
+
+    score_monitor = None
+
+    def __init__(self, experiment: CompletionExperiment, workdir: Path) -> None:
+        del workdir
+        self.experiment = experiment
+        self.source = open_images(experiment)
+        self.held_out = open_images(experiment, held_out=True) if experiment.data.held_out else None
+        self.task = build_completion_task(experiment)
+        self.step = partial(step, self.task)
+        self.finite_metrics: Sequence[str] = self.task.finite_metrics
+        self.images_per_step = experiment.training.batch_size
+
+    @staticmethod
+    def check(experiment: CompletionExperiment) -> None:
+        """Raises InvalidInputError for the first value that is not possible."""
+        check_fields(experiment)
+        networks, training = experiment.networks, experiment.training
+        check_hole_kind(training.holes)
+        if training.adversarial_weight and not networks.discriminator_base_channels:
+            raise InvalidInputError(
+                f"--adversarial-weight {training.adversarial_weight} needs a discriminator: "
+                f"--discriminator-base-channels of at least 1; got 0."
+            )
+        available = completion_resolutions(networks.resolution)
+        for size in networks.attention_resolutions:
+            if size not in available:
+                raise InvalidInputError(
+                    f"--attention-resolutions: the {networks.resolution}-pixel network has no feature map of {size}; "
+                    f"it can be any of {', '.join(map(str, sorted(available)))}."
+                )
+
+    def initial_state(self) -> CompletionState:
+        """Returns the state of randomly initialised networks."""
+        return initial_state(self.task, self.experiment.training.seed)
+
+    def warm_start(self, state: CompletionState) -> CompletionState:
+        """Returns the state unchanged: a completion run starts from no other run."""
+        return state
+
+    def batches(self, first_step: int) -> Iterator[CompletionBatch]:
+        """Yields this process's share of the data of each step from `first_step` on.
+
+        Holes and flips depend only on the seed and on an image's place in the endless order of all images. So neither
+        the number of processes nor a restart changes them.
+        """
+        training, size = self.experiment.training, self.experiment.networks.resolution
+        process, processes = jax.process_index(), jax.process_count()
+        batches = training_batches(
+            self.source,
+            batch_size=training.batch_size,
+            discriminator_steps=1,
+            seed=training.seed,
+            first_step=first_step,
+            total_steps=training.total_steps,
+            process_index=process,
+            process_count=processes,
+        )
+        part = training.batch_size // processes
+        for number, (images, _) in enumerate(batches, start=first_step):
+            first = number * training.batch_size + process * part
+            masks = draw_masks(training.holes, size, size, seed=training.seed, indices=range(first, first + part))
+            if training.flips:
+                drawn = np.random.default_rng([training.seed, 1, number]).random(training.batch_size) < 0.5
+                flipped = drawn[process * part :][:part, None, None, None]
+                images = np.where(flipped, images[0, :, :, ::-1], images[0])[None]
+            yield CompletionBatch(images, masks[None])
+
+    def draw(self, state: CompletionState, done: int, writer: MetricsWriter, workdir: Path) -> None:
+        """Records a sheet: images with holes, their completions and the originals; held-out images where there are.
+
+        For held-out images it also records the similarity inside the hole, for the kind of holes of the training.
+        """
+        del workdir
+        training, size = self.experiment.training, self.experiment.networks.resolution
+        completer, shown = self.trained(state), self.held_out or self.source
+        chosen = np.random.default_rng(0).permutation(len(shown))[:_SHOWN]
+        images = np.stack([shown[int(index)][0] for index in chosen])
+        masks = draw_masks(training.holes, size, size, seed=2**31, indices=range(len(images)))
+        writer.image("samples", done, sample_sheet(completer, images, masks))
+        if self.held_out:
+            count = min(_MEASURED, len(self.held_out))
+            scores = completion_scores(completer, self.held_out, training.holes, num_images=count, samples=0)
+            writer.scalars(done, {f"held_out/{name}": float(scores[name].mean()) for name in ("psnr", "l1", "ssim")})
+
+    def trained(self, state: CompletionState, raw: bool = False) -> TrainedCompleter:
+        """Returns the network, ready to fill holes."""
+        return trained_completer(self.task, state, raw)
+
+    def parameter_counts(self, state: CompletionState) -> str:
+        """Returns the number of parameters of each network, as text."""
+        params = {"the network": state.network.params, "D": getattr(state.discriminator, "params", {})}
+        counts = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()}
+        return ", ".join(f"{count:,} parameters in {name}" for name, count in counts.items() if count)
+
+    def remarks(self) -> Iterator[str]:
+        """Yields the parameter counts of the residual control, where it takes the place of attention."""
+        networks = self.experiment.networks
+        if networks.attention == "residual":
+            for size in networks.attention_resolutions:
+                yield residual_summary(f"residual control at {size}", networks.base_channels * WIDTHS[size])
+
+
+def sample_sheet(completer: TrainedCompleter, images: np.ndarray, masks: np.ndarray, samples: int = 2) -> np.ndarray:
+    """Returns one picture, a row for each image: with its hole, completed, sampled completions, and the original."""
+    drawn = completer.sample(images, masks, samples) if samples else np.zeros((0, *images.shape), np.uint8)
+    return completion_sheet(images, masks, [completer.complete(images, masks), *drawn])

@@ -1,0 +1,164 @@
+"""Scores of a run that completes images."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sagan_jax.data import ImageSource
+from sagan_jax.data.masks import AREA_BINS, HALVES
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.completer import TrainedCompleter
+from sagan_jax.evaluation.completion_quality import completion_scores
+from sagan_jax.evaluation.evaluator import Evaluator
+from sagan_jax.evaluation.image_sets import CompletedImages, RealImages
+from sagan_jax.evaluation.protocols import Protocol, parse_protocol
+from sagan_jax.evaluation.scores import Score
+from sagan_jax.runs.load import CompletionRun, open_completion_run
+from sagan_jax.runs.scores import evaluator_for, result_path, write_result
+from sagan_jax.runs.validate import check_hole_kind
+from sagan_jax.runtime.environment import reproducibility_info
+from sagan_jax.runtime.files import write_atomically
+from sagan_jax.runtime.progress import ProgressCallback
+
+SCORED_HOLES = ("centre", *HALVES, "rectangle", "rectangles", "strokes", *AREA_BINS)
+"""The kinds of holes that are scored by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HoleScore:
+    """How well a run fills holes of one kind.
+
+    Attributes:
+        holes: the kind.
+        values: by names such as `centre/psnr`: the means over images of what `completion_scores` returns.
+        details: everything else in the result file.
+    """
+
+    holes: str
+    values: dict[str, float]
+    details: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Returns the score as one line of text."""
+        words: dict[bool, list[str]] = {False: [], True: []}
+        for name, value in self.values.items():
+            name = name.partition("/")[2]
+            shown = f"{value:.2f} dB" if name.startswith("psnr") else f"{value:.4f}"
+            words[name.endswith("_image")].append(f"{name.removesuffix('_image')} {shown}")
+        return f"{self.holes:<12}  hole: {'  '.join(words[False])}   image: {'  '.join(words[True])}"
+
+
+def completion_scores_of_run(
+    workdir: Path,
+    names: Sequence[str] = (),
+    *,
+    holes: Sequence[str] = (),
+    samples: int = 4,
+    source: str = "",
+    held_out: str = "",
+    inception_weights: str = "",
+    seed: int = 0,
+    batch_size: int = 50,
+    out: Path | None = None,
+    cache: str = "auto",
+    progress: ProgressCallback | None = None,
+) -> "Iterator[HoleScore | Score]":
+    """Yields the score of each kind of hole, then of each protocol, each after it was written to a result file.
+
+    Args:
+        workdir: the folder of a run that completes images and has saved.
+        names: of protocols, which compare sampled completions of held-out photographs with real images. Defaults to
+            none.
+        holes: kinds of `sagan_jax.data.masks`. Defaults to `SCORED_HOLES`. Protocols use them in turn.
+        samples: completions of each image whose diversity is measured.
+        source: where the training images are. Defaults to what the config says.
+        held_out: the photographs to complete. Defaults to what the config says.
+        inception_weights: as for `scores_of_run`.
+        seed: of holes and latents.
+        batch_size: images a pass.
+        out: folder of the result files. Defaults to `scores/` in the workdir.
+        cache: as `Data.cache`.
+        progress: receives the progress.
+
+    Raises:
+        InvalidInputError: something is missing, or contradicts a protocol; raised before anything is measured.
+    """
+    run = open_completion_run(workdir, source=source, held_out=held_out, cache=cache)
+    kinds = tuple(holes) or SCORED_HOLES
+    for kind in kinds:
+        check_hole_kind(kind)
+    protocols = _completion_protocols(names)
+    completer, photographs = run.completer(), run.images(held_out=True)
+    evaluator = _evaluator(run, photographs, protocols, inception_weights, cache, progress) if protocols else None
+    for kind in kinds:
+        score = _score_of_holes(completer, photographs, kind, samples, seed, batch_size)
+        name = f"holes_{kind}"
+        path = out / f"{name}.json" if out else workdir / "scores" / f"{name}-{completer.step:08d}.json"
+        write_atomically(path, (json.dumps({"values": score.values, **score.details}, indent=2) + "\n").encode())
+        yield score
+    for protocol in protocols:
+        assert evaluator
+        weights = run.completer(raw=protocol.raw)
+        found = evaluator.score(protocol, CompletedImages(weights, photographs, kinds, batch_size), seed=seed)
+        write_result(out / f"{protocol.name}.json" if out else result_path(workdir, protocol, weights.step), found)
+        yield found
+
+
+def _completion_protocols(names: Sequence[str]) -> list[Protocol]:
+    protocols = [parse_protocol(name) for name in names]
+    for protocol in protocols:
+        if protocol.statistics != "stored":
+            raise InvalidInputError(f"{protocol.name} names batch-norm statistics; this network has no batch norm.")
+    return protocols
+
+
+def _evaluator(
+    run: CompletionRun,
+    photographs: ImageSource,
+    protocols: Sequence[Protocol],
+    inception_weights: str,
+    cache: str,
+    progress: ProgressCallback | None,
+) -> Evaluator:
+    """Returns an evaluator that has checked all protocols."""
+    evaluator, _ = evaluator_for(
+        RealImages(run.images()),
+        RealImages(photographs),
+        protocols,
+        inception_weights=inception_weights,
+        cache=cache,
+        progress=progress,
+    )
+    for protocol in protocols:
+        evaluator.check(protocol, 0)
+    return evaluator
+
+
+def _score_of_holes(
+    completer: TrainedCompleter, photographs: ImageSource, kind: str, samples: int, seed: int, batch_size: int
+) -> HoleScore:
+    count = len(photographs)
+    found = completion_scores(
+        completer, photographs, kind, num_images=count, samples=samples, seed=seed, batch_size=batch_size
+    )
+    environment = reproducibility_info()
+    return HoleScore(
+        kind,
+        {f"{kind}/{name}": float(values.mean()) for name, values in found.items()},
+        {
+            "deviation over images": {f"{kind}/{name}": float(values.std()) for name, values in found.items()},
+            "holes": kind,
+            "seed": seed,
+            "samples": samples,
+            "images": count,
+            "photographs": photographs.description,
+            "fingerprint": photographs.fingerprint,
+            "completed_by_step": completer.step,
+            "weights": "moving average" if completer.averaged else "as trained",
+            "completed": "by the mean of the latents' distribution; diversity: of sampled completions",
+            "versions": environment["versions"],
+            "devices": f"{environment['device_count']} {environment['device_kind']}",
+        },
+    )

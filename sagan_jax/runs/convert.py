@@ -1,0 +1,157 @@
+"""Converting released weights: the FID network to a file, a generator and its discriminator to a run."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sagan_jax import interop
+from sagan_jax.config import Experiment, Training, to_dict
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.inception import default_weights_path
+from sagan_jax.interop.inception import published_arrays
+from sagan_jax.interop.networks import ReleasedNetworks
+from sagan_jax.interop.pytorch import SUFFIXES, read_pth
+from sagan_jax.interop.weight_files import WeightFile, read_arrays, to_safetensors
+from sagan_jax.runs.build import build_adversarial_task, image_shape
+from sagan_jax.runs.families import networks_config
+from sagan_jax.runs.load import NO_DISCRIMINATOR
+from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.environment import reproducibility_info, write_run_files
+from sagan_jax.runtime.files import write_atomically
+from sagan_jax.training.adversarial import AdversarialState, initial_state
+from sagan_jax.training.network_state import NetworkState
+
+
+def convert_inception(file: Path, out: Path | None = None) -> Path:
+    """Writes the weights of the FID network as .safetensors, and prints the sha256 of both files.
+
+    Args:
+        file: .pth, .pt, .npz or .safetensors.
+        out: the file to write. Defaults to the place where evaluations look.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        InvalidInputError: the file is damaged or holds another network, or `out` has another suffix.
+        StorageError: the disk refused.
+    """
+    out = out or default_weights_path()
+    if out.suffix.lower() != ".safetensors":
+        raise InvalidInputError(f"convert needs a .safetensors file to write; got {str(out)!r}.")
+    read = _read(file)
+    source = {"source_name": read.name, "source_sha256": read.sha256}
+    if "source_sha256" in read.metadata:  # the file was converted before: keep its first source
+        source = {key: read.metadata.get(key, "") for key in source}
+    write_atomically(out, content := to_safetensors(published_arrays(read.arrays), source))
+    print(f"read  {file}  sha256 {read.sha256}\nwrote {out}  sha256 {hashlib.sha256(content).hexdigest()}")
+    return out
+
+
+def convert_networks(source: str, out: Path, generator: Path, discriminator: Path | None = None) -> Path:
+    """Writes released networks as the workdir of a run at step 0, and prints what they are.
+
+    Args:
+        source: as `sagan_jax.interop.load` takes it.
+        out: the workdir; it must hold no run.
+        generator: .pth, .pt, .npz or .safetensors with tensors by name. Names may begin with `generator/` and
+            `discriminator/`: both networks are then in this file, as in the official release.
+        discriminator: the same for D alone.
+
+    Returns:
+        `out`.
+
+    Raises:
+        InvalidInputError: a file holds more than tensors, a tensor is missing, unknown or does not fit, or `out` is in
+            use. Nothing is written then.
+        StorageError: the disk refused.
+    """
+    if out.is_file() or any((out / name).exists() for name in ("config.json", "checkpoints")):
+        raise InvalidInputError(f"convert needs a new folder to write; {str(out)!r} is a file or holds a run already.")
+    files = {"generator": _read(generator)} | ({"discriminator": _read(discriminator)} if discriminator else {})
+    released = interop.load(source, _named_arrays(source, files))
+    experiment = _experiment(source, released)
+    state = _state(experiment, released)
+    meta = {
+        "experiment": to_dict(experiment),
+        "environment": reproducibility_info(),
+        "source": {name: {"name": file.name, "sha256": file.sha256} for name, file in files.items()},
+        "discriminator": "present" if released.discriminator else NO_DISCRIMINATOR,
+    }
+    with Checkpoints(out / "checkpoints") as checkpoints:
+        checkpoints.save(0, state, meta)
+    write_run_files(out, to_dict(experiment))
+    for file in files.values():
+        print(f"read  {file.name}  sha256 {file.sha256}")
+    print(_summary(experiment, state, bool(released.discriminator)))
+    print(f"wrote {out}: try sagan-jax sample --workdir {out} --out samples.png")
+    return out
+
+
+def _read(file: Path) -> WeightFile:
+    return (read_pth if file.suffix.lower() in SUFFIXES else read_arrays)(file)
+
+
+def _named_arrays(source: str, files: dict[str, WeightFile]) -> dict[str, Any]:
+    """Returns all tensors under the names that `sagan_jax.interop.load` expects."""
+    arrays: dict[str, Any] = {}
+    for network, file in files.items():
+        # TensorFlow names the value of a variable NAME:0.
+        tensors = {name.removesuffix(":0"): array for name, array in file.arrays.items()}
+        if source != "official" and not all(name.startswith(("generator/", "discriminator/")) for name in tensors):
+            tensors = {f"{network}/{name}": array for name, array in tensors.items()}
+        arrays |= tensors
+    return arrays
+
+
+def _experiment(source: str, released: ReleasedNetworks) -> Experiment:
+    """Returns the config of a run that has the released networks."""
+    networks = networks_config(released)
+    differentiate = released.spectral_rule.get("differentiate_vectors", False)
+    return Experiment(
+        name=f"{source}_{networks.family}",
+        networks=networks,
+        training=Training(differentiate_spectral_vectors=differentiate),
+    )
+
+
+def _state(experiment: Experiment, released: ReleasedNetworks) -> AdversarialState:
+    """Returns the state at step 0 with the released networks; a discriminator that is absent is zeros."""
+    task = build_adversarial_task(experiment)
+    shapes = jax.eval_shape(lambda: initial_state(task, 0, image_shape(experiment)))
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    state = dataclasses.replace(state, generator=_network_state(state.generator, released.generator_variables))
+    if released.discriminator:
+        discriminator = _network_state(state.discriminator, released.discriminator_variables)
+        state = dataclasses.replace(state, discriminator=discriminator)
+    return state
+
+
+def _network_state(empty: NetworkState, variables: dict[str, Any]) -> NetworkState:
+    """Returns a network state with released variables; the optimiser state is zeros."""
+    return dataclasses.replace(
+        empty,
+        params=variables["params"],
+        spectral=variables["spectral"],
+        batch_stats=variables.get("batch_stats", {}),
+    )
+
+
+def _summary(experiment: Experiment, state: AdversarialState, has_discriminator: bool) -> str:
+    """Returns one line about the networks that were read."""
+    networks = experiment.networks
+
+    def count(network: NetworkState) -> str:
+        return f"{sum(leaf.size for leaf in jax.tree.leaves(network.params)):,}"
+
+    places = ", ".join(map(str, networks.generator_attention_resolutions)) or "none"
+    classes = f"{networks.num_classes} classes" if networks.num_classes else "no classes"
+    discriminator = f"{count(state.discriminator)} in D" if has_discriminator else "no discriminator"
+    return (
+        f"{networks.family} of {networks.resolution} pixels, {classes}, attention at {places}: "
+        f"{count(state.generator)} parameters in G, {discriminator}"
+    )

@@ -1,0 +1,112 @@
+"""The interactive attention page of a run."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sagan_jax.evaluation.attention import AttentionRecord, discriminator_attention, generator_attention
+from sagan_jax.evaluation.discriminator import TrainedDiscriminator
+from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.evaluation.interpolation import slerp
+from sagan_jax.runs.attention_figures import no_attention_error
+from sagan_jax.runs.load import CheckpointName, open_run
+from sagan_jax.runtime.files import write_atomically
+from sagan_jax.views.explorer import Frame, Layer, Page, Sample, explorer_page
+
+DEFAULT_SAMPLES = 20
+
+
+def write_explorer(
+    workdir: Path,
+    out: Path,
+    *,
+    num_samples: int | None = None,
+    seeds: Sequence[int] = (),
+    classes: Sequence[int] = (),
+    steps: int = 5,
+    budget: int = 10_000_000,
+    checkpoint: CheckpointName = "newest",
+) -> tuple[Page, int]:
+    """Writes the page, and returns it with the number of samples that were requested.
+
+    Args:
+        workdir: the folder of a run that has saved.
+        out: a .html file.
+        num_samples: samples on the page, at least 1. Defaults to 20, or with `seeds` to every class with each seed.
+        seeds: of the latents. Defaults to 0, 1, 2, ...
+        classes: defaults to all of them.
+        steps: images from the first latent of a seed to its second one, at least 1.
+        budget: the largest size of the page, in bytes. Samples that do not fit are left out.
+        checkpoint: the newest, or the one with the best score.
+
+    Raises:
+        InvalidInputError: there is no run, no checkpoint, no attention layer, no such class, or no room for a sample.
+        NonFiniteError: the network has diverged.
+        StorageError: the disk refused.
+    """
+    run = open_run(workdir, checkpoint=checkpoint)
+    explorer = _Explorer(run.generator(), run.discriminator(), steps)
+    requested = _requested(explorer.generator.classes(classes), num_samples, seeds)
+    layers = explorer.layers(*requested[0])
+    if not layers:
+        raise no_attention_error(workdir)
+    generator = explorer.generator
+    page = explorer_page(
+        (explorer.sample(label, seed) for label, seed in requested),
+        layers,
+        num_requested=len(requested),
+        title=workdir.resolve().name,
+        facts=[
+            f"step {generator.step:,}",
+            "moving average of the weights" if generator.averaged else "weights as trained",
+        ],
+        budget=budget,
+    )
+    write_atomically(out, page.content)
+    return page, len(requested)
+
+
+def _requested(classes: np.ndarray, num_samples: int | None, seeds: Sequence[int]) -> list[tuple[int, int]]:
+    """Returns the class and the seed of each sample: all classes with the first seed come first."""
+    labels = list(dict.fromkeys(map(int, classes)))
+    count = num_samples or DEFAULT_SAMPLES
+    chosen = list(dict.fromkeys(seeds)) or range(-(-count // len(labels)))
+    pairs = [(label, seed) for seed in chosen for label in labels]
+    return pairs[:count] if num_samples or not seeds else pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class _Explorer:
+    """Samples of a run with the attention of both networks."""
+
+    generator: TrainedGenerator
+    discriminator: TrainedDiscriminator | None
+    steps: int
+
+    def layers(self, label: int, seed: int) -> list[Layer]:
+        """Returns the attention layers of both networks."""
+        return [
+            Layer(layer.network, layer.query_shape, layer.key_shape, layer.gamma)
+            for record in self._records(label, seed)
+            for layer in record.layers
+        ]
+
+    def sample(self, label: int, seed: int) -> Sample:
+        """Returns the images of a class and a seed, with the attention maps of all layers."""
+        records = self._records(label, seed)
+        maps = [layer.attention_map for record in records for layer in record.layers]
+        frames = [Frame(image, [of_layer[step] for of_layer in maps]) for step, image in enumerate(records[0].images)]
+        return Sample(label if self.generator.num_classes else None, seed, frames)
+
+    def _records(self, label: int, seed: int) -> list[AttentionRecord]:
+        """Returns the attention of G and D between the latents 0 and 1 of a seed, as `sagan-jax sample` draws them."""
+        ends = np.asarray(self.generator.latents(jax.random.key(seed), np.arange(2)), np.float64)
+        latents = slerp(ends[:1], ends[1:], np.linspace(0, 1, self.steps))[0].astype(np.float32)
+        labels = np.full(self.steps, label, np.int32)
+        records = [generator_attention(self.generator, latents, labels)]
+        if self.discriminator:
+            records.append(discriminator_attention(self.discriminator, records[0].images, labels))
+        return records

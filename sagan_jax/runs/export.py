@@ -1,0 +1,168 @@
+"""Exporting a generator: its weights, itself as a function, and how to load either."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from sagan_jax import __version__
+from sagan_jax.errors import InvalidInputError, NonFiniteError, one_line
+from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.interop.jax_export import PLATFORMS, to_jax_export
+from sagan_jax.interop.weight_files import to_safetensors
+from sagan_jax.models.folding import fold_batch_stats
+from sagan_jax.runs.load import CheckpointName, open_run
+from sagan_jax.runtime.files import write_files_atomically
+
+WEIGHTS, FUNCTION, README = "generator.safetensors", "generator.jax_export", "README.md"
+# Fields of a generator that have no effect once it is trained and folded.
+_TRAINING_FIELDS = {"norm_epsilon", "norm_decay", "final_norm_decay", "axis_name", "initializer"}
+
+
+def export_run(
+    workdir: str | Path, out: str | Path | None = None, *, checkpoint: CheckpointName = "newest", raw: bool = False
+) -> list[Path]:
+    """Writes the generator of a run as `exported_files` has it, all files or none, and returns their paths.
+
+    Args:
+        workdir: of a run that has saved.
+        out: a folder. Defaults to `export` in the workdir.
+        checkpoint: the newest one, or the one with the best score of a run that was scored while it trained.
+        raw: the weights as trained, even where there is a moving average.
+
+    Raises:
+        InvalidInputError: there is no run or no whole checkpoint in it, `out` is no folder, or flatbuffers is absent.
+        NonFiniteError: the weights are no numbers.
+        StorageError: the disk refused.
+    """
+    folder = Path(out) if out is not None else Path(workdir) / "export"
+    lowest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not lowest.is_dir():
+        raise InvalidInputError(f"--out needs a folder; got {str(folder)!r}, where {str(lowest)!r} is a file.")
+    run = open_run(workdir, checkpoint=checkpoint)
+    files = exported_files(run.generator(raw=raw), run.experiment.name)
+    write_files_atomically(folder, files)
+    return [folder / file for file in files]
+
+
+def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:
+    """Returns names and contents of the files that a generator is taken elsewhere in.
+
+    Args:
+        trained: normalises with stored statistics.
+        name: of the run, for the reader of README.md.
+
+    Returns:
+        `generator.safetensors`: the parameters, folded, float32, by names such as `block_1/conv_1/kernel`, with notes
+        on what they are (`family`, `generator`: the module's fields as JSON, `latent_size`, `num_classes`, `step`,
+        `weights`). `generator.jax_export`: see `to_jax_export`. `README.md`: how each is loaded, in ten lines.
+
+    Raises:
+        InvalidInputError: flatbuffers is absent.
+        NonFiniteError: the weights are no numbers.
+    """
+    generator: Any = trained.generator.clone(folded=True)
+    params = fold_batch_stats(
+        trained.variables["params"], trained.variables["batch_stats"], epsilon=generator.norm_epsilon
+    )
+    arrays = {name: np.asarray(leaf, np.float32) for name, leaf in flatten_dict(params, sep="/").items()}
+    notes = {
+        "sagan_jax": __version__,
+        "run": name,
+        "family": type(generator).__module__.rpartition(".")[2],
+        "generator": json.dumps(_fields(generator)),
+        "latent_size": str(trained.latent_size),
+        "num_classes": str(trained.num_classes),
+        "step": str(trained.step),
+        "weights": "moving average" if trained.averaged else "as trained",
+    }
+    try:
+        weights = to_safetensors(arrays, notes)
+    except ValueError as error:
+        raise NonFiniteError(f"The generator has diverged: {one_line(error)}.") from error
+    function = to_jax_export(generator, {"params": params}, trained.latent_size)
+    parameters = sum(array.size for array in arrays.values())
+    whats = {
+        FUNCTION: (f"the function, for {', '.join(PLATFORMS)}", function),
+        WEIGHTS: (f"its {parameters:,} parameters, float32, with notes on them", weights),
+    }
+    rows = [f"| `{file}` | {what} | `{hashlib.sha256(of).hexdigest()}` |" for file, (what, of) in whats.items()]
+    readme = _readme(trained, generator, notes, rows)
+    return {WEIGHTS: weights, FUNCTION: function, README: readme.encode()}
+
+
+def _fields(generator: Any) -> dict[str, Any]:
+    """Returns what the module is constructed with."""
+    fields = [field.name for field in dataclasses.fields(generator) if field.name not in ("parent", "name")]
+    return {name: getattr(generator, name) for name in fields}
+
+
+def _construction(generator: Any) -> str:
+    """Returns the Python that makes the module, on one line or two: the fields that count and are not the default."""
+    default = _fields(type(generator)())
+    given = [
+        f"{name}={json.dumps(value) if isinstance(value, str) else repr(value)}"
+        for name, value in _fields(generator).items()
+        if name not in _TRAINING_FIELDS and value != default[name]
+    ]
+    line = f"Generator({', '.join(given)})"
+    return line if len(line) <= 106 else f"Generator(\n    {', '.join(given)})"
+
+
+def _readme(trained: TrainedGenerator, generator: Any, notes: dict[str, str], rows: list[str]) -> str:
+    """Returns the page that goes with the files; `rows` are of its table."""
+    size, channels, classes = generator.resolution, generator.image_channels, trained.num_classes
+    of_classes = f"in [0, {classes})" if classes else "(not read: it has no classes)"
+    asked = f"np.arange(4, dtype=np.int32) % {classes}" if classes else "np.zeros(4, np.int32)  # not read"
+    inputs = f"""\
+latents = np.random.default_rng(0).normal(size=(4, {trained.latent_size})).astype(np.float32)
+labels = {asked}"""
+    table = "\n".join(rows)
+    return f"""\
+# The generator of {notes["run"]}
+
+A {notes["family"]} after {trained.step:,} steps ({notes["weights"]}), with spectral norm and statistics folded in:
+latents `[b, {trained.latent_size}]` float32, drawn from N(0, 1), and labels `[b]` int32 {of_classes}
+to images `[b, {size}, {size}, {channels}]` float32 in [-1, 1], for any b.
+Written by `sagan-jax export` of sagan_jax {__version__} with jax {jax.__version__}.
+
+| file | what | sha256 |
+|---|---|---|
+{table}
+
+## The function, without sagan_jax
+
+It needs `pip install jax flatbuffers` and nothing else. jax promises to read it with versions up to six months newer
+or three weeks older (https://docs.jax.dev/en/latest/export/export.html); the weights below have no such date.
+
+```python
+from pathlib import Path
+import jax
+import numpy as np
+from jax import export
+
+generate = jax.jit(export.deserialize(bytearray(Path("{FUNCTION}").read_bytes())).call)
+{inputs}
+images = generate(latents, labels)
+pixels = np.rint((np.asarray(images) + 1) * 127.5).astype(np.uint8)
+```
+
+## The weights, with sagan_jax
+
+```python
+import numpy as np
+from flax.traverse_util import unflatten_dict
+from sagan_jax.interop.weight_files import read_arrays
+from {type(generator).__module__} import Generator
+
+generator = {_construction(generator)}
+params = unflatten_dict(read_arrays("{WEIGHTS}").arrays, sep="/")
+{inputs}
+images = generator.apply({{"params": params}}, latents, labels, train=False)
+```
+"""

@@ -1,0 +1,137 @@
+"""The job of a run that generates images: a generator trained against a discriminator."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from sagan_jax.config import Experiment, Networks
+from sagan_jax.data import training_batches
+from sagan_jax.data.synthetic import Pairs
+from sagan_jax.evaluation.attention import attention_records
+from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.evaluation.partners import partner_attention
+from sagan_jax.models.layers import attention_parameter_count, residual_parameter_count, residual_width
+from sagan_jax.runs.attention_figures import draw_record
+from sagan_jax.runs.build import (
+    build_adversarial_task,
+    image_shape,
+    open_labelled_images,
+    trained_discriminator,
+    trained_generator,
+)
+from sagan_jax.runs.families import attention_channels
+from sagan_jax.runs.load import open_run
+from sagan_jax.runs.resume import check_same_sizes
+from sagan_jax.runs.samples import sample_grid
+from sagan_jax.runs.score_monitor import ScoreMonitor
+from sagan_jax.runs.validate import check_config
+from sagan_jax.runtime.metrics_log import MetricsWriter
+from sagan_jax.runtime.processes import is_main_process
+from sagan_jax.training.adversarial import FINITE_METRICS, AdversarialState, Batch, initial_state, step
+from sagan_jax.training.warm_start import warm_start
+
+
+class GenerationJob:
+    """A generator against a discriminator; see `sagan_jax.runs.training_job.TrainingJob`.
+
+    Args:
+        experiment: a config that `check` accepts.
+        workdir: of the run; gets the files of the scores.
+
+    Raises:
+        InvalidInputError: the data, the run to start from or a protocol contradict the config.
+    """
+
+    check = staticmethod(check_config)
+    finite_metrics: Sequence[str] = FINITE_METRICS
+
+    def __init__(self, experiment: Experiment, workdir: Path) -> None:
+        training = experiment.training
+        self.experiment = experiment
+        if training.init_from:
+            check_same_sizes(Path(training.init_from), experiment.networks)
+        self.source = open_labelled_images(experiment)
+        scored = bool(experiment.evaluation.protocols)
+        self.score_monitor = ScoreMonitor(experiment, workdir, self.source) if scored else None
+        self.task = build_adversarial_task(experiment)
+        self.step = partial(step, self.task)
+        self.images_per_step = training.batch_size * training.discriminator_steps
+
+    def initial_state(self) -> AdversarialState:
+        """Returns the state of randomly initialised networks."""
+        return initial_state(self.task, self.experiment.training.seed, image_shape(self.experiment))
+
+    def warm_start(self, state: AdversarialState) -> AdversarialState:
+        """Returns the state at step 0, with the networks of the run that the config starts from."""
+        if not self.experiment.training.init_from:
+            return state
+        donor = open_run(self.experiment.training.init_from)
+        state, fresh = warm_start(state, donor.state, discriminator=donor.has_discriminator)
+        if is_main_process():
+            print(f"starting from step {int(donor.state.step)} of {donor.workdir}", flush=True)
+            for network in ("generator", "discriminator"):
+                names = fresh.get(network, ["all of it"])
+                if names:
+                    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                    print(f"reinitialised in the {network}: {', '.join(names[:3])}{more}", flush=True)
+        return state
+
+    def batches(self, first_step: int) -> Iterator[Batch]:
+        """Returns this process's share of the data of each step from `first_step` on."""
+        training = self.experiment.training
+        batches = training_batches(
+            self.source,
+            batch_size=training.batch_size,
+            discriminator_steps=training.discriminator_steps,
+            seed=training.seed,
+            first_step=first_step,
+            total_steps=training.total_steps,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return map(Batch._make, batches)
+
+    def draw(self, state: AdversarialState, done: int, writer: MetricsWriter, workdir: Path) -> None:
+        """Draws a grid of samples and the attention of both networks, and records statistics of their maps."""
+        generator = trained_generator(self.task, state)
+        writer.image("samples", done, sample_grid(generator))
+        for record in attention_records(generator, trained_discriminator(self.task, state), self.source):
+            writer.scalars(done, record.statistics())
+            if isinstance(self.source.rule, Pairs):
+                writer.scalars(done, partner_attention(record, self.source.rule))
+            draw_record(record, workdir / "attention")
+
+    def trained(self, state: AdversarialState, raw: bool = False) -> TrainedGenerator:
+        """Returns the generator, ready to sample from."""
+        return trained_generator(self.task, state, raw)
+
+    def parameter_counts(self, state: AdversarialState) -> str:
+        """Returns the number of parameters of each network, as text."""
+        generator, discriminator = (
+            sum(leaf.size for leaf in jax.tree.leaves(network.params))
+            for network in (state.generator, state.discriminator)
+        )
+        return f"{generator:,} parameters in G, {discriminator:,} in D"
+
+    def remarks(self) -> Iterator[str]:
+        """Yields the parameter counts of the residual control, where it takes the place of attention."""
+        if self.experiment.networks.attention == "residual":
+            yield from _residual_summary(self.experiment.networks)
+
+
+def _residual_summary(networks: Networks) -> Iterator[str]:
+    wanted = networks.generator_attention_resolutions, networks.discriminator_attention_resolutions
+    for network, sizes, channels_at in zip("GD", wanted, attention_channels(networks), strict=True):
+        for size in sizes:
+            yield residual_summary(f"residual control in {network} at {size}", channels_at[size])
+
+
+def residual_summary(name: str, channels: int) -> str:
+    """Returns the widths and parameters of a residual control beside those of the attention that it replaces."""
+    width = residual_width(channels)
+    return (
+        f"{name}: {channels} -> {width} -> {channels} channels, {residual_parameter_count(channels, width):,} "
+        f"parameters for attention's {attention_parameter_count(channels):,}"
+    )

@@ -1,0 +1,283 @@
+"""Opening a run: its config, its checkpoint and its images, each read once."""
+
+import dataclasses
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import jax
+
+from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment, from_dict
+from sagan_jax.data import ImageSource
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.completer import TrainedCompleter
+from sagan_jax.evaluation.discriminator import TrainedDiscriminator
+from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.runs.build import (
+    build_adversarial_task,
+    build_completion_task,
+    image_shape,
+    open_images,
+    open_labelled_images,
+    trained_completer,
+    trained_discriminator,
+    trained_generator,
+)
+from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.training import adversarial, completion
+from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
+from sagan_jax.training.completion import CompletionState, CompletionTask
+
+CheckpointName = Literal["newest", "best"]
+
+_Kind = TypeVar("_Kind", Experiment, CompletionExperiment)
+
+NO_DISCRIMINATOR = "absent"
+"""What a checkpoint's meta notes as its discriminator when the weights came without one."""
+
+
+def read_experiment(workdir: Path) -> AnyExperiment | None:
+    """Returns the config that the run in `workdir` was started with, or None when there is no run.
+
+    Raises:
+        InvalidInputError: `config.json` cannot be read as a config.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        return from_dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InvalidInputError(
+            f"{str(path)!r} is not the config of a run that this version can read: {error}"
+        ) from error
+
+
+def require_experiment(workdir: Path) -> Experiment:
+    """Returns the config of a run that generates images; raises InvalidInputError when `workdir` holds none."""
+    experiment = _require_run(workdir)
+    if not isinstance(experiment, Experiment):
+        raise InvalidInputError(
+            f"The run in {str(workdir)!r} completes images (sagan-jax complete); this needs one that generates them."
+        )
+    return experiment
+
+
+def require_completion(workdir: Path) -> CompletionExperiment:
+    """Returns the config of a run that completes images; raises InvalidInputError when `workdir` holds none."""
+    experiment = _require_run(workdir)
+    if not isinstance(experiment, CompletionExperiment):
+        raise InvalidInputError(
+            f"The run in {str(workdir)!r} generates images (sagan-jax sample); this needs one that completes them, "
+            f"such as sagan-jax train faces_completion_64 makes."
+        )
+    return experiment
+
+
+def _require_run(workdir: Path) -> AnyExperiment:
+    experiment = read_experiment(workdir)
+    if experiment is None:
+        raise InvalidInputError(f"There is no run in {str(workdir)!r}: it has no config.json. Is the path right?")
+    return experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationRun:
+    """A run that generates images, opened at one checkpoint.
+
+    Attributes:
+        workdir: its folder.
+        experiment: its config, with the data that `open_run` was given.
+        checkpoint: the newest checkpoint, or the one with the best score.
+    """
+
+    workdir: Path
+    experiment: Experiment
+    checkpoint: CheckpointName = "newest"
+
+    def generator(self, *, raw: bool = False) -> TrainedGenerator:
+        """Returns G, ready to sample from: its moving average where the run keeps one.
+
+        Args:
+            raw: use the weights as trained, even where there is a moving average.
+
+        Raises:
+            InvalidInputError: there is no whole checkpoint.
+        """
+        return trained_generator(self.task, self.state, raw)
+
+    def discriminator(self) -> TrainedDiscriminator | None:
+        """Returns D, or None when the weights of the run came without one.
+
+        Raises:
+            InvalidInputError: there is no whole checkpoint.
+        """
+        return trained_discriminator(self.task, self.state) if self.has_discriminator else None
+
+    def images(self, *, held_out: bool = False) -> ImageSource:
+        """Returns the images that the run trained on, or those held out from it.
+
+        Raises:
+            InvalidInputError: the source is not named, absent, or has other classes than the networks.
+        """
+        return open_labelled_images(self.experiment, held_out)
+
+    @cached_property
+    def task(self) -> AdversarialTask:
+        """What stays fixed in training: the networks and rules of the config."""
+        return build_adversarial_task(self.experiment)
+
+    @property
+    def state(self) -> AdversarialState:
+        """The state at the checkpoint, as numpy arrays."""
+        return self._restored[0]
+
+    @property
+    def has_discriminator(self) -> bool:
+        """Whether the weights came with a discriminator."""
+        return self._restored[1].get("discriminator") != NO_DISCRIMINATOR
+
+    @cached_property
+    def _restored(self) -> tuple[AdversarialState, dict[str, Any]]:
+        experiment = self.experiment
+        template = jax.eval_shape(
+            lambda: adversarial.initial_state(self.task, experiment.training.seed, image_shape(experiment))
+        )
+        with Checkpoints(self.workdir / ("best" if self.checkpoint == "best" else "checkpoints")) as checkpoints:
+            restored = checkpoints.restore(template)
+        if restored is None:
+            raise InvalidInputError(
+                f"The run in {str(self.workdir)!r} has no best checkpoint: it was not scored while it trained "
+                f"(--protocols)."
+                if self.checkpoint == "best"
+                else f"The run in {str(self.workdir)!r} has no checkpoint yet: it was stopped before the first save."
+            )
+        return restored[1], restored[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompletionRun:
+    """A run that completes images, opened at its newest checkpoint.
+
+    Attributes:
+        workdir: its folder.
+        experiment: its config, with the data that `open_completion_run` was given.
+    """
+
+    workdir: Path
+    experiment: CompletionExperiment
+
+    def completer(self, *, raw: bool = False) -> TrainedCompleter:
+        """Returns the network, ready to fill holes: its moving average where the run keeps one.
+
+        Args:
+            raw: use the weights as trained, even where there is a moving average.
+
+        Raises:
+            InvalidInputError: there is no whole checkpoint.
+        """
+        return trained_completer(self.task, self._state, raw)
+
+    def images(self, *, held_out: bool = False) -> ImageSource:
+        """Returns the images that the run trained on, or those held out from it.
+
+        Raises:
+            InvalidInputError: the source is not named or absent.
+        """
+        return open_images(self.experiment, held_out)
+
+    @cached_property
+    def task(self) -> CompletionTask:
+        """What stays fixed in training: the networks and weights of the config."""
+        return build_completion_task(self.experiment)
+
+    @cached_property
+    def _state(self) -> CompletionState:
+        template = jax.eval_shape(lambda: completion.initial_state(self.task, self.experiment.training.seed))
+        with Checkpoints(self.workdir / "checkpoints") as checkpoints:
+            restored = checkpoints.restore(template)
+        if restored is None:
+            raise InvalidInputError(f"The run in {str(self.workdir)!r} has no checkpoint yet.")
+        return restored[1]
+
+
+def open_run(
+    workdir: str | Path,
+    *,
+    checkpoint: CheckpointName = "newest",
+    source: str = "",
+    held_out: str = "",
+    cache: str | None = None,
+) -> GenerationRun:
+    """Opens a run that generates images. Checkpoint and images are read when they are first asked for, and once.
+
+    Args:
+        workdir: the folder of a run that has saved.
+        checkpoint: the newest, or the one with the best score of a run that was scored while it trained.
+        source: where the training images are. Defaults to what the config says.
+        held_out: where the held-out images are. Defaults to what the config says.
+        cache: as `Data.cache`. Defaults to what the config says.
+
+    Raises:
+        InvalidInputError: `workdir` holds no run that generates images.
+    """
+    workdir = Path(workdir)
+    return GenerationRun(workdir, _with_data(require_experiment(workdir), source, held_out, cache), checkpoint)
+
+
+def open_completion_run(
+    workdir: str | Path, *, source: str = "", held_out: str = "", cache: str | None = None
+) -> CompletionRun:
+    """Opens a run that completes images. Checkpoint and images are read when they are first asked for, and once.
+
+    Args:
+        workdir: the folder of a run that has saved.
+        source: as for `open_run`.
+        held_out: as for `open_run`.
+        cache: as for `open_run`.
+
+    Raises:
+        InvalidInputError: `workdir` holds no run that completes images.
+    """
+    workdir = Path(workdir)
+    return CompletionRun(workdir, _with_data(require_completion(workdir), source, held_out, cache))
+
+
+def _with_data(experiment: _Kind, source: str, held_out: str, cache: str | None) -> _Kind:
+    """Returns the config with the data that were given in place of its own."""
+    data = experiment.data
+    data = dataclasses.replace(
+        data,
+        source=source or data.source,
+        held_out=held_out or data.held_out,
+        cache=data.cache if cache is None else cache,
+    )
+    return dataclasses.replace(experiment, data=data)
+
+
+def load_run(workdir: str | Path, *, checkpoint: CheckpointName = "newest", raw: bool = False) -> TrainedGenerator:
+    """Returns the generator of a run: its moving average where the run keeps one.
+
+    Args:
+        workdir: the folder of a run that has saved.
+        checkpoint: the newest, or the one with the best score of a run that was scored while it trained.
+        raw: use the weights as trained, even where there is a moving average.
+
+    Raises:
+        InvalidInputError: `workdir` holds no run that generates images, or no whole checkpoint.
+    """
+    return open_run(workdir, checkpoint=checkpoint).generator(raw=raw)
+
+
+def load_completer(workdir: str | Path, *, raw: bool = False) -> TrainedCompleter:
+    """Returns the network of a run that completes images: its moving average where the run keeps one.
+
+    Args:
+        workdir: the folder of a run that has saved.
+        raw: use the weights as trained, even where there is a moving average.
+
+    Raises:
+        InvalidInputError: `workdir` holds no run that completes images, or no whole checkpoint.
+    """
+    return open_completion_run(workdir).completer(raw=raw)

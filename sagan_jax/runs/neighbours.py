@@ -1,0 +1,53 @@
+"""The training images nearest to samples of a run, as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sagan_jax.evaluation.embeddings import random_embedding
+from sagan_jax.evaluation.neighbours import NeighbourReport, nearest_training_images
+from sagan_jax.runs.load import CheckpointName, open_run
+from sagan_jax.runs.scores import find_inception
+from sagan_jax.runtime.image_files import save_png
+from sagan_jax.runtime.progress import ProgressCallback
+from sagan_jax.views.figures import neighbour_sheet
+
+
+def write_neighbours(
+    workdir: Path,
+    out: Path,
+    *,
+    num_images: int = 8,
+    nearest: int = 5,
+    classes: Sequence[int] = (),
+    source: str = "",
+    inception_weights: str = "",
+    seed: int = 0,
+    checkpoint: CheckpointName = "newest",
+    progress: ProgressCallback,
+) -> tuple[NeighbourReport, NeighbourReport]:
+    """Writes samples beside the training images nearest to them, and returns what was found in pixels and in features.
+
+    Args:
+        workdir: the folder of a run that has saved.
+        out: a .png file: a row for each sample.
+        num_images: samples.
+        nearest: training images beside each, in pixels and in features.
+        classes: of the samples, in turn. Defaults to all.
+        source: where the training images are. Defaults to what the config says.
+        inception_weights: file of the FID network's weights. Defaults to the usual place, then to random features.
+        seed: of the samples.
+        checkpoint: the newest, or the one with the best score.
+        progress: receives the progress.
+
+    Raises:
+        InvalidInputError: there is no run, no checkpoint or no such class, or there are too few training images.
+        StorageError: the disk refused.
+    """
+    run = open_run(workdir, checkpoint=checkpoint, source=source)
+    samples = run.generator().generate(num_images, labels=classes, seed=seed)
+    images = run.images()
+    embedding = find_inception(inception_weights) or random_embedding()
+    reports = nearest_training_images(samples.images, images, embedding, count=nearest, progress=progress)
+    real = [[[images[int(index)][0] for index in row] for row in report.nearest.indices] for report in reports]
+    save_png(out, neighbour_sheet(samples.images, real))
+    return reports

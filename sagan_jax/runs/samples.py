@@ -1,0 +1,78 @@
+"""Samples of a run as files, and as the picture that a run draws while it trains."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sagan_jax.evaluation.generator import Samples, TrainedGenerator
+from sagan_jax.evaluation.interpolation import Between, interpolate
+from sagan_jax.runtime.files import write_atomically
+from sagan_jax.runtime.image_files import save_animation, save_png
+from sagan_jax.views.figures import class_rows, image_grid
+
+
+def sample_grid(generator: TrainedGenerator, *, columns: int = 10) -> np.ndarray:
+    """Returns one picture of samples from fixed latents: a row for each of the first ten classes, or ten rows."""
+    rows = min(10, generator.num_classes) if generator.num_classes else 10
+    labels = range(rows) if generator.num_classes else None
+    return class_rows(*generator.generate(rows * columns, labels=labels), columns=columns)
+
+
+def write_samples(samples: Samples, out: Path) -> None:
+    """Writes samples as an array file, as one picture, or as a folder of images.
+
+    Args:
+        samples: to be written.
+        out: a .npz file (`arr_0`: images `[N, H, W, 3]` uint8, `arr_1`: labels), a .png grid, or a folder.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    kind = out.suffix.lower()
+    if kind == ".npz":
+        images = samples.images
+        if images.shape[-1] == 1:  # evaluation tools read RGB
+            images = images.repeat(3, axis=-1)
+        content = io.BytesIO()
+        np.savez(content, arr_0=images, arr_1=samples.labels)
+        write_atomically(out, content.getvalue())
+    elif kind == ".png":
+        save_png(out, class_rows(*samples))
+    else:
+        for number, (image, label) in enumerate(zip(samples.images, samples.labels, strict=True)):
+            save_png(out / f"{number:06d}-class{label}.png", image)
+
+
+def write_interpolation(
+    generator: TrainedGenerator,
+    out: Path,
+    *,
+    between: Between,
+    rows: int,
+    steps: int,
+    classes: Sequence[int] = (),
+    seed: int = 0,
+) -> None:
+    """Writes images from one sample to another.
+
+    Args:
+        generator: draws the images.
+        out: a .png, one row a pair, or an animation: .gif or .webp.
+        between: as for `interpolate`; so are the arguments that follow.
+        rows: pairs.
+        steps: images from one end to the other.
+        classes: defaults to all.
+        seed: of the latents.
+
+    Raises:
+        InvalidInputError: as for `interpolate`.
+        StorageError: the disk refused.
+    """
+    images = interpolate(generator, between=between, rows=rows, steps=steps, classes=tuple(classes), seed=seed)
+    if out.suffix.lower() == ".png":
+        save_png(out, image_grid(images.reshape(-1, *images.shape[2:]), steps))
+    else:
+        frames = [image_grid(images[:, step], rows, scale=2) for step in range(steps)]
+        save_animation(out, [*frames, *frames[-2:0:-1]])

@@ -1,0 +1,110 @@
+"""The scores of a run while it trains."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sagan_jax.config import Experiment
+from sagan_jax.data import ImageSource
+from sagan_jax.errors import CollapsedError, InvalidInputError
+from sagan_jax.evaluation.evaluator import Evaluator
+from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.evaluation.image_sets import GeneratedImages
+from sagan_jax.evaluation.protocols import Protocol, parse_protocol
+from sagan_jax.runs.best_checkpoint import BestCheckpoint
+from sagan_jax.runs.collapse import CollapseDetector
+from sagan_jax.runs.scores import evaluator_for_run, generator_for, result_path, write_result
+from sagan_jax.runtime.processes import is_main_process
+
+
+class ScoreMonitor:
+    """Measures the scores of a run while it trains, keeps its best checkpoint and warns of a collapse.
+
+    Args:
+        experiment: the run; its config names at least one protocol.
+        workdir: gets `scores/` and `best/`.
+        source: the training images.
+
+    Raises:
+        InvalidInputError: a protocol needs something that is absent; raised before the run starts.
+    """
+
+    def __init__(self, experiment: Experiment, workdir: Path, source: ImageSource) -> None:
+        self._workdir, self._evaluation = workdir, experiment.evaluation
+        self._protocols = [parse_protocol(name) for name in experiment.evaluation.protocols]
+        self._evaluator, _ = evaluator_for_run(experiment, source, self._protocols)
+        for protocol in self._protocols:
+            self._evaluator.check(protocol, experiment.networks.num_classes)
+        self._best_by, protocol = _best_by(experiment.evaluation.keep_best_by, self._protocols, self._evaluator)
+        higher_is_better = protocol.higher_is_better
+        self._collapse = CollapseDetector(source, self._best_by, higher_is_better=higher_is_better)
+        self._best = BestCheckpoint(workdir / "best", self._best_by, higher_is_better=higher_is_better)
+
+    def is_overdue(self, step: int) -> bool:
+        """Tells whether the scores of a step are due and absent: the run was ended while they were measured."""
+        due = step > 0 and step % self._evaluation.evaluate_every_steps == 0
+        return due and not all(result_path(self._workdir, protocol, step).exists() for protocol in self._protocols)
+
+    def resume_from(self, step: int) -> None:
+        """Forgets the scores of later steps, which will be done again, and reads the best one before."""
+        self._best.resume_from(step)
+        if is_main_process():
+            for path in (self._workdir / "scores").glob("*.json"):
+                written = path.stem.rpartition("-")[2]
+                if written.isdecimal() and int(written) > step:
+                    path.unlink(missing_ok=True)
+
+    def measure(self, step: int, load: Callable[[bool], TrainedGenerator]) -> dict[str, float]:
+        """Measures, writes and prints all scores, and returns them by names `score/NAME`, with `score/diversity`.
+
+        Args:
+            step: generator updates done.
+            load: `load(raw)` returns the generator, with the weights as trained when `raw` is True.
+
+        Raises:
+            CollapsedError: the generator has collapsed, and the config says to stop then.
+        """
+        values, started = {}, time.monotonic()
+        for protocol in self._protocols:
+            score = self._evaluator.score(protocol, GeneratedImages(generator_for(protocol, load)))
+            values |= score.values
+            if is_main_process():
+                write_result(result_path(self._workdir, protocol, step), score)
+                print(f"step {step}: {score}", file=sys.stderr, flush=True)
+        self._last = values[self._best_by]
+        diversity = self._collapse.diversity(load(False))
+        sign = self._collapse.find_sign(diversity, self._last, self._best.value)
+        if sign:
+            self._warn_of_collapse(step, sign)
+        values |= {"diversity": diversity, "seconds": time.monotonic() - started}
+        return {f"score/{name}": value for name, value in values.items()}
+
+    def keep_best(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+        """Saves the state to `best/` if the score just measured is the best so far.
+
+        Args:
+            step: the step that was just measured.
+            state: as for `Checkpoints.save`.
+            meta: as for `Checkpoints.save`; the name and value of the score are added.
+        """
+        self._best.offer(step, self._last, state, meta)
+
+    def _warn_of_collapse(self, step: int, sign: str) -> None:
+        message = f"Step {step}: the generator has collapsed: {sign}; the best checkpoint is in best/."
+        if self._evaluation.stop_on_collapse:
+            raise CollapsedError(message)
+        if is_main_process():
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def _best_by(name: str, protocols: list[Protocol], evaluator: Evaluator) -> tuple[str, Protocol]:
+    """Returns the score that the best checkpoint is kept by, and its protocol. Defaults to the first score."""
+    protocol_of = {value: protocol for protocol in protocols for value in evaluator.value_names(protocol)}
+    name = name or next(iter(protocol_of))
+    if name not in protocol_of:
+        raise InvalidInputError(
+            f"--keep-best-by needs one of what the --protocols measure, {', '.join(protocol_of)}; got {name!r}."
+        )
+    return name, protocol_of[name]

@@ -1,0 +1,172 @@
+"""Training from a state to the last step, with everything that is saved, drawn, scored and reported on the way."""
+
+import dataclasses
+import time
+from contextlib import nullcontext, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sagan_jax.config import AnyExperiment, Experiment, to_dict
+from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
+from sagan_jax.runs.report import write_report
+from sagan_jax.runs.training_job import State, TrainingJob
+from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.devices import ParallelStep
+from sagan_jax.runtime.environment import reproducibility_info
+from sagan_jax.runtime.lock import WorkdirLock
+from sagan_jax.runtime.loop import PeriodicAction, run_loop
+from sagan_jax.runtime.metrics_log import MetricsWriter
+from sagan_jax.runtime.processes import is_main_process
+from sagan_jax.runtime.progress import TrainingProgress
+from sagan_jax.runtime.signals import StopSignals
+
+
+def train_from(
+    first_step: int,
+    state: State,
+    experiment: AnyExperiment,
+    job: TrainingJob,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    lock: WorkdirLock | None,
+    stop: StopSignals,
+) -> State:
+    """Returns the state after the last step of the run.
+
+    Args:
+        first_step: steps already done.
+        state: the state after them.
+        experiment: of the run.
+        job: what is trained.
+        workdir: gets all files.
+        checkpoints: of the run.
+        lock: of the workdir; None in a process that does not hold it.
+        stop: tells when to stop early.
+
+    Raises:
+        StoppedError: a signal ended the run before its last step; the state is saved.
+        NonFiniteError: a loss or a gradient is not finite.
+        CollapsedError: the generator collapsed, and the config says to stop then.
+        StorageError: the disk refused.
+    """
+    total_steps = experiment.training.total_steps
+    with (
+        MetricsWriter(workdir, first_step=first_step) if is_main_process() else nullcontext() as writer,
+        TrainingProgress(total_steps, first_step) if is_main_process() else nullcontext() as progress,
+    ):
+        clock = _Throughput(first_step, job.images_per_step)
+        session = _Session(experiment, job, workdir, checkpoints, lock, writer, progress, clock)
+        try:
+            done, state = session.run(first_step, state, stop)
+        except (NonFiniteError, CollapsedError) as error:
+            with suppress(StorageError):  # the error that ended the run is the one to report
+                session.report(f"ended: {one_line(error)}")
+            raise
+        session.report("finished" if done == total_steps else f"stopped by {stop.signal.name}")
+    if done < total_steps:
+        saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
+        raise StoppedError(
+            f"stopped by {stop.signal.name} {saved}; the same command goes on from there.", stop.signal.value
+        )
+    return state
+
+
+@dataclasses.dataclass(frozen=True)
+class _Session:
+    """A run in progress, and what is done with its state on the way. Only the first process writes and shows."""
+
+    experiment: AnyExperiment
+    job: TrainingJob
+    workdir: Path
+    checkpoints: Checkpoints
+    lock: WorkdirLock | None
+    writer: MetricsWriter | None
+    progress: TrainingProgress | None
+    throughput: "_Throughput"
+
+    def run(self, first_step: int, state: State, stop: StopSignals) -> tuple[int, State]:
+        """Returns how many steps are done, and the state after them."""
+        training = self.experiment.training
+        parallel = ParallelStep(self.job.step, driver=training.driver)
+        if self.job.score_monitor and self.job.score_monitor.is_overdue(first_step):
+            self.evaluate(first_step, state)
+        return run_loop(
+            parallel,
+            parallel.replicate(state),
+            self.job.batches(first_step),
+            first_step=first_step,
+            total_steps=training.total_steps,
+            finite_metrics=self.job.finite_metrics,
+            log_every_steps=self.experiment.recording.log_every_steps,
+            log=self.log,
+            actions=self.actions(),
+            stopped=stop.should_stop,
+        )
+
+    def actions(self) -> list[PeriodicAction]:
+        recording = self.experiment.recording
+        save_and_draw = [
+            PeriodicAction(recording.save_every_steps, self.save, on_stop=True),
+            PeriodicAction(recording.sample_every_steps, self.draw),
+        ]
+        if not self.job.score_monitor:
+            return [*save_and_draw, PeriodicAction(recording.sample_every_steps, self.report_on_the_way)]
+        assert isinstance(self.experiment, Experiment)  # completion runs are not scored while they train
+        every = self.experiment.evaluation.evaluate_every_steps
+        return [*save_and_draw, PeriodicAction(every, self.evaluate), PeriodicAction(every, self.report_on_the_way)]
+
+    def log(self, done: int, metrics: dict[str, float]) -> None:
+        speed = self.throughput.images_per_second(done)
+        if self.writer and self.progress:
+            self.writer.scalars(done, metrics | {"images_per_second": speed})
+            self.progress.update(done, metrics, speed)
+
+    def save(self, done: int, state: State) -> None:
+        if self.lock:
+            self.lock.require_held()
+        self.checkpoints.save(done, state, self.meta)
+
+    def draw(self, done: int, state: State) -> None:
+        if self.writer:
+            self.job.draw(state, done, self.writer, self.workdir)
+
+    def evaluate(self, done: int, state: State) -> None:
+        monitor = self.job.score_monitor
+        assert monitor
+        values = monitor.measure(done, lambda raw: self.job.trained(state, raw))
+        if self.writer:
+            self.writer.scalars(done, values)
+        monitor.keep_best(done, state, self.meta)
+
+    def report(self, status: str) -> None:
+        if self.lock:
+            self.lock.require_held()
+        write_report(self.workdir, status=status)
+
+    def report_on_the_way(self, done: int, state: State) -> None:
+        del state
+        if done < self.experiment.training.total_steps:  # the last report says that the run is finished
+            self.report("training")
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """What is saved beside the state."""
+        return {
+            "experiment": to_dict(self.experiment),
+            "environment": reproducibility_info(),
+            "data": self.job.source.fingerprint,
+        }
+
+
+class _Throughput:
+    """Images per second since the last call; the first call includes compilation."""
+
+    def __init__(self, first_step: int, images_per_step: int) -> None:
+        self._step, self._time, self._images = first_step, time.perf_counter(), images_per_step
+
+    def images_per_second(self, step: int) -> float:
+        now = time.perf_counter()
+        speed = (step - self._step) * self._images / max(now - self._time, 1e-9)
+        self._step, self._time = step, now
+        return speed

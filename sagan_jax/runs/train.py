@@ -1,0 +1,109 @@
+"""Training a run: from a config to a trained network, resumed where it was stopped."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, overload
+
+import jax
+
+from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment, from_dict, to_dict
+from sagan_jax.evaluation.completer import TrainedCompleter
+from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.runs.completion import CompletionJob
+from sagan_jax.runs.generation import GenerationJob
+from sagan_jax.runs.resume import check_same_data, check_same_run, differences, remove_run
+from sagan_jax.runs.session import train_from
+from sagan_jax.runs.training_job import State, TrainingJob
+from sagan_jax.runs.validate import check_free_space
+from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.environment import reproducibility_info, write_run_files
+from sagan_jax.runtime.lock import WorkdirLock
+from sagan_jax.runtime.processes import is_main_process, require_same, require_shared_folder
+from sagan_jax.runtime.signals import StopSignals
+
+
+@overload
+def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -> TrainedGenerator: ...
+@overload
+def train(experiment: CompletionExperiment, workdir: str | Path, *, fresh: bool = False) -> TrainedCompleter: ...
+def train(
+    experiment: AnyExperiment, workdir: str | Path, *, fresh: bool = False
+) -> TrainedGenerator | TrainedCompleter:
+    """Trains a run and returns its network. A run that was stopped is resumed from its newest checkpoint.
+
+    Args:
+        experiment: what to train, on which images and for how long.
+        workdir: gets `config.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `samples/`,
+            `checkpoints/` and `report.html`.
+        fresh: remove what an earlier run left in `workdir`, and start over.
+
+    Returns:
+        The trained generator; `load_run(workdir)` returns it later. For a `CompletionExperiment` the trained
+        completer; `load_completer(workdir)` returns it later.
+
+    Raises:
+        InvalidInputError: the config contradicts itself, the data, the devices or the run in `workdir`; raised before
+            anything is written.
+        NonFiniteError: a loss or a gradient is not finite.
+        CollapsedError: the generator collapsed, and the config says to stop then.
+        StorageError: the disk refused.
+        BusyError: another run holds `workdir`.
+        StoppedError: SIGTERM or Ctrl-C stopped the run after it had saved.
+    """
+    workdir = Path(workdir)
+    job_type: Any = GenerationJob if isinstance(experiment, Experiment) else CompletionJob
+    job_type.check(experiment)
+    experiment = from_dict(to_dict(experiment))  # lists become tuples, as in the saved config
+    with WorkdirLock(workdir) if is_main_process() else nullcontext() as lock, StopSignals() as stop:
+        if not fresh:
+            check_same_run(workdir, experiment)
+        job: TrainingJob = job_type(experiment, workdir)
+        fingerprint = job.source.fingerprint
+        require_same({"config": json.dumps(to_dict(experiment)), "data": fingerprint})
+        require_shared_folder(workdir)
+        if fresh and is_main_process():
+            remove_run(workdir)
+
+        state = job.initial_state()
+        check_free_space(workdir, state)
+        with Checkpoints(workdir / "checkpoints", keep=experiment.recording.keep_checkpoints) as checkpoints:
+            restored = checkpoints.restore(state)
+            first_step, state, meta = restored or (0, job.warm_start(state), {})
+            check_same_data(workdir, meta.get("data"), fingerprint)
+            if is_main_process():
+                for line in _summary(experiment, job, state, workdir, first_step, meta):
+                    print(line, flush=True)
+            if first_step < experiment.training.total_steps:
+                if job.score_monitor:
+                    job.score_monitor.resume_from(first_step)
+                if is_main_process():
+                    write_run_files(workdir, to_dict(experiment))
+                state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock, stop)
+            return job.trained(state)
+
+
+def _summary(
+    experiment: AnyExperiment, job: TrainingJob, state: State, workdir: Path, first_step: int, meta: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yields the lines that are printed before the first step."""
+    training = experiment.training
+    yield f"{experiment.name}: {job.source.description}"
+    yield (
+        f"{job.parameter_counts(state)}; "
+        f"{training.batch_size} images a batch over {jax.device_count()} {jax.devices()[0].device_kind} device(s)"
+    )
+    yield from job.remarks()
+    if first_step >= training.total_steps:
+        yield f"already at step {first_step} of {training.total_steps} in {workdir}: nothing to do"
+    elif first_step:
+        yield f"going on from step {first_step} of {training.total_steps} in {workdir}"
+        changed = differences(meta.get("environment", {}), reproducibility_info())
+        if changed:
+            yield f"not bit for bit the run that was stopped: {'; '.join(changed)}"
+        before = meta.get("experiment", {}).get("training", {}).get("total_steps")
+        if isinstance(experiment, CompletionExperiment) and before != training.total_steps:
+            yield f"the learning rate now follows the schedule of {training.total_steps} steps, not of {before}"
+    else:
+        yield f"{training.total_steps} steps, into {workdir}"

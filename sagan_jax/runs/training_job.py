@@ -1,0 +1,63 @@
+"""What a run trains: the part that differs between generating and completing images."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sagan_jax.data import ImageSource
+from sagan_jax.runs.score_monitor import ScoreMonitor
+from sagan_jax.runtime.metrics_log import MetricsWriter
+
+State = Any
+"""An `AdversarialState` or a `CompletionState`."""
+
+Batch = Any
+"""An adversarial `Batch` or a `CompletionBatch`."""
+
+
+class TrainingJob(Protocol):
+    """A task with its data, ready to be trained.
+
+    Attributes:
+        source: the training images.
+        score_monitor: measures scores while the run trains; None when the config names no protocols.
+        finite_metrics: the metrics that end a run when they are not finite.
+        images_per_step: real images that a step reads, over all devices.
+    """
+
+    source: ImageSource
+    score_monitor: ScoreMonitor | None
+    finite_metrics: Sequence[str]
+    images_per_step: int
+
+    def initial_state(self) -> State:
+        """Returns the state before the first step; also the template of a checkpoint."""
+        ...
+
+    def warm_start(self, state: State) -> State:
+        """Returns the state at step 0, with the networks of another run where the config names one."""
+        ...
+
+    def step(self, state: State, batch: Batch, *, axis_name: str | None = None) -> tuple[State, dict[str, Any]]:
+        """Returns the state after one step, and the metrics."""
+        ...
+
+    def batches(self, first_step: int) -> Iterator[Batch]:
+        """Returns this process's share of the data of each step from `first_step` on."""
+        ...
+
+    def draw(self, state: State, done: int, writer: MetricsWriter, workdir: Path) -> None:
+        """Draws samples of the networks after `done` steps, and records them."""
+        ...
+
+    def trained(self, state: State, raw: bool = False) -> Any:
+        """Returns the trained network that `train` returns."""
+        ...
+
+    def parameter_counts(self, state: State) -> str:
+        """Returns the number of parameters of each network, as text."""
+        ...
+
+    def remarks(self) -> Iterator[str]:
+        """Yields further lines for the summary before the first step."""
+        ...

@@ -1,0 +1,167 @@
+"""What the steps of all tasks share: draws of the global batch, gradients, optimiser steps, averages."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from sagan_jax.functional.losses import AdversarialLoss
+from sagan_jax.training.accumulation import Batch, Objective, mean_gradient
+from sagan_jax.training.network_state import (
+    BatchStats,
+    Metrics,
+    NetworkState,
+    Normalize,
+    Params,
+    Spectral,
+    normalize_with_vjp,
+)
+
+Tree = TypeVar("Tree")
+
+
+def global_draw(draw: Callable[[int], Tree], batch_size: int, axis_name: str | None) -> Tree:
+    """Returns this device's rows of what is drawn for the global batch.
+
+    Every device draws the whole and keeps its slice. The number of devices therefore does not change the experiment.
+
+    Args:
+        draw: takes the number of rows N and returns a tree of leaves `[N, ...]`.
+        batch_size: rows of one device.
+        axis_name: the mapped axis over devices, or None for one device.
+    """
+    if axis_name is None:
+        return draw(batch_size)
+    everything = draw(batch_size * jax.lax.axis_size(axis_name))
+    first = jax.lax.axis_index(axis_name) * batch_size
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, batch_size), everything)
+
+
+def mean_over_devices(tree: Tree, axis_name: str | None) -> Tree:
+    """Returns the mean over the mapped axis; the tree itself where there is one device."""
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def discriminator_loss(loss: AdversarialLoss, real_logits: Array, fake_logits: Array) -> tuple[Array, Metrics]:
+    """Returns D's loss, the sum of its means on real and on fake images, and its metrics.
+
+    Args:
+        loss: the pair of losses.
+        real_logits: `[B]`.
+        fake_logits: `[B]`.
+    """
+    loss_real, loss_fake = (part.mean() for part in loss.discriminator(real_logits, fake_logits))
+    total = loss_real + loss_fake
+    return total, {
+        "discriminator/loss": total,
+        "discriminator/loss_real": loss_real,
+        "discriminator/loss_fake": loss_fake,
+    }
+
+
+class Gradients(NamedTuple):
+    """What the passes of one update find, on this device."""
+
+    params: Params
+    """the gradient of the stored parameters"""
+    spectral: Spectral
+    """the new vectors; they depend on the parameters alone and are the same on every device"""
+    batch_stats: BatchStats
+    """the new running moments"""
+    metrics: Metrics
+
+
+def compute_gradients(
+    name: str,
+    state: NetworkState,
+    objective: Objective[BatchStats, Batch],
+    batch: Batch,
+    *,
+    normalize: Normalize,
+    microbatches: int = 1,
+) -> Gradients:
+    """Returns the gradients of an objective that sees the network spectrally normalised.
+
+    The network is normalised once, whatever the number of microbatches.
+
+    Args:
+        name: of the network, which its metrics start with.
+        state: the network before the update.
+        objective: takes normalised parameters, running moments and a batch. See `mean_gradient`.
+        batch: leaves `[B, ...]`.
+        normalize: of the task.
+        microbatches: the number that the batch is worked through in.
+    """
+    params, vjp_fn, (spectral, sigmas) = normalize_with_vjp(normalize, state)
+    gradients, batch_stats, metrics = mean_gradient(objective, params, state.batch_stats, batch, microbatches)
+    metrics |= flatten_metrics(f"{name}/sigma", sigmas)
+    return Gradients(vjp_fn(gradients), spectral, batch_stats, metrics)
+
+
+def apply_gradients(
+    name: str,
+    state: NetworkState,
+    gradients: Gradients,
+    optimizer: optax.GradientTransformation,
+    axis_name: str | None,
+) -> tuple[NetworkState, Metrics]:
+    """Returns the network after one step of its optimiser, and the metrics with its gradient's norm and every gamma.
+
+    Args:
+        name: of the network, which its metrics start with.
+        state: the network before the update.
+        gradients: of this device. They are averaged over devices first, as are the running moments and the metrics.
+        optimizer: of this network.
+        axis_name: the mapped axis over devices, or None for one device.
+    """
+    gradient, batch_stats, metrics = mean_over_devices(
+        (gradients.params, gradients.batch_stats, gradients.metrics), axis_name
+    )
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+    params: Any = optax.apply_updates(state.params, updates)
+    metrics |= {f"{name}/gradient_norm": optax.tree.norm(gradient)} | _gammas(name, state.params)
+    new = NetworkState(params=params, spectral=gradients.spectral, batch_stats=batch_stats, optimizer=optimizer_state)
+    return new, metrics
+
+
+def moving_average(old: Tree, new: Tree, decay: float | Array) -> Tree:
+    """Returns `decay * old + (1 - decay) * new`, leaf by leaf."""
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, old, new)
+
+
+def keep_if_finite(new: Tree, old: Tree, metrics: Metrics, names: Sequence[str]) -> tuple[Tree, Metrics]:
+    """Returns the new state where all the named metrics are finite, else the old one, and the metrics with `finite`.
+
+    Args:
+        new: the state after the step.
+        old: the state before it.
+        metrics: of the step.
+        names: of the metrics that decide.
+    """
+    finite = jnp.stack([jnp.isfinite(metrics[name]) for name in names]).all()
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
+    return kept, metrics | {"finite": finite}
+
+
+def flatten_metrics(prefix: str, tree: Mapping[str, Any]) -> Metrics:
+    """Returns the leaves of a tree by prefix and path, such as `generator/sigma/block_1/conv`.
+
+    A last part `kernel` of the path is left out.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {"/".join([prefix, *(key.key for key in path)]).removesuffix("/kernel"): leaf for path, leaf in leaves}
+
+
+def _gammas(prefix: str, params: Params) -> Metrics:
+    """Returns the gamma of every attention layer, such as `generator/gamma_32` or `completion/encoder/gamma_8`."""
+    found = {}
+    for layer, part in params.items():
+        if layer.startswith("attention_"):
+            if "gamma" in part:
+                found[f"{prefix}/gamma_{layer.removeprefix('attention_')}"] = part["gamma"]
+        elif isinstance(part, Mapping):
+            found |= _gammas(f"{prefix}/{layer}", part)
+    return found

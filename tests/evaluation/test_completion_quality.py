@@ -1,0 +1,190 @@
+"""Scores of completions, on arrays and on a network that was not trained."""
+
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.metrics import structural_similarity
+
+import sagan_jax
+from sagan_jax.data import open_source
+from sagan_jax.data.masks import draw_masks
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.completer import TrainedCompleter
+from sagan_jax.evaluation.completion_quality import completion_scores, diversity, reconstruction_quality
+from sagan_jax.evaluation.image_sets import CompletedImages
+from sagan_jax.models.completion import CompletionNetwork
+from support.commands import command, error_line
+from support.metrics import read_metrics
+
+SIZE, COUNT = 64, 7
+
+
+@pytest.fixture(scope="module")
+def images():
+    coarse = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
+    return np.stack(
+        [np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for image in coarse]
+    )
+
+
+@pytest.fixture(scope="module")
+def path(images, tmp_path_factory):
+    path = tmp_path_factory.mktemp("photographs") / "photographs.npy"
+    np.save(path, images)
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(path):
+    return open_source(str(path), resolution=SIZE)
+
+
+@pytest.fixture(scope="module")
+def completer(images):
+    network = CompletionNetwork(base_channels=2, latent_size=5, attention_resolutions=(16,))
+    masks = np.zeros(images.shape[:3], bool)
+    params = network.init(jax.random.key(0), images[:1] / 127.5 - 1, masks[:1])["params"]
+    # An untrained network is nearly constant: its images would hardly depend on the latents.
+    return TrainedCompleter(network, jax.tree.map(lambda leaf: 3 * leaf, params), step=11)
+
+
+def test_reconstruction_quality_is_what_scikit_image_measures(images):
+    masks = draw_masks("strokes", SIZE, SIZE, seed=0, indices=range(COUNT))
+    noise = np.random.default_rng(1).integers(-40, 41, images.shape)
+    completed = np.where(masks[..., None], np.clip(images + noise, 0, 255), images).astype(np.uint8)
+    found = reconstruction_quality(completed, images, masks)
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": -1}
+    for row, (one, other, mask) in enumerate(zip(completed / 255, images / 255, masks, strict=True)):
+        error = (one - other)[mask]
+        score, where = structural_similarity(one, other, data_range=1, full=True, **settings)
+        wanted = {
+            "psnr": -10 * np.log10((error**2).mean()),
+            "l1": abs(error).mean(),
+            "ssim": where[mask].mean(),
+            "psnr_image": -10 * np.log10(((one - other) ** 2).mean()),
+            "l1_image": abs(one - other).mean(),
+            "ssim_image": score,
+        }
+        for name, value in wanted.items():
+            np.testing.assert_allclose(found[name][row], value, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_diversity_is_the_mean_over_pairs(images, count):
+    masks = draw_masks("centre", SIZE, SIZE, seed=0, indices=range(3))
+    samples = np.random.default_rng(2).integers(0, 256, (count, 3, SIZE, SIZE, 3), np.uint8)
+    found = diversity(samples, masks)
+    for row, mask in enumerate(masks):
+        holes = samples[:, row][:, mask].astype(float) / 255
+        pairs = [abs(one - other).mean() for one, other in itertools.combinations(holes, 2)]
+        np.testing.assert_allclose(found[row], np.mean(pairs), rtol=1e-5)
+
+
+def test_equal_samples_have_no_diversity(images):
+    masks = draw_masks("centre", SIZE, SIZE, seed=0, indices=range(COUNT))
+    assert diversity(np.stack([images] * 3), masks).tolist() == [0.0] * COUNT
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_completions_by_the_mean_latents(completer, source, images):
+    found = completion_scores(completer, source, "rectangle", num_images=5, samples=3, seed=4, batch_size=2)
+    masks = draw_masks("rectangle", SIZE, SIZE, seed=4, indices=range(5))
+    wanted = reconstruction_quality(completer.complete(images[:5], masks), images[:5], masks)
+    for name, values in wanted.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-3, err_msg=name)
+    np.testing.assert_allclose(
+        found["diversity"], diversity(completer.sample(images[:5], masks, 3, seed=4), masks), rtol=1e-2
+    )
+    assert found["diversity"].min() > 0
+
+
+def drawn(completer, source, batch_size, count=10, seed=3):
+    batches = CompletedImages(completer, source, ("centre", "half_left"), batch_size).draw(count, seed)
+    return np.concatenate([batch.images[: len(batch.labels)] for batch in batches])
+
+
+def test_drawn_completions_do_not_depend_on_the_batch_size(completer, source):
+    one, other = drawn(completer, source, 4), drawn(completer, source, 10)
+    assert one.shape == (10, SIZE, SIZE, 3)
+    assert abs(one.astype(int) - other).max() <= 1  # rounded from values that differ in their last bits
+
+
+def test_drawn_completions_take_photographs_and_holes_in_turn(completer, source, images):
+    completions = drawn(completer, source, 4)
+    order = np.random.default_rng([3, 2]).permutation(COUNT)
+    left = np.zeros((SIZE, SIZE), bool)
+    left[:, : SIZE // 2] = True
+    centre = draw_masks("centre", SIZE, SIZE, seed=0, indices=[0])[0]
+    for number, completed in enumerate(completions):
+        hole, photo = (centre, left)[number % 2], images[order[number % COUNT]]
+        assert np.array_equal(completed[~hole], photo[~hole])
+        assert not np.array_equal(completed[hole], photo[hole])
+    # The eighth photograph is the first again, with another hole and other latents.
+    assert not np.array_equal(completions[0], completions[7])
+
+
+@pytest.fixture(scope="module")
+def trained(path, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    flags = ["--total-steps", "2", "--save-every-steps", "2", "--sample-every-steps", "1", "--log-every-steps", "1"]
+    flags += ["--batch-size", "4", "--base-channels", "1", "--latent-size", "5", "--cache", ""]
+    words = ["train", "faces_completion_64", "--source", path, "--held-out", path, *flags]
+    assert command(*words, "--workdir", workdir) == 0
+    return workdir
+
+
+@pytest.mark.slow
+def test_run_records_the_quality_on_images_that_it_was_not_trained_on(trained):
+    lines = read_metrics(trained)
+    found = {line["step"]: line["held_out/psnr"] for line in lines if "held_out/psnr" in line}
+    assert set(found) == {1, 2}
+    assert all(5 < value < 40 for value in found.values())
+
+
+def test_evaluate_prints_and_writes_each_kind_of_hole_and_protocol(trained, capsys):
+    protocols = ["fd5_test_random", "fd5_test_random_raw"]
+    flags = ["--holes", "centre", "area_10_20", "--protocol", *protocols, "--samples", "2", "--cache", ""]
+    assert command("evaluate", "--workdir", trained, *flags) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["centre", "area_10_20", *protocols]
+    result = json.loads((trained / "scores" / "holes_centre-00000002.json").read_text())
+    assert f"psnr {result['values']['centre/psnr']:.2f} dB" in lines[0]
+    assert result["images"] == COUNT
+    distance = json.loads((trained / "scores" / "fd5_test_random-00000002.json").read_text())
+    assert distance["holes"] == ["centre", "area_10_20"]
+    assert distance["values"]["fd5_test_random"] > 0
+    of_raw_weights = json.loads((trained / "scores" / "fd5_test_random_raw-00000002.json").read_text())
+    assert (distance["weights"], of_raw_weights["weights"]) == ("moving average", "as trained")
+
+
+def test_evaluate_in_python_returns_values_by_name(trained, tmp_path):
+    found = sagan_jax.evaluate(trained, holes=["half_top"], samples=0, out=tmp_path, cache="")
+    assert set(found) == {f"half_top/{name}" for name in ("psnr", "l1", "ssim", "psnr_image", "l1_image", "ssim_image")}
+    assert [path.name for path in tmp_path.iterdir()] == ["holes_half_top.json"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--holes", "middle"], "--holes needs to be one of centre"),
+        (["--holes", "center"], "Perhaps you meant centre."),
+        (["--checkpoint", "best"], "this one has no best"),
+        (["--workdir", "nowhere", "--holes", "centre"], "There is no run in 'nowhere'"),
+        (["--protocol", "fd5_test_random_batch"], "this network has no batch norm"),
+        (["--protocol", "classifier_accuracy"], "needs classes"),
+        (["--held-out", "nowhere.zip"], "'nowhere.zip' does not exist"),
+        (["--samples", "-1"], "--samples needs to be at least 0"),
+    ],
+)
+def test_evaluate_refuses_invalid_flags_in_one_line(trained, flags, words, capsys):
+    assert command("evaluate", "--workdir", trained, *flags) == 2
+    assert words in error_line(capsys)
+
+
+def test_completions_have_no_classes(completer, source):
+    with pytest.raises(InvalidInputError, match="no classes"):
+        CompletedImages(completer, source, ("centre",)).draw_class(0, 1, 0)

@@ -1,0 +1,110 @@
+"""Workdirs of earlier versions: each is resumed, sampled, scored, explored and exported as before.
+
+They were made by the project at 78fd236, one for each task and family; `old-runs/README.md` of the shared data has the
+commands.
+"""
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagan_jax.runs.load import load_completer, load_run
+from sagan_jax.runtime.checkpoints import Checkpoints
+from support.commands import command
+
+FLAGS = {
+    "sagan": "digits_32 --base-channels 2 --latent-size 8",
+    "unconditional": "pairs_32 --source pairs:images=64 --protocols --base-channels 2 --latent-size 8",
+    "dcgan": "dcgan_cifar10_32 --source digits --held-out= --base-channels 2 --latent-size 8",
+    "biggan": "biggan_cifar10_32 --source digits --held-out= --base-channels 2",
+    "completion": "faces_completion_64 --source mirror:images=64 --held-out= --base-channels 2 --latent-size 8",
+}
+FLAGS_OF_ALL = "--save-every-steps 2 --batch-size 8 --sample-every-steps 4 --log-every-steps 2"
+GENERATING = ["sagan", "unconditional", "dcgan", "biggan"]
+
+
+@pytest.fixture
+def old_run(shared, tmp_path):
+    """Returns a function that unpacks the workdir of a name."""
+
+    def unpack(name: str) -> Path:
+        with tarfile.open(shared / "old-runs" / f"{name}.tar.xz") as archive:
+            archive.extractall(tmp_path, filter="data")
+        return tmp_path / name
+
+    return unpack
+
+
+def run(*words: object) -> None:
+    assert command(*words) == 0
+
+
+def assert_same_images(images: np.ndarray, expected: np.ndarray) -> None:
+    """Checks that the images are the same; another compiler may round a value to the next level."""
+    assert images.shape == expected.shape
+    assert abs(images.astype(int) - expected).max() <= 1
+    assert (images == expected).mean() > 0.99
+
+
+@pytest.mark.parametrize("name", GENERATING)
+def test_old_run_draws_the_images_that_it_drew(name, old_run, shared, tmp_path):
+    run("sample", "--workdir", old_run(name), "--num-images", 4, "--seed", 3, "--out", tmp_path / "samples.npz")
+    drawn, expected = np.load(tmp_path / "samples.npz"), np.load(shared / "old-runs" / f"{name}-samples.npz")
+    assert_same_images(drawn["arr_0"], expected["arr_0"])
+    assert drawn["arr_1"].tolist() == expected["arr_1"].tolist()
+
+
+def test_old_run_completes_as_it_did(old_run, shared, tmp_path):
+    folder = shared / "old-runs"
+    words = folder / "photo.png", "--workdir", old_run("completion"), "--mask", folder / "mask.png"
+    run("complete", *words, "--out", tmp_path / "completed")
+    drawn, expected = (
+        np.asarray(Image.open(path / "photo-1.png")) for path in (tmp_path / "completed", folder / "completed")
+    )
+    assert_same_images(drawn, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FLAGS)
+def test_old_run_is_resumed(name, old_run, capsys, monkeypatch, tmp_path):
+    workdir = old_run(name)
+    monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))
+    metrics = (workdir / "metrics.jsonl").read_text()
+    run("train", *FLAGS[name].split(), *FLAGS_OF_ALL.split(), "--total-steps", 6, "--workdir", workdir)
+    assert "going on from step 4 of 6" in capsys.readouterr().out
+    assert (load_completer(workdir) if name == "completion" else load_run(workdir)).step == 6
+    written = (workdir / "metrics.jsonl").read_text()
+    assert written.startswith(metrics)
+    assert {json.loads(line)["step"] for line in written[len(metrics) :].splitlines()} == {6}
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        assert checkpoints.latest_step == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GENERATING)
+def test_old_run_is_scored_explored_and_exported(name, old_run, monkeypatch, tmp_path):
+    workdir = old_run(name)
+    monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))
+    protocol = "rule20" if name == "unconditional" else "fd20_train_random"
+    run("evaluate", "--workdir", workdir, "--protocol", protocol, "--batch-size", 20)
+    assert protocol in json.loads((workdir / "scores" / f"{protocol}-00000004.json").read_text())["values"]
+    run("export", "--workdir", workdir, "--out", tmp_path / "export")
+    exported = {path.name for path in (tmp_path / "export").iterdir()}
+    assert exported == {"generator.safetensors", "generator.jax_export", "README.md"}
+    if name == "dcgan":  # the plain family: it has no attention layer
+        return
+    run("explore", "--workdir", workdir, "--num-samples", 2, "--steps", 2, "--out", tmp_path / "page.html")
+    assert "step 4" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.slow
+def test_old_completion_is_scored(old_run, monkeypatch, tmp_path):
+    workdir = old_run("completion")
+    monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))
+    run("evaluate", "--workdir", workdir, "--held-out", "mirror:images=6,seed=2", "--holes", "centre", "--samples", 2)
+    values = json.loads((workdir / "scores" / "holes_centre-00000004.json").read_text())["values"]
+    assert values["centre/psnr"] > 0
