@@ -26,7 +26,7 @@ Fit = Literal["crop", "resize"]
 
 @dataclasses.dataclass(frozen=True)
 class Hole:
-    """What is missing, as the user said it: one of a picture, a box and a kind."""
+    """The hole that the user asked for: exactly one of a mask image, a box and a kind."""
 
     mask: Path | None = None
     box: str = ""
@@ -36,16 +36,16 @@ class Hole:
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """A photograph with its hole, and the square of it that the network sees.
+    """A photograph with its hole, and the square that the network sees.
 
     Attributes:
         path: its file.
         pixels: `[H, W, C]` uint8.
         mask: `[H, W]` bool, True in the hole.
         window: top, left, height and width of the part that the network sees.
-        image: that part in the network's size, `[R, R, C]` uint8.
-        hole: the hole there, `[R, R]` bool: every pixel that the hole touches.
-        remarks: what was done to it, for the user.
+        image: that part, resized for the network, `[R, R, C]` uint8.
+        hole: the hole in `image`, `[R, R]` bool: every pixel that the hole touches.
+        remarks: conversions of the photograph and the mask, for the user.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class Photo:
     remarks: tuple[str, ...] = ()
 
     def filled(self, completed: np.ndarray) -> np.ndarray:
-        """Returns the photograph with its hole filled from a completed square `[R, R, C]`; its own pixels elsewhere."""
+        """Returns the photograph with its hole filled from a completed square `[R, R, C]`; other pixels are kept."""
         top, left, height, width = self.window
         square = completed if completed.shape[:2] == (height, width) else resize(completed, height, width)
         whole = self.pixels.copy()
@@ -124,7 +124,7 @@ def photo_files(path: Path) -> list[Path]:
 
 
 def check_output(photos: list[Path], mask: Path | None, samples: int, out: Path) -> None:
-    """Refuses a folder in which completions would take the place of something that is not theirs.
+    """Refuses a folder in which completions would replace other files.
 
     Args:
         photos: the files.
@@ -156,7 +156,7 @@ def check_output(photos: list[Path], mask: Path | None, samples: int, out: Path)
 
 
 def completed_names(stem: str, samples: int) -> list[str]:
-    """Returns the names of the pictures of one completed photograph.
+    """Returns the names of the images of one completed photograph.
 
     >>> completed_names("photo", 1)
     ['photo.png', 'photo-1.png', 'photo-sheet.png', 'photo-attention.png']
@@ -185,9 +185,9 @@ def read_photo(path: Path, hole: Hole, number: int, network: CompletionNetwork, 
     if done:
         remarks.append(f"{', '.join(done)}, outside the hole too")
     if mask.all():
-        raise InvalidInputError(f"The hole in {str(path)!r} covers everything: there is nothing to go by.")
+        raise InvalidInputError(f"The hole in {str(path)!r} covers the whole photograph: nothing is visible.")
     if not mask.any():
-        hint = f" {str(hole.mask)!r} has to be white where the hole is, and is black all over." if hole.mask else ""
+        hint = f" {str(hole.mask)!r} needs to be white in the hole, and is black everywhere." if hole.mask else ""
         raise InvalidInputError(f"The hole in {str(path)!r} covers no pixel.{hint}")
     side = min(height, width)
     window = ((height - side) // 2, (width - side) // 2, side, side)
@@ -198,24 +198,24 @@ def read_photo(path: Path, hole: Hole, number: int, network: CompletionNetwork, 
     if inside.sum() < mask.sum():
         raise InvalidInputError(
             f"{mask.sum() - inside.sum():,} pixels of the hole in {str(path)!r} lie outside the square of {side} "
-            f"around its middle, which is all that the network sees: try --fit resize, or crop around the hole."
+            f"around its centre, which is what the network sees: try --fit resize, or crop around the hole."
         )
     size = network.resolution
     part = pixels[top : top + tall, left : left + wide]
     if (tall, wide) == (size, size):
         image, small = part, inside
     else:
-        seen = "all of it" if fit == "resize" or height == width else f"the square of {side} around its middle"
+        seen = "all of it" if fit == "resize" or height == width else f"the centre square of {side}"
         remarks.append(f"{width}x{height}: {seen}, resized to {size}, is what the network sees")
         # By area, so that nothing of the hole leaks into a pixel that it does not touch.
         image, small = resize(part, size, size, area=True), _touched(inside, size)
         if small.all():
-            raise InvalidInputError(f"At {size} pixels the hole in {str(path)!r} leaves nothing to go by.")
+            raise InvalidInputError(f"At {size} pixels the hole in {str(path)!r} covers the whole image: nothing is visible.")
     return Photo(path, pixels, mask, window, image, small, tuple(remarks))
 
 
 def completed_files(completer: TrainedCompleter, photo: Photo, samples: int, seed: int) -> dict[str, bytes]:
-    """Returns names and contents of the pictures of one completed photograph.
+    """Returns the names and contents of the images of one completed photograph.
 
     Args:
         completer: fills holes.
@@ -234,7 +234,7 @@ def completed_files(completer: TrainedCompleter, photo: Photo, samples: int, see
 
 
 def attention_over_hole(completer: TrainedCompleter, photo: Photo) -> bytes | None:
-    """Returns a picture of where the network looks from positions inside the hole, or None without attention."""
+    """Returns a figure of where the network looks from positions inside the hole, or None without attention."""
     size = completer.network.resolution
     places = np.argwhere(photo.hole)
     chosen = places[np.linspace(0, len(places) - 1, min(_QUERIES, len(places)) + 2).astype(int)[1:-1]]
@@ -257,7 +257,7 @@ def _touched(hole: np.ndarray, size: int) -> np.ndarray:
 
 
 def _mask(hole: Hole, height: int, width: int, number: int) -> tuple[np.ndarray, list[str]]:
-    """Returns the hole in a photograph of a size, and what was done to get it."""
+    """Returns the hole in a photograph of a size, and remarks on conversions of the mask."""
     if hole.kind:
         return draw_mask(hole.kind, height, width, seed=hole.seed, index=number), []
     if hole.box:
@@ -289,7 +289,7 @@ def _box(words: str, height: int, width: int) -> np.ndarray:
 
 
 def _read(path: Path, image_channels: int, what: str) -> tuple[np.ndarray, list[str]]:
-    """Returns the pixels of a file, and what was done to them."""
+    """Returns the pixels of a file, and their conversions."""
     if not path.is_file():
         raise InvalidInputError(f"There is no {what} {str(path)!r}.")
     try:

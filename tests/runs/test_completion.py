@@ -194,7 +194,7 @@ def test_photograph_of_any_size_keeps_its_own_pixels_and_says_what_the_network_s
     before = picture(21, height=150, width=201)
     Image.fromarray(before).save(tmp_path / "large.png")
     assert complete(trained, tmp_path / "large.png", tmp_path / "out", "--box", "60,50,120,90", "--fit", fit) == 0
-    seen = {"crop": "the square of 150 around its middle", "resize": "all of it"}[fit]
+    seen = {"crop": "the centre square of 150", "resize": "all of it"}[fit]
     assert f"large.png: 201x150: {seen}, resized to 64, is what the network sees" in capsys.readouterr().out
     after = read(tmp_path / "out" / "large.png")
     changed = (before != after).any(axis=2)
@@ -253,7 +253,7 @@ def test_mask_of_another_size_is_resized_and_said_and_of_another_shape_refused(t
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--box", "0,0,64,64"], "covers everything"),
+        (["--box", "0,0,64,64"], "covers the whole photograph"),
         (["--box", "0,0,64,65"], "inside the 64x64 photograph"),
         (["--box", "-1,0,64,60"], "inside the 64x64 photograph"),
         (["--box", "5,5,5,9"], "with x0 < x1 and y0 < y1"),
