@@ -1,7 +1,6 @@
 """Scores of completions, on arrays and on a network that was not trained."""
 
 import itertools
-import json
 
 import jax
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-import sagan_jax
 from sagan_jax.data import open_source
 from sagan_jax.data.masks import draw_masks
 from sagan_jax.errors import InvalidInputError
@@ -17,8 +15,6 @@ from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.completion_quality import completion_scores, diversity, reconstruction_quality
 from sagan_jax.evaluation.image_sets import CompletedImages
 from sagan_jax.models.completion import CompletionNetwork
-from support.commands import command, error_line
-from support.metrics import read_metrics
 
 SIZE, COUNT = 64, 7
 
@@ -125,64 +121,6 @@ def test_drawn_completions_take_photographs_and_holes_in_turn(completer, source,
         assert not np.array_equal(completed[hole], photo[hole])
     # The eighth photograph is the first again, with another hole and other latents.
     assert not np.array_equal(completions[0], completions[7])
-
-
-@pytest.fixture(scope="module")
-def trained(path, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "run"
-    flags = ["--total-steps", "2", "--save-every-steps", "2", "--sample-every-steps", "1", "--log-every-steps", "1"]
-    flags += ["--batch-size", "4", "--base-channels", "1", "--latent-size", "5", "--cache", ""]
-    words = ["train", "faces_completion_64", "--source", path, "--held-out", path, *flags]
-    assert command(*words, "--workdir", workdir) == 0
-    return workdir
-
-
-@pytest.mark.slow
-def test_run_records_the_quality_on_images_that_it_was_not_trained_on(trained):
-    lines = read_metrics(trained)
-    found = {line["step"]: line["held_out/psnr"] for line in lines if "held_out/psnr" in line}
-    assert set(found) == {1, 2}
-    assert all(5 < value < 40 for value in found.values())
-
-
-def test_evaluate_prints_and_writes_each_kind_of_hole_and_protocol(trained, capsys):
-    protocols = ["fd5_test_random", "fd5_test_random_raw"]
-    flags = ["--holes", "centre", "area_10_20", "--protocol", *protocols, "--samples", "2", "--cache", ""]
-    assert command("evaluate", "--workdir", trained, *flags) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["centre", "area_10_20", *protocols]
-    result = json.loads((trained / "scores" / "holes_centre-00000002.json").read_text())
-    assert f"psnr {result['values']['centre/psnr']:.2f} dB" in lines[0]
-    assert result["images"] == COUNT
-    distance = json.loads((trained / "scores" / "fd5_test_random-00000002.json").read_text())
-    assert distance["holes"] == ["centre", "area_10_20"]
-    assert distance["values"]["fd5_test_random"] > 0
-    of_raw_weights = json.loads((trained / "scores" / "fd5_test_random_raw-00000002.json").read_text())
-    assert (distance["weights"], of_raw_weights["weights"]) == ("moving average", "as trained")
-
-
-def test_evaluate_in_python_returns_values_by_name(trained, tmp_path):
-    found = sagan_jax.evaluate(trained, holes=["half_top"], samples=0, out=tmp_path, cache="")
-    assert set(found) == {f"half_top/{name}" for name in ("psnr", "l1", "ssim", "psnr_image", "l1_image", "ssim_image")}
-    assert [path.name for path in tmp_path.iterdir()] == ["holes_half_top.json"]
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--holes", "middle"], "--holes needs to be one of centre"),
-        (["--holes", "center"], "Perhaps you meant centre."),
-        (["--checkpoint", "best"], "this one has no best"),
-        (["--workdir", "nowhere", "--holes", "centre"], "There is no run in 'nowhere'"),
-        (["--protocol", "fd5_test_random_batch"], "this network has no batch norm"),
-        (["--protocol", "classifier_accuracy"], "needs classes"),
-        (["--held-out", "nowhere.zip"], "'nowhere.zip' does not exist"),
-        (["--samples", "-1"], "--samples needs to be at least 0"),
-    ],
-)
-def test_evaluate_refuses_invalid_flags_in_one_line(trained, flags, words, capsys):
-    assert command("evaluate", "--workdir", trained, *flags) == 2
-    assert words in error_line(capsys)
 
 
 def test_completions_have_no_classes(completer, source):

@@ -2,10 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -311,27 +307,3 @@ def test_generator_that_has_diverged_gives_no_score(tmp_path, generator):
         Evaluator(real_images(tmp_path, 61, 0), inception=PLAIN).score(
             parse_protocol("fid40_train"), GeneratedImages(diverged, 8)
         )
-
-
-@pytest.mark.slow
-def test_four_devices_give_the_score_of_one(tmp_path):
-    real, fake = (make_images(tmp_path, number, seed) for seed, number in ((0, 61), (1, 47)))
-    program = (
-        "import json, sys; from sagan_jax.runs.scores import scores_of_images as s; "
-        f"print(json.dumps([x.values for x in s({fake!r}, {real!r}, ['fd45_train_random', 'prdc44_train_random'], "
-        "batch_size=10, cache='')]))"
-    )
-    values = [
-        json.loads(
-            subprocess.run(
-                [sys.executable, "-c", program],
-                env=os.environ | {"JAX_NUM_CPU_DEVICES": devices},
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-        )
-        for devices in ("1", "4")
-    ]
-    for one, four in zip(*values, strict=True):
-        assert list(one.values()) == pytest.approx(list(four.values()), rel=1e-4)

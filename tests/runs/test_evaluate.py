@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from sagan_jax.data import open_source
 from sagan_jax.errors import CollapsedError, InvalidInputError
 from sagan_jax.evaluation import generator as generator_module
 from sagan_jax.runs import session
+from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.score_monitor import ScoreMonitor
 from support.commands import command, error_line
 from support.metrics import read_metrics
@@ -378,3 +382,50 @@ def test_generator_is_compiled_once_for_all_states_of_a_run(trained):
     for checkpoint in ("newest", "best"):
         sagan_jax.load_run(workdir, checkpoint=checkpoint).generate(3)
     assert generator_module._draw._cache_size() == 1
+
+
+@pytest.mark.slow
+def test_run_on_pairs_is_scored_by_their_rule(tmp_path):
+    experiment = load_experiment("pairs_32")
+    experiment = dataclasses.replace(
+        experiment,
+        networks=dataclasses.replace(experiment.networks, base_channels=2, latent_size=3),
+        training=dataclasses.replace(experiment.training, total_steps=2, batch_size=4),
+        recording=dataclasses.replace(
+            experiment.recording, log_every_steps=1, sample_every_steps=2, save_every_steps=2
+        ),
+        evaluation=dataclasses.replace(experiment.evaluation, protocols=("rule30",), evaluate_every_steps=2),
+    )
+    sagan_jax.train(experiment, tmp_path / "run")
+    recorded = read_metrics(tmp_path / "run")
+    scores = [line for line in recorded if "score/rule30" in line]
+    assert [line["step"] for line in scores] == [2]
+    assert scores[0]["score/rule30/parts"] == 0
+    # D is shown real images, whose blobs are clear from the first step on; it looks nearly everywhere alike.
+    lifts = [line["discriminator/partner_lift_16"] for line in recorded if "discriminator/partner_lift_16" in line]
+    assert lifts == pytest.approx([1], abs=0.4)
+    assert "rule1k" in sagan_jax.evaluate(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_four_devices_give_the_score_of_one(tmp_path):
+    real, fake = (make_images(tmp_path / f"{seed}.npz", number, seed) for seed, number in ((0, 61), (1, 47)))
+    program = (
+        "import json, sys; from sagan_jax.runs.scores import scores_of_images as s; "
+        f"print(json.dumps([x.values for x in s({fake!r}, {real!r}, ['fd45_train_random', 'prdc44_train_random'], "
+        "batch_size=10, cache='')]))"
+    )
+    values = [
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", program],
+                env=os.environ | {"JAX_NUM_CPU_DEVICES": devices},
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+        )
+        for devices in ("1", "4")
+    ]
+    for one, four in zip(*values, strict=True):
+        assert list(one.values()) == pytest.approx(list(four.values()), rel=1e-4)
