@@ -1,0 +1,141 @@
+"""Opening a run: what it gives, what it reads, and what it refuses."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import sagan_jax
+from sagan_jax.config import CompletionExperiment, CompletionNetworks, Data, Experiment, Networks, Training, to_dict
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.runs.build import build_adversarial_task, build_completion_task, image_shape
+from sagan_jax.runs.load import NO_DISCRIMINATOR
+from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.environment import write_run_files
+from sagan_jax.training import adversarial, completion
+
+
+def write_images(path, number, seed=0):
+    images = np.random.default_rng(seed).integers(0, 256, (number, 32, 32, 3), np.uint8)
+    np.savez(path, images=images, labels=np.arange(number) % 2)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    return Experiment(
+        data=Data(write_images(folder / "train.npz", 5), write_images(folder / "test.npz", 3), cache=""),
+        networks=Networks(
+            resolution=32,
+            num_classes=2,
+            base_channels=1,
+            latent_size=3,
+            generator_attention_resolutions=(16,),
+            discriminator_attention_resolutions=(16,),
+        ),
+        training=Training(ema_decay=0.5),
+    )
+
+
+@pytest.fixture(scope="module")
+def state(experiment):
+    """A state whose moving average differs from the weights."""
+    state = adversarial.initial_state(build_adversarial_task(experiment), 0, image_shape(experiment))
+    return dataclasses.replace(state, average=jax.tree.map(lambda leaf: 2 * leaf, state.average))
+
+
+def save(workdir, experiment, state, folder="checkpoints", step=7, **meta):
+    write_run_files(workdir, to_dict(experiment))
+    with Checkpoints(workdir / folder) as checkpoints:
+        checkpoints.save(step, dataclasses.replace(state, step=np.int32(step)), meta)
+    return workdir
+
+
+def test_run_gives_its_average_or_its_weights_as_trained(experiment, state, tmp_path):
+    run = sagan_jax.open_run(save(tmp_path / "run", experiment, state))
+    averaged, raw = run.generator(), run.generator(raw=True)
+    assert (averaged.averaged, raw.averaged) == (True, False)
+    stored = state.generator.batch_stats
+    for twice, once, trained in zip(
+        *(jax.tree.leaves(tree) for tree in (averaged.variables["batch_stats"], raw.variables["batch_stats"], stored)),
+        strict=True,
+    ):
+        assert np.array_equal(once, trained)
+        assert np.array_equal(twice, 2 * trained)
+
+
+def test_run_opens_the_checkpoint_that_is_named(experiment, state, tmp_path):
+    workdir = save(tmp_path / "run", experiment, state)
+    save(workdir, experiment, state, "best", 4)
+    assert sagan_jax.open_run(workdir).generator().step == 7
+    assert sagan_jax.open_run(workdir, checkpoint="best").generator().step == 4
+    assert sagan_jax.open_run(workdir, checkpoint="best").discriminator().step == 4
+
+
+def test_run_reads_its_checkpoint_once(experiment, state, tmp_path, monkeypatch):
+    run = sagan_jax.open_run(save(tmp_path / "run", experiment, state))
+    restored, restore = [], Checkpoints.restore
+    monkeypatch.setattr(Checkpoints, "restore", lambda *given: restored.append(given) or restore(*given))
+    run.generator(), run.generator(raw=True), run.discriminator()
+    assert len(restored) == 1
+
+
+def test_run_reads_its_config_once_and_nothing_else_when_it_is_opened(experiment, state, tmp_path):
+    workdir = save(tmp_path / "run", experiment, state)
+    run = sagan_jax.open_run(workdir)
+    (workdir / "config.json").unlink()
+    assert run.generator().latent_size == 3
+    assert len(run.images()) == 5
+
+
+def test_run_has_the_images_of_its_config_or_those_that_are_given(experiment, state, tmp_path):
+    workdir = save(tmp_path / "run", experiment, state)
+    run = sagan_jax.open_run(workdir)
+    assert (len(run.images()), len(run.images(held_out=True))) == (5, 3)
+    moved = write_images(tmp_path / "moved.npz", 11, 1)
+    run = sagan_jax.open_run(workdir, source=moved)
+    assert (len(run.images()), len(run.images(held_out=True))) == (11, 3)
+    run = sagan_jax.open_run(workdir, held_out=moved)
+    assert (len(run.images()), len(run.images(held_out=True))) == (5, 11)
+
+
+def test_run_without_a_discriminator_says_so(experiment, state, tmp_path):
+    run = sagan_jax.open_run(save(tmp_path / "run", experiment, state, discriminator=NO_DISCRIMINATOR))
+    assert run.discriminator() is None
+    assert run.generator().step == 7
+
+
+def test_run_without_a_checkpoint_is_refused_when_it_is_asked_for(experiment, tmp_path):
+    write_run_files(tmp_path / "run", to_dict(experiment))
+    run = sagan_jax.open_run(tmp_path / "run")
+    with pytest.raises(InvalidInputError, match="has no checkpoint yet: it was stopped before the first save"):
+        run.generator()
+    with pytest.raises(InvalidInputError, match="has no best checkpoint: it was not scored while it trained"):
+        sagan_jax.open_run(tmp_path / "run", checkpoint="best").generator()
+
+
+def test_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"There is no run in '.*nowhere': it has no config.json"):
+        sagan_jax.open_run(tmp_path / "nowhere")
+
+
+def test_run_of_the_other_task_is_refused(experiment, state, tmp_path):
+    completing = CompletionExperiment(networks=CompletionNetworks(base_channels=1, latent_size=3))
+    write_run_files(tmp_path / "completing", to_dict(completing))
+    with pytest.raises(InvalidInputError, match="completes images"):
+        sagan_jax.open_run(tmp_path / "completing")
+    with pytest.raises(InvalidInputError, match="generates images"):
+        sagan_jax.open_completion_run(save(tmp_path / "run", experiment, state))
+
+
+def test_completion_run_gives_its_average_or_its_weights_as_trained(tmp_path):
+    completing = CompletionExperiment(networks=CompletionNetworks(base_channels=1, latent_size=3))
+    state = completion.initial_state(build_completion_task(completing), 0)
+    state = dataclasses.replace(state, average=jax.tree.map(lambda leaf: 2 * leaf, state.average))
+    run = sagan_jax.open_completion_run(save(tmp_path / "run", completing, state))
+    averaged, raw = run.completer(), run.completer(raw=True)
+    assert (averaged.averaged, raw.averaged, raw.step) == (True, False, 7)
+    for twice, once in zip(jax.tree.leaves(averaged.params), jax.tree.leaves(raw.params), strict=True):
+        assert np.array_equal(twice, 2 * once)
