@@ -70,8 +70,11 @@ def run(arguments: list[str]) -> None:
     if parsed.batch_size < 1:
         raise InvalidInputError(f"--batch-size needs to be at least 1; got {parsed.batch_size}.")
     from sagan_jax.cli.progress import ScoreProgress
-    from sagan_jax.runs.evaluate import scores_of_any_run
+    from sagan_jax.runs.evaluate import evaluate
     from sagan_jax.runs.scores import scores_of_images
+
+    def show(score: object) -> None:
+        print(score, flush=True)
 
     with ScoreProgress() as progress:
         shared: dict[str, Any] = {
@@ -79,15 +82,14 @@ def run(arguments: list[str]) -> None:
         }
         if parsed.workdir:
             of_run = {name: getattr(parsed, name) for name in ("holes", "samples", "source", "held_out", "checkpoint")}
-            scores = scores_of_any_run(parsed.workdir, parsed.protocol, **of_run, **shared, progress=progress)
-        else:
-            scores = scores_of_images(
-                parsed.images,
-                parsed.reference,
-                parsed.protocol,
-                resolution=parsed.resolution,
-                **shared,
-                progress=progress,
-            )
-        for score in scores:
-            print(score, flush=True)
+            evaluate(parsed.workdir, *parsed.protocol, **of_run, **shared, progress=progress, on_score=show)
+            return
+        for score in scores_of_images(
+            parsed.images,
+            parsed.reference,
+            parsed.protocol,
+            resolution=parsed.resolution,
+            **shared,
+            progress=progress,
+        ):
+            show(score)

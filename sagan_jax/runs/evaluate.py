@@ -1,6 +1,6 @@
 """The scores of any run, whatever its task."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sagan_jax.config import CompletionExperiment
@@ -26,13 +26,14 @@ def evaluate(
     out: Path | None = None,
     cache: str = "auto",
     progress: ProgressCallback | None = None,
+    on_score: Callable[[Score | HoleScore], None] | None = None,
 ) -> dict[str, float]:
     """Returns the scores of a run's checkpoint by name, each written to a result file.
 
     Args:
         workdir: the folder of a run that has saved.
         protocols: names such as `fid50k_train`. Defaults to what suits the training images; for a run that completes
-            images to none. Such a run also gets the similarity of its completions, such as `centre/psnr`.
+            images to none. Such a run also gets the quality of its completions, such as `centre/psnr`.
         holes: for a run that completes images: the kinds of holes. Defaults to all.
         samples: for a run that completes images: completions of each image whose diversity is measured.
         source: where the training images are. Defaults to what the config says.
@@ -43,50 +44,34 @@ def evaluate(
         batch_size: images a pass. Defaults to 100, or 50 for a run that completes images.
         out: folder of the result files. Defaults to `scores/` in the workdir.
         cache: as `Data.cache`.
-        progress: receives the progress.
+        progress: receives the progress of each pass over images.
+        on_score: receives each score as soon as it is written.
 
     Raises:
         InvalidInputError: something is missing, or contradicts a protocol; raised before anything is measured.
     """
-    found: dict[str, float] = {}
-    for score in scores_of_any_run(
-        Path(workdir),
-        protocols,
-        holes=holes,
-        samples=samples,
-        source=source,
-        held_out=held_out,
-        checkpoint=checkpoint,
-        inception_weights=inception_weights,
-        seed=seed,
-        batch_size=batch_size,
-        out=out,
-        cache=cache,
-        progress=progress,
-    ):
-        found |= score.values
-    return found
-
-
-def scores_of_any_run(
-    workdir: Path,
-    protocols: Sequence[str],
-    *,
-    holes: Sequence[str] = (),
-    samples: int = 4,
-    source: str = "",
-    held_out: str = "",
-    checkpoint: CheckpointName = "newest",
-    inception_weights: str = "",
-    seed: int = 0,
-    batch_size: int | None = None,
-    out: Path | None = None,
-    cache: str = "auto",
-    progress: ProgressCallback | None = None,
-) -> Iterator[Score | HoleScore]:
-    """Returns the scores of a run's checkpoint, one after the other; arguments and errors are those of `evaluate`."""
-    if not (holes or isinstance(read_experiment(workdir), CompletionExperiment)):
-        return scores_of_run(
+    workdir = Path(workdir)
+    scores: Iterator[Score | HoleScore]
+    if holes or isinstance(read_experiment(workdir), CompletionExperiment):
+        require_completion(workdir)
+        if checkpoint != "newest":
+            raise InvalidInputError("--checkpoint best is for a run that generates images; this one has no best.")
+        scores = completion_scores_of_run(
+            workdir,
+            protocols,
+            holes=holes,
+            samples=samples,
+            source=source,
+            held_out=held_out,
+            inception_weights=inception_weights,
+            seed=seed,
+            batch_size=50 if batch_size is None else batch_size,
+            out=out,
+            cache=cache,
+            progress=progress,
+        )
+    else:
+        scores = scores_of_run(
             workdir,
             protocols,
             source=source,
@@ -99,20 +84,9 @@ def scores_of_any_run(
             cache=cache,
             progress=progress,
         )
-    require_completion(workdir)
-    if checkpoint != "newest":
-        raise InvalidInputError("--checkpoint best is for a run that generates images; this one has no best.")
-    return completion_scores_of_run(
-        workdir,
-        protocols,
-        holes=holes,
-        samples=samples,
-        source=source,
-        held_out=held_out,
-        inception_weights=inception_weights,
-        seed=seed,
-        batch_size=50 if batch_size is None else batch_size,
-        out=out,
-        cache=cache,
-        progress=progress,
-    )
+    found: dict[str, float] = {}
+    for score in scores:
+        found |= score.values
+        if on_score:
+            on_score(score)
+    return found

@@ -210,7 +210,9 @@ def read_photo(path: Path, hole: Hole, number: int, network: CompletionNetwork, 
         # By area, so that nothing of the hole leaks into a pixel that it does not touch.
         image, small = resize(part, size, size, area=True), _touched(inside, size)
         if small.all():
-            raise InvalidInputError(f"At {size} pixels the hole in {str(path)!r} covers the whole image: nothing is visible.")
+            raise InvalidInputError(
+                f"At {size} pixels the hole in {str(path)!r} covers the whole image: nothing is visible."
+            )
     return Photo(path, pixels, mask, window, image, small, tuple(remarks))
 
 
