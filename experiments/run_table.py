@@ -234,7 +234,7 @@ def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -
 
 
 def draw_strips(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -> None:
-    """Draws images of a row's first run, those that obey the rule underlined, under the row's first score.
+    """Draws images of a row's first run, those that follow the rule underlined, under the row's first score.
 
     Rows whose runs are no longer there, but for their results, are left out.
     """

@@ -28,8 +28,7 @@ from sagan_jax.cli.main import explained
 from sagan_jax.data import ImageSource
 from sagan_jax.data.masks import draw_masks
 from sagan_jax.evaluation.completion_quality import reconstruction_quality
-from sagan_jax.runs.build import open_images
-from sagan_jax.runs.load import load_completer, require_completion
+from sagan_jax.runs.load import open_completion_run
 from sagan_jax.runs.validate import check_hole_kind
 
 PENALTIES = (1e5, 1e6, 3e6, 1e7, 3e7, 1e8)
@@ -102,11 +101,11 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--components", type=int, default=1000)
     parser.add_argument("--methods", nargs="+", help="some of the rows")
     given = parser.parse_args(arguments)
-    experiment = require_completion(given.workdir)
+    run = open_completion_run(given.workdir)
     for kind in given.holes:
         check_hole_kind(kind)
-    completer = load_completer(given.workdir)
-    train, images = read(open_images(experiment), 10**9), read(open_images(experiment, held_out=True), given.num_images)
+    completer = run.completer()
+    train, images = read(run.images(), 10**9), read(run.images(held_out=True), given.num_images)
     methods: dict[str, Fill] = {
         "biharmonic (scikit-image)": biharmonic,
         "Telea (OpenCV)": opencv(cv2.INPAINT_TELEA),

@@ -1,13 +1,13 @@
 """What does self-attention buy, where far-apart parts of an image must agree?
 
 Asked before the runs: of images with two blobs that share a hue and a form (`pairs`), how large a share of a
-generator's obey that rule, and how many of the twelve kinds does it make: without attention, with it at 16x16, at 8x8,
-at both, in the article's form, and with residual blocks of as many parameters in its place, one or two?
+generator's follow that rule, and how many of the twelve kinds does it make: without attention, with it at 16x16, at
+8x8, at both, in the article's form, and with residual blocks of as many parameters in its place, one or two?
 
     python experiments/run_table.py attention_buys --out runs/attention_buys
 
 Five seeds a row, all with the steps, the rates and the batch of `pairs_32`. The score is a program's, over 5,000
-generated images: see `sagan_jax/evaluation/rules.py`. Independent blobs would obey in 1/12 of the images.
+generated images: see `sagan_jax/evaluation/rules.py`. Independent blobs would follow the rule in 1/12 of the images.
 """
 
 from dataclasses import replace
@@ -45,7 +45,7 @@ def table() -> Table:
         rows=rows,
         seeds=(0, 1, 2, 3, 4),
         scores={
-            "rule5k": "obey",
+            "rule5k": "follow the rule",
             "rule5k/parts": "two clear blobs",
             "rule5k/hue": "same hue",
             "rule5k/hue_chance": "by chance",

@@ -44,7 +44,7 @@ def table() -> Table:
         rows={"none": pairs, "at 16": replace(pairs, networks=networks)},
         seeds=(0, 1, 2, 3, 4),
         scores={
-            "rule5k": "obey",
+            "rule5k": "follow the rule",
             "rule5k/parts": "two clear blobs",
             "rule5k/hue": "same hue",
             "rule5k/hue_chance": "by chance",

@@ -38,7 +38,7 @@ def table() -> Table:
         },
         seeds=(0, 1, 2),
         scores={
-            "rule5k": "obey",
+            "rule5k": "follow the rule",
             "rule5k/parts": "two clear blobs",
             "rule5k/hue": "same hue",
             "rule5k/hue_chance": "by chance",

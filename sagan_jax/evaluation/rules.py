@@ -138,7 +138,7 @@ def rule_accuracy(result: RuleResult, modes: int) -> dict[str, float]:
 
     Returns:
         Values by name.
-        `obey`: the share of images that follow the rule.
+        `follows_rule`: the share of images that follow the rule.
         `parts`: the share of images whose parts are valid.
         Such as `hue`: among images with valid parts, the share whose parts agree in this property.
         Such as `hue_chance`: the share that would agree if these parts were shuffled among the images. Both are 0 if no
@@ -151,7 +151,7 @@ def rule_accuracy(result: RuleResult, modes: int) -> dict[str, float]:
     shares = np.bincount(result.modes[follows], minlength=modes) / max(1, follows.sum())
     present = shares[shares > 0]
     return {
-        "obey": float(follows.mean()),
+        "follows_rule": float(follows.mean()),
         "parts": float(valid.mean()),
         **{name: float(agree.sum() / max(1, valid.sum())) for name, agree in result.agreements.items()},
         **{f"{name}_chance": _chance(values[valid]) for name, values in result.values.items()},

@@ -304,7 +304,7 @@ class RuleAccuracy(Scorer):
     def value_names(self) -> tuple[str, ...]:
         """The share that follows the rule, and the parts of `rule_accuracy`."""
         nothing = check_rule(np.zeros((1, *self._image_shape()), np.uint8), self._rule())
-        parts = [name for name in rule_accuracy(nothing, num_modes(self._rule())) if name != "obey"]
+        parts = [name for name in rule_accuracy(nothing, num_modes(self._rule())) if name != "follows_rule"]
         return (self.protocol.name, *self._named(*parts))
 
     def check(self, num_classes: int) -> None:
@@ -329,7 +329,7 @@ class RuleAccuracy(Scorer):
             self.references.progress.tick(len(batch.labels))
         everywhere = jax.tree.map(lambda *parts: np.concatenate(gather(np.concatenate(parts))), *results)
         found = rule_accuracy(everywhere, num_modes(rule))
-        values = {self.protocol.name: found.pop("obey")}
+        values = {self.protocol.name: found.pop("follows_rule")}
         values |= {f"{self.protocol.name}/{name}": value for name, value in found.items()}
         return Measurement(values, {"rule": repr(rule)})
 

@@ -15,7 +15,7 @@ from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.image_sets import CompletedImages, RealImages
 from sagan_jax.evaluation.protocols import Protocol, parse_protocol
 from sagan_jax.evaluation.scores import Score
-from sagan_jax.runs.load import CompletionRun, open_completion_run
+from sagan_jax.runs.load import CompletionRun
 from sagan_jax.runs.scores import evaluator_for, result_path, write_result
 from sagan_jax.runs.validate import check_hole_kind
 from sagan_jax.runtime.environment import reproducibility_info
@@ -51,58 +51,51 @@ class HoleScore:
 
 
 def completion_scores_of_run(
-    workdir: Path,
+    run: CompletionRun,
     names: Sequence[str] = (),
     *,
     holes: Sequence[str] = (),
     samples: int = 4,
-    source: str = "",
-    held_out: str = "",
     inception_weights: str = "",
     seed: int = 0,
     batch_size: int = 50,
     out: Path | None = None,
-    cache: str = "auto",
     progress: ProgressCallback | None = None,
-) -> "Iterator[HoleScore | Score]":
+) -> Iterator[HoleScore | Score]:
     """Yields the score of each kind of hole, then of each protocol, each after it was written to a result file.
 
     Args:
-        workdir: the folder of a run that completes images and has saved.
+        run: an opened run that has saved.
         names: of protocols, which compare sampled completions of held-out photographs with real images. Defaults to
             none.
         holes: kinds of `sagan_jax.data.masks`. Defaults to `SCORED_HOLES`. Protocols use them in turn.
         samples: completions of each image whose diversity is measured.
-        source: where the training images are. Defaults to what the config says.
-        held_out: the photographs to complete. Defaults to what the config says.
         inception_weights: as for `scores_of_run`.
         seed: of holes and latents.
         batch_size: images a pass.
         out: folder of the result files. Defaults to `scores/` in the workdir.
-        cache: as `Data.cache`.
         progress: receives the progress.
 
     Raises:
         InvalidInputError: something is missing, or contradicts a protocol; raised before anything is measured.
     """
-    run = open_completion_run(workdir, source=source, held_out=held_out, cache=cache)
     kinds = tuple(holes) or SCORED_HOLES
     for kind in kinds:
         check_hole_kind(kind)
     protocols = _completion_protocols(names)
     completer, photographs = run.completer(), run.images(held_out=True)
-    evaluator = _evaluator(run, photographs, protocols, inception_weights, cache, progress) if protocols else None
+    evaluator = _evaluator(run, photographs, protocols, inception_weights, progress) if protocols else None
     for kind in kinds:
         score = _score_of_holes(completer, photographs, kind, samples, seed, batch_size)
         name = f"holes_{kind}"
-        path = out / f"{name}.json" if out else workdir / "scores" / f"{name}-{completer.step:08d}.json"
+        path = out / f"{name}.json" if out else run.workdir / "scores" / f"{name}-{completer.step:08d}.json"
         write_atomically(path, (json.dumps({"values": score.values, **score.details}, indent=2) + "\n").encode())
         yield score
     for protocol in protocols:
         assert evaluator
         weights = run.completer(raw=protocol.raw)
         found = evaluator.score(protocol, CompletedImages(weights, photographs, kinds, batch_size), seed=seed)
-        write_result(out / f"{protocol.name}.json" if out else result_path(workdir, protocol, weights.step), found)
+        write_result(out / f"{protocol.name}.json" if out else result_path(run.workdir, protocol, weights.step), found)
         yield found
 
 
@@ -119,7 +112,6 @@ def _evaluator(
     photographs: ImageSource,
     protocols: Sequence[Protocol],
     inception_weights: str,
-    cache: str,
     progress: ProgressCallback | None,
 ) -> Evaluator:
     """Returns an evaluator that has checked all protocols."""
@@ -128,7 +120,7 @@ def _evaluator(
         RealImages(photographs),
         protocols,
         inception_weights=inception_weights,
-        cache=cache,
+        cache=run.experiment.data.cache,
         progress=progress,
     )
     for protocol in protocols:

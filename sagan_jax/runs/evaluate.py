@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from sagan_jax.config import CompletionExperiment
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.scores import Score
 from sagan_jax.runs.completion_scores import HoleScore, completion_scores_of_run
-from sagan_jax.runs.load import CheckpointName, read_experiment, require_completion
+from sagan_jax.runs.load import CheckpointName, CompletionRun, open_any_run
 from sagan_jax.runs.scores import scores_of_run
 from sagan_jax.runtime.progress import ProgressCallback
 
@@ -50,40 +50,18 @@ def evaluate(
     Raises:
         InvalidInputError: something is missing, or contradicts a protocol; raised before anything is measured.
     """
-    workdir = Path(workdir)
+    run = open_any_run(workdir, checkpoint=checkpoint, source=source, held_out=held_out, cache=cache)
+    shared: Any = {"inception_weights": inception_weights, "seed": seed, "out": out, "progress": progress}
     scores: Iterator[Score | HoleScore]
-    if holes or isinstance(read_experiment(workdir), CompletionExperiment):
-        require_completion(workdir)
-        if checkpoint != "newest":
-            raise InvalidInputError("--checkpoint best is for a run that generates images; this one has no best.")
-        scores = completion_scores_of_run(
-            workdir,
-            protocols,
-            holes=holes,
-            samples=samples,
-            source=source,
-            held_out=held_out,
-            inception_weights=inception_weights,
-            seed=seed,
-            batch_size=50 if batch_size is None else batch_size,
-            out=out,
-            cache=cache,
-            progress=progress,
+    if isinstance(run, CompletionRun):
+        size = 50 if batch_size is None else batch_size
+        scores = completion_scores_of_run(run, protocols, holes=holes, samples=samples, batch_size=size, **shared)
+    elif holes:
+        raise InvalidInputError(
+            f"The run in {str(workdir)!r} generates images (sagan-jax sample); --holes need one that completes them."
         )
     else:
-        scores = scores_of_run(
-            workdir,
-            protocols,
-            source=source,
-            held_out=held_out,
-            checkpoint=checkpoint,
-            inception_weights=inception_weights,
-            seed=seed,
-            batch_size=100 if batch_size is None else batch_size,
-            out=out,
-            cache=cache,
-            progress=progress,
-        )
+        scores = scores_of_run(run, protocols, batch_size=100 if batch_size is None else batch_size, **shared)
     found: dict[str, float] = {}
     for score in scores:
         found |= score.values

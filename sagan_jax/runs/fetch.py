@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from sagan_jax.data.cache import weights_folder
-from sagan_jax.errors import InvalidInputError, StorageError, one_line
+from sagan_jax.errors import InvalidInputError, one_line
 from sagan_jax.evaluation.inception import WEIGHTS_NAME
 from sagan_jax.interop.pytorch import check_hash_prefix, hash_prefix
 from sagan_jax.runs.convert import convert_inception
+from sagan_jax.runtime.files import disk_errors
 
 _TIMEOUT_SECONDS = 30.0  # without a byte
 _CHUNK_BYTES = 2**18
@@ -72,7 +73,7 @@ def fetch(url: str, folder: Path) -> Path:
         )
     path = folder / name
     part = path.with_name(f"{name}.part")
-    with _disk(path):
+    with disk_errors(path):
         if path.exists():
             check_hash_prefix(name, _sha256(path))
             return path
@@ -147,16 +148,6 @@ def _reaching(url: str) -> Iterator[None]:
             f"{url} could not be downloaded: {reason}. Without a network, bring the file here by other means, "
             f"then: sagan-jax convert --from inception FILE."
         ) from error
-
-
-@contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except InvalidInputError:
-        raise
-    except OSError as error:
-        raise StorageError(f"{str(path)!r} could not be written: {error.strerror or error}.") from error
 
 
 def _progress() -> Progress:

@@ -31,6 +31,7 @@ from sagan_jax.training.completion import CompletionState, CompletionTask
 
 CheckpointName = Literal["newest", "best"]
 
+State = TypeVar("State")
 _Kind = TypeVar("_Kind", Experiment, CompletionExperiment)
 
 NO_DISCRIMINATOR = "absent"
@@ -56,7 +57,17 @@ def read_experiment(workdir: Path) -> AnyExperiment | None:
 
 def require_experiment(workdir: Path) -> Experiment:
     """Returns the config of a run that generates images; raises InvalidInputError when `workdir` holds none."""
-    experiment = _require_run(workdir)
+    return _require_generation(workdir, _require_run(workdir))
+
+
+def _require_run(workdir: Path) -> AnyExperiment:
+    experiment = read_experiment(workdir)
+    if experiment is None:
+        raise InvalidInputError(f"There is no run in {str(workdir)!r}: it has no config.json. Is the path right?")
+    return experiment
+
+
+def _require_generation(workdir: Path, experiment: AnyExperiment) -> Experiment:
     if not isinstance(experiment, Experiment):
         raise InvalidInputError(
             f"The run in {str(workdir)!r} completes images (sagan-jax complete); this needs one that generates them."
@@ -64,21 +75,12 @@ def require_experiment(workdir: Path) -> Experiment:
     return experiment
 
 
-def require_completion(workdir: Path) -> CompletionExperiment:
-    """Returns the config of a run that completes images; raises InvalidInputError when `workdir` holds none."""
-    experiment = _require_run(workdir)
+def _require_completion(workdir: Path, experiment: AnyExperiment) -> CompletionExperiment:
     if not isinstance(experiment, CompletionExperiment):
         raise InvalidInputError(
             f"The run in {str(workdir)!r} generates images (sagan-jax sample); this needs one that completes them, "
             f"such as sagan-jax train faces_completion_64 makes."
         )
-    return experiment
-
-
-def _require_run(workdir: Path) -> AnyExperiment:
-    experiment = read_experiment(workdir)
-    if experiment is None:
-        raise InvalidInputError(f"There is no run in {str(workdir)!r}: it has no config.json. Is the path right?")
     return experiment
 
 
@@ -121,7 +123,15 @@ class GenerationRun:
         Raises:
             InvalidInputError: the source is not named, absent, or has other classes than the networks.
         """
-        return open_labelled_images(self.experiment, held_out)
+        return self._held_out_images if held_out else self._training_images
+
+    @cached_property
+    def _training_images(self) -> ImageSource:
+        return open_labelled_images(self.experiment)
+
+    @cached_property
+    def _held_out_images(self) -> ImageSource:
+        return open_labelled_images(self.experiment, held_out=True)
 
     @cached_property
     def task(self) -> AdversarialTask:
@@ -144,16 +154,7 @@ class GenerationRun:
         template = jax.eval_shape(
             lambda: adversarial.initial_state(self.task, experiment.training.seed, image_shape(experiment))
         )
-        with Checkpoints(self.workdir / ("best" if self.checkpoint == "best" else "checkpoints")) as checkpoints:
-            restored = checkpoints.restore(template)
-        if restored is None:
-            raise InvalidInputError(
-                f"The run in {str(self.workdir)!r} has no best checkpoint: it was not scored while it trained "
-                f"(--protocols)."
-                if self.checkpoint == "best"
-                else f"The run in {str(self.workdir)!r} has no checkpoint yet: it was stopped before the first save."
-            )
-        return restored[1], restored[2]
+        return _restore(self.workdir, self.checkpoint, template)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +186,15 @@ class CompletionRun:
         Raises:
             InvalidInputError: the source is not named or absent.
         """
-        return open_images(self.experiment, held_out)
+        return self._held_out_images if held_out else self._training_images
+
+    @cached_property
+    def _training_images(self) -> ImageSource:
+        return open_images(self.experiment)
+
+    @cached_property
+    def _held_out_images(self) -> ImageSource:
+        return open_images(self.experiment, held_out=True)
 
     @cached_property
     def task(self) -> CompletionTask:
@@ -195,11 +204,20 @@ class CompletionRun:
     @cached_property
     def _state(self) -> CompletionState:
         template = jax.eval_shape(lambda: completion.initial_state(self.task, self.experiment.training.seed))
-        with Checkpoints(self.workdir / "checkpoints") as checkpoints:
-            restored = checkpoints.restore(template)
-        if restored is None:
-            raise InvalidInputError(f"The run in {str(self.workdir)!r} has no checkpoint yet.")
-        return restored[1]
+        return _restore(self.workdir, "newest", template)[0]
+
+
+def _restore(workdir: Path, checkpoint: CheckpointName, template: State) -> tuple[State, dict[str, Any]]:
+    """Returns the state at a checkpoint, and what was saved beside it."""
+    with Checkpoints(workdir / ("best" if checkpoint == "best" else "checkpoints")) as checkpoints:
+        restored = checkpoints.restore(template)
+    if restored is None:
+        raise InvalidInputError(
+            f"The run in {str(workdir)!r} has no best checkpoint: it was not scored while it trained (--protocols)."
+            if checkpoint == "best"
+            else f"The run in {str(workdir)!r} has no checkpoint yet: it was stopped before the first save."
+        )
+    return restored[1], restored[2]
 
 
 def open_run(
@@ -210,7 +228,7 @@ def open_run(
     held_out: str = "",
     cache: str | None = None,
 ) -> GenerationRun:
-    """Opens a run that generates images. Checkpoint and images are read when they are first asked for, and once.
+    """Opens a run that generates images: reads its config. Checkpoint and images are read when first used, and once.
 
     Args:
         workdir: the folder of a run that has saved.
@@ -223,13 +241,14 @@ def open_run(
         InvalidInputError: `workdir` holds no run that generates images.
     """
     workdir = Path(workdir)
-    return GenerationRun(workdir, _with_data(require_experiment(workdir), source, held_out, cache), checkpoint)
+    experiment = _require_generation(workdir, _require_run(workdir))
+    return GenerationRun(workdir, _with_data(experiment, source, held_out, cache), checkpoint)
 
 
 def open_completion_run(
     workdir: str | Path, *, source: str = "", held_out: str = "", cache: str | None = None
 ) -> CompletionRun:
-    """Opens a run that completes images. Checkpoint and images are read when they are first asked for, and once.
+    """Opens a run that completes images: reads its config. Checkpoint and images are read when first used, and once.
 
     Args:
         workdir: the folder of a run that has saved.
@@ -241,7 +260,30 @@ def open_completion_run(
         InvalidInputError: `workdir` holds no run that completes images.
     """
     workdir = Path(workdir)
-    return CompletionRun(workdir, _with_data(require_completion(workdir), source, held_out, cache))
+    experiment = _require_completion(workdir, _require_run(workdir))
+    return CompletionRun(workdir, _with_data(experiment, source, held_out, cache))
+
+
+def open_any_run(
+    workdir: str | Path,
+    *,
+    checkpoint: CheckpointName = "newest",
+    source: str = "",
+    held_out: str = "",
+    cache: str | None = None,
+) -> GenerationRun | CompletionRun:
+    """Opens a run of either task. The arguments are those of `open_run`.
+
+    Raises:
+        InvalidInputError: `workdir` holds no run, or the best checkpoint of a run that completes images is asked for.
+    """
+    workdir = Path(workdir)
+    experiment = _require_run(workdir)
+    if isinstance(experiment, Experiment):
+        return GenerationRun(workdir, _with_data(experiment, source, held_out, cache), checkpoint)
+    if checkpoint != "newest":
+        raise InvalidInputError("--checkpoint best is for a run that generates images; this one has no best.")
+    return CompletionRun(workdir, _with_data(experiment, source, held_out, cache))
 
 
 def _with_data(experiment: _Kind, source: str, held_out: str, cache: str | None) -> _Kind:

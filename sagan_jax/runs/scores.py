@@ -19,45 +19,36 @@ from sagan_jax.evaluation.inception import find_weights
 from sagan_jax.evaluation.protocols import Protocol, parse_protocol
 from sagan_jax.evaluation.scores import Score
 from sagan_jax.runs.build import open_labelled_images
-from sagan_jax.runs.load import CheckpointName, open_run
+from sagan_jax.runs.load import GenerationRun
 from sagan_jax.runtime.environment import reproducibility_info
 from sagan_jax.runtime.files import write_atomically
 from sagan_jax.runtime.progress import NullProgress, ProgressCallback
 
 
 def scores_of_run(
-    workdir: Path,
+    run: GenerationRun,
     names: Sequence[str] = (),
     *,
-    source: str = "",
-    held_out: str = "",
-    checkpoint: CheckpointName = "newest",
     inception_weights: str = "",
     seed: int = 0,
     batch_size: int = 100,
     out: Path | None = None,
-    cache: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Iterator[Score]:
     """Yields the scores of a run's checkpoint, each after it was written to a result file.
 
     Args:
-        workdir: the folder of a run that has saved.
+        run: an opened run that has saved.
         names: of protocols. Defaults to `default_protocols`.
-        source: where the training images are. Defaults to what the config says.
-        held_out: where the held-out images are. Defaults to what the config says.
-        checkpoint: the newest, or the one with the best score.
         inception_weights: file of the FID network's weights. Defaults to the config's, then to the usual place.
         seed: of latents and classes.
         batch_size: images a pass. With `_batch` statistics it is part of the score, and always 100.
         out: folder of the result files. Defaults to `scores/` in the workdir.
-        cache: as `Data.cache`.
         progress: receives the progress.
 
     Raises:
         InvalidInputError: something is missing, or contradicts a protocol; raised before anything is measured.
     """
-    run = open_run(workdir, checkpoint=checkpoint, source=source, held_out=held_out, cache=cache)
     experiment = run.experiment
     if inception_weights:
         evaluation = dataclasses.replace(experiment.evaluation, inception_weights=inception_weights)
@@ -72,7 +63,9 @@ def scores_of_run(
         generator = generator_for(protocol, load)
         images = GeneratedImages(generator, 100 if protocol.statistics == "batch" else batch_size)
         score = evaluator.score(protocol, images, seed=seed)
-        write_result(out / f"{protocol.name}.json" if out else result_path(workdir, protocol, generator.step), score)
+        write_result(
+            out / f"{protocol.name}.json" if out else result_path(run.workdir, protocol, generator.step), score
+        )
         yield score
 
 

@@ -140,9 +140,9 @@ class _Session:
         monitor.keep_best(done, state, self.meta)
 
     def report(self, status: str) -> None:
-        if self.lock:
+        if self.lock:  # the process that holds the workdir
             self.lock.require_held()
-        write_report(self.workdir, status=status)
+            write_report(self.workdir, status=status)
 
     def report_on_the_way(self, done: int, state: State) -> None:
         del state

@@ -5,7 +5,6 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 from skimage.metrics import structural_similarity
 
 from sagan_jax.data import open_source
@@ -15,16 +14,14 @@ from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.completion_quality import completion_scores, diversity, reconstruction_quality
 from sagan_jax.evaluation.image_sets import CompletedImages
 from sagan_jax.models.completion import CompletionNetwork
+from support.images import smooth_images
 
 SIZE, COUNT = 64, 7
 
 
 @pytest.fixture(scope="module")
 def images():
-    coarse = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
-    return np.stack(
-        [np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for image in coarse]
-    )
+    return smooth_images(COUNT, SIZE)
 
 
 @pytest.fixture(scope="module")

@@ -29,11 +29,11 @@ def scored(images, rule):
     "name", ["pairs", "pairs:blobs=3,hues=12,forms=4", "mirror", "mirror:grain=8", "mirror:grain=16"]
 )
 @pytest.mark.parametrize("resolution", [32, 64])
-def test_images_of_a_set_obey_its_rule(name, resolution):
+def test_images_of_a_set_follow_its_rule(name, resolution):
     images, rule = images_of(name, resolution)
     rule.check(resolution)
     found = scored(images, rule)
-    assert {name: found.pop(name) for name in ("obey", "parts")} == {"obey": 1, "parts": 1}
+    assert {name: found.pop(name) for name in ("follows_rule", "parts")} == {"follows_rule": 1, "parts": 1}
     assert found.pop("kinds") == 1
     assert found.pop("entropy") > 0.97
     chances = [found.pop(name) for name in list(found) if name.endswith("_chance")]
@@ -43,22 +43,22 @@ def test_images_of_a_set_obey_its_rule(name, resolution):
     assert set(found.values()) == {1}
 
 
-def test_independent_blobs_obey_by_chance():
+def test_independent_blobs_follow_the_rule_by_chance():
     images, rule = images_of("pairs:agree=0,images=300")
     found = scored(images, rule)
     deviations = 3 / np.sqrt(COUNT)
     assert found["parts"] == 1
-    assert abs(found["obey"] - 1 / 12) < deviations * np.sqrt(1 / 12)
+    assert abs(found["follows_rule"] - 1 / 12) < deviations * np.sqrt(1 / 12)
     assert abs(found["hue"] - 1 / 6) < deviations * np.sqrt(1 / 6)
     assert abs(found["form"] - 1 / 2) < deviations / 2
     assert (found["hue_chance"], found["form_chance"]) == pytest.approx((1 / 6, 1 / 2), rel=0.05)
 
 
-def test_half_of_one_texture_beside_that_of_another_does_not_obey():
+def test_half_of_one_texture_beside_that_of_another_does_not_follow_the_rule():
     images, rule = images_of("mirror")
     mixed = np.concatenate([images[:, :, :16], np.roll(images, 1, axis=0)[:, :, 16:]], axis=2)
     found = scored(mixed, rule)
-    assert found == {"obey": 0, "parts": 1, "mirror": 0, "kinds": 0, "entropy": 0}
+    assert found == {"follows_rule": 0, "parts": 1, "mirror": 0, "kinds": 0, "entropy": 0}
 
 
 def test_shared_tint_does_not_make_halves_agree():
@@ -102,7 +102,7 @@ def jpeg(images, quality):
 )
 def test_blur_noise_and_dimness_of_a_generator_change_little(name, degrade, amount):
     images, rule = images_of(name)
-    assert scored(degrade(images, amount), rule)["obey"] > 0.97
+    assert scored(degrade(images, amount), rule)["follows_rule"] > 0.97
 
 
 def forms_of(rule, count):
@@ -269,7 +269,7 @@ def test_spread_over_modes_is_counted_among_images_that_follow_the_rule():
     )
     found = rule_accuracy(result, 12)
     thirds = -(1 / 3 * np.log(1 / 3) + 2 / 3 * np.log(2 / 3)) / np.log(12)
-    wanted = {"obey": 3 / 6, "parts": 5 / 6, "hue": 4 / 5, "form": 4 / 5, "kinds": 2 / 12, "entropy": thirds}
+    wanted = {"follows_rule": 3 / 6, "parts": 5 / 6, "hue": 4 / 5, "form": 4 / 5, "kinds": 2 / 12, "entropy": thirds}
     wanted["hue_chance"] = 0.2**2 + 0.5**2 + 0.1**2 + 0.2**2  # of hues 0, 1, 2 and 3 among ten blobs
     assert found == pytest.approx(wanted)
     nothing = RuleResult(np.zeros(4, bool), {"hue": np.zeros(4, bool)}, np.zeros(4, int), {"hue": np.ones((4, 2), int)})
@@ -279,7 +279,7 @@ def test_spread_over_modes_is_counted_among_images_that_follow_the_rule():
 def test_one_mode_alone_covers_a_twelfth_with_no_entropy():
     image = painted((1, 2, 0, 0), (20, 21, 0, 0))
     found = scored(np.stack([image] * 5), Pairs())
-    assert (found["obey"], found["kinds"], found["entropy"]) == (1, 1 / 12, 0)
+    assert (found["follows_rule"], found["kinds"], found["entropy"]) == (1, 1 / 12, 0)
 
 
 def test_protocol_scores_any_images_by_the_rule_of_the_real_ones():
@@ -296,7 +296,8 @@ def test_protocol_scores_any_images_by_the_rule_of_the_real_ones():
     assert score.details["rule"] == repr(Pairs(images=50))
     assert "compares only with itself" not in str(score)
     again = evaluator.score(parse_protocol("rule400"), RealImages(other, 33), seed=6)
-    assert again.value == pytest.approx(rule_accuracy(check_rule(np.stack([x for x, _ in other]), Pairs()), 12)["obey"])
+    checked = check_rule(np.stack([x for x, _ in other]), Pairs())
+    assert again.value == pytest.approx(rule_accuracy(checked, 12)["follows_rule"])
 
 
 def test_protocol_scores_textures_too():

@@ -109,9 +109,9 @@ def test_shares_and_what_they_are_of_are_columns(program, name):
     assert {*table.share_of, *table.share_of.values()} <= set(table.scores)
 
 
-def test_strips_underline_what_obeys(program, monkeypatch, tmp_path):
-    obeying, other = (parse_synthetic(f"pairs:agree={agree},seed=3") for agree in (1, 0))
-    images = np.stack([(other if index % 3 else obeying).draw(index, 32) for index in range(32)])
+def test_strips_underline_what_follows_the_rule(program, monkeypatch, tmp_path):
+    following, other = (parse_synthetic(f"pairs:agree={agree},seed=3") for agree in (1, 0))
+    images = np.stack([(other if index % 3 else following).draw(index, 32) for index in range(32)])
     follows_rule = len([0 for index in range(32) if index % 3 == 0]) + 1  # of 21 that agree by chance, one does
     asked = []
 
@@ -138,7 +138,7 @@ def test_strips_underline_what_obeys(program, monkeypatch, tmp_path):
     program.draw_strips(replace(table, strips=()), {"none": {4: values}}, tmp_path / "nowhere")
 
 
-def test_line_lies_under_the_image_that_obeys(program, monkeypatch, tmp_path):
+def test_line_lies_under_the_image_that_follows_the_rule(program, monkeypatch, tmp_path):
     images, drawn = np.zeros((32, 32, 32, 3), np.uint8), []
     images[17] = Pairs().draw(0, 32)  # the second of the second line
     run = SimpleNamespace(generate=lambda count: SimpleNamespace(images=images))

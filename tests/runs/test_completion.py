@@ -110,8 +110,8 @@ def test_sheet_shows_images_that_were_not_trained_on_where_there_are_some(held_o
         training=replace(experiment.training, batch_size=4),
     )
     task, recorded = CompletionJob(experiment, Path()), {}
-    recorder = SimpleNamespace(image=lambda name, step, image: recorded.update({name: image}), scalars=lambda *_: None)
-    task.draw(task.initial_state(), 0, recorder, Path())
+    writer = SimpleNamespace(image=lambda name, step, image: recorded.update({name: image}), scalars=lambda *_: None)
+    task.draw(task.initial_state(), 0, writer, Path())
     # Blobs lie on black, of which a photograph has little.
     assert ((recorded["samples"] == 0).all(axis=-1).mean() > 0.1) == bool(held_out)
 

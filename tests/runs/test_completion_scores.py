@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import sagan_jax
 from support.commands import command, error_line
+from support.images import smooth_images
 from support.metrics import read_metrics
 
 SIZE, COUNT = 64, 7
@@ -15,10 +15,8 @@ SIZE, COUNT = 64, 7
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    coarse = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
-    smooth = [Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC) for image in coarse]
     path = tmp_path_factory.mktemp("photographs") / "photographs.npy"
-    np.save(path, np.stack([np.asarray(image) for image in smooth]))
+    np.save(path, smooth_images(COUNT, SIZE))
     return path
 
 

@@ -1,4 +1,4 @@
-"""Released weights as a run: what was converted draws and judges as it did elsewhere, or is refused in one line."""
+"""Released weights as a run: converted networks give the images and logits of their source, or are refused."""
 
 import dataclasses
 import json
@@ -94,7 +94,7 @@ def wanted(golden, name):
     return found["in/z"], found["in/labels"], images, drawn, found["out/real_logits"]
 
 
-def test_converted_run_draws_and_judges_as_its_weights_did(golden, converted):
+def test_converted_run_gives_the_images_and_logits_of_its_weights(golden, converted):
     name, workdir = converted
     latents, labels, images, drawn, logits = wanted(golden, name)
     run = open_run(workdir)

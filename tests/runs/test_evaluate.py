@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from sagan_jax.config import Data, Evaluation, Experiment, Networks, Recording, 
 from sagan_jax.data import open_source
 from sagan_jax.errors import CollapsedError, InvalidInputError
 from sagan_jax.evaluation import generator as generator_module
+from sagan_jax.evaluation.scores import Score
 from sagan_jax.runs import session
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.score_monitor import ScoreMonitor
@@ -138,14 +140,14 @@ def test_scores_are_in_the_report_that_is_written_with_them(trained, tmp_path, m
     pages = []
     write = session.write_report
 
-    def keep(workdir, state):
-        write(workdir, state=state)
-        pages.append((state, (workdir / "report.html").read_text(encoding="utf-8")))
+    def keep(workdir, status):
+        write(workdir, status=status)
+        pages.append((status, (workdir / "report.html").read_text(encoding="utf-8")))
 
     monkeypatch.setattr(session, "write_report", keep)
     longer = dataclasses.replace(experiment.training, total_steps=7)
     sagan_jax.train(dataclasses.replace(experiment, training=longer), tmp_path / "run")
-    assert [state for state, _ in pages] == ["training", "finished"]
+    assert [status for status, _ in pages] == ["training", "finished"]
     for step, (_, page) in zip((6, 7), pages, strict=True):
         assert re.search(rf"fd20_train_random</td>.*>{step}</td>", page)
 
@@ -179,20 +181,24 @@ def test_protocols_of_a_run_may_change_when_it_is_taken_up_again(trained, tmp_pa
 
 
 class ScriptedMonitor(ScoreMonitor):
-    """A monitor_of whose scores and diversities are given."""
+    """A monitor whose scores and diversities are given."""
 
     def __init__(self, workdir, source, scores, *, stop=False, diversities=None):
         evaluation = Evaluation(("fd20_train_random",), stop_on_collapse=stop)
         experiment = Experiment(data=Data(cache=""), networks=Networks(num_classes=2), evaluation=evaluation)
         super().__init__(experiment, workdir, source)
-        self.scores, self.diversities = iter(scores), iter(diversities or [1.0] * len(scores))
+        scores, diversities = iter(scores), iter(diversities or [1.0] * len(scores))
+
+        def score(protocol, images):
+            return Score(protocol, {protocol.name: next(scores)}, {})
+
+        self._evaluator = types.SimpleNamespace(score=score)
+        self._collapse.diversity = lambda generator: next(diversities)
 
     def look(self, step):
-        self._last = next(self.scores)
-        sign = self._collapse.find_sign(next(self.diversities), self._last, self._best.value)
-        if sign:
-            self._warn_of_collapse(step, sign)
+        values = self.measure(step, lambda raw: None)
         self.keep_best(step, {"weight": np.full(3, step)}, {})
+        return values
 
 
 @pytest.fixture
@@ -242,9 +248,9 @@ def test_score_without_a_value_of_its_own_goes_by_its_first(trained, tmp_path):
     experiment, _ = trained
     source = open_source(experiment.data.source, resolution=32, cache="")
     evaluation = Evaluation(("prdc20_train_random", "fd20_train_random"))
-    monitor_of = ScoreMonitor(dataclasses.replace(experiment, evaluation=evaluation), tmp_path / "run", source)
-    assert monitor_of._best_by == "prdc20_train_random/precision"
-    assert monitor_of._best._is_better(0.4, than=0.3)
+    monitor = ScoreMonitor(dataclasses.replace(experiment, evaluation=evaluation), tmp_path / "run", source)
+    assert monitor._best_by == "prdc20_train_random/precision"
+    assert monitor._best._is_better(0.4, than=0.3)
 
 
 def test_lost_variety_is_a_collapse_and_variety_that_never_was_is_none(monitor_of, capsys):

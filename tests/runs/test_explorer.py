@@ -40,10 +40,10 @@ def make_run(folder: Path, **networks) -> Path:
             }
         ),
     )
-    game = build_adversarial_task(experiment)
-    state = initial_state(game, 0, (32, 32, experiment.networks.image_channels))
+    task = build_adversarial_task(experiment)
+    state = initial_state(task, 0, (32, 32, experiment.networks.image_channels))
 
-    def opened(player, gamma):
+    def with_attention(network, gamma):
         def changed(path, leaf):
             match path[-1].key:
                 case "gamma":
@@ -54,10 +54,10 @@ def make_run(folder: Path, **networks) -> Path:
                     return leaf * np.arange(1, len(leaf) + 1, dtype=np.float32)[:, None]
             return leaf
 
-        return dataclasses.replace(player, params=jax.tree_util.tree_map_with_path(changed, player.params))
+        return dataclasses.replace(network, params=jax.tree_util.tree_map_with_path(changed, network.params))
 
     state = dataclasses.replace(
-        state, generator=opened(state.generator, 0.25), discriminator=opened(state.discriminator, -0.5)
+        state, generator=with_attention(state.generator, 0.25), discriminator=with_attention(state.discriminator, -0.5)
     )
     write_run_files(folder, to_dict(experiment))
     with Checkpoints(folder / "checkpoints") as checkpoints:
@@ -92,20 +92,20 @@ def test_explore_takes_every_class_with_each_seed_that_is_given(workdir, tmp_pat
     assert asked_for(tmp_path / "f.html") == [(2, 7), (0, 7), (2, 4)]
 
 
-def looks_of(workdir: Path, label: int, seed: int, steps: int):
+def records_of(workdir: Path, label: int, seed: int, steps: int):
     """Returns what the model gives from z1 to z2: the image `[T, ..]` and each layer's map `[T, N, M]`."""
     trained = load_run(workdir)
     ends = np.asarray(trained.latents(jax.random.key(seed), np.arange(2)), np.float64)
     latents = slerp(ends[:1], ends[1:], np.linspace(0, 1, steps))[0].astype(np.float32)
     seen = generator_attention(trained, latents, np.full(steps, label, np.int32))
-    judged = discriminator_attention(open_run(workdir).discriminator(), seen.images, seen.labels)
-    return seen.images, [*seen.layers, *judged.layers]
+    by_discriminator = discriminator_attention(open_run(workdir).discriminator(), seen.images, seen.labels)
+    return seen.images, [*seen.layers, *by_discriminator.layers]
 
 
 def test_explore_writes_the_maps_of_every_layer_in_order(workdir, tmp_path):
     explore(workdir, tmp_path / "e.html", "--classes", 1, "--seeds", 6, "--steps", 3)
     data = embedded((tmp_path / "e.html").read_text())
-    images, layers = looks_of(workdir, 1, 6, 3)
+    images, layers = records_of(workdir, 1, 6, 3)
     assert [(line["network"], line["query_shape"], line["gamma"]) for line in data["layers"]] == [
         ("generator", [8, 8], 0.25),
         ("generator", [16, 16], 0.25),
@@ -200,7 +200,7 @@ def chromium():
 def test_pointer_shows_the_rows_that_the_model_gave(chromium, workdir, tmp_path):
     explore(workdir, tmp_path / "e.html", "--num-samples", 2, "--steps", 2)
     opened = OpenedPage(chromium, tmp_path / "e.html")
-    _, layers = looks_of(workdir, 0, 0, 2)
+    _, layers = records_of(workdir, 0, 0, 2)
     seen = set()
     for row, column in [(3, 11), (12, 2), (0, 15), (15, 0)]:
         opened.point(opened.find("#image"), (column + 0.5) / 16, (row + 0.5) / 16)

@@ -64,20 +64,20 @@ def test_field_reaches_the_discriminators_that_have_it(field, value, attribute, 
 
 
 @pytest.mark.parametrize(
-    ("family", "drawing", "judging"),
+    ("family", "generator", "discriminator"),
     [
         ("sagan", {8: 12, 16: 12, 32: 12}, {16: 6, 8: 6}),
         ("dcgan", {8: 12, 16: 6, 32: 3}, {16: 3, 8: 6, 4: 12}),
         ("biggan", {8: 12, 16: 12, 32: 12}, {16: 12, 8: 12}),
     ],
 )
-def test_attention_can_sit_where_blocks_end(family, drawing, judging):
-    assert attention_channels(networks(family, base_channels=3)) == (drawing, judging)
+def test_attention_can_sit_where_blocks_end(family, generator, discriminator):
+    assert attention_channels(networks(family, base_channels=3)) == (generator, discriminator)
 
 
 def test_of_two_blocks_of_one_size_attention_follows_the_first():
-    _, judging = attention_channels(networks("sagan", resolution=64, base_channels=3))
-    assert judging == {32: 3, 16: 6, 8: 12, 4: 24}
+    _, discriminator = attention_channels(networks("sagan", resolution=64, base_channels=3))
+    assert discriminator == {32: 3, 16: 6, 8: 12, 4: 24}
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_run_reads_its_checkpoint_once(experiment, state, tmp_path, monkeypatch)
     assert len(restored) == 1
 
 
-def test_run_reads_its_config_once_and_nothing_else_when_it_is_opened(experiment, state, tmp_path):
+def test_run_reads_its_config_when_it_is_opened_and_not_again(experiment, state, tmp_path):
     workdir = save(tmp_path / "run", experiment, state)
     run = sagan_jax.open_run(workdir)
     (workdir / "config.json").unlink()

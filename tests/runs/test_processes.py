@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from sagan_jax.runs.build import build_adversarial_task
-from sagan_jax.runs.load import load_run, read_experiment
+from sagan_jax.runs.load import load_run, open_run, read_experiment
 from sagan_jax.runs.scores import scores_of_run
 from sagan_jax.runtime.checkpoints import Checkpoints, state_digest
 from sagan_jax.training.adversarial import initial_state
@@ -221,7 +221,7 @@ def test_two_processes_score_together_what_one_scores_alone(tmp_path):
         assert (first.wait(), second.wait()) == (0, 0), first.text()
     together = {path.name[:-14]: json.loads(path.read_text()) for path in (tmp_path / "run" / "scores").iterdir()}
     assert set(together) == set(protocols)
-    for score in scores_of_run(tmp_path / "run", protocols, cache="", out=tmp_path / "alone"):
+    for score in scores_of_run(open_run(tmp_path / "run", cache=""), protocols, out=tmp_path / "alone"):
         assert together[score.protocol.name]["values"] == pytest.approx(score.values, rel=1e-3)
 
 

@@ -31,9 +31,9 @@ def read_events(workdir):
 
 
 def record(workdir, first_step, steps):
-    with MetricsWriter(workdir, first_step=first_step) as recorder:
+    with MetricsWriter(workdir, first_step=first_step) as writer:
         for step in steps:
-            recorder.scalars(step, {"generator/loss": step / 4})
+            writer.scalars(step, {"generator/loss": step / 4})
 
 
 def test_scalars_are_one_json_object_a_line(tmp_path):
@@ -45,22 +45,22 @@ def test_scalars_are_one_json_object_a_line(tmp_path):
 
 
 def test_scalars_are_on_disk_when_the_call_returns(tmp_path):
-    with MetricsWriter(tmp_path, first_step=0) as recorder:
-        recorder.scalars(3, {"a": 1})
+    with MetricsWriter(tmp_path, first_step=0) as writer:
+        writer.scalars(3, {"a": 1})
         assert read_lines(tmp_path) == [{"step": 3, "a": 1.0}]
         assert read_events(tmp_path)[-1].step == 3
 
 
 def test_scalars_take_jax_and_numpy_numbers(tmp_path):
-    with MetricsWriter(tmp_path, first_step=0) as recorder:
-        recorder.scalars(np.int64(3), {"a": jax.numpy.float32(0.5), "b": np.int32(2)})
+    with MetricsWriter(tmp_path, first_step=0) as writer:
+        writer.scalars(np.int64(3), {"a": jax.numpy.float32(0.5), "b": np.int32(2)})
     assert read_lines(tmp_path) == [{"step": 3, "a": 0.5, "b": 2.0}]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_scalars_that_are_not_finite_are_null(tmp_path, value):
-    with MetricsWriter(tmp_path, first_step=0) as recorder:
-        recorder.scalars(3, {"a": value, "b": 1.5})
+    with MetricsWriter(tmp_path, first_step=0) as writer:
+        writer.scalars(3, {"a": value, "b": 1.5})
     assert read_lines(tmp_path) == [{"step": 3, "a": None, "b": 1.5}]
 
 
@@ -72,27 +72,27 @@ def test_scalars_reach_tensorboard(tmp_path):
     assert points == [(3, "generator/loss", 0.75), (5, "generator/loss", 1.25)]
 
 
-def test_recorder_goes_on_from_the_restored_step(tmp_path):
+def test_writer_goes_on_from_the_restored_step(tmp_path):
     record(tmp_path, 0, [2, 4, 6, 8])
     record(tmp_path, 4, [6, 9])
     assert [line["step"] for line in read_lines(tmp_path)] == [2, 4, 6, 9]
 
 
-def test_recorder_tells_tensorboard_which_steps_are_done_again(tmp_path):
+def test_writer_tells_tensorboard_which_steps_are_done_again(tmp_path):
     record(tmp_path, 0, [2, 4, 6, 8])
     record(tmp_path, 4, [6])
     starts = [event.step for event in read_events(tmp_path) if event.HasField("session_log")]
     assert starts == [1, 5]
 
 
-def test_recorder_keeps_the_events_of_a_start_in_the_same_second(tmp_path):
+def test_writer_keeps_the_events_of_a_start_in_the_same_second(tmp_path):
     for step in (1, 2, 3):
         record(tmp_path, step - 1, [step])
     assert len(list((tmp_path / "tensorboard").iterdir())) == 3
 
 
 @pytest.mark.parametrize("torn", ['{"step": 3, "gener', '{"step": 3, "a": 1.5', "\0\0\0", '"step"'])
-def test_recorder_drops_a_torn_last_line(tmp_path, torn):
+def test_writer_drops_a_torn_last_line(tmp_path, torn):
     record(tmp_path, 0, [2])
     with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(torn)
@@ -100,50 +100,50 @@ def test_recorder_drops_a_torn_last_line(tmp_path, torn):
     assert [line["step"] for line in read_lines(tmp_path)] == [2, 9]
 
 
-def test_recorder_ends_a_whole_line_that_lost_its_end_of_line(tmp_path):
+def test_writer_ends_a_whole_line_that_lost_its_end_of_line(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 2}', encoding="utf-8")
     record(tmp_path, 2, [3])
     assert [line["step"] for line in read_lines(tmp_path)] == [2, 3]
 
 
-def test_recorder_says_in_one_line_that_the_workdir_is_a_file(tmp_path):
+def test_writer_says_in_one_line_that_the_workdir_is_a_file(tmp_path):
     (tmp_path / "run").write_text("in the way", encoding="utf-8")
     with pytest.raises(StorageError, match=r"run/metrics.jsonl could not be written: [^\n]*$"):
         MetricsWriter(tmp_path / "run", first_step=0)
 
 
-def test_recorder_says_in_one_line_that_tensorboard_has_no_place(tmp_path):
+def test_writer_says_in_one_line_that_tensorboard_has_no_place(tmp_path):
     (tmp_path / "tensorboard").write_text("in the way", encoding="utf-8")
     with pytest.raises(StorageError, match=r"/tensorboard could not be written: File exists$"):
         MetricsWriter(tmp_path, first_step=0)
 
 
-def test_recorder_says_in_one_line_that_the_disk_is_full():
+def test_writer_says_in_one_line_that_the_disk_is_full():
     # /dev/full refuses each write as a full disk does.
-    recorder = MetricsWriter.__new__(MetricsWriter)
-    recorder._metrics_path = Path("/dev/full")
-    recorder._metrics = recorder._metrics_path.open("w")
+    writer = MetricsWriter.__new__(MetricsWriter)
+    writer._metrics_path = Path("/dev/full")
+    writer._metrics = writer._metrics_path.open("w")
     with pytest.raises(StorageError, match=r"^/dev/full could not be written: No space left on device$"):
-        recorder.scalars(3, {"a": 1.0})
+        writer.scalars(3, {"a": 1.0})
     with pytest.raises(OSError, match="No space"):
-        recorder._metrics.close()
+        writer._metrics.close()
 
 
 def leave_with_unwritten_text(workdir, error):
-    with MetricsWriter(workdir, first_step=0) as recorder:
-        recorder._metrics.close()
-        recorder._metrics = Path("/dev/full").open("w")  # noqa: SIM115, the recorder closes it
-        recorder._metrics.write("not flushed")
+    with MetricsWriter(workdir, first_step=0) as writer:
+        writer._metrics.close()
+        writer._metrics = Path("/dev/full").open("w")  # noqa: SIM115, the writer closes it
+        writer._metrics.write("not flushed")
         if error is not None:
             raise error
 
 
-def test_recorder_says_that_the_disk_is_full_when_the_block_is_left(tmp_path):
+def test_writer_says_that_the_disk_is_full_when_the_block_is_left(tmp_path):
     with pytest.raises(StorageError, match="No space left on device"):
         leave_with_unwritten_text(tmp_path, None)
 
 
-def test_recorder_does_not_hide_the_error_that_ends_the_block(tmp_path):
+def test_writer_does_not_hide_the_error_that_ends_the_block(tmp_path):
     with pytest.raises(KeyError, match="planted"):
         leave_with_unwritten_text(tmp_path, KeyError("planted"))
 
@@ -151,16 +151,16 @@ def test_recorder_does_not_hide_the_error_that_ends_the_block(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_image_is_a_png_of_the_same_pixels(tmp_path, channels):
     image = np.arange(4 * 5 * channels, dtype=np.uint8).reshape(4, 5, channels)
-    with MetricsWriter(tmp_path, first_step=0) as recorder:
-        recorder.image("samples", 1200, image)
+    with MetricsWriter(tmp_path, first_step=0) as writer:
+        writer.image("samples", 1200, image)
     with Image.open(tmp_path / "samples" / "samples-00001200.png") as found:
         np.testing.assert_array_equal(np.asarray(found).reshape(4, 5, channels), image)
 
 
 def test_image_reaches_tensorboard(tmp_path):
     image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-    with MetricsWriter(tmp_path, first_step=0) as recorder:
-        recorder.image("samples", 1200, image)
+    with MetricsWriter(tmp_path, first_step=0) as writer:
+        writer.image("samples", 1200, image)
     event = read_events(tmp_path)[-1]
     assert event.step == 1200
     with Image.open(io.BytesIO(event.summary.value[0].image.encoded_image_string)) as found:
@@ -184,9 +184,9 @@ def test_examples_of_the_metrics_log_are_true():
 
 
 def test_reader_returns_what_was_written(tmp_path):
-    with MetricsWriter(tmp_path, first_step=0) as recorder:
-        recorder.scalars(3, {"generator/loss": 0.75, "discriminator/loss": -2.0})
-        recorder.scalars(5, {"generator/loss": 1.25})
+    with MetricsWriter(tmp_path, first_step=0) as writer:
+        writer.scalars(3, {"generator/loss": 0.75, "discriminator/loss": -2.0})
+        writer.scalars(5, {"generator/loss": 1.25})
     curves, notes = read_metrics(tmp_path / "metrics.jsonl")
     assert list(curves) == ["discriminator/loss", "generator/loss"]
     assert points(curves["generator/loss"]) == [(3, 0.75), (5, 1.25)]

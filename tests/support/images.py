@@ -12,6 +12,12 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
+def smooth_images(count: int, size: int, seed: int = 0) -> np.ndarray:
+    """Returns RGB images `[count, size, size, 3]` uint8 of coarse noise, resized smoothly."""
+    coarse = [Image.fromarray(image) for image in noise(count, 8, 8, 3, seed=seed)]
+    return np.stack([np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)) for image in coarse])
+
+
 def encoded(image: np.ndarray | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     """Returns the bytes of the image as a file of that kind; Pillow takes the options."""
     if isinstance(image, np.ndarray):

@@ -205,7 +205,7 @@ def test_pointer_over_any_layer_moves_all(opened):
 
 
 @pytest.mark.slow
-def test_top_links_are_the_heaviest_places_in_order(opened):
+def test_top_keys_are_the_heaviest_places_in_order(opened):
     opened.drag("#links", 5)
     opened.point(opened.find("#image"), 2.5 / 12, 1.5 / 8)
     state = opened.until(lambda state: [state["row"], state["column"]] == [1, 2])

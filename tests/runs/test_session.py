@@ -1,0 +1,42 @@
+"""Which process of a run writes what."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sagan_jax.config import Experiment, to_dict
+from sagan_jax.errors import StorageError
+from sagan_jax.runs.session import _Session
+from sagan_jax.runtime.environment import write_run_files
+from sagan_jax.runtime.lock import WorkdirLock
+
+
+def session_in(workdir, lock=None, writer=None):
+    job = SimpleNamespace(score_monitor=None, source=SimpleNamespace(fingerprint="f"), draw=writer)
+    return _Session(Experiment(), job, workdir, None, lock, writer, None, None)
+
+
+def test_process_without_the_lock_writes_no_report(tmp_path):
+    write_run_files(tmp_path, to_dict(Experiment()))
+    session_in(tmp_path).report("training")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_process_with_the_lock_writes_the_report(tmp_path):
+    write_run_files(tmp_path, to_dict(Experiment()))
+    with WorkdirLock(tmp_path) as lock:
+        session_in(tmp_path, lock).report("stopped by SIGTERM")
+    assert "stopped by SIGTERM" in (tmp_path / "report.html").read_text()
+
+
+def test_report_is_refused_where_the_workdir_was_replaced(tmp_path):
+    with WorkdirLock(tmp_path / "run") as lock:
+        (tmp_path / "run" / ".lock").unlink()
+        with pytest.raises(StorageError, match="was removed or replaced"):
+            session_in(tmp_path / "run", lock).report("training")
+
+
+def test_process_without_a_writer_draws_nothing(tmp_path):
+    session_in(tmp_path).draw(3, {"weights": np.zeros(2)})
+    assert list(tmp_path.iterdir()) == []
