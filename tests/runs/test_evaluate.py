@@ -435,3 +435,9 @@ def test_four_devices_give_the_score_of_one(tmp_path):
     ]
     for one, four in zip(*values, strict=True):
         assert list(one.values()) == pytest.approx(list(four.values()), rel=1e-4)
+
+
+def test_holes_are_refused_for_a_run_that_generates(trained, tmp_path, capsys):
+    assert evaluate("--workdir", trained[1], "--holes", "centre", "--out", tmp_path / "scores") == 2
+    assert "generates images (sagan-jax sample); --holes need one that completes them" in error_line(capsys)
+    assert not (tmp_path / "scores").exists()

@@ -11,6 +11,7 @@ import pytest
 from sagan_jax.config import Experiment, Networks, to_dict
 from sagan_jax.evaluation.attention import discriminator_attention, generator_attention
 from sagan_jax.evaluation.interpolation import slerp
+from sagan_jax.runs import explorer
 from sagan_jax.runs.build import build_adversarial_task
 from sagan_jax.runs.load import load_run, open_run
 from sagan_jax.runtime.checkpoints import Checkpoints
@@ -90,6 +91,13 @@ def test_explore_takes_every_class_with_each_seed_that_is_given(workdir, tmp_pat
     assert asked_for(tmp_path / "e.html") == [(2, 7), (0, 7), (2, 4), (0, 4)]
     assert explore(workdir, tmp_path / "f.html", *flags, "--num-samples", 3) == 0
     assert asked_for(tmp_path / "f.html") == [(2, 7), (0, 7), (2, 4)]
+
+
+def test_every_seed_that_is_given_is_requested_with_every_class():
+    requested = explorer._requested(np.arange(3), None, [5, 2, 5, 0, 1, 3, 4, 6])
+    assert len(requested) == 3 * 7  # more than the usual 20; 5 counts once
+    assert requested[:4] == [(0, 5), (1, 5), (2, 5), (0, 2)]
+    assert explorer._requested(np.arange(3), None, []) == [(i % 3, i // 3) for i in range(20)]
 
 
 def records_of(workdir: Path, label: int, seed: int, steps: int):
