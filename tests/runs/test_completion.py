@@ -264,7 +264,7 @@ def test_mask_of_another_size_is_resized_and_said_and_of_another_shape_refused(t
         ([], "one of --mask, --box and --holes; got none"),
         (["--holes", "centre", "--box", "1,1,9,9"], "one of --mask, --box and --holes; got --box and --holes"),
         (["--holes", "centre", "--samples", "-1"], "--samples"),
-        (["--mask", "{folder}/black.png"], "black.png' has to be white where the hole is"),
+        (["--mask", "{folder}/black.png"], "black.png' needs to be white in the hole"),
         (["--mask", "{folder}/broken.png"], "broken.png' as PNG, JPEG or WebP: it has another format."),
         (["--mask", "{folder}/absent.png"], "There is no mask "),
         (["--holes", "centre", "--out", "{folder}/black.png"], "--out needs a folder"),

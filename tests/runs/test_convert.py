@@ -278,8 +278,8 @@ def test_fine_tuning_starts_with_the_networks_and_goes_on_without_the_run_it_beg
     assert fine_tune(workdir, *flags) == 0
     said = capsys.readouterr().out
     assert f"starting from step 0 of {donor}" in said
-    assert "starting anew in the generator: block_1/norm_1/scale_kernel, block_1/norm_1/shift_kernel" in said
-    assert "starting anew in the discriminator: all of it" in said
+    assert "reinitialised in the generator: block_1/norm_1/scale_kernel, block_1/norm_1/shift_kernel" in said
+    assert "reinitialised in the discriminator: all of it" in said
     before, after = load_run(small), load_run(workdir)
     kernel = before.variables["params"]["block_2"]["conv_1"]["kernel"]
     np.testing.assert_allclose(after.variables["params"]["block_2"]["conv_1"]["kernel"], kernel, atol=0.02)
