@@ -26,7 +26,7 @@ class CollapsedError(SaganError):
 
 
 class StorageError(SaganError, OSError):
-    """A file could not be written: for example, the disk is full or read-only, or a path is not a directory."""
+    """A file could not be written or a checkpoint not read: for example, the disk is full or permission is denied."""
 
     exit_code = 6
 

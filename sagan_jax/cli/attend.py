@@ -25,7 +25,7 @@ class Arguments:
     num_images: int = 4
     """number of generated images for G, and of real images for D"""
     image: Path | None = None
-    """your own image for D instead of real ones: PNG, JPEG or WebP, cropped to its centre square and resized"""
+    """your own image file for D instead of real images; cropped to its centre square and resized"""
     queries: tuple[str, ...] = ()
     """query positions x,y in pixels, such as 12,20 30,8. Defaults to the most informative ones"""
     num_queries: int = 5

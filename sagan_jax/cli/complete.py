@@ -22,7 +22,7 @@ class Arguments:
     """
 
     photos: tyro.conf.Positional[Path]
-    """a PNG, JPEG or WebP file, or a folder of them"""
+    """an image file, such as PNG or JPEG, or a folder of them"""
     workdir: Path
     """the folder of a run that completes images"""
     mask: Path | None = None
@@ -37,6 +37,8 @@ class Arguments:
     seed: int = 0
     fit: Literal["crop", "resize"] = "crop"
     """what the network sees of a photograph that is not square: its centre square, or all of it, resized"""
+    overwrite: bool = False
+    """remove files of an earlier call for the same photographs that this one does not replace"""
     out: Path | None = None
     """the folder for the results. Defaults to completed/ in the workdir"""
 
@@ -67,4 +69,5 @@ def run(arguments: list[str]) -> None:
         samples=parsed.samples,
         seed=parsed.seed,
         fit=parsed.fit,
+        overwrite=parsed.overwrite,
     )

@@ -109,9 +109,10 @@ def _command(name: str) -> Callable[[list[str]], None]:
 def _explain(error: Exception, program: str) -> int:
     """Prints an error as one line and returns its exit code; an error that is not the user's keeps its traceback."""
     # Imported here, because importing jax takes a second.
+    from sagan_jax.runtime.devices import backend_error
     from sagan_jax.runtime.processes import exit_if_distributed, peer_lost_error
 
-    known = peer_lost_error(error) or error
+    known = peer_lost_error(error) or backend_error(error) or error
     if not isinstance(known, SaganError):
         raise error
     print(f"{program}: {known}", file=sys.stderr, flush=True)

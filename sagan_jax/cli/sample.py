@@ -26,6 +26,8 @@ class Arguments:
     truncation_rule: Literal["resampled", "clipped"] = "resampled"
     """what happens to larger entries: they are drawn again, or clipped"""
     batch_size: int = 100
+    overwrite: bool = False
+    """remove the samples that an earlier call wrote into the folder --out"""
     checkpoint: Literal["newest", "best"] = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained"""
 
@@ -43,8 +45,9 @@ def run(arguments: list[str]) -> None:
             f"--out needs a .npz file, a .png file or a folder; got {str(parsed.out)!r}, which is of another kind."
         )
     from sagan_jax.runs.load import load_run
-    from sagan_jax.runs.samples import write_samples
+    from sagan_jax.runs.samples import check_samples_output, write_samples
 
+    check_samples_output(parsed.out, overwrite=parsed.overwrite)
     samples = load_run(parsed.workdir, checkpoint=parsed.checkpoint).generate(
         parsed.num_images,
         labels=parsed.classes,

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from sagan_jax.data import decoding
-from sagan_jax.data.encoded import EncodedImages
-from sagan_jax.data.layouts import assign_labels, is_archive, is_hidden, is_image, wrapper_folder
+from sagan_jax.data.encoded import EncodedImages, Notify
+from sagan_jax.data.label_files import MAX_LABEL_FILE_BYTES, assign_file_labels, find_label_file
+from sagan_jax.data.layouts import assign_labels, is_archive, is_hidden, is_image, passed_over_line, wrapper_folder
 from sagan_jax.errors import InvalidInputError, one_line
 
 MAX_COMPRESSION_RATIO = 100
@@ -21,13 +22,19 @@ _MAX_MEMBERS = 5_000_000
 _EXTRA_BYTES = 2**30
 
 
-def open_zip(path: Path) -> EncodedImages:
+def open_zip(path: Path, notify: Notify) -> EncodedImages:
     """Returns the images in the zip file `path`.
 
-    The images lie at the top, in class folders, or in class folders inside a single folder.
+    The images lie at the top, in class folders, or in class folders inside a single folder. A member `dataset.json` may
+    hold their labels: see `sagan_jax.data.label_files`.
+
+    Args:
+        path: the zip.
+        notify: receives a line when labels come from a member, and when members are passed over.
 
     Raises:
-        InvalidInputError: when the file is not a zip, has another layout, or has a hostile member (`_check_members`).
+        InvalidInputError: when the file is not a zip, has another layout, has a hostile member (`_check_members`), or
+            when the member of labels is wrong.
     """
     where = repr(str(path))
     try:
@@ -43,10 +50,23 @@ def open_zip(path: Path) -> EncodedImages:
         for name in files:
             folders.update(str(parent) for parent in PurePosixPath(name).parents[:-1])
         prefix = wrapper_folder(files, folders)
+        everything = set(files)
         if prefix:
             files = [name.removeprefix(prefix) for name in files if name.startswith(prefix)]
             folders = {name.removeprefix(prefix) for name in folders if name.startswith(prefix)}
-        names, labels, class_names = assign_labels(files, folders, where, prefix)
+
+        def read_start(name: str) -> bytes:
+            with archive.open(name) as file:
+                return file.read(MAX_LABEL_FILE_BYTES + 1)
+
+        label_file = find_label_file(everything, prefix, read_start, where, notify)
+        if label_file:
+            names, labels, class_names = assign_file_labels(files, label_file, where, prefix)
+        else:
+            names, labels, class_names = assign_labels(files, folders, where, prefix)
+        others = everything.difference(names, [label_file.name] if label_file else [])
+        if others:
+            notify(passed_over_line(others, where))
     except BaseException:
         archive.close()
         raise

@@ -1,9 +1,9 @@
 """A cache of decoded images on disk: a data set is decoded once, and later runs read or map the result.
 
 A cached set has two files. `KEY.npy` holds the images, uint8 `[N, R, R, C]`. `KEY.ledger.npz` is written last. It
-holds the CRC-32 of each image, the indices of unreadable images (black in the array), the indices of CMYK images, the
-labels and the class names. KEY is a digest of the content and of everything else that the pixels depend on. The cache
-folder can be deleted at any time.
+holds the CRC-32 of each image, the indices of unreadable images (black in the array), of CMYK images and of images with
+several frames, the labels and the class names. KEY is a digest of the content, the labels and everything else that the
+set depends on. The cache folder can be deleted at any time.
 """
 
 import contextlib
@@ -90,7 +90,9 @@ class DecodedCache:
         self._encoded = encoded
         self._notify = notify
         self._invalidated = False
+        names = hashlib.sha256(self._labels().astype("<i8").tobytes() + json.dumps(encoded.class_names).encode())
         facts = (encoded.content(), *self._shape, skip_unreadable, DECODING_VERSION, PIL.__version__)
+        facts += (names.hexdigest(),)  # labels in a file of their own are no part of the content
         key = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
         self.path = folder / f"{key}.npy"
         self._ledger = folder / f"{key}.ledger.npz"
@@ -113,7 +115,8 @@ class DecodedCache:
         """
         try:
             with self._ledger.open("rb") as file, np.load(file, allow_pickle=False) as ledger:
-                checksums, skipped, cmyk = (ledger[name] for name in ("checksums", "skipped", "cmyk"))
+                checksums = ledger["checksums"]
+                findings = Findings(*(ledger[name] for name in Findings._fields))
                 same = np.array_equal(ledger["labels"], self._labels())
                 same &= str(ledger["class_names"]) == json.dumps(self._encoded.class_names)
             images = np.load(self.path, mmap_mode="r", allow_pickle=False)  # compares header and file size first
@@ -130,7 +133,7 @@ class DecodedCache:
         except Exception as error:  # numpy, zipfile and zlib raise many kinds of error for a damaged file
             self.invalidate(one_line(error))
             return None
-        return CachedImages(images, checksums, Findings(skipped, cmyk))
+        return CachedImages(images, checksums, findings)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,13 +1,19 @@
 """Decodes one image file, or fits one array, to uint8 `[R, R, C]`. No other module opens an image decoder."""
 
+import contextlib
 import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from sagan_jax.errors import one_line
 
-DECODING_VERSION = 1
+DECODING_VERSION = 2
 """Must increase whenever a file would decode to different pixels, so that cached images are decoded again."""
 
 MAX_FILE_BYTES = 64 * 2**20
@@ -24,19 +30,47 @@ _KINDS = {
     "I;16": "16-bit grey",
     "I;16B": "16-bit grey",
 }
-_KINDS |= {"RGBA": "RGB", "P": "RGB"}  # a palette image is read through its palette
+_KINDS |= {"La": "grey", "RGBa": "RGB", "RGBA": "RGB", "P": "RGB", "PA": "RGB"}  # a palette is looked up
 
-_FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow reads 40 more formats; one of them starts Ghostscript
+# Pillow reads 30 more formats. One starts Ghostscript, some know their files by the name alone, and others hold
+# drawings, icons or measurements. JPEG includes MPO, and PPM includes PBM, PGM and PNM.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
 _MAX_PIXELS = 89_478_485  # Pillow only warns above this size
 
+_ROTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-def decode(data: bytes, resolution: int, image_channels: int) -> tuple[np.ndarray, bool]:
-    """Returns the image in a PNG, JPEG or WebP file, and whether it was CMYK.
+# As `warnings.filterwarnings` stores it: the warnings of Pillow's own modules about metadata and palettes.
+_ODD_METADATA = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)
+
+TiffImagePlugin.logger.setLevel(logging.CRITICAL)  # it prints an error that it also raises
+
+
+class Traits(NamedTuple):
+    """What the user may want to know of an image that was decoded."""
+
+    cmyk: bool
+    """it was converted from CMYK"""
+    frames: bool
+    """it has several frames or pages, of which the first was read"""
+
+
+def decode(data: bytes, resolution: int, image_channels: int) -> tuple[np.ndarray, Traits]:
+    """Returns the image in a file, and what the user may want to know of it.
+
+    The file is a PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, PPM or QOI file, whatever its name.
 
     The image is cropped to its centre square. It is resized with Pillow's antialiased Lanczos filter if its size
-    differs from `resolution`. EXIF orientation is applied. Transparent pixels are blended with white. 16-bit grey is
-    scaled by 1/257 and never clipped. CMYK becomes RGB by Pillow's formula, without the colour profile. Of an
-    animation, the first frame is used.
+    differs from `resolution`. EXIF orientation is applied; metadata that cannot be read are ignored. Transparent pixels
+    are blended with white. 16-bit grey is scaled by 1/257 and never clipped. CMYK becomes RGB by Pillow's formula,
+    without the colour profile. Of several frames or pages, the first is used.
 
     Args:
         data: the bytes of the file.
@@ -44,21 +78,24 @@ def decode(data: bytes, resolution: int, image_channels: int) -> tuple[np.ndarra
         image_channels: C, 3 for RGB or 1 for grey (ITU-R 601 luma).
 
     Returns:
-        The image, uint8 `[R, R, C]`, and whether it was converted from CMYK.
+        The image, uint8 `[R, R, C]`, and its traits.
 
     Raises:
-        ValueError: when the header states more than 89,478,485 pixels. Nothing is decoded then.
+        ValueError: when the header states more than 89,478,485 pixels, or grey levels of an unknown range: floating
+            point, 32 bits or signed. Nothing is decoded then.
         Exception: when the file has another format or is damaged. Decoders raise many kinds of error, such as OSError,
             ValueError, SyntaxError, struct.error and zlib.error.
     """
-    image, cmyk = _open(data, image_channels)
-    return _to_array(_fit(image, resolution)), cmyk
+    with _opened(data) as image:
+        plain = _on_white(_upright(image)).convert(MODES[image_channels])
+        traits = Traits(image.mode == "CMYK", _has_frames(image))
+    return _to_array(_fit(plain, resolution)), traits
 
 
 def decode_full_size(data: bytes, image_channels: int) -> tuple[np.ndarray, list[str]]:
-    """Returns the image in a PNG, JPEG or WebP file at its own size, and the conversions that changed its pixels.
+    """Returns the image in a file at its own size, and the conversions that changed its pixels.
 
-    Conversions and errors are those of `decode`.
+    Formats, conversions and errors are those of `decode`.
 
     Args:
         data: the bytes of the file.
@@ -67,14 +104,18 @@ def decode_full_size(data: bytes, image_channels: int) -> tuple[np.ndarray, list
     Returns:
         The image, uint8 `[H, W, C]`, and a list of short descriptions. The list is empty when no pixel was changed.
     """
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with _opened(data) as image:
         kind, wanted = (_KINDS.get(mode, mode) for mode in (image.mode, MODES[image_channels]))
         done = [f"{kind} converted to {wanted}"] if kind != wanted else []
-        if image.has_transparency_data and (
-            image.mode.startswith("I") or np.asarray(image.convert("RGBA"))[..., 3].min() < 255
+        upright = _upright(image)
+        if upright.has_transparency_data and (
+            upright.mode.startswith("I") or np.asarray(upright.convert("RGBA"))[..., 3].min() < 255
         ):
             done.append("transparency blended with white")
-    return _to_array(_open(data, image_channels)[0]), done
+        plain = _on_white(upright).convert(MODES[image_channels])
+        if _has_frames(image):
+            done.append("the first of its frames read")
+    return _to_array(plain), done
 
 
 def unreadable_reason(error: BaseException) -> str:
@@ -88,18 +129,62 @@ def resize(array: np.ndarray, height: int, width: int, *, area: bool = False) ->
     return _to_array(image.resize((width, height), Image.Resampling.BOX if area else Image.Resampling.LANCZOS))
 
 
-def _open(data: bytes, image_channels: int) -> tuple[Image.Image, bool]:
-    """Returns the image in a file, upright and without transparency, and whether it was CMYK."""
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Opens the image in a file, of which only the header has been read, and closes it.
+
+    Raises:
+        ValueError: when the header states too many pixels, or grey levels of an unknown range.
+        Exception: when the file has another format, or its header is damaged.
+    """
+    if _ODD_METADATA not in warnings.filters:  # in front of other filters, so that a warning never becomes an error
+        warnings.filterwarnings("ignore", category=UserWarning, module=_ODD_METADATA[3].pattern)
+    # Behind all other filters, so that a program that makes this warning an error still gets its error.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.", append=True)
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         if image.width * image.height > _MAX_PIXELS:
             raise ValueError(f"it has {image.width} x {image.height} pixels, more than {_MAX_PIXELS:,}")
-        plain = _on_white(ImageOps.exif_transpose(image))
-        return plain.convert(MODES[image_channels]), image.mode == "CMYK"
+        if _unknown_range(image):
+            raise ValueError("the range of its grey levels is unknown; save it with 8 bits, or with 16 unsigned bits")
+        yield image
+
+
+def _unknown_range(image: Image.Image) -> bool:
+    """Tells whether it cannot be known which level of `image` is white: floating point, or a TIFF of 12 or 32 bits."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or not image.mode.startswith("I"):
+        return image.mode == "F"
+    bits = np.ravel(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, 1)).tolist()
+    # Pillow does not invert 16-bit grey whose zero is white.
+    inverted = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    return image.mode == "I" or bits != [16] or inverted
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Returns `image`, decoded and turned as its EXIF orientation says; without a readable orientation, as it is.
+
+    Alpha that is multiplied into the colours, as in some TIFF files, is separated from them.
+    """
+    image.load()
+    # `ImageOps.exif_transpose` would also write the metadata anew, which fails for many that can be read.
+    try:
+        rotation = _ROTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata raise SyntaxError, struct.error, TypeError, ..; the pixels are whole
+        rotation = None
+    turned = image if rotation is None else image.transpose(rotation)
+    return turned.convert(turned.mode.upper()) if turned.mode in ("La", "RGBa") else turned
+
+
+def _has_frames(image: Image.Image) -> bool:
+    """Tells whether a decoded image has more frames than the first. An MPO's others are depth maps and previews."""
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # the second frame is damaged; it is not read
+        return True
 
 
 def natural_size(data: bytes) -> int:
     """Returns the shorter side of an image file, from its header, in pixels. Raises the errors of `decode`."""
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with _opened(data) as image:
         return min(image.size)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from sagan_jax.data.decoding import decode, unreadable_reason
+from sagan_jax.data.decoding import Traits, decode, unreadable_reason
 from sagan_jax.errors import InvalidInputError
 
 Notify = Callable[[str], None]
@@ -48,19 +48,20 @@ class EncodedImages:
 
 
 class Findings(NamedTuple):
-    """What decoding a data set found: the indices of unreadable images and of CMYK images."""
+    """What decoding a data set found: the indices of unreadable images, and of images with each of the `Traits`."""
 
     skipped: np.ndarray
     cmyk: np.ndarray
+    frames: np.ndarray
 
     @classmethod
     def empty(cls) -> Self:
         """Returns the findings of a set that has not been decoded yet."""
-        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        return cls(*(np.zeros(0, np.int64) for _ in cls._fields))
 
 
-def decode_one(images: EncodedImages, index: int, resolution: int, image_channels: int) -> tuple[np.ndarray, bool]:
-    """Returns image `index`, uint8 `[resolution, resolution, image_channels]`, and whether it was CMYK.
+def decode_one(images: EncodedImages, index: int, resolution: int, image_channels: int) -> tuple[np.ndarray, Traits]:
+    """Returns image `index`, uint8 `[resolution, resolution, image_channels]`, and its traits.
 
     Raises:
         InvalidInputError: when the image cannot be read or decoded. The message names the image and the reason.
@@ -71,8 +72,7 @@ def decode_one(images: EncodedImages, index: int, resolution: int, image_channel
         raise
     except Exception as error:
         raise InvalidInputError(
-            f"Cannot read image {images.name(index)!r} of {images.where} as PNG, JPEG or WEBP: "
-            f"{unreadable_reason(error)}."
+            f"Cannot read image {images.name(index)!r} of {images.where}: {unreadable_reason(error)}."
         ) from error
 
 
@@ -99,28 +99,28 @@ def decode_all(
         InvalidInputError: when more than `skip_unreadable` images cannot be read. The message names the first one.
     """
     failures: list[tuple[int, InvalidInputError]] = []
-    cmyk: list[int] = []
+    remarkable: list[tuple[int, Traits]] = []
 
-    def decode_chunk(start: int) -> tuple[list[tuple[int, InvalidInputError]], list[int]]:
-        failed, converted = [], []
+    def decode_chunk(start: int) -> tuple[list[tuple[int, InvalidInputError]], list[tuple[int, Traits]]]:
+        failed, marked = [], []
         for index in range(start, min(start + _CHUNK_IMAGES, images.count)):
             try:
-                image, was_cmyk = decode_one(images, index, resolution, image_channels)
+                image, traits = decode_one(images, index, resolution, image_channels)
             except InvalidInputError as error:
                 failed.append((index, error))
                 continue
             put(index, image)
-            if was_cmyk:
-                converted.append(index)
-        return failed, converted
+            if any(traits):
+                marked.append((index, traits))
+        return failed, marked
 
     pool = ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1))
     last_notice = time.monotonic()
     try:
         # `map` keeps the order, so the first unreadable file is named, whichever thread finishes first.
-        for number, (failed, converted) in enumerate(pool.map(decode_chunk, range(0, images.count, _CHUNK_IMAGES))):
+        for number, (failed, marked) in enumerate(pool.map(decode_chunk, range(0, images.count, _CHUNK_IMAGES))):
             failures += failed
-            cmyk += converted
+            remarkable += marked
             if len(failures) > skip_unreadable:
                 first = failures[0][1]
                 if not skip_unreadable:
@@ -134,7 +134,11 @@ def decode_all(
                 notify(f"{(number + 1) * _CHUNK_IMAGES:,} of {images.count:,} images decoded")
     finally:
         pool.shutdown(cancel_futures=True)
-    return Findings(np.array([index for index, _ in failures], np.int64), np.array(cmyk, np.int64))
+    marks = {
+        trait: np.array([index for index, traits in remarkable if getattr(traits, trait)], np.int64)
+        for trait in Traits._fields
+    }
+    return Findings(np.array([index for index, _ in failures], np.int64), **marks)
 
 
 class DecodedOnRead:
@@ -144,32 +148,38 @@ class DecodedOnRead:
         self._images = images
         self._size = (resolution, image_channels)
         self._notify = notify
-        self._cmyk_reported = False
+        self._reported: set[str] = set()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return self._images.count
 
-    def mark_cmyk_reported(self) -> None:
-        """Suppresses the warning about CMYK, because it was already given."""
-        self._cmyk_reported = True
+    def mark_reported(self, trait: str) -> None:
+        """Suppresses the line about one of the `Traits`, because it was already given."""
+        self._reported.add(trait)
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        image, was_cmyk = decode_one(self._images, index, *self._size)
-        if was_cmyk:
+        image, traits = decode_one(self._images, index, *self._size)
+        for trait, present in traits._asdict().items():
+            if not present:
+                continue
             with self._lock:
-                first, self._cmyk_reported = not self._cmyk_reported, True
+                first = trait not in self._reported
+                self._reported.add(trait)
             if first:
-                self._notify(cmyk_warning(self._images, index, "images"))
+                self._notify(trait_line(trait, self._images, index, "images"))
         return image
 
 
-def cmyk_warning(images: EncodedImages, index: int, how_many: str) -> str:
-    """Returns the warning that images were CMYK, with image `index` as the example."""
-    return (
-        f"warning: {images.where} has {how_many} in CMYK, such as {images.name(index)!r}; they were converted to RGB "
-        f"without a colour profile, so colours may be wrong"
-    )
+def trait_line(trait: str, images: EncodedImages, index: int, how_many: str) -> str:
+    """Returns the line for the user that images have one of the `Traits`, with image `index` as the example."""
+    example = f"such as {images.name(index)!r}"
+    if trait == "cmyk":
+        return (
+            f"warning: {images.where} has {how_many} in CMYK, {example}; they were converted to RGB without a colour "
+            f"profile, so colours may be wrong"
+        )
+    return f"{images.where} has {how_many} with several frames or pages, {example}; the first of each is read"
 
 
 def digest_files(root: Path, names: Sequence[str]) -> str:

@@ -4,26 +4,46 @@ import os
 from pathlib import Path
 
 from sagan_jax.data import decoding
-from sagan_jax.data.encoded import EncodedImages, digest_files
-from sagan_jax.data.layouts import assign_labels, is_hidden, is_image, wrapper_folder
+from sagan_jax.data.encoded import EncodedImages, Notify, digest_files
+from sagan_jax.data.label_files import MAX_LABEL_FILE_BYTES, assign_file_labels, find_label_file
+from sagan_jax.data.layouts import assign_labels, is_hidden, is_image, passed_over_line, wrapper_folder
 from sagan_jax.errors import InvalidInputError, one_line
 
 
-def open_folder(path: Path) -> EncodedImages:
+def open_folder(path: Path, notify: Notify) -> EncodedImages:
     """Returns the images in the folder `path`.
 
-    The images lie at the top, in class folders, or in class folders inside a single folder.
+    The images lie at the top, in class folders, or in class folders inside a single folder. A file `dataset.json` may
+    hold their labels: see `sagan_jax.data.label_files`.
+
+    Args:
+        path: the folder.
+        notify: receives a line when labels come from a file, and when files are passed over.
 
     Raises:
-        InvalidInputError: when the folder cannot be listed or has another layout, or when a pipe or a broken link has
-            the name of an image.
+        InvalidInputError: when the folder cannot be listed or has another layout, when a pipe or a broken link has the
+            name of an image, or when the file of labels is wrong.
     """
     where = repr(str(path))
     files, folders = _list_folder(path, where)
     prefix = wrapper_folder(files, folders)
+    outside = [name for name in files if prefix and not name.startswith(prefix)]
     if prefix:
         files, folders = _list_folder(path / prefix, where)
-    names, labels, class_names = assign_labels(files, folders, where, prefix)
+    everything = {*outside, *(prefix + name for name in files)}
+
+    def read_start(name: str) -> bytes:
+        with (path / name).open("rb") as file:
+            return file.read(MAX_LABEL_FILE_BYTES + 1)
+
+    label_file = find_label_file(everything, prefix, read_start, where, notify)
+    if label_file:
+        names, labels, class_names = assign_file_labels(files, label_file, where, prefix)
+    else:
+        names, labels, class_names = assign_labels(files, folders, where, prefix)
+    others = everything.difference(names, [label_file.name] if label_file else [])
+    if others:
+        notify(passed_over_line(others, where))
 
     def read(index: int) -> bytes:
         with (path / names[index]).open("rb") as file:

@@ -1,13 +1,17 @@
 """The class of each image: from the names of files and folders, or from integer labels."""
 
+from collections import Counter
 from collections.abc import Collection
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif", ".jpe", ".apng")
+IMAGE_SUFFIXES += (".mpo", ".jp2", ".j2k", ".jpx", ".jpf", ".jpc", ".j2c", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi")
+_MAX_KINDS = 5  # of files that are not images, in one line
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -64,7 +68,7 @@ def assign_labels(files: Collection[str], folders: Collection[str], where: str, 
         )
     members: dict[str, list[str]] = {folder: [] for folder in sorted(folders, key=_by_bytes)}
     top_level: list[str] = []
-    for name in sorted(filter(is_image, files), key=_by_bytes):
+    for name in sorted_images(files):
         folder, slash, _ = name.rpartition("/")
         (members[folder] if slash else top_level).append(name)
     if not top_level and not any(members.values()):
@@ -90,6 +94,24 @@ def assign_labels(files: Collection[str], folders: Collection[str], where: str, 
         return LabelledFiles(names, None, [])
     labels = np.repeat(np.arange(len(members), dtype=np.int32), [len(held) for held in members.values()])
     return LabelledFiles(names, labels, list(members))
+
+
+def sorted_images(files: Collection[str]) -> list[str]:
+    """Returns the names of images among the names of files, sorted by the bytes of their parts."""
+    return sorted(filter(is_image, files), key=_by_bytes)
+
+
+def passed_over_line(names: Collection[str], where: str) -> str:
+    """Returns the line for the user that the files of these names are not images, with the number of each kind.
+
+    >>> passed_over_line(["a/notes.txt", "b.TXT", "README"], "'birds'")
+    "'birds': passed over 3 files that are not images: 2 .txt, 1 without a suffix"
+    """
+    kinds = Counter(PurePosixPath(name).suffix.lower() or "without a suffix" for name in names)
+    shown = [f"{count:,} {kind if kind.isprintable() else repr(kind)}" for kind, count in kinds.most_common(_MAX_KINDS)]
+    more = [f"{len(kinds) - _MAX_KINDS:,} more kinds"] if len(kinds) > _MAX_KINDS else []
+    what = "1 file that is not an image" if len(names) == 1 else f"{len(names):,} files that are not images"
+    return f"{where}: passed over {what}: {', '.join(shown + more)}"
 
 
 def class_names_from_labels(labels: np.ndarray, num_images: int, where: str) -> list[str]:

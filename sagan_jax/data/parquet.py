@@ -17,7 +17,7 @@ from sagan_jax.data.layouts import class_names_from_labels, is_hidden
 from sagan_jax.errors import InvalidInputError, one_line
 
 _IMAGE_COLUMNS = ("image", "img")
-_LABEL_COLUMNS = ("label", "fine_label")
+_LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
 _SPLITS = {"train", "test", "validation", "valid", "val"}
 _CACHED_BYTES = 2**28  # of recently read row groups that stay in memory
 
@@ -53,17 +53,17 @@ def find_shards(path: Path) -> list[Path]:
 def open_parquet(path: Path, shards: list[Path], notify: Notify) -> EncodedImages:
     """Returns the images of .parquet files, one file after the other.
 
-    The column `image` (or `img`) holds the bytes of image files, either plain or as `{bytes, path}`. The column
-    `label` (or `fine_label`) holds integers. The class names come from the Hugging Face metadata of the schema. Without
-    metadata, each of the labels 0, 1, .., max must occur. Of several splits (`train-00000-of-00002.parquet`,
-    `test-..`), `train` is read.
+    The column `image` (or `img`) holds the bytes of image files, either plain or as `{bytes, path}`. The labels are the
+    first column of integers among `label`, `labels`, `fine_label` and `class`. The class names come from the Hugging
+    Face metadata of the schema. Without metadata, each of the labels 0, 1, .., max must occur. Of several splits
+    (`train-00000-of-00002.parquet`, `test-..`), `train` is read.
 
     One row group is read at a time, and the last few stay in memory. Sequential access is therefore fastest.
 
     Args:
         path: the path that the user gave, for messages.
         shards: the files, at least one.
-        notify: receives a line when files are ignored or missing.
+        notify: receives a line when files are ignored or missing, or when columns hold no labels.
 
     Raises:
         InvalidInputError: when pyarrow is not installed, a file is damaged, the columns of two files differ, or a label
@@ -80,10 +80,12 @@ def open_parquet(path: Path, shards: list[Path], notify: Notify) -> EncodedImage
     metadata = []
     columns: list[_Columns] = []
     labels: list[np.ndarray] = []
+    names: list[str] = []
     for shard in shards:
         try:
             with pq.ParquetFile(shard) as file:
                 metadata.append(file.metadata)
+                names = names or file.schema_arrow.names
                 columns.append(_columns(file.schema_arrow, repr(str(shard))))
                 if columns[-1] != columns[0]:
                     raise InvalidInputError(
@@ -100,6 +102,11 @@ def open_parquet(path: Path, shards: list[Path], notify: Notify) -> EncodedImage
     if not rows.count:
         raise InvalidInputError(f"{where} needs images; its parquet files have no rows.")
     all_labels = np.concatenate(labels) if labels else None
+    if all_labels is None and len(names) > 1:
+        notify(
+            f"{where} is read without labels: of its columns {_listed(names)}, none holds integers and is named "
+            f"{', '.join(_LABEL_COLUMNS[:-1])} or {_LABEL_COLUMNS[-1]}"
+        )
     class_names: list[str] = []
     if all_labels is not None:
         class_names = _check_classes(all_labels, columns[0].class_names, rows.count, where, notify)
@@ -128,20 +135,27 @@ def _columns(schema: Any, where: str) -> _Columns:
 
     image = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
     if image is None:
-        raise InvalidInputError(f"{where} needs a column `image` or `img`; it has {schema.names}.")
+        raise InvalidInputError(f"{where} needs a column `image` or `img`; its columns are {_listed(schema.names)}.")
     kind = schema.field(image).type
     inner = kind
     if pa.types.is_struct(kind):
         inner = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else pa.null()
     if not pa.types.is_binary(inner) and not pa.types.is_large_binary(inner):
         raise InvalidInputError(f"{where} needs the bytes of image files in its column {image!r}; it holds {kind}.")
-    label = next((name for name in _LABEL_COLUMNS if name in schema.names), "")
-    if label and not pa.types.is_integer(schema.field(label).type):
+    found = [name for name in _LABEL_COLUMNS if name in schema.names]
+    label = next((name for name in found if pa.types.is_integer(schema.field(name).type)), "")
+    refused = next((name for name in ("label", "fine_label") if name in found), "")
+    if refused and not label:  # `labels` and `class` may well be something else, such as a list or a text
         raise InvalidInputError(
-            f"{where} needs integer labels in its column {label!r}; it holds {schema.field(label).type}."
+            f"{where} needs integer labels in its column {refused!r}; it holds {schema.field(refused).type}. Its "
+            f"columns are {_listed(schema.names)}."
         )
     names = _class_names((schema.metadata or {}).get(b"huggingface", b""), label)
     return _Columns(f"{image}.bytes" if inner is not kind else image, label, names)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _class_names(metadata: bytes, label: str) -> tuple[str, ...]:

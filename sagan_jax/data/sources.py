@@ -17,15 +17,15 @@ import numpy as np
 from sagan_jax.data.archives import open_zip
 from sagan_jax.data.array_files import ImageArrays, read_digits, read_npy, read_npz
 from sagan_jax.data.cache import CachedImages, DecodedCache, cache_folder
-from sagan_jax.data.decoding import MODES, fit_array, natural_size
+from sagan_jax.data.decoding import MODES, Traits, fit_array, natural_size
 from sagan_jax.data.encoded import (
     DecodedOnRead,
     EncodedImages,
     Findings,
     Notify,
-    cmyk_warning,
     decode_all,
     digest_files,
+    trait_line,
 )
 from sagan_jax.data.folders import open_folder
 from sagan_jax.data.parquet import find_shards, open_parquet
@@ -162,9 +162,11 @@ def open_source(
             `pairs` or `mirror`, with options such as `mirror:grain=8,images=500,seed=1`: see
             `sagan_jax.data.synthetic`;
             a folder or a .zip of class folders with images. Images at the top, or in a single folder, have no labels.
-            Files are .png, .jpg, .jpeg or .webp; other and hidden names are ignored. Class folders are sorted by the
-            bytes of their names, so `Cat` and `cat` are two classes and `Cat` is the first. The class folders may lie
-            inside one more folder. A zip is read without unpacking it;
+            Images are the files named as PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, PPM or QOI files are; of
+            several frames, the first is read. Hidden files are ignored, and other files are counted in one line. Class
+            folders are sorted by the bytes of their names, so `Cat` and `cat` are two classes and `Cat` is the first.
+            The class folders may lie inside one more folder. With a file `dataset.json` as StyleGAN's `dataset_tool`
+            writes it, the labels are its labels instead. A zip is read without unpacking it;
             a .parquet file or a folder of them: see `sagan_jax.data.parquet`;
             an .npz file with `images` (or `arr_0`), uint8 `[N, H, W, C]`, C 1 or 3, and optionally `labels` (or
             `arr_1`), integers `[N]` in which each of 0, 1, .., max occurs;
@@ -258,10 +260,10 @@ def natural_resolution(source: str) -> int:
 def _open_encoded(path: Path, notify: Notify) -> EncodedImages:
     if path.is_dir():
         shards = find_shards(path)
-        return open_parquet(path, shards, notify) if shards else open_folder(path)
+        return open_parquet(path, shards, notify) if shards else open_folder(path, notify)
     kind = path.suffix.lower()
     if path.is_file() and kind == ".zip":
-        return open_zip(path)
+        return open_zip(path, notify)
     if path.is_file() and kind == ".parquet":
         return open_parquet(path, [path], notify)
     raise InvalidInputError(
@@ -318,9 +320,11 @@ def _from_encoded(
             f"would skip this"
         )
         findings = decode(lambda index, image: None)
-    if len(findings.cmyk):
-        decoded_on_read.mark_cmyk_reported()
-        notify(cmyk_warning(encoded, int(findings.cmyk[0]), f"{len(findings.cmyk):,} of {encoded.count:,} images"))
+    for trait in Traits._fields:
+        found = getattr(findings, trait)
+        if len(found):
+            decoded_on_read.mark_reported(trait)
+            notify(trait_line(trait, encoded, int(found[0]), f"{len(found):,} of {encoded.count:,} images"))
     if small:
         encoded.close()
     return _without_skipped(encoded, images, findings, notify)

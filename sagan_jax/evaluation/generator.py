@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
+from numbers import Real
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 import flax.linen as nn
@@ -76,14 +77,10 @@ class TrainedGenerator:
             The images and their labels.
 
         Raises:
-            InvalidInputError: a number is out of range, or the generator does not have a class.
+            InvalidInputError: a number is out of range or not an integer, or the generator does not have a class.
             NonFiniteError: an image is not finite.
         """
-        for name, number in (("num_images", num_images), ("batch_size", batch_size)):
-            if number < 1:
-                raise InvalidInputError(f"generate needs {name} of at least 1; got {number}.")
-        if not 0 <= seed < 2**32:
-            raise InvalidInputError(f"generate needs a seed in [0, 2**32); got {seed}.")
+        _check_integers("generate", num_images=num_images, batch_size=batch_size, seed=seed)
         classes = np.resize(self.classes(labels), num_images).astype(np.int32)
         batches = self.stream(
             classes, seed=seed, truncation=truncation, truncation_rule=truncation_rule, batch_size=batch_size
@@ -135,9 +132,10 @@ class TrainedGenerator:
             The images with their padding, and the labels without.
 
         Raises:
-            InvalidInputError: the truncation is not above 0, or its rule is unknown.
+            InvalidInputError: a number is out of range or not an integer, or the rule of the truncation is unknown.
             NonFiniteError: an image is not finite.
         """
+        _check_integers("stream", batch_size=batch_size, seed=seed)
         labels = np.asarray(labels, np.int32)
         devices = jax.local_device_count()
         batch_size = -(-batch_size // devices) * devices
@@ -182,8 +180,12 @@ class TrainedGenerator:
             batch_size: images in each; their classes are drawn uniformly.
             seed: draws latents and classes.
 
+        Raises:
+            InvalidInputError: a number is out of range or not an integer.
+
         Source: ajbrock/BigGAN-PyTorch:utils.py, `accumulate_standing_stats`; compare_gan's accumulators.
         """
+        _check_integers("with_standing_statistics", batches=batches, batch_size=batch_size, seed=seed)
         decays = [name for name in ("norm_decay", "final_norm_decay") if hasattr(self.generator, name)]
         zeros: dict[str, Any] = dict.fromkeys(decays, 0.0)  # each pass then stores the moments of its own batch
         undecayed = self.generator.clone(**zeros)
@@ -225,8 +227,8 @@ class TrainedGenerator:
         Raises:
             InvalidInputError: the truncation is not above 0, or its rule is unknown.
         """
-        if truncation is not None and not truncation > 0:
-            raise InvalidInputError(f"Latents need a truncation above 0; got {truncation}.")
+        if truncation is not None and not (isinstance(truncation, Real) and truncation > 0):
+            raise InvalidInputError(f"Latents need a truncation above 0; got {truncation!r}.")
         if truncation_rule not in get_args(TruncationRule):
             rules = " or ".join(map(repr, get_args(TruncationRule)))
             raise InvalidInputError(f"Latents need the truncation_rule {rules}; got {truncation_rule!r}.")
@@ -254,6 +256,17 @@ def _draw(
     drawn: Any = generator.apply(variables, latents, labels, train=batch_statistics)
     levels = jnp.rint((drawn.astype(jnp.float32) + 1) * 127.5)  # `sagan_jax.data.to_uint8`, on the devices
     return levels.clip(0, 255).astype(jnp.uint8), ~jnp.isnan(levels).any()
+
+
+def _check_integers(function: str, *, seed: int, **counts: int) -> None:
+    """Refuses a seed outside [0, 2**32), counts below 1, and numbers that are not integers: 2.0, True or an array."""
+    for name, number in {**counts, "seed": seed}.items():
+        if isinstance(number, bool) or not isinstance(number, int | np.integer):
+            raise InvalidInputError(f"{function} needs {name} to be an integer; got {number!r}.")
+        if name != "seed" and number < 1:
+            raise InvalidInputError(f"{function} needs {name} of at least 1; got {number}.")
+    if not 0 <= seed < 2**32:
+        raise InvalidInputError(f"{function} needs a seed in [0, 2**32); got {seed}.")
 
 
 def draw_labels(num_classes: int, count: int, seed: int) -> np.ndarray:

@@ -152,8 +152,10 @@ def inception_taps(variables: dict[str, Any], images_uint8: Array) -> dict[str, 
 def resize_like_tensorflow_1(images: Array, size: int) -> Array:
     """Returns images resized bilinearly, with the pixel coordinates of TensorFlow 1.
 
-    Pixel p of the result lies at p * old / new of the input: the first pixels coincide, the centres do not. Beyond the
-    last pixel its value is repeated. There is no antialiasing. `jax.image.resize` and Pillow align the centres instead.
+    Pixel p of the result lies at p * (old / new) of the input: the first pixels coincide, the centres do not. Beyond
+    the last pixel its value is repeated. There is no antialiasing. `jax.image.resize` and Pillow align the centres
+    instead. Places are float32 and rows come before columns, as in the source: in float64, a pixel may differ by a
+    hundredth of a grey level.
 
     Args:
         images: `[N, H, W, C]`, integer or floating.
@@ -162,14 +164,15 @@ def resize_like_tensorflow_1(images: Array, size: int) -> Array:
     Returns:
         `[N, size, size, C]` float32, each entry between those of its neighbours.
 
-    Source: tensorflow/tensorflow:tensorflow/core/kernels/resize_bilinear_op.cc, `align_corners=False`.
+    Source: tensorflow/tensorflow:tensorflow/core/kernels/resize_bilinear_op.cc, `align_corners=False`;
+    toshas/torch-fidelity:torch_fidelity/interpolate_compat_tensorflow.py.
     """
     resized = images.astype(jnp.float32)
-    for axis in (1, 2):
-        places = np.arange(size) * images.shape[axis] / size
+    for axis in (2, 1):
+        places = np.arange(size, dtype=np.float32) * np.float32(images.shape[axis] / size)
         below = places.astype(int)
         above = np.minimum(below + 1, images.shape[axis] - 1)
-        shares = np.expand_dims((places - below).astype(np.float32), [other for other in range(4) if other != axis])
+        shares = np.expand_dims(places - below.astype(np.float32), [other for other in range(4) if other != axis])
         first, second = (jnp.take(resized, indices, axis, mode="clip") for indices in (below, above))
         resized = first + (second - first) * shares
     return resized

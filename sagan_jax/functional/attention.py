@@ -94,7 +94,7 @@ def self_attention(
     divided by sqrt(D). `gamma` starts at 0, where the layer is the identity.
 
     Args:
-        features: `[..., H, W, C]`, floating: x.
+        features: `[..., H, W, C]`, floating: x. A batch of 0 gives an empty result.
         query_kernel: `[C, D]`, dtype of `features`: W_f, the release's theta.
         key_kernel: `[C, D]`: W_g, the release's phi.
         value_kernel: `[C, E]`: W_h, the release's g.
@@ -145,4 +145,5 @@ def self_attention(
 
 def _merge_positions(features: Array) -> Array:
     """Merges height and width: `[..., H, W, D]` to `[..., H*W, D]`."""
-    return features.reshape(*features.shape[:-3], -1, features.shape[-1])
+    *leading, height, width, depth = features.shape
+    return features.reshape(*leading, height * width, depth)  # not -1, which an empty batch leaves open

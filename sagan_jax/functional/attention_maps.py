@@ -29,7 +29,8 @@ def attention_entropy(attention_map: Array) -> Array:
         attention_map: `[..., N, M]`, floating, at least 0, rows that sum to one.
 
     Returns:
-        `[..., N]` in nats, float32 or wider: 0 for a row with all weight on one key, log M for a uniform row.
+        `[..., N]` in nats, float32 or wider: 0 for a row with all weight on one key, log M for a uniform row, NaN for a
+        row with a NaN.
 
     Raises:
         AssertionError: at trace time, when the shape or the dtype does not fit.
@@ -39,7 +40,7 @@ def attention_entropy(attention_map: Array) -> Array:
     [0.0]
     """
     rows = _float32_map("attention_entropy", attention_map)
-    present = rows > 0
+    present = ~(rows <= 0)  # a NaN counts, so that its row does not look like one that sees a single key
     # The inner `where` also keeps the logarithm of 0 out of the gradient.
     return jnp.where(present, -rows * jnp.log(jnp.where(present, rows, 1)), 0).sum(axis=-1)
 
@@ -180,7 +181,7 @@ def informative_queries(
 
     exp(entropy) is the effective number of keys of a row, so the score prefers few far keys to many near ones. The
     position with the highest score is taken first. Positions nearer to it than `min_distance` are skipped, and so on.
-    When only skipped positions are left, the best of those are taken.
+    When only skipped positions are left, the best of those are taken. Rows with a NaN have the lowest score.
 
     Args:
         attention_map: `[N, M]`, of one image.
@@ -206,6 +207,7 @@ def informative_queries(
     check_that("informative_queries", fits, f"a count from 1 to {positions}, the number of positions", count)
     distance = attention_distance(attention_map, query_shape=query_shape, key_shape=key_shape)
     score = distance / jnp.exp(attention_entropy(attention_map))
+    score = jnp.where(jnp.isnan(score), -1, score)  # below that of any other row
     if min_distance is None:
         min_distance = max(query_shape) / 5
     near = jnp.asarray(_distances(query_shape, query_shape) < min_distance)

@@ -63,17 +63,30 @@ def _color(key: Array, image: Array) -> Array:
 
 def _translation(key: Array, image: Array) -> Array:
     """Moves `[H, W, C]` by whole pixels and fills with 0."""
-    height, width, _ = image.shape
+    for axis in (0, 1):
+        furthest = (image.shape[axis] + 4) // 8
+        shift = jax.random.randint(jax.random.fold_in(key, axis), (), -furthest, furthest + 1)
+        image = _shift(image, shift, axis, furthest)
+    return image
 
-    def shift_matrix(key: Array, size: int) -> Array:
-        furthest = (size + 4) // 8
-        shift = jax.random.randint(key, (), -furthest, furthest + 1)
-        # Row i takes row i - shift, or zeros if that lies outside. The gradient is a product, not a scatter.
-        return jax.nn.one_hot(jnp.arange(size) - shift, size, dtype=image.dtype)
 
-    rows = shift_matrix(jax.random.fold_in(key, 0), height)
-    columns = shift_matrix(jax.random.fold_in(key, 1), width)
-    return jnp.einsum("ih,jw,hwc->ijc", rows, columns, image, precision="highest")
+def _shift(image: Array, shift: Array, axis: int, furthest: int) -> Array:
+    """Moves `[H, W, C]` along an axis by up to `furthest` pixels either way, and fills with 0.
+
+    The margins are wide enough for the furthest move. One pixel of them, or 2, 4, ... are then cut off: in front where
+    that bit of the number is set, else behind. A product with a one-hot matrix would spread a NaN over the whole image,
+    and the gradient of a gather is a scatter.
+    """
+    bits = (2 * furthest).bit_length()
+    in_front = furthest - shift
+    margins = [(0, 0, 0)] * image.ndim
+    margins[axis] = (furthest, 2**bits - 1 - furthest, 0)
+    image = jax.lax.pad(image, jnp.zeros((), image.dtype), margins)
+    for step in (2**bit for bit in range(bits)):
+        length = image.shape[axis]
+        cut = jax.lax.slice_in_dim(image, step, length, axis=axis)
+        image = jnp.where(in_front & step, cut, jax.lax.slice_in_dim(image, 0, length - step, axis=axis))
+    return image
 
 
 def _cutout(key: Array, image: Array) -> Array:

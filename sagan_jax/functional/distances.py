@@ -4,7 +4,7 @@ jax has float64 only if the whole program enables it, so these functions run in 
 protocol says what the features are, how many there are and what the score is called.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,6 +16,9 @@ AnyArray: TypeAlias = np.ndarray | Array
 Float64Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 _BLOCK = 2**22  # values in a block of pairs: 32 MiB, of which a few are held at once
+_EPSILON = float(np.finfo(np.float64).eps)
+_TIE = 16  # in roundings: two squared distances from differences that are this near count as equal
+_SMALLEST, _LARGEST = 1e-150, 1e150
 
 
 class Moments(NamedTuple):
@@ -62,6 +65,13 @@ def _float64_pair(function: str, real: AnyArray, fake: AnyArray) -> tuple[Float6
     return real, fake
 
 
+def _check_range(function: str, needs: str, given: Sequence[AnyArray], results: Sequence[AnyArray | float]) -> None:
+    """Refuses arguments whose values are so large that a result overflowed."""
+    if not all(np.isfinite(result).all() for result in results):
+        largest = max(float(np.abs(array).max()) for array in given)
+        raise ValueError(f"{function} needs {needs}, since larger values overflow float64; got up to {largest:.3g}.")
+
+
 def _row_blocks(rows: int, columns: int) -> Iterator[slice]:
     """Yields consecutive slices of the rows of a `[rows, columns]` matrix that is too large to hold at once."""
     step = max(1, _BLOCK // columns)
@@ -81,7 +91,8 @@ def moments_of(features: AnyArray) -> Moments:
         The moments in float64. The scatter is symmetric to the last bit.
 
     Raises:
-        ValueError: when `features` has other axes, is not floating, is empty or has values that are not finite.
+        ValueError: when `features` has other axes, is not floating, is empty or has values that are not finite or so
+            large that their squares overflow, from about 1e150 on.
 
     >>> import numpy as np
     >>> moments = moments_of(np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 4.0]]))
@@ -89,9 +100,12 @@ def moments_of(features: AnyArray) -> Moments:
     (3, [2.0, 2.0], [[4.0, 3.0], [3.0, 3.0]])
     """
     host = _float64("moments_of", "features", features, "[N, D]")
-    mean = host.mean(axis=0)
-    deviations = host - mean
-    return Moments(len(host), mean, deviations.T @ deviations)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = host.mean(axis=0)
+        deviations = host - mean
+        scatter = deviations.T @ deviations
+    _check_range("moments_of", "features of magnitudes up to 1e150", [host], [mean, scatter])
+    return Moments(len(host), mean, scatter)
 
 
 def merge_moments(first: Moments, second: Moments) -> Moments:
@@ -110,7 +124,7 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
         The moments of both sets together. Swapping the arguments changes no bit.
 
     Raises:
-        ValueError: when the two differ in D.
+        ValueError: when the two differ in D, or the result overflows.
 
     Source: Chan, Golub and LeVeque 1983, Algorithms for computing the sample variance.
 
@@ -125,20 +139,24 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
         )
     count = first.count + second.count
     mean = (first.count * first.mean + second.count * second.mean) / count
-    difference = first.mean - second.mean
-    between = (first.count * second.count / count) * np.outer(difference, difference)
-    return Moments(count, mean, first.scatter + second.scatter + between)
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = first.mean - second.mean
+        between = (first.count * second.count / count) * np.outer(difference, difference)
+        scatter = first.scatter + second.scatter + between
+    _check_range("merge_moments", "features of magnitudes up to 1e150", [first.mean, second.mean], [scatter])
+    return Moments(count, mean, scatter)
 
 
 def _root(name: str, covariance: Float64Array) -> Float64Array:
     """Returns L `[D, R]` such that L L^T is the covariance; R is its rank."""
-    asymmetry, scale = np.abs(covariance - covariance.T).max(), np.abs(covariance).max()
+    with np.errstate(over="ignore"):
+        asymmetry, scale = np.abs(covariance - covariance.T).max(), np.abs(covariance).max()
     if asymmetry > 1e-5 * scale:
         raise ValueError(
             f"frechet_distance needs a symmetric {name}; got differences of {asymmetry:.3g} beside values of "
             f"{scale:.3g}: a factor of it or raw features, perhaps."
         )
-    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    values, vectors = np.linalg.eigh(covariance / 2 + covariance.T / 2)
     largest = np.abs(values).max()
     if values[0] < -1e-4 * largest:
         raise ValueError(
@@ -176,8 +194,8 @@ def frechet_distance(
         change when the two are swapped.
 
     Raises:
-        ValueError: when shapes do not fit, a value is not finite, or a covariance is not symmetric or has a negative
-            eigenvalue.
+        ValueError: when shapes do not fit, a value is not finite, a covariance is not symmetric or has a negative
+            eigenvalue, or the result overflows: means from about 1e150 on, covariances from about 1e300 on.
 
     Source: Dowson and Landau 1982; Heusel et al. 2017 (arXiv:1706.08500), equation 6;
     toshas/torch-fidelity:torch_fidelity/metric_fid.py, which takes the eigenvalues of C_1 C_2.
@@ -195,10 +213,14 @@ def frechet_distance(
             f"frechet_distance needs means [D] and covariances [D, D]; got {mean1.shape} and {covariance1.shape}, "
             f"then {mean2.shape} and {covariance2.shape}."
         )
-    difference = mean1 - mean2
-    overlap = _root("covariance1", covariance1).T @ _root("covariance2", covariance2)
-    trace_of_root = np.linalg.svd(overlap, compute_uv=False).sum()
-    squared = difference @ difference + np.trace(covariance1) + np.trace(covariance2) - 2.0 * trace_of_root
+    roots = _root("covariance1", covariance1), _root("covariance2", covariance2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = mean1 - mean2
+        overlap = roots[0].T @ roots[1]
+        own = difference @ difference + np.trace(covariance1) + np.trace(covariance2)
+    given = mean1, mean2, covariance1, covariance2
+    _check_range("frechet_distance", "means up to 1e150 and covariances up to 1e300", given, [own, overlap])
+    squared = own - 2.0 * np.linalg.svd(overlap, compute_uv=False).sum()
     return max(0.0, float(squared))
 
 
@@ -240,7 +262,8 @@ def kernel_distance(real: AnyArray, fake: AnyArray) -> float:
         Swapping the arguments changes only rounding.
 
     Raises:
-        ValueError: when shapes do not fit, a value is not finite or a set has fewer than two features.
+        ValueError: when shapes do not fit, a value is not finite, a set has fewer than two features, or the result
+            overflows, as it may for features beyond 1e49.
 
     Source: Gretton et al. 2012, equation 3; Bińkowski et al. 2018 (arXiv:1801.01401), section 4;
     toshas/torch-fidelity:torch_fidelity/metric_kid.py.
@@ -253,10 +276,13 @@ def kernel_distance(real: AnyArray, fake: AnyArray) -> float:
     N, M = len(real), len(fake)
     if min(N, M) < 2:
         raise ValueError(f"kernel_distance needs at least two features per set; got {N} real and {M} fake.")
-    within_real = _kernel_sum_of_others(real) / (N * (N - 1))
-    within_fake = _kernel_sum_of_others(fake) / (M * (M - 1))
-    across = _kernel_sum(real, fake) / (N * M)
-    return within_real + within_fake - 2.0 * across
+    with np.errstate(over="ignore", invalid="ignore"):
+        within_real = _kernel_sum_of_others(real) / (N * (N - 1))
+        within_fake = _kernel_sum_of_others(fake) / (M * (M - 1))
+        across = _kernel_sum(real, fake) / (N * M)
+        distance = within_real + within_fake - 2.0 * across
+    _check_range("kernel_distance", "features of magnitudes up to 1e49", [real, fake], [distance])
+    return distance
 
 
 def _exp_mean_divergence(logits: Float64Array) -> float:
@@ -286,7 +312,8 @@ def inception_score(logits: AnyArray, splits: int = 10) -> tuple[float, float]:
         The mean, from 1 to K, and the standard deviation (divided by the number of splits; 0 for one split).
 
     Raises:
-        ValueError: when `logits` has other axes, is not floating or not finite, or a split would be empty.
+        ValueError: when `logits` has other axes, is not floating or not finite, a split would be empty, or the logits
+            of a row differ by more than float64 holds, 1.8e308.
 
     Source: Salimans et al. 2016 (arXiv:1606.03498), section 4; toshas/torch-fidelity:torch_fidelity/metric_isc.py.
 
@@ -295,6 +322,9 @@ def inception_score(logits: AnyArray, splits: int = 10) -> tuple[float, float]:
     (1.0, 0.0)
     """
     host = _float64("inception_score", "logits", logits, "[N, K]")
+    with np.errstate(over="ignore"):
+        spread = np.ptp(host, axis=1)
+    _check_range("inception_score", "logits of magnitudes up to 8e307", [host], [spread])
     N = len(host)
     if not 1 <= splits <= N:
         raise ValueError(f"inception_score needs splits from 1 to the {N} rows of logits; got {splits}.")
@@ -303,31 +333,100 @@ def inception_score(logits: AnyArray, splits: int = 10) -> tuple[float, float]:
     return float(np.mean(scores)), float(np.std(scores))
 
 
+class _Points(NamedTuple):
+    """Features, and for each of them the first that equals it: copies need one distance between them."""
+
+    features: Float64Array
+    """`[N, D]`."""
+    originals: np.ndarray
+    """`[N]`, integers."""
+
+
+def _points(function: str, name: str, features: Float64Array) -> _Points:
+    """Returns the features with their copies found; refuses values whose squares overflow or vanish."""
+    largest = np.abs(features).max()
+    if largest and not _SMALLEST <= largest <= _LARGEST:
+        raise ValueError(
+            f"{function} needs {name} whose largest magnitude is 0 or from {_SMALLEST:g} to {_LARGEST:g}, since "
+            f"squared distances leave the range of float64 beyond; got {largest:.3g}."
+        )
+    first: dict[bytes, int] = {}
+    return _Points(features, np.array([first.setdefault(row.tobytes(), i) for i, row in enumerate(features)]))
+
+
 def _squared_distances(left: Float64Array, right: Float64Array) -> Iterator[tuple[slice, Float64Array, Float64Array]]:
-    """Yields a block of rows of `left`, their squared distances to all of `right`, and the rounding error of each.
+    """Yields a block of rows of `left`, their squared distances to all of `right`, and the error bound of each.
 
     A distance is |x|^2 + |y|^2 - 2 x y, a matrix product. The mean of `right` is the origin, which loses the fewest
-    digits.
+    digits. `_exact_squares` has no such error, and decides where this one cannot.
     """
     origin = right.mean(axis=0)
     right = right - origin
     right_squares = np.square(right).sum(axis=1)
-    rounding = left.shape[1] * np.finfo(np.float64).eps
+    # Of the product, the sums and the shift of the origin, and the width of a tie.
+    error = (2 * left.shape[1] + 4 + 2 * _TIE) * _EPSILON
     for rows in _row_blocks(len(left), len(right)):
         block = left[rows] - origin
         scale = np.square(block).sum(axis=1)[:, np.newaxis] + right_squares
-        yield rows, scale - 2.0 * (block @ right.T), rounding * scale
+        yield rows, scale - 2.0 * (block @ right.T), error * scale
 
 
-def _squared_radii(features: Float64Array, neighbours: int) -> Float64Array:
-    """Returns the squared distance `[N]` of each feature to its k-th nearest other one."""
-    radii = np.empty(len(features))
-    for rows, squared, _ in _squared_distances(features, features):
-        squared[np.arange(len(squared)), np.arange(rows.start, rows.stop)] = (
-            np.inf
-        )  # a feature is not its own neighbour
-        radii[rows] = np.partition(squared, neighbours - 1, axis=1)[:, neighbours - 1]
+def _exact_squares(left: _Points, right: _Points, i: np.ndarray, j: np.ndarray) -> Float64Array:
+    """Returns the squared distances of the pairs `left[i]` and `right[j]`, `[P]`, from their differences.
+
+    They are exact where differences and squares are, as for integers and for copies. Pairs of copies are taken once.
+    """
+    pairs = left.originals[i] * len(right.features) + right.originals[j]
+    pairs, places = np.unique(pairs, return_inverse=True)
+    squares = np.empty(len(pairs))
+    for rows in _row_blocks(len(pairs), left.features.shape[1]):
+        i, j = np.divmod(pairs[rows], len(right.features))
+        squares[rows] = np.square(left.features[i] - right.features[j]).sum(axis=1)
+    return squares[places]
+
+
+def _squared_radii(points: _Points, neighbours: int) -> Float64Array:
+    """Returns the squared distance `[N]` of each feature to its k-th nearest other one, from differences."""
+    radii = np.empty(len(points.features))
+    for rows, squared, error in _squared_distances(points.features, points.features):
+        # A feature is not its own neighbour.
+        squared[np.arange(len(squared)), np.arange(rows.start, rows.stop)] = np.inf
+        # The radius is at most this; what cannot lie below it is not among the k nearest.
+        highest = squared + error
+        highest.partition(neighbours - 1, axis=1)
+        squared -= error
+        row, column = np.nonzero(squared <= highest[:, neighbours - 1, np.newaxis])
+        exact = _exact_squares(points, points, row + rows.start, column)
+        ascending = exact[np.lexsort((exact, row))]
+        radii[rows] = ascending[np.searchsorted(row, np.arange(len(squared))) + neighbours - 1]
     return radii
+
+
+def _inside(
+    points: tuple[_Points, _Points],
+    rows: slice,
+    block: Sequence[Float64Array],
+    radii: Float64Array,
+    *,
+    with_ties: bool,
+) -> np.ndarray:
+    """Returns which pairs of a block are nearer than the radius, bool; a tie, a distance of the radius, as told.
+
+    Args:
+        points: the left and the right set.
+        rows: the rows of the left set in the block.
+        block: squared distances and their error bounds.
+        radii: squared, from differences; `[rows, 1]` or `[1, columns]`.
+        with_ties: whether a tie is inside. Distances tie up to a few times the rounding of float64.
+    """
+    squared, error = block
+    inside = squared < radii
+    row, column = np.nonzero(np.abs(squared - radii) <= error)
+    exact = _exact_squares(*points, row + rows.start, column)
+    limits = np.broadcast_to(radii, squared.shape)[row, column]
+    tie = _TIE * _EPSILON
+    inside[row, column] = exact <= limits * (1 + tie) if with_ties else exact < limits * (1 - tie)
+    return inside
 
 
 def _check_neighbours(function: str, neighbours: int, features: int) -> None:
@@ -345,8 +444,9 @@ def precision_recall(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
         precision = mean_j [some i has |x_i - y_j| <= r_i],    recall = mean_i [some j has |x_i - y_j| <= s_j]
 
     x are real and y are generated features. r_i is the distance of x_i to its k-th nearest *other* x, and s_j that of
-    y_j to its k-th nearest *other* y. A point at the radius, up to the rounding of float64, counts as inside. Runs in
-    float64 and holds no N by M matrix.
+    y_j to its k-th nearest *other* y. A point at the radius counts as inside. Distances that may be equal are taken
+    from the differences of the features, and are equal up to a few roundings of float64. So copies and features on a
+    lattice are counted as the definition says. Runs in float64 and holds no N by M matrix.
 
     Args:
         real: `[N, D]`, floating, finite.
@@ -357,7 +457,8 @@ def precision_recall(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
         Precision and recall, from 0 to 1. Both are 1 for equal sets. Swapping the sets swaps the two.
 
     Raises:
-        ValueError: when shapes do not fit, a value is not finite or `neighbours` is out of range.
+        ValueError: when shapes do not fit, a value is not finite, `neighbours` is out of range, or the largest
+            magnitude of a set is neither 0 nor from 1e-150 to 1e150.
 
     Source: Kynkäänniemi et al. 2019 (arXiv:1904.06991), equations 1 and 2;
     toshas/torch-fidelity:torch_fidelity/metric_prc.py.
@@ -368,12 +469,12 @@ def precision_recall(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
     """
     real, fake = _float64_pair("precision_recall", real, fake)
     _check_neighbours("precision_recall", neighbours, min(len(real), len(fake)))
-    real_radii, fake_radii = _squared_radii(real, neighbours), _squared_radii(fake, neighbours)
+    points = _points("precision_recall", "real", real), _points("precision_recall", "fake", fake)
+    real_radii, fake_radii = (_squared_radii(one, neighbours) for one in points)
     precise, recalled = np.zeros(len(fake), bool), np.zeros(len(real), bool)
-    for rows, squared, rounding in _squared_distances(real, fake):
-        least = squared - rounding
-        precise |= (least <= real_radii[rows, np.newaxis]).any(axis=0)
-        recalled[rows] = (least <= fake_radii).any(axis=1)
+    for rows, *block in _squared_distances(real, fake):
+        precise |= _inside(points, rows, block, real_radii[rows, np.newaxis], with_ties=True).any(axis=0)
+        recalled[rows] = _inside(points, rows, block, fake_radii[np.newaxis], with_ties=True).any(axis=1)
     return float(precise.mean()), float(recalled.mean())
 
 
@@ -383,8 +484,8 @@ def density_coverage(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
         density = sum_ij [|x_i - y_j| < r_i] / (k M),    coverage = mean_i [some j has |x_i - y_j| < r_i]
 
     r_i is the distance of the real x_i to its k-th nearest *other* real one. Unlike in `precision_recall`, a point at
-    the radius, up to the rounding of float64, counts as outside, as in the authors' code. So a real feature with k or
-    more copies of itself is never covered. Runs in float64 and holds no N by M matrix.
+    the radius counts as outside, as in the authors' code. So a real feature with k or more copies of itself is never
+    covered. Equal distances are found as in `precision_recall`. Runs in float64 and holds no N by M matrix.
 
     Args:
         real: `[N, D]`, floating, finite.
@@ -396,7 +497,8 @@ def density_coverage(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
         distances in it are equal.
 
     Raises:
-        ValueError: when shapes do not fit, a value is not finite or `neighbours` is out of range.
+        ValueError: when shapes do not fit, a value is not finite, `neighbours` is out of range, or the largest
+            magnitude of a set is neither 0 nor from 1e-150 to 1e150.
 
     Source: Naeem et al. 2020 (arXiv:2002.09797);
     clovaai/generative-evaluation-prdc:prdc/prdc.py.
@@ -407,10 +509,11 @@ def density_coverage(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
     """
     real, fake = _float64_pair("density_coverage", real, fake)
     _check_neighbours("density_coverage", neighbours, len(real))
-    radii = _squared_radii(real, neighbours)
+    points = _points("density_coverage", "real", real), _points("density_coverage", "fake", fake)
+    radii = _squared_radii(points[0], neighbours)
     inside, covered = 0, np.zeros(len(real), bool)
-    for rows, squared, rounding in _squared_distances(real, fake):
-        near = squared + rounding < radii[rows, np.newaxis]
+    for rows, *block in _squared_distances(real, fake):
+        near = _inside(points, rows, block, radii[rows, np.newaxis], with_ties=False)
         inside += int(np.count_nonzero(near))
         covered[rows] = near.any(axis=1)
     return inside / (neighbours * len(fake)), float(covered.mean())

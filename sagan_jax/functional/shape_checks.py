@@ -13,8 +13,8 @@ Need = tuple[Array | float | None, str]
 def check_arrays(function: str, /, *, one_dtype: bool = False, **arguments: Need) -> dict[str, int]:
     """Refuses arrays that do not have the dtype or the axes that the function needs.
 
-    A letter has one size in all arrays and may stand once in each. `...` stands for the same leading or inner axes in
-    all arrays, of any number.
+    A letter has one size in all arrays and may stand once in each. It is at least 1, except for B, the batch. `...`
+    stands for the same leading or inner axes in all arrays, of any number.
 
     Args:
         function: name of the function that needs the arrays, for the message.
@@ -48,7 +48,11 @@ def check_arrays(function: str, /, *, one_dtype: bool = False, **arguments: Need
             expected = [size for axis in axes for size in sizes.get(axis, [... if axis == "..." else None])]
             chex.assert_shape(array, expected, custom_message=message)
             sizes |= _sizes(axes, _shape(array))
-    return {axis: size[0] for axis, size in sizes.items() if axis != "..."}
+    found = {axis: size[0] for axis, size in sizes.items() if axis != "..."}
+    empty = [axis for axis, size in found.items() if size == 0 and axis != "B"]
+    if empty:
+        raise AssertionError(f"{message[:-1]}: no {' or '.join(empty)} may be 0.")
+    return found
 
 
 def check_that(function: str, holds: bool, needed: str, given: object) -> None:

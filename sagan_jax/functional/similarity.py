@@ -19,7 +19,7 @@ def masked_mean(values: Array, masks: Array) -> Array:
         masks: `[B, H, W]` bool, True where a pixel counts. Other pixels may hold NaN.
 
     Returns:
-        `[B]`; 0 for an image whose mask selects nothing.
+        `[B]`, float32 or wider; 0 for an image whose mask selects nothing.
 
     Raises:
         AssertionError: at trace time, when shapes or dtypes do not fit.
@@ -29,6 +29,7 @@ def masked_mean(values: Array, masks: Array) -> Array:
     [2.0]
     """
     check_arrays("masked_mean", values=(values, "floating [B, H, W, C]"), masks=(masks, "bool [B, H, W]"))
+    values = _float32(values)
     counted = jnp.where(masks[..., None], values, 0).sum(axis=(1, 2, 3))
     return counted / jnp.maximum(masks.sum(axis=(1, 2)) * values.shape[-1], 1)
 
@@ -41,13 +42,13 @@ def peak_signal_to_noise(squared_error: Array, value_range: float = 2.0) -> Arra
         value_range: the highest possible value of the images minus the lowest.
 
     Returns:
-        The ratios, of the same shape.
+        The ratios, of the same shape, float32 or wider: at most `10 log10(range^2 / 1e-10)`.
 
     >>> import jax.numpy as jnp
     >>> peak_signal_to_noise(jnp.array([4.0, 0.04])).round(3).tolist()
     [0.0, 20.0]
     """
-    return 10 * jnp.log10(value_range**2 / jnp.maximum(squared_error, 1e-10))
+    return 10 * jnp.log10(value_range**2 / jnp.maximum(_float32(squared_error), 1e-10))
 
 
 def structural_similarity(first: Array, second: Array, value_range: float = 1.0) -> Array:
@@ -66,7 +67,7 @@ def structural_similarity(first: Array, second: Array, value_range: float = 1.0)
         value_range: the value of white.
 
     Returns:
-        `[B, H, W]`, in [-1, 1].
+        `[B, H, W]`, in [-1, 1], float32 or wider.
 
     Raises:
         AssertionError: at trace time, when shapes differ, a dtype is not floating or the images are too small.
@@ -82,6 +83,7 @@ def structural_similarity(first: Array, second: Array, value_range: float = 1.0)
     sizes = check_arrays("structural_similarity", first=(first, axes), second=(second, axes))
     fits = min(sizes["H"], sizes["W"]) >= smallest
     check_that("structural_similarity", fits, f"H and W of at least {smallest}", first.shape)
+    first, second = _float32(first), _float32(second)
     first_mean, second_mean = _windowed(first), _windowed(second)
     first_variance = _windowed(first**2) - first_mean**2
     second_variance = _windowed(second**2) - second_mean**2
@@ -90,6 +92,11 @@ def structural_similarity(first: Array, second: Array, value_range: float = 1.0)
     agreement = (2 * first_mean * second_mean + small) * (2 * covariance + larger)
     size = (first_mean**2 + second_mean**2 + small) * (first_variance + second_variance + larger)
     return (agreement / size).mean(axis=-1)
+
+
+def _float32(array: Array) -> Array:
+    """Returns the array in float32, or wider if it is: float16 has neither large sums nor 1e-10."""
+    return jnp.asarray(array, jnp.promote_types(jnp.result_type(array), jnp.float32))
 
 
 def _windowed(images: Array) -> Array:

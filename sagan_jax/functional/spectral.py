@@ -26,13 +26,13 @@ def power_iteration(matrix: Array, u: Array, *, iterations: int, epsilon: float 
         v <- W u / ||W u||,    u <- v W / ||v W||
 
     Args:
-        matrix: `[R, C]`, floating: W.
+        matrix: `[R, C]`, floating: W. For its range see `spectral_normalize`.
         u: `[C]`, not all zero; its norm does not matter.
         iterations: at least 1.
         epsilon: added to each norm.
 
     Returns:
-        u `[C]` and v `[R]`, each of norm one.
+        u `[C]` and v `[R]`, each of norm one, float32 or wider.
 
     Raises:
         AssertionError: at trace time, when `u` does not have one entry per column or `iterations` is below 1.
@@ -45,6 +45,9 @@ def power_iteration(matrix: Array, u: Array, *, iterations: int, epsilon: float 
     ([1.0, 0.0], [1.0, 0.0, 0.0])
     """
     check_arrays("power_iteration", matrix=(matrix, "[R, C]"), u=(u, "[C]"))
+    # Norms are roots of sums of squares, which float16 does not hold.
+    wide = jnp.promote_types(jnp.promote_types(matrix.dtype, u.dtype), jnp.float32)
+    matrix, u = matrix.astype(wide), u.astype(wide)
     fits = isinstance(iterations, int) and iterations >= 1
     check_that("power_iteration", fits, "at least 1 iteration", iterations)
     v = u  # overwritten by the first iteration
@@ -70,6 +73,11 @@ def spectral_normalize(
     W is the kernel with all axes but the last merged. Unlike `flax.linen.SpectralNorm`, this function stores nothing
     and leaves the parameter unnormalised, and the gradient may flow through u and v as in the release. Runs in float32
     or wider. A kernel of zeros gives NaN.
+
+    The range of the kernel follows from the norms of W u and v W. Far above `epsilon` they are exact: with the default,
+    and a u of norm one, for singular values from about 1e-5 on. Near `epsilon` the kernel is divided by less than
+    sigma. Their squares overflow in float32 for entries from about 1e18 on; sigma is then 0 or NaN. Nothing is scaled
+    first, since that would change what `epsilon` means.
 
     Args:
         kernel: `[..., C]`, floating, two axes or more.

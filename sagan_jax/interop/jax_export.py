@@ -22,7 +22,7 @@ def to_jax_export(
 
     The exported function is `generate(latents, labels) -> images`: latents `[b, Z]` float32, labels `[b]` int32, images
     `[b, H, W, C]` float32 in [-1, 1], for any b from 1 up. An unconditional generator takes labels and ignores them.
-    The function cannot be differentiated. It does not check the labels: a class out of range acts as no class.
+    The function cannot be differentiated. A label outside [0, num_classes) gives a grey image: zeros.
 
     jax guarantees that later releases read the file for six months, and earlier ones for three weeks.
 
@@ -44,7 +44,10 @@ def to_jax_export(
 
     def generate(latents: Array, labels: Array) -> Array:
         images: Any = generator.apply(variables, latents, labels, train=False)
-        return images
+        if not generator.num_classes:
+            return images
+        is_class = (labels >= 0) & (labels < generator.num_classes)
+        return jnp.where(is_class[:, None, None, None], images, 0)
 
     (batch,) = export.symbolic_shape("b")
     latents = jax.ShapeDtypeStruct((batch, latent_size), jnp.float32)

@@ -144,7 +144,8 @@ def _read_image(path: Path, experiment: Experiment) -> tuple[np.ndarray, np.ndar
         image, _ = decode(path.read_bytes(), networks.resolution, networks.image_channels)
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, zlib.error, ..
         raise InvalidInputError(
-            f"--image needs a PNG, JPEG or WebP file; {str(path)!r} cannot be read as one: {unreadable_reason(error)}."
+            f"--image needs an image file, such as PNG, JPEG or WebP; {str(path)!r} cannot be read as one: "
+            f"{unreadable_reason(error)}."
         ) from error
     return image[None], np.zeros(1, np.int32)
 

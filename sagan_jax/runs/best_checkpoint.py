@@ -1,11 +1,17 @@
 """The checkpoint with the best score of a run."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.files import disk_errors
 from sagan_jax.runtime.processes import is_main_process
+
+SET_ASIDE = ("damaged", "unreadable", "other-score")
+"""Why a best checkpoint is kept under another name, such as `best.damaged` or `best.damaged2`."""
 
 
 class BestCheckpoint:
@@ -25,13 +31,51 @@ class BestCheckpoint:
         self.value: float | None = None
 
     def resume_from(self, step: int) -> None:
-        """Reads the best score before `step`; removes a checkpoint that is later than `step` or of another score."""
-        with Checkpoints(self._folder) as checkpoints:
-            found = checkpoints.latest_meta()
-        if found and found[0] <= step and found[1].get("score") == self._score:
-            self.value = float(found[1]["value"])
-        elif is_main_process():
-            shutil.rmtree(self._folder, ignore_errors=True)
+        """Reads the best score before `step`.
+
+        A checkpoint that is later than `step` is removed, because that step will be done again. One that is damaged,
+        cannot be read or is of another score is renamed. Each is said in a line on stderr.
+
+        Raises:
+            StorageError: when the checkpoint cannot be renamed or removed.
+        """
+        try:
+            with Checkpoints(self._folder) as checkpoints:
+                found = checkpoints.latest_meta()
+        except InvalidInputError as error:
+            self._set_aside("damaged", str(error))
+            return
+        except StorageError as error:
+            self._set_aside("unreadable", str(error).removesuffix(" Nothing was changed."))
+            return
+        if found is None:
+            return
+        best, meta = found
+        if meta.get("score") != self._score:
+            before = meta.get("score")
+            self._set_aside("other-score", f"The best checkpoint was chosen by {before}, not by {self._score}.")
+        elif best > step:
+            self._drop(f"The best checkpoint is of step {best}; the run goes on from step {step}.")
+        else:
+            self.value = float(meta["value"])
+
+    def _set_aside(self, why: str, explanation: str) -> None:
+        if not is_main_process():
+            return
+        aside, number = self._folder.with_name(f"{self._folder.name}.{why}"), 1
+        while aside.exists():
+            number += 1
+            aside = aside.with_name(f"{self._folder.name}.{why}{number}")
+        with disk_errors(aside):
+            self._folder.rename(aside)
+        _warn(f"{explanation} {self._folder} was renamed to {aside.name}; the best is chosen anew.")
+
+    def _drop(self, explanation: str) -> None:
+        if not is_main_process():
+            return
+        with disk_errors(self._folder):
+            shutil.rmtree(self._folder)
+        _warn(f"{explanation} {self._folder} was removed; the best is chosen anew.")
 
     def offer(self, step: int, value: float, state: Any, meta: dict[str, Any]) -> None:
         """Saves the state if its score is the best so far.
@@ -50,3 +94,7 @@ class BestCheckpoint:
 
     def _is_better(self, value: float, than: float) -> bool:
         return value > than if self._higher_is_better else value < than
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)

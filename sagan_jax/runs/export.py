@@ -122,6 +122,7 @@ def _readme(trained: TrainedGenerator, generator: Any, notes: dict[str, str], ro
     inputs = f"""\
 latents = np.random.default_rng(0).normal(size=(4, {trained.latent_size})).astype(np.float32)
 labels = {asked}"""
+    outside = f" A label outside [0, {classes}) gives a grey image: zeros." if classes else ""
     table = "\n".join(rows)
     return f"""\
 # The generator of {notes["run"]}
@@ -137,8 +138,8 @@ Written by `sagan-jax export` of sagan_jax {__version__} with jax {jax.__version
 
 ## The function, without sagan_jax
 
-It needs `pip install jax flatbuffers` and nothing else. jax promises to read it with versions up to six months newer
-or three weeks older (https://docs.jax.dev/en/latest/export/export.html); the weights below have no such date.
+It needs `pip install jax flatbuffers` and nothing else.{outside} jax promises to read it with versions up to six months
+newer or three weeks older (https://docs.jax.dev/en/latest/export/export.html); the weights below have no such date.
 
 ```python
 from pathlib import Path

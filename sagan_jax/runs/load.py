@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,6 +26,7 @@ from sagan_jax.runs.build import (
     trained_generator,
 )
 from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.devices import require_backend
 from sagan_jax.training import adversarial, completion
 from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
 from sagan_jax.training.completion import CompletionState, CompletionTask
@@ -106,6 +108,7 @@ class GenerationRun:
 
         Raises:
             InvalidInputError: there is no whole checkpoint.
+            StorageError: the checkpoint cannot be read.
         """
         return trained_generator(self.task, self.state, raw)
 
@@ -114,6 +117,7 @@ class GenerationRun:
 
         Raises:
             InvalidInputError: there is no whole checkpoint.
+            StorageError: the checkpoint cannot be read.
         """
         return trained_discriminator(self.task, self.state) if self.has_discriminator else None
 
@@ -151,10 +155,11 @@ class GenerationRun:
     @cached_property
     def _restored(self) -> tuple[AdversarialState, dict[str, Any]]:
         experiment = self.experiment
-        template = jax.eval_shape(
-            lambda: adversarial.initial_state(self.task, experiment.training.seed, image_shape(experiment))
+        return _restore(
+            self.workdir,
+            self.checkpoint,
+            lambda: adversarial.initial_state(self.task, experiment.training.seed, image_shape(experiment)),
         )
-        return _restore(self.workdir, self.checkpoint, template)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +182,7 @@ class CompletionRun:
 
         Raises:
             InvalidInputError: there is no whole checkpoint.
+            StorageError: the checkpoint cannot be read.
         """
         return trained_completer(self.task, self._state, raw)
 
@@ -203,12 +209,16 @@ class CompletionRun:
 
     @cached_property
     def _state(self) -> CompletionState:
-        template = jax.eval_shape(lambda: completion.initial_state(self.task, self.experiment.training.seed))
-        return _restore(self.workdir, "newest", template)[0]
+        seed = self.experiment.training.seed
+        return _restore(self.workdir, "newest", lambda: completion.initial_state(self.task, seed))[0]
 
 
-def _restore(workdir: Path, checkpoint: CheckpointName, template: State) -> tuple[State, dict[str, Any]]:
-    """Returns the state at a checkpoint, and what was saved beside it."""
+def _restore(
+    workdir: Path, checkpoint: CheckpointName, initial_state: Callable[[], State]
+) -> tuple[State, dict[str, Any]]:
+    """Returns the state at a checkpoint, and what was saved beside it. The initial state is not computed."""
+    require_backend()
+    template = jax.eval_shape(initial_state)
     with Checkpoints(workdir / ("best" if checkpoint == "best" else "checkpoints")) as checkpoints:
         restored = checkpoints.restore(template)
     if restored is None:
@@ -308,6 +318,7 @@ def load_run(workdir: str | Path, *, checkpoint: CheckpointName = "newest", raw:
 
     Raises:
         InvalidInputError: `workdir` holds no run that generates images, or no whole checkpoint.
+        StorageError: the checkpoint cannot be read.
     """
     return open_run(workdir, checkpoint=checkpoint).generator(raw=raw)
 
@@ -321,5 +332,6 @@ def load_completer(workdir: str | Path, *, raw: bool = False) -> TrainedComplete
 
     Raises:
         InvalidInputError: `workdir` holds no run that completes images, or no whole checkpoint.
+        StorageError: the checkpoint cannot be read.
     """
     return open_completion_run(workdir).completer(raw=raw)

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from sagan_jax.data.decoding import decode_full_size, resize, unreadable_reason
+from sagan_jax.data.layouts import IMAGE_SUFFIXES
 from sagan_jax.data.masks import draw_mask
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
@@ -15,10 +16,10 @@ from sagan_jax.runs.load import load_completer
 from sagan_jax.runs.validate import check_hole_kind
 from sagan_jax.runtime.files import write_files_atomically
 from sagan_jax.runtime.image_files import encode_png
+from sagan_jax.runtime.manifest import check_results, finish_results, start_results
 from sagan_jax.views.attention import Panel, attention_figure
 from sagan_jax.views.figures import completion_sheet, encode_figure
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _QUERIES = 5
 
 Fit = Literal["crop", "resize"]
@@ -75,17 +76,19 @@ def complete_photographs(
     samples: int = 3,
     seed: int = 0,
     fit: Fit = "crop",
+    overwrite: bool = False,
 ) -> None:
     """Fills the holes of photographs, writes the results and prints what was done to each.
 
     Args:
         workdir: the folder of a run that completes images and has saved.
-        photos: a PNG, JPEG or WebP file, or a folder of them.
+        photos: an image file, or a folder of them.
         hole: what is missing.
         out: the folder of the results. Defaults to `completed/` in the workdir.
         samples: sampled completions of each photograph, besides the most likely one.
         seed: of the samples, in [0, 2**32).
         fit: what the network sees of a photograph that is not square.
+        overwrite: whether files of an earlier call for the same photographs may be removed.
 
     Raises:
         InvalidInputError: a photograph, the hole, the run or `out` is not usable. Nothing is written then.
@@ -96,6 +99,7 @@ def complete_photographs(
     out = out or workdir / "completed"
     paths = photo_files(photos)
     check_output(paths, hole.mask, samples, out)
+    check_results(out, {path.stem: completed_names(path.stem, samples) for path in paths}, overwrite=overwrite)
     completer = load_completer(workdir)
     # All photographs are read before anything is written.
     read = [read_photo(path, hole, number, completer.network, fit) for number, path in enumerate(paths)]
@@ -103,7 +107,9 @@ def complete_photographs(
         for remark in photo.remarks:
             print(f"{photo.path.name}: {remark}")
         files = completed_files(completer, photo, samples, seed)
+        start_results(out, {photo.path.stem: list(files)})
         write_files_atomically(out, files)
+        finish_results(out, {photo.path.stem: list(files)})
         print(f"{photo.path.name}: {', '.join(files)} in {out}")
 
 
@@ -117,9 +123,9 @@ def photo_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InvalidInputError(f"complete needs a photograph, or a folder of them; there is no {str(path)!r}.")
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
-        raise InvalidInputError(f"There is no PNG, JPEG or WebP file in {str(path)!r}.")
+        raise InvalidInputError(f"There is no image file in {str(path)!r}.")
     return found
 
 
@@ -169,7 +175,7 @@ def read_photo(path: Path, hole: Hole, number: int, network: CompletionNetwork, 
     """Returns a photograph with its hole, as the network sees it.
 
     Args:
-        path: a PNG, JPEG or WebP file.
+        path: an image file.
         hole: what is missing.
         number: of the photograph, from 0; holes that are drawn depend on it.
         network: that will complete it.
@@ -298,5 +304,5 @@ def _read(path: Path, image_channels: int, what: str) -> tuple[np.ndarray, list[
         return decode_full_size(path.read_bytes(), image_channels)
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, zlib.error, ..
         raise InvalidInputError(
-            f"Cannot read the {what} {str(path)!r} as PNG, JPEG or WebP: {unreadable_reason(error)}."
+            f"Cannot read the {what} {str(path)!r} as an image: {unreadable_reason(error)}."
         ) from error

@@ -9,6 +9,7 @@ from flax.traverse_util import flatten_dict
 
 from sagan_jax.config import AnyExperiment, Experiment, Networks, to_dict
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runs.best_checkpoint import SET_ASIDE
 from sagan_jax.runs.load import read_experiment, require_experiment
 
 # What a resumed run may change: how long, how often and through which cache, not what is trained.
@@ -80,7 +81,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def remove_run(workdir: Path) -> None:
     """Removes what a run writes, and nothing else."""
-    for name in _FOLDERS:
-        shutil.rmtree(workdir / name, ignore_errors=True)
+    set_aside = [path for why in SET_ASIDE for path in workdir.glob(f"best.{why}*")]
+    for path in [*(workdir / name for name in _FOLDERS), *set_aside]:
+        shutil.rmtree(path, ignore_errors=True)
     for name in _FILES:
         (workdir / name).unlink(missing_ok=True)

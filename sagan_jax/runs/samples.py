@@ -1,16 +1,22 @@
 """Samples of a run as files, and as the picture that a run draws while it trains."""
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.generator import Samples, TrainedGenerator
 from sagan_jax.evaluation.interpolation import Between, interpolate
 from sagan_jax.runtime.files import write_atomically
 from sagan_jax.runtime.image_files import save_animation, save_png
+from sagan_jax.runtime.manifest import check_results, finish_results, read_manifest, start_results
 from sagan_jax.views.figures import class_rows, image_grid
+
+_RESULT = "samples"
+_FILE_NAME = re.compile(r"\d{6,}-class\d+\.png")
 
 
 def sample_grid(generator: TrainedGenerator, *, columns: int = 10) -> np.ndarray:
@@ -20,12 +26,36 @@ def sample_grid(generator: TrainedGenerator, *, columns: int = 10) -> np.ndarray
     return class_rows(*generator.generate(rows * columns, labels=labels), columns=columns)
 
 
+def check_samples_output(out: Path, *, overwrite: bool) -> None:
+    """Refuses a folder that holds samples of an earlier call, before anything is drawn.
+
+    Args:
+        out: as for `write_samples`.
+        overwrite: whether earlier samples may be replaced.
+
+    Raises:
+        InvalidInputError: `out` is a folder with earlier samples that may not be replaced, or with such files of
+            unknown origin, which are never removed.
+    """
+    if out.suffix or not out.is_dir():
+        return
+    check_results(out, {_RESULT: ()}, overwrite=overwrite)
+    known = set(read_manifest(out).get(_RESULT, ()))
+    strangers = [path.name for path in out.glob("*.png") if _FILE_NAME.fullmatch(path.name) and path.name not in known]
+    if strangers:
+        raise InvalidInputError(
+            f"{str(out)!r} holds {len(strangers)} samples that no manifest lists, such as {min(strangers)!r}: "
+            f"give another --out, or remove them."
+        )
+
+
 def write_samples(samples: Samples, out: Path) -> None:
     """Writes samples as an array file, as one picture, or as a folder of images.
 
     Args:
         samples: to be written.
-        out: a .npz file (`arr_0`: images `[N, H, W, 3]` uint8, `arr_1`: labels), a .png grid, or a folder.
+        out: a .npz file (`arr_0`: images `[N, H, W, 3]` uint8, `arr_1`: labels), a .png grid, or a folder. In a folder
+            they replace earlier samples; see `check_samples_output`.
 
     Raises:
         StorageError: the disk refused.
@@ -41,8 +71,11 @@ def write_samples(samples: Samples, out: Path) -> None:
     elif kind == ".png":
         save_png(out, class_rows(*samples))
     else:
-        for number, (image, label) in enumerate(zip(samples.images, samples.labels, strict=True)):
-            save_png(out / f"{number:06d}-class{label}.png", image)
+        names = [f"{number:06d}-class{label}.png" for number, label in enumerate(samples.labels)]
+        start_results(out, {_RESULT: names})
+        for name, image in zip(names, samples.images, strict=True):
+            save_png(out / name, image)
+        finish_results(out, {_RESULT: names})
 
 
 def write_interpolation(

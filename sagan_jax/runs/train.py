@@ -18,6 +18,7 @@ from sagan_jax.runs.session import train_from
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runs.validate import check_free_space
 from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.devices import require_backend
 from sagan_jax.runtime.environment import reproducibility_info, write_run_files
 from sagan_jax.runtime.lock import WorkdirLock
 from sagan_jax.runtime.processes import is_main_process, require_same, require_shared_folder
@@ -48,13 +49,14 @@ def train(
             anything is written.
         NonFiniteError: a loss or a gradient is not finite.
         CollapsedError: the generator collapsed, and the config says to stop then.
-        StorageError: the disk refused.
+        StorageError: the disk refused, also to read a checkpoint.
         BusyError: another run holds `workdir`.
         StoppedError: SIGTERM or Ctrl-C stopped the run after it had saved.
     """
     workdir = Path(workdir)
     job_type: Any = GenerationJob if isinstance(experiment, Experiment) else CompletionJob
     job_type.check(experiment)
+    require_backend()
     experiment = from_dict(to_dict(experiment))  # lists become tuples, as in the saved config
     with WorkdirLock(workdir) if is_main_process() else nullcontext() as lock, StopSignals() as stop:
         if not fresh:

@@ -11,6 +11,7 @@ __all__ = [
     "image_files",
     "lock",
     "loop",
+    "manifest",
     "metrics_log",
     "processes",
     "progress",

@@ -5,8 +5,12 @@ import functools
 import hashlib
 import json
 import logging
+import os
+import re
+import stat
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,10 +21,22 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from sagan_jax.errors import InvalidInputError, StorageError
+from sagan_jax.runtime.devices import require_backend
 
 Tree = Any
 
 _FORMAT = 1
+
+# What parsers raise for wrong bytes. TensorStore raises ValueError for all of its errors, with a status in front.
+_WRONG_CONTENT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, EOFError)
+_WRONG_STRUCTURE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+# A status of a failure, or the number of a system error that is none of ENOENT, ENOTDIR and EISDIR.
+_FAILED_READING = re.compile(
+    r"\A(PERMISSION_DENIED|RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED)\b"
+    r"|\[os_error_code='(?!(2|20|21)')"
+)
+# A status, and what is only in its errors.
+_TENSORSTORE_ERROR = re.compile(r"\A[A-Z_]+: .*(OCDBT database|tensorstore_spec|os_error_code)", re.DOTALL)
 
 
 def _leaves_by_path(tree: Tree) -> dict[str, Any]:
@@ -43,6 +59,12 @@ def _layout(leaves: dict[str, Any]) -> dict[str, str]:
         array = leaf if hasattr(leaf, "shape") and hasattr(leaf, "dtype") else np.asarray(leaf)
         described[path] = f"{np.dtype(array.dtype).name} {list(array.shape)}"
     return described
+
+
+def _template(layout: dict[str, str]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the leaves that `_layout` describes, without their values."""
+    parts = {path: described.split(" ", 1) for path, described in layout.items()}
+    return {path: jax.ShapeDtypeStruct(json.loads(shape), np.dtype(dtype)) for path, (dtype, shape) in parts.items()}
 
 
 def _digest(leaves: dict[str, np.ndarray]) -> str:
@@ -85,9 +107,53 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {line if len(line) <= 240 else f'{line[:120]} ... {line[-115:]}'}"
 
 
-def _is_not_an_orbax_error(record: logging.LogRecord) -> bool:
-    """Drops tracebacks of errors that orbax both logs and raises. We report those errors in one line."""
-    return record.levelno < logging.ERROR or "/orbax/" not in Path(record.pathname).as_posix()
+def _is_damage(error: BaseException) -> bool:
+    """Tells whether an error means that the files of a step hold something wrong, and not that reading them failed."""
+    if isinstance(error, OSError):
+        return isinstance(error, _WRONG_STRUCTURE)
+    return isinstance(error, _WRONG_CONTENT) and not _FAILED_READING.search(str(error))
+
+
+def _read_every_file(folder: Path) -> None:
+    """Reads the files below a folder to their ends.
+
+    So the system's own error is known before orbax reads them, which gives FileNotFoundError for a folder that may not
+    be read.
+
+    Raises:
+        OSError: when a file or a folder cannot be read.
+        ValueError: when one is neither a file nor a folder. To read a pipe would wait without end.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for parent, _, names in os.walk(folder, onerror=fail):
+        for path in (Path(parent, name) for name in names):
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise ValueError(f"{path.relative_to(folder)} is not a regular file")
+            with path.open("rb", buffering=0) as file:
+                while file.read(1 << 24):
+                    pass
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Drops what orbax logs about errors that it also raises, and about steps whose save was interrupted.
+
+    We report the first in one line, and the next save removes the second.
+    """
+    if "/orbax/" not in Path(record.pathname).as_posix():
+        return True
+    return record.levelno < logging.ERROR and not str(record.msg).startswith("Metadata file does not exist")
+
+
+def _is_not_left_by_orbax(record: logging.LogRecord) -> bool:
+    """Drops what asyncio logs about the other leaves when orbax raised the error of the first one."""
+    if "exception was never retrieved" not in record.getMessage() or not record.exc_info:
+        return True
+    error = record.exc_info[1]
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)] if error else []
+    return not _TENSORSTORE_ERROR.search(str(error)) and not any("/orbax/" in Path(name).as_posix() for name in files)
 
 
 def _filter_unraisable(former_hook: Callable[[Any], Any], unraisable: Any) -> None:
@@ -98,13 +164,30 @@ def _filter_unraisable(former_hook: Callable[[Any], Any], unraisable: Any) -> No
 
 def _suppress_orbax_tracebacks() -> None:
     """Suppresses the output of orbax about an error that we report. May be called more than once."""
-    logging.getLogger("absl").addFilter(_is_not_an_orbax_error)
+    logging.getLogger("absl").addFilter(_is_worth_a_line)
+    logging.getLogger("asyncio").addFilter(_is_not_left_by_orbax)
     if getattr(sys.unraisablehook, "func", None) is not _filter_unraisable:
         sys.unraisablehook = functools.partial(_filter_unraisable, sys.unraisablehook)
 
 
+def _is_empty(folder: Path) -> bool:
+    """Tells whether a folder is known to be empty. One that may not be listed counts as a step."""
+    try:
+        return not any(folder.iterdir())
+    except OSError:
+        return False
+
+
 def _print_warning(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+class _DamageError(InvalidInputError):
+    """The files of a step hold something wrong."""
+
+    def __init__(self, step: int, directory: Path, reason: str) -> None:
+        super().__init__(f"Checkpoint {step} in {directory} is damaged ({reason}).")
+        self.reason = reason
 
 
 class Checkpoints:
@@ -140,12 +223,13 @@ class Checkpoints:
         self._warn = warn
         self._manager: ocp.CheckpointManager | None = None
         self._damaged: set[int] = set()
+        self._saving: int | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             self._close()
@@ -158,17 +242,22 @@ class Checkpoints:
     @property
     def latest_step(self) -> int | None:
         """The newest step on disk, or None. Unfinished saves do not count, and digests are not verified."""
-        return max(self._steps(), default=None)
+        return next(iter(self._steps()), None)
 
     def latest_meta(self) -> tuple[int, dict[str, Any]] | None:
-        """Returns the newest step and its meta, without its state. None if there is no step or it is damaged."""
+        """Returns the newest step and its meta, after all of it was verified; None when there is no step.
+
+        Raises:
+            InvalidInputError: when the step is damaged.
+            StorageError: when it cannot be read.
+        """
         step = self.latest_step
         if step is None:
             return None
-        try:
-            return step, self._read_document(step)["meta"]
-        except Exception:  # orbax raises many kinds of error for a damaged step
-            return None
+        with self._reading(step):
+            document = self._read_document(step)
+            self._read_leaves(step, _template(document["leaves"]), document)
+            return step, document["meta"]
 
     def save(self, step: int, state: Tree, meta: dict[str, Any]) -> None:
         """Saves a state in the background. The caller may donate or change its arrays as soon as this returns.
@@ -196,9 +285,12 @@ class Checkpoints:
         # TensorStore cannot store empty arrays. `restore` rebuilds them from the layout.
         stored = {path: array for path, array in arrays.items() if array.size}
         items = ocp.args.Composite(state=ocp.args.StandardSave(stored), meta=ocp.args.JsonSave(_with_seal(document)))
-        with self._disk(f"Checkpoint {step} could not be saved in {self.directory}"):
+        self._wait()
+        with self._disk(step):
             saved = self._open().save(step, args=items)
-        if not saved:
+        if saved:
+            self._saving = step
+        else:
             raise StorageError(
                 f"Checkpoint {step} was not saved in {self.directory}: its step needs to be larger than all existing "
                 f"steps; got {step} after {self.latest_step}."
@@ -207,7 +299,8 @@ class Checkpoints:
     def restore(self, template: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
         """Returns the newest valid step with its state and its meta; None when there is no step.
 
-        A step that cannot be read, or that has a wrong digest, is skipped with a warning. Dtypes are never cast.
+        A damaged step is skipped with a warning: its digest, its structure or its format is wrong. When the newest step
+        cannot be read for another reason, nothing is skipped, because it may be whole. Dtypes are never cast.
 
         Args:
             template: a pytree with the structure, shapes and dtypes of the state. The leaves are arrays or
@@ -218,22 +311,26 @@ class Checkpoints:
 
         Raises:
             InvalidInputError: when the newest valid step has other leaves than the template, or when all steps are
-                damaged. A damaged run never silently starts again from step 0.
-            StorageError: when a background save of this process failed.
+                damaged. A damaged run never silently starts again from step 0. Also when jax has no backend.
+            StorageError: when a step cannot be read, or when a background save of this process failed.
         """
+        require_backend()
         self._close()
         damages = []
-        for step in sorted(self._steps(), reverse=True):
+        steps = self._steps()
+        for step in steps:
             try:
-                document = self._read_document(step)
-            except Exception as error:  # orbax raises many kinds of error for a damaged step
-                self._skip(step, error, damages)
-                continue
-            self._check_layout(step, document["leaves"], _layout(_leaves_by_path(template)))
-            try:
-                leaves = self._read_leaves(step, template, document)
-            except Exception as error:
-                self._skip(step, error, damages)
+                with self._reading(step):
+                    document = self._read_document(step)
+                self._check_layout(step, document["leaves"], _layout(_leaves_by_path(template)))
+                with self._reading(step):
+                    leaves = self._read_leaves(step, template, document)
+            except _DamageError as error:
+                if self._steps() != steps:  # another process trains this run: it removed the step after a later save
+                    return self.restore(template)
+                damages.append(f"{step}: {error.reason}")
+                self._damaged.add(step)
+                self._warn(f"Checkpoint {step} in {self.directory} is damaged and was skipped: {error.reason}")
                 continue
             return step, jax.tree.unflatten(jax.tree.structure(template), leaves), document["meta"]
         if damages:
@@ -254,9 +351,24 @@ class Checkpoints:
         return {int(path.name): path for path in named if path.name == str(int(path.name))}
 
     def _steps(self) -> list[int]:
-        return [step for step, path in self._folders().items() if any(path.iterdir())]
+        """Returns the steps on disk, the newest first."""
+        return sorted((step for step, path in self._folders().items() if not _is_empty(path)), reverse=True)
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Turns an error of reading a step into one that says whether the step is damaged."""
+        try:
+            yield
+        except Exception as error:  # orbax raises many kinds of error for a damaged step
+            if _is_damage(error):
+                raise _DamageError(step, self.directory, _reason(error)) from error
+            raise StorageError(
+                f"Checkpoint {step} in {self.directory} could not be read ({_reason(error)}). Nothing was changed."
+            ) from error
 
     def _read_document(self, step: int) -> dict[str, Any]:
+        """Returns what was saved beside the arrays, after every file of the step was read once."""
+        _read_every_file(self.directory / str(step))
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
             document = checkpointer.restore(self.directory / str(step) / "meta")
         if document != _with_seal(document) or document["step"] != step or document["format"] != _FORMAT:
@@ -285,11 +397,6 @@ class Checkpoints:
             f"got {found.get(path, 'nothing')}. It was saved with another network config."
         )
 
-    def _skip(self, step: int, error: Exception, damages: list[str]) -> None:
-        damages.append(f"{step}: {_reason(error)}")
-        self._damaged.add(step)
-        self._warn(f"Checkpoint {step} in {self.directory} is damaged and was skipped: {_reason(error)}")
-
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
             if jax.process_index() == 0:
@@ -309,7 +416,7 @@ class Checkpoints:
         """Renames damaged steps and removes empty ones. Orbax would count them, and refuse to save earlier steps."""
         self.directory.mkdir(parents=True, exist_ok=True)
         for step, path in self._folders().items():
-            if not any(path.iterdir()):
+            if _is_empty(path):
                 path.rmdir()
             elif step in self._damaged:
                 aside, number = path.with_name(f"{step}.damaged"), 1
@@ -320,16 +427,24 @@ class Checkpoints:
                 self._warn(f"Checkpoint {step} in {self.directory} is damaged and was renamed to {aside.name}")
         self._damaged.clear()
 
+    def _wait(self) -> None:
+        """Waits for the save in the background. Orbax would raise its error as one of the next save."""
+        if self._manager is not None and self._saving is not None:
+            with self._disk(self._saving):
+                self._manager.wait_until_finished()
+        self._saving = None
+
     def _close(self) -> None:
         manager, self._manager = self._manager, None
         if manager is not None:
-            with self._disk(f"The last checkpoint could not be saved in {self.directory}"):
+            with self._disk(self._saving):
                 manager.close()
 
     @contextlib.contextmanager
-    def _disk(self, failure: str) -> Any:
+    def _disk(self, step: int | None) -> Iterator[None]:
         """Turns disk errors into a StorageError of one line. TensorStore raises ValueError when the disk is full."""
         try:
             yield
         except (OSError, ValueError) as error:
-            raise StorageError(f"{failure}: {_reason(error)}") from error
+            which = "The last checkpoint" if step is None else f"Checkpoint {step}"
+            raise StorageError(f"{which} could not be saved in {self.directory}: {_reason(error)}") from error

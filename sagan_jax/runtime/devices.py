@@ -8,11 +8,53 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.errors import InvalidInputError, one_line
 
 AXIS = "devices"
 
 Step = Callable[..., tuple[Any, dict[str, Any]]]
+
+_UNABLE = "Unable to initialize backend"
+
+
+def require_backend() -> None:
+    """Starts jax's backend, so that an absent one is named before anything is read or written.
+
+    Raises:
+        InvalidInputError: when jax has no backend for the platform that `JAX_PLATFORMS` asks for.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        if not _may_be_of_the_backend(error):
+            raise
+        raise InvalidInputError(_absence(error)) from error
+
+
+def backend_error(error: BaseException) -> InvalidInputError | None:
+    """Returns the error to raise when an error of jax means that its backend could not start, else None."""
+    if not _may_be_of_the_backend(error):
+        return None
+    try:
+        require_backend()
+    except InvalidInputError as known:
+        return known
+    return None
+
+
+def _may_be_of_the_backend(error: BaseException) -> bool:
+    # For cuda without its plugin, jax fails an assertion without a message.
+    return _UNABLE in str(error) or (isinstance(error, AssertionError) and not str(error))
+
+
+def _absence(error: BaseException) -> str:
+    given = jax.config.jax_platforms  # pyrefly: ignore[missing-attribute]
+    asked = f"{given!r} backend here: JAX_PLATFORMS asks for it, but" if given else "backend here:"
+    reason = one_line(error).partition(_UNABLE)[2].partition("(set JAX_PLATFORMS")[0].partition(": ")[2].rstrip(" .")
+    return (
+        f"no {asked} jax was not installed for it or finds no such device{reason and f' ({reason[:200]})'}. "
+        f"Unset JAX_PLATFORMS to use what there is."
+    )
 
 
 class ParallelStep:

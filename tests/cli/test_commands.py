@@ -373,7 +373,7 @@ def test_sample_writes_a_grid(finished, tmp_path):
 def test_sample_writes_one_png_an_image_into_a_folder(finished, tmp_path):
     flags = ["--num-images", "3", "--classes", "4", "7", "--out", str(tmp_path / "pictures")]
     assert command("sample", "--workdir", finished, *flags) == 0
-    found = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    found = sorted(path.name for path in (tmp_path / "pictures").glob("*.png"))
     assert found == ["000000-class4.png", "000001-class7.png", "000002-class4.png"]
 
 
@@ -391,6 +391,36 @@ def test_sample_refuses_what_cannot_be(flags, words, finished, capsys, tmp_path,
     assert command("sample", "--workdir", finished, *flags) == 2
     assert words in error_line(capsys)
     assert not list(tmp_path.iterdir())
+
+
+def samples_in(folder):
+    return sorted(path.name for path in folder.glob("*.png"))
+
+
+def test_sample_refuses_to_mix_with_earlier_samples(finished, tmp_path, capsys):
+    words = "sample", "--workdir", finished, "--out", tmp_path / "folder", "--num-images"
+    assert command(*words, 5) == 0
+    before = samples_in(tmp_path / "folder")
+    assert command(*words, 3, "--classes", 7) == 2
+    assert "holds 5 files of an earlier call, such as '000000-class0.png', which would stay" in error_line(capsys)
+    assert samples_in(tmp_path / "folder") == before
+
+
+def test_sample_replaces_earlier_samples_and_nothing_else(finished, tmp_path):
+    words = "sample", "--workdir", finished, "--out", tmp_path / "folder", "--num-images"
+    assert command(*words, 5) == 0
+    (tmp_path / "folder" / "mine.png").write_bytes(b"mine")
+    assert command(*words, 2, "--classes", 7, "--overwrite") == 0
+    assert samples_in(tmp_path / "folder") == ["000000-class7.png", "000001-class7.png", "mine.png"]
+
+
+def test_sample_refuses_a_folder_with_samples_of_unknown_origin(finished, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "000007-class3.png").write_bytes(b"from an earlier version")
+    words = "sample", "--workdir", finished, "--out", tmp_path / "folder", "--num-images", 1, "--overwrite"
+    assert command(*words) == 2
+    assert "holds 1 samples that no manifest lists, such as '000007-class3.png'" in error_line(capsys)
+    assert samples_in(tmp_path / "folder") == ["000007-class3.png"]
 
 
 def test_sample_of_no_run_says_so(capsys, tmp_path):

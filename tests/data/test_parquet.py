@@ -62,9 +62,29 @@ def test_parquet_without_labels_is_unlabelled(tmp_path):
     assert (source.num_classes, source[1][1]) == (0, 0)
 
 
-def test_parquet_with_fine_labels_alone_takes_them(tmp_path):
-    source, _ = opened(write(tmp_path / "x.parquet", range(2), [1, 0], label="fine_label", names=["ant", "bee"]))
+@pytest.mark.parametrize("column", ["label", "labels", "fine_label", "class"])
+def test_parquet_labels_may_be_in_a_column_of_each_usual_name(tmp_path, column):
+    source, lines = opened(write(tmp_path / "x.parquet", range(2), [1, 0], label=column, names=["ant", "bee"]))
     assert ([source[i][1] for i in range(2)], source.class_names) == ([1, 0], ("ant", "bee"))
+    assert lines == []
+
+
+def test_first_label_column_of_integers_is_taken(tmp_path):
+    files = [png(0), png(1), png(2)]
+    columns = {"class": [0, 0, 1], "fine_label": [2, 0, 1], "label": ["c", "a", "b"], "image": files}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    assert contents(opened(tmp_path / "x.parquet")[0])[1] == [2, 0, 1]
+
+
+@pytest.mark.parametrize(("column", "values"), [("target", [1, 0]), ("labels", [[1], [0, 1]]), ("class", ["a", "b"])])
+def test_parquet_whose_columns_hold_no_labels_says_which_there_are(tmp_path, column, values):
+    path = write(tmp_path / "x.parquet", range(2), values, label=column)
+    source, lines = opened(path)
+    assert source.num_classes == 0
+    assert lines == [
+        f"'{path}' is read without labels: of its columns 'image', '{column}', none holds integers and is named label, "
+        f"labels, fine_label or class"
+    ]
 
 
 def test_parquet_shards_follow_each_other_in_the_order_of_their_names(tmp_path):
@@ -148,9 +168,12 @@ def test_classes_of_the_metadata_without_an_image_are_said(tmp_path):
         ({"labels": [0, -1, 1]}, "got -1 for image 1"),
         ({"labels": [0, 1, 3]}, "class 2 has none"),
         ({"labels": [0.0, 1.0, 0.5]}, "integer labels in its column 'label'; it holds double"),
-        ({"labels": ["a", "b", "c"]}, "it holds string"),
+        ({"labels": ["a", "b", "c"]}, "it holds string. Its columns are 'image', 'label'."),
         ({"labels": [0, 1, None], "kind": pa.int64()}, "row 2 has none"),
-        ({"labels": [0, 1, 2], "image": "picture"}, "needs a column `image` or `img`; it has ['picture', 'label']"),
+        (
+            {"labels": [0, 1, 2], "image": "picture"},
+            "needs a column `image` or `img`; its columns are 'picture', 'label'",
+        ),
     ],
 )
 def test_parquet_with_wrong_columns_is_refused(tmp_path, options, said):

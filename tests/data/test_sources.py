@@ -338,7 +338,9 @@ BAD_IMAGES = {
     "truncated png": encoded(noise(40, 40, 3))[:-900],
     "truncated jpeg": encoded(noise(40, 40, 3), "JPEG")[:-900],
     "postscript": encoded(noise(40, 40, 3), "EPS"),
-    "gif": encoded(noise(40, 40), "GIF"),
+    "truncated gif": encoded(noise(40, 40), "GIF")[:-900],
+    "truncated bmp": encoded(noise(40, 40, 3), "BMP")[:-900],
+    "truncated tiff": encoded(noise(40, 40, 3), "TIFF")[:900],
 }
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.generator import TrainedGenerator, draw_labels
 from sagan_jax.models import biggan, dcgan
 from support.generators import make_generator
@@ -91,3 +92,26 @@ def test_standing_statistics_are_the_mean_over_batches(generator):
     mean = jax.tree.map(lambda one, two: (np.asarray(one) + np.asarray(two)) / 2, *moments)
     for found, wanted in zip(jax.tree.leaves(many), jax.tree.leaves(mean), strict=True):
         assert np.allclose(found, wanted, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["num_images", "batch_size", "seed"])
+@pytest.mark.parametrize("number", [2.0, 1.5, "2", None, True, -1])
+def test_generate_refuses_numbers_that_are_no_counts_in_one_line(generator, name, number):
+    with pytest.raises(InvalidInputError, match=rf"generate needs .*{name}.*; got {number!r}\.$"):
+        generator.generate(**{name: number})
+
+
+@pytest.mark.parametrize("truncation", ["half", 0, float("nan"), -1.0])
+def test_generate_refuses_a_truncation_that_is_no_positive_number(generator, truncation):
+    with pytest.raises(InvalidInputError, match="truncation above 0; got"):
+        generator.generate(2, truncation=truncation)
+
+
+def test_standing_statistics_need_a_batch(generator):
+    with pytest.raises(InvalidInputError, match="with_standing_statistics needs batches of at least 1; got 0"):
+        generator.with_standing_statistics(batches=0)
+
+
+def test_generate_takes_numpys_integers(generator):
+    wanted = generator.generate(2, seed=5, batch_size=8).images
+    assert np.array_equal(generator.generate(np.int64(2), seed=np.uint32(5), batch_size=np.int32(8)).images, wanted)

@@ -109,6 +109,18 @@ def test_resize_is_that_of_tensorflow_1(sides):
             np.testing.assert_allclose(ours[..., channel], resize_by_scalars(image[..., channel], 11), atol=2e-4)
 
 
+def test_resize_takes_its_places_in_float32():
+    """Those of a float64 differ by up to 0.012 grey levels."""
+    board = 255 * (np.indices((32, 32)).sum(axis=0) % 2).astype(np.uint8)
+    places = np.arange(299, dtype=np.float32) * np.float32(32 / 299)
+    low = places.astype(int)
+    high, share = np.minimum(low + 1, 31), (places - low.astype(np.float32)).astype(float)
+    columns = board[:, low] + (board[:, high].astype(float) - board[:, low]) * share
+    wanted = columns[low] + (columns[high] - columns[low]) * share[:, None]
+    resized = resize_like_tensorflow_1(np.repeat(board[None, ..., None], 3, axis=3), 299)
+    np.testing.assert_allclose(resized[0, ..., 1], wanted, rtol=0, atol=1e-4)
+
+
 def test_resize_to_the_same_size_changes_nothing():
     images = np.random.default_rng(2).integers(0, 256, (1, 9, 9, 3), dtype=np.uint8)
     np.testing.assert_array_equal(resize_like_tensorflow_1(images, 9), images)

@@ -393,3 +393,18 @@ def test_self_attention_refuses_a_pool_that_does_not_divide_the_image(size):
 def test_attention_refuses_too_few_axes_and_other_pools_in_its_own_words(call):
     with pytest.raises(AssertionError, match=r"needs .* got "):
         call()
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_self_attention_of_an_empty_batch_is_empty(pool):
+    features, kernel = jnp.ones((0, 4, 6, 8)), jnp.ones((8, 2))
+    y, beta = self_attention(features, kernel, kernel, kernel, jnp.ones((2, 8)), 0.5, pool=pool)
+    assert (y.shape, beta.shape) == ((0, 4, 6, 8), (0, 24, 24 // pool**2))
+
+
+def test_attention_without_depth_or_keys_is_refused_in_one_line():
+    features, empty, kernel = jnp.ones((2, 4, 6, 8)), jnp.ones((8, 0)), jnp.ones((8, 2))
+    with pytest.raises(AssertionError, match=r"self_attention needs .*query_kernel \(8, 0\) .*: no D may be 0\.$"):
+        self_attention(features, empty, empty, kernel, jnp.ones((2, 8)), 0.5, pool=1)
+    with pytest.raises(AssertionError, match=r"attention_map needs .*: no M may be 0\.$"):
+        attention_map(jnp.ones((3, 2)), jnp.ones((0, 2)))

@@ -77,6 +77,17 @@ def test_gradient_of_the_entropy_is_finite_where_a_weight_is_zero():
     assert np.isfinite(jax.grad(lambda row: attention_entropy(row).sum())(jnp.array([[1.0, 0.0]]))).all()
 
 
+def test_entropy_of_a_row_with_nan_is_nan():
+    rows = jnp.array([[jnp.nan, 0.5], [jnp.nan, jnp.nan], [1.0, 0.0]])
+    np.testing.assert_array_equal(attention_entropy(rows), [np.nan, np.nan, 0.0])
+
+
+def test_rows_with_nan_are_the_last_informative_queries():
+    far = jnp.array([[1.0, 0.0, 0.0], [jnp.nan, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    shapes = {"query_shape": (1, 3), "key_shape": (1, 3), "min_distance": 0}
+    assert informative_queries(far, 3, **shapes).tolist() == [2, 0, 1]
+
+
 def test_unpooled_keys_spread_their_weight_over_what_they_cover():
     weights = random_map(24, 6)
     found = np.asarray(unpool_keys(weights, query_shape=(4, 6), key_shape=(2, 3)))

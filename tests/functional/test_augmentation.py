@@ -57,6 +57,24 @@ def test_translation_goes_as_far_in_each_direction_as_an_eighth_and_equally_ofte
     assert abs(np.corrcoef(rows, columns)[0, 1]) < 0.1
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_translation_moves_a_pixel_that_is_not_finite_and_leaves_the_others(bad):
+    images = some_images()
+    broken = images.copy()
+    broken[1, 8, 12, 0] = bad
+    found, whole = (np.asarray(augment(keys(), each, ["translation"])) for each in (broken, images))
+    differs = found != whole
+    assert np.argwhere(differs)[:, [0, 3]].tolist() == [[1, 0]]
+    np.testing.assert_array_equal(found[differs], bad)
+
+
+def test_translation_has_a_gradient_without_any_scatter():
+    def total(images):
+        return augment(keys(), images, ["translation"]).sum()
+
+    assert "scatter" not in jax.jit(jax.grad(total)).lower(jnp.asarray(some_images())).as_text()
+
+
 def test_cutout_is_a_rectangle_of_half_of_each_side_wherever_its_middle_lies():
     count = 4000
     holes = np.asarray(augment(keys(count), np.ones((count, HEIGHT, WIDTH, 1), np.float32), ["cutout"]))[..., 0] == 0

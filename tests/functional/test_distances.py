@@ -370,6 +370,34 @@ def test_point_at_the_radius_is_inside_for_precision_and_outside_for_density():
     assert density_coverage(real, fake, 1) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("offset", [0, 1000])
+@pytest.mark.parametrize("dimensions", [1, 2, 512])
+def test_copies_and_equal_distances_are_counted_as_the_definition_says(dimensions, offset):
+    """Of integers, every difference and square is exact, so the loops know each tie."""
+    rng = np.random.default_rng(dimensions)
+    for _ in range(20):
+        N, M = rng.integers(6, 19, 2)
+        real, fake = rng.integers(0, 4, (N, dimensions)) * 1.0, rng.integers(0, 4, (M, dimensions)) * 1.0
+        real[rng.integers(0, N, N // 2)] = real[0]
+        fake[rng.integers(0, M, M // 2)] = real[rng.integers(0, N, M // 2)]
+        neighbours = int(rng.integers(1, min(N, M)))
+        expected = neighbour_scores_by_loops((real + offset).tolist(), (fake + offset).tolist(), neighbours)
+        np.testing.assert_allclose(neighbour_scores(real + offset, fake + offset, neighbours), expected, rtol=1e-14)
+
+
+def test_density_of_copies_is_what_pencil_gives():
+    real, fake = np.array([[0.0], [0.0], [0.0], [0.0], [2.0]]), np.array([[0.0], [1.0], [2.0]])
+    assert density_coverage(real, fake, 1) == (2 / 3, 1 / 5)
+
+
+def test_many_copies_take_one_distance():
+    real = np.random.default_rng(16).standard_normal((7, 3))
+    points = distances._points("f", "fake", np.tile(real[:1], (2000, 1)))
+    assert points.originals.tolist() == [0] * 2000
+    scores = neighbour_scores(real, points.features, 2)
+    np.testing.assert_allclose(scores, neighbour_scores(real, points.features[:5], 2), rtol=1e-12)
+
+
 def test_one_collapsed_feature_near_the_real_ones_is_precise_and_recalls_only_its_own_place():
     real = np.array([[0.0, 1.0], [0.3, 1.0], [0.0, 1.7], [5.0, 5.0]])
     fake = np.tile(real[1], (6, 1))
@@ -473,6 +501,23 @@ BAD = [
     (lambda: density_coverage(REAL, FAKE, 23), "density_coverage needs neighbours .* got 23 and a set of 23"),
     (lambda: density_coverage(WITH_NAN, REAL, 3), "density_coverage needs finite real"),
     (lambda: density_coverage(REAL, FAKE[0], 3), r"density_coverage needs fake \[M, D\]"),
+    (lambda: precision_recall(1e160 * REAL, FAKE, 3), r"precision_recall needs real .* from 1e-150 to 1e\+150, .* got"),
+    (
+        lambda: precision_recall(REAL, 1e-170 * FAKE, 3),
+        r"precision_recall needs fake .* from 1e-150 to 1e\+150, .* got",
+    ),
+    (lambda: density_coverage(1e160 * REAL, FAKE, 3), r"density_coverage needs real .* from 1e-150 to 1e\+150, .* got"),
+    (lambda: kernel_distance(1e150 * REAL, 1e150 * FAKE), "kernel_distance needs features .* up to 1e49, since larger"),
+    (lambda: inception_score(np.array([[1e308, -1e308]]), 1), "inception_score needs logits .* up to 8e307, since"),
+    (lambda: moments_of(1e160 * REAL), "moments_of needs features of magnitudes up to 1e150, since larger"),
+    (
+        lambda: merge_moments(moments_of(np.full((1, 1), 1e160)), moments_of(np.zeros((1, 1)))),
+        "merge_moments needs features of magnitudes up to 1e150",
+    ),
+    (
+        lambda: frechet_distance(np.full(2, 1e160), np.eye(2), np.zeros(2), np.eye(2)),
+        "frechet_distance needs means up to 1e150 and covariances up to 1e300, since",
+    ),
 ]
 
 

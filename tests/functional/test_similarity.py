@@ -75,3 +75,26 @@ def test_structural_similarity_refuses_images_of_other_axes_or_shapes(first, sec
 def test_masked_mean_refuses_shapes_and_dtypes_that_do_not_fit(values, masks):
     with pytest.raises(AssertionError, match=r"floating values \[B, H, W, C\], bool masks \[B, H, W\]; got"):
         functional.masked_mean(values, masks)
+
+
+def test_masked_mean_of_float16_sums_in_float32():
+    found = functional.masked_mean(jnp.full((1, 160, 160, 3), 2, jnp.float16), jnp.ones((1, 160, 160), bool))
+    assert (found.tolist(), found.dtype) == ([2.0], jnp.float32)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_peak_signal_to_noise_of_no_error_is_finite_in_every_dtype(dtype):
+    assert float(functional.peak_signal_to_noise(jnp.zeros((), dtype))) == pytest.approx(106.0206, abs=1e-3)
+
+
+def test_structural_similarity_of_float16_is_that_of_float32(images):
+    narrow = [jnp.asarray(255 * image, jnp.float16) for image in images]
+    found = functional.structural_similarity(*narrow, 255.0)
+    wanted = functional.structural_similarity(*(image.astype(jnp.float32) for image in narrow), 255.0)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_scores_of_an_empty_batch_are_empty():
+    images = jnp.zeros((0, 13, 17, 3))
+    assert functional.masked_mean(images, jnp.zeros((0, 13, 17), bool)).shape == (0,)
+    assert functional.structural_similarity(images, images).shape == (0, 13, 17)

@@ -367,3 +367,16 @@ def test_spectral_normalize_tree_refuses_an_entry_for_parameters_that_are_not_th
 def test_spectral_normalize_refuses_a_vector_for_a_kernel():
     with pytest.raises(AssertionError, match=r"kernel \[\.\.\., R, C\], .* got kernel \(3,\)"):
         spectral_normalize(jnp.ones(3), jnp.ones(3))
+
+
+def test_power_iteration_of_float16_runs_in_float32():
+    u, v = power_iteration(1000 * jnp.eye(3, dtype=jnp.float16), jnp.ones(3, jnp.float16), iterations=1)
+    assert u.dtype == v.dtype == jnp.float32
+    assert_near(u, np.full(3, 3**-0.5), 1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e17])
+def test_spectral_normalize_is_exact_in_the_range_that_it_states(size):
+    normalized, _, _, sigma = spectral_normalize(size * jnp.eye(3), jnp.ones(3))
+    assert float(sigma) == pytest.approx(size, rel=1e-5)
+    assert_near(normalized, np.eye(3), 1e-5)

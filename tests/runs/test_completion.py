@@ -165,7 +165,7 @@ def test_known_pixels_of_a_completed_photograph_are_its_own(trained, photo, tmp_
     out = tmp_path / "out"
     assert complete(trained, photo, out, "--box", "10,20,40,60", "--samples", "2") == 0
     names = {f"photo{ending}.png" for ending in ("", "-1", "-2", "-sheet", "-attention")}
-    assert {path.name for path in out.iterdir()} == names
+    assert {path.name for path in out.glob("*.png")} == names
     before = read(photo)
     for name in ("photo.png", "photo-1.png", "photo-2.png"):
         after = read(out / name)
@@ -250,6 +250,25 @@ def test_mask_of_another_size_is_resized_and_said_and_of_another_shape_refused(t
     assert not (tmp_path / "out2").exists()
 
 
+def test_earlier_completions_of_a_photograph_are_refused_or_replaced(trained, photo, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert complete(trained, photo, out, "--box", "10,20,40,60", "--samples", "2") == 0
+    assert (out / "photo-2.png").exists()
+    assert complete(trained, photo, out, "--box", "10,20,40,60", "--samples", "1") == 2
+    assert "holds 1 files of an earlier call, such as 'photo-2.png', which would stay" in error_line(capsys)
+    assert (out / "photo-2.png").exists()
+    assert complete(trained, photo, out, "--box", "10,20,40,60", "--samples", "1", "--overwrite") == 0
+    assert sorted(path.name for path in out.glob("photo-?.png")) == ["photo-1.png"]
+
+
+def test_completions_of_several_photographs_share_a_folder(trained, photo, tmp_path):
+    shutil.copy(photo, tmp_path / "other.png")
+    for path in (photo, tmp_path / "other.png"):
+        assert complete(trained, path, tmp_path / "out", "--box", "10,20,40,60", "--samples", "0") == 0
+    assert (tmp_path / "out" / "photo.png").exists()
+    assert (tmp_path / "out" / "other.png").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -265,7 +284,7 @@ def test_mask_of_another_size_is_resized_and_said_and_of_another_shape_refused(t
         (["--holes", "centre", "--box", "1,1,9,9"], "one of --mask, --box and --holes; got --box and --holes"),
         (["--holes", "centre", "--samples", "-1"], "--samples"),
         (["--mask", "{folder}/black.png"], "black.png' needs to be white in the hole"),
-        (["--mask", "{folder}/broken.png"], "broken.png' as PNG, JPEG or WebP: it has another format."),
+        (["--mask", "{folder}/broken.png"], "broken.png' as an image: it has another format."),
         (["--mask", "{folder}/absent.png"], "There is no mask "),
         (["--holes", "centre", "--out", "{folder}/black.png"], "--out needs a folder"),
     ],

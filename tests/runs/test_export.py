@@ -142,6 +142,20 @@ def test_function_runs_on_every_platform_for_any_batch():
     assert str(images) == "float32[b,32,32,3]"
 
 
+def test_function_gives_a_grey_image_for_a_label_that_is_no_class():
+    network, latent_size = GENERATORS["sagan"]
+    function = export.deserialize(
+        bytearray(exported_files(trained(network, latent_size), "tiny")["generator.jax_export"])
+    )
+    latents = np.random.default_rng(0).normal(size=(4, latent_size)).astype(np.float32)
+    classes = network.num_classes
+    images = np.asarray(function.call(latents, np.array([0, classes, -1, classes - 1], np.int32)))
+    same = np.asarray(function.call(latents, np.array([0, 0, 0, classes - 1], np.int32)))
+    assert not images[1:3].any()
+    assert np.array_equal(images[[0, 3]], same[[0, 3]])
+    assert same[1:3].any()
+
+
 def test_diverged_generator_is_not_exported():
     generator = trained(*GENERATORS["dcgan, no classes"])
     generator.variables["params"]["conv"]["bias"][1] = np.nan

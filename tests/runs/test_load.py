@@ -1,6 +1,9 @@
 """Opening a run: what it gives, what it reads, and what it refuses."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 
 import sagan_jax
 from sagan_jax.config import CompletionExperiment, CompletionNetworks, Data, Experiment, Networks, Training, to_dict
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.runs.build import build_adversarial_task, build_completion_task, image_shape
 from sagan_jax.runs.load import NO_DISCRIMINATOR
 from sagan_jax.runtime.checkpoints import Checkpoints
@@ -80,6 +83,43 @@ def test_run_reads_its_checkpoint_once(experiment, state, tmp_path, monkeypatch)
     monkeypatch.setattr(Checkpoints, "restore", lambda *given: restored.append(given) or restore(*given))
     run.generator(), run.generator(raw=True), run.discriminator()
     assert len(restored) == 1
+
+
+@pytest.mark.parametrize("folder", ["checkpoints", "best"])
+def test_run_whose_newest_checkpoint_cannot_be_read_stops_and_changes_nothing(experiment, state, tmp_path, folder):
+    workdir = save(tmp_path / "run", experiment, state, folder)
+    with Checkpoints(workdir / folder, keep=2) as checkpoints:
+        checkpoints.save(9, state, {})
+    metadata = workdir / folder / "9" / "meta" / "metadata"
+    metadata.unlink()
+    metadata.symlink_to("/proc/self/mem")  # a regular file whose first byte is an input/output error
+    before = sorted(workdir.rglob("*"))
+    run = sagan_jax.open_run(workdir, checkpoint="best" if folder == "best" else "newest")
+    with pytest.raises(StorageError, match=r"Checkpoint 9 in .* could not be read .*Input/output error"):
+        run.generator()
+    assert sorted(workdir.rglob("*")) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["sample", "export", "train"])
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_command_names_the_backend_that_is_absent(experiment, state, tmp_path, command, platform):
+    workdir = save(tmp_path / "run", experiment, state)
+    before = sorted(workdir.rglob("*"))
+    words = {"train": ["digits_32", "--source", experiment.data.source]}.get(command, [])
+    out = ["--out", str(tmp_path / "out")] if command != "train" else []
+    ended = subprocess.run(
+        [sys.executable, "-m", "sagan_jax.cli.main", command, *words, "--workdir", str(workdir), *out],
+        env=os.environ | {"JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = ended.stderr.splitlines()
+    assert (ended.returncode, len(lines)) == (2, 1), ended.stderr
+    assert lines[0].startswith(f"sagan-jax: no '{platform}' backend here: ")
+    assert sorted(workdir.rglob("*")) == before
+    assert not (tmp_path / "out").exists()
 
 
 def test_run_reads_its_config_when_it_is_opened_and_not_again(experiment, state, tmp_path):

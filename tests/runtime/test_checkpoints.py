@@ -1,6 +1,11 @@
+import asyncio
+import errno
 import functools
+import gc
+import os
 import resource
 import shutil
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -8,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from sagan_jax.errors import InvalidInputError, StorageError
@@ -100,6 +106,19 @@ def change_meta(step_folder):
     text = path.read_text(encoding="utf-8")
     assert '"images": 50' in text
     path.write_text(text.replace('"images": 50', '"images": 51'), encoding="utf-8")
+
+
+def put_a_pipe(step_folder):
+    (step_folder / "meta" / "metadata").unlink()
+    os.mkfifo(step_folder / "meta" / "metadata")
+
+
+def contents(folder):
+    """The paths below a folder, with the bytes of the regular files."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() and not path.is_symlink() else None
+        for path in folder.rglob("*")
+    }
 
 
 def test_restore_returns_the_bits_that_were_saved(tmp_path):
@@ -232,16 +251,35 @@ def test_leaving_the_block_says_in_one_line_that_the_last_save_failed(tmp_path, 
     checkpoints = Checkpoints(tmp_path / "c")
     checkpoints.save(1, {"kernel": np.zeros(2)}, {})
     small_disk()
-    with pytest.raises(StorageError, match="File too large") as raised, checkpoints:
+    with pytest.raises(StorageError, match=r"^Checkpoint 2 could .*File too large") as raised, checkpoints:
         checkpoints.save(2, state, {})
     assert "\n" not in str(raised.value)
     assert not caplog.records
     assert capfd.readouterr().err == ""
 
 
+def test_save_names_the_step_whose_save_in_the_background_failed(tmp_path, small_disk):
+    state = {"kernel": np.random.default_rng(0).normal(size=100_000)}
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+        checkpoints.save(1, {"kernel": np.zeros(2)}, {})
+        small_disk()
+        checkpoints.save(5, state, {})
+        with pytest.raises(StorageError, match=r"^Checkpoint 5 could not be saved in .*File too large"):
+            checkpoints.save(10, state, {})
+
+
 @pytest.mark.parametrize(
     "damage",
-    [delete_arrays, delete_array_files, empty_array_files, flip_array_bits, delete_meta, garble_meta, change_meta],
+    [
+        delete_arrays,
+        delete_array_files,
+        empty_array_files,
+        flip_array_bits,
+        delete_meta,
+        garble_meta,
+        change_meta,
+        put_a_pipe,
+    ],
 )
 def test_restore_goes_one_step_back_from_damage(tmp_path, damage, capfd):
     save_steps(tmp_path / "c", [2, 5])
@@ -252,6 +290,114 @@ def test_restore_goes_one_step_back_from_damage(tmp_path, damage, capfd):
     assert "Checkpoint 5" in warnings[0]
     assert "\n" not in warnings[0]
     assert capfd.readouterr().err == ""
+
+
+def assert_nothing_is_skipped(directory, words):
+    before, warnings = contents(directory), []
+    with (
+        Checkpoints(directory, warn=warnings.append) as checkpoints,
+        pytest.raises(StorageError, match=rf"Checkpoint 5 in .* could not be read \({words}") as raised,
+    ):
+        checkpoints.restore(make_state())
+    assert raised.value.exit_code == 6
+    assert "\n" not in str(raised.value)
+    assert not warnings
+    assert contents(directory) == before
+
+
+@pytest.mark.parametrize("name", ["meta/metadata", "state/_METADATA", "state/manifest.ocdbt", "commit_success.txt"])
+def test_restore_stops_at_a_file_that_the_disk_does_not_give(tmp_path, name):
+    save_steps(tmp_path / "c", [2, 5])
+    path = tmp_path / "c" / "5" / name
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # a regular file whose first byte is an input/output error, for root too
+    assert_nothing_is_skipped(tmp_path / "c", "OSError: .*Input/output error")
+
+
+@pytest.mark.parametrize("folder", ["5", "meta", "d"])
+def test_restore_stops_at_a_folder_that_may_not_be_read(tmp_path, folder, monkeypatch):
+    # Planted, because root may read every folder. Orbax takes such a folder for an absent one.
+    save_steps(tmp_path / "c", [2, 5])
+    scandir = os.scandir
+
+    def refuse(path="."):
+        if Path(path).name == folder and "/c/5" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with Checkpoints(tmp_path / "c") as checkpoints, pytest.raises(StorageError, match=r"read \(PermissionError: .*/5"):
+        checkpoints.restore(make_state())
+    monkeypatch.undo()
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["2", "5"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.ESTALE, "Stale file handle"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        MemoryError(),
+        RuntimeError("Unable to initialize backend 'cuda'"),
+        AssertionError(),
+        # As TensorStore says it.
+        ValueError("PERMISSION_DENIED: Error reading \"k/0\": Failed to open: Permission denied [os_error_code='13']"),
+        ValueError("UNKNOWN: Error reading \"k/0\": Failed to read: Input/output error [os_error_code='5']"),
+        ValueError("OUT_OF_RANGE: Error reading \"k/0\": Value too large [os_error_code='75']"),
+        ValueError('RESOURCE_EXHAUSTED: Error reading "k/0": Too many open files'),
+    ],
+    ids=lambda error: repr(error)[:40],
+)
+def test_restore_stops_at_an_error_that_is_no_damage(tmp_path, error, monkeypatch):
+    save_steps(tmp_path / "c", [2, 5])
+
+    def fail(*given, **options):
+        raise error
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", fail)
+    assert_nothing_is_skipped(tmp_path / "c", type(error).__name__)
+
+
+def test_restore_takes_the_newest_beside_an_older_step_that_may_not_be_read(tmp_path, monkeypatch):
+    save_steps(tmp_path / "c", [2, 5])
+    iterdir = Path.iterdir
+
+    def refuse(path):
+        if path.name == "2":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    (step, _, _), warnings = restore(tmp_path / "c")
+    assert (step, warnings) == (5, [])
+
+
+def test_restore_takes_the_next_step_when_another_process_removes_the_one_that_is_read(tmp_path, monkeypatch):
+    save_steps(tmp_path / "c", [2])
+    read_document = Checkpoints._read_document
+
+    def train_on(checkpoints, step):
+        if step == 2:
+            save_steps(tmp_path / "c", [3], keep=1)
+        return read_document(checkpoints, step)
+
+    monkeypatch.setattr(Checkpoints, "_read_document", train_on)
+    (step, restored, _), warnings = restore(tmp_path / "c")
+    assert (step, warnings) == (3, [])
+    assert state_digest(restored) == state_digest(make_state(3.0))
+
+
+def test_restore_needs_a_backend_before_it_reads(tmp_path, monkeypatch):
+    save_steps(tmp_path / "c", [5])
+    garble_meta(tmp_path / "c" / "5")
+
+    def fail():
+        raise AssertionError
+
+    monkeypatch.setattr(jax, "devices", fail)
+    with pytest.raises(InvalidInputError, match="no 'cpu' backend here"):
+        restore(tmp_path / "c")
 
 
 def test_restore_notices_a_flipped_bit_that_orbax_does_not(tmp_path):
@@ -329,6 +475,50 @@ def test_save_clears_what_an_interrupted_save_left(tmp_path):
     (tmp_path / "c" / "3.orbax-checkpoint-tmp").mkdir()
     save_steps(tmp_path / "c", [4])
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["2", "4"]
+
+
+def test_save_says_nothing_about_a_step_without_the_notes_of_orbax(tmp_path, capfd, caplog):
+    save_steps(tmp_path / "c", [2])
+    (tmp_path / "c" / "2" / "_CHECKPOINT_METADATA").unlink()
+    save_steps(tmp_path / "c", [4])
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
+
+
+async def leave_alone(error):
+    """Leaves a future whose error nobody asks for; asyncio logs it when the future is collected."""
+    asyncio.get_running_loop().create_future().set_exception(error)
+    gc.collect()
+
+
+def test_errors_of_further_leaves_are_not_dumped(tmp_path, caplog):
+    Checkpoints(tmp_path / "c")
+    theirs = 'DATA_LOSS: Error reading "k9/.zarray" in OCDBT database at local file "c/4/state/": CRC-32C\n[source]'
+    asyncio.run(leave_alone(ValueError(theirs)))
+    assert not caplog.records
+
+
+def test_errors_of_other_tasks_are_still_logged(tmp_path, caplog):
+    Checkpoints(tmp_path / "c")
+    asyncio.run(leave_alone(ValueError("DATA_LOSS: of somebody else")))
+    assert ["never retrieved" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_latest_meta_is_that_of_the_newest_step(tmp_path):
+    assert Checkpoints(tmp_path / "c").latest_meta() is None
+    state = Pair([jnp.array([1.5, -2.0], jnp.bfloat16), np.array(True)], np.zeros((0, 4), np.float32))
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+        checkpoints.save(2, state, {"score": "first"})
+        checkpoints.save(5, state, {"score": "second"})
+    assert Checkpoints(tmp_path / "c").latest_meta() == (5, {"score": "second"})
+
+
+@pytest.mark.parametrize("damage", [garble_meta, change_meta, flip_array_bits])
+def test_latest_meta_of_a_damaged_step_is_refused(tmp_path, damage):
+    save_steps(tmp_path / "c", [2, 5])
+    damage(tmp_path / "c" / "5")
+    with pytest.raises(InvalidInputError, match=r"Checkpoint 5 in .* is damaged \("):
+        Checkpoints(tmp_path / "c").latest_meta()
 
 
 @pytest.mark.parametrize(

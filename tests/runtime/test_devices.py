@@ -12,7 +12,7 @@ import pytest
 
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.models.sagan import Discriminator, Generator
-from sagan_jax.runtime.devices import ParallelStep
+from sagan_jax.runtime.devices import ParallelStep, backend_error, require_backend
 from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
 from sagan_jax.training.optimizers import Optimizers
 from support.assertions import same_bits
@@ -118,6 +118,55 @@ def test_driver_refuses_leaves_of_unequal_rows(driver):
     batch = small_batch() | {"labels": np.zeros((3, 4), np.int32)}
     with pytest.raises(InvalidInputError, match="got 4 and 8"):
         runner(runner.replicate(small_state()), batch)
+
+
+# The backend.
+
+UNABLE = RuntimeError(
+    "Unable to initialize backend 'tpu': INTERNAL: Failed to open libtpu.so. (set JAX_PLATFORMS='' to choose one)"
+)
+LOST = RuntimeError("DEADLINE_EXCEEDED: Barrier timed out.")
+
+
+@pytest.fixture
+def no_devices(monkeypatch):
+    def plant(error):
+        def fail():
+            raise error
+
+        monkeypatch.setattr(jax, "devices", fail)
+        return error
+
+    return plant
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(AssertionError(), r"such device\."), (UNABLE, r"\(INTERNAL: Failed to open libtpu.so\)\.")]
+)
+def test_backend_that_is_absent_is_named_in_one_line(error, reason, no_devices):
+    no_devices(error)
+    with pytest.raises(InvalidInputError, match=rf"^no 'cpu' backend here: JAX_PLATFORMS .*{reason}") as raised:
+        require_backend()
+    assert "\n" not in str(raised.value)
+
+
+def test_backend_that_is_there_is_no_error():
+    require_backend()
+
+
+def test_loss_of_another_process_is_not_called_an_absent_backend(no_devices):
+    no_devices(LOST)
+    with pytest.raises(RuntimeError, match=r"^DEADLINE_EXCEEDED"):
+        require_backend()
+
+
+def test_error_of_the_backend_is_told_from_others(no_devices):
+    assert backend_error(AssertionError()) is None  # the backend is there: it was another assertion
+    no_devices(UNABLE)
+    assert isinstance(backend_error(UNABLE), InvalidInputError)
+    assert isinstance(backend_error(AssertionError()), InvalidInputError)
+    assert backend_error(ValueError("no such file")) is None
+    assert backend_error(AssertionError("with a message")) is None
 
 
 # The adversarial step.

@@ -1,0 +1,111 @@
+"""Labels in a file beside the images: `dataset.json`, as StyleGAN's `dataset_tool` writes it."""
+
+import json
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import numpy as np
+
+from sagan_jax.data.encoded import Notify
+from sagan_jax.data.layouts import LabelledFiles, class_names_from_labels, sorted_images
+from sagan_jax.errors import InvalidInputError, one_line
+
+LABEL_FILE = "dataset.json"
+MAX_LABEL_FILE_BYTES = 2**27
+"""The largest accepted label file in bytes. That of ImageNet has 50 MB."""
+
+
+class LabelFile(NamedTuple):
+    """The name of a label file, and the class that it gives to each image name; None when it says `null`."""
+
+    name: str
+    classes: dict[str, int] | None
+
+
+def find_label_file(
+    files: Collection[str], prefix: str, read: Callable[[str], bytes], where: str, notify: Notify
+) -> LabelFile | None:
+    """Returns the labels in a file `dataset.json`, or None when there is no such file or it has no `labels`.
+
+    Args:
+        files: the full names of the files of a source, at least those at the top and in the folder `prefix`.
+        prefix: the folder that wraps all images, with a slash, or "". The file may lie in it or beside it.
+        read: returns the first `MAX_LABEL_FILE_BYTES + 1` bytes of a file.
+        where: the source, quoted, for messages.
+        notify: receives a line that says where the labels come from.
+
+    Raises:
+        InvalidInputError: when the file cannot be read, is too large or no JSON, or does not give one integer class to
+            each of its names.
+    """
+    folder = next((folder for folder in (prefix, "") if folder + LABEL_FILE in files), None)
+    if folder is None:
+        return None
+    name = folder + LABEL_FILE
+    try:
+        data = read(name)
+        if len(data) > MAX_LABEL_FILE_BYTES:
+            raise ValueError(f"it has more than {MAX_LABEL_FILE_BYTES:,} bytes")
+        content = json.loads(data)
+    except (MemoryError, InvalidInputError):
+        raise
+    except Exception as error:  # zipfile, zlib and json raise many kinds of error
+        raise InvalidInputError(f"Cannot read the labels {name!r} of {where}: {one_line(error)}.") from error
+    if not isinstance(content, dict) or "labels" not in content:
+        return None
+    if content["labels"] is None:
+        notify(f"{where} has no labels, as its {name!r} says")
+        return LabelFile(name, None)
+    notify(f"{where}: the labels are those in {name!r}, not the folders")
+    return LabelFile(name, _classes(content["labels"], folder, f"{name!r} of {where}"))
+
+
+def assign_file_labels(files: Collection[str], label_file: LabelFile, where: str, prefix: str) -> LabelledFiles:
+    """Returns the images, sorted by the bytes of their names, with the labels of a label file.
+
+    Args:
+        files: the names of all files, without `prefix`.
+        label_file: the labels, by full name.
+        where: the source, quoted, for messages.
+        prefix: the folder to put before the names.
+
+    Raises:
+        InvalidInputError: when there are no images, an image has no label, or one of the labels 0, 1, .., max does not
+            occur.
+    """
+    names = [prefix + name for name in sorted_images(files)]
+    if not names:
+        raise InvalidInputError(f"{where} needs images; it holds {label_file.name!r} and no images.")
+    if label_file.classes is None:
+        return LabelledFiles(names, None, [])
+    missing = [name for name in names if name not in label_file.classes]
+    if missing:
+        raise InvalidInputError(
+            f"{label_file.name!r} of {where} needs a label for each image; {len(missing):,} of {len(names):,} have "
+            f"none, such as {missing[0]!r}. Are its names relative to its own folder?"
+        )
+    labels = np.array([label_file.classes[name] for name in names], np.int32)
+    return LabelledFiles(names, labels, class_names_from_labels(labels, len(names), f"{label_file.name!r} of {where}"))
+
+
+def _classes(entries: object, folder: str, where: str) -> dict[str, int]:
+    """Returns the class of each full name from a list of `[name, class]`."""
+    if not isinstance(entries, list):
+        raise InvalidInputError(f"{where} needs `labels` as a list of [name, class]; it holds {_shown(entries)}.")
+    classes: dict[str, int] = {}
+    for entry in entries:
+        match entry:
+            case [str(name), int(label)] if not isinstance(label, bool) and 0 <= label < 2**31:
+                if classes.setdefault(folder + name, label) != label:
+                    raise InvalidInputError(f"{where} needs one class for each image; {name!r} has two.")
+            case _:
+                raise InvalidInputError(
+                    f"{where} needs entries [name, class] with a class of 0, 1, 2, ..; it holds {_shown(entry)}."
+                )
+    return classes
+
+
+def _shown(value: object) -> str:
+    """Returns the start of a JSON value, printable and short."""
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:80]}.."

@@ -1,0 +1,99 @@
+"""Folders of results: which files a command wrote there, so that a later call can replace them and nothing else."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.files import disk_errors, write_atomically
+
+MANIFEST = ".manifest.json"
+"""In the folder: the names of the files of each result, by the name of the result."""
+
+_MAX_BYTES = 50_000_000
+
+
+def check_results(folder: Path, results: Mapping[str, Sequence[str]], *, overwrite: bool) -> None:
+    """Refuses a folder in which files of earlier results would stay beside new ones, unless they may be removed.
+
+    Args:
+        folder: it need not exist.
+        results: the names of the files that each result will have.
+        overwrite: whether files of earlier results may be removed.
+
+    Raises:
+        InvalidInputError: an earlier result of the same name has files that the new one does not replace.
+    """
+    earlier = read_manifest(folder)
+    stale = [
+        file
+        for name, files in results.items()
+        for file in earlier.get(name, ())
+        if file not in files and (folder / file).exists()
+    ]
+    if stale and not overwrite:
+        raise InvalidInputError(
+            f"{str(folder)!r} holds {len(stale)} files of an earlier call, such as {min(stale)!r}, which would stay "
+            f"beside the new ones: give another --out, or --overwrite to remove them."
+        )
+
+
+def start_results(folder: Path, results: Mapping[str, Sequence[str]]) -> None:
+    """Notes the files that will be written, beside the earlier ones: also after a kill all of them are known.
+
+    Args:
+        folder: created when absent.
+        results: the names of the files of each result.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    earlier = read_manifest(folder)
+    _write(folder, earlier | {name: sorted({*earlier.get(name, ()), *files}) for name, files in results.items()})
+
+
+def finish_results(folder: Path, results: Mapping[str, Sequence[str]]) -> None:
+    """Removes the files of earlier results of the same names that were not written again.
+
+    Args:
+        folder: holds the new files.
+        results: as for `start_results`.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    earlier = read_manifest(folder)
+    for name, files in results.items():
+        for file in set(earlier.get(name, ())) - set(files):
+            with disk_errors(folder / file):
+                (folder / file).unlink(missing_ok=True)
+    _write(folder, earlier | {name: sorted(files) for name, files in results.items()})
+
+
+def read_manifest(folder: Path) -> dict[str, list[str]]:
+    """Returns the files of each result in a folder; nothing where there is no manifest that can be read.
+
+    Only plain file names count: a name that leads out of the folder is left out.
+    """
+    path = folder / MANIFEST
+    try:
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+            return {}
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    return {
+        name: [file for file in files if isinstance(file, str) and _is_plain(file)]
+        for name, files in document.items()
+        if isinstance(files, list)
+    }
+
+
+def _is_plain(name: str) -> bool:
+    return name == Path(name).name and name not in ("", ".", "..", MANIFEST) and "\0" not in name
+
+
+def _write(folder: Path, results: Mapping[str, Sequence[str]]) -> None:
+    write_atomically(folder / MANIFEST, (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())

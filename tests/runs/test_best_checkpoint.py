@@ -1,0 +1,126 @@
+"""The best checkpoint of a run when the run is resumed: taken up, dropped or set aside, and never without a word."""
+
+import re
+
+import numpy as np
+import pytest
+
+from sagan_jax.runs.best_checkpoint import BestCheckpoint
+from sagan_jax.runs.resume import remove_run
+from sagan_jax.runtime.checkpoints import Checkpoints
+
+STATE = {"weight": np.arange(3.0), "half": np.zeros((2, 5), np.float16)}
+
+
+def best_of(workdir, score="fd20"):
+    return BestCheckpoint(workdir / "best", score, higher_is_better=False)
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    best_of(tmp_path).offer(10, 3.5, STATE, {"data": "x"})
+    return tmp_path
+
+
+def flip_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def flip_bit_of_meta(step_folder):
+    flip_bit(step_folder / "meta" / "metadata")
+
+
+def flip_bits_of_arrays(step_folder):
+    for path in (step_folder / "state").glob("**/d/*"):
+        flip_bit(path)
+
+
+def refuse_reading(step_folder):
+    path = step_folder / "meta" / "metadata"
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # a regular file whose first byte is an input/output error
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_best_of_an_earlier_step_is_taken_up_without_a_word(workdir, capsys):
+    best = best_of(workdir)
+    best.resume_from(10)
+    assert best.value == 3.5
+    assert names(workdir) == ["best"]
+    assert capsys.readouterr().err == ""
+
+
+def test_run_without_a_best_starts_without_one(tmp_path, capsys):
+    best = best_of(tmp_path)
+    best.resume_from(10)
+    assert best.value is None
+    assert names(tmp_path) == []
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("spoil", "aside", "words"),
+    [
+        (flip_bit_of_meta, "best.damaged", "Checkpoint 10 in .* is damaged"),
+        (flip_bits_of_arrays, "best.damaged", "Checkpoint 10 in .* is damaged"),
+        (refuse_reading, "best.unreadable", "Checkpoint 10 in .* could not be read .*Input/output error"),
+    ],
+)
+def test_best_that_is_not_whole_is_renamed_and_said(workdir, spoil, aside, words, capsys):
+    spoil(workdir / "best" / "10")
+    best = best_of(workdir)
+    best.resume_from(20)
+    assert best.value is None
+    assert names(workdir) == [aside]
+    assert names(workdir / aside) == ["10"]
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert re.match(f"warning: {words}", line)
+    assert f"renamed to {aside}" in line
+
+
+def test_best_of_another_score_is_renamed_and_said(workdir, capsys):
+    best = best_of(workdir, "kd20/mean")
+    best.resume_from(5)
+    assert best.value is None
+    assert names(workdir) == ["best.other-score"]
+    assert "was chosen by fd20, not by kd20/mean" in capsys.readouterr().err
+
+
+def test_best_of_a_later_step_is_dropped_and_said(workdir, capsys):
+    best = best_of(workdir)
+    best.resume_from(9)
+    assert best.value is None
+    assert names(workdir) == []
+    line = capsys.readouterr().err
+    assert "of step 10; the run goes on from step 9" in line
+    assert "removed" in line
+
+
+def test_best_that_is_set_aside_replaces_no_earlier_one(workdir):
+    for _ in range(2):
+        flip_bit_of_meta(workdir / "best" / "10")
+        best_of(workdir).resume_from(20)
+        best_of(workdir).offer(10, 3.5, STATE, {})
+    assert names(workdir) == ["best", "best.damaged", "best.damaged2"]
+
+
+def test_best_is_chosen_anew_after_one_was_set_aside(workdir):
+    flip_bit_of_meta(workdir / "best" / "10")
+    best = best_of(workdir)
+    best.resume_from(8)
+    best.offer(9, 77.0, STATE, {})
+    assert Checkpoints(workdir / "best").latest_meta() == (9, {"score": "fd20", "value": 77.0})
+
+
+def test_starting_over_removes_what_was_set_aside_and_nothing_else(workdir):
+    flip_bit_of_meta(workdir / "best" / "10")
+    best_of(workdir).resume_from(20)
+    (workdir / "best.pictures").mkdir()
+    remove_run(workdir)
+    assert names(workdir) == ["best.pictures"]
