@@ -86,12 +86,13 @@ def test_resize_treats_both_axes_alike():
 
 
 def resize_by_scalars(image, size):
-    """TensorFlow 1's bilinear resize of one channel, pixel by pixel."""
+    """TensorFlow 1's bilinear resize of one channel, pixel by pixel: places in float32, all else in float64."""
     height, width = image.shape
+    scales = np.float32(height / size), np.float32(width / size)
     result = np.zeros((size, size))
     for row in range(size):
         for column in range(size):
-            y, x = row * height / size, column * width / size
+            y, x = (float(np.float32(place) * scale) for place, scale in zip((row, column), scales, strict=True))
             top, left = int(y), int(x)
             bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
             up = float(image[top, left]) * (1 - (x - left)) + float(image[top, right]) * (x - left)
