@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from sagan_jax.data import decoding
 from sagan_jax.data.encoded import EncodedImages, Notify
-from sagan_jax.data.label_files import MAX_LABEL_FILE_BYTES, assign_file_labels, find_label_file
-from sagan_jax.data.layouts import assign_labels, is_archive, is_hidden, is_image, passed_over_line, wrapper_folder
+from sagan_jax.data.label_files import MAX_LABEL_FILE_BYTES, label_images
+from sagan_jax.data.layouts import is_archive, is_hidden, is_image, wrapper_folder
 from sagan_jax.errors import InvalidInputError, one_line
 
 MAX_COMPRESSION_RATIO = 100
@@ -59,14 +59,7 @@ def open_zip(path: Path, notify: Notify) -> EncodedImages:
             with archive.open(name) as file:
                 return file.read(MAX_LABEL_FILE_BYTES + 1)
 
-        label_file = find_label_file(everything, prefix, read_start, where, notify)
-        if label_file:
-            names, labels, class_names = assign_file_labels(files, label_file, where, prefix)
-        else:
-            names, labels, class_names = assign_labels(files, folders, where, prefix)
-        others = everything.difference(names, [label_file.name] if label_file else [])
-        if others:
-            notify(passed_over_line(others, where))
+        names, labels, class_names = label_images(files, folders, everything, prefix, read_start, where, notify)
     except BaseException:
         archive.close()
         raise

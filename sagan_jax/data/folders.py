@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sagan_jax.data import decoding
 from sagan_jax.data.encoded import EncodedImages, Notify, digest_files
-from sagan_jax.data.label_files import MAX_LABEL_FILE_BYTES, assign_file_labels, find_label_file
-from sagan_jax.data.layouts import assign_labels, is_hidden, is_image, passed_over_line, wrapper_folder
+from sagan_jax.data.label_files import MAX_LABEL_FILE_BYTES, label_images
+from sagan_jax.data.layouts import is_hidden, is_image, wrapper_folder
 from sagan_jax.errors import InvalidInputError, one_line
 
 
@@ -36,14 +36,7 @@ def open_folder(path: Path, notify: Notify) -> EncodedImages:
         with (path / name).open("rb") as file:
             return file.read(MAX_LABEL_FILE_BYTES + 1)
 
-    label_file = find_label_file(everything, prefix, read_start, where, notify)
-    if label_file:
-        names, labels, class_names = assign_file_labels(files, label_file, where, prefix)
-    else:
-        names, labels, class_names = assign_labels(files, folders, where, prefix)
-    others = everything.difference(names, [label_file.name] if label_file else [])
-    if others:
-        notify(passed_over_line(others, where))
+    names, labels, class_names = label_images(files, folders, everything, prefix, read_start, where, notify)
 
     def read(index: int) -> bytes:
         with (path / names[index]).open("rb") as file:

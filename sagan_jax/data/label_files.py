@@ -7,7 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from sagan_jax.data.encoded import Notify
-from sagan_jax.data.layouts import LabelledFiles, class_names_from_labels, sorted_images
+from sagan_jax.data.layouts import (
+    LabelledFiles,
+    assign_labels,
+    class_names_from_labels,
+    passed_over_line,
+    sorted_images,
+)
 from sagan_jax.errors import InvalidInputError, one_line
 
 LABEL_FILE = "dataset.json"
@@ -20,6 +26,40 @@ class LabelFile(NamedTuple):
 
     name: str
     classes: dict[str, int] | None
+
+
+def label_images(
+    files: Collection[str],
+    folders: Collection[str],
+    everything: set[str],
+    prefix: str,
+    read: Callable[[str], bytes],
+    where: str,
+    notify: Notify,
+) -> LabelledFiles:
+    """Returns the images with the labels of a label file, or else of their folders; counts the files passed over.
+
+    Args:
+        files: the names of the files below the folder `prefix`, without it.
+        folders: the names of the folders there, without it.
+        everything: the full names of all files of the source.
+        prefix: as for `find_label_file`; so are the arguments that follow.
+        read: returns the first `MAX_LABEL_FILE_BYTES + 1` bytes of a file.
+        where: the source, quoted, for messages.
+        notify: receives a line when labels come from a file, and when files are passed over.
+
+    Raises:
+        InvalidInputError: when the source has another layout, or its label file is wrong.
+    """
+    label_file = find_label_file(everything, prefix, read, where, notify)
+    if label_file:
+        found = assign_file_labels(files, label_file, where, prefix)
+    else:
+        found = assign_labels(files, folders, where, prefix)
+    others = everything.difference(found.names, [label_file.name] if label_file else [])
+    if others:
+        notify(passed_over_line(others, where))
+    return found
 
 
 def find_label_file(
