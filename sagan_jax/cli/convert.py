@@ -15,7 +15,8 @@ class Arguments:
 
     The FID network: `--from inception FILE [OUT]` writes a .safetensors file. OUT defaults to the place where
     evaluations look. A generator: `--from SOURCE --generator G.pth [--discriminator D.pth] OUT` writes the folder of a
-    run, for sample, evaluate, attend, explore and `train --init-from`.
+    run, for sample, evaluate, attend, explore and `train --init-from`. It prints numbers of a few images and logits
+    for comparison with the source.
     """
 
     source: Annotated[Literal["inception", "official", "studiogan", "biggan-pytorch"], tyro.conf.arg(name="from")]
@@ -27,6 +28,9 @@ class Arguments:
     """.pth, .pt, .safetensors or .npz; for the official release its variables, exported as .npz"""
     discriminator: Path | None = None
     """the same for D, when it has its own file. A generator alone is enough to sample"""
+    source_config: Path | None = None
+    """what the source trained with, which decides what weights do not say: StudioGAN's .yaml, or the metalog.txt of
+    BigGAN-PyTorch"""
 
 
 def run(arguments: list[str]) -> None:
@@ -39,7 +43,7 @@ def run(arguments: list[str]) -> None:
     from sagan_jax.runs.convert import convert_inception, convert_networks
 
     if parsed.source == "inception":
-        if parsed.generator or parsed.discriminator or len(parsed.paths) not in (1, 2):
+        if parsed.generator or parsed.discriminator or parsed.source_config or len(parsed.paths) not in (1, 2):
             raise InvalidInputError("convert needs, for the FID network: --from inception FILE [OUT].")
         convert_inception(*parsed.paths)
     else:
@@ -47,4 +51,12 @@ def run(arguments: list[str]) -> None:
             raise InvalidInputError(
                 f"convert needs: --from {parsed.source} --generator FILE [--discriminator FILE] OUT."
             )
-        convert_networks(parsed.source, parsed.paths[0], parsed.generator, parsed.discriminator)
+        if parsed.source == "official" and parsed.source_config:
+            raise InvalidInputError("The official release has no configuration file: leave out --source-config.")
+        convert_networks(
+            parsed.source,
+            parsed.paths[0],
+            parsed.generator,
+            parsed.discriminator,
+            source_config=parsed.source_config,
+        )

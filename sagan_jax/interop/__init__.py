@@ -1,6 +1,7 @@
 """Conversion between released weights of other code bases and the networks of this package."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from sagan_jax.interop import biggan_pytorch, inception, official, studiogan
 from sagan_jax.interop.jax_export import to_jax_export
 from sagan_jax.interop.networks import ReleasedNetworks
 from sagan_jax.interop.pytorch import read_pth
+from sagan_jax.interop.source_config import read_source_config
 from sagan_jax.interop.weight_files import WeightFile, read_arrays, to_safetensors
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "official",
     "read_arrays",
     "read_pth",
+    "read_source_config",
     "studiogan",
     "to_jax_export",
     "to_safetensors",
@@ -28,7 +31,7 @@ __all__ = [
 _SOURCES = {"biggan-pytorch": biggan_pytorch.load, "official": official.load, "studiogan": studiogan.load}
 
 
-def load(source: str, arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
+def load(source: str, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | None = None) -> ReleasedNetworks:
     """Returns the networks of this package with released weights.
 
     Args:
@@ -36,13 +39,20 @@ def load(source: str, arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
             (POSTECH-CVLab/PyTorch-StudioGAN, its SAGAN and DCGAN) or `biggan-pytorch` (ajbrock/BigGAN-PyTorch).
         arrays: the source's variable names to arrays in its layouts. For the two PyTorch sources the names are
             `generator/<key>` and `discriminator/<key>`. A generator alone is enough.
+        config: what the source trained with, as `read_source_config` returns it: StudioGAN's configuration file, or
+            the flags of BigGAN-PyTorch. Without it `ReleasedNetworks.assumed` lists what was assumed.
 
     Returns:
         The networks, with their modules and variables and the methods `generate`, `discriminate` and `source_names`.
 
     Raises:
-        InvalidInputError: when the source is unknown, or an array is missing, is unknown or has a wrong shape.
+        InvalidInputError: when the source is unknown, when an array is missing, is unknown or has a wrong shape, when
+            the networks have a feature that those of this package do not have, or when the weights contradict `config`.
     """
     if source not in _SOURCES:
         raise InvalidInputError(f"The source of interop.load needs to be one of {sorted(_SOURCES)}; got {source!r}.")
-    return _SOURCES[source](arrays)
+    if source == "official":
+        if config is not None:
+            raise InvalidInputError("The official release has no configuration file: leave out --source-config.")
+        return official.load(arrays)
+    return _SOURCES[source](arrays, config)

@@ -108,6 +108,7 @@ class ReleasedNetworks:
         latent_size: Z.
         spectral_rule: the keywords of `sagan_jax.functional.spectral_normalize_tree` for this source.
         entries: one entry for each array of the source.
+        assumed: what the weights do not say and no configuration of the source did, such as `ReLU`.
     """
 
     generator: Generator
@@ -117,6 +118,7 @@ class ReleasedNetworks:
     latent_size: int
     spectral_rule: dict[str, Any]
     entries: tuple[Entry, ...]
+    assumed: tuple[str, ...] = ()
 
     def generate(self, latents: Any, labels: Any, train: bool = False) -> Array:
         """Returns images.
@@ -282,6 +284,8 @@ def _vectors(params: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapp
             kernel, node = kernel[name], node.setdefault(name, {})
         matrix = np.asarray(kernel).reshape(-1, kernel.shape[-1])
         array = np.asarray(arrays[entry.source], np.float32)
+        if not matrix.any() or not array.any():
+            _refuse_zeros(entry, entries, matrix)
         wanted, axis = (matrix.shape[1], "output") if side == "u" else (matrix.shape[0], "input")
         if not entry.fits((1,) * (array.ndim - 1) + (wanted,)):
             raise InvalidInputError(
@@ -292,6 +296,16 @@ def _vectors(params: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapp
             _, v = power_iteration(jnp.asarray(matrix), jnp.asarray(node["u"]), iterations=1)
             node.setdefault("v", np.asarray(v))
     return spectral
+
+
+def _refuse_zeros(vector: Entry, entries: tuple[Entry, ...], matrix: np.ndarray) -> None:
+    """Raises InvalidInputError: spectral norm would divide a kernel by a sigma of 0."""
+    kernel = next(entry for entry in entries if entry.collection == "params" and entry.path == vector.path[:-1])
+    name = vector.source if matrix.any() else kernel.source
+    raise InvalidInputError(
+        f"{name!r} is all zeros, so the spectral norm of {kernel.source!r} divides by 0, here as in its source: such "
+        f"weights give no images. Was the network never trained, or was the file made by hand?"
+    )
 
 
 def reject_unknown(names: Mapping[str, Any], used: set[str], ignored: str) -> None:

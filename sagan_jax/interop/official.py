@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.interop.code_bases import refuse_other_code_base
 from sagan_jax.interop.networks import IDENTITY, TRANSPOSED, Entry, ReleasedNetworks, build_variables, reject_unknown
 from sagan_jax.models.sagan import (
     DISCRIMINATOR_WIDTHS,
@@ -133,6 +134,7 @@ def load(arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
     Raises:
         InvalidInputError: when a variable is missing, is unknown or has a wrong shape.
     """
+    refuse_other_code_base("official", arrays)
     names = _Names(arrays)
     generator, latent_size = _generator(names)
     discriminator = (

@@ -17,6 +17,7 @@ from sagan_jax.interop.networks import (
     build_variables,
     reject_unknown,
 )
+from sagan_jax.interop.source_config import refuse_feature
 
 CONVOLUTION = Layout((2, 3, 1, 0))
 DECONVOLUTION = Layout((2, 3, 0, 1), flip=True)
@@ -78,6 +79,26 @@ class StateDict:
             raise InvalidInputError(f"The {self.network}'s {name!r} needs {axes} axes; got the shape {list(shape)}.")
         return shape
 
+    def refuse_features(self, features: Mapping[str, str]) -> None:
+        """Raises InvalidInputError for a tensor that only networks have that this package does not.
+
+        Args:
+            features: regular expressions that match the names of such tensors from the start, to what they are part of.
+        """
+        for pattern, feature in features.items():
+            found = sorted(name for name in self.shapes if re.match(pattern, name))
+            if found:
+                refuse_feature(f"{feature}; the {self.network} has {found[0]!r}")
+
+    def check_rows(self, name: str, rows: int) -> None:
+        """Raises InvalidInputError unless the tensor of the first linear layer has this many rows."""
+        shape = self.shape(name, 2)
+        if shape[0] != rows:
+            raise InvalidInputError(
+                f"The {self.network}'s {name!r} needs {rows} rows, as the width of its other layers asks for; "
+                f"got {shape[0]}."
+            )
+
     def first_present(self, *names: str) -> str:
         """Returns the first of the names that exists, or the first name if none exists."""
         return next((name for name in names if name in self.shapes), names[0])
@@ -118,6 +139,7 @@ def build_networks(
     *,
     iterations: int,
     epsilon: float,
+    assumed: tuple[str, ...] = (),
 ) -> ReleasedNetworks:
     """Returns the networks of two state dicts.
 
@@ -127,6 +149,7 @@ def build_networks(
         discriminator: the module, its image channels, and its state dict with all entries; None for no discriminator.
         iterations: power iterations before sigma is computed.
         epsilon: added to the norms of u and v.
+        assumed: what the weights do not say and no configuration did.
 
     Raises:
         InvalidInputError: when a tensor is missing, is unknown, or has a shape that contradicts the others.
@@ -153,7 +176,40 @@ def build_networks(
         latent_size,
         {"iterations": iterations, "epsilon": epsilon},
         entries,
+        assumed,
     )
+
+
+def attention_sizes(network: str, blocks: list[int], resolutions: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the feature-map sizes of the blocks that an attention layer follows.
+
+    Args:
+        network: `generator` or `discriminator`.
+        blocks: the numbers of these blocks, from 1, in ascending order.
+        resolutions: the feature-map size after each block.
+
+    Raises:
+        InvalidInputError: when attention follows several blocks of a size, or one that is not the first of its size:
+            the networks of this package have no such place.
+    """
+    sizes = tuple(resolutions[number - 1] for number in blocks)
+    for number, size in zip(blocks, sizes, strict=True):
+        first = resolutions.index(size) + 1
+        if sizes.count(size) > 1:
+            refuse_feature(
+                f"attention twice at a size: the {network} has it after blocks {_listed(blocks)}, and at most one "
+                f"attention layer for each feature-map size is possible; got the sizes {list(sizes)}"
+            )
+        if number != first:
+            refuse_feature(
+                f"attention after a later block of a size: the {network} has it after block {number}, and at "
+                f"{size} pixels it can only follow block {first}"
+            )
+    return sizes
+
+
+def _listed(numbers: list[int]) -> str:
+    return " and ".join(map(str, numbers))
 
 
 def infer_resolution(network: str, blocks: int, resolutions: Mapping[int, int]) -> int:

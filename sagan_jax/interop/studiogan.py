@@ -5,49 +5,148 @@ computes sigma from the stored u and v. Its ReLU works in place, so the shortcut
 the features after the ReLU.
 """
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.interop.code_bases import refuse_other_code_base
 from sagan_jax.interop.networks import IDENTITY, TRANSPOSED, Layout, Path, ReleasedNetworks
+from sagan_jax.interop.source_config import check_agreement, refuse_feature
 from sagan_jax.interop.state_dicts import (
     CONVOLUTION,
     DECONVOLUTION,
     StateDict,
+    attention_sizes,
     build_networks,
     channels_last_layout,
     infer_base_channels,
     infer_resolution,
     left_vector_layout,
 )
+from sagan_jax.interop.studiogan_config import NORM_EPSILON, SPECTRAL_EPSILON, StudioGanConfig, parse_config
 from sagan_jax.models import dcgan, sagan
 
-_EPSILON = 1e-4  # of the batch norms
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "attn"}
 _CONVOLUTIONS = {"shortcut": 0, "conv_1": 1, "conv_2": 2}
 
 
-def load(arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
+# Tensors of networks that this package does not have. The head of D is recognised by its shape.
+_GENERATOR_FEATURES = {
+    r"blocks\.\d+\.\d+\.conv2d[34]\.": "BigGAN-deep's blocks (StudioGAN's backbone big_resnet_deep)",
+    r"shared\.": "a shared class embedding (StudioGAN's BigGAN, backbone big_resnet)",
+    r"info_": "InfoGAN's codes (info_type)",
+    r"(mapping\.(embed|fc\d)|synthesis\.)": "style blocks (StudioGAN's StyleGAN)",
+}
+_DISCRIMINATOR_FEATURES = {
+    r"(blocks\.\d+\.\d+\.conv2d[34]\.|input_conv\.)": "BigGAN-deep's blocks (StudioGAN's backbone big_resnet_deep)",
+    r"info_": "InfoGAN's codes (info_type)",
+    r"(linear|embedding)_mi\.": "a twin auxiliary classifier (aux_cls_type TAC)",
+    r"linear[2-9]\.": "an auxiliary classifier or a contrastive head (d_cond_mtd AC, 2C or D2DCE)",
+    r"b\d+\.(conv|fromrgb)": "style blocks (StudioGAN's StyleGAN)",
+}
+_NO_SPECTRAL_NORM = {
+    r"blocks\.\d+\.\d+\.bn\d\.": "batch norms also in the shortcuts of D, as StudioGAN has them where D has no "
+    "spectral norm (apply_d_sn False)"
+}
+
+
+def load(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | None = None) -> ReleasedNetworks:
     """Returns the networks with the given tensors.
 
     Args:
         arrays: `generator/<state_dict key>` and `discriminator/<state_dict key>` to arrays in PyTorch's layouts. A
             generator alone is enough. Names and shapes determine the kind of network, the sizes, the classes and the
             attention layers.
+        config: the content of StudioGAN's configuration file. It says what weights do not: activations and epsilons.
 
     Raises:
-        InvalidInputError: when a tensor is missing, is unknown, or has a shape that contradicts the others.
+        InvalidInputError: when a tensor is missing, is unknown, or has a shape that contradicts the others, when the
+            network has a feature that those of this package do not have, or when the configuration is of another
+            network.
     """
+    refuse_other_code_base("studiogan", arrays)
+    settings = None if config is None else parse_config(config)
     generator, discriminator = (StateDict(network, arrays) for network in ("generator", "discriminator"))
-    if _has(generator, _name(generator, "blocks.0.0", "deconv0", "deconv2d0")):
-        readers = _dcgan_generator, _dcgan_discriminator
-    else:
-        readers = _sagan_generator, _sagan_discriminator
-    parts = readers[1](discriminator) if discriminator.shapes else None
-    return build_networks(arrays, readers[0](generator), parts, iterations=0, epsilon=1e-6)
+    generator.refuse_features(_GENERATOR_FEATURES)
+    discriminator.refuse_features(_DISCRIMINATOR_FEATURES)
+    is_dcgan = any(re.search(r"\.deconv(2d)?0\.", name) for name in generator.shapes)
+    if settings and (settings.backbone == "deep_conv") != is_dcgan:
+        check_agreement({"MODEL.backbone": (settings.backbone, "deep_conv" if is_dcgan else "resnet")})
+    readers = (_dcgan_generator, _dcgan_discriminator) if is_dcgan else (_sagan_generator, _sagan_discriminator)
+    epsilons = (settings.norm_epsilon, settings.discriminator_norm_epsilon) if settings else (NORM_EPSILON,) * 2
+    module, latent_size, _ = found = readers[0](generator, epsilons[0])
+    if not is_dcgan and settings is None:
+        _refuse_latents_in_norms(module.num_classes, latent_size, discriminator)
+    parts = readers[1](discriminator, epsilons[1]) if discriminator.shapes else None
+    if settings:
+        _check_config(settings, generator, found, parts)
+    epsilon = settings.spectral_epsilon if settings else SPECTRAL_EPSILON
+    assumed = ("ReLU", f"norms with epsilon {NORM_EPSILON:g}", "latents from N(0, 1)")
+    return build_networks(arrays, found, parts, iterations=0, epsilon=epsilon, assumed=() if settings else assumed)
 
 
-def _sagan_generator(state: StateDict) -> tuple[sagan.Generator, int, StateDict]:
+def _refuse_latents_in_norms(num_classes: int, latent_size: int, discriminator: StateDict) -> None:
+    """Raises InvalidInputError when the norms may read a part of the latent, and not the class.
+
+    In StudioGAN's BigGAN without classes they do, and all names and shapes are those of a SAGAN with as many classes.
+    """
+    if not num_classes or num_classes != latent_size or _embedded(discriminator) == num_classes:
+        return
+    raise InvalidInputError(
+        f"The weights cannot be converted as they are: the generator's norms read {num_classes} numbers, as many as "
+        f"its first layer. Either it is StudioGAN's BigGAN without classes (backbone big_resnet), which this package "
+        f"does not have, or a SAGAN whose classes are as many as its latent numbers: --source-config FILE says which."
+    )
+
+
+def _check_config(settings: StudioGanConfig, state: StateDict, generator: Any, discriminator: Any) -> None:
+    """Raises InvalidInputError when the weights are not those of the configuration."""
+    module, latent_size, _ = generator
+    is_dcgan = settings.backbone == "deep_conv"
+    pairs = {
+        "DATA.img_size": (settings.image_size, module.resolution),
+        "DATA.img_channels": (settings.image_channels, module.image_channels),
+        "MODEL.z_dim": (settings.latent_size, latent_size),
+        "num_classes of the conditional norms": (
+            settings.num_classes if settings.conditional_generator else 0,
+            module.num_classes,
+        ),
+        "MODEL.apply_g_sn": (settings.generator_spectral_norm, _is_normalized(state)),
+        "MODEL.attn_g_loc": (settings.generator_attention, _attention_blocks(state)),
+    }
+    if not is_dcgan:
+        pairs["MODEL.g_conv_dim"] = settings.generator_channels, module.base_channels
+    check_agreement(pairs)
+    if not discriminator:
+        return
+    module, _, state = discriminator
+    pairs = {
+        "DATA.img_size": (settings.image_size, module.resolution),
+        "num_classes of D's embedding": (
+            settings.num_classes if settings.conditional_discriminator else 0,
+            module.num_classes,
+        ),
+        "MODEL.apply_d_sn": (settings.discriminator_spectral_norm, _is_normalized(state)),
+        "MODEL.attn_d_loc": (settings.discriminator_attention, _attention_blocks(state)),
+    }
+    if not is_dcgan:
+        pairs["MODEL.d_conv_dim"] = settings.discriminator_channels, module.base_channels
+    check_agreement(pairs)
+
+
+def _is_normalized(state: StateDict) -> bool:
+    return any(name.endswith(".weight_orig") for name in state.shapes)
+
+
+def _attention_blocks(state: StateDict) -> tuple[int, ...]:
+    """Returns the numbers of the blocks that attention follows, from 1."""
+    return tuple(number for number, _ in _split(state)[1])
+
+
+def _sagan_generator(state: StateDict, epsilon: float) -> tuple[sagan.Generator, int, StateDict]:
     blocks, places = _split(state)
     widths = sagan.GENERATOR_WIDTHS
     resolution = infer_resolution("generator", len(blocks), {len(w) - 1: size for size, w in widths.items()})
@@ -60,27 +159,30 @@ def _sagan_generator(state: StateDict) -> tuple[sagan.Generator, int, StateDict]
         num_classes=_classes(state, f"{blocks[0]}.bn1"),
         base_channels=infer_base_channels(state, last, channels[1], widths[resolution][-1]),
         image_channels=channels[0],
-        attention_resolutions=tuple(resolutions[after] for after, _ in places),
-        norm_epsilon=_EPSILON,
+        attention_resolutions=attention_sizes(state.network, [after for after, _ in places], resolutions),
+        norm_epsilon=epsilon,
         norm_decay=0.9,
         final_norm_decay=0.9,
         conditional_gain="map",
         initializer="orthogonal",
     )
-    _first_linear(state, linear)
+    if resolution == 64:
+        _refuse_older_widths(state, _name(state, blocks[0], "conv2d1", "conv1"), 1, generator.base_channels)
+    _first_linear(state, linear, generator.base_channels * widths[resolution][0])
     for number, block in enumerate(blocks, start=1):
         for norm in ("1", "2"):
             _norm(state, (f"block_{number}", f"norm_{norm}"), f"{block}.bn{norm}")
         for ours, index in _CONVOLUTIONS.items():
             _convolution(state, (f"block_{number}", ours), _name(state, block, f"conv2d{index}", f"conv{index}"))
     for after, part in places:
-        _attention(state, part, resolutions[after])
+        _attention(state, part, resolutions[after - 1])
     _norm(state, ("norm",), "bn4")
     _convolution(state, ("conv",), last)
     return generator, linear[1], state
 
 
-def _sagan_discriminator(state: StateDict) -> tuple[sagan.Discriminator, int, StateDict]:
+def _sagan_discriminator(state: StateDict, epsilon: float) -> tuple[sagan.Discriminator, int, StateDict]:
+    state.refuse_features(_NO_SPECTRAL_NORM)
     blocks, places = _split(state)
     widths = sagan.DISCRIMINATOR_WIDTHS
     resolution = infer_resolution("discriminator", len(blocks), {len(w): size for size, w in widths.items()})
@@ -91,22 +193,24 @@ def _sagan_discriminator(state: StateDict) -> tuple[sagan.Discriminator, int, St
         resolution=resolution,
         num_classes=_embedded(state),
         base_channels=infer_base_channels(state, name, first[0], widths[resolution][0]),
-        attention_resolutions=tuple(resolutions[after] for after, _ in places),
+        attention_resolutions=attention_sizes(state.network, [after for after, _ in places], resolutions),
         shortcut="after_relu",
         initializer="orthogonal",
     )
+    if resolution == 64:
+        _refuse_older_widths(state, _name(state, blocks[-1], "conv2d1", "conv1"), 0, discriminator.base_channels)
     for number, block in enumerate(blocks, start=1):
         for ours, index in _CONVOLUTIONS.items():
             theirs = _name(state, block, f"conv2d{index}", f"conv{index}")
             if ours != "shortcut" or _has(state, theirs):
                 _convolution(state, (f"block_{number}", ours), theirs)
     for after, part in places:
-        _attention(state, part, resolutions[after])
+        _attention(state, part, resolutions[after - 1])
     _head(state)
     return discriminator, first[1], state
 
 
-def _dcgan_generator(state: StateDict) -> tuple[dcgan.Generator, int, StateDict]:
+def _dcgan_generator(state: StateDict, epsilon: float) -> tuple[dcgan.Generator, int, StateDict]:
     blocks, places = _split(state)
     widths = dcgan.GENERATOR_WIDTHS
     resolution = infer_resolution("generator", len(blocks), {len(w) - 1: size for size, w in widths.items()})
@@ -119,23 +223,23 @@ def _dcgan_generator(state: StateDict) -> tuple[dcgan.Generator, int, StateDict]
         num_classes=_classes(state, f"{blocks[0]}.bn0"),
         base_channels=infer_base_channels(state, last, channels[1], widths[resolution][-1]),
         image_channels=channels[0],
-        attention_resolutions=tuple(resolutions[after] for after, _ in places),
-        norm_epsilon=_EPSILON,
+        attention_resolutions=attention_sizes(state.network, [after for after, _ in places], resolutions),
+        norm_epsilon=epsilon,
         conditional_gain="map",
         initializer="orthogonal",
     )
-    _first_linear(state, linear)
+    _first_linear(state, linear, generator.base_channels * widths[resolution][0])
     for number, block in enumerate(blocks, start=1):
         theirs = _name(state, block, "deconv0", "deconv2d0")
         _convolution(state, (f"conv_{number}",), theirs, DECONVOLUTION)
         _norm(state, (f"norm_{number}",), f"{block}.bn0")
     for after, part in places:
-        _attention(state, part, resolutions[after])
+        _attention(state, part, resolutions[after - 1])
     _convolution(state, ("conv",), last)
     return generator, linear[1], state
 
 
-def _dcgan_discriminator(state: StateDict) -> tuple[dcgan.Discriminator, int, StateDict]:
+def _dcgan_discriminator(state: StateDict, epsilon: float) -> tuple[dcgan.Discriminator, int, StateDict]:
     blocks, places = _split(state)
     widths = dcgan.DISCRIMINATOR_WIDTHS
     resolution = infer_resolution("discriminator", len(blocks), {len(w) - 1: size for size, w in widths.items()})
@@ -147,9 +251,9 @@ def _dcgan_discriminator(state: StateDict) -> tuple[dcgan.Discriminator, int, St
         resolution=resolution,
         num_classes=_embedded(state),
         base_channels=infer_base_channels(state, name, first[0], widths[resolution][0]),
-        attention_resolutions=tuple(resolutions[after] for after, _ in places),
+        attention_resolutions=attention_sizes(state.network, [after for after, _ in places], resolutions),
         norm="batch" if has_norms else "none",
-        norm_epsilon=_EPSILON,
+        norm_epsilon=epsilon,
         initializer="orthogonal",
     )
     # Before version 0.4 the layers after the last block were named `conv` and `bn`.
@@ -167,23 +271,36 @@ def _dcgan_discriminator(state: StateDict) -> tuple[dcgan.Discriminator, int, St
         if has_norms:
             _norm(state, (f"norm_{ours}",), norm)
     for after, part in places:
-        _attention(state, part, resolutions[after])
+        _attention(state, part, resolutions[after - 1])
     _head(state)
     return discriminator, first[1], state
 
 
 def _split(state: StateDict) -> tuple[list[str], list[tuple[int, str]]]:
-    """Returns the prefixes of the blocks, and for each attention layer the block that it follows and its prefix."""
+    """Returns the prefixes of the blocks, and of each attention layer its block, from 1, and its prefix."""
     blocks: list[str] = []
     places: list[tuple[int, str]] = []
     for part, *_ in state.blocks():
-        if f"{part}.sigma" in state:
-            places.append((len(blocks) - 1, part))
+        if any(name.startswith((f"{part}.conv1x1_", f"{part}.sigma")) for name in state.shapes):
+            places.append((len(blocks), part))
         else:
             blocks.append(part)
     if not blocks:
         state.shape("blocks.0.0.conv2d1.weight_orig", 4)  # raises an error that names the missing tensor
     return blocks, places
+
+
+def _refuse_older_widths(state: StateDict, name: str, axis: int, base: int) -> None:
+    """Raises InvalidInputError for the widths that StudioGAN had at 64 pixels before version 0.4.
+
+    Where both networks now have 16 times the base width, they had 8 times ours.
+    """
+    channels = _weight(state, name, 4)[axis]
+    if channels == 8 * base:
+        refuse_feature(
+            f"the widths that StudioGAN had at 64 pixels before version 0.4; the {state.network}'s {name!r} has "
+            f"{channels} channels"
+        )
 
 
 def _has(state: StateDict, name: str) -> bool:
@@ -202,6 +319,8 @@ def _weight(state: StateDict, name: str, axes: int) -> tuple[int, ...]:
 
 def _classes(state: StateDict, norm: str) -> int:
     """Returns the number of classes of the conditional norms; 0 if the norms are unconditional."""
+    if _has(state, f"{norm}.embed0"):
+        return _weight(state, f"{norm}.embed0", 2)[0]
     return _weight(state, f"{norm}.gain", 2)[1] if _has(state, f"{norm}.gain") else 0
 
 
@@ -238,19 +357,34 @@ def _convolution(
         state.add("params", (*path, "bias"), f"{name}.bias")
 
 
-def _first_linear(state: StateDict, shape: tuple[int, ...]) -> None:
+def _first_linear(state: StateDict, shape: tuple[int, ...], channels: int) -> None:
+    state.check_rows(state.first_present("linear0.weight", "linear0.weight_orig"), 4 * 4 * channels)
     outputs = channels_last_layout(shape[:1])
     _kernel(state, ("linear",), "linear0", channels_last_layout(shape), u=outputs)
     state.add("params", ("linear", "bias"), "linear0.bias", outputs)
 
 
 def _norm(state: StateDict, path: Path, name: str) -> None:
-    if not _has(state, f"{name}.gain"):
+    if _has(state, f"{name}.gain"):
+        for ours, theirs in (("scale_kernel", "gain"), ("shift_kernel", "bias")):
+            _kernel(state, path, f"{name}.{theirs}", TRANSPOSED, leaf=ours)
+    elif _has(state, f"{name}.embed0"):
+        for ours, theirs in (("scale_kernel", "embed0"), ("shift_kernel", "embed1")):
+            _embedding(state, (*path, ours), f"{name}.{theirs}")
+    else:
         state.add_norm(path, (f"{name}.weight", f"{name}.bias", f"{name}.running_mean", f"{name}.running_var"))
         return
-    for ours, theirs in (("scale_kernel", "gain"), ("shift_kernel", "bias")):
-        _kernel(state, path, f"{name}.{theirs}", TRANSPOSED, leaf=ours)
     state.add_moments(path, f"{name}.bn.running_mean", f"{name}.bn.running_var")
+
+
+def _embedding(state: StateDict, path: Path, name: str) -> None:
+    """Adds the table of a conditional norm before version 0.4: [classes, channels], as ours, so that u and v change."""
+    normalized = f"{name}.weight_orig" in state
+    state.add("params", path, f"{name}.weight_orig" if normalized else f"{name}.weight")
+    if normalized:
+        for ours, theirs in (("u", "v"), ("v", "u")):
+            state.shape(f"{name}.weight_{theirs}", 1)
+            state.add("spectral", (*path, ours), f"{name}.weight_{theirs}")
 
 
 def _attention(state: StateDict, part: str, size: int) -> None:
@@ -261,6 +395,12 @@ def _attention(state: StateDict, part: str, size: int) -> None:
 
 
 def _head(state: StateDict) -> None:
+    outputs = _weight(state, "linear1", 2)[0]
+    if outputs > 1:
+        refuse_feature(
+            f"a multi-hinge or multi-class head (d_cond_mtd MH or MD); the discriminator's 'linear1' has {outputs} "
+            f"outputs"
+        )
     _kernel(state, ("linear",), "linear1", TRANSPOSED)
     state.add("params", ("linear", "bias"), "linear1.bias")
     if _embedded(state):

@@ -15,6 +15,7 @@ from sagan_jax.evaluation.inception import default_weights_path
 from sagan_jax.interop.inception import published_arrays
 from sagan_jax.interop.networks import ReleasedNetworks
 from sagan_jax.interop.pytorch import SUFFIXES, read_pth
+from sagan_jax.interop.source_config import read_source_config
 from sagan_jax.interop.weight_files import WeightFile, read_arrays, to_safetensors
 from sagan_jax.runs.build import build_adversarial_task, image_shape
 from sagan_jax.runs.families import networks_config
@@ -24,6 +25,8 @@ from sagan_jax.runtime.environment import reproducibility_info, write_run_files
 from sagan_jax.runtime.files import write_atomically
 from sagan_jax.training.adversarial import AdversarialState, initial_state
 from sagan_jax.training.network_state import NetworkState
+
+_CHECKED_IMAGES = 4
 
 
 def convert_inception(file: Path, out: Path | None = None) -> Path:
@@ -52,8 +55,17 @@ def convert_inception(file: Path, out: Path | None = None) -> Path:
     return out
 
 
-def convert_networks(source: str, out: Path, generator: Path, discriminator: Path | None = None) -> Path:
+def convert_networks(
+    source: str,
+    out: Path,
+    generator: Path,
+    discriminator: Path | None = None,
+    *,
+    source_config: Path | None = None,
+) -> Path:
     """Writes released networks as the workdir of a run at step 0, and prints what they are.
+
+    It also prints what was assumed, and numbers of a few images and logits, which the source's own code should give.
 
     Args:
         source: as `sagan_jax.interop.load` takes it.
@@ -61,20 +73,24 @@ def convert_networks(source: str, out: Path, generator: Path, discriminator: Pat
         generator: .pth, .pt, .npz or .safetensors with tensors by name. Names may begin with `generator/` and
             `discriminator/`: both networks are then in this file, as in the official release.
         discriminator: the same for D alone.
+        source_config: what the source trained with, a YAML file: see `sagan_jax.interop.load`.
 
     Returns:
         `out`.
 
     Raises:
-        InvalidInputError: a file holds more than tensors, a tensor is missing, unknown or does not fit, or `out` is in
-            use. Nothing is written then.
+        InvalidInputError: a file holds more than tensors, a tensor is missing, unknown or does not fit, the networks
+            have a feature that those of this package do not have, they are not those of `source_config`, they give no
+            numbers, or `out` is in use. Nothing is written then.
         StorageError: the disk refused.
     """
     if out.is_file() or any((out / name).exists() for name in ("config.json", "checkpoints")):
         raise InvalidInputError(f"convert needs a new folder to write; {str(out)!r} is a file or holds a run already.")
+    config = read_source_config(source_config) if source_config else None
     files = {"generator": _read(generator)} | ({"discriminator": _read(discriminator)} if discriminator else {})
-    released = interop.load(source, _named_arrays(source, files))
+    released = interop.load(source, _named_arrays(source, files), config)
     experiment = _experiment(source, released)
+    check = _check_line(released)
     state = _state(experiment, released)
     meta = {
         "experiment": to_dict(experiment),
@@ -88,8 +104,38 @@ def convert_networks(source: str, out: Path, generator: Path, discriminator: Pat
     for file in files.values():
         print(f"read  {file.name}  sha256 {file.sha256}")
     print(_summary(experiment, state, bool(released.discriminator)))
+    if released.assumed:
+        print(f"assumed, since weights do not say it: {', '.join(released.assumed)} (--source-config FILE checks it)")
+    print(check)
     print(f"wrote {out}: try sagan-jax sample --workdir {out} --out samples.png")
     return out
+
+
+def _check_line(released: ReleasedNetworks) -> str:
+    """Returns numbers of a few images and logits, and how the source's own code gets them from the same inputs.
+
+    Raises:
+        InvalidInputError: the networks give no numbers.
+    """
+    classes = released.generator.num_classes
+    latents = np.random.default_rng(0).normal(size=(_CHECKED_IMAGES, released.latent_size)).astype(np.float32)
+    labels = np.arange(_CHECKED_IMAGES) % max(classes, 1)
+    images = np.asarray(released.generate(latents, labels), np.float64)
+    parts = {"images": images}
+    if released.discriminator:
+        parts["logits"] = np.asarray(released.discriminate(images.astype(np.float32), labels), np.float64)
+    for what, numbers in parts.items():
+        if not np.isfinite(numbers).all():
+            raise InvalidInputError(
+                f"The weights were read, but the {what} that they give are not finite. Had the source's run diverged?"
+            )
+    found = "; ".join(
+        f"{what} with mean {numbers.mean():.5f} and standard deviation {numbers.std():.5f}"
+        for what, numbers in parts.items()
+    )
+    given = f"numpy.random.default_rng(0).normal(size={latents.shape})"
+    given += f", labels {labels.tolist()}" if classes else ""
+    return f"check: latents {given} give {found}; the source's code in evaluation mode should give the same"
 
 
 def _read(file: Path) -> WeightFile:

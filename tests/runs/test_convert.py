@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import re
 import shutil
 
 import jax
@@ -16,6 +17,7 @@ from sagan_jax.runs.families import build_networks, networks_config
 from sagan_jax.runs.load import load_run, open_run, read_experiment
 from support.commands import command, error_line
 from support.pickles import MakesFolder
+from support.pytorch_generators import generate
 
 FILES = {
     "studiogan-sagan-32": "studiogan",
@@ -131,6 +133,87 @@ def test_config_of_released_networks_builds_them(golden, name):
     wide = dataclasses.replace(released, discriminator=released.discriminator.clone(base_channels=96))
     assert networks_config(wide).discriminator_base_channels == 96
     assert build_networks(networks_config(wide))[1].base_channels == 96
+
+
+@pytest.fixture(scope="module")
+def pair(golden, tmp_path_factory):
+    """The flags that name the files of both networks of a StudioGAN run."""
+    folder, flags = tmp_path_factory.mktemp("pair"), []
+    for part in PARTS:
+        flags += [f"--{part}", written(folder / f"{part}.npz", tensors(golden, "studiogan-sagan-32", part))]
+    return flags
+
+
+def configuration(path, **model):
+    """A file of StudioGAN's settings that fit the released networks, with these changed."""
+    known = {"g_cond_mtd": "cBN", "d_cond_mtd": "PD", "apply_g_sn": True, "apply_d_sn": True, "apply_attn": True}
+    known |= {"attn_g_loc": [2], "attn_d_loc": [1], "g_conv_dim": 8, "d_conv_dim": 8}
+    path.write_text(json.dumps({"MODEL": known | model, "LOSS": {"adv_loss": "hinge"}}))
+    return path
+
+
+def test_converted_pair_is_checked_by_numbers_that_the_source_gives_too(golden, pair, tmp_path, capsys):
+    assert convert("studiogan", tmp_path / "run", *pair) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("check: "))
+    assert "numpy.random.default_rng(0).normal(size=(4, 128)), labels [0, 1, 2, 3]" in line
+    found = [float(number) for number in re.findall(r"(?:mean|deviation) (-?\d+\.\d+)", line)]
+    latents = np.random.default_rng(0).normal(size=(4, 128)).astype(np.float32)
+    arrays = tensors(golden, "studiogan-sagan-32", "generator")
+    images = generate(arrays, latents, np.arange(4), norm_epsilon=1e-4, last_norm_epsilon=1e-4)
+    run = open_run(tmp_path / "run")
+    judge = run.discriminator()
+    logits = judge.discriminator.apply(judge.variables, images.transpose(0, 2, 3, 1), np.arange(4), train=False)
+    np.testing.assert_allclose(found, [images.mean(), images.std(), logits.mean(), logits.std()], atol=2e-5)
+
+
+def test_what_weights_do_not_say_is_listed_unless_a_configuration_says_it(pair, tmp_path, capsys):
+    assert convert("studiogan", tmp_path / "one", *pair) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("assumed")]
+    assert len(lines) == 1
+    assert "ReLU, norms with epsilon 0.0001, latents from N(0, 1)" in lines[0]
+    file = configuration(tmp_path / "run.yaml", bn_eps="1e-3")
+    assert convert("studiogan", tmp_path / "two", *pair, "--source-config", file) == 0
+    assert "assumed" not in capsys.readouterr().out
+    assert read_experiment(tmp_path / "two").networks.norm_epsilon == 1e-3
+
+
+def test_configuration_of_other_networks_is_refused_and_nothing_is_written(pair, tmp_path, capsys):
+    file = configuration(tmp_path / "run.yaml", d_act_fn="Leaky_ReLU")
+    assert convert("studiogan", tmp_path / "run", *pair, "--source-config", file) == 2
+    assert "Leaky_ReLU (d_act_fn)" in error_line(capsys)
+    assert convert("studiogan", tmp_path / "run", *pair, "--source-config", tmp_path / "absent.yaml") == 2
+    assert "absent.yaml" in error_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_biggan_without_classes_becomes_a_run_without_classes(golden, tmp_path, capsys):
+    arrays = {
+        name: array[:, -4:] if name.endswith((".gain.weight", ".bias.weight")) else array
+        for name, array in tensors(golden, "biggan-128", "generator").items()
+        if not name.startswith("shared")
+    }
+    file = written(tmp_path / "G.npz", arrays)
+    assert convert("biggan-pytorch", tmp_path / "run", "--generator", file) == 0
+    assert "no classes" in capsys.readouterr().out
+    networks = read_experiment(tmp_path / "run").networks
+    assert (networks.num_classes, networks.hierarchical, networks.latent_size) == (0, True, 24)
+
+
+@pytest.mark.parametrize("name", ["blocks.2.0.conv1x1_theta.weight_orig", "blocks.2.0.conv1x1_attn.weight_orig"])
+def test_attention_kernel_of_zeros_is_refused_by_name(name, golden, tmp_path, capsys):
+    arrays = tensors(golden, "studiogan-sagan-32", "generator")
+    arrays[name] = np.zeros_like(arrays[name])
+    assert convert("studiogan", tmp_path / "run", "--generator", written(tmp_path / "G.npz", arrays)) == 2
+    assert f"'generator/{name}' is all zeros" in error_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_give_no_numbers_are_refused(golden, tmp_path, capsys):
+    arrays = tensors(golden, "studiogan-sagan-32", "generator")
+    arrays["bn4.running_var"] = -np.ones_like(arrays["bn4.running_var"])
+    assert convert("studiogan", tmp_path / "run", "--generator", written(tmp_path / "G.npz", arrays)) == 2
+    assert "the images that they give are not finite" in error_line(capsys)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
@@ -253,7 +336,12 @@ def test_folder_that_holds_a_run_is_left_as_it_is(small, capsys):
         (["--from", "studiogan", "--generator", "G.npz", "one", "two"], "--from studiogan --generator FILE"),
         (["--from", "inception"], "--from inception FILE [OUT]"),
         (["--from", "inception", "--generator", "G.npz", "out"], "--from inception FILE [OUT]"),
+        (["--from", "inception", "--source-config", "a.yaml", "out"], "--from inception FILE [OUT]"),
         (["--from", "official", "--generator", "absent.npz", "out"], "'absent.npz'"),
+        (
+            ["--from", "official", "--generator", "absent.npz", "--source-config", "a.yaml", "out"],
+            "has no configuration file",
+        ),
     ],
 )
 def test_convert_says_what_it_needs(arguments, words, tmp_path, capsys, monkeypatch):
