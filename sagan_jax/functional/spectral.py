@@ -9,7 +9,8 @@ from jax import Array
 
 from sagan_jax.functional.shape_checks import check_arrays, check_that
 
-Tree = Mapping[str, Any]
+Tree = Any
+"""Any pytree of arrays: nested dictionaries, lists, named tuples, an equinox module or an nnx state."""
 
 
 def _matmul(left: Array, right: Array) -> Array:
@@ -121,31 +122,32 @@ def spectral_normalize(
 
 def spectral_normalize_tree(
     params: Tree,
-    spectral: Tree,
+    spectral: Mapping[Any, Any],
     *,
     iterations: int = 1,
     epsilon: float = 1e-12,
     differentiate_vectors: bool = False,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+) -> tuple[Any, dict[Any, Any], dict[Any, Any]]:
     """Returns the parameters, with each leaf normalised that has an entry in `spectral`.
 
     Call it once per update, outside the networks. All passes of the update then share one result. The vectors depend
     only on the parameters, so they need no collective.
 
     Args:
-        params: nested dictionaries of arrays.
-        spectral: the same nesting, with `{"u": [C], "v": [R]}` in place of each leaf to be normalised. Other leaves
-            have no entry.
+        params: a pytree, such as nested dictionaries of arrays.
+        spectral: nested dictionaries by the names of the nodes, as `init_spectral` makes them, with
+            `{"u": [C], "v": [R]}` in place of each leaf to be normalised. Other leaves have no entry.
         iterations: as in `spectral_normalize`.
         epsilon: as in `spectral_normalize`.
         differentiate_vectors: as in `spectral_normalize`. No gradient flows into the vectors that are returned.
 
     Returns:
-        The parameters in their own nesting, the new `spectral`, and the tree of sigmas.
+        The parameters as a tree of the same kind, the new `spectral`, and the sigmas in nested dictionaries.
 
     Raises:
         AssertionError: at trace time, when the shapes of a leaf and of its vectors do not fit.
         KeyError: when `spectral` has an entry that `params` does not have, or an entry without u or v.
+        ValueError: when `params` is no tree.
 
     >>> import jax.numpy as jnp
     >>> params = {"conv": {"kernel": jnp.array([[0.0, 2.0]]), "bias": jnp.array([5.0, 5.0])}}
@@ -154,62 +156,86 @@ def spectral_normalize_tree(
     >>> normalized["conv"]["kernel"].tolist(), normalized["conv"]["bias"].tolist(), float(sigmas["conv"]["kernel"])
     ([[0.0, 1.0]], [5.0, 5.0], 2.0)
     """
-    missing = sorted(set(spectral) - set(params))
+    children, rebuild = _children(params) or (None, None)
+    if children is None or rebuild is None:
+        raise ValueError(f"spectral_normalize_tree needs a tree of arrays; got a {type(params).__name__}.")
+    missing = sorted(set(spectral) - set(children))
     if missing:
-        raise KeyError(f"spectral has entries for {missing}, but the parameters there are {sorted(params)}.")
-    normalized, vectors, sigmas = dict(params), {}, {}
+        raise KeyError(f"spectral has entries for {missing}, but the parameters there are {sorted(children)}.")
+    normalized, vectors, sigmas = {}, {}, {}
     rule = {"iterations": iterations, "epsilon": epsilon, "differentiate_vectors": differentiate_vectors}
     for name, entry in spectral.items():
-        if isinstance(params[name], Mapping):
-            normalized[name], vectors[name], sigmas[name] = spectral_normalize_tree(params[name], entry, **rule)
+        child = children[name]
+        if _children(child):
+            normalized[name], vectors[name], sigmas[name] = spectral_normalize_tree(child, entry, **rule)
         else:
             if set(entry) != {"u", "v"}:
                 raise KeyError(f"spectral needs u and v for the parameter {name!r}; got {sorted(entry)}.")
-            normalized[name], u, v, sigmas[name] = spectral_normalize(params[name], entry["u"], entry["v"], **rule)
+            normalized[name], u, v, sigmas[name] = spectral_normalize(child, entry["u"], entry["v"], **rule)
             # The next update starts from these; they are state, so they get no gradient.
             vectors[name] = jax.lax.stop_gradient({"u": u, "v": v})
-    return normalized, vectors, sigmas
+    return rebuild(normalized), vectors, sigmas
+
+
+def _children(node: Any) -> tuple[dict[Any, Any], Callable[[dict[Any, Any]], Any]] | None:
+    """Returns the children of a node by their names, and a function that replaces some of them; None for a leaf.
+
+    The names are the keys of a dictionary, and elsewhere what `jax.tree_util` calls a child: a field or an index.
+    """
+    is_leaf = jax.tree_util.all_leaves([node])
+    if isinstance(node, dict) or (is_leaf and isinstance(node, Mapping)):
+        return dict(sorted(node.items())), lambda new: dict(node) | new
+    if is_leaf:
+        return None
+    found, structure = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda inner: inner is not node)
+    children = {jax.tree_util.keystr(path, simple=True): child for path, child in found}
+    return children, lambda new: structure.unflatten((children | new).values())
 
 
 def _is_kernel(path: str, leaf: Array) -> bool:
     """Returns whether the leaf at this path is a kernel; biases, gates and tables of conditional norms are not."""
     del leaf
-    return path.endswith("kernel")
+    return path.removesuffix("/value").endswith("kernel")  # an nnx state has the array of a parameter in its `value`
 
 
 def init_spectral(
     key: Array, params: Tree, *, select: Callable[[str, Array], bool] = _is_kernel, scope: str = ""
-) -> dict[str, Any]:
+) -> dict[Any, Any]:
     """Returns a new `"spectral"` collection: a random u and its v for each selected leaf.
 
     Args:
         key: a PRNG key.
-        params: nested dictionaries of arrays.
+        params: a pytree, such as nested dictionaries of arrays. Leaves that are no arrays are left out.
         select: called with the path of a leaf, such as `block_1/conv_1/kernel`, and the leaf; returns whether the leaf
-            is normalised. Defaults to the kernels. `lambda path, leaf: leaf.ndim > 1` also selects the tables of
-            conditional norms.
+            is normalised. Fields and indices are parts of a path too: `layers/0/weight`. Defaults to the leaves called
+            `kernel`. `lambda path, leaf: leaf.ndim > 1` also selects the tables of conditional norms, and the weights
+            of an equinox module.
         scope: prefix of all paths.
 
     Returns:
-        `{"u": [C], "v": [R]}` in place of each selected leaf. u is drawn from a normal distribution truncated at two
-        standard deviations and is not normalised, as in the release. v is one power iteration from it.
+        Nested dictionaries with `{"u": [C], "v": [R]}` in place of each selected leaf. u is drawn from a normal
+        distribution truncated at two standard deviations and is not normalised, as in the release. v is one power
+        iteration from it.
 
     Raises:
-        ValueError: when a selected leaf has fewer than two axes, and so no singular vectors.
+        ValueError: when a selected leaf has fewer than two axes, and so no singular vectors, or `params` is no tree.
 
     >>> import jax
     >>> vectors = init_spectral(jax.random.key(0), {"kernel": jax.numpy.ones((3, 5, 2)), "bias": jax.numpy.ones(2)})
     >>> {name: {side: vector.shape for side, vector in pair.items()} for name, pair in vectors.items()}
     {'kernel': {'u': (2,), 'v': (15,)}}
     """
+    children, _ = _children(params) or (None, None)
+    if children is None:
+        raise ValueError(f"init_spectral needs a tree of arrays; got a {type(params).__name__}.")
     spectral = {}
-    for index, (name, leaf) in enumerate(sorted(params.items())):
+    for index, (name, leaf) in enumerate(children.items()):
         path = f"{scope}{name}"
-        if isinstance(leaf, Mapping):
+        if _children(leaf):
             inside = init_spectral(jax.random.fold_in(key, index), leaf, select=select, scope=f"{path}/")
             if inside:
                 spectral[name] = inside
-        elif select(path, leaf):
+        elif hasattr(leaf, "ndim") and select(path, leaf):
             if leaf.ndim < 2:
                 raise ValueError(f"init_spectral needs leaves of two axes or more; {path!r} has {leaf.shape}.")
             wide = jnp.promote_types(leaf.dtype, jnp.float32)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError, one_line
-from sagan_jax.interop.weight_files import WeightFile, read_bytes, validated_arrays
+from sagan_jax.interop.weight_files import WeightFile, read_bytes, refuse_torchscript, validated_arrays
 
 SUFFIXES = (".pth", ".pt")
 
@@ -27,13 +27,14 @@ def read_pth(path: str | Path) -> WeightFile:
 
     Raises:
         InvalidInputError: when torch is not installed or too old, or when the file is missing, is damaged, has another
-            sha256 than its name states, or holds anything other than finite tensors.
+            sha256 than its name states, is a TorchScript archive, or holds anything other than finite tensors.
     """
     path = Path(path)
     where = repr(str(path))
     content = read_bytes(path)
     sha256 = hashlib.sha256(content).hexdigest()
     check_hash_prefix(path.name, sha256)
+    refuse_torchscript(path, content)
     torch = _torch(where)
     try:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

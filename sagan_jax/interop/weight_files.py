@@ -49,6 +49,8 @@ def read_arrays(path: str | Path) -> WeightFile:
     where = repr(str(path))
     readers = {".npz": _read_npz, ".safetensors": _read_safetensors}
     if path.suffix.lower() in (".pth", ".pt"):
+        if path.is_file():
+            refuse_torchscript(path, read_bytes(path))
         raise InvalidInputError(
             f"Weights need to be a .npz or .safetensors file; got {where}, a PyTorch file. "
             f"Convert it with sagan-jax convert."
@@ -93,6 +95,23 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidInputError(f"Cannot read the weights {str(path)!r}: {error.strerror or error}.") from error
+
+
+def refuse_torchscript(path: Path, content: bytes) -> None:
+    """Raises InvalidInputError when the content is a TorchScript archive, such as the FID network of NVIDIA."""
+    if not content.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, OSError):  # damaged: reading it says so
+        return
+    if any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names):
+        raise InvalidInputError(
+            f"{str(path)!r} is a TorchScript archive: a program with its weights, which is not run here. For the FID "
+            f"network take weights-inception-2015-12-05-6726825d.pth, which sagan-jax fetch-weights downloads; for "
+            f"another network save its state dict."
+        )
 
 
 def validated_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

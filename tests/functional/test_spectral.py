@@ -1,3 +1,6 @@
+import dataclasses
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -380,3 +383,109 @@ def test_spectral_normalize_is_exact_in_the_range_that_it_states(size):
     normalized, _, _, sigma = spectral_normalize(size * jnp.eye(3), jnp.ones(3))
     assert float(sigma) == pytest.approx(size, rel=1e-5)
     assert_near(normalized, np.eye(3), 1e-5)
+
+
+class Pair(NamedTuple):
+    weight: Any
+    bias: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Block:
+    """What an equinox module is to jax: a node with named fields, some of them no arrays."""
+
+    weight: Any
+    inner: Any
+    activation: Any = dataclasses.field(metadata={"static": True}, default=None)
+
+
+def wide(path, leaf):
+    return leaf.ndim > 1
+
+
+def kernels_of_trees(number=0):
+    rng = np.random.default_rng(number)
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((4, 3), (5, 2), (2, 3, 4))]
+
+
+def trees():
+    first, second, third = kernels_of_trees()
+    bias, note = jnp.arange(3.0), "no array"
+    dictionary = {"a": {"kernel": first, "bias": bias}, "b": {"kernel": second}, "c": third}
+    return {
+        "list": ([first, [second, bias], third], {"0", "1/0", "2"}),
+        "tuple": ((first, (second, bias), third), {"0", "1/0", "2"}),
+        "named tuple": (Pair(first, Pair(second, None)), {"weight", "bias/weight"}),
+        "module": (Block(first, [Block(second, note, jnp.tanh), third]), {"weight", "inner/0/weight", "inner/1"}),
+        "mixed": ({"layers": [Pair(first, bias)], "last": third}, {"layers/0/weight", "last"}),
+        "dictionary": (dictionary, {"a/kernel", "b/kernel", "c"}),
+    }
+
+
+def flat(spectral, scope=""):
+    if set(spectral) == {"u", "v"}:
+        return {scope.removesuffix("/"): spectral}
+    return {path: pair for name, inner in spectral.items() for path, pair in flat(inner, f"{scope}{name}/").items()}
+
+
+@pytest.mark.parametrize("kind", trees())
+def test_any_tree_is_normalised_leaf_by_leaf_and_stays_what_it_is(kind):
+    tree, paths = trees()[kind]
+    spectral = init_spectral(jax.random.key(3), tree, select=wide)
+    pairs = flat(spectral)
+    assert set(pairs) == paths
+    normalized, vectors, sigmas = spectral_normalize_tree(tree, spectral)
+    assert jax.tree.structure(normalized) == jax.tree.structure(tree)
+    assert jax.tree.structure(vectors) == jax.tree.structure(spectral)
+    assert len(jax.tree.leaves(sigmas)) == len(paths)
+    found, before = (jax.tree_util.tree_leaves_with_path(part) for part in (normalized, tree))
+    for (path, leaf), (_, old) in zip(found, before, strict=True):
+        pair = pairs.get(jax.tree_util.keystr(path, simple=True, separator="/"))
+        if pair is None:
+            assert leaf is old
+        else:
+            assert (leaf == spectral_normalize(old, pair["u"])[0]).all()
+
+
+def test_tree_of_any_kind_is_normalised_under_jit_and_differentiated():
+    tree = Block(*kernels_of_trees()[:2])
+    spectral = init_spectral(jax.random.key(3), tree, select=wide)
+    gradient = jax.jit(jax.grad(lambda part: spectral_normalize_tree(part, spectral)[0].inner.sum()))(tree)
+    assert isinstance(gradient, Block)
+    assert not gradient.weight.any()
+    assert gradient.inner.any()
+
+
+def test_nnx_state_is_normalised_and_stays_a_state():
+    nnx = pytest.importorskip("flax.nnx")
+    model = nnx.Sequential(nnx.Linear(3, 4, rngs=nnx.Rngs(0)), nnx.Conv(4, 5, (3, 3), rngs=nnx.Rngs(1)))
+    state = nnx.state(model)
+    spectral = init_spectral(jax.random.key(3), state)
+    assert set(flat(spectral)) == {"layers/0/kernel/value", "layers/1/kernel/value"}
+    normalized, spectral, _ = spectral_normalize_tree(state, spectral, iterations=30)
+    assert isinstance(normalized, nnx.State)
+    nnx.update(model, normalized)
+    kernel = np.asarray(model.layers[0].kernel[...])
+    assert abs(np.linalg.svd(kernel, compute_uv=False)[0] - 1) < 1e-3
+
+
+def test_array_in_place_of_a_tree_is_refused():
+    with pytest.raises(ValueError, match="init_spectral needs a tree of arrays"):
+        init_spectral(jax.random.key(0), jnp.ones((2, 2)))
+    with pytest.raises(ValueError, match="spectral_normalize_tree needs a tree of arrays"):
+        spectral_normalize_tree(jnp.ones((2, 2)), {})
+
+
+def test_entry_for_an_index_that_is_not_there_is_named():
+    with pytest.raises(KeyError, match="'7'"):
+        spectral_normalize_tree([jnp.ones((2, 2))], {"7": {"u": jnp.ones(2), "v": jnp.ones(2)}})
+
+
+def test_init_spectral_draws_for_dictionaries_what_it_always_drew():
+    """Runs that were started before go on with the vectors that they would have had."""
+    key = jax.random.key(3)
+    tree = {"b": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "a": {"x": jnp.ones(2)}}
+    inner = jax.random.fold_in(jax.random.fold_in(key, 1), 1)  # b is the second name of the tree, kernel that of b
+    wanted = jax.random.truncated_normal(inner, -2.0, 2.0, (3,))
+    assert (init_spectral(key, tree)["b"]["kernel"]["u"] == wanted).all()

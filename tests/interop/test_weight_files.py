@@ -108,6 +108,31 @@ def test_pytorch_files_are_sent_to_convert(name, tmp_path):
     assert "sagan-jax convert" in refused(read_arrays, write(tmp_path / name, b"x"))
 
 
+def torchscript(path):
+    """What `torch.jit.save` writes, as far as it shows what it is."""
+    names = ("data.pkl", "code/__torch__/networks.py", "constants.pkl", "version")
+    return write_zip(path, {f"inception/{name}": b"x" for name in names})
+
+
+@pytest.mark.parametrize("read", [read_arrays, read_pth])
+@pytest.mark.parametrize("name", ["inception-2015-12-05.pt", "network.pth"])
+def test_torchscript_is_named_with_the_file_to_take(read, name, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    torchscript(tmp_path / name)
+    line = refused(read, tmp_path / name)
+    assert "TorchScript archive: a program" in line
+    assert "weights-inception-2015-12-05-6726825d.pth, which sagan-jax fetch-weights downloads" in line
+    assert "damaged" not in line
+
+
+def test_torchscript_is_refused_by_convert_and_nothing_is_written(tmp_path, capsys):
+    torchscript(tmp_path / "inception-2015-12-05.pt")
+    out = tmp_path / "out.safetensors"
+    assert command("convert", "--from", "inception", tmp_path / "inception-2015-12-05.pt", out) == 2
+    assert "TorchScript" in error_line(capsys)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 def test_absent_files_are_refused(suffix, tmp_path):
     assert "no such file" in refused(read_arrays, tmp_path / f"absent.{suffix}")
