@@ -19,6 +19,19 @@ def test_readme_python_runs(code):
     exec(compile(code, "README.md", "exec"), {})
 
 
+BLOCKS = [
+    block
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+    for block in re.findall(r"^```(?:python|text)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+]
+
+
+def test_every_block_imports_what_it_calls():
+    calls = [block for block in BLOCKS if re.search(r"^(?!(from|import) ).*\bsagan_jax\.\w+", block, re.MULTILINE)]
+    assert calls
+    assert [block for block in calls if not re.search(r"^import sagan_jax$", block, re.MULTILINE)] == []
+
+
 def test_readme_has_the_functions_in_ten_lines():
     assert len([line for line in PYTHON[0].splitlines() if line.strip()]) <= 12
 

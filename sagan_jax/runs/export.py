@@ -138,8 +138,9 @@ Written by `sagan-jax export` of sagan_jax {__version__} with jax {jax.__version
 
 ## The function, without sagan_jax
 
-It needs `pip install jax flatbuffers` and nothing else.{outside} jax promises to read it with versions up to six months
-newer or three weeks older (https://docs.jax.dev/en/latest/export/export.html); the weights below have no such date.
+It needs `pip install jax flatbuffers` and nothing else.{outside} jax {jax.__version__} wrote it, and jax promises to
+read it with versions up to six months newer or three weeks older (https://docs.jax.dev/en/latest/export/export.html).
+Where an older one cannot, install jax {jax.__version__}. The weights below have no such date.
 
 ```python
 from pathlib import Path
@@ -147,6 +148,7 @@ import jax
 import numpy as np
 from jax import export
 
+print("written by jax {jax.__version__}, read by jax", jax.__version__)
 generate = jax.jit(export.deserialize(bytearray(Path("{FUNCTION}").read_bytes())).call)
 {inputs}
 images = generate(latents, labels)

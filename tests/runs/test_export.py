@@ -132,6 +132,25 @@ def test_recipes_draw_what_the_generator_draws(name, tmp_path, monkeypatch):
         assert np.abs(found["images"] - wanted).max() < 1e-5
 
 
+def test_recipe_of_the_function_says_both_versions_of_jax_before_it_is_read(tmp_path, monkeypatch, capsys):
+    files = exported_files(trained(*GENERATORS["dcgan, no classes"]), "a name")
+    (tmp_path / "generator.jax_export").write_bytes(files["generator.jax_export"])
+    monkeypatch.chdir(tmp_path)
+    page = files["README.md"].decode()
+    assert f"jax {jax.__version__} wrote it," in page
+    assert f"install jax {jax.__version__}." in page
+
+    def older(content):
+        raise NotImplementedError("unsupported version")
+
+    written = jax.__version__
+    monkeypatch.setattr(export, "deserialize", older)
+    monkeypatch.setattr(jax, "__version__", "0.4.35")
+    with pytest.raises(NotImplementedError):
+        exec(compile(recipes(page)[0], "README.md", "exec"), {})
+    assert capsys.readouterr().out == f"written by jax {written}, read by jax 0.4.35\n"
+
+
 def test_function_runs_on_every_platform_for_any_batch():
     network, latent_size = GENERATORS["sagan"]
     variables = trained(network, latent_size).variables
