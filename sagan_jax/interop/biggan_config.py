@@ -109,6 +109,6 @@ def _refuse_features(flags: Settings) -> None:
             refuse_feature(f"several singular values (num_{network}_SVs {values}); it needs one")
     style = flags.word("norm_style", "bn")
     if style != "bn":
-        refuse_feature(f"norm_style {style}: no batch norm; it needs bn")
+        refuse_feature(f"another norm than batch norm, or none (norm_style {style}); it needs bn")
     if not flags.flag("D_wide", True):
         refuse_feature("a thin D (D_wide False)")

@@ -30,6 +30,8 @@ _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "o"}
 _CONVOLUTIONS = {"conv_1": "conv1", "conv_2": "conv2", "shortcut": "conv_sc"}
 
 
+# Tensors that only one of the two networks has. Both have a layer called linear, but a generator has other layers too.
+_OWN = {"generator": r"output_layer\.", "discriminator": r"(embed|linear)\."}
 # Tensors of networks that this package does not have.
 _FEATURES = {
     r"(blocks\.\d+\.\d+\.conv[34]|input_conv)\.": "BigGAN-deep's blocks",
@@ -54,6 +56,7 @@ def load(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | None = No
     settings = None if config is None else parse_config(config)
     generator, discriminator = (StateDict(network, arrays) for network in ("generator", "discriminator"))
     for state in (generator, discriminator):
+        state.refuse_exchanged(_OWN | ({"discriminator": r"embed\."} if state is discriminator else {}))
         state.refuse_features(_FEATURES)
     found = _generator(generator, settings.norm_epsilon if settings else NORM_EPSILON)
     parts = _discriminator(discriminator) if discriminator.shapes else None
@@ -130,7 +133,7 @@ def _conditioning(state: StateDict, block: str) -> tuple[int, int, bool]:
 
 def _refuse_absent_moments(state: StateDict) -> None:
     if not any(name.endswith(("_mean", "_var")) for name in state.shapes):
-        refuse_feature("no batch norm: the generator has no stored mean and variance (norm_style nonorm or gn)")
+        refuse_feature("another norm than batch norm, or none (norm_style nonorm or gn): G stores no mean and variance")
 
 
 def _generator(state: StateDict, epsilon: float) -> tuple[biggan.Generator, int, StateDict]:

@@ -162,6 +162,27 @@ class ReleasedNetworks:
         params, _, _ = spectral_normalize_tree(variables["params"], variables["spectral"], **self.spectral_rule)
         return {"params": params, "batch_stats": variables.get("batch_stats", {})}
 
+    def refuse_zeros(self) -> None:
+        """Raises InvalidInputError for a kernel or a vector of zeros whose spectral norm divides by 0.
+
+        The networks then give NaN, here as in their source. Without spectral norm zeros are no fault.
+        """
+        kernels = {(entry.network, entry.path): entry.source for entry in self.entries if entry.collection == "params"}
+        variables = {"generator": self.generator_variables, "discriminator": self.discriminator_variables}
+        for entry in self.entries:
+            if entry.collection != "spectral":
+                continue
+            kernel, vector = variables[entry.network]["params"], variables[entry.network]["spectral"]
+            for name in entry.path[:-1]:
+                kernel, vector = kernel[name], vector[name]
+            source = kernels[entry.network, entry.path[:-1]]
+            zeros = entry.source if not vector[entry.path[-1]].any() else source if not kernel.any() else None
+            if zeros:
+                raise InvalidInputError(
+                    f"{zeros!r} is all zeros, so the spectral norm of {source!r} divides by 0, here as in its source: "
+                    f"such weights give no images. Was the network never trained, or was the file made by hand?"
+                )
+
     def source_names(self, tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Returns the leaves of a tree under the source's names and in its layouts.
 
@@ -284,8 +305,6 @@ def _vectors(params: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapp
             kernel, node = kernel[name], node.setdefault(name, {})
         matrix = np.asarray(kernel).reshape(-1, kernel.shape[-1])
         array = np.asarray(arrays[entry.source], np.float32)
-        if not matrix.any() or not array.any():
-            _refuse_zeros(entry, entries, matrix)
         wanted, axis = (matrix.shape[1], "output") if side == "u" else (matrix.shape[0], "input")
         if not entry.fits((1,) * (array.ndim - 1) + (wanted,)):
             raise InvalidInputError(
@@ -296,16 +315,6 @@ def _vectors(params: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapp
             _, v = power_iteration(jnp.asarray(matrix), jnp.asarray(node["u"]), iterations=1)
             node.setdefault("v", np.asarray(v))
     return spectral
-
-
-def _refuse_zeros(vector: Entry, entries: tuple[Entry, ...], matrix: np.ndarray) -> None:
-    """Raises InvalidInputError: spectral norm would divide a kernel by a sigma of 0."""
-    kernel = next(entry for entry in entries if entry.collection == "params" and entry.path == vector.path[:-1])
-    name = vector.source if matrix.any() else kernel.source
-    raise InvalidInputError(
-        f"{name!r} is all zeros, so the spectral norm of {kernel.source!r} divides by 0, here as in its source: such "
-        f"weights give no images. Was the network never trained, or was the file made by hand?"
-    )
 
 
 def reject_unknown(names: Mapping[str, Any], used: set[str], ignored: str) -> None:

@@ -90,6 +90,21 @@ class StateDict:
             if found:
                 refuse_feature(f"{feature}; the {self.network} has {found[0]!r}")
 
+    def refuse_exchanged(self, tensors: Mapping[str, str]) -> None:
+        """Raises InvalidInputError when these are the tensors of the other network.
+
+        Args:
+            tensors: for each network a regular expression that matches from the start names that only it has.
+        """
+        (other,) = set(tensors) - {self.network}
+        has_own = any(re.match(tensors[self.network], name) for name in self.shapes)
+        found = sorted(name for name in self.shapes if re.match(tensors[other], name))
+        if found and not has_own:
+            raise InvalidInputError(
+                f"The tensors given as the {self.network} are those of a {other}: they have {found[0]!r}. Were the "
+                f"two files exchanged, or is it another one that was meant?"
+            )
+
     def check_rows(self, name: str, rows: int) -> None:
         """Raises InvalidInputError unless the tensor of the first linear layer has this many rows."""
         shape = self.shape(name, 2)

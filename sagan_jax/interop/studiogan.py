@@ -33,6 +33,8 @@ _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "attn"}
 _CONVOLUTIONS = {"shortcut": 0, "conv_1": 1, "conv_2": 2}
 
 
+# Tensors that only one of the two networks has.
+_OWN = {"generator": r"(linear0|conv(2d)?[45]|bn4)\.", "discriminator": r"(linear1|embedding)\."}
 # Tensors of networks that this package does not have. The head of D is recognised by its shape.
 _GENERATOR_FEATURES = {
     r"blocks\.\d+\.\d+\.conv2d[34]\.": "BigGAN-deep's blocks (StudioGAN's backbone big_resnet_deep)",
@@ -70,6 +72,8 @@ def load(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | None = No
     refuse_other_code_base("studiogan", arrays)
     settings = None if config is None else parse_config(config)
     generator, discriminator = (StateDict(network, arrays) for network in ("generator", "discriminator"))
+    for state in (generator, discriminator):
+        state.refuse_exchanged(_OWN)
     generator.refuse_features(_GENERATOR_FEATURES)
     discriminator.refuse_features(_DISCRIMINATOR_FEATURES)
     is_dcgan = any(re.search(r"\.deconv(2d)?0\.", name) for name in generator.shapes)

@@ -89,6 +89,7 @@ def convert_networks(
     config = read_source_config(source_config) if source_config else None
     files = {"generator": _read(generator)} | ({"discriminator": _read(discriminator)} if discriminator else {})
     released = interop.load(source, _named_arrays(source, files), config)
+    released.refuse_zeros()
     experiment = _experiment(source, released)
     check = _check_line(released)
     state = _state(experiment, released)

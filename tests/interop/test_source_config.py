@@ -117,7 +117,7 @@ def test_studiogan_feature_of_other_networks_is_refused_by_name(feature, studiog
 BIGGAN_FEATURES = {
     "the activation leaky_relu (G_nl)": {"G_nl": "leaky_relu"},
     "several singular values (num_D_SVs 2)": {"num_D_SVs": 2},
-    "norm_style gn: no batch norm": {"norm_style": "gn"},
+    "another norm than batch norm, or none (norm_style gn)": {"norm_style": "gn"},
     "a thin D (D_wide False)": {"D_wide": False},
     "BigGAN-deep's blocks": {"model": "BigGANdeep"},
     "the parameters SVD (D_param)": {"D_param": "SVD"},
