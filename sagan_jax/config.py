@@ -17,6 +17,14 @@ class Data:
     """`digits`, `pairs`, `mirror`, or a folder or zip of (class folders of) images, .parquet, .npz or .npy"""
     held_out: str = ""
     """images of the same kind that are not trained on: the reference of scores named `_validation` or `_test`"""
+    labels: str = ""
+    """CSV file with the columns file,class: the labels of --source when it is a folder or zip"""
+    held_out_labels: str = ""
+    """the same for --held-out"""
+    label_column: str = ""
+    """column of the labels in parquet files. Defaults to the first of label, labels, fine_label and class"""
+    max_images: int = 0
+    """use at most so many images of --source, of all classes equally; 0 for all"""
     skip_unreadable: int = 0
     """number of unreadable image files that are tolerated. They are left out and listed"""
     cache: str = "auto"

@@ -44,6 +44,8 @@ class Arguments:
     """weights of the FID network, .npz or .safetensors. Defaults to those of `sagan-jax fetch-weights`"""
     resolution: int = 0
     """of both sets, for --images. Defaults to the shorter side of the first image"""
+    max_images: int = 0
+    """use at most so many of --images and of --reference, of all classes equally; 0 for all"""
     seed: int = 0
     batch_size: int = 100
     out: Path | None = None
@@ -63,6 +65,8 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError("evaluate needs either --workdir, a run, or --images and --reference.")
     if bool(parsed.images) != bool(parsed.reference):
         raise InvalidInputError("--images and --reference go together: what is scored, and the real images.")
+    if parsed.workdir and parsed.max_images:
+        raise InvalidInputError("--max-images goes with --images; a run says in its config how many it trains on.")
     if not 0 <= parsed.seed < 2**32:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
     if parsed.samples < 0:
@@ -89,6 +93,7 @@ def run(arguments: list[str]) -> None:
             parsed.reference,
             parsed.protocol,
             resolution=parsed.resolution,
+            max_images=parsed.max_images,
             **shared,
             progress=progress,
         ):

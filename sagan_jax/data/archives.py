@@ -9,20 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from sagan_jax.data import decoding
+from sagan_jax.data.csv_labels import CsvLabels
 from sagan_jax.data.encoded import EncodedImages, Notify
 from sagan_jax.data.label_files import MAX_LABEL_FILE_BYTES, label_images
 from sagan_jax.data.layouts import is_archive, is_hidden, is_image, wrapper_folder
 from sagan_jax.errors import InvalidInputError, one_line
 
-MAX_COMPRESSION_RATIO = 100
-"""How many bytes one compressed byte of an image may expand to. Photographs hardly compress at all."""
-
 _MAX_MEMBERS = 5_000_000
-# All images together may have four times the bytes of the archive, plus this many.
+# All images together may have four times the bytes of the archive, plus this many. A single image may expand without a
+# bound other than `decoding.MAX_FILE_BYTES`: a drawing as BMP shrinks a thousandfold.
 _EXTRA_BYTES = 2**30
 
 
-def open_zip(path: Path, notify: Notify) -> EncodedImages:
+def open_zip(path: Path, notify: Notify, csv_labels: CsvLabels | None = None) -> EncodedImages:
     """Returns the images in the zip file `path`.
 
     The images lie at the top, in class folders, or in class folders inside a single folder. A member `dataset.json` may
@@ -31,6 +30,7 @@ def open_zip(path: Path, notify: Notify) -> EncodedImages:
     Args:
         path: the zip.
         notify: receives a line when labels come from a member, and when members are passed over.
+        csv_labels: labels that the user gave. They replace all others.
 
     Raises:
         InvalidInputError: when the file is not a zip, has another layout, has a hostile member (`_check_members`), or
@@ -59,7 +59,9 @@ def open_zip(path: Path, notify: Notify) -> EncodedImages:
             with archive.open(name) as file:
                 return file.read(MAX_LABEL_FILE_BYTES + 1)
 
-        names, labels, class_names = label_images(files, folders, everything, prefix, read_start, where, notify)
+        names, labels, class_names = label_images(
+            files, folders, everything, prefix, read_start, where, notify, csv_labels
+        )
     except BaseException:
         archive.close()
         raise
@@ -92,24 +94,12 @@ def open_zip(path: Path, notify: Notify) -> EncodedImages:
     )
 
 
-def check_compression(member: zipfile.ZipInfo, archive_bytes: int, where: str) -> None:
-    """Raises InvalidInputError when a member would expand too much, or has an unsupported compression method.
-
-    Args:
-        member: a member that holds images.
-        archive_bytes: the size of the whole file. No compressed size can be larger, whatever the directory states.
-        where: the archive, quoted, for the message.
-    """
+def check_method(member: zipfile.ZipInfo, where: str) -> None:
+    """Raises InvalidInputError when a member of the archive `where` has an unsupported compression method."""
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise InvalidInputError(
             f"{where} needs members that are stored or deflated; {member.orig_filename!r} is compressed by method "
             f"{member.compress_type}. Create the archive again."
-        )
-    if member.file_size > MAX_COMPRESSION_RATIO * min(member.compress_size, archive_bytes):
-        raise InvalidInputError(
-            f"{where} needs images that expand to at most {MAX_COMPRESSION_RATIO} times their compressed size; member "
-            f"{member.orig_filename!r} expands from {member.compress_size:,} to {member.file_size:,} bytes. Is it a "
-            f"decompression bomb?"
         )
 
 
@@ -148,10 +138,10 @@ def _check_members(members: Sequence[zipfile.ZipInfo], archive_bytes: int, where
                     f"{where} needs images of at most {decoding.MAX_FILE_BYTES:,} bytes; member {name!r} has "
                     f"{member.file_size:,}."
                 )
-            check_compression(member, archive_bytes, where)
+            check_method(member, where)
             expanded_bytes += member.file_size
     if expanded_bytes > 4 * archive_bytes + _EXTRA_BYTES:
         raise InvalidInputError(
             f"{where} has {archive_bytes:,} bytes, and its images would expand to {expanded_bytes:,}. Is it a "
-            f"decompression bomb?"
+            f"decompression bomb? If not, create it without compression (zip -0)."
         )

@@ -8,10 +8,17 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-from sagan_jax.data.archives import check_compression
+from sagan_jax.data.archives import check_method
+from sagan_jax.data.array_names import choose_arrays
 from sagan_jax.data.decoding import MODES
+from sagan_jax.data.encoded import Notify
 from sagan_jax.data.layouts import check_label_array, class_names_from_labels
 from sagan_jax.errors import InvalidInputError, one_line
+
+MAX_COMPRESSION_RATIO = 100
+"""How many bytes one compressed byte of a large array may expand to. Photographs hardly compress at all."""
+FREE_BYTES = 2**30
+"""An array of at most this size may expand from any number of bytes. Sparse arrays shrink a thousandfold."""
 
 
 class ImageArrays(NamedTuple):
@@ -20,6 +27,8 @@ class ImageArrays(NamedTuple):
     images: np.ndarray
     labels: np.ndarray | None
     class_names: list[str]
+    names: tuple[str, ...] = ()
+    """the names of the arrays in a file, if they are not `images` and `labels`, or `arr_0` and `arr_1`"""
 
 
 def read_digits() -> ImageArrays:
@@ -58,13 +67,17 @@ def read_npy(path: Path) -> ImageArrays:
         raise InvalidInputError(
             f"Cannot read {where} as an .npy file of one plain array, as written by numpy.save: {one_line(error)}."
         ) from error
-    return ImageArrays(np.asarray(images), None, [])
+    return ImageArrays(_with_channels(np.asarray(images)), None, [])
 
 
-def read_npz(path: Path) -> ImageArrays:
+def read_npz(path: Path, notify: Notify = lambda line: None) -> ImageArrays:
     """Returns the images of an .npz file, and its labels if it has any.
 
-    The images are the array `images` (or `arr_0`). The labels are the array `labels` (or `arr_1`).
+    `sagan_jax.data.array_names` chooses the arrays by their names.
+
+    Args:
+        path: the file.
+        notify: receives a line when none of several arrays is known to hold labels.
 
     Raises:
         InvalidInputError: when the file holds other arrays, Python objects, or fewer bytes than its headers state, or
@@ -75,25 +88,33 @@ def read_npz(path: Path) -> ImageArrays:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-            found = next((members[name] for name in ("images", "arr_0") if name in members), None)
-            if found is None:
-                raise InvalidInputError(f"{where} needs an array named `images` or `arr_0`; it holds {list(members)}.")
+            images_name, labels_name = choose_arrays(list(members), where)
+            found = members[images_name]
             shape, dtype = _read_member_header(archive, found)
             _check_images(shape, dtype, where)
-            check_compression(found, path.stat().st_size, where)
-            images = _read_member(archive, found)
-            found = next((members[name] for name in ("labels", "arr_1") if name in members), None)
-            if found is not None:
+            _check_compression(found, path.stat().st_size, where)
+            images = _with_channels(_read_member(archive, found))
+            if labels_name:
+                found = members[labels_name]
                 labels_shape, labels_dtype = _read_member_header(archive, found)
-                check_label_array(labels_dtype, labels_shape, shape[0], where)
-                labels = _read_member(archive, found)
+                column = labels_shape == (shape[0], 1)
+                check_label_array(labels_dtype, labels_shape[:1] if column else labels_shape, shape[0], where)
+                labels = _read_member(archive, found).reshape(-1)
     except InvalidInputError:
         raise
     except Exception as error:  # numpy, zipfile and zlib raise many kinds of error for a damaged file
         raise InvalidInputError(
             f"Cannot read {where} as an .npz file of plain arrays, as written by numpy.savez: {one_line(error)}."
         ) from error
-    return ImageArrays(images, labels, [] if labels is None else class_names_from_labels(labels, len(images), where))
+    if not labels_name and len(members) > 1:
+        notify(f"{where} is read without labels: none of its arrays {list(members)} is named as labels are")
+    usual = images_name in ("images", "arr_0") and labels_name in ("", "labels", "arr_1")
+    return ImageArrays(
+        images,
+        labels,
+        [] if labels is None else class_names_from_labels(labels, len(images), where),
+        () if usual else tuple(filter(None, (images_name, labels_name))),
+    )
 
 
 def _read_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
@@ -126,8 +147,27 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarra
 
 
 def _check_images(shape: tuple[int, ...], dtype: np.dtype, where: str) -> None:
-    if dtype != np.uint8 or len(shape) != 4 or shape[3] not in MODES or 0 in shape:
+    without_channels = len(shape) == 3 and shape[2] not in (*MODES, 4)  # else it may be a single image [H, W, C]
+    with_channels = len(shape) == 4 and shape[3] in MODES
+    if dtype != np.uint8 or not (with_channels or without_channels) or 0 in shape:
         raise InvalidInputError(
-            f"{where} needs images uint8 [N, H, W, C] with C 1 or 3 and no empty axis; got {dtype} {list(shape)}. "
-            f"Scale floats to 0..255, and put the channels last."
+            f"{where} needs images uint8 [N, H, W, C] with C 1 or 3, or [N, H, W], and no empty axis; got {dtype} "
+            f"{list(shape)}. Scale floats to 0..255, and put the channels last."
         )
+
+
+def _check_compression(member: zipfile.ZipInfo, archive_bytes: int, where: str) -> None:
+    """Raises InvalidInputError when an array would expand too much, or has an unsupported compression method."""
+    check_method(member, where)
+    # No compressed size can be larger than the file, whatever its directory states.
+    packed_bytes = min(member.compress_size, archive_bytes)
+    if member.file_size > max(FREE_BYTES, MAX_COMPRESSION_RATIO * packed_bytes):
+        raise InvalidInputError(
+            f"{where} needs arrays that expand to at most {FREE_BYTES:,} bytes, or to {MAX_COMPRESSION_RATIO} times "
+            f"their compressed size; {member.orig_filename!r} expands from {packed_bytes:,} to {member.file_size:,} "
+            f"bytes. Is it a decompression bomb? If not, save it with np.savez, without compression."
+        )
+
+
+def _with_channels(images: np.ndarray) -> np.ndarray:
+    return images[..., None] if images.ndim == 3 else images

@@ -45,6 +45,8 @@ class EncodedImages:
     content: Callable[[], str]
     """returns a digest of all names and bytes, in hexadecimal digits"""
     close: Callable[[], None] = _do_nothing
+    total: int = 0
+    """the number of images of the whole set, when these are a part of it; else 0"""
 
 
 class Findings(NamedTuple):

@@ -2,41 +2,56 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from sagan_jax.data import decoding
+from sagan_jax.data.csv_labels import CsvLabels
 from sagan_jax.data.encoded import EncodedImages, Notify, digest_files
-from sagan_jax.data.label_files import MAX_LABEL_FILE_BYTES, label_images
+from sagan_jax.data.label_files import LABEL_FILE, MAX_LABEL_FILE_BYTES, label_images
 from sagan_jax.data.layouts import is_hidden, is_image, wrapper_folder
+from sagan_jax.data.own_folders import RUN_FOLDERS, is_own_folder, is_workdir
 from sagan_jax.errors import InvalidInputError, one_line
 
+_LEVELS = 2  # of folders that can have a meaning without a file of labels
+_ALL_LEVELS = 64
 
-def open_folder(path: Path, notify: Notify) -> EncodedImages:
+
+def open_folder(path: Path, notify: Notify, csv_labels: CsvLabels | None = None) -> EncodedImages:
     """Returns the images in the folder `path`.
 
     The images lie at the top, in class folders, or in class folders inside a single folder. A file `dataset.json` may
-    hold their labels: see `sagan_jax.data.label_files`.
+    hold their labels: see `sagan_jax.data.label_files`. With labels from a file, images may lie at any level. Workdirs
+    of runs and caches of this package are passed over.
 
     Args:
         path: the folder.
-        notify: receives a line when labels come from a file, and when files are passed over.
+        notify: receives a line when labels come from a file, and when files or folders are passed over.
+        csv_labels: labels that the user gave. They replace all others.
 
     Raises:
         InvalidInputError: when the folder cannot be listed or has another layout, when a pipe or a broken link has the
             name of an image, or when the file of labels is wrong.
     """
     where = repr(str(path))
-    files, folders = _list_folder(path, where)
-    prefix = wrapper_folder(files, folders)
-    outside = [name for name in files if prefix and not name.startswith(prefix)]
-    if prefix:
-        files, folders = _list_folder(path / prefix, where)
-    everything = {*outside, *(prefix + name for name in files)}
+    listing = _list_folder(path, where, _LEVELS)
+    if csv_labels or any(name.rpartition("/")[2] == LABEL_FILE for name in listing.files):
+        listing = _list_folder(path, where, _ALL_LEVELS)
+    elif wrapper_folder(listing.files, listing.folders):
+        listing = _list_folder(path, where, _LEVELS + 1)
+    prefix = wrapper_folder(listing.files, listing.folders)
+    if listing.own:
+        notify(f"{where}: passed over what runs wrote there: {', '.join(map(repr, sorted(listing.own)))}")
+    everything = set(listing.files)
+    if csv_labels:
+        everything.discard(os.path.relpath(csv_labels.path.resolve(), path.resolve()))
+    files = [name.removeprefix(prefix) for name in listing.files if name.startswith(prefix)]
+    folders = {name.removeprefix(prefix) for name in listing.folders if name.startswith(prefix)}
 
     def read_start(name: str) -> bytes:
         with (path / name).open("rb") as file:
             return file.read(MAX_LABEL_FILE_BYTES + 1)
 
-    names, labels, class_names = label_images(files, folders, everything, prefix, read_start, where, notify)
+    names, labels, class_names = label_images(files, folders, everything, prefix, read_start, where, notify, csv_labels)
 
     def read(index: int) -> bytes:
         with (path / names[index]).open("rb") as file:
@@ -57,28 +72,43 @@ def open_folder(path: Path, notify: Notify) -> EncodedImages:
     )
 
 
-def _list_folder(path: Path, where: str) -> tuple[list[str], set[str]]:
-    """Returns the relative names of the files and folders in `path` and in its direct subfolders."""
-    files: list[str] = []
-    folders: set[str] = set()
+class _Listing(NamedTuple):
+    """The relative names of the files and folders below a folder, and of folders that this package wrote."""
 
-    def scan(parent: str) -> None:
+    files: list[str]
+    folders: set[str]
+    own: set[str]
+
+
+def _list_folder(path: Path, where: str, levels: int) -> _Listing:
+    """Returns the files and folders in `path` and, with more than one level, in its folders."""
+    found = _Listing([], set(), set())
+
+    def scan(parent: str, level: int, outer: frozenset[tuple[int, int]]) -> None:
         with os.scandir(path / parent) as entries:
             for entry in entries:
                 name = f"{parent}/{entry.name}" if parent else entry.name
                 if is_hidden(name):
                     continue
                 if entry.is_dir():
-                    folders.add(name)
+                    scan_below(entry, name, level, outer)
                 elif entry.is_file():
-                    files.append(name)
+                    found.files.append(name)
                 elif is_image(name):  # reading a pipe could block forever
                     raise InvalidInputError(f"{where} needs regular files; {name!r} is a pipe or a broken link.")
 
+    def scan_below(entry: os.DirEntry[str], name: str, level: int, outer: frozenset[tuple[int, int]]) -> None:
+        if (name in RUN_FOLDERS and in_workdir) or is_own_folder(Path(entry.path)):
+            found.own.add(name)
+            return
+        found.folders.add(name)
+        identity = (entry.stat().st_dev, entry.stat().st_ino)
+        if level < levels and identity not in outer:  # a link to an outer folder would never end
+            scan(name, level + 1, outer | {identity})
+
     try:
-        scan("")
-        for folder in sorted(folders):
-            scan(folder)
+        in_workdir = is_workdir(path)
+        scan("", 1, frozenset({(path.stat().st_dev, path.stat().st_ino)}))
     except OSError as error:
         raise InvalidInputError(f"Cannot list {where}: {one_line(error)}.") from error
-    return files, folders
+    return found

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sagan_jax.data.csv_labels import CsvLabels, assign_csv_labels
 from sagan_jax.data.encoded import Notify
 from sagan_jax.data.layouts import (
     LabelledFiles,
@@ -36,8 +37,9 @@ def label_images(
     read: Callable[[str], bytes],
     where: str,
     notify: Notify,
+    csv_labels: CsvLabels | None = None,
 ) -> LabelledFiles:
-    """Returns the images with the labels of a label file, or else of their folders; counts the files passed over.
+    """Returns the images with the labels of a file, or else of their folders; counts the files passed over.
 
     Args:
         files: the names of the files below the folder `prefix`, without it.
@@ -47,12 +49,16 @@ def label_images(
         read: returns the first `MAX_LABEL_FILE_BYTES + 1` bytes of a file.
         where: the source, quoted, for messages.
         notify: receives a line when labels come from a file, and when files are passed over.
+        csv_labels: labels that the user gave. They replace all others.
 
     Raises:
         InvalidInputError: when the source has another layout, or its label file is wrong.
     """
-    label_file = find_label_file(everything, prefix, read, where, notify)
-    if label_file:
+    label_file = None if csv_labels else find_label_file(everything, prefix, read, where, notify)
+    if csv_labels:
+        found = assign_csv_labels([prefix + name for name in sorted_images(files)], csv_labels, where)
+        notify(f"{where}: the labels are those in {str(csv_labels.path)!r}")
+    elif label_file:
         found = assign_file_labels(files, label_file, where, prefix)
     else:
         found = assign_labels(files, folders, where, prefix)

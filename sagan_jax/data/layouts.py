@@ -12,6 +12,7 @@ from sagan_jax.errors import InvalidInputError
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif", ".jpe", ".apng")
 IMAGE_SUFFIXES += (".mpo", ".jp2", ".j2k", ".jpx", ".jpf", ".jpc", ".j2c", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi")
 _MAX_KINDS = 5  # of files that are not images, in one line
+_SPLITS = {"train", "test", "validation", "valid", "val"}
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -61,10 +62,12 @@ def assign_labels(files: Collection[str], folders: Collection[str], where: str, 
     """
     deep = [folder for folder in folders if "/" in folder]
     if deep:
+        splits = [folder for folder in folders if is_split(folder)]
+        hint = f" Are {', '.join(sorted(splits))} splits of one set? Then give one of them." if len(splits) > 1 else ""
         raise InvalidInputError(
             f"{where} needs images at the top, or class folders at the top or in a single folder; "
             f"{prefix + min(deep)!r} is a folder at a deeper level. Give the folder that holds the class folders, or "
-            f"create the zip inside that folder."
+            f"create the zip inside that folder.{hint}"
         )
     members: dict[str, list[str]] = {folder: [] for folder in sorted(folders, key=_by_bytes)}
     top_level: list[str] = []
@@ -150,6 +153,11 @@ def check_label_array(dtype: np.dtype, shape: tuple[int, ...], num_images: int, 
 def is_hidden(name: str) -> bool:
     """Returns whether a path is hidden or a system file, such as `.DS_Store` or `__MACOSX/..`."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def is_split(name: str) -> bool:
+    """Returns whether a name is that of a part of a data set, such as `train`."""
+    return name in _SPLITS
 
 
 def is_image(name: str) -> bool:

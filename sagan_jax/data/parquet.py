@@ -13,50 +13,58 @@ import numpy as np
 
 from sagan_jax.data import decoding
 from sagan_jax.data.encoded import EncodedImages, Notify, digest_files
-from sagan_jax.data.layouts import class_names_from_labels, is_hidden
+from sagan_jax.data.layouts import class_names_from_labels, is_hidden, is_split
 from sagan_jax.errors import InvalidInputError, one_line
 
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
-_SPLITS = {"train", "test", "validation", "valid", "val"}
+_FOLDER_LEVELS = 2  # of the hub: a configuration, and a split in it
+_MAX_FOLDERS = 64  # of one folder; class folders of images may be thousands
 _CACHED_BYTES = 2**28  # of recently read row groups that stay in memory
 
 
 def find_shards(path: Path) -> list[Path]:
-    """Returns the .parquet files in a folder or in its single subfolder, sorted by the bytes of their names.
+    """Returns the .parquet files of a folder, sorted by the bytes of their names.
+
+    They lie in the folder itself, or as the hub has them: in a folder such as `data`, in folders of splits, such as
+    `train` or `partial-train`, or in folders of splits in the folder of a configuration, such as `default/train`.
 
     Raises:
-        InvalidInputError: when the folder cannot be listed, or a file is a pipe or a broken link.
+        InvalidInputError: when a folder cannot be listed, a file is a pipe or a broken link, or there are several
+            folders of files that are not splits.
     """
-
-    def visible(folder: Path) -> list[os.DirEntry[str]]:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not is_hidden(entry.name)]
-
-    def shards(entries: Iterable[os.DirEntry[str]]) -> list[Path]:
-        found = [entry for entry in entries if entry.name.endswith(".parquet")]
-        for entry in found:
-            if not entry.is_file():
-                raise InvalidInputError(
-                    f"{str(path)!r} needs regular files; {entry.name!r} is a pipe or a broken link."
-                )
-        return [Path(entry.path) for entry in sorted(found, key=lambda entry: os.fsencode(entry.name))]
-
     try:
-        entries = visible(path)
-        folders = [Path(entry.path) for entry in entries if entry.is_dir()]
-        return shards(entries) or (shards(visible(folders[0])) if len(folders) == 1 else [])
+        return _shards_below(path, repr(str(path)), _FOLDER_LEVELS)
     except OSError as error:
         raise InvalidInputError(f"Cannot list {str(path)!r}: {one_line(error)}.") from error
 
 
-def open_parquet(path: Path, shards: list[Path], notify: Notify) -> EncodedImages:
+def _shards_below(folder: Path, where: str, levels: int) -> list[Path]:
+    with os.scandir(folder) as scanned:
+        entries = sorted((entry for entry in scanned if not is_hidden(entry.name)), key=lambda e: os.fsencode(e.name))
+    found = [entry for entry in entries if entry.name.endswith(".parquet")]
+    for entry in found:
+        if not entry.is_file():
+            raise InvalidInputError(f"{where} needs regular files; {entry.name!r} is a pipe or a broken link.")
+    folders = [Path(entry.path) for entry in entries if entry.is_dir()]
+    if found or not levels or len(folders) > _MAX_FOLDERS:
+        return [Path(entry.path) for entry in found]
+    below = {name: shards for name in folders if (shards := _shards_below(name, where, levels - 1))}
+    if len(below) > 1 and not all(map(_split_of_folder, below)):
+        raise InvalidInputError(
+            f"{where} needs parquet files of one data set; its folders {_listed(name.name for name in below)} each "
+            f"hold some. Give the path of one of them."
+        )
+    return [shard for shards in below.values() for shard in shards]
+
+
+def open_parquet(path: Path, shards: list[Path], notify: Notify, label_column: str = "") -> EncodedImages:
     """Returns the images of .parquet files, one file after the other.
 
     The column `image` (or `img`) holds the bytes of image files, either plain or as `{bytes, path}`. The labels are the
     first column of integers among `label`, `labels`, `fine_label` and `class`. The class names come from the Hugging
     Face metadata of the schema. Without metadata, each of the labels 0, 1, .., max must occur. Of several splits
-    (`train-00000-of-00002.parquet`, `test-..`), `train` is read.
+    (`train-00000-of-00002.parquet`, `test-..`, or files in folders `train` and `test`), `train` is read.
 
     One row group is read at a time, and the last few stay in memory. Sequential access is therefore fastest.
 
@@ -64,6 +72,7 @@ def open_parquet(path: Path, shards: list[Path], notify: Notify) -> EncodedImage
         path: the path that the user gave, for messages.
         shards: the files, at least one.
         notify: receives a line when files are ignored or missing, or when columns hold no labels.
+        label_column: the column of the labels, or "" for the usual names.
 
     Raises:
         InvalidInputError: when pyarrow is not installed, a file is damaged, the columns of two files differ, or a label
@@ -76,7 +85,7 @@ def open_parquet(path: Path, shards: list[Path], notify: Notify) -> EncodedImage
             "Parquet files need the package pyarrow, which is not installed. Run: pip install 'sagan-jax[parquet]'."
         ) from error
     where = repr(str(path))
-    shards = _select_split(shards, where, notify)
+    shards = _select_split(path, shards, where, notify)
     metadata = []
     columns: list[_Columns] = []
     labels: list[np.ndarray] = []
@@ -86,7 +95,7 @@ def open_parquet(path: Path, shards: list[Path], notify: Notify) -> EncodedImage
             with pq.ParquetFile(shard) as file:
                 metadata.append(file.metadata)
                 names = names or file.schema_arrow.names
-                columns.append(_columns(file.schema_arrow, repr(str(shard))))
+                columns.append(_columns(file.schema_arrow, repr(str(shard)), label_column))
                 if columns[-1] != columns[0]:
                     raise InvalidInputError(
                         f"{where} needs files with the same columns; {shard.name!r} has {list(columns[-1])} and "
@@ -111,14 +120,14 @@ def open_parquet(path: Path, shards: list[Path], notify: Notify) -> EncodedImage
     if all_labels is not None:
         class_names = _check_classes(all_labels, columns[0].class_names, rows.count, where, notify)
     return EncodedImages(
-        title=path.name if path.is_file() else f"{path.resolve().name}/{_split(shards[0])}*.parquet",
+        title=path.name if path.is_file() else _title(path, shards[0]),
         where=where,
         count=rows.count,
         name=rows.name,
         read=rows.read,
         labels=all_labels,
         class_names=class_names,
-        content=lambda: digest_files(shards[0].parent, [shard.name for shard in shards]),
+        content=lambda: digest_files(shards[0].parent, [os.path.relpath(shard, shards[0].parent) for shard in shards]),
     )
 
 
@@ -130,7 +139,13 @@ class _Columns(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def _columns(schema: Any, where: str) -> _Columns:
+def _title(path: Path, shard: Path) -> str:
+    """Returns the name of the shards of a folder, such as `cifar10/train*.parquet` or `cifar10/train/*.parquet`."""
+    in_folder = shard.parent != path and _split_of_name(shard) == "" and _split_of_folder(shard.parent)
+    return f"{path.resolve().name}/{f'{in_folder}/' if in_folder else _split_of_name(shard)}*.parquet"
+
+
+def _columns(schema: Any, where: str, label_column: str) -> _Columns:
     import pyarrow as pa
 
     image = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
@@ -142,16 +157,28 @@ def _columns(schema: Any, where: str) -> _Columns:
         inner = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else pa.null()
     if not pa.types.is_binary(inner) and not pa.types.is_large_binary(inner):
         raise InvalidInputError(f"{where} needs the bytes of image files in its column {image!r}; it holds {kind}.")
-    found = [name for name in _LABEL_COLUMNS if name in schema.names]
-    label = next((name for name in found if pa.types.is_integer(schema.field(name).type)), "")
-    refused = next((name for name in ("label", "fine_label") if name in found), "")
-    if refused and not label:  # `labels` and `class` may well be something else, such as a list or a text
-        raise InvalidInputError(
-            f"{where} needs integer labels in its column {refused!r}; it holds {schema.field(refused).type}. Its "
-            f"columns are {_listed(schema.names)}."
-        )
+    label = _label_column(schema, where, label_column)
     names = _class_names((schema.metadata or {}).get(b"huggingface", b""), label)
     return _Columns(f"{image}.bytes" if inner is not kind else image, label, names)
+
+
+def _label_column(schema: Any, where: str, wanted: str) -> str:
+    """Returns the name of the column of labels, "" for none: the one that the user gave, or one of the usual names."""
+    import pyarrow as pa
+
+    if wanted and wanted not in schema.names:
+        raise InvalidInputError(f"{where} has no column {wanted!r}; its columns are {_listed(schema.names)}.")
+    found = [name for name in ((wanted,) if wanted else _LABEL_COLUMNS) if name in schema.names]
+    label = next((name for name in found if pa.types.is_integer(schema.field(name).type)), "")
+    refused = wanted or next((name for name in ("label", "fine_label") if name in found), "")
+    if refused and not label:  # `labels` and `class` may well be something else, such as a list or a text
+        integers = [field.name for field in schema if pa.types.is_integer(field.type)]
+        hint = f" Integers are in {_listed(integers)}: give one as the label column." if integers else ""
+        raise InvalidInputError(
+            f"{where} needs integer labels in its column {refused!r}; it holds {schema.field(refused).type}. Its "
+            f"columns are {_listed(schema.names)}.{hint}"
+        )
+    return label
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -189,23 +216,33 @@ def _check_classes(labels: np.ndarray, names: tuple[str, ...], count: int, where
     return list(names)
 
 
-def _split(shard: Path) -> str:
+def _split_of_name(shard: Path) -> str:
     """Returns the split in a file name: `train` for `train-00000-of-00002.parquet`, "" for a name without a split."""
     word = re.split(r"[-.]", shard.name)[0]
-    return word if word in _SPLITS else ""
+    return word if is_split(word) else ""
 
 
-def _select_split(shards: list[Path], where: str, notify: Notify) -> list[Path]:
+def _split_of_folder(folder: Path) -> str:
+    """Returns the split that a folder is named after, such as `train` or `partial-train`, or ""."""
+    return folder.name if is_split(folder.name.removeprefix("partial-")) else ""
+
+
+def _select_split(path: Path, shards: list[Path], where: str, notify: Notify) -> list[Path]:
     """Returns the shards to read: those of `train` when there are several splits."""
-    splits = {_split(shard) for shard in shards}
+    split_of = {
+        shard: _split_of_name(shard) or ("" if shard.parent == path else _split_of_folder(shard.parent))
+        for shard in shards
+    }
+    splits = set(split_of.values())
     if len(splits) > 1:
-        if "train" not in splits:
+        train = next((split for split in ("train", "partial-train") if split in splits), None)
+        if train is None:
             raise InvalidInputError(
                 f"{where} needs one split, or a split `train`; it holds {sorted(splits)}. Give one file, or a folder "
                 f"with one split."
             )
-        taken = [shard for shard in shards if _split(shard) == "train"]
-        notify(f"reading {len(taken)} of the {len(shards)} parquet files in {where}: those of the split 'train'")
+        taken = [shard for shard in shards if split_of[shard] == train]
+        notify(f"reading {len(taken)} of the {len(shards)} parquet files in {where}: those of the split {train!r}")
         shards = taken
     total = re.search(r"-of-(\d+)", shards[-1].name)
     if len(shards) > 1 and total and int(total[1]) != len(shards):

@@ -144,7 +144,7 @@ def training_batches(
         try:
             examples = [example(start + offset) for start in starts for offset in range(local_batch_size)]
             images = to_float(np.stack([image for image, _ in examples]))
-            labels = np.array([label for _, label in examples], np.int32)
+            labels = _integer_labels([label for _, label in examples])
         except Exception as error:  # returned as a value, because grain adds lines to the errors that it raises
             return error
         shape = discriminator_steps, local_batch_size
@@ -156,6 +156,16 @@ def training_batches(
     options = grain.ReadOptions(num_threads=min(threads, buffer), prefetch_buffer_size=buffer)
     steps = grain.MapDataset.range(first_step, max(first_step, total_steps)).map(read_step)
     return _iterate(steps.to_iter_dataset(options))
+
+
+def _integer_labels(labels: list[int]) -> np.ndarray:
+    """Returns the labels as int32; raises InvalidInputError for others, because a cast would change them."""
+    array = np.array(labels)
+    if array.dtype.kind not in "iu" or array.ndim != 1 or not np.array_equal(array, array.astype(np.int32)):
+        raise InvalidInputError(
+            f"A source needs labels that are integers below 2**31; got, for example, {labels[0]!r}."
+        )
+    return array.astype(np.int32)
 
 
 def _iterate(batches: grain.IterDataset) -> Generator[Batch, None, None]:

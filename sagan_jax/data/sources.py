@@ -1,5 +1,6 @@
 """Image sources: random access to (image, label) pairs of a folder, an archive, arrays or a synthetic data set."""
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -17,6 +18,7 @@ import numpy as np
 from sagan_jax.data.archives import open_zip
 from sagan_jax.data.array_files import ImageArrays, read_digits, read_npy, read_npz
 from sagan_jax.data.cache import CachedImages, DecodedCache, cache_folder
+from sagan_jax.data.csv_labels import CsvLabels, read_csv_labels
 from sagan_jax.data.decoding import MODES, Traits, fit_array, natural_size
 from sagan_jax.data.encoded import (
     DecodedOnRead,
@@ -29,6 +31,7 @@ from sagan_jax.data.encoded import (
 )
 from sagan_jax.data.folders import open_folder
 from sagan_jax.data.parquet import find_shards, open_parquet
+from sagan_jax.data.selection import choose_images, part_content, part_of
 from sagan_jax.data.synthetic import SyntheticSet, is_synthetic, parse_synthetic
 from sagan_jax.errors import InvalidInputError, one_line
 
@@ -73,6 +76,7 @@ class ImageSource:
         content: Callable[[], str],
         skipped: Sequence[str] = (),
         rule: SyntheticSet | None = None,
+        total: int = 0,
     ):
         if isinstance(images, np.ndarray):
             images = images.view()
@@ -86,7 +90,8 @@ class ImageSource:
         classes = f"{len(class_names):,} classes" if class_names else "unlabelled"
         left_out = f", {len(skipped):,} skipped" if skipped else ""
         shown = name if name.isprintable() else repr(name)
-        self.description = f"{shown}: {len(images):,} image{'s' if len(images) != 1 else ''}, {classes}{left_out}"
+        count = f"{len(images):,} of {total:,}" if total else f"{len(images):,}"
+        self.description = f"{shown}: {count} image{'s' if max(len(images), total) != 1 else ''}, {classes}{left_out}"
 
     @property
     def num_classes(self) -> int:
@@ -110,6 +115,14 @@ class ImageSource:
         if self._labels is not None:
             digest.update(self._labels.astype("<i8").tobytes())
         return digest.hexdigest()
+
+    def as_one_class(self) -> "ImageSource":
+        """Returns the same images with the label 0, as of a data set with one class."""
+        other = copy.copy(self)
+        other.__dict__.pop("fingerprint", None)
+        other._labels, other.class_names = np.zeros(len(self), np.int32), ("0",)
+        other.description = self.description.replace("unlabelled", "1 class")
+        return other
 
     def __len__(self) -> int:
         return len(self._images)
@@ -144,6 +157,9 @@ def open_source(
     image_channels: int = 3,
     skip_unreadable: int = 0,
     cache: str = "",
+    labels: str = "",
+    label_column: str = "",
+    max_images: int = 0,
     notify: Notify = _print_to_stderr,
 ) -> ImageSource:
     """Returns the images of a source, each cropped to its centre square and resized to `resolution`.
@@ -168,44 +184,79 @@ def open_source(
             The class folders may lie inside one more folder. With a file `dataset.json` as StyleGAN's `dataset_tool`
             writes it, the labels are its labels instead. A zip is read without unpacking it;
             a .parquet file or a folder of them: see `sagan_jax.data.parquet`;
-            an .npz file with `images` (or `arr_0`), uint8 `[N, H, W, C]`, C 1 or 3, and optionally `labels` (or
-            `arr_1`), integers `[N]` in which each of 0, 1, .., max occurs;
+            an .npz file with images, uint8 `[N, H, W, C]` with C 1 or 3, or `[N, H, W]`, and optionally labels,
+            integers `[N]` or `[N, 1]` in which each of 0, 1, .., max occurs. See `sagan_jax.data.array_names` for the
+            names of the arrays;
             an .npy file of such images, without labels. A large file is mapped into memory.
         resolution: height and width of the returned images in pixels.
         image_channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
         skip_unreadable: how many unreadable image files may be skipped. They are found when the source is opened.
         cache: a folder for the decoded images of folders, zips and parquet files, or "" for no cache; see
             `sagan_jax.data.cache`. If the disk is full or read-only, a warning is given and the cache is not used.
+        labels: a CSV file with the class of each image of a folder or zip, or "" for none; see
+            `sagan_jax.data.csv_labels`. A path that does not exist is taken as relative to the source's own folder.
+        label_column: the column of integers with the labels of a parquet file, or "" for the usual names.
+        max_images: the largest number of images, or 0 for all. Of more images, a fixed random choice is read, in which
+            all classes are as equal as they can be; see `sagan_jax.data.selection`. Of a synthetic set, the first.
         notify: receives one line for each notice or warning. Defaults to printing on stderr.
 
     Returns:
         The source. Its images are uint8 `[resolution, resolution, image_channels]`.
 
     Raises:
-        InvalidInputError: when the source does not exist, holds no images, or holds a file that cannot be read.
+        InvalidInputError: when the source does not exist, holds no images, or holds a file that cannot be read; when
+            `labels` or `label_column` does not fit the kind of source; or when there are more classes than
+            `max_images`.
     """
     if resolution < 1 or image_channels not in MODES:
         raise InvalidInputError(
             f"A source needs a resolution of at least 1 and 1 or 3 image channels; got {resolution} and "
             f"{image_channels}."
         )
-    if skip_unreadable < 0:
-        raise InvalidInputError(f"skip_unreadable needs to be at least 0; got {skip_unreadable}.")
+    for name, number in (("skip_unreadable", skip_unreadable), ("max_images", max_images)):
+        if number < 0:
+            raise InvalidInputError(f"{name} needs to be at least 0; got {number}.")
     if not source:
         raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; got ''.")
     path = Path(source)
+    if source == "digits" or is_synthetic(source):
+        _refuse_labels(source, labels, label_column)
     if source == "digits":
         digits = read_digits()
         return _from_arrays(
-            digits, "digits", lambda: hashlib.sha256(digits.images.tobytes()).hexdigest(), resolution, image_channels
+            digits,
+            "digits",
+            lambda: hashlib.sha256(digits.images.tobytes()).hexdigest(),
+            resolution,
+            image_channels,
+            max_images,
         )
     if is_synthetic(source):
         rule = parse_synthetic(source)
+        if 0 < max_images < rule.images:
+            rule = dataclasses.replace(rule, images=max_images)
         rule.check(resolution)
         drawn = _SyntheticImages(rule, resolution, image_channels)
         return ImageSource(drawn, None, (), source, content=lambda: repr(rule), rule=rule)
+    _require_existing(source)
+    if _is_array_file(path):
+        _refuse_labels(source, labels, label_column)
+        arrays = read_npz(path, notify) if path.suffix.lower() == ".npz" else read_npy(path)
+        name = f"{path.name} ({', '.join(arrays.names)})" if arrays.names else path.name
+        digest = functools.partial(digest_files, path.parent, [path.name])
+        return _from_arrays(arrays, name, digest, resolution, image_channels, max_images)
+    encoded = _open_encoded(path, notify, labels, label_column)
     try:
-        exists = path.exists()
+        part = part_of(encoded, max_images)
+        return _from_encoded(part, resolution, image_channels, skip_unreadable, cache_folder(cache), notify)
+    except BaseException:
+        encoded.close()
+        raise
+
+
+def _require_existing(source: str) -> None:
+    try:
+        exists = Path(source).exists()
     except OSError as error:  # for example, the name is too long, or a folder is not accessible
         raise InvalidInputError(f"Cannot read {source!r}: {one_line(error)}.") from error
     if not exists:
@@ -213,18 +264,18 @@ def open_source(
             f"The data source needs to be {_SOURCE_KINDS}; {source!r} does not exist. Is the path relative to another "
             f"folder than {str(Path.cwd())!r}?"
         )
-    kind = path.suffix.lower()
-    if path.is_file() and kind in (".npz", ".npy"):
-        arrays = read_npz(path) if kind == ".npz" else read_npy(path)
-        return _from_arrays(
-            arrays, path.name, lambda: digest_files(path.parent, [path.name]), resolution, image_channels
-        )
-    encoded = _open_encoded(path, notify)
-    try:
-        return _from_encoded(encoded, resolution, image_channels, skip_unreadable, cache_folder(cache), notify)
-    except BaseException:
-        encoded.close()
-        raise
+
+
+def _is_array_file(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in (".npz", ".npy")
+
+
+def _refuse_labels(source: str, labels: str, label_column: str) -> None:
+    """Raises InvalidInputError when a file or a column of labels is given to a source that takes none."""
+    if labels:
+        raise InvalidInputError(f"A CSV file of labels is for images in a folder or a zip; {source!r} is neither.")
+    if label_column:
+        raise InvalidInputError(f"A label column is for parquet files; {source!r} is none.")
 
 
 def natural_resolution(source: str) -> int:
@@ -237,13 +288,12 @@ def natural_resolution(source: str) -> int:
         InvalidInputError: when the source does not exist, is synthetic, or its first image cannot be read.
     """
     path = Path(source)
-    kind = path.suffix.lower()
     if source == "digits":
         return min(read_digits().images.shape[1:3])
     if is_synthetic(source):
         raise InvalidInputError(f"{source!r} can be drawn at any size. Give --resolution.")
-    if path.is_file() and kind in (".npz", ".npy"):
-        return min((read_npz(path) if kind == ".npz" else read_npy(path)).images.shape[1:3])
+    if _is_array_file(path):
+        return min((read_npz(path) if path.suffix.lower() == ".npz" else read_npy(path)).images.shape[1:3])
     if not path.exists():
         raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; {source!r} does not exist.")
     encoded = _open_encoded(path, lambda line: None)
@@ -257,37 +307,68 @@ def natural_resolution(source: str) -> int:
         encoded.close()
 
 
-def _open_encoded(path: Path, notify: Notify) -> EncodedImages:
+def _open_encoded(path: Path, notify: Notify, labels: str = "", label_column: str = "") -> EncodedImages:
+    shards = find_shards(path) if path.is_dir() else []
+    if path.is_file() and path.suffix.lower() == ".parquet":
+        shards = [path]
+    if shards:
+        _refuse_labels(str(path), labels, "")
+        return open_parquet(path, shards, notify, label_column)
+    _refuse_labels(str(path), "", label_column)
     if path.is_dir():
-        shards = find_shards(path)
-        return open_parquet(path, shards, notify) if shards else open_folder(path, notify)
-    kind = path.suffix.lower()
-    if path.is_file() and kind == ".zip":
-        return open_zip(path, notify)
-    if path.is_file() and kind == ".parquet":
-        return open_parquet(path, [path], notify)
+        return open_folder(path, notify, _csv_labels(labels, path))
+    if path.is_file() and path.suffix.lower() == ".zip":
+        return open_zip(path, notify, _csv_labels(labels, path.parent))
     raise InvalidInputError(
         f"The data source needs to be {_SOURCE_KINDS}; got {str(path)!r}. Unpack other archives first."
     )
 
 
+def _csv_labels(labels: str, folder: Path) -> CsvLabels | None:
+    """Returns the labels in a CSV file, which may be named relative to the folder of the source; None without one."""
+    if not labels:
+        return None
+    found = next((path for path in (Path(labels), folder / labels) if path.exists()), None)
+    if found is None:
+        raise InvalidInputError(
+            f"The labels need to be a CSV file; {labels!r} is neither in {str(Path.cwd())!r} nor in {str(folder)!r}."
+        )
+    return read_csv_labels(found)
+
+
 def _from_arrays(
-    arrays: ImageArrays, name: str, content: Callable[[], str], resolution: int, image_channels: int
+    arrays: ImageArrays, name: str, content: Callable[[], str], resolution: int, image_channels: int, most: int
 ) -> ImageSource:
-    """Returns a source of arrays. A large set is cropped and resized on reading, a small one at once."""
-    raw, count = arrays.images, len(arrays.images)
-    small = count * resolution**2 * image_channels <= IN_MEMORY_BYTES
-    if raw.shape[1:] == (resolution, resolution, image_channels):
-        images: Images = np.array(raw) if small else raw
-    elif small:
-        images = np.empty((count, resolution, resolution, image_channels), np.uint8)
-        with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
-            fitted = pool.map(lambda index: fit_array(raw[index], resolution, image_channels), range(count))
-            for index, image in enumerate(fitted):
-                images[index] = image
+    """Returns a source of `most` of the images, or of all for 0: fitted at once, or on reading if they are many."""
+    raw, labels, count = arrays.images, arrays.labels, len(arrays.images)
+    chosen = choose_images(count, labels, arrays.class_names, most, repr(name)) if 0 < most < count else None
+    order = np.arange(count) if chosen is None else chosen
+    if len(order) * resolution**2 * image_channels > IN_MEMORY_BYTES:
+        same_size = raw.shape[1:] == (resolution, resolution, image_channels)
+        images: Images = raw if same_size else _ResizedOnRead(raw, resolution, image_channels)
+        images = images if chosen is None else _Subset(images, chosen)
     else:
-        images = _ResizedOnRead(raw, resolution, image_channels)
-    return ImageSource(images, arrays.labels, arrays.class_names, name, content=content)
+        images = _fitted(raw, order, resolution, image_channels)
+    return ImageSource(
+        images,
+        labels if labels is None or chosen is None else labels[chosen],
+        arrays.class_names,
+        name,
+        content=content if chosen is None else lambda: part_content(content(), chosen),
+        total=0 if chosen is None else count,
+    )
+
+
+def _fitted(raw: np.ndarray, order: np.ndarray, resolution: int, image_channels: int) -> np.ndarray:
+    """Returns the images `raw[order]`, cropped and resized."""
+    if raw.shape[1:] == (resolution, resolution, image_channels):
+        return raw[order]
+    images = np.empty((len(order), resolution, resolution, image_channels), np.uint8)
+    with ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1)) as pool:
+        fitted = pool.map(lambda index: fit_array(raw[index], resolution, image_channels), order.tolist())
+        for index, image in enumerate(fitted):
+            images[index] = image
+    return images
 
 
 def _from_encoded(
@@ -386,7 +467,15 @@ def _without_skipped(encoded: EncodedImages, images: Images, findings: Findings,
             f"warning: skipped {len(skipped):,} of {encoded.count:,} images of {encoded.where} as unreadable: "
             f"{', '.join(map(repr, skipped[:_MAX_NAMES]))}{more}"
         )
-    return ImageSource(images, labels, encoded.class_names, encoded.title, content=encoded.content, skipped=skipped)
+    return ImageSource(
+        images,
+        labels,
+        encoded.class_names,
+        encoded.title,
+        content=encoded.content,
+        skipped=skipped,
+        total=encoded.total,
+    )
 
 
 class _Subset:

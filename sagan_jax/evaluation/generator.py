@@ -132,11 +132,12 @@ class TrainedGenerator:
             The images with their padding, and the labels without.
 
         Raises:
-            InvalidInputError: a number is out of range or not an integer, or the rule of the truncation is unknown.
+            InvalidInputError: a number or a label is out of range or not an integer, or the rule of the truncation is
+                unknown.
             NonFiniteError: an image is not finite.
         """
         _check_integers("stream", batch_size=batch_size, seed=seed)
-        labels = np.asarray(labels, np.int32)
+        labels = _checked_labels(labels, self.num_classes)
         devices = jax.local_device_count()
         batch_size = -(-batch_size // devices) * devices
         key = jax.random.key(seed)
@@ -267,6 +268,18 @@ def _check_integers(function: str, *, seed: int, **counts: int) -> None:
             raise InvalidInputError(f"{function} needs {name} of at least 1; got {number}.")
     if not 0 <= seed < 2**32:
         raise InvalidInputError(f"{function} needs a seed in [0, 2**32); got {seed}.")
+
+
+def _checked_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns the labels of `stream` as int32; refuses floats, which would be truncated, and classes that are none."""
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
+        raise InvalidInputError(f"stream needs integer labels [N]; got {labels.dtype} {list(labels.shape)}.")
+    if num_classes and labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise InvalidInputError(
+            f"stream needs labels from 0 to {num_classes - 1}; got some from {labels.min()} to {labels.max()}."
+        )
+    return labels.astype(np.int32)
 
 
 def draw_labels(num_classes: int, count: int, seed: int) -> np.ndarray:

@@ -1,10 +1,13 @@
 """From a config to objects: tasks, trained networks and image sources."""
 
+from pathlib import Path
+
 import jax
 import optax
 
 from sagan_jax.config import AnyExperiment, CompletionExperiment, CompletionTraining, Experiment
 from sagan_jax.data import ImageSource, open_source
+from sagan_jax.data.layouts import is_split
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
@@ -17,6 +20,7 @@ from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
 from sagan_jax.training.completion import CompletionState, CompletionTask
 from sagan_jax.training.optimizers import muon, two_time_scale
 
+_SHOWN_CLASSES = 10  # in one line
 _LOSSES = {"hinge": HINGE, "non_saturating": NON_SATURATING, "wasserstein": WASSERSTEIN}
 
 
@@ -111,13 +115,23 @@ def open_images(experiment: AnyExperiment, held_out: bool = False) -> ImageSourc
         raise InvalidInputError(
             f"{experiment.name} needs images: give {flag} a folder or zip of class folders, .parquet or .npz."
         )
-    return open_source(
-        path,
-        resolution=experiment.networks.resolution,
-        image_channels=experiment.networks.image_channels,
-        skip_unreadable=data.skip_unreadable,
-        cache=data.cache,
-    )
+    try:
+        return open_source(
+            path,
+            resolution=experiment.networks.resolution,
+            image_channels=experiment.networks.image_channels,
+            skip_unreadable=data.skip_unreadable,
+            cache=data.cache,
+            labels=data.held_out_labels if held_out else data.labels,
+            label_column=data.label_column,
+            max_images=0 if held_out else data.max_images,
+        )
+    except InvalidInputError as error:
+        if not held_out:
+            raise
+        raise InvalidInputError(
+            f"The held-out images cannot be opened: {error} Give others with --held-out, or --held-out= for none."
+        ) from error
 
 
 def open_labelled_images(experiment: Experiment, held_out: bool = False) -> ImageSource:
@@ -128,17 +142,38 @@ def open_labelled_images(experiment: Experiment, held_out: bool = False) -> Imag
     """
     source, wanted = open_images(experiment, held_out), experiment.networks.num_classes
     path = experiment.data.held_out if held_out else experiment.data.source
+    if wanted == 1 and not source.num_classes:
+        return source.as_one_class()
     if wanted and not source.num_classes:
         raise InvalidInputError(
             f"The networks have --num-classes {wanted}, but {path!r} has no labels: put the images "
-            f"into class folders, or train with --num-classes 0."
+            f"into class folders, give --labels a CSV file, or train with --num-classes 0."
         )
     if wanted and source.num_classes != wanted:
         raise InvalidInputError(
-            f"The networks have --num-classes {wanted}, but {path!r} has {source.num_classes} classes: "
-            f"give --num-classes {source.num_classes}."
+            f"The networks have --num-classes {wanted}, but {path!r} has {class_summary(source)}: "
+            f"give --num-classes {source.num_classes}.{split_hint(source, path)}"
         )
     return source
+
+
+def class_summary(source: ImageSource) -> str:
+    """Returns the number of classes of a source and the first of their names, such as `2 classes (cat, dog)`."""
+    names = [name if name.isprintable() else repr(name) for name in source.class_names]
+    more = ", .." if len(names) > _SHOWN_CLASSES else ""
+    return f"{len(names):,} {'class' if len(names) == 1 else 'classes'} ({', '.join(names[:_SHOWN_CLASSES])}{more})"
+
+
+def split_hint(source: ImageSource, path: str) -> str:
+    """Returns a sentence for a source whose classes are named like splits, such as `train` and `test`; else ""."""
+    if len(source.class_names) < 2 or not all(is_split(name.lower()) for name in source.class_names):
+        return ""
+    train = next((name for name in source.class_names if name.lower() == "train"), source.class_names[0])
+    other = next(name for name in source.class_names if name != train)
+    return (
+        f" Its folders were taken for classes. If they are splits of one set, give --source {Path(path, train)} "
+        f"and --held-out {Path(path, other)}."
+    )
 
 
 def trained_generator(task: AdversarialTask, state: AdversarialState, raw: bool = False) -> TrainedGenerator:

@@ -16,8 +16,10 @@ from sagan_jax.models.layers import attention_parameter_count, residual_paramete
 from sagan_jax.runs.attention_figures import draw_record
 from sagan_jax.runs.build import (
     build_adversarial_task,
+    class_summary,
     image_shape,
     open_labelled_images,
+    split_hint,
     trained_discriminator,
     trained_generator,
 )
@@ -116,7 +118,9 @@ class GenerationJob:
         return f"{generator:,} parameters in G, {discriminator:,} in D"
 
     def remarks(self) -> Iterator[str]:
-        """Yields the parameter counts of the residual control, where it takes the place of attention."""
+        """Yields the classes of the images, and the parameter counts of a residual control in place of attention."""
+        if self.experiment.networks.num_classes:
+            yield f"{class_summary(self.source)}.{split_hint(self.source, self.experiment.data.source)}"
         if self.experiment.networks.attention == "residual":
             yield from _residual_summary(self.experiment.networks)
 

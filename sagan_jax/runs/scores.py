@@ -76,6 +76,7 @@ def scores_of_images(
     *,
     inception_weights: str = "",
     resolution: int = 0,
+    max_images: int = 0,
     seed: int = 0,
     batch_size: int = 100,
     out: Path | None = None,
@@ -90,6 +91,7 @@ def scores_of_images(
         names: of protocols. Defaults to `default_protocols`.
         inception_weights: file of the FID network's weights. Defaults to the usual place.
         resolution: both sets are cropped and resized to it. Defaults to the shorter side of the first of `images`.
+        max_images: as for `sagan_jax.data.open_source`, of both sets.
         seed: decides which images are taken where there are more than the protocol needs.
         batch_size: images a pass.
         out: folder of the result files. Defaults to none: nothing is written.
@@ -104,7 +106,9 @@ def scores_of_images(
         if protocol.statistics != "stored" or protocol.raw:
             raise InvalidInputError(f"{protocol.name} says how a generator is used; images have none.")
     resolution = resolution or natural_resolution(images)
-    scored, real = (open_source(path, resolution=resolution, cache=cache) for path in (images, reference))
+    scored, real = (
+        open_source(path, resolution=resolution, cache=cache, max_images=max_images) for path in (images, reference)
+    )
     evaluator, protocols = evaluator_for(
         RealImages(real, batch_size),
         RealImages(real, batch_size),

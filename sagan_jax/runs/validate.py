@@ -23,7 +23,7 @@ _ABOVE_ZERO = {"generator_learning_rate", "discriminator_learning_rate", "learni
 _SHARES = {"adam_beta1", "adam_beta2", "ema_decay", "norm_decay", "final_norm_decay"}
 _FROM_ZERO = {"adam_epsilon", "norm_epsilon", "spectral_epsilon", "orthogonal_strength", "ema_start_step"}
 _FROM_ZERO |= {"visible_weight", "kl_weight", "free_bits", "adversarial_weight", "warmup_steps"}
-_FROM_ZERO |= {"skip_unreadable", "num_classes", "shared_size", "discriminator_base_channels"}
+_FROM_ZERO |= {"skip_unreadable", "max_images", "num_classes", "shared_size", "discriminator_base_channels"}
 
 
 def check_config(experiment: Experiment) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from sagan_jax.data import open_source, parquet
+from support.archives import write_folder
 from support.assertions import refusal
 from support.images import encoded, noise
 from support.sources import contents
@@ -104,6 +105,73 @@ def test_published_layout_gives_its_train_split_and_says_so(tmp_path):
     source, lines = opened(tmp_path)
     assert len(source) == 4
     assert lines == [f"reading 1 of the 2 parquet files in '{tmp_path}': those of the split 'train'"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "split"),
+    [
+        ("default/train/0000", "default/test/0000", "train/"),
+        ("default/partial-train/0000", "default/partial-validation/0000", "partial-train/"),
+        ("train/0000", "test/0000", "train/"),
+        ("train/part-0", "val/part-0", "train/"),
+        ("data/train-0000", "data/test-0000", "train"),
+        ("train-0000", "validation-0000", "train"),
+        ("plain_text/1.0.0/train-0", "plain_text/1.0.0/test-0", "train"),
+    ],
+)
+def test_layouts_of_the_hub_give_their_train_split(tmp_path, train, test, split):
+    write(tmp_path / f"{train}.parquet", range(3), [0, 1, 0], names=["cat", "dog"])
+    write(tmp_path / f"{train}1.parquet", range(3, 5), [1, 1], names=["cat", "dog"])
+    write(tmp_path / f"{test}.parquet", range(5, 7), [0, 1], names=["cat", "dog"])
+    source, lines = opened(tmp_path)
+    assert contents(source) == ([pixels(i).tolist() for i in range(5)], [0, 1, 0, 1, 1])
+    assert lines == [f"reading 2 of the 3 parquet files in '{tmp_path}': those of the split '{split.rstrip('/')}'"]
+    assert source.description == f"{tmp_path.name}/{split}*.parquet: 5 images, 2 classes"
+
+
+def test_one_split_in_its_folder_is_read_without_a_word(tmp_path):
+    write(tmp_path / "default" / "test" / "0000.parquet", range(2), [0, 1])
+    assert (len(opened(tmp_path)[0]), opened(tmp_path)[1]) == (2, [])
+    assert len(opened(tmp_path / "default" / "test")[0]) == 2
+
+
+def test_several_data_sets_in_a_folder_are_named(tmp_path):
+    for name in ("fine", "coarse"):
+        write(tmp_path / name / "train" / "0000.parquet", range(2), [0, 1])
+    assert "its folders 'coarse', 'fine' each hold some. Give the path of one" in refusal(opened, tmp_path)
+
+
+def test_class_folders_of_images_are_no_parquet_layout(tmp_path):
+    for name in ("train", "test"):
+        write_folder(tmp_path / name, {"1.png": png(1)})
+    assert opened(tmp_path)[0].class_names == ("test", "train")
+
+
+def test_label_column_is_the_one_that_was_named(tmp_path):
+    columns = {"label": [0, 0, 1], "coarse": [2, 0, 1], "image": [png(0), png(1), png(2)], "text": ["a", "b", "c"]}
+    table = pa.table(columns)
+    features = {"coarse": {"names": ["ant", "bee", "cow"], "_type": "ClassLabel"}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, tmp_path / "x.parquet")
+    usual, _ = opened(tmp_path / "x.parquet", cache=str(tmp_path / "kept"))
+    source, _ = opened(tmp_path / "x.parquet", label_column="coarse", cache=str(tmp_path / "kept"))
+    assert (contents(source)[1], source.class_names) == ([2, 0, 1], ("ant", "bee", "cow"))
+    assert contents(usual)[1] == [0, 0, 1]
+    assert usual.fingerprint != source.fingerprint
+    listed = "'label', 'coarse', 'image', 'text'"
+    path = tmp_path / "x.parquet"
+    assert f"has no column 'Label'; its columns are {listed}" in refusal(opened, path, label_column="Label")
+    message = refusal(opened, path, label_column="text")
+    assert f"it holds string. Its columns are {listed}. Integers are in 'label', 'coarse'" in message
+    assert "it holds binary" in refusal(opened, path, label_column="image")
+
+
+def test_label_column_of_another_kind_of_source_is_refused(tmp_path):
+    folder = write_folder(tmp_path / "x", {"1.png": png(1)})
+    for source in (folder, "digits", "pairs"):
+        assert "A label column is for parquet files" in refusal(opened, source, label_column="label", resolution=32)
+    path = write(tmp_path / "x.parquet", range(2), [0, 1])
+    assert "is for images in a folder or a zip" in refusal(opened, path, labels="labels.csv")
 
 
 def test_several_splits_without_train_are_refused(tmp_path):
