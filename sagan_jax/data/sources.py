@@ -30,6 +30,7 @@ from sagan_jax.data.encoded import (
     trait_line,
 )
 from sagan_jax.data.folders import open_folder
+from sagan_jax.data.layouts import check_label_array
 from sagan_jax.data.parquet import find_shards, open_parquet
 from sagan_jax.data.selection import choose_images, part_content, part_of
 from sagan_jax.data.synthetic import SyntheticSet, is_synthetic, parse_synthetic
@@ -78,6 +79,8 @@ class ImageSource:
         rule: SyntheticSet | None = None,
         total: int = 0,
     ):
+        if labels is not None:
+            check_label_array(labels.dtype, labels.shape, len(images), repr(name))
         if isinstance(images, np.ndarray):
             images = images.view()
             images.flags.writeable = False  # the images that `__getitem__` returns are views of it

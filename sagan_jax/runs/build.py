@@ -1,5 +1,6 @@
 """From a config to objects: tasks, trained networks and image sources."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -150,30 +151,51 @@ def open_labelled_images(experiment: Experiment, held_out: bool = False) -> Imag
             f"into class folders, give --labels a CSV file, or train with --num-classes 0."
         )
     if wanted and source.num_classes != wanted:
+        shown = f" ({names})" if (names := _shown_names(source)) else ""
+        hint = _split_hint(source, path)
         raise InvalidInputError(
-            f"The networks have --num-classes {wanted}, but {path!r} has {class_summary(source)}: "
-            f"give --num-classes {source.num_classes}.{split_hint(source, path)}"
+            f"The networks have --num-classes {wanted}, but {path!r} has {source.num_classes} classes{shown}: "
+            f"give --num-classes {source.num_classes}.{f' Or: {hint}' if hint else ''}"
         )
     return source
 
 
-def class_summary(source: ImageSource) -> str:
-    """Returns the number of classes of a source and the first of their names, such as `2 classes (cat, dog)`."""
+def class_lines(source: ImageSource, path: str, num_classes: int) -> Iterator[str]:
+    """Yields what the user should know of the classes: their names, and that they look like splits of one set.
+
+    Args:
+        source: the images.
+        path: of the source.
+        num_classes: of the networks.
+    """
+    if num_classes and (names := _shown_names(source)):
+        yield f"classes: {names}"
+    if hint := _split_hint(source, path):
+        yield f"warning: {hint}"
+
+
+def _shown_names(source: ImageSource) -> str:
+    """Returns the first names of the classes, "" if they are only the numbers of the classes."""
     names = [name if name.isprintable() else repr(name) for name in source.class_names]
-    more = ", .." if len(names) > _SHOWN_CLASSES else ""
-    return f"{len(names):,} {'class' if len(names) == 1 else 'classes'} ({', '.join(names[:_SHOWN_CLASSES])}{more})"
-
-
-def split_hint(source: ImageSource, path: str) -> str:
-    """Returns a sentence for a source whose classes are named like splits, such as `train` and `test`; else ""."""
-    if len(source.class_names) < 2 or not all(is_split(name.lower()) for name in source.class_names):
+    if names == [str(number) for number in range(len(names))]:
         return ""
-    train = next((name for name in source.class_names if name.lower() == "train"), source.class_names[0])
-    other = next(name for name in source.class_names if name != train)
-    return (
-        f" Its folders were taken for classes. If they are splits of one set, give --source {Path(path, train)} "
-        f"and --held-out {Path(path, other)}."
+    return ", ".join(names[:_SHOWN_CLASSES]) + (", .." if len(names) > _SHOWN_CLASSES else "")
+
+
+def _split_hint(source: ImageSource, path: str) -> str:
+    """Returns a sentence for a source whose classes are named like splits, such as `train` and `test`; else ""."""
+    names = source.class_names
+    if len(names) < 2 or not all(is_split(name.lower()) for name in names):
+        return ""
+    train = next((name for name in names if name.lower() == "train"), names[0])
+    other = next(name for name in names if name != train)
+    folders = Path(path, train), Path(path, other)
+    way_out = (
+        f"give --source {folders[0]} and --held-out {folders[1]}"
+        if all(folder.is_dir() for folder in folders)
+        else "pack each by itself, for --source and --held-out"
     )
+    return f"the folders {' and '.join(names)} of {path!r} are taken for classes. If they are splits, {way_out}."
 
 
 def trained_generator(task: AdversarialTask, state: AdversarialState, raw: bool = False) -> TrainedGenerator:

@@ -14,7 +14,7 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.completion_quality import completion_scores
 from sagan_jax.models.completion import WIDTHS, completion_resolutions
-from sagan_jax.runs.build import build_completion_task, open_images, trained_completer
+from sagan_jax.runs.build import build_completion_task, class_lines, open_images, trained_completer
 from sagan_jax.runs.generation import residual_summary
 from sagan_jax.runs.validate import check_fields, check_hole_kind
 from sagan_jax.runtime.metrics_log import MetricsWriter
@@ -131,8 +131,9 @@ class CompletionJob:
         return ", ".join(f"{count:,} parameters in {name}" for name, count in counts.items() if count)
 
     def remarks(self) -> Iterator[str]:
-        """Yields the parameter counts of the residual control, where it takes the place of attention."""
+        """Yields what to know of the images, and the parameter counts of a residual control in place of attention."""
         networks = self.experiment.networks
+        yield from class_lines(self.source, self.experiment.data.source, 0)
         if networks.attention == "residual":
             for size in networks.attention_resolutions:
                 yield residual_summary(f"residual control at {size}", networks.base_channels * WIDTHS[size])

@@ -16,10 +16,9 @@ from sagan_jax.models.layers import attention_parameter_count, residual_paramete
 from sagan_jax.runs.attention_figures import draw_record
 from sagan_jax.runs.build import (
     build_adversarial_task,
-    class_summary,
+    class_lines,
     image_shape,
     open_labelled_images,
-    split_hint,
     trained_discriminator,
     trained_generator,
 )
@@ -119,10 +118,10 @@ class GenerationJob:
 
     def remarks(self) -> Iterator[str]:
         """Yields the classes of the images, and the parameter counts of a residual control in place of attention."""
-        if self.experiment.networks.num_classes:
-            yield f"{class_summary(self.source)}.{split_hint(self.source, self.experiment.data.source)}"
-        if self.experiment.networks.attention == "residual":
-            yield from _residual_summary(self.experiment.networks)
+        networks = self.experiment.networks
+        yield from class_lines(self.source, self.experiment.data.source, networks.num_classes)
+        if networks.attention == "residual":
+            yield from _residual_summary(networks)
 
 
 def _residual_summary(networks: Networks) -> Iterator[str]:

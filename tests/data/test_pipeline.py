@@ -175,3 +175,34 @@ def test_batches_refuse_numbers_out_of_range_at_the_call(options, said):
     options = {"batch_size": 6, "discriminator_steps": 2, "seed": 5, "first_step": 0, "total_steps": 9, **options}
     with pytest.raises(InvalidInputError, match=said):
         training_batches(Numbered(13), **options)
+
+
+class Labelled(Numbered):
+    """Images whose labels are the given ones."""
+
+    def __init__(self, labels):
+        super().__init__(len(labels))
+        self.labels = labels
+
+    def __getitem__(self, index):
+        return super().__getitem__(index)[0], self.labels[index]
+
+
+def batches_labelled(labels):
+    stream = training_batches(
+        Labelled(labels), batch_size=4, discriminator_steps=1, seed=0, first_step=0, total_steps=1
+    )
+    return np.sort(next(stream)[1].ravel())
+
+
+@pytest.mark.parametrize(
+    "labels", [[0.5] * 4, np.arange(4.0), [True] * 4, [2**31] * 4, [2**70] * 4, ["1"] * 4, [[1, 2]] * 4, [None] * 4]
+)
+def test_labels_that_a_cast_would_change_are_refused(labels):
+    with pytest.raises(InvalidInputError, match=r"^A source needs labels that are integers below 2\*\*31; got"):
+        batches_labelled(labels)
+
+
+@pytest.mark.parametrize("labels", [[3, 1, 2, 0], np.array([3, 1, 2, 0], np.uint8), np.array([3, 1, 2, 0], np.int64)])
+def test_labels_of_each_integer_type_are_read(labels):
+    assert batches_labelled(labels).tolist() == [0, 1, 2, 3]

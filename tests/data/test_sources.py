@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagan_jax.data import archives, decoding, layouts, open_source, pipeline, sources
+from sagan_jax.data import (
+    ImageSource,
+    archives,
+    array_names,
+    decoding,
+    layouts,
+    open_source,
+    pipeline,
+    selection,
+    sources,
+)
 from sagan_jax.errors import InvalidInputError
 from support.archives import write_folder, write_zip
 from support.assertions import refusal
@@ -36,7 +46,7 @@ def refused(source, **options):
 TINY = encoded(noise(4, 4, 3))
 
 
-@pytest.mark.parametrize("module", [layouts, pipeline])
+@pytest.mark.parametrize("module", [array_names, layouts, pipeline, selection])
 def test_doctests_of_a_module_of_data_hold(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted
@@ -169,6 +179,12 @@ def test_source_index_past_the_end_is_an_index_error(tmp_path):
     source = open_source(str(write_folder(tmp_path, {"x.png": TINY})), resolution=4)
     with pytest.raises(IndexError, match="1 of 1"):
         source[1]
+
+
+def test_source_with_labels_that_are_no_integers_is_refused():
+    for labels in (np.array([0.0, 0.5]), np.array([0, 1, 1])):
+        message = refusal(ImageSource, noise(2, 4, 4, 3), labels, ["a", "b"], "x", content=str)
+        assert "'x' needs integer labels [2], one for each image" in message
 
 
 def test_source_image_cannot_be_written_to(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.generator import TrainedGenerator, draw_labels
 from sagan_jax.models import biggan, dcgan
+from support.assertions import refusal
 from support.generators import make_generator
 
 
@@ -115,3 +116,26 @@ def test_standing_statistics_need_a_batch(generator):
 def test_generate_takes_numpys_integers(generator):
     wanted = generator.generate(2, seed=5, batch_size=8).images
     assert np.array_equal(generator.generate(np.int64(2), seed=np.uint32(5), batch_size=np.int32(8)).images, wanted)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0.5, 1.5], "integer labels [N]; got float64 [2]"),
+        (np.array([0.0, 1.0], np.float32), "got float32 [2]"),
+        ([True, False], "got bool [2]"),
+        ([[0, 1]], "got int64 [1, 2]"),
+        (1, "got int64 []"),
+        ([0, 3], "labels from 0 to 2; got some from 0 to 3"),
+        ([-1], "got some from -1 to -1"),
+        ([2**40], "got some from"),
+    ],
+)
+def test_stream_refuses_labels_that_are_no_classes_in_one_line(generator, labels, said):
+    message = refusal(lambda: next(generator.stream(labels)))
+    assert message.startswith("stream needs ")
+    assert said in message
+
+
+def test_stream_of_no_labels_is_empty(generator):
+    assert list(generator.stream([])) == []

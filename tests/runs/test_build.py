@@ -1,0 +1,113 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sagan_jax.config import CompletionExperiment, CompletionNetworks, Data, Experiment, Networks, from_dict, to_dict
+from sagan_jax.runs.build import class_lines, open_images, open_labelled_images
+from sagan_jax.runs.validate import check_config
+from sagan_jax.runtime.lock import WorkdirLock
+from support.archives import write_folder, write_zip
+from support.assertions import refusal
+from support.images import encoded, noise
+
+PNG = encoded(noise(32, 32, 3))
+
+
+def experiment(num_classes=2, **data):
+    networks = Networks(resolution=32, num_classes=num_classes)
+    return Experiment("a_run", Data(cache="", **{name: str(value) for name, value in data.items()}), networks)
+
+
+def test_the_fields_of_labels_reach_the_source(tmp_path):
+    files = {f"{number}.png": PNG for number in range(6)}
+    csv = {"labels.csv": "".join(f"{number}.png,{number % 2}\n" for number in range(6)).encode()}
+    folder = write_folder(tmp_path / "photos", files)
+    write_folder(tmp_path, csv)
+    data = Data(str(folder), str(folder), cache="", labels=str(tmp_path / "labels.csv"), max_images=4)
+    of_run = replace(experiment(), data=data)
+    assert sorted(open_labelled_images(of_run).labels) == [0, 0, 1, 1]
+    assert open_images(of_run, held_out=True).num_classes == 0
+    held_out = replace(of_run, data=replace(data, held_out_labels=data.labels))
+    assert open_labelled_images(held_out, held_out=True).labels.tolist() == [0, 1] * 3  # all of them
+
+
+def test_a_config_without_the_fields_of_labels_has_their_defaults():
+    saved = to_dict(experiment())
+    for name in ("labels", "held_out_labels", "label_column", "max_images"):
+        del saved["data"][name]
+    assert from_dict(saved) == experiment()
+
+
+def test_a_negative_number_of_images_is_refused():
+    wrong = replace(experiment(), data=Data("digits", max_images=-1))
+    assert "--max-images needs to be at least 0; got -1" in refusal(check_config, wrong)
+
+
+@pytest.mark.parametrize("workdir", ["runs/a_run", "out", "."])
+def test_a_run_may_lie_inside_its_source(tmp_path, workdir, monkeypatch):
+    monkeypatch.chdir(write_folder(tmp_path, {"cat/1.png": PNG, "dog/2.png": PNG}))
+    plain = open_labelled_images(experiment(source=".")).fingerprint
+    with WorkdirLock(workdir):
+        source = open_labelled_images(experiment(source="."))
+        assert (source.class_names, source.fingerprint) == (("cat", "dog"), plain)
+
+
+@pytest.mark.parametrize("kind", [Experiment, CompletionExperiment])
+def test_missing_held_out_images_name_their_flag(tmp_path, kind):
+    networks = Networks(resolution=32, num_classes=0) if kind is Experiment else CompletionNetworks()
+    folder = write_folder(tmp_path / "x", {"1.png": PNG})
+    of_run = kind(networks=networks, data=Data(str(folder), "no/such.zip", cache=""))
+    assert len(open_images(of_run)) == 1
+    message = refusal(open_images, of_run, held_out=True)
+    assert message.startswith("The held-out images cannot be opened: ")
+    assert message.endswith("Give others with --held-out, or --held-out= for none.")
+
+
+@pytest.mark.parametrize("files", [{"only/1.png": PNG, "only/2.png": PNG}, {"1.png": PNG, "2.png": PNG}])
+def test_images_without_labels_are_one_class_if_that_is_asked_for(tmp_path, files):
+    folder = write_folder(tmp_path / "x", files)
+    plain = open_labelled_images(experiment(0, source=folder))
+    fingerprint = plain.fingerprint
+    source = open_labelled_images(experiment(1, source=folder))
+    assert (source.class_names, source.labels.tolist(), source[1][1]) == (("0",), [0, 0], 0)
+    assert source.description == "x: 2 images, 1 class"
+    assert source.fingerprint != fingerprint == plain.fingerprint
+    assert np.array_equal(source[1][0], plain[1][0])
+    assert "has no labels" in refusal(open_labelled_images, experiment(2, source=folder))
+
+
+@pytest.fixture(params=["folder", "zip"])
+def splits(request, tmp_path):
+    """A source whose folders of plain images are named like splits."""
+    files = {"train/1.png": PNG, "test/2.png": PNG}
+    return write_folder(tmp_path / "x", files) if request.param == "folder" else write_zip(tmp_path / "x.zip", files)
+
+
+def test_folders_named_like_splits_are_said_where_they_are_taken_for_classes(splits):
+    is_folder = splits.is_dir()
+    way_out = f"give --source {splits / 'train'} and --held-out {splits / 'test'}." if is_folder else "pack each by"
+    message = refusal(open_labelled_images, experiment(10, source=splits))
+    assert f"has 2 classes (test, train): give --num-classes 2. Or: the folders test and train of '{splits}'" in message
+    assert way_out in message
+    source = open_images(experiment(2, source=splits))
+    names, warning = class_lines(source, str(splits), 2)
+    assert names == "classes: test, train"
+    assert warning.startswith("warning: the folders test and train of ")
+    assert way_out in warning
+    assert list(class_lines(source, str(splits), 0)) == [warning]
+
+
+def test_other_classes_are_named_without_a_warning(tmp_path):
+    names = [f"bird {number:02}" for number in range(12)]
+    folder = write_folder(tmp_path / "x", {f"{name}/1.png": PNG for name in names})
+    (line,) = class_lines(open_images(experiment(source=folder)), str(folder), 12)
+    assert line == f"classes: {', '.join(names[:10])}, .."
+    assert list(class_lines(open_images(experiment(source="digits")), "digits", 10)) == []
+
+
+def test_class_folders_in_splits_are_said(tmp_path):
+    folder = write_folder(tmp_path, {"train/cat/1.png": PNG, "test/cat/1.png": PNG, "train/dog/1.png": PNG})
+    message = refusal(open_images, experiment(source=Path(folder)))
+    assert "Are test, train splits of one set? Then give one of them." in message
