@@ -59,6 +59,12 @@ def test_fingerprint_follows_the_choice_and_is_that_of_the_whole_set_without_one
     assert len({opened(path, most).fingerprint for most in (7, 8, 17)}) == 3
 
 
+def test_fingerprint_follows_the_choice_of_images_without_labels(tmp_path):
+    path = write_folder(tmp_path / "x", {name.replace("/", "-"): data for name, data in FILES.items()})
+    fingerprints = {opened(path, most).fingerprint for most in (7, 8, 17)}
+    assert len(fingerprints) == 3
+
+
 @pytest.mark.parametrize(
     ("most", "counts"), [(3, [1, 1, 1]), (6, [2, 2, 2]), (9, [4, 2, 3]), (14, [6, 2, 6]), (17, [6, 2, 9])]
 )
