@@ -69,10 +69,15 @@ class AttentionRecord(NamedTuple):
     """in the order of the forward pass; empty if the network has no attention"""
 
     def statistics(self) -> dict[str, float]:
-        """Returns the mean attention distance, in pixels, and entropy, in nats, of each layer, as metrics of a run."""
+        """Returns gamma, and the mean attention distance, in pixels, and entropy, in nats, of each layer, as metrics.
+
+        Gamma is that of the network that looked. The gamma that training logs is of the weights before its last update,
+        and of G itself where this network may be its moving average.
+        """
         found = {}
         for layer in self.layers:
             distance, entropy, _ = layer.spread(self.images.shape[1])
+            found[f"{layer.network}/attention_gamma_{layer.resolution}"] = layer.gamma
             found[f"{layer.network}/attention_distance_{layer.resolution}"] = float(distance.mean())
             found[f"{layer.network}/attention_entropy_{layer.resolution}"] = float(entropy.mean())
         return found

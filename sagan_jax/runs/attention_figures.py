@@ -19,6 +19,7 @@ from sagan_jax.runs.load import CheckpointName, GenerationRun, open_run
 from sagan_jax.runtime.files import write_atomically
 from sagan_jax.runtime.metrics_log import read_metrics
 from sagan_jax.views.attention import Panel, attention_figure, history_figure, spread_figure
+from sagan_jax.views.curves import format_value
 from sagan_jax.views.figures import encode_figure
 
 Position = tuple[float, float]
@@ -165,7 +166,7 @@ def _figure(record: AttentionRecord, number: int, queries: Sequence[Position], n
     for layer in record.layers:
         rows = [_query_index(position, layer.resolution, resolution) for position in queries]
         weights = layer.attention_map[number, rows].reshape(len(rows), *layer.key_shape)
-        title = f"{layer.network[0].upper()} at {layer.resolution}×{layer.resolution}, γ {layer.gamma:.2f}"
+        title = f"{layer.network[0].upper()} at {layer.resolution}×{layer.resolution}, γ {format_value(layer.gamma)}"
         panels.append(Panel(title, weights))
     return attention_figure(image, queries, panels)
 

@@ -37,6 +37,7 @@ class CompletionJob:
     """
 
     score_monitor = None
+    health = None
 
     def __init__(self, experiment: CompletionExperiment, workdir: Path) -> None:
         del workdir
@@ -119,6 +120,11 @@ class CompletionJob:
             count = min(_MEASURED, len(self.held_out))
             scores = completion_scores(completer, self.held_out, training.holes, num_images=count, samples=0)
             writer.scalars(done, {f"held_out/{name}": float(scores[name].mean()) for name in ("psnr", "l1", "ssim")})
+
+    def variety(self, state: CompletionState) -> dict[str, float]:
+        """Returns nothing: a completion depends on its image."""
+        del state
+        return {}
 
     def trained(self, state: CompletionState, raw: bool = False) -> TrainedCompleter:
         """Returns the network, ready to fill holes."""

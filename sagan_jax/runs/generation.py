@@ -22,7 +22,9 @@ from sagan_jax.runs.build import (
     trained_discriminator,
     trained_generator,
 )
+from sagan_jax.runs.diversity import Diversity
 from sagan_jax.runs.families import attention_channels
+from sagan_jax.runs.health import Health
 from sagan_jax.runs.load import open_run
 from sagan_jax.runs.resume import check_same_sizes
 from sagan_jax.runs.samples import sample_grid
@@ -56,6 +58,8 @@ class GenerationJob:
         self.source = open_labelled_images(experiment)
         scored = bool(experiment.evaluation.protocols)
         self.score_monitor = ScoreMonitor(experiment, workdir, self.source) if scored else None
+        self.health = Health(training.loss, self.score_monitor.best_by if self.score_monitor else None)
+        self._diversity = Diversity(self.source)
         self.task = build_adversarial_task(experiment)
         self.step = partial(step, self.task)
         self.images_per_step = training.batch_size * training.discriminator_steps
@@ -103,6 +107,11 @@ class GenerationJob:
             if isinstance(self.source.rule, Pairs):
                 writer.scalars(done, partner_attention(record, self.source.rule))
             draw_record(record, workdir / "attention")
+
+    def variety(self, state: AdversarialState) -> dict[str, float]:
+        """Returns `health/diversity`, where the training images of a class differ."""
+        diversity = self._diversity
+        return {"health/diversity": diversity.of(self.trained(state))} if diversity.of_real_images else {}
 
     def trained(self, state: AdversarialState, raw: bool = False) -> TrainedGenerator:
         """Returns the generator, ready to sample from."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sagan_jax.config import Experiment, to_dict
+from sagan_jax.runs.health import sign_lines
 from sagan_jax.runtime.files import write_atomically
 from sagan_jax.views.report import report_page
 
@@ -20,6 +21,7 @@ def write_report(workdir: Path, path: Path | None = None, *, status: str = "", b
         InvalidInputError: there is no run in `workdir`.
         StorageError: the disk refused.
     """
-    page = report_page(workdir, status=status, defaults=to_dict(Experiment()), budget=budget).encode()
+    defaults = to_dict(Experiment())
+    page = report_page(workdir, status=status, defaults=defaults, budget=budget, find_signs=sign_lines).encode()
     write_atomically(path or workdir / "report.html", page)
     return len(page)

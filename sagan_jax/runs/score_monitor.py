@@ -8,24 +8,28 @@ from typing import Any
 
 from sagan_jax.config import Experiment
 from sagan_jax.data import ImageSource
-from sagan_jax.errors import CollapsedError, InvalidInputError
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.evaluation.image_sets import GeneratedImages
 from sagan_jax.evaluation.protocols import Protocol, parse_protocol
 from sagan_jax.runs.best_checkpoint import BestCheckpoint
-from sagan_jax.runs.collapse import CollapseDetector
+from sagan_jax.runs.diversity import Diversity
+from sagan_jax.runs.health import Score
 from sagan_jax.runs.scores import evaluator_for_run, generator_for, result_path, write_result
 from sagan_jax.runtime.processes import is_main_process
 
 
 class ScoreMonitor:
-    """Measures the scores of a run while it trains, keeps its best checkpoint and warns of a collapse.
+    """Measures the scores of a run while it trains, keeps its best checkpoint.
 
     Args:
         experiment: the run; its config names at least one protocol.
         workdir: gets `scores/` and `best/`.
         source: the training images.
+
+    Attributes:
+        best_by: the score that the best checkpoint is kept by.
 
     Raises:
         InvalidInputError: a protocol needs something that is absent; raised before the run starts.
@@ -37,10 +41,12 @@ class ScoreMonitor:
         self._evaluator, _ = evaluator_for_run(experiment, source, self._protocols)
         for protocol in self._protocols:
             self._evaluator.check(protocol, experiment.networks.num_classes)
-        self._best_by, protocol = _best_by(experiment.evaluation.keep_best_by, self._protocols, self._evaluator)
-        higher_is_better = protocol.higher_is_better
-        self._collapse = CollapseDetector(source, self._best_by, higher_is_better=higher_is_better)
-        self._best = BestCheckpoint(workdir / "best", self._best_by, higher_is_better=higher_is_better)
+        name, protocol = _best_by(experiment.evaluation.keep_best_by, self._protocols, self._evaluator)
+        self.best_by = Score(name, protocol.higher_is_better)
+        self._diversity = Diversity(source)
+        if not self._diversity.of_real_images:
+            raise InvalidInputError("--protocols need training images that differ, for variety to be told; got one.")
+        self._best = BestCheckpoint(workdir / "best", name, higher_is_better=protocol.higher_is_better)
 
     def is_overdue(self, step: int) -> bool:
         """Tells whether the scores of a step are due and absent: the run was ended while they were measured."""
@@ -62,9 +68,6 @@ class ScoreMonitor:
         Args:
             step: generator updates done.
             load: `load(raw)` returns the generator, with the weights as trained when `raw` is True.
-
-        Raises:
-            CollapsedError: the generator has collapsed, and the config says to stop then.
         """
         values, started = {}, time.monotonic()
         for protocol in self._protocols:
@@ -73,12 +76,8 @@ class ScoreMonitor:
             if is_main_process():
                 write_result(result_path(self._workdir, protocol, step), score)
                 print(f"step {step}: {score}", file=sys.stderr, flush=True)
-        self._last = values[self._best_by]
-        diversity = self._collapse.diversity(load(False))
-        sign = self._collapse.find_sign(diversity, self._last, self._best.value)
-        if sign:
-            self._warn_of_collapse(step, sign)
-        values |= {"diversity": diversity, "seconds": time.monotonic() - started}
+        self._last = values[self.best_by.name]
+        values |= {"diversity": self._diversity.of(load(False)), "seconds": time.monotonic() - started}
         return {f"score/{name}": value for name, value in values.items()}
 
     def keep_best(self, step: int, state: Any, meta: dict[str, Any]) -> None:
@@ -90,13 +89,6 @@ class ScoreMonitor:
             meta: as for `Checkpoints.save`; the name and value of the score are added.
         """
         self._best.offer(step, self._last, state, meta)
-
-    def _warn_of_collapse(self, step: int, sign: str) -> None:
-        message = f"Step {step}: the generator has collapsed: {sign}; the best checkpoint is in best/."
-        if self._evaluation.stop_on_collapse:
-            raise CollapsedError(message)
-        if is_main_process():
-            print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def _best_by(name: str, protocols: list[Protocol], evaluator: Evaluator) -> tuple[str, Protocol]:

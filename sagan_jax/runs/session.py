@@ -9,6 +9,7 @@ from typing import Any
 
 from sagan_jax.config import AnyExperiment, Experiment, to_dict
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
+from sagan_jax.runs.health_watch import HealthWatch, observed_intervals
 from sagan_jax.runs.report import write_report
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runtime.checkpoints import Checkpoints
@@ -47,7 +48,8 @@ def train_from(
     Raises:
         StoppedError: a signal ended the run before its last step; the state is saved.
         NonFiniteError: a loss or a gradient is not finite.
-        CollapsedError: the generator collapsed, and the config says to stop then.
+        CollapsedError: a severe sign of `sagan_jax.runs.health` began, and the config says to stop then; the state is
+            saved.
         StorageError: the disk refused.
     """
     total_steps = experiment.training.total_steps
@@ -56,7 +58,8 @@ def train_from(
         TrainingProgress(total_steps, first_step) if is_main_process() else nullcontext() as progress,
     ):
         clock = _Throughput(first_step, job.images_per_step)
-        session = _Session(experiment, job, workdir, checkpoints, lock, writer, progress, clock)
+        watch = _health_watch(experiment, job, workdir, first_step, progress)
+        session = _Session(experiment, job, workdir, checkpoints, lock, writer, progress, clock, watch)
         try:
             done, state = session.run(first_step, state, stop)
         except (NonFiniteError, CollapsedError) as error:
@@ -84,6 +87,7 @@ class _Session:
     writer: MetricsWriter | None
     progress: TrainingProgress | None
     throughput: "_Throughput"
+    watch: HealthWatch | None = None
 
     def run(self, first_step: int, state: State, stop: StopSignals) -> tuple[int, State]:
         """Returns how many steps are done, and the state after them."""
@@ -91,7 +95,7 @@ class _Session:
         parallel = ParallelStep(self.job.step, driver=training.driver)
         if self.job.score_monitor and self.job.score_monitor.is_overdue(first_step):
             self.evaluate(first_step, state)
-        return run_loop(
+        done, state = run_loop(
             parallel,
             parallel.replicate(state),
             self.job.batches(first_step),
@@ -101,8 +105,18 @@ class _Session:
             log_every_steps=self.experiment.recording.log_every_steps,
             log=self.log,
             actions=self.actions(),
-            stopped=stop.should_stop,
+            stopped=lambda done: stop.should_stop(done) or self.collapsed,
         )
+        if self.watch and self.watch.collapsed:
+            raise CollapsedError(
+                f"The run has collapsed: {self.watch.collapsed}. It is saved after step {done}; with "
+                f"--no-stop-on-collapse it goes on."
+            )
+        return done, state
+
+    @property
+    def collapsed(self) -> bool:
+        return self.watch is not None and self.watch.collapsed is not None
 
     def actions(self) -> list[PeriodicAction]:
         recording = self.experiment.recording
@@ -118,9 +132,15 @@ class _Session:
 
     def log(self, done: int, metrics: dict[str, float]) -> None:
         speed = self.throughput.images_per_second(done)
-        if self.writer and self.progress:
-            self.writer.scalars(done, metrics | {"images_per_second": speed})
+        if self.progress:
             self.progress.update(done, metrics, speed)
+        self.record(done, metrics | {"images_per_second": speed})
+
+    def record(self, done: int, metrics: dict[str, float]) -> None:
+        """Writes metrics, with the signs of health that they show. Every process looks; the first one writes."""
+        signs = self.watch.observe(done, metrics) if self.watch else {}
+        if self.writer:
+            self.writer.scalars(done, metrics | signs)
 
     def save(self, done: int, state: State) -> None:
         if self.lock:
@@ -130,13 +150,14 @@ class _Session:
     def draw(self, done: int, state: State) -> None:
         if self.writer:
             self.job.draw(state, done, self.writer, self.workdir)
+        variety = self.job.variety(state) if self.watch else {}
+        if variety:
+            self.record(done, variety)
 
     def evaluate(self, done: int, state: State) -> None:
         monitor = self.job.score_monitor
         assert monitor
-        values = monitor.measure(done, lambda raw: self.job.trained(state, raw))
-        if self.writer:
-            self.writer.scalars(done, values)
+        self.record(done, monitor.measure(done, lambda raw: self.job.trained(state, raw)))
         monitor.keep_best(done, state, self.meta)
 
     def report(self, status: str) -> None:
@@ -157,6 +178,22 @@ class _Session:
             "environment": reproducibility_info(),
             "data": self.job.source.fingerprint,
         }
+
+
+def _health_watch(
+    experiment: AnyExperiment, job: TrainingJob, workdir: Path, first_step: int, progress: TrainingProgress | None
+) -> HealthWatch | None:
+    """Returns the watch of a run, which has seen the steps before; None for a task that has no signs."""
+    if not (job.health and isinstance(experiment, Experiment)):
+        return None
+    watch = HealthWatch(
+        job.health,
+        observed_intervals(experiment),
+        progress.say if progress else lambda line: None,
+        stop_on_collapse=experiment.evaluation.stop_on_collapse,
+    )
+    watch.resume_from(workdir, first_step)
+    return watch
 
 
 class _Throughput:

@@ -48,7 +48,7 @@ def train(
         InvalidInputError: the config contradicts itself, the data, the devices or the run in `workdir`; raised before
             anything is written.
         NonFiniteError: a loss or a gradient is not finite.
-        CollapsedError: the generator collapsed, and the config says to stop then.
+        CollapsedError: a severe sign of docs/health.md began, and the config says to stop then; the run is saved.
         StorageError: the disk refused, also to read a checkpoint.
         BusyError: another run holds `workdir`.
         StoppedError: SIGTERM or Ctrl-C stopped the run after it had saved.
@@ -81,7 +81,7 @@ def train(
                 if job.score_monitor:
                     job.score_monitor.resume_from(first_step)
                 if is_main_process():
-                    write_run_files(workdir, to_dict(experiment))
+                    write_run_files(workdir, to_dict(experiment), resumed=first_step > 0)
                 state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock, stop)
             return job.trained(state)
 

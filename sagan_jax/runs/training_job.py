@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sagan_jax.data import ImageSource
+from sagan_jax.runs.health import Health
 from sagan_jax.runs.score_monitor import ScoreMonitor
 from sagan_jax.runtime.metrics_log import MetricsWriter
 
@@ -21,12 +22,14 @@ class TrainingJob(Protocol):
     Attributes:
         source: the training images.
         score_monitor: measures scores while the run trains; None when the config names no protocols.
+        health: watches the metrics; None for a task that has no signs.
         finite_metrics: the metrics that end a run when they are not finite.
         images_per_step: real images that a step reads, over all devices.
     """
 
     source: ImageSource
     score_monitor: ScoreMonitor | None
+    health: Health | None
     finite_metrics: Sequence[str]
     images_per_step: int
 
@@ -48,6 +51,10 @@ class TrainingJob(Protocol):
 
     def draw(self, state: State, done: int, writer: MetricsWriter, workdir: Path) -> None:
         """Draws samples of the networks after `done` steps, and records them."""
+        ...
+
+    def variety(self, state: State) -> dict[str, float]:
+        """Returns `health/diversity` of the networks, where it can be measured."""
         ...
 
     def trained(self, state: State, raw: bool = False) -> Any:

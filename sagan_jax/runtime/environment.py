@@ -1,5 +1,6 @@
 """The environment of a run: versions, devices, threads, settings and the git revision."""
 
+import datetime
 import importlib.metadata
 import json
 import os
@@ -46,23 +47,34 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def write_run_files(workdir: str | Path, experiment: Mapping[str, Any]) -> None:
+def write_run_files(workdir: str | Path, experiment: Mapping[str, Any], *, resumed: bool = False) -> None:
     """Writes `config.json` and `environment.json`: the config of a run and its environment.
 
     The environment is `reproducibility_info`, the git revision of the package, whether its files differ from that
-    revision (both null outside a checkout), the command, and the current folder.
+    revision (both null outside a checkout), the command, the current folder, and when the run started.
 
     Args:
         workdir: the folder; created if needed.
         experiment: the resolved config, of JSON values.
+        resumed: whether the run goes on; then it started when its earlier `environment.json` says.
 
     Raises:
         StorageError: when a file could not be written.
     """
     revision = _revision(Path(sagan_jax.__file__).parent)
-    environment = reproducibility_info() | revision | {"argv": sys.argv, "folder": _folder()}
+    started = _started(Path(workdir)) if resumed else datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    environment = reproducibility_info() | revision | {"argv": sys.argv, "folder": _folder(), "started": started}
     for name, document in (("config.json", experiment), ("environment.json", environment)):
         write_atomically(Path(workdir) / name, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def _started(workdir: Path) -> str | None:
+    """Returns when the run in a workdir started, or None if that is not recorded."""
+    try:
+        started = json.loads((workdir / "environment.json").read_bytes()).get("started")
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return None
+    return started if isinstance(started, str) else None
 
 
 def _folder() -> str | None:

@@ -33,7 +33,12 @@ class NullProgress:
         """Does nothing."""
 
 
-def _duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Returns hours, minutes and seconds.
+
+    >>> format_duration(3725.4)
+    '1:02:05'
+    """
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
@@ -100,13 +105,24 @@ class TrainingProgress:
         else:
             self._bar.update(self._task, completed=step, description=text)
 
+    def say(self, message: str) -> None:
+        """Prints a line, above the bar where there is one."""
+        if self._bar is None:
+            print(message, file=self._file, flush=True)
+        else:
+            self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+
     def _text(self, step: int, metrics: Mapping[str, float], images_per_second: float) -> str:
         now = self._clock()
         start, first_step = self._start
         left = (now - start) / max(step - first_step, 1) * max(self._total_steps - step, 0)
         if not self._updated:
             self._start, self._updated = (now, step), True
-        words = [f"step {step}/{self._total_steps}", f"{images_per_second:.1f} images/s", f"{_duration(left)} left"]
+        words = [
+            f"step {step}/{self._total_steps}",
+            f"{images_per_second:.1f} images/s",
+            f"{format_duration(left)} left",
+        ]
         for name, value in metrics.items():
             if name.endswith("/loss") or re.search(r"gamma_\d+$", name):
                 words.append(f"{name} {float(value):.4f}")

@@ -64,8 +64,8 @@ def curve_sections(curves: Mapping[str, Curve]) -> dict[str, list[CurvePanel]]:
     """Returns panels with every metric of a run, by the heading of their section.
 
     Args:
-        curves: by the name of the metric, each of at least one point. `score/seconds` is not drawn, and a score of
-            one point neither.
+        curves: by the name of the metric, each of at least one point. Not drawn are `score/seconds`, the signs of
+            `health/`, and a score of one point.
     """
     left = dict(curves)
 
@@ -74,6 +74,8 @@ def curve_sections(curves: Mapping[str, Curve]) -> dict[str, list[CurvePanel]]:
 
     scores = take(r"^score/")
     scores.pop("score/seconds", None)
+    diversity = take(r"^health/diversity$")
+    take(r"^health/")  # the report says in words when a sign began and was over
     spectral = {network: take(rf"^{network}/sigma/") for network in ("generator", "discriminator")}
     training = {
         "discriminator losses": take(r"^discriminator/loss(_\w+)?$"),
@@ -83,6 +85,7 @@ def curve_sections(curves: Mapping[str, Curve]) -> dict[str, list[CurvePanel]]:
         "mean attention distance, pixels": take(r"/attention_distance_\d+$"),
         "mean attention entropy, nats": take(r"/attention_entropy_\d+$"),
         "gradient norms": take(r"/gradient_norm$"),
+        "diversity of drawn images, relative to real ones": diversity,
         "images per second": take(r"^images_per_second$"),
     }
     sections = {
@@ -147,6 +150,7 @@ def metric_label(name: str) -> str:
     if metric.startswith("loss"):
         return metric.removeprefix("loss_") if metric != "loss" else "both" if network == "discriminator" else "loss"
     letter = {"generator": "G", "discriminator": "D"}.get(network, network)
+    metric = re.sub(r"^attention_gamma_(\d+)$", r" at \1, drawn", metric)
     metric = re.sub(r"^(?:gamma|attention_distance|attention_entropy)_(\d+)$", r" at \1", metric)
     metric = {"fake_logits": ", fake", "real_logits": ", real", "gradient_norm": ""}.get(metric, metric)
     return (letter + metric).replace("_", " ")

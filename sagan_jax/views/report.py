@@ -1,12 +1,14 @@
 """The report of a run: one HTML page that holds everything it shows and loads nothing from a network."""
 
 import base64
+import contextlib
+import datetime
 import io
 import json
 import re
 import shlex
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +19,14 @@ from PIL import Image
 
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.metrics_log import Curve, finite_number, read_metrics
+from sagan_jax.runtime.progress import format_duration
 from sagan_jax.views.curves import MAX_POINTS, SMOOTH_ABOVE, curve_sections, format_value, metric_label
 from sagan_jax.views.templates import load_template
 
 _IMAGE_MARKUP = 300  # bytes of HTML around an image, at most
 _NOTES_MARKUP = 2000  # bytes kept free for notes on images
+
+FindSigns = Callable[[Mapping[str, Curve], Mapping[str, Any]], Sequence[str]]
 
 
 class EmbeddedImage(NamedTuple):
@@ -43,7 +48,12 @@ class EmbeddedImage(NamedTuple):
 
 
 def report_page(
-    workdir: str | Path, *, status: str = "", defaults: Mapping[str, Any] | None = None, budget: int = 10_000_000
+    workdir: str | Path,
+    *,
+    status: str = "",
+    defaults: Mapping[str, Any] | None = None,
+    budget: int = 10_000_000,
+    find_signs: FindSigns = lambda curves, config: (),
 ) -> str:
     """Returns the report of a run as one HTML page, which needs no network and no other file.
 
@@ -54,6 +64,7 @@ def report_page(
         status: of the run, such as `stopped`. Defaults to `finished` or `not finished`, by the number of steps.
         defaults: a config as nested dictionaries, as in `config.json`; the page shows first what differs from it.
         budget: size of the page in bytes. Images are left out evenly to fit; curves never are.
+        find_signs: takes the metrics and the config, and returns a line for each sign that training goes wrong.
 
     Returns:
         The page, of at most `budget` bytes in UTF-8 unless text and curves alone are larger.
@@ -66,7 +77,7 @@ def report_page(
         raise InvalidInputError(
             f"There is no run in {str(workdir)!r}: it has no config.json and no metrics.jsonl. Is the path right?"
         )
-    page = _page_values(workdir, status, defaults or {})
+    page = _page_values(workdir, status, defaults or {}, find_signs)
     notes = page["notes"]
     room = budget - len(_render(page, [], []))
     attention = _attention_images(workdir / "attention", room // 3, notes)
@@ -75,7 +86,12 @@ def report_page(
     return _render(page, samples, attention).decode()
 
 
-def _page_values(workdir: Path, status: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _page_values(
+    workdir: Path,
+    status: str,
+    defaults: Mapping[str, Any],
+    find_signs: FindSigns,
+) -> dict[str, Any]:
     """Returns what the template shows, but for the images; `notes` says what could not be read."""
     notes: list[str] = []
     config = _read_document(workdir / "config.json", notes)
@@ -87,7 +103,8 @@ def _page_values(workdir: Path, status: str, defaults: Mapping[str, Any]) -> dic
         **_progress(workdir, config, curves, status),
         "command": resume_command(workdir, environment),
         "processes": environment.get("process_count"),
-        "facts": _facts(curves),
+        "facts": {**_times(config, environment, curves), **_facts(curves)},
+        "signs": find_signs(curves, config),
         "sections": curve_sections(curves),
         "smoothed": any(len(curve.steps) > SMOOTH_ABOVE for curve in curves.values()),
         "downsampled": any(len(curve.steps) > MAX_POINTS for curve in curves.values()),
@@ -95,7 +112,7 @@ def _page_values(workdir: Path, status: str, defaults: Mapping[str, Any]) -> dic
         "scores": _scores(workdir / "scores", curves, notes),
         **_settings(config, defaults),
         "versions": _mapping(environment.get("versions")),
-        "machine": {name: value for name, value in environment.items() if name not in ("versions", "argv")},
+        "machine": {name: value for name, value in environment.items() if name not in ("versions", "argv", "started")},
         "notes": notes,
     }
 
@@ -189,12 +206,38 @@ def _without_workdir(words: Sequence[str]) -> list[str]:
     return kept
 
 
+def _times(config: Mapping[str, Any], environment: Mapping[str, Any], curves: Mapping[str, Curve]) -> dict[str, str]:
+    """Returns when the run started, how long it trained up to its last logged step, and how fast.
+
+    The time is that of all its parts, with compiling, saving and drawing. It follows from the images per second, which
+    are means over the steps since the line before.
+    """
+    facts = {}
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        started = datetime.datetime.fromisoformat(str(environment.get("started")))
+        facts["started"] = f"{started.astimezone(datetime.UTC):%Y-%m-%d %H:%M} UTC"
+    training, speeds = _mapping(config.get("training")), curves.get("images_per_second")
+    batch_size, updates = (finite_number(training.get(name, 1)) for name in ("batch_size", "discriminator_steps"))
+    if speeds is None or not batch_size or not updates or (speeds.values <= 0).any():
+        return facts
+    seconds = float((np.diff(speeds.steps, prepend=0) * batch_size * updates / speeds.values).sum())
+    if 0 < seconds < 1e11:  # a damaged file may hold any numbers
+        facts["time of training"] = format_duration(seconds)
+        facts["steps per second, mean"] = format_value(speeds.steps[-1] / seconds)
+    return facts
+
+
 def _facts(curves: Mapping[str, Curve]) -> dict[str, str]:
-    """Returns the values for the top of the page: gamma of each attention layer, and the throughput."""
+    """Returns further values for the top of the page: gamma of each attention layer, and the throughput.
+
+    Gamma is that of the networks as they were last drawn, as in the attention figures. Runs that did not record it show
+    the gamma that was logged.
+    """
     facts = {}
     for name, curve in curves.items():
-        if re.search(r"gamma_\d+$", name):
-            facts[f"γ of {metric_label(name)}"] = format_value(curve.values[-1])
+        if re.search(r"/gamma_\d+$", name):
+            drawn = curves.get(name.replace("/gamma_", "/attention_gamma_"), curve)
+            facts[f"γ of {metric_label(name)}"] = format_value(drawn.values[-1])
     if "images_per_second" in curves:
         facts["images per second, median"] = f"{np.median(curves['images_per_second'].values):,.1f}"
     return facts

@@ -17,7 +17,7 @@ from PIL import Image
 import sagan_jax
 from sagan_jax.config import Data, Evaluation, Experiment, Networks, Recording, Training
 from sagan_jax.data import open_source
-from sagan_jax.errors import CollapsedError, InvalidInputError
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import generator as generator_module
 from sagan_jax.evaluation.scores import Score
 from sagan_jax.runs import session
@@ -181,19 +181,19 @@ def test_protocols_of_a_run_may_change_when_it_is_taken_up_again(trained, tmp_pa
 
 
 class ScriptedMonitor(ScoreMonitor):
-    """A monitor whose scores and diversities are given."""
+    """A monitor whose scores are given."""
 
-    def __init__(self, workdir, source, scores, *, stop=False, diversities=None):
-        evaluation = Evaluation(("fd20_train_random",), stop_on_collapse=stop)
+    def __init__(self, workdir, source, scores):
+        evaluation = Evaluation(("fd20_train_random",))
         experiment = Experiment(data=Data(cache=""), networks=Networks(num_classes=2), evaluation=evaluation)
         super().__init__(experiment, workdir, source)
-        scores, diversities = iter(scores), iter(diversities or [1.0] * len(scores))
+        scores = iter(scores)
 
         def score(protocol, images):
             return Score(protocol, {protocol.name: next(scores)}, {})
 
         self._evaluator = types.SimpleNamespace(score=score)
-        self._collapse.diversity = lambda generator: next(diversities)
+        self._diversity = types.SimpleNamespace(of=lambda generator: 1.0)
 
     def look(self, step):
         values = self.measure(step, lambda raw: None)
@@ -205,7 +205,7 @@ class ScriptedMonitor(ScoreMonitor):
 def monitor_of(trained, tmp_path):
     experiment, _ = trained
     source = open_source(experiment.data.source, resolution=32, cache="")
-    return lambda scores, **options: ScriptedMonitor(tmp_path / "run", source, scores, **options)
+    return lambda scores: ScriptedMonitor(tmp_path / "run", source, scores)
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -236,40 +236,13 @@ def test_best_of_before_a_stop_is_remembered_and_of_after_it_forgotten(monitor_o
     assert steps_in(tmp_path / "run" / "best") == [3]
 
 
-def test_score_twice_its_best_three_times_in_a_row_is_a_collapse(monitor_of, capsys):
-    monitor = monitor_of([10.0, 21.0, 21.0, 19.0, 21.0, 21.0, 21.0], stop=True)
-    for step in range(1, 7):
-        monitor.look(step)
-    with pytest.raises(CollapsedError, match=r"Step 7: .*21 after a best of 10"):
-        monitor.look(7)
-
-
 def test_score_without_a_value_of_its_own_goes_by_its_first(trained, tmp_path):
     experiment, _ = trained
     source = open_source(experiment.data.source, resolution=32, cache="")
     evaluation = Evaluation(("prdc20_train_random", "fd20_train_random"))
     monitor = ScoreMonitor(dataclasses.replace(experiment, evaluation=evaluation), tmp_path / "run", source)
-    assert monitor._best_by == "prdc20_train_random/precision"
+    assert monitor.best_by == ("prdc20_train_random/precision", True)
     assert monitor._best._is_better(0.4, than=0.3)
-
-
-def test_lost_variety_is_a_collapse_and_variety_that_never_was_is_none(monitor_of, capsys):
-    monitor = monitor_of([10.0, 9.0, 8.0, 7.0], diversities=[0.05, 0.3, 0.05, 0.4], stop=True)
-    monitor.look(1)
-    monitor.look(2)
-    with pytest.raises(CollapsedError, match="two images of a class"):
-        monitor.look(3)
-
-
-def test_collapse_is_only_said_unless_it_is_to_stop_the_run(monitor_of, capsys):
-    monitor = monitor_of([10.0, 9.0], diversities=[0.3, 0.05])
-    monitor.look(1)
-    monitor.look(2)
-    assert "has collapsed" in capsys.readouterr().err
-
-
-def test_collapse_ends_a_run_with_exit_code_5():
-    assert CollapsedError.exit_code == 5
 
 
 @pytest.mark.parametrize(

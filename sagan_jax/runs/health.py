@@ -1,0 +1,372 @@
+"""Signs that adversarial training goes wrong, read off its metrics over windows of steps.
+
+`SIGNS` is the table; docs/health.md shows it and says how each number is measured.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sagan_jax.runtime.metrics_log import Curve
+
+WINDOW_STEPS = 500
+"""Steps that a window has at least."""
+
+WINDOW_LINES = 6
+"""Logged steps that a window has at least. Where metrics are logged rarely, its steps are therefore more."""
+
+SCORES_IN_A_ROW = 3
+"""How often in a row a score must be bad."""
+
+_UNTOLD_LOSS = {"hinge": 2.0, "non_saturating": 2 * math.log(2)}
+"""D's loss when all its logits are 0. The Wasserstein loss has no scale to compare with."""
+
+_UNITS = tuple(_UNTOLD_LOSS)
+
+LOSSES = (*_UNITS, "wasserstein")
+"""The adversarial losses, by their names in a config."""
+
+_MIN_DIVERSITY = 0.1
+_SMALLEST_GRADIENT = 1e-4  # of a gradient that was ever there
+_TRAINING_METRICS = {f"discriminator/{name}" for name in ("loss", "real_logits", "fake_logits")}
+_TRAINING_METRICS |= {"generator/gradient_norm"}
+
+
+class Sign(NamedTuple):
+    """Something that goes wrong, and the numbers between which it does.
+
+    Attributes:
+        name: of its metric, after `health/`.
+        words: what is wrong, in plain words.
+        helps: what usually helps.
+        measured: what is compared with the thresholds, in words.
+        begins: threshold of the sign: it begins below `begins` where that is the smaller of the two, else above it.
+        ends: on the other side of this it is over. Between the two nothing changes.
+        severe: whether `stop_on_collapse` ends the run.
+        losses: the adversarial losses that it is watched for.
+    """
+
+    name: str
+    words: str
+    helps: str
+    measured: str
+    begins: float
+    ends: float
+    severe: bool
+    losses: tuple[str, ...] = LOSSES
+
+    def has_begun(self, value: float) -> bool:
+        """Tells whether a sign that was not there begins at this value."""
+        return value < self.begins if self.begins < self.ends else value > self.begins
+
+    def is_over(self, value: float) -> bool:
+        """Tells whether a sign that was there is over at this value."""
+        return value > self.ends if self.begins < self.ends else value < self.ends
+
+
+_MORE_UPDATES = "try `--discriminator-steps 5`, or lower learning rates"
+_LOWER_RATES = "try lower learning rates, or go back to an earlier checkpoint"
+
+SIGNS = (
+    Sign(
+        "logits_inseparable",
+        "D cannot tell real from generated images",
+        _MORE_UPDATES,
+        "mean logit of real images less that of generated ones, mean over the window",
+        begins=0.05,
+        ends=0.1,
+        severe=True,
+        losses=_UNITS,
+    ),
+    Sign(
+        "logits_inseparable",
+        "D cannot tell real from generated images",
+        _MORE_UPDATES,
+        "the same mean, as a share of that of its absolute values",
+        begins=0.3,
+        ends=0.6,
+        severe=True,
+        losses=("wasserstein",),
+    ),
+    Sign(
+        "discriminator_says_nothing",
+        "D's loss is that of a D that says nothing",
+        _MORE_UPDATES,
+        "mean of D's loss over the window, as a share of its value when all logits are 0: its distance from 1",
+        begins=0.025,
+        ends=0.05,
+        severe=False,
+        losses=_UNITS,
+    ),
+    Sign(
+        "discriminator_wins",
+        "D's loss is near 0: D begins to memorise the images, or G has fallen behind",
+        "try `--augmentation color translation cutout`, more images, or fewer `--discriminator-steps`",
+        "the same share: 0 is a D that is never wrong",
+        begins=0.1,
+        ends=0.2,
+        severe=False,
+        losses=_UNITS,
+    ),
+    Sign(
+        "generator_gradient_gone",
+        "G's gradient is gone: G learns nothing any more",
+        _MORE_UPDATES,
+        "median norm of G's gradient over the window, as a share of the largest such median so far",
+        begins=0.02,
+        ends=0.05,
+        severe=True,
+    ),
+    Sign(
+        "variety_gone",
+        "the images have lost their variety: two images of a class differ little",
+        "go back to an earlier checkpoint with a lower `--generator-learning-rate`, or try `--discriminator-steps 5`",
+        "mean distance of two generated images of a class, as a share of that of two real ones, once it was above",
+        begins=_MIN_DIVERSITY,
+        ends=0.2,
+        severe=True,
+    ),
+    Sign(
+        "sigma_runs_away",
+        "the largest singular value of a kernel runs away: the weights grow and learning slows down",
+        _LOWER_RATES,
+        "largest sigma of all kernels as they are stored",
+        begins=100.0,
+        ends=50.0,
+        severe=False,
+    ),
+    Sign(
+        "gamma_runs_away",
+        "gamma of an attention layer runs away: attention drowns the features that it is added to",
+        _LOWER_RATES,
+        "largest absolute value of gamma",
+        begins=10.0,
+        ends=5.0,
+        severe=False,
+    ),
+    Sign(
+        "score_is_bad",
+        "the score that the best checkpoint is kept by has become much worse than its best",
+        "take the checkpoint in `best/`",
+        f"how many times worse than its best the score was, the least of {SCORES_IN_A_ROW} in a row",
+        begins=2.0,
+        ends=1.5,
+        severe=True,
+    ),
+)
+"""All signs, and what they are measured by."""
+
+
+class Event(NamedTuple):
+    """A sign that begins or is over.
+
+    Attributes:
+        step: of the metrics that show it.
+        sign: which one.
+        begins: False when it is over.
+        value: what was measured.
+    """
+
+    step: int
+    sign: Sign
+    begins: bool
+    value: float
+
+    def __str__(self) -> str:
+        """Returns one line: what is wrong, what was measured, and what usually helps; or that it is over."""
+        if not self.begins:
+            return f"step {self.step}: no longer so: {self.sign.words}"
+        return f"step {self.step}: {self.sign.words} ({self.sign.name} {self.value:.3g}): {self.sign.helps}"
+
+
+class Score(NamedTuple):
+    """The score that a run keeps its best checkpoint by.
+
+    Attributes:
+        name: of its metric, after `score/`.
+        higher_is_better: whether a higher value of it is better.
+    """
+
+    name: str
+    higher_is_better: bool
+
+
+class _Line(NamedTuple):
+    step: int
+    loss: float
+    separation: float
+    """mean logit of real images less that of generated ones"""
+    gradient_norm: float
+    """of G"""
+
+
+class Health:
+    """Watches the metrics of a run of generator and discriminator, and says when a sign begins and when it is over.
+
+        health = Health("hinge")
+        for event in health.observe(500, metrics):
+            print(event)
+
+    What it says depends on the metrics alone. So a resumed run that observes its earlier metrics again says the same
+    as one that was never stopped.
+
+    Args:
+        loss: the adversarial loss.
+        score: the score to watch; None where none is measured.
+    """
+
+    def __init__(self, loss: str, score: Score | None = None) -> None:
+        self._loss, self._score = loss, score
+        self._signs = {sign.name: sign for sign in SIGNS if loss in sign.losses}
+        self._present: set[str] = set()
+        self._lines: list[_Line] = []
+        self._largest_gradient = _SMALLEST_GRADIENT
+        self._was_varied = False
+        self._best: float | None = None
+        self._ratios: list[float] = []
+
+    def observe(self, step: int, metrics: Mapping[str, Any]) -> list[Event]:
+        """Returns what begins or is over with these metrics.
+
+        Args:
+            step: at least that of the call before.
+            metrics: by name, as they are logged; those that are missing, None or not finite are passed over.
+        """
+        finite = {name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)}
+        measured = [
+            *self._training(step, finite),
+            *self._variety(finite.get("health/diversity")),
+            *self._variety(finite.get("score/diversity")),
+            *_largest("sigma_runs_away", (value for name, value in finite.items() if "/sigma/" in name)),
+            *_largest("gamma_runs_away", (abs(value) for name, value in finite.items() if "/gamma_" in name)),
+            *self._badness(finite.get(f"score/{self._score.name}") if self._score else None),
+        ]
+        return list(self._events(step, measured))
+
+    def _events(self, step: int, measured: Iterable[tuple[str, float]]) -> Iterator[Event]:
+        for name, value in measured:
+            sign = self._signs[name]
+            if name not in self._present and sign.has_begun(value):
+                self._present.add(name)
+                yield Event(step, sign, True, value)
+            elif name in self._present and sign.is_over(value):
+                self._present.remove(name)
+                yield Event(step, sign, False, value)
+
+    def _training(self, step: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+        """Yields what is measured of logits, losses and gradients over the window; nothing until there is one."""
+        if not metrics.keys() >= _TRAINING_METRICS:
+            return
+        separation = metrics["discriminator/real_logits"] - metrics["discriminator/fake_logits"]
+        line = _Line(step, metrics["discriminator/loss"], separation, metrics["generator/gradient_norm"])
+        lines = [*self._lines, line]
+        recent = [line for line in lines if line.step > step - WINDOW_STEPS]
+        self._lines = recent if len(recent) >= WINDOW_LINES else lines[-WINDOW_LINES:]
+        if len(self._lines) < WINDOW_LINES or step < WINDOW_STEPS:
+            return
+        yield from self._discriminator()
+        gradient = statistics.median(line.gradient_norm for line in self._lines)
+        self._largest_gradient = max(self._largest_gradient, gradient)
+        yield "generator_gradient_gone", gradient / self._largest_gradient
+
+    def _discriminator(self) -> Iterator[tuple[str, float]]:
+        separation = statistics.fmean(line.separation for line in self._lines)
+        if self._loss in _UNTOLD_LOSS:
+            yield "logits_inseparable", separation
+            share = statistics.fmean(line.loss for line in self._lines) / _UNTOLD_LOSS[self._loss]
+            yield "discriminator_says_nothing", abs(share - 1)
+            yield "discriminator_wins", share
+        else:
+            size = statistics.fmean(abs(line.separation) for line in self._lines)
+            yield "logits_inseparable", separation / size if size else 0.0
+
+    def _variety(self, diversity: float | None) -> Iterator[tuple[str, float]]:
+        """Yields the variety of the images, once it has been there: a generator starts with little."""
+        if diversity is not None and self._was_varied:
+            yield "variety_gone", diversity
+        self._was_varied |= diversity is not None and diversity >= _MIN_DIVERSITY
+
+    def _badness(self, score: float | None) -> Iterator[tuple[str, float]]:
+        """Yields how many times worse than the best before it a score was, for the least bad of the last ones."""
+        if score is None or not self._score:
+            return
+        if self._best is not None:
+            better, worse = (score, self._best) if self._score.higher_is_better else (self._best, score)
+            # There is no ratio to a best of 0 or below, which an unbiased distance can have.
+            ratio = worse / better if better > 0 else math.inf if worse > 0 and self._score.higher_is_better else 1.0
+            self._ratios = [*self._ratios, ratio][-SCORES_IN_A_ROW:]
+            if len(self._ratios) == SCORES_IN_A_ROW:
+                yield "score_is_bad", min(self._ratios)
+        choose = max if self._score.higher_is_better else min
+        self._best = score if self._best is None else choose(self._best, score)
+
+
+def _largest(name: str, values: Iterable[float]) -> Iterator[tuple[str, float]]:
+    """Yields the largest value under a name; nothing where there is none."""
+    yield from ((name, value) for value in [max(values, default=None)] if value is not None)
+
+
+def sign_lines(curves: Mapping[str, Curve], config: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each time that a sign was there in a run: from when to when, what it says and what helps.
+
+    The signs are those that the run recorded. In the metrics of a run that watched for none, they are found anew.
+
+    Args:
+        curves: as `read_metrics` returns them.
+        config: as in `config.json`, or empty. A run of a task that is not adversarial has no signs.
+    """
+    training = config.get("training")
+    loss = training.get("loss") if isinstance(training, dict) else "hinge"
+    if loss not in LOSSES:
+        return []
+    watched = any(name.startswith("health/") for name in curves)
+    events = _recorded(curves) if watched else observe_curves(Health(loss), curves)
+    return [
+        f"{_period(event, events[number + 1 :])}: {event.sign.words}: {event.sign.helps}"
+        for number, event in enumerate(events)
+        if event.begins
+    ]
+
+
+def _recorded(curves: Mapping[str, Curve]) -> list[Event]:
+    """Returns the events that a run recorded, in order; what was measured is not recorded."""
+    signs = {f"health/{sign.name}": sign for sign in SIGNS}
+    events = [
+        Event(step, signs[name], value > 0, math.nan)
+        for name in curves.keys() & signs.keys()
+        for step, value in zip(curves[name].steps.tolist(), curves[name].values.tolist(), strict=True)
+    ]
+    return sorted(events, key=lambda event: (event.step, event.sign.name))
+
+
+def _period(begun: Event, later: Sequence[Event]) -> str:
+    end = next((event.step for event in later if event.sign == begun.sign and not event.begins), None)
+    return f"since step {begun.step:,}" if end is None else f"from step {begun.step:,} to {end:,}"
+
+
+def observe_curves(
+    health: Health, curves: Mapping[str, Curve], *, every: Sequence[int] = (1,), last_step: float = math.inf
+) -> list[Event]:
+    """Lets `health` observe the recorded metrics of a run, and returns what began and was over on the way.
+
+    Args:
+        health: of the run.
+        curves: as `read_metrics` returns them.
+        every: only steps that are a multiple of one of these are observed; see `is_observed`.
+        last_step: later steps are not observed.
+    """
+    lines: dict[int, dict[str, float]] = {}
+    for name, curve in curves.items():
+        for step, value in zip(curve.steps.tolist(), curve.values.tolist(), strict=True):
+            if step <= last_step and is_observed(step, every):
+                lines.setdefault(step, {})[name] = value
+    return [event for step in sorted(lines) for event in health.observe(step, lines[step])]
+
+
+def is_observed(step: int, every: Sequence[int]) -> bool:
+    """Tells whether a step is a multiple of one of the intervals of a run.
+
+    A run that is stopped logs its last step too. The run that is never stopped does not, and both must say the same.
+    """
+    return any(step % interval == 0 for interval in every)
