@@ -128,7 +128,7 @@ class Evaluation:
     keep_best_by: str = ""
     """the score whose best checkpoint is kept in `best/`. Defaults to the first of the protocols"""
     stop_on_collapse: bool = False
-    """end the run when the images lose their variety, or when a score is twice its best three times in a row"""
+    """end the run, saved, at a severe sign of docs/health.md: D or G has died, variety is gone, or the score is bad"""
     inception_weights: str = ""
     """weights of the FID network. Defaults to those of `sagan-jax fetch-weights`"""
 

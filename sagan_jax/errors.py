@@ -20,7 +20,7 @@ class NonFiniteError(SaganError, ArithmeticError):
 
 
 class CollapsedError(SaganError):
-    """The generator collapsed: its images lost their variety, or its score became bad and stayed bad."""
+    """The run collapsed: D or G learns nothing any more, the images lost their variety, or the score stayed bad."""
 
     exit_code = 5
 

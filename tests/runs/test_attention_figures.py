@@ -1,12 +1,14 @@
 """`sagan-jax attend`: the figures of an untrained run, whose maps are as good as any to draw."""
 
 import dataclasses
+import json
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import sagan_jax
@@ -23,7 +25,9 @@ from sagan_jax.functional import informative_queries, spectral_normalize_tree
 from sagan_jax.models.sagan import Discriminator
 from sagan_jax.runs import attention_figures
 from sagan_jax.runs.load import load_run, open_run
+from sagan_jax.views.report import report_page
 from support.commands import command, error_line
+from support.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,36 @@ def trained(tmp_path_factory):
 
 def attend(*words: object) -> int:
     return command("attend", *words)
+
+
+@pytest.mark.parametrize("gamma", [0.2839, -0.0123456, 1234.5])
+def test_gamma_of_a_figure_is_the_one_that_the_top_of_the_report_says(trained, tmp_path, monkeypatch, gamma):
+    _, workdir = trained
+    record = generator_attention(load_run(workdir), np.zeros((1, 5)), np.zeros(1, np.int32))
+    record = record._replace(layers=tuple(layer._replace(gamma=gamma) for layer in record.layers))
+    titles = []
+
+    def figure(image, queries, panels):
+        titles.extend(panel.title for panel in panels)
+        return Figure()
+
+    monkeypatch.setattr(attention_figures, "attention_figure", figure)
+    attention_figures.draw_record(record, tmp_path)
+    logged = {"generator/gamma_8": 9.0, "generator/gamma_16": 9.0}  # of the weights before the last update
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(f"{json.dumps({'step': 1} | line)}\n" for line in (logged, record.statistics()))
+    )
+    page = report_page(tmp_path)
+    for size, title in zip((8, 16), titles, strict=True):
+        shown = title.partition("γ ")[2]
+        assert f"<dt>γ of G at {size}</dt><dd>{shown}</dd>" in page
+
+
+def test_run_records_the_gamma_of_the_networks_that_it_draws(trained):
+    _, workdir = trained
+    lines = [line for line in read_metrics(workdir) if "generator/attention_gamma_16" in line]
+    drawn = load_run(workdir).variables["params"]["attention_16"]["gamma"]
+    assert [line["generator/attention_gamma_16"] for line in lines] == [pytest.approx(float(drawn), abs=1e-9)]
 
 
 def test_layers_of_both_networks_are_seen_in_the_order_that_features_meet_them(trained):

@@ -1,5 +1,6 @@
 """What is recorded of the machine, the packages and the checkout."""
 
+import datetime
 import json
 import platform
 import subprocess
@@ -31,6 +32,34 @@ def test_run_files_hold_the_environment(tmp_path, monkeypatch):
     assert environment["argv"] == ["sagan-jax", "train"]
     assert environment["folder"] == str(Path.cwd())
     assert (environment["threads"], environment["XLA_FLAGS"]) == ("2", None)
+
+
+def started(workdir):
+    return json.loads((workdir / "environment.json").read_text(encoding="utf-8"))["started"]
+
+
+def test_run_files_say_when_the_run_started(tmp_path):
+    before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    write_run_files(tmp_path, {})
+    assert before <= datetime.datetime.fromisoformat(started(tmp_path)) <= datetime.datetime.now(datetime.UTC)
+
+
+def test_run_that_is_resumed_keeps_its_start_and_one_that_starts_over_does_not(tmp_path):
+    write_run_files(tmp_path, {})
+    path = tmp_path / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"started": "2001-02-03T04:05:06+00:00"}))
+    write_run_files(tmp_path, {}, resumed=True)
+    assert started(tmp_path) == "2001-02-03T04:05:06+00:00"
+    write_run_files(tmp_path, {})
+    assert started(tmp_path) > "2026"
+
+
+@pytest.mark.parametrize("content", [None, "{}", "[]", "{", '{"started": 7}', "[" * 100_000])
+def test_run_whose_start_was_not_recorded_goes_on_without(tmp_path, content):
+    if content is not None:
+        (tmp_path / "environment.json").write_text(content)
+    write_run_files(tmp_path, {}, resumed=True)
+    assert started(tmp_path) is None
 
 
 @pytest.fixture

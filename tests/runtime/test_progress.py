@@ -65,3 +65,23 @@ def test_progress_goes_to_standard_error(capsys):
     captured = capsys.readouterr()
     assert captured.err.startswith("step 3/30")
     assert captured.out == ""
+
+
+def test_line_that_is_said_stands_alone_beside_the_updates():
+    file = io.StringIO()
+    with TrainingProgress(10, 0, file=file, clock=lambda: 0.0) as progress:
+        progress.update(1, {}, 1.0)
+        progress.say("warning: [bold]step 1[/] is wrong")
+    assert file.getvalue().splitlines()[1:] == ["warning: [bold]step 1[/] is wrong"]
+
+
+def test_line_that_is_said_does_not_break_the_bar(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    file = Terminal()
+    with TrainingProgress(10, 0, file=file, clock=lambda: 0.0) as progress:
+        progress.update(1, {}, 1.0)
+        progress.say(f"warning: {'long ' * 30}[bold]")
+        progress.update(2, {}, 1.0)
+    assert f"warning: {'long ' * 30}[bold]\n" in file.getvalue()
+    assert "step 2/10" in file.getvalue()

@@ -20,6 +20,7 @@ from support.commands import command, error_line
 from support.images import encoded, noise
 
 DEFAULTS = to_dict(Experiment())
+DRAWN = {"generator/attention_gamma_16": 0.2839, "discriminator/attention_gamma_16": 0.5}
 VOID = {"meta", "input", "img", "br", "link", "hr"}
 
 
@@ -134,6 +135,61 @@ def test_report_shows_the_last_value_of_every_metric(run):
     for words in ("real 50.2", "loss −0.75", "G at 16 0.123", "G 3.5", "conv 1 1.5", "key 2.5", "D, real 0.5"):
         assert words in text, words
     assert "images per second, median 321.0" in text
+
+
+def test_report_says_when_the_run_started_in_utc(run):
+    write_environment(run, started="2031-05-06T09:58:30+02:00")
+    text = shown(run).text
+    assert "started 2031-05-06 07:58 UTC" in text
+    assert text.count("2031") == 1
+
+
+@pytest.mark.parametrize("started", [None, 7, "yesterday", "", "0001-01-01T00:00:00+14:00", []])
+def test_report_of_a_run_whose_start_is_not_recorded_leaves_it_out(run, started):
+    write_environment(run, started=started)
+    assert "started 0" not in shown(run).text
+    assert " UTC" not in shown(run).text
+
+
+def test_report_says_how_long_training_took_and_how_fast_it_was(run):
+    # 20 steps at 2 images a second, then 30 at 7: 7 images a step, so 70 and 30 seconds.
+    write_metrics(run, metrics(20, images_per_second=2.0), metrics(50, images_per_second=7.0))
+    text = shown(run).text
+    assert "time of training 0:01:40" in text
+    assert "steps per second, mean 0.5" in text
+
+
+def test_report_counts_the_images_of_every_discriminator_update_into_the_time(run):
+    experiment = Experiment(training=Training(total_steps=80, batch_size=7, discriminator_steps=3))
+    (run / "config.json").write_text(json.dumps(to_dict(experiment)), encoding="utf-8")
+    write_metrics(run, metrics(20, images_per_second=2.0), metrics(50, images_per_second=7.0))
+    assert "time of training 0:05:00" in shown(run).text
+
+
+@pytest.mark.parametrize("speed", [0.0, -1.0, 1e-290])
+def test_report_of_an_impossible_speed_says_no_time(run, speed):
+    write_metrics(run, metrics(20, images_per_second=speed))
+    assert "time of training" not in shown(run).text
+
+
+def test_report_says_the_gamma_of_the_attention_figures_at_its_top(run):
+    write_metrics(run, metrics(50, **{"generator/gamma_16": 0.2871}), metrics(50), {"step": 50} | DRAWN)
+    text = shown(run).text
+    assert "γ of G at 16 0.284" in text.partition("images per second")[0]
+    assert "G at 16, drawn 0.284" in text
+
+
+def test_report_lists_the_signs_it_is_given(run):
+    page = shown(run, find_signs=lambda curves, config: [f"{len(curves)} <curves> of {config['name']}"])
+    assert "Signs that training goes wrong 8 <curves> of a_run" in page.text
+    assert "Signs" not in shown(run).text
+
+
+def test_report_draws_no_curves_of_signs_but_that_of_variety(run):
+    write_metrics(run, metrics(20, **{"health/variety_gone": 1.0}), {"step": 20, "health/diversity": 0.75})
+    text = shown(run).text
+    assert "variety_gone" not in text
+    assert "diversity of drawn images, relative to real ones" in text
 
 
 def test_report_shows_a_metric_that_it_does_not_know(run):
