@@ -93,8 +93,8 @@ SIGNS = (
         "discriminator_says_nothing",
         "D's loss is that of a D that says nothing",
         _MORE_UPDATES,
-        "mean of D's loss over the window, as a share of its value when all logits are 0: its distance from 1",
-        begins=0.025,
+        "D's loss as a share of its value when all logits are 0: mean distance from 1 over the window",
+        begins=0.03,
         ends=0.05,
         severe=False,
         losses=_UNITS,
@@ -103,7 +103,7 @@ SIGNS = (
         "discriminator_wins",
         "D's loss is near 0: D begins to memorise the images, or G has fallen behind",
         "try `--augmentation color translation cutout`, more images, or fewer `--discriminator-steps`",
-        "the same share: 0 is a D that is never wrong",
+        "the same share, mean over the window: 0 is a D that is never wrong",
         begins=0.1,
         ends=0.2,
         severe=False,
@@ -274,9 +274,9 @@ class Health:
         separation = statistics.fmean(line.separation for line in self._lines)
         if self._loss in _UNTOLD_LOSS:
             yield "logits_inseparable", separation
-            share = statistics.fmean(line.loss for line in self._lines) / _UNTOLD_LOSS[self._loss]
-            yield "discriminator_says_nothing", abs(share - 1)
-            yield "discriminator_wins", share
+            shares = [line.loss / _UNTOLD_LOSS[self._loss] for line in self._lines]
+            yield "discriminator_says_nothing", statistics.fmean(abs(share - 1) for share in shares)
+            yield "discriminator_wins", statistics.fmean(shares)
         else:
             size = statistics.fmean(abs(line.separation) for line in self._lines)
             yield "logits_inseparable", separation / size if size else 0.0

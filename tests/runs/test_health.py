@@ -110,6 +110,7 @@ def test_window_needs_its_steps_and_its_lines():
 def test_d_loss_near_that_of_silence_is_told_by_loss(loss, untold):
     assert (600, "discriminator_says_nothing", True) in told(Health(loss), [line(loss=1.02 * untold)] * 6)
     assert told(Health(loss), [line(loss=0.9 * untold)] * 6) == []
+    assert told(Health(loss), [line(loss=0.8 * untold), line(loss=1.2 * untold)] * 6) == []  # wrong, but not silent
 
 
 @pytest.mark.parametrize(("loss", "untold"), [("hinge", 2.0), ("non_saturating", LN4)])
@@ -158,6 +159,12 @@ def test_score_twice_as_bad_as_its_best_three_times_in_a_row_is_told(higher_is_b
     assert told(health, [{"score/fd": score, "score/other": 1000.0} for score in scores]) == [
         (700, "score_is_bad", True)
     ]
+
+
+def test_score_that_falls_below_zero_is_bad_where_higher_is_better():
+    scores = [0.5, -0.1, -0.1, -0.1]
+    said = told(Health("hinge", Score("silhouette", True)), [{"score/silhouette": score} for score in scores])
+    assert said == [(400, "score_is_bad", True)]
 
 
 def test_score_below_zero_has_no_ratio():

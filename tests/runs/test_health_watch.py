@@ -81,6 +81,15 @@ def test_watch_that_is_resumed_says_nothing_twice_and_still_ends_the_run(tmp_pat
     assert watch.collapsed.sign.name == "logits_inseparable"
 
 
+def test_watch_does_not_observe_steps_that_will_be_done_again(tmp_path):
+    with MetricsWriter(tmp_path, first_step=0) as writer:
+        for step in range(100, 900, 100):
+            writer.scalars(step, DEAD)
+    watch = watch_of([], stop=True)
+    watch.resume_from(tmp_path, 400)
+    assert watch.collapsed is None
+
+
 def test_run_without_metrics_yet_is_watched_from_the_start(tmp_path):
     watch = watch_of([])
     watch.resume_from(tmp_path, 0)
