@@ -20,6 +20,7 @@ __all__ = [
     "fetch",
     "generation",
     "load",
+    "memory_advice",
     "neighbours",
     "photographs",
     "report",

@@ -9,6 +9,7 @@ from typing import Any
 
 from sagan_jax.config import AnyExperiment, Experiment, to_dict
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
+from sagan_jax.runs.memory_advice import COMPILING, memory_advice
 from sagan_jax.runs.report import write_report
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runtime.checkpoints import Checkpoints
@@ -16,6 +17,7 @@ from sagan_jax.runtime.devices import ParallelStep
 from sagan_jax.runtime.environment import reproducibility_info
 from sagan_jax.runtime.lock import WorkdirLock
 from sagan_jax.runtime.loop import PeriodicAction, run_loop
+from sagan_jax.runtime.memory import memory_errors
 from sagan_jax.runtime.metrics_log import MetricsWriter
 from sagan_jax.runtime.processes import is_main_process
 from sagan_jax.runtime.progress import TrainingProgress
@@ -30,7 +32,6 @@ def train_from(
     workdir: Path,
     checkpoints: Checkpoints,
     lock: WorkdirLock | None,
-    stop: StopSignals,
 ) -> State:
     """Returns the state after the last step of the run.
 
@@ -42,7 +43,6 @@ def train_from(
         workdir: gets all files.
         checkpoints: of the run.
         lock: of the workdir; None in a process that does not hold it.
-        stop: tells when to stop early.
 
     Raises:
         StoppedError: a signal ended the run before its last step; the state is saved.
@@ -52,13 +52,15 @@ def train_from(
     """
     total_steps = experiment.training.total_steps
     with (
+        StopSignals() as stop,  # before the first step nothing needs to be saved, and a signal ends the command at once
         MetricsWriter(workdir, first_step=first_step) if is_main_process() else nullcontext() as writer,
         TrainingProgress(total_steps, first_step) if is_main_process() else nullcontext() as progress,
     ):
         clock = _Throughput(first_step, job.images_per_step)
-        session = _Session(experiment, job, workdir, checkpoints, lock, writer, progress, clock)
+        session = _Session(experiment, job, workdir, checkpoints, lock, writer, progress, clock, stop)
         try:
-            done, state = session.run(first_step, state, stop)
+            with memory_errors(lambda: memory_advice(experiment, stop.activity)):
+                done, state = session.run(first_step, state)
         except (NonFiniteError, CollapsedError) as error:
             with suppress(StorageError):  # the error that ended the run is the one to report
                 session.report(f"ended: {one_line(error)}")
@@ -84,13 +86,15 @@ class _Session:
     writer: MetricsWriter | None
     progress: TrainingProgress | None
     throughput: "_Throughput"
+    stop: StopSignals
 
-    def run(self, first_step: int, state: State, stop: StopSignals) -> tuple[int, State]:
+    def run(self, first_step: int, state: State) -> tuple[int, State]:
         """Returns how many steps are done, and the state after them."""
         training = self.experiment.training
         parallel = ParallelStep(self.job.step, driver=training.driver)
         if self.job.score_monitor and self.job.score_monitor.is_overdue(first_step):
             self.evaluate(first_step, state)
+        self.doing(COMPILING)
         return run_loop(
             parallel,
             parallel.replicate(state),
@@ -101,8 +105,20 @@ class _Session:
             log_every_steps=self.experiment.recording.log_every_steps,
             log=self.log,
             actions=self.actions(),
-            stopped=stop.should_stop,
+            stopped=self.stop.should_stop,
+            started=self.started,
         )
+
+    def doing(self, activity: str) -> None:
+        """Says what the run is doing until the next step, on the display and at a signal."""
+        self.stop.activity = activity
+        if self.progress:
+            self.progress.doing(activity)
+
+    def started(self, step: int) -> None:
+        self.stop.activity = ""
+        if self.progress:
+            self.progress.advance(step)
 
     def actions(self) -> list[PeriodicAction]:
         recording = self.experiment.recording
@@ -123,23 +139,27 @@ class _Session:
             self.progress.update(done, metrics, speed)
 
     def save(self, done: int, state: State) -> None:
+        self.doing(f"saving step {done}")
         if self.lock:
             self.lock.require_held()
         self.checkpoints.save(done, state, self.meta)
 
     def draw(self, done: int, state: State) -> None:
+        self.doing(f"drawing samples of step {done}")
         if self.writer:
             self.job.draw(state, done, self.writer, self.workdir)
 
     def evaluate(self, done: int, state: State) -> None:
         monitor = self.job.score_monitor
         assert monitor
+        self.doing(f"scoring step {done}")
         values = monitor.measure(done, lambda raw: self.job.trained(state, raw))
         if self.writer:
             self.writer.scalars(done, values)
         monitor.keep_best(done, state, self.meta)
 
     def report(self, status: str) -> None:
+        self.doing("writing the report")
         if self.lock:  # the process that holds the workdir
             self.lock.require_held()
             write_report(self.workdir, status=status)

