@@ -42,11 +42,12 @@ class SignalListener:
         if self._listening:
             self._pipe = os.pipe()
             os.set_blocking(self._pipe[1], False)
-            self._thread = threading.Thread(target=self._listen, args=(self._pipe[0],), daemon=True)
-            self._thread.start()
             self._former_pipe = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
             # Python writes to the pipe only for signals with a Python handler.
             self._former: dict[int, Any] = {number: signal.signal(number, _do_nothing) for number in self._signals}
+            # Last, because starting a thread takes time: what came before waits in the pipe.
+            self._thread = threading.Thread(target=self._listen, args=(self._pipe[0],), daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(

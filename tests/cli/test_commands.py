@@ -382,8 +382,8 @@ def test_sample_writes_one_png_an_image_into_a_folder(finished, tmp_path):
     [
         (["--out", "x.gif"], ".npz file, a .png file or a folder"),
         (["--out", "x.npz", "--classes", "10"], "10 classes 0 to 9"),
-        (["--out", "x.npz", "--num-images", "0"], "num_images"),
-        (["--out", "x.npz", "--truncation", "0"], "truncation"),
+        (["--out", "x.npz", "--num-images", "0"], "--num-images needs to be at least 1"),
+        (["--out", "x.npz", "--truncation", "0"], "--truncation needs to be above 0"),
     ],
 )
 def test_sample_refuses_what_cannot_be(flags, words, finished, capsys, tmp_path, monkeypatch):
