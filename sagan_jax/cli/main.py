@@ -140,17 +140,17 @@ def _explain(error: Exception, program: str, memory_flag: str) -> int:
     """Prints an error as one line and returns its exit code; an error that is not the user's keeps its traceback."""
     if isinstance(error, BrokenPipeError) and lost_outputs():
         return 141  # as a program that SIGPIPE ended
+    if isinstance(error, SaganError) and "jax" not in sys.modules:
+        print(f"{program}: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
     # Imported here, because importing jax takes a second.
     from sagan_jax.runtime.devices import backend_error
     from sagan_jax.runtime.memory import memory_error
     from sagan_jax.runtime.processes import exit_if_distributed, peer_lost_error
 
-    advice = (
-        f"Lower {memory_flag}." if memory_flag else "Other programs may use it, or the networks are too large for it."
-    )
-    known = (
-        peer_lost_error(error) or backend_error(error) or memory_error(error, advice) or _output_error(error) or error
-    )
+    advice = f"Lower {memory_flag}." if memory_flag else "Do other programs use it?"
+    known = peer_lost_error(error) or backend_error(error) or memory_error(error, advice) or _output_error(error)
+    known = known or error
     if not isinstance(known, SaganError):
         raise error
     print(f"{program}: {known}", file=sys.stderr, flush=True)

@@ -70,7 +70,9 @@ class TrainingProgress:
         self._phrases: list[str] = []
         self._bar = None
         if self._file.isatty():
-            self._bar = RichProgress(BarColumn(bar_width=20), _PhrasesColumn(), console=Console(file=self._file))
+            console = Console(file=self._file)
+            bar = BarColumn(bar_width=min(20, console.width // 5))  # leaves room for a name and its value
+            self._bar = RichProgress(bar, _PhrasesColumn(), console=console)
             self._task = self._bar.add_task("", total=total_steps, completed=first_step, phrases=["starting"])
 
     def __enter__(self) -> Self:
