@@ -53,7 +53,9 @@ def run(arguments: list[str]) -> None:
     if not 0 <= parsed.seed < 2**32:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
     if parsed.image and not parsed.image.is_file():
-        raise InvalidInputError(f"--image needs an image file; there is no {str(parsed.image)!r}.")
+        raise InvalidInputError(
+            f"--image needs an image file, such as PNG, JPEG or WebP; there is no {str(parsed.image)!r}."
+        )
     queries = [read_position(word) for word in parsed.queries]
     announce("drawing where the attention looks")
     from sagan_jax.runs.attention_figures import draw_attention

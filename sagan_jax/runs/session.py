@@ -86,7 +86,7 @@ class _Session:
     writer: MetricsWriter | None
     progress: TrainingProgress | None
     throughput: "_Throughput"
-    stop: StopSignals
+    stop: StopSignals = dataclasses.field(default_factory=StopSignals)
 
     def run(self, first_step: int, state: State) -> tuple[int, State]:
         """Returns how many steps are done, and the state after them."""

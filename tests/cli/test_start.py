@@ -153,7 +153,7 @@ WRONG = [
     (["sample", *RUN, "--out", "x.npz", "--seed", "-1"], "--seed needs to be in [0, 2**32); got -1"),
     (["sample", *RUN, "--out", "x.npz", "--truncation", "0"], "--truncation needs to be above 0; got 0.0"),
     (["sample", *RUN, "--out", "x.npz", "--truncation", "nan"], "--truncation needs to be above 0; got nan"),
-    (["attend", *RUN, "--image", "nowhere.png"], "--image needs an image file; there is no 'nowhere.png'"),
+    (["attend", *RUN, "--image", "nowhere.png"], "such as PNG, JPEG or WebP; there is no 'nowhere.png'"),
     (["attend", *RUN, "--seed", "-1"], "--seed"),
     (["attend", *RUN, "--queries", "1;2"], "--queries needs positions"),
     (["interpolate", *RUN, "--out", "x.png", "--steps", "1"], "--steps from 2 up; got 5, 1"),
