@@ -8,8 +8,8 @@ Everything is imported when it is first used: `import sagan_jax` loads none of i
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # not typing's, whose import takes longer than the rest of a command's start
 if TYPE_CHECKING:
     from sagan_jax import data, errors, evaluation, functional, interop, models, training
     from sagan_jax.config import (

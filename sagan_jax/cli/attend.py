@@ -7,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from sagan_jax.cli.announcement import announce
 from sagan_jax.errors import InvalidInputError
 
 
@@ -49,6 +50,14 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(
             f"attend needs --num-images and --num-queries of at least 1; got {parsed.num_images}, {parsed.num_queries}."
         )
+    if not 0 <= parsed.seed < 2**32:
+        raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
+    if parsed.image and not parsed.image.is_file():
+        raise InvalidInputError(
+            f"--image needs an image file, such as PNG, JPEG or WebP; there is no {str(parsed.image)!r}."
+        )
+    queries = [read_position(word) for word in parsed.queries]
+    announce("drawing where the attention looks")
     from sagan_jax.runs.attention_figures import draw_attention
 
     out = parsed.out or parsed.workdir / "attention"
@@ -57,7 +66,7 @@ def run(arguments: list[str]) -> None:
         out,
         num_images=parsed.num_images,
         image=parsed.image,
-        queries=[read_position(word) for word in parsed.queries],
+        queries=queries,
         num_queries=parsed.num_queries,
         classes=parsed.classes,
         source=parsed.source,

@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from sagan_jax.cli.announcement import announce
 from sagan_jax.errors import InvalidInputError
 
 
@@ -59,6 +60,7 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(
             f"complete needs --samples from 0 up and a --seed in [0, 2**32); got {parsed.samples} and {parsed.seed}."
         )
+    announce("completing")
     from sagan_jax.runs.photographs import Hole, complete_photographs
 
     complete_photographs(

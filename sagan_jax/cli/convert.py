@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from sagan_jax.cli.announcement import announce
 from sagan_jax.errors import InvalidInputError
 
 
@@ -40,6 +41,7 @@ def run(arguments: list[str]) -> None:
         arguments: those after the name of the command.
     """
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax convert")
+    announce("converting")
     from sagan_jax.runs.convert import convert_inception, convert_networks
 
     if parsed.source == "inception":

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import tyro
 
+from sagan_jax.cli.announcement import announce
 from sagan_jax.errors import InvalidInputError
 
 
@@ -73,6 +74,7 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--samples needs to be at least 0; got {parsed.samples}.")
     if parsed.batch_size < 1:
         raise InvalidInputError(f"--batch-size needs to be at least 1; got {parsed.batch_size}.")
+    announce("scoring")
     from sagan_jax.cli.progress import ScoreProgress
     from sagan_jax.runs.evaluate import evaluate
     from sagan_jax.runs.scores import scores_of_images

@@ -7,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from sagan_jax.cli.announcement import announce
 from sagan_jax.errors import InvalidInputError
 
 
@@ -53,6 +54,7 @@ def run(arguments: list[str]) -> None:
             raise InvalidInputError(f"--seeds needs numbers in [0, 2**32); got {seed}.")
     if not (math.isfinite(parsed.budget_mb) and parsed.budget_mb > 0):
         raise InvalidInputError(f"--budget-mb needs to be a number above 0; got {parsed.budget_mb}.")
+    announce("drawing the page")
     from sagan_jax.runs.explorer import write_explorer
 
     page, requested = write_explorer(

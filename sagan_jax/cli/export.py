@@ -6,6 +6,8 @@ from typing import Literal
 
 import tyro
 
+from sagan_jax.cli.announcement import announce
+
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
@@ -32,6 +34,7 @@ def run(arguments: list[str]) -> None:
         arguments: those after the name of the command.
     """
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax export")
+    announce("exporting the generator")
     from sagan_jax.runs.export import export_run
 
     for path in export_run(parsed.workdir, parsed.out, checkpoint=parsed.checkpoint, raw=parsed.raw):

@@ -6,6 +6,8 @@ from typing import Literal
 
 import tyro
 
+from sagan_jax.cli.announcement import announce
+
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
@@ -30,6 +32,7 @@ def run(arguments: list[str]) -> None:
         arguments: those after the name of the command.
     """
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax fetch-weights")
+    announce("fetching the weights")
     from sagan_jax.runs.fetch import fetch_inception
 
     fetch_inception(parsed.url, parsed.out)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from sagan_jax.cli.announcement import announce
 from sagan_jax.errors import InvalidInputError
 
 
@@ -41,6 +42,11 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--out needs a .png, .gif or .webp file; got {str(parsed.out)!r}.")
     if not 0 <= parsed.seed < 2**32:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
+    if parsed.rows < 1 or parsed.steps < 2:
+        raise InvalidInputError(
+            f"interpolate needs --rows from 1 and --steps from 2 up; got {parsed.rows}, {parsed.steps}."
+        )
+    announce(f"drawing {parsed.rows * parsed.steps:,} images")
     from sagan_jax.runs.load import load_run
     from sagan_jax.runs.samples import write_interpolation
 

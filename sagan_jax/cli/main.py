@@ -1,39 +1,32 @@
-"""`sagan-jax`: dispatches to the commands, and turns an error into one line and an exit code."""
+"""`sagan-jax`: dispatches to the commands, and turns an error into one line and an exit code.
 
-import difflib
+The commands are imported when they are called: a signal in the first moments finds its handler in place.
+"""
+
+import errno
 import sys
 from collections.abc import Callable, Sequence
+from signal import Signals
 
 import sagan_jax
-from sagan_jax.cli import (
-    attend,
-    complete,
-    convert,
-    evaluate,
-    explore,
-    export,
-    fetch_weights,
-    interpolate,
-    neighbours,
-    report,
-    sample,
-    train,
-)
-from sagan_jax.errors import InvalidInputError, SaganError, StoppedError
+from sagan_jax.errors import InvalidInputError, SaganError, StoppedError, StorageError
+from sagan_jax.runtime.lost_output import flush_outputs, lost_outputs
+from sagan_jax.runtime.signal_listener import SignalListener, end_process, stop_signals
 
+# The module of each command, in `sagan_jax.cli`.
 COMMANDS = {
-    "train": train.run,
-    "sample": sample.run,
-    "evaluate": evaluate.run,
-    "complete": complete.run,
-    "attend": attend.run,
-    "explore": explore.run,
-    "interpolate": interpolate.run,
-    "neighbours": neighbours.run,
-    "report": report.run,
-    "export": export.run,
-    "convert": convert.run,
-    "fetch-weights": fetch_weights.run,
+    "train": "train",
+    "sample": "sample",
+    "evaluate": "evaluate",
+    "complete": "complete",
+    "attend": "attend",
+    "explore": "explore",
+    "interpolate": "interpolate",
+    "neighbours": "neighbours",
+    "report": "report",
+    "export": "export",
+    "convert": "convert",
+    "fetch-weights": "fetch_weights",
 }
 
 USAGE = """usage: sagan-jax COMMAND [...]
@@ -58,6 +51,18 @@ Self-attention for image generation in JAX.
 """
 
 
+# What to lower when the memory does not suffice; training says it itself, with its batch.
+_MEMORY_FLAGS = {
+    "sample": "--batch-size",
+    "evaluate": "--batch-size",
+    "complete": "--samples",
+    "attend": "--num-images",
+    "explore": "--steps",
+    "interpolate": "--rows or --steps",
+    "neighbours": "--num-images",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code of a command line.
 
@@ -66,25 +71,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 finished; 2 something given is wrong; 5 not finite or collapsed; 6 storage; 7 workdir in use; 8 another
-        process of the run is lost; 130 or 143 stopped by Ctrl-C or SIGTERM.
+        process of the run is lost; 129, 130 or 143 ended by SIGHUP, Ctrl-C or SIGTERM; 141 nobody reads the output.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is not None:
+        return _exit_code(list(arguments))
+    listener = SignalListener(stop_signals(), _end)
+    listener.__enter__()  # until the process ends, because its exit takes a while too
+    try:
+        return _exit_code(sys.argv[1:])
+    finally:
+        flush_outputs()
+
+
+def _exit_code(given: list[str]) -> int:
+    memory_flag = _MEMORY_FLAGS.get(given[0], "") if given else ""
+    return explained(lambda: _run(given), memory_flag=memory_flag)
+
+
+def _end(number: Signals) -> None:
+    """Ends the process. An exception in the main thread would wait while jax compiles, or be lost in its callbacks."""
+    end_process(number, f"sagan-jax: interrupted by {number.name}")
+
+
+def _run(given: list[str]) -> None:
     command, rest = (given[0], given[1:]) if given else ("", [])
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
-        return 0
-    if command == "--version":
+    elif command == "--version":
         print(sagan_jax.__version__)
-        return 0
-    return explained(lambda: _command(command)(rest))
+    else:
+        _command(command)(rest)
+    sys.stdout.flush()  # here an error can still be explained
 
 
-def explained(work: Callable[[], None], program: str = "sagan-jax") -> int:
+def explained(work: Callable[[], None], program: str = "sagan-jax", memory_flag: str = "") -> int:
     """Calls a function and returns an exit code: 0, or that of its error, which is printed as one line.
 
     Args:
         work: the function.
         program: the name in front of the line.
+        memory_flag: the flag to lower when the memory does not suffice, if there is one.
     """
     try:
         work()
@@ -92,33 +118,52 @@ def explained(work: Callable[[], None], program: str = "sagan-jax") -> int:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        return _explain(error, program)
+        return _explain(error, program, memory_flag)
     return 0
 
 
 def _command(name: str) -> Callable[[list[str]], None]:
+    import importlib
+
     if name not in COMMANDS:
+        import difflib
+
         near = difflib.get_close_matches(name, COMMANDS, 1, 0.4)
         hint = f" Perhaps you meant {near[0]!r}." if near else ""
         raise InvalidInputError(
             f"sagan-jax needs a command, {' or '.join(COMMANDS)}; got {name!r}.{hint} See sagan-jax --help."
         )
-    return COMMANDS[name]
+    return importlib.import_module(f"sagan_jax.cli.{COMMANDS[name]}").run
 
 
-def _explain(error: Exception, program: str) -> int:
+def _explain(error: Exception, program: str, memory_flag: str) -> int:
     """Prints an error as one line and returns its exit code; an error that is not the user's keeps its traceback."""
+    if isinstance(error, BrokenPipeError) and lost_outputs():
+        return 141  # as a program that SIGPIPE ended
+    if isinstance(error, SaganError) and "jax" not in sys.modules:
+        print(f"{program}: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
     # Imported here, because importing jax takes a second.
     from sagan_jax.runtime.devices import backend_error
+    from sagan_jax.runtime.memory import memory_error
     from sagan_jax.runtime.processes import exit_if_distributed, peer_lost_error
 
-    known = peer_lost_error(error) or backend_error(error) or error
+    advice = f"Lower {memory_flag}." if memory_flag else "Do other programs use it?"
+    known = peer_lost_error(error) or backend_error(error) or memory_error(error, advice) or _output_error(error)
+    known = known or error
     if not isinstance(known, SaganError):
         raise error
     print(f"{program}: {known}", file=sys.stderr, flush=True)
     if not isinstance(known, StoppedError):
         exit_if_distributed(known.exit_code)
     return known.exit_code
+
+
+def _output_error(error: Exception) -> StorageError | None:
+    """Returns the error to raise when what was printed went to a full disk, else None: files carry their name."""
+    if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"the output could not be written: {error.strerror}")
+    return None
 
 
 if __name__ == "__main__":

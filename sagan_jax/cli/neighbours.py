@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from sagan_jax.cli.announcement import announce
 from sagan_jax.errors import InvalidInputError
 
 
@@ -49,6 +50,9 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(
             f"neighbours needs --num-images and --nearest of at least 1; got {parsed.num_images}, {parsed.nearest}."
         )
+    if not 0 <= parsed.seed < 2**32:
+        raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
+    announce("looking for the nearest training images")
     import numpy as np
 
     from sagan_jax.cli.progress import ScoreProgress

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from sagan_jax.cli.announcement import announce
 from sagan_jax.errors import InvalidInputError
 
 
@@ -32,6 +33,7 @@ def run(arguments: list[str]) -> None:
     parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax report")
     if not 0.5 <= parsed.megabytes <= 1000:
         raise InvalidInputError(f"--megabytes needs to be in [0.5, 1000]; got {parsed.megabytes}.")
+    announce("writing the report")
     from sagan_jax.runs.report import write_report
 
     path = parsed.out or parsed.workdir / "report.html"

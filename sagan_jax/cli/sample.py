@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from sagan_jax.cli.announcement import announce
 from sagan_jax.errors import InvalidInputError
 
 
@@ -44,17 +45,29 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(
             f"--out needs a .npz file, a .png file or a folder; got {str(parsed.out)!r}, which is of another kind."
         )
+    for flag, number in (("num-images", parsed.num_images), ("batch-size", parsed.batch_size)):
+        if number < 1:
+            raise InvalidInputError(f"--{flag} needs to be at least 1; got {number}.")
+    if not 0 <= parsed.seed < 2**32:
+        raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
+    if parsed.truncation is not None and not parsed.truncation > 0:
+        raise InvalidInputError(f"--truncation needs to be above 0; got {parsed.truncation}.")
+    announce(f"drawing {parsed.num_images:,} images")
+    from sagan_jax.cli.progress import ScoreProgress
     from sagan_jax.runs.load import load_run
     from sagan_jax.runs.samples import check_samples_output, write_samples
 
     check_samples_output(parsed.out, overwrite=parsed.overwrite)
-    samples = load_run(parsed.workdir, checkpoint=parsed.checkpoint).generate(
-        parsed.num_images,
-        labels=parsed.classes,
-        seed=parsed.seed,
-        truncation=parsed.truncation,
-        truncation_rule=parsed.truncation_rule,
-        batch_size=parsed.batch_size,
-    )
+    generator = load_run(parsed.workdir, checkpoint=parsed.checkpoint)
+    with ScoreProgress() as progress:
+        samples = generator.generate(
+            parsed.num_images,
+            labels=parsed.classes,
+            seed=parsed.seed,
+            truncation=parsed.truncation,
+            truncation_rule=parsed.truncation_rule,
+            batch_size=parsed.batch_size,
+            progress=progress,
+        )
     write_samples(samples, parsed.out)
     print(f"{len(samples.images)} images in {parsed.out}")

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 import tyro
 
+from sagan_jax.cli.announcement import announce
 from sagan_jax.config import AnyExperiment, Experiment
 from sagan_jax.runs.experiments import experiment_names, load_experiment
 
@@ -54,6 +55,7 @@ def run(arguments: list[str]) -> None:
         f"run. A flag changes a value of it.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
+    announce(f"training {parsed.experiment.name}")
     from sagan_jax.runs.train import train
     from sagan_jax.runtime.processes import initialize_distributed, is_main_process
 

@@ -15,6 +15,7 @@ from jax import Array
 from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.evaluation.embeddings import ImageBatch, Variables
 from sagan_jax.runtime.devices import replicate_locally, shard_locally
+from sagan_jax.runtime.progress import NullProgress, ProgressCallback
 
 TruncationRule = Literal["resampled", "clipped"]
 
@@ -61,6 +62,7 @@ class TrainedGenerator:
         truncation: float | None = None,
         truncation_rule: TruncationRule = "resampled",
         batch_size: int = 100,
+        progress: ProgressCallback | None = None,
     ) -> Samples:
         """Returns samples; image i depends only on the seed and i, not on the batch size or the number of images.
 
@@ -72,6 +74,7 @@ class TrainedGenerator:
                 normal distribution that G was trained with.
             truncation_rule: what happens to larger entries; see `latents`.
             batch_size: images per forward pass; affects only memory and the last bits.
+            progress: receives the progress.
 
         Returns:
             The images and their labels.
@@ -85,7 +88,13 @@ class TrainedGenerator:
         batches = self.stream(
             classes, seed=seed, truncation=truncation, truncation_rule=truncation_rule, batch_size=batch_size
         )
-        return Samples(np.concatenate([np.asarray(batch.images)[: len(batch.labels)] for batch in batches]), classes)
+        progress = progress or NullProgress()
+        progress.begin("images", num_images)
+        images = []
+        for batch in batches:
+            images.append(np.asarray(batch.images)[: len(batch.labels)])
+            progress.tick(len(batch.labels))
+        return Samples(np.concatenate(images), classes)
 
     def images(self, latents: Array | np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Returns the images of given latents.

@@ -49,8 +49,7 @@ def nearest_training_images(
     Raises:
         InvalidInputError: the source has too few images.
     """
-    if not count < len(source):
-        raise InvalidInputError(f"neighbours needs more than {count} training images; got {source.description}.")
+    check_training_images(source, count)
     probes = np.random.default_rng(0).permutation(len(source))[:_PROBES]
     queries = np.concatenate([images, np.stack([source[int(index)][0] for index in probes])])
     query_batch = ImageBatch(queries, np.zeros(len(queries), np.int32))
@@ -68,6 +67,12 @@ def nearest_training_images(
         _report("pixels", in_pixels, probes, count),
         _report(f"{embedding.name} features", in_features, probes, count),
     )
+
+
+def check_training_images(source: ImageSource, count: int) -> None:
+    """Raises InvalidInputError unless a source has more images than the neighbours that are wanted."""
+    if not count < len(source):
+        raise InvalidInputError(f"neighbours needs more than {count} training images; got {source.description}.")
 
 
 def _search(

@@ -22,6 +22,7 @@ __all__ = [
     "health",
     "health_watch",
     "load",
+    "memory_advice",
     "neighbours",
     "photographs",
     "report",

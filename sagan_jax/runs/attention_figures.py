@@ -112,16 +112,19 @@ def _records(
 ) -> dict[str, AttentionRecord]:
     """Returns the attention of G in generated images, and of D in real images or in `image`."""
     records = {}
+    given = _read_image(image, run.experiment) if image else None  # before the networks, which take long to compile
     generator, discriminator = run.generator(), run.discriminator()
-    if image is None:
-        records["generator"] = _generated(generator, num_images, classes, seed)
-    elif discriminator is None:
+    if given and discriminator is None:
         raise InvalidInputError(
             f"--image needs a discriminator to look at it; the weights in {str(run.workdir)!r} came without one."
         )
+    wanted = None
     if discriminator and _discriminator_has_attention(run.experiment):
-        images, labels = _read_image(image, run.experiment) if image else _choose_images(run.images(), num_images, seed)
-        records["discriminator"] = discriminator_attention(discriminator, images, labels)
+        wanted = given or _choose_images(run.images(), num_images, seed)
+    if given is None:
+        records["generator"] = _generated(generator, num_images, classes, seed)
+    if discriminator and wanted:
+        records["discriminator"] = discriminator_attention(discriminator, *wanted)
     records = {network: record for network, record in records.items() if record.layers}
     if not records:
         raise no_attention_error(run.workdir)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sagan_jax.evaluation.embeddings import random_embedding
-from sagan_jax.evaluation.neighbours import NeighbourReport, nearest_training_images
+from sagan_jax.evaluation.neighbours import NeighbourReport, check_training_images, nearest_training_images
 from sagan_jax.runs.load import CheckpointName, open_run
 from sagan_jax.runs.scores import find_inception
 from sagan_jax.runtime.image_files import save_png
@@ -44,8 +44,9 @@ def write_neighbours(
         StorageError: the disk refused.
     """
     run = open_run(workdir, checkpoint=checkpoint, source=source)
-    samples = run.generator().generate(num_images, labels=classes, seed=seed)
-    images = run.images()
+    generator, images = run.generator(), run.images()
+    check_training_images(images, nearest)
+    samples = generator.generate(num_images, labels=classes, seed=seed)
     embedding = find_inception(inception_weights) or random_embedding()
     reports = nearest_training_images(samples.images, images, embedding, count=nearest, progress=progress)
     real = [[[images[int(index)][0] for index in row] for row in report.nearest.indices] for report in reports]

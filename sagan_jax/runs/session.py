@@ -10,6 +10,7 @@ from typing import Any
 from sagan_jax.config import AnyExperiment, Experiment, to_dict
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
 from sagan_jax.runs.health_watch import HealthWatch, observed_intervals
+from sagan_jax.runs.memory_advice import COMPILING, memory_advice
 from sagan_jax.runs.report import write_report
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runtime.checkpoints import Checkpoints
@@ -17,6 +18,7 @@ from sagan_jax.runtime.devices import ParallelStep
 from sagan_jax.runtime.environment import reproducibility_info
 from sagan_jax.runtime.lock import WorkdirLock
 from sagan_jax.runtime.loop import PeriodicAction, run_loop
+from sagan_jax.runtime.memory import memory_errors
 from sagan_jax.runtime.metrics_log import MetricsWriter
 from sagan_jax.runtime.processes import is_main_process
 from sagan_jax.runtime.progress import TrainingProgress
@@ -31,7 +33,6 @@ def train_from(
     workdir: Path,
     checkpoints: Checkpoints,
     lock: WorkdirLock | None,
-    stop: StopSignals,
 ) -> State:
     """Returns the state after the last step of the run.
 
@@ -43,7 +44,6 @@ def train_from(
         workdir: gets all files.
         checkpoints: of the run.
         lock: of the workdir; None in a process that does not hold it.
-        stop: tells when to stop early.
 
     Raises:
         StoppedError: a signal ended the run before its last step; the state is saved.
@@ -54,14 +54,16 @@ def train_from(
     """
     total_steps = experiment.training.total_steps
     with (
+        StopSignals() as stop,  # before the first step nothing needs to be saved, and a signal ends the command at once
         MetricsWriter(workdir, first_step=first_step) if is_main_process() else nullcontext() as writer,
         TrainingProgress(total_steps, first_step) if is_main_process() else nullcontext() as progress,
     ):
         clock = _Throughput(first_step, job.images_per_step)
         watch = _health_watch(experiment, job, workdir, first_step, progress)
-        session = _Session(experiment, job, workdir, checkpoints, lock, writer, progress, clock, watch)
+        session = _Session(experiment, job, workdir, checkpoints, lock, writer, progress, clock, stop, watch)
         try:
-            done, state = session.run(first_step, state, stop)
+            with memory_errors(lambda: memory_advice(experiment, stop.activity)):
+                done, state = session.run(first_step, state)
         except (NonFiniteError, CollapsedError) as error:
             with suppress(StorageError):  # the error that ended the run is the one to report
                 session.report(f"ended: {one_line(error)}")
@@ -87,14 +89,16 @@ class _Session:
     writer: MetricsWriter | None
     progress: TrainingProgress | None
     throughput: "_Throughput"
+    stop: StopSignals = dataclasses.field(default_factory=StopSignals)
     watch: HealthWatch | None = None
 
-    def run(self, first_step: int, state: State, stop: StopSignals) -> tuple[int, State]:
+    def run(self, first_step: int, state: State) -> tuple[int, State]:
         """Returns how many steps are done, and the state after them."""
         training = self.experiment.training
         parallel = ParallelStep(self.job.step, driver=training.driver)
         if self.job.score_monitor and self.job.score_monitor.is_overdue(first_step):
             self.evaluate(first_step, state)
+        self.doing(COMPILING)
         done, state = run_loop(
             parallel,
             parallel.replicate(state),
@@ -105,7 +109,8 @@ class _Session:
             log_every_steps=self.experiment.recording.log_every_steps,
             log=self.log,
             actions=self.actions(),
-            stopped=lambda done: stop.should_stop(done) or self.collapsed,
+            stopped=lambda done: self.stop.should_stop(done) or self.collapsed,
+            started=self.started,
         )
         if self.watch and self.watch.collapsed:
             raise CollapsedError(
@@ -117,6 +122,17 @@ class _Session:
     @property
     def collapsed(self) -> bool:
         return self.watch is not None and self.watch.collapsed is not None
+
+    def doing(self, activity: str) -> None:
+        """Says what the run is doing until the next step, on the display and at a signal."""
+        self.stop.activity = activity
+        if self.progress:
+            self.progress.doing(activity)
+
+    def started(self, step: int) -> None:
+        self.stop.activity = ""
+        if self.progress:
+            self.progress.advance(step)
 
     def actions(self) -> list[PeriodicAction]:
         recording = self.experiment.recording
@@ -143,11 +159,13 @@ class _Session:
             self.writer.scalars(done, metrics | signs)
 
     def save(self, done: int, state: State) -> None:
+        self.doing(f"saving step {done}")
         if self.lock:
             self.lock.require_held()
         self.checkpoints.save(done, state, self.meta)
 
     def draw(self, done: int, state: State) -> None:
+        self.doing(f"drawing samples of step {done}")
         if self.writer:
             self.job.draw(state, done, self.writer, self.workdir)
         variety = self.job.variety(state) if self.watch else {}
@@ -157,10 +175,12 @@ class _Session:
     def evaluate(self, done: int, state: State) -> None:
         monitor = self.job.score_monitor
         assert monitor
+        self.doing(f"scoring step {done}")
         self.record(done, monitor.measure(done, lambda raw: self.job.trained(state, raw)))
         monitor.keep_best(done, state, self.meta)
 
     def report(self, status: str) -> None:
+        self.doing("writing the report")
         if self.lock:  # the process that holds the workdir
             self.lock.require_held()
             write_report(self.workdir, status=status)

@@ -22,7 +22,6 @@ from sagan_jax.runtime.devices import require_backend
 from sagan_jax.runtime.environment import reproducibility_info, write_run_files
 from sagan_jax.runtime.lock import WorkdirLock
 from sagan_jax.runtime.processes import is_main_process, require_same, require_shared_folder
-from sagan_jax.runtime.signals import StopSignals
 
 
 @overload
@@ -58,7 +57,7 @@ def train(
     job_type.check(experiment)
     require_backend()
     experiment = from_dict(to_dict(experiment))  # lists become tuples, as in the saved config
-    with WorkdirLock(workdir) if is_main_process() else nullcontext() as lock, StopSignals() as stop:
+    with WorkdirLock(workdir) if is_main_process() else nullcontext() as lock:
         if not fresh:
             check_same_run(workdir, experiment)
         job: TrainingJob = job_type(experiment, workdir)
@@ -82,7 +81,7 @@ def train(
                     job.score_monitor.resume_from(first_step)
                 if is_main_process():
                     write_run_files(workdir, to_dict(experiment), resumed=first_step > 0)
-                state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock, stop)
+                state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock)
             return job.trained(state)
 
 

@@ -5,15 +5,20 @@ Import from the modules: nothing is loaded here, so that writing a file loads ne
 
 __all__ = [
     "checkpoints",
+    "coordinator",
     "devices",
     "environment",
     "files",
     "image_files",
+    "leftovers",
     "lock",
     "loop",
+    "lost_output",
     "manifest",
+    "memory",
     "metrics_log",
     "processes",
     "progress",
+    "signal_listener",
     "signals",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sagan_jax.errors import StorageError
+from sagan_jax.runtime.leftovers import removed_at_a_signal
 
 
 @contextlib.contextmanager
@@ -42,7 +43,7 @@ def write_files_atomically(folder: str | Path, contents: Mapping[str, bytes]) ->
     """
     folder = Path(folder)
     temporaries = {folder / name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
-    with disk_errors(folder / ", ".join(contents)):
+    with disk_errors(folder / ", ".join(contents)), removed_at_a_signal(temporaries.values()):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             for temporary, content in zip(temporaries.values(), contents.values(), strict=True):

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from sagan_jax.errors import BusyError, StorageError
+from sagan_jax.runtime.leftovers import removed_at_a_signal
 
 
 class WorkdirLock:
@@ -35,7 +36,9 @@ class WorkdirLock:
         self._created: list[Path] = []
         try:
             self._make_folders()
+            self._removed = removed_at_a_signal([*reversed(self._created), self._path])
             self._file = self._open_locked()
+            self._removed.__enter__()
         except OSError as error:
             self._remove_empty()
             if isinstance(error, BusyError):
@@ -51,6 +54,7 @@ class WorkdirLock:
         with contextlib.suppress(OSError):  # the disk may be gone; closing the file releases the lock
             self._path.unlink(missing_ok=True)
         os.close(self._file)
+        self._removed.__exit__(None, None, None)
         self._remove_empty()
 
     def require_held(self) -> None:

@@ -8,6 +8,10 @@ import numpy as np
 
 from sagan_jax.errors import NonFiniteError
 
+# Steps that are handed to the device while an earlier one runs. It has work while the host prepares the next batch, and
+# a stop does not wait for many steps.
+_STEPS_AHEAD = 2
+
 
 class PeriodicAction(NamedTuple):
     """A function that the loop calls with the state every `every_steps` steps and after the last step."""
@@ -31,6 +35,7 @@ def run_loop(
     log: Callable[[int, dict[str, float]], None],
     actions: Sequence[PeriodicAction] = (),
     stopped: Callable[[int], bool] = lambda done: False,
+    started: Callable[[int], None] = lambda done: None,
 ) -> tuple[int, Any]:
     """Runs steps until `total_steps` or a stop, and returns the number of completed steps and the state.
 
@@ -45,6 +50,7 @@ def run_loop(
         log: receives the number of completed steps and the metrics.
         actions: the periodic actions. They run after the check, so they never see a state with NaN.
         stopped: receives the number of completed steps, before the first step and after each step. True ends the loop.
+        started: receives the number of each step when it is compiled and handed to the device.
 
     Raises:
         ValueError: when the batches end before `total_steps`.
@@ -56,7 +62,10 @@ def run_loop(
         return done, state
     for done, batch in zip(range(first_step + 1, total_steps + 1), batches, strict=False):
         state, metrics = step(state, batch)
+        started(done)
         unchecked.append({name: metrics[name] for name in ("finite", *finite_metrics)})
+        if len(unchecked) > _STEPS_AHEAD:
+            jax.block_until_ready(unchecked[-1 - _STEPS_AHEAD])
         last, stopping = done == total_steps, stopped(done)
         due = [action for action in actions if last or done % action.every_steps == 0 or (stopping and action.on_stop)]
         if due or last or stopping or done % log_every_steps == 0:

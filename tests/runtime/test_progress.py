@@ -2,6 +2,8 @@
 
 import io
 
+import pytest
+
 from sagan_jax.runtime.progress import TrainingProgress
 
 
@@ -57,6 +59,70 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch):
     assert "━" in file.getvalue()
     assert "step 20/110" in file.getvalue()
     assert "generator/gamma_16 0.0375" in file.getvalue()
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100])
+def test_progress_bar_keeps_a_name_beside_its_value_in_a_narrow_terminal(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    file = Terminal()
+    show(file, [0, 20], [20])
+    phrases = (
+        "step 20/110",
+        "312.5 images/s",
+        "0:03:00 left",
+        "generator/loss -0.5000",
+        "discriminator/gamma_16 -0.0625",
+    )
+    for phrase in phrases:
+        assert phrase in file.getvalue()
+
+
+def test_progress_bar_says_what_is_done_until_the_next_step(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("TERM", "xterm")
+    file = Terminal()
+
+    def shown():
+        text = file.getvalue()
+        file.seek(0)
+        file.truncate()
+        return text
+
+    with TrainingProgress(110, 10, file=file) as progress:
+        assert "starting" in shown()
+        progress.doing("compiling the first step")
+        assert "compiling the first step" in shown()
+        progress.advance(11)
+        progress.update(11, METRICS, 312.54)
+        progress.doing("drawing samples")
+        assert "drawing samples  step 11/110" in shown()
+        progress.advance(12)
+        progress.doing("scoring")
+        assert "scoring  step 11/110" in shown()
+
+
+def test_progress_bar_moves_with_each_step_before_the_first_update(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("TERM", "xterm")
+    file = Terminal()
+    with TrainingProgress(110, 10, file=file) as progress:
+        progress.advance(11)
+        progress.advance(12)
+    assert "step 12/110" in file.getvalue()
+
+
+def test_progress_without_a_terminal_says_what_is_done_until_the_first_update():
+    file = io.StringIO()
+    with TrainingProgress(110, 10, file=file) as progress:
+        progress.doing("compiling the first step")
+        progress.advance(11)
+        progress.update(11, {}, 312.54)
+        progress.doing("drawing samples")
+    assert [line[:24] for line in file.getvalue().splitlines()] == [
+        "compiling the first step",
+        "step 11/110  312.5 image",
+    ]
 
 
 def test_progress_goes_to_standard_error(capsys):

@@ -24,7 +24,7 @@ def wait_until(condition, seconds=10):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_stop_request_hears_a_signal_and_says_what_will_happen(number, capfd):
     with StopSignals() as stop:
         assert not stop.should_stop(3)
@@ -32,6 +32,26 @@ def test_stop_request_hears_a_signal_and_says_what_will_happen(number, capfd):
         wait_until(lambda: stop.should_stop(4))
     assert stop.signal == number
     assert f"{number.name}: finishing the step and saving; a second signal" in capfd.readouterr().err
+
+
+def test_stop_request_says_what_is_waited_for(capfd):
+    with StopSignals() as stop:
+        stop.activity = "drawing samples of step 20"
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait_until(lambda: stop.should_stop(20))
+    assert "SIGTERM: still drawing samples of step 20, then finishing the step and saving" in capfd.readouterr().err
+
+
+def test_stop_request_leaves_a_closed_terminal_alone_where_it_is_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_until(lambda: stop.should_stop(1))
+        assert stop.signal == signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_stop_request_puts_the_handlers_back_that_were_there():
@@ -74,6 +94,7 @@ def test_second_signal_ends_the_process_at_once_even_where_python_does_not_look(
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(5) == 143
+    assert process.stderr.readline() == b"SIGTERM: ended at once; the run goes on from its last checkpoint\n"
     process.stdout.close()
     process.stderr.close()
 

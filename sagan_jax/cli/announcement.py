@@ -1,0 +1,16 @@
+"""The first line of a command: what it does, before it is slow."""
+
+import sys
+
+
+def announce(activity: str) -> None:
+    """Prints what a command is going to do. Call it when all is checked that needs no jax, and before jax is imported.
+
+    Prints nothing where jax is loaded already, as in a program that calls commands one after the other: then there is
+    no wait to explain.
+
+    Args:
+        activity: such as "drawing samples".
+    """
+    if "jax" not in sys.modules:
+        print(f"{activity} (loading jax; what is compiled for the first time can take minutes)", flush=True)

@@ -1,0 +1,45 @@
+"""Memory that a program did not get, told from a disk that is full."""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+
+import jax
+
+from sagan_jax.errors import InvalidInputError, one_line
+
+# XLA's status, and CUDA's own words, which other statuses may carry.
+_OUT_OF_MEMORY = r"RESOURCE_EXHAUSTED|(?i:out.of.memory)"
+
+
+def memory_error(error: BaseException, advice: str) -> InvalidInputError | None:
+    """Returns the error to raise when an error means that the memory of a device or the host ran out, else None.
+
+    TensorStore's `RESOURCE_EXHAUSTED` is a ValueError, and means that the disk is full.
+
+    Args:
+        error: any error.
+        advice: what helps, as a sentence.
+    """
+    of_device = isinstance(error, jax.errors.JaxRuntimeError) and re.search(_OUT_OF_MEMORY, str(error)) is not None
+    if not of_device and not isinstance(error, MemoryError):
+        return None
+    reason = one_line(error).partition("RESOURCE_EXHAUSTED: ")[2] or one_line(error)
+    reason = reason if len(reason) <= 160 else f"{reason[:160]} ..."
+    where = "device" if of_device else "host"
+    return InvalidInputError(f"the memory of the {where} does not suffice ({reason}). {advice}")
+
+
+@contextlib.contextmanager
+def memory_errors(advice: Callable[[], str]) -> Iterator[None]:
+    """Raises InvalidInputError when the memory runs out in the block.
+
+    Args:
+        advice: is called then; see `memory_error`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if known := memory_error(error, advice()):
+            raise known from error
+        raise
