@@ -1,6 +1,7 @@
 """The command line: one thin parser for each command, progress display and exit codes."""
 
 __all__ = [
+    "arguments",
     "attend",
     "complete",
     "convert",
@@ -8,11 +9,13 @@ __all__ = [
     "explore",
     "export",
     "fetch_weights",
+    "info",
     "interpolate",
     "main",
     "neighbours",
     "progress",
     "report",
     "sample",
+    "shell_completion",
     "train",
 ]

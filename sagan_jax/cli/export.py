@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-import tyro
+from sagan_jax.cli.arguments import parse_arguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: those after the name of the command.
     """
-    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax export")
+    parsed = parse_arguments(Arguments, arguments, "sagan-jax export")
     from sagan_jax.runs.export import export_run
 
     for path in export_run(parsed.workdir, parsed.out, checkpoint=parsed.checkpoint, raw=parsed.raw):

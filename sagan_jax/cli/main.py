@@ -13,12 +13,15 @@ from sagan_jax.cli import (
     explore,
     export,
     fetch_weights,
+    info,
     interpolate,
     neighbours,
     report,
     sample,
+    shell_completion,
     train,
 )
+from sagan_jax.cli.arguments import expand_home
 from sagan_jax.errors import InvalidInputError, SaganError, StoppedError
 
 COMMANDS = {
@@ -34,6 +37,8 @@ COMMANDS = {
     "export": export.run,
     "convert": convert.run,
     "fetch-weights": fetch_weights.run,
+    "info": info.run,
+    "completion": shell_completion.run,
 }
 
 USAGE = """usage: sagan-jax COMMAND [...]
@@ -52,6 +57,8 @@ Self-attention for image generation in JAX.
   export --workdir DIR [--out DIR]           the generator as weights, and as a function that needs jax alone
   fetch-weights                              download the FID network
   convert --from SOURCE [...] OUT            convert released weights: networks to a run, the FID network to a file
+  info                                       versions, devices, caches and weights: what a bug report needs
+  completion {bash,zsh,fish}                 completion of commands and flags for a shell
 
   sagan-jax COMMAND --help                   the arguments of a command
   sagan-jax --version
@@ -68,8 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 finished; 2 something given is wrong; 5 not finite or collapsed; 6 storage; 7 workdir in use; 8 another
         process of the run is lost; 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    command, rest = (given[0], given[1:]) if given else ("", [])
+    given = expand_home(sys.argv[1:] if arguments is None else arguments)
+    if not given:
+        print(USAGE, end="", file=sys.stderr)
+        return 2
+    command, rest = given[0], given[1:]
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
         return 0
@@ -100,9 +110,7 @@ def _command(name: str) -> Callable[[list[str]], None]:
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, 1, 0.4)
         hint = f" Perhaps you meant {near[0]!r}." if near else ""
-        raise InvalidInputError(
-            f"sagan-jax needs a command, {' or '.join(COMMANDS)}; got {name!r}.{hint} See sagan-jax --help."
-        )
+        raise InvalidInputError(f"there is no command {name!r}.{hint} There are {', '.join(COMMANDS)}.")
     return COMMANDS[name]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def convert_networks(source: str, out: Path, generator: Path, discriminator: Pat
     for file in files.values():
         print(f"read  {file.name}  sha256 {file.sha256}")
     print(_summary(experiment, state, bool(released.discriminator)))
-    print(f"wrote {out}: try sagan-jax sample --workdir {out} --out samples.png")
+    print(f"wrote {out}: try sagan-jax sample --workdir {shlex.quote(str(out))} --out samples.png")
     return out
 
 

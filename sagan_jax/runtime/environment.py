@@ -59,7 +59,7 @@ def write_run_files(workdir: str | Path, experiment: Mapping[str, Any]) -> None:
     Raises:
         StorageError: when a file could not be written.
     """
-    revision = _revision(Path(sagan_jax.__file__).parent)
+    revision = git_revision(Path(sagan_jax.__file__).parent)
     environment = reproducibility_info() | revision | {"argv": sys.argv, "folder": _folder()}
     for name, document in (("config.json", experiment), ("environment.json", environment)):
         write_atomically(Path(workdir) / name, (json.dumps(document, indent=2) + "\n").encode())
@@ -80,7 +80,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _revision(folder: Path) -> dict[str, str | bool | None]:
+def git_revision(folder: Path) -> dict[str, str | bool | None]:
     """Returns the commit of the checkout that tracks `folder`, or None if no checkout tracks it."""
 
     def git(*arguments: str) -> str:
