@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 
 import tyro
 
-from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.errors import InvalidInputError
 
 Kind = TypeVar("Kind")
 
@@ -190,7 +190,7 @@ def _type(argument: Any) -> str:
 
 def _given(message: str) -> str:
     """Returns the words that were given, out of tyro's sentence, which ends with them."""
-    line = one_line(message.splitlines()[0] if message else "")
+    line = message.partition("\n")[0].rstrip(".")
     for start in ("base 10: ", "to float: ", "for arguments: ", "instantiated from "):
         if start in line:
             words = line.partition(start)[2].strip("[]")

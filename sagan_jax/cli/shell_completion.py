@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from importlib import import_module
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -39,7 +40,7 @@ def run(arguments: list[str]) -> None:
         )
 
 
-def _commands() -> dict[str, type]:
+def _commands() -> dict[str, Callable[..., Any]]:
     """Returns the arguments of each command by its name."""
     modules = {name: import_module(f"sagan_jax.cli.{name}") for name in cli.__all__}
     found = {
