@@ -116,7 +116,7 @@ def test_config_survives_json():
 
 
 def test_train_goes_on_from_the_newest_checkpoint_without_being_asked(run, capsys):
-    assert train(run, "--total-steps", "5") == 0
+    assert command("train", "--workdir", run, "--total-steps", 5) == 0
     assert "going on from step 3 of 5" in capsys.readouterr().out
     lines = read_metrics(run)
     assert [line["step"] for line in lines if "generator/loss" in line] == [1, 2, 3, 4, 5]
