@@ -36,6 +36,7 @@ class Networks:
     """The two networks. The defaults are those of the authors' release on ImageNet."""
 
     family: Literal["sagan", "dcgan", "biggan"] = "sagan"
+    """generator and discriminator: sagan, or dcgan, its ancestor, or biggan, its successor"""
     resolution: Literal[32, 64, 128, 256] = 128
     """height and width of the images, in pixels"""
     num_classes: int = 1000
@@ -45,7 +46,9 @@ class Networks:
     discriminator_base_channels: int = 0
     """base channels of D; 0 for the same as G"""
     image_channels: int = 3
+    """3 for RGB, 1 for grey"""
     latent_size: int = 128
+    """entries of the latent that G draws an image from"""
     shared_size: int = 128
     """size of the class embedding that all norms of a biggan share; 0 for none"""
     hierarchical: bool = True
@@ -53,16 +56,21 @@ class Networks:
     generator_attention_resolutions: tuple[int, ...] = (32,)
     """feature-map sizes, in pixels, with attention after the first block of that size"""
     discriminator_attention_resolutions: tuple[int, ...] = (32,)
+    """the same for D"""
     attention: Literal["release", "article", "residual"] = "release"
     """what sits there: the release's pooled attention, the article's attention, or Table 1's residual control"""
     norm_epsilon: float = 1e-5
+    """added to the variance in batch norm"""
     norm_decay: float = 0.999
+    """decay of the running mean and variance of batch norm"""
     final_norm_decay: float = 0.9999
+    """the same for the last batch norm of a sagan generator"""
     conditional_gain: Literal["table", "map"] = "table"
     """class gains: a table, never spectrally normalised, or 1 + a map, normalised with the rest of G (StudioGAN)"""
     discriminator_shortcut: Literal["before_relu", "after_relu"] = "before_relu"
     """input of the shortcut in D's blocks after the first; `after_relu` is StudioGAN's in-place ReLU"""
     discriminator_norm: Literal["none", "batch"] = "none"
+    """norm in D: none, or batch norm as in a dcgan"""
     initializer: Literal["xavier", "orthogonal"] = "xavier"
     """initialiser of the kernels"""
     spectral_norm: Literal["both", "discriminator", "generator", "none"] = "both"
@@ -70,6 +78,7 @@ class Networks:
     spectral_evaluation: Literal["iterated", "stored"] = "iterated"
     """sigma of a trained network: one iteration from the stored u (the release), or the stored u and v (PyTorch)"""
     spectral_epsilon: float = 1e-12
+    """added to the length of a vector in the power iteration of spectral norm"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,15 +94,21 @@ class Training:
     discriminator_steps: int = 1
     """discriminator updates before each generator update"""
     loss: Literal["hinge", "non_saturating", "wasserstein"] = "hinge"
+    """hinge as in the paper, non-saturating logistic, or Wasserstein without a penalty"""
     augmentation: tuple[Literal["color", "translation", "cutout"], ...] = ()
     """differentiable augmentation of all images that D sees, for small training sets"""
     orthogonal_strength: float = 0.0
     """strength of the orthogonal penalty on the kernels of G; BigGAN's is 1e-4"""
     generator_learning_rate: float = 1e-4
+    """learning rate of G"""
     discriminator_learning_rate: float = 4e-4
+    """learning rate of D"""
     adam_beta1: float = 0.0
+    """Adam's decay of the mean gradient, for both networks"""
     adam_beta2: float = 0.9
+    """Adam's decay of the mean squared gradient, for both networks"""
     adam_epsilon: float = 1e-8
+    """Adam's term that keeps its divisor above 0"""
     ema_decay: float = 0.0
     """decay of the moving average of G; 0 turns it off, as in the paper"""
     ema_start_step: int = 0
@@ -103,9 +118,11 @@ class Training:
     differentiate_spectral_vectors: bool = False
     """let the gradient flow through u and v, as in the release"""
     driver: Literal["pmap", "shard_map"] = "pmap"
+    """how a step is spread over devices; both give the same bits, and shard_map suits many hosts"""
     init_from: str = ""
     """start from the networks of this workdir, of a run or of `sagan-jax convert`"""
     seed: int = 0
+    """of the weights, the order of the images and all draws"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +130,13 @@ class Recording:
     """How often a run logs, samples and saves."""
 
     log_every_steps: int = 100
+    """steps from one line of metrics to the next"""
     sample_every_steps: int = 1000
+    """steps from one picture of samples to the next"""
     save_every_steps: int = 1000
+    """steps from one checkpoint to the next. The last step is always saved"""
     keep_checkpoints: int = 3
+    """number of newest checkpoints that are kept"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +146,7 @@ class Evaluation:
     protocols: tuple[str, ...] = ()
     """scores by name, such as fid50k_train or fd5k_train_random. Defaults to none"""
     evaluate_every_steps: int = 10_000
+    """steps from one scoring to the next"""
     keep_best_by: str = ""
     """the score whose best checkpoint is kept in `best/`. Defaults to the first of the protocols"""
     stop_on_collapse: bool = False
@@ -138,6 +160,7 @@ class Experiment:
     """A run that generates images."""
 
     name: str = "imagenet_128"
+    """of the run, and of its folder below runs/ unless --workdir is given"""
     data: Data = Data()
     networks: Networks = Networks()
     training: Training = Training()
@@ -152,9 +175,11 @@ class CompletionNetworks:
     resolution: Literal[64, 128] = 64
     """height and width of the images, in pixels"""
     image_channels: int = 3
+    """3 for RGB, 1 for grey"""
     base_channels: int = 24
     """channels that the multipliers of every size refer to"""
     latent_size: int = 256
+    """entries of the latent that a sampled completion is drawn from"""
     attention_resolutions: tuple[int, ...] = (16,)
     """feature-map sizes with attention after their blocks, in encoder and decoder"""
     attention: Literal["release", "article", "residual"] = "release"
@@ -172,6 +197,7 @@ class CompletionTraining:
     """How the network learns to fill holes."""
 
     total_steps: int = 6000
+    """updates of the network"""
     batch_size: int = 32
     """images a step over all devices"""
     holes: str = "mixed"
@@ -197,12 +223,17 @@ class CompletionTraining:
     warmup_steps: int = 200
     """steps over which it grows from 0, at most half of the run"""
     adam_beta1: float = 0.9
+    """decay of the mean gradient, in Muon and Adam"""
     adam_beta2: float = 0.99
+    """Adam's decay of the mean squared gradient"""
     discriminator_learning_rate: float = 4e-4
+    """learning rate of the discriminator, where there is one"""
     ema_decay: float = 0.998
     """decay of the moving average of the weights; 0 turns it off"""
     driver: Literal["pmap", "shard_map"] = "pmap"
+    """how a step is spread over devices; both give the same bits, and shard_map suits many hosts"""
     seed: int = 0
+    """of the weights, the order of the images, the holes and all draws"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +241,9 @@ class CompletionExperiment:
     """A run that learns to complete images."""
 
     name: str = "faces_completion_64"
+    """of the run, and of its folder below runs/ unless --workdir is given"""
     task: Literal["completion"] = "completion"
+    """what the run learns; tells its config from that of a run that generates images"""
     data: Data = Data()
     networks: CompletionNetworks = CompletionNetworks()
     training: CompletionTraining = CompletionTraining()

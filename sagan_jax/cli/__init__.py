@@ -2,6 +2,7 @@
 
 __all__ = [
     "announcement",
+    "arguments",
     "attend",
     "complete",
     "convert",
@@ -9,11 +10,13 @@ __all__ = [
     "explore",
     "export",
     "fetch_weights",
+    "info",
     "interpolate",
     "main",
     "neighbours",
     "progress",
     "report",
     "sample",
+    "shell_completion",
     "train",
 ]

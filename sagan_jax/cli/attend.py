@@ -5,9 +5,8 @@ import math
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from sagan_jax.cli.announcement import announce
+from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
 
 
@@ -36,7 +35,9 @@ class Arguments:
     source: str = ""
     """where the training images are now, if they were moved"""
     seed: int = 0
+    """of the latents of the generated images"""
     checkpoint: Literal["newest", "best"] = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained"""
 
 
 def run(arguments: list[str]) -> None:
@@ -45,7 +46,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: those after the name of the command.
     """
-    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax attend")
+    parsed = parse_arguments(Arguments, arguments, "sagan-jax attend")
     if parsed.num_images < 1 or parsed.num_queries < 1:
         raise InvalidInputError(
             f"attend needs --num-images and --num-queries of at least 1; got {parsed.num_images}, {parsed.num_queries}."

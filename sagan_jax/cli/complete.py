@@ -7,6 +7,7 @@ from typing import Literal
 import tyro
 
 from sagan_jax.cli.announcement import announce
+from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
 
 
@@ -36,6 +37,7 @@ class Arguments:
     samples: int = 3
     """number of sampled completions"""
     seed: int = 0
+    """of the sampled completions, and of --holes"""
     fit: Literal["crop", "resize"] = "crop"
     """what the network sees of a photograph that is not square: its centre square, or all of it, resized"""
     overwrite: bool = False
@@ -50,7 +52,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: those after the name of the command.
     """
-    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax complete")
+    parsed = parse_arguments(Arguments, arguments, "sagan-jax complete")
     given = [f"--{name}" for name in ("mask", "box", "holes") if getattr(parsed, name)]
     if len(given) != 1:
         raise InvalidInputError(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sagan_jax.cli.announcement import announce
+from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
 
 
@@ -40,7 +41,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: those after the name of the command.
     """
-    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax convert")
+    parsed = parse_arguments(Arguments, arguments, "sagan-jax convert")
     announce("converting")
     from sagan_jax.runs.convert import convert_inception, convert_networks
 

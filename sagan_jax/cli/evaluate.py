@@ -4,9 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from sagan_jax.cli.announcement import announce
+from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
 
 
@@ -41,6 +40,7 @@ class Arguments:
     held_out: str = ""
     """images for `_validation` and `_test`, or photographs to complete. Defaults to what the run's config says"""
     checkpoint: Literal["newest", "best"] = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained"""
     inception_weights: str = ""
     """weights of the FID network, .npz or .safetensors. Defaults to those of `sagan-jax fetch-weights`"""
     resolution: int = 0
@@ -48,7 +48,9 @@ class Arguments:
     max_images: int = 0
     """use at most so many of --images and of --reference, of all classes equally; 0 for all"""
     seed: int = 0
+    """of the latents, and of subsets of images"""
     batch_size: int = 100
+    """images that are drawn and measured at once; fewer take less memory"""
     out: Path | None = None
     """folder for the result files. Defaults to scores/ in the workdir"""
     cache: str = "auto"
@@ -61,7 +63,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: those after the name of the command.
     """
-    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax evaluate")
+    parsed = parse_arguments(Arguments, arguments, "sagan-jax evaluate")
     if bool(parsed.workdir) == bool(parsed.images):
         raise InvalidInputError("evaluate needs either --workdir, a run, or --images and --reference.")
     if bool(parsed.images) != bool(parsed.reference):

@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+import re
+import sys
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from sagan_jax.cli.announcement import announce
+from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
 
 
@@ -31,7 +32,7 @@ class Arguments:
     """Defaults to all"""
     steps: int = 5
     """images from z1 to z2, both included; 1 has no slider and leaves room for more samples"""
-    budget_mb: float = 10.0
+    megabytes: float = 10.0
     """largest size of the file. Samples that do not fit are left out, and the page says how many"""
     checkpoint: Literal["newest", "best"] = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained"""
@@ -43,7 +44,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: those after the name of the command.
     """
-    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax explore")
+    parsed = parse_arguments(Arguments, _renamed(arguments), "sagan-jax explore")
     if parsed.out.suffix.lower() not in (".html", ".htm") or parsed.out.is_dir():
         raise InvalidInputError(f"--out needs a .html file; got {str(parsed.out)!r}, which is of another kind.")
     for flag, number in (("num-samples", parsed.num_samples), ("steps", parsed.steps)):
@@ -52,8 +53,8 @@ def run(arguments: list[str]) -> None:
     for seed in parsed.seeds:
         if not 0 <= seed < 2**32:
             raise InvalidInputError(f"--seeds needs numbers in [0, 2**32); got {seed}.")
-    if not (math.isfinite(parsed.budget_mb) and parsed.budget_mb > 0):
-        raise InvalidInputError(f"--budget-mb needs to be a number above 0; got {parsed.budget_mb}.")
+    if not (math.isfinite(parsed.megabytes) and parsed.megabytes > 0):
+        raise InvalidInputError(f"--megabytes needs to be a number above 0; got {parsed.megabytes}.")
     announce("drawing the page")
     from sagan_jax.runs.explorer import write_explorer
 
@@ -64,8 +65,16 @@ def run(arguments: list[str]) -> None:
         seeds=parsed.seeds,
         classes=parsed.classes,
         steps=parsed.steps,
-        budget=int(parsed.budget_mb * 1e6),
+        budget=int(parsed.megabytes * 1e6),
         checkpoint=parsed.checkpoint,
     )
     left_out = f" ({requested - page.num_samples} did not fit)" if page.num_samples < requested else ""
     print(f"{page.num_samples} samples{left_out} in {parsed.out}, {len(page.content) / 1e6:.1f} MB")
+
+
+def _renamed(arguments: list[str]) -> list[str]:
+    """Returns the arguments with the former name of --megabytes replaced, and says so."""
+    former = re.compile(r"--budget[-_]mb(?=$|=)")
+    if any(map(former.match, arguments)):
+        print("sagan-jax: explore: --budget-mb is now called --megabytes, as in report.", file=sys.stderr)
+    return [former.sub("--megabytes", word) for word in arguments]

@@ -4,9 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from sagan_jax.cli.announcement import announce
+from sagan_jax.cli.arguments import parse_arguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: those after the name of the command.
     """
-    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax export")
+    parsed = parse_arguments(Arguments, arguments, "sagan-jax export")
     announce("exporting the generator")
     from sagan_jax.runs.export import export_run
 

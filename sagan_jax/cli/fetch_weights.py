@@ -7,6 +7,7 @@ from typing import Literal
 import tyro
 
 from sagan_jax.cli.announcement import announce
+from sagan_jax.cli.arguments import parse_arguments
 
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -31,7 +32,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: those after the name of the command.
     """
-    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax fetch-weights")
+    parsed = parse_arguments(Arguments, arguments, "sagan-jax fetch-weights")
     announce("fetching the weights")
     from sagan_jax.runs.fetch import fetch_inception
 

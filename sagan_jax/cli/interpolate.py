@@ -4,9 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from sagan_jax.cli.announcement import announce
+from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
 
 
@@ -27,7 +26,9 @@ class Arguments:
     classes: tuple[int, ...] = ()
     """interpolate from each of these to the next. Defaults to all"""
     seed: int = 0
+    """of the latents at both ends"""
     checkpoint: Literal["newest", "best"] = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained"""
 
 
 def run(arguments: list[str]) -> None:
@@ -36,7 +37,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: those after the name of the command.
     """
-    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax interpolate")
+    parsed = parse_arguments(Arguments, arguments, "sagan-jax interpolate")
     kind = parsed.out.suffix.lower()
     if kind not in (".png", ".gif", ".webp"):
         raise InvalidInputError(f"--out needs a .png, .gif or .webp file; got {str(parsed.out)!r}.")

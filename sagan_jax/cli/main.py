@@ -27,6 +27,8 @@ COMMANDS = {
     "export": "export",
     "convert": "convert",
     "fetch-weights": "fetch_weights",
+    "info": "info",
+    "completion": "shell_completion",
 }
 
 USAGE = """usage: sagan-jax COMMAND [...]
@@ -45,6 +47,8 @@ Self-attention for image generation in JAX.
   export --workdir DIR [--out DIR]           the generator as weights, and as a function that needs jax alone
   fetch-weights                              download the FID network
   convert --from SOURCE [...] OUT            convert released weights: networks to a run, the FID network to a file
+  info                                       versions, devices, caches and weights: what a bug report needs
+  completion {bash,zsh,fish}                 completion of commands and flags for a shell
 
   sagan-jax COMMAND --help                   the arguments of a command
   sagan-jax --version
@@ -84,8 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _exit_code(given: list[str]) -> int:
-    memory_flag = _MEMORY_FLAGS.get(given[0], "") if given else ""
-    return explained(lambda: _run(given), memory_flag=memory_flag)
+    if not given:
+        print(USAGE, end="", file=sys.stderr)
+        return 2
+    return explained(lambda: _run(given), memory_flag=_MEMORY_FLAGS.get(given[0], ""))
 
 
 def _end(number: Signals) -> None:
@@ -94,13 +100,16 @@ def _end(number: Signals) -> None:
 
 
 def _run(given: list[str]) -> None:
-    command, rest = (given[0], given[1:]) if given else ("", [])
+    command, rest = given[0], given[1:]
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
     elif command == "--version":
         print(sagan_jax.__version__)
     else:
-        _command(command)(rest)
+        run = _command(command)
+        from sagan_jax.cli.arguments import expand_home
+
+        run(expand_home(rest))
     sys.stdout.flush()  # here an error can still be explained
 
 
@@ -130,9 +139,7 @@ def _command(name: str) -> Callable[[list[str]], None]:
 
         near = difflib.get_close_matches(name, COMMANDS, 1, 0.4)
         hint = f" Perhaps you meant {near[0]!r}." if near else ""
-        raise InvalidInputError(
-            f"sagan-jax needs a command, {' or '.join(COMMANDS)}; got {name!r}.{hint} See sagan-jax --help."
-        )
+        raise InvalidInputError(f"there is no command {name!r}.{hint} There are {', '.join(COMMANDS)}.")
     return importlib.import_module(f"sagan_jax.cli.{COMMANDS[name]}").run
 
 

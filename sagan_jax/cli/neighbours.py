@@ -4,9 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from sagan_jax.cli.announcement import announce
+from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
 
 
@@ -34,7 +33,9 @@ class Arguments:
     inception_weights: str = ""
     """weights of the FID network. Defaults to those of `sagan-jax fetch-weights`"""
     seed: int = 0
+    """of the latents of the samples"""
     checkpoint: Literal["newest", "best"] = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained"""
 
 
 def run(arguments: list[str]) -> None:
@@ -43,7 +44,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: those after the name of the command.
     """
-    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax neighbours")
+    parsed = parse_arguments(Arguments, arguments, "sagan-jax neighbours")
     if parsed.out.suffix.lower() != ".png":
         raise InvalidInputError(f"--out needs a .png file; got {str(parsed.out)!r}.")
     if parsed.num_images < 1 or parsed.nearest < 1:

@@ -3,9 +3,8 @@
 import dataclasses
 from pathlib import Path
 
-import tyro
-
 from sagan_jax.cli.announcement import announce
+from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
 
 
@@ -30,7 +29,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: those after the name of the command.
     """
-    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax report")
+    parsed = parse_arguments(Arguments, arguments, "sagan-jax report")
     if not 0.5 <= parsed.megabytes <= 1000:
         raise InvalidInputError(f"--megabytes needs to be in [0.5, 1000]; got {parsed.megabytes}.")
     announce("writing the report")

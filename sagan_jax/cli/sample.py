@@ -4,9 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from sagan_jax.cli.announcement import announce
+from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
 
 
@@ -19,18 +18,23 @@ class Arguments:
     out: Path
     """a .npz file (arr_0: uint8 images [N, H, W, 3], arr_1: labels), a .png grid, or a folder with one PNG an image"""
     num_images: int = 100
+    """number of images"""
     classes: tuple[int, ...] = ()
     """the classes to sample, in turn. Defaults to all, balanced"""
     seed: int = 0
+    """of the latents. Image i is the same however many are drawn"""
     truncation: float | None = None
     """largest absolute value of a latent's entries; below 1 gives more typical images"""
     truncation_rule: Literal["resampled", "clipped"] = "resampled"
     """what happens to larger entries: they are drawn again, or clipped"""
     batch_size: int = 100
+    """images that are drawn at once; fewer take less memory"""
     overwrite: bool = False
     """remove the samples that an earlier call wrote into the folder --out"""
     checkpoint: Literal["newest", "best"] = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained"""
+    raw: bool = False
+    """use the weights as trained, even where the run keeps a moving average"""
 
 
 def run(arguments: list[str]) -> None:
@@ -39,7 +43,7 @@ def run(arguments: list[str]) -> None:
     Args:
         arguments: those after the name of the command.
     """
-    parsed = tyro.cli(Arguments, args=arguments, prog="sagan-jax sample")
+    parsed = parse_arguments(Arguments, arguments, "sagan-jax sample")
     kind = parsed.out.suffix.lower()
     if kind not in (".npz", ".png", "") or (not kind and parsed.out.is_file()):
         raise InvalidInputError(
@@ -58,7 +62,7 @@ def run(arguments: list[str]) -> None:
     from sagan_jax.runs.samples import check_samples_output, write_samples
 
     check_samples_output(parsed.out, overwrite=parsed.overwrite)
-    generator = load_run(parsed.workdir, checkpoint=parsed.checkpoint)
+    generator = load_run(parsed.workdir, checkpoint=parsed.checkpoint, raw=parsed.raw)
     with ScoreProgress() as progress:
         samples = generator.generate(
             parsed.num_images,

@@ -1,13 +1,18 @@
 """`sagan-jax train`: trains an experiment."""
 
-import argparse
 import dataclasses
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import tyro
 
 from sagan_jax.cli.announcement import announce
+from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.config import AnyExperiment, Experiment
 from sagan_jax.runs.experiments import experiment_names, load_experiment
 
@@ -22,10 +27,14 @@ class Arguments(Generic[Kind]):
     """Train an experiment. A run that was stopped is resumed from its newest checkpoint."""
 
     experiment: Kind
+    """the values that flags can change"""
     workdir: Path | None = None
-    """the folder of the run. Defaults to runs/NAME"""
+    """the folder of the run. Defaults to runs/NAME. A run that is there goes on, with its own config"""
     fresh: bool = False
-    """remove what an earlier run left in the workdir, and start over"""
+    """remove what an earlier run left in the workdir, and start over: with EXPERIMENT, else with the config of that
+    run"""
+    dry_run: bool = False
+    """check everything and print what would be trained and the memory that a step needs; train nothing"""
     coordinator: str | None = None
     """host:port of process 0, for a run of several processes. Not needed under SLURM, Open MPI and on TPU hosts"""
     num_processes: int | None = None
@@ -43,43 +52,103 @@ def run(arguments: list[str]) -> None:
     name, rest = "", arguments
     if arguments and not arguments[0].startswith("-"):
         name, rest = arguments[0], arguments[1:]
-    experiment = load_experiment(name) if name else _unnamed(rest)
+    experiment, remarks = _experiment(name, _read_early(rest))
     kind = type(experiment)
-    parsed = tyro.cli(
+    parsed = parse_arguments(
         Arguments[kind],  # pyrefly: ignore[not-a-type]
+        rest,
+        f"sagan-jax train {name}".rstrip(),
+        hint=lambda word: "" if name else _misplaced_experiment(word),
         default=Arguments(experiment),
-        args=rest,
-        prog=f"sagan-jax train {name}".rstrip(),
         description=f"Train {experiment.name}. EXPERIMENT, the first word after `train`, is the path of a .py file or "
         f"one of {', '.join(experiment_names())}. It defaults to {DEFAULT}; with --init-from to the experiment of that "
-        f"run. A flag changes a value of it.",
+        f"run. A flag changes a value of it. A run that is in the workdir already goes on with its own config, and "
+        f"flags change that: EXPERIMENT and the flags of its start need not be given again.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
     announce(f"training {parsed.experiment.name}")
+    from sagan_jax.runs.dry_run import dry_run
     from sagan_jax.runs.train import train
     from sagan_jax.runtime.processes import initialize_distributed, is_main_process
 
     initialize_distributed(parsed.coordinator, parsed.num_processes, parsed.process_id)
     workdir = parsed.workdir or Path("runs") / parsed.experiment.name
+    if is_main_process():
+        for line in remarks:
+            print(line, flush=True)
+    if parsed.dry_run:
+        dry_run(parsed.experiment, workdir, fresh=parsed.fresh)
+        return
     train(parsed.experiment, workdir, fresh=parsed.fresh)
     if is_main_process():
-        generates = isinstance(parsed.experiment, Experiment)
+        generates, folder = isinstance(parsed.experiment, Experiment), shlex.quote(str(workdir))
         more = (
-            f"draw more: sagan-jax sample --workdir {workdir} --out samples.png"
+            f"draw more: sagan-jax sample --workdir {folder} --out samples.png"
             if generates
-            else f"fill a hole: sagan-jax complete PHOTO --workdir {workdir} --mask MASK"
+            else f"fill a hole: sagan-jax complete PHOTO --workdir {folder} --mask MASK"
         )
         print(f"done: look at {workdir / 'samples'}, or {more}")
 
 
-def _unnamed(arguments: list[str]) -> AnyExperiment:
+@dataclasses.dataclass
+class _Early:
+    """The flags that decide which config the others change."""
+
+    workdir: str = ""
+    init_from: str = ""
+    name: str = ""
+    fresh: bool = False
+
+
+def _read_early(arguments: Sequence[str]) -> _Early:
+    """Returns those flags, before the others can be parsed."""
+    early = _Early()
+    for word, following in pairwise([*arguments, ""]):
+        flag, equals, value = word.partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        if flag in ("--fresh", "--no-fresh"):
+            early.fresh = flag == "--fresh"
+        elif flag.startswith("--") and name in ("workdir", "init_from", "name"):
+            setattr(early, name, value if equals else following)
+    return early
+
+
+def _experiment(name: str, early: _Early) -> tuple[AnyExperiment, list[str]]:
+    """Returns the config that the flags change, with remarks: that of the run in the workdir, or else a new one.
+
+    Args:
+        name: the experiment that is named, or "".
+        early: from `_read_early`.
+    """
+    named = load_experiment(name) if name else None
+    starts_over = early.fresh and bool(named or early.init_from)
+    if early.workdir:
+        workdir = Path(early.workdir)
+    else:
+        workdir = Path("runs") / (early.name or (named or _unnamed(early.init_from)).name)
+    if starts_over or not _holds_run(workdir):
+        return named or _unnamed(early.init_from), []
+    # Its --init-from is not opened: that run may be gone by now.
+    from sagan_jax.runs.resume import resumed_experiment
+
+    return resumed_experiment(workdir, named, early.name)
+
+
+def _holds_run(workdir: Path) -> bool:
+    return os.path.isfile(workdir / "config.json")  # noqa: PTH113  False where the folder may not be read
+
+
+def _unnamed(init_from: str) -> AnyExperiment:
     """Returns the experiment of a command that names none: the default, or that of the run to start from."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--init-from", "--init_from", nargs="?", default="")
-    init_from = parser.parse_known_args(arguments)[0].init_from
     if not init_from:
         return load_experiment(DEFAULT)
     from sagan_jax.runs.load import require_experiment
 
     experiment = require_experiment(Path(init_from))
     return dataclasses.replace(experiment, name=f"{experiment.name}_tuned")
+
+
+def _misplaced_experiment(text: str) -> str:
+    """Returns a sentence where a text, which no flag takes, holds an experiment."""
+    found = [word for word in re.findall(r"[^\s'\[\],]+", text) if word.endswith(".py") or word in experiment_names()]
+    return f" EXPERIMENT comes before the flags: sagan-jax train {shlex.quote(found[-1])} ..." if found else ""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def convert_networks(
     if released.assumed:
         print(f"assumed, since weights do not say it: {', '.join(released.assumed)} (--source-config FILE checks it)")
     print(check)
-    print(f"wrote {out}: try sagan-jax sample --workdir {out} --out samples.png")
+    print(f"wrote {out}: try sagan-jax sample --workdir {shlex.quote(str(out))} --out samples.png")
     return out
 
 

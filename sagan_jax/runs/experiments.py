@@ -1,14 +1,21 @@
 """Finding an experiment by name or path, and reading it."""
 
+import contextlib
 import difflib
 import importlib.util
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import sagan_jax
 from sagan_jax.config import AnyExperiment
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.errors import InvalidInputError, one_line
 
 _PACKAGE = Path(sagan_jax.__file__).parent
+_CONTRACT = (
+    "It needs a function `experiment()` without arguments that returns a sagan_jax.config.Experiment or "
+    "CompletionExperiment."
+)
 
 
 def experiment_folders() -> list[Path]:
@@ -38,18 +45,37 @@ def load_experiment(name: str) -> AnyExperiment:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    try:
+    with _explained(path):
         spec.loader.exec_module(module)
+    if not callable(getattr(module, "experiment", None)):
+        raise InvalidInputError(f"The experiment file {str(path)!r} has no function `experiment()`. {_CONTRACT}")
+    with _explained(path):
         experiment = module.experiment()
-    except Exception as error:  # the user's file may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        raise InvalidInputError(f"The experiment file {str(path)!r} could not be read: {reason}") from error
     if not isinstance(experiment, AnyExperiment):
         raise InvalidInputError(
-            f"experiment() in {str(path)!r} needs to return a sagan_jax.config.Experiment or CompletionExperiment; "
-            f"got {type(experiment).__name__}."
+            f"`experiment()` in {str(path)!r} returned an object of type {type(experiment).__name__}. {_CONTRACT}"
         )
     return experiment
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns what an experiment file raises into one line that names the line of the file."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # the user's file may raise anything
+        raise InvalidInputError(
+            f"The experiment file {str(path)!r} could not be read: {type(error).__name__}{_place(error, path)}: "
+            f"{one_line(error)}."
+        ) from error
+
+
+def _place(error: BaseException, path: Path) -> str:
+    """Returns the line at which an error left the experiment file, or at which a file could not be parsed."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f" in line {error.lineno} of {Path(error.filename or path).name!r}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path.absolute())]
+    return f" in line {frames[-1].lineno}" if frames else ""
 
 
 def _experiment_file(name: str) -> Path:

@@ -41,6 +41,32 @@ def check_same_run(workdir: Path, experiment: AnyExperiment) -> None:
         )
 
 
+def resumed_experiment(workdir: Path, named: AnyExperiment | None, name: str = "") -> tuple[AnyExperiment, list[str]]:
+    """Returns the config of the run in `workdir`, with which it goes on, and a line where the named experiment differs.
+
+    Args:
+        workdir: holds a run.
+        named: the experiment that the command names, or None.
+        name: that the command gives the run, or "".
+
+    Raises:
+        InvalidInputError: the run is of another experiment, or its config cannot be read.
+    """
+    saved = read_experiment(workdir)
+    if saved is None:
+        raise InvalidInputError(f"There is no run in {str(workdir)!r}: its config.json was removed just now.")
+    if named is None:
+        return saved, []
+    if saved.name not in (named.name, name) or type(saved) is not type(named):
+        raise InvalidInputError(
+            f"The run in {str(workdir)!r} is of the experiment {saved.name!r}; got {named.name!r}: leave EXPERIMENT "
+            f"out to go on with it, or give another --workdir, or --fresh to start over with {named.name!r}."
+        )
+    changed = [line for line in differences(to_dict(named), to_dict(saved)) if not line.startswith("name:")]
+    kept = f"the run's own config is kept, which differs from {named.name}: {'; '.join(changed)}"
+    return saved, [kept] if changed else []
+
+
 def check_same_data(workdir: Path, saved: str | None, found: str) -> None:
     """Raises InvalidInputError when the fingerprint of the images differs from that of the saved run.
 

@@ -30,7 +30,12 @@ def check_config(experiment: Experiment) -> None:
     """Raises InvalidInputError for the first value of a generation experiment that is not possible."""
     check_fields(experiment)
     check_family(experiment.networks)
-    training = experiment.training
+    evaluation, training = experiment.evaluation, experiment.training
+    _require(
+        bool(evaluation.protocols) or not evaluation.keep_best_by,
+        f"--keep-best-by {evaluation.keep_best_by} needs --protocols, the scores that are measured while the run "
+        f"trains; got none, so nothing would be kept.",
+    )
     share = training.batch_size // jax.device_count()
     _require(
         share % training.accumulation_steps == 0,
@@ -70,7 +75,7 @@ def check_hole_kind(kind: str) -> None:
 
 def check_free_space(workdir: Path, state: Any) -> None:
     """Raises StorageError when the disk has no room for a save: the new checkpoint is written beside the old ones."""
-    needed = int(2.5 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+    needed = int(2.5 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
     free = shutil.disk_usage(workdir).free
     if free < needed:
         raise StorageError(

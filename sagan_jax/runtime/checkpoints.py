@@ -324,7 +324,7 @@ class Checkpoints:
                     document = self._read_document(step)
                 self._check_layout(step, document["leaves"], _layout(_leaves_by_path(template)))
                 with self._reading(step):
-                    leaves = self._read_leaves(step, template, document)
+                    leaves = self._read_leaves(step, _leaves_by_path(template), document)
             except _DamageError as error:
                 if self._steps() != steps:  # another process trains this run: it removed the step after a later save
                     return self.restore(template)
@@ -375,10 +375,11 @@ class Checkpoints:
             raise ValueError("its meta differs from what was saved")
         return document
 
-    def _read_leaves(self, step: int, template: Tree, document: dict[str, Any]) -> list[np.ndarray]:
+    def _read_leaves(self, step: int, leaves: dict[str, Any], document: dict[str, Any]) -> list[np.ndarray]:
+        """Returns the arrays of leaves by path. Their order is that of the saved state, which counts in the digest."""
         wanted = {
             path: np.empty(np.shape(leaf), getattr(leaf, "dtype", None) or np.asarray(leaf).dtype)
-            for path, leaf in _leaves_by_path(template).items()
+            for path, leaf in leaves.items()
         }
         with ocp.StandardCheckpointer() as checkpointer:
             stored = {path: array for path, array in wanted.items() if array.size}

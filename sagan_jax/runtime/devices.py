@@ -1,5 +1,6 @@
 """Runs one step on many devices, by pmap or shard_map. No other module uses these transforms."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -55,6 +56,24 @@ def _absence(error: BaseException) -> str:
         f"no {asked} jax was not installed for it or finds no such device{reason and f' ({reason[:200]})'}. "
         f"Unset JAX_PLATFORMS to use what there is."
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMemory:
+    """The memory that a compiled step needs on each device, in bytes.
+
+    Attributes:
+        state_and_batch: the arguments of the step, and results that do not take the memory of the old state.
+        temporary: what is computed on the way: activations and gradients.
+    """
+
+    state_and_batch: int
+    temporary: int
+
+    @property
+    def peak(self) -> int:
+        """The sum. Other arrays on the device are not in it, such as the next batch."""
+        return self.state_and_batch + self.temporary
 
 
 class ParallelStep:
@@ -131,6 +150,19 @@ class ParallelStep:
     def __call__(self, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
         """Returns the next state and the metrics, for a state from `replicate` and a batch on the host."""
         return self._step(state, self.shard(batch))
+
+    def memory(self, state: Any, batch: Any) -> StepMemory | None:
+        """Compiles the step, and returns the memory that it needs; None where the compiler does not tell.
+
+        Args:
+            state: shapes suffice.
+            batch: this process's part of a batch, on the host.
+        """
+        analysis = self._step.lower(state, self.shard(batch)).compile().memory_analysis()
+        if analysis is None:
+            return None
+        new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+        return StepMemory(analysis.argument_size_in_bytes + max(new, 0), analysis.temp_size_in_bytes)
 
 
 def replicate_locally(tree: Any) -> Any:

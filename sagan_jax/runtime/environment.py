@@ -61,7 +61,7 @@ def write_run_files(workdir: str | Path, experiment: Mapping[str, Any], *, resum
     Raises:
         StorageError: when a file could not be written.
     """
-    revision = _revision(Path(sagan_jax.__file__).parent)
+    revision = git_revision(Path(sagan_jax.__file__).parent)
     started = _started(Path(workdir)) if resumed else datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     environment = reproducibility_info() | revision | {"argv": sys.argv, "folder": _folder(), "started": started}
     for name, document in (("config.json", experiment), ("environment.json", environment)):
@@ -92,7 +92,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _revision(folder: Path) -> dict[str, str | bool | None]:
+def git_revision(folder: Path) -> dict[str, str | bool | None]:
     """Returns the commit of the checkout that tracks `folder`, or None if no checkout tracks it."""
 
     def git(*arguments: str) -> str:

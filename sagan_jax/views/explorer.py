@@ -178,8 +178,8 @@ def _encode_fitting(samples: Iterable[Sample], used: int, budget: int) -> list[s
         if needed > budget:
             if not encoded:
                 raise InvalidInputError(
-                    f"A page with one sample takes {math.ceil(needed / 1e4) / 100:g} MB, more than --budget-mb "
-                    f"{budget / 1e6:g}: increase --budget-mb, or use fewer --steps."
+                    f"A page with one sample takes {math.ceil(needed / 1e4) / 100:g} MB, more than --megabytes "
+                    f"{budget / 1e6:g}: increase --megabytes, or use fewer --steps."
                 )
             break
         encoded.append(text)

@@ -157,7 +157,7 @@ def test_explore_shows_only_the_layers_that_exist(tmp_path):
 def test_explore_says_how_many_did_not_fit(workdir, tmp_path, capsys):
     explore(workdir, tmp_path / "all.html", "--num-samples", 3, "--steps", 1)
     room = (tmp_path / "all.html").stat().st_size - 1000
-    assert explore(workdir, tmp_path / "e.html", "--num-samples", 3, "--steps", 1, "--budget-mb", room / 1e6) == 0
+    assert explore(workdir, tmp_path / "e.html", "--num-samples", 3, "--steps", 1, "--megabytes", room / 1e6) == 0
     assert asked_for(tmp_path / "e.html") == [(0, 0), (1, 0)]
     assert "2 samples (1 did not fit) in" in capsys.readouterr().out
     assert (tmp_path / "e.html").stat().st_size <= room
@@ -171,9 +171,9 @@ def test_explore_says_how_many_did_not_fit(workdir, tmp_path, capsys):
         ("e.html", ("--num-samples", 0), "--num-samples needs to be at least 1"),
         ("e.html", ("--steps", 0), "--steps needs to be at least 1"),
         ("e.html", ("--seeds", 0, -1), "--seeds needs"),
-        ("e.html", ("--budget-mb", "nan"), "--budget-mb needs"),
-        ("e.html", ("--budget-mb", 0), "--budget-mb needs"),
-        ("e.html", ("--budget-mb", 0.03), "more than --budget-mb 0.03"),
+        ("e.html", ("--megabytes", "nan"), "--megabytes needs"),
+        ("e.html", ("--megabytes", 0), "--megabytes needs"),
+        ("e.html", ("--megabytes", 0.03), "more than --megabytes 0.03"),
         ("e.html", ("--classes", 3), "the 3 classes 0 to 2"),
         ("e.html", ("--checkpoint", "best"), "no best checkpoint"),
     ],

@@ -513,6 +513,19 @@ def test_latest_meta_is_that_of_the_newest_step(tmp_path):
     assert Checkpoints(tmp_path / "c").latest_meta() == (5, {"score": "second"})
 
 
+class Unsorted(NamedTuple):
+    """A state whose leaves are not in the order of their names, as those of a training state are not."""
+
+    zeros: np.ndarray
+    ones: np.ndarray
+
+
+def test_latest_meta_of_a_state_in_its_own_order_is_read(tmp_path):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(7, Unsorted(np.zeros(3), np.ones(2)), {"score": "best"})
+    assert Checkpoints(tmp_path / "c").latest_meta() == (7, {"score": "best"})
+
+
 @pytest.mark.parametrize("damage", [garble_meta, change_meta, flip_array_bits])
 def test_latest_meta_of_a_damaged_step_is_refused(tmp_path, damage):
     save_steps(tmp_path / "c", [2, 5])

@@ -316,3 +316,22 @@ def test_metrics_on_four_devices_are_those_on_one(exact):
     assert exact.one[1].keys() == exact.many[1].keys()
     for name, value in exact.one[1].items():
         np.testing.assert_allclose(exact.many[1][name], value, rtol=1e-11, err_msg=name)
+
+
+# The memory of a step.
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_memory_of_a_step_counts_state_batch_and_what_is_computed(driver):
+    """Numbers of 4 bytes: a donated state of 1,000, a quarter of a batch of 8 rows, and 250 x 1,000 products."""
+
+    def step(state, batch, *, axis_name):
+        products = jnp.sort(jnp.outer(jax.lax.pmean(batch.sum(), axis_name) + state[:250], state), axis=0)
+        return jnp.sort(products, axis=1)[0], {}
+
+    memory = parallel_step(step, driver).memory(
+        jax.ShapeDtypeStruct((1000,), jnp.float32), np.ones((1, 8, 6), "float32")
+    )
+    assert 4 * (1000 + 2 * 6) <= memory.state_and_batch <= 4 * (2 * 1000 + 2 * 6) + 64
+    assert 4 * 250 * 1000 <= memory.temporary <= 4 * 4 * 250 * 1000
+    assert memory.peak == memory.state_and_batch + memory.temporary

@@ -77,27 +77,27 @@ def checkout(tmp_path):
 def test_revision_is_the_commit_of_the_checkout(checkout):
     head = (checkout.parent / ".git" / "HEAD").read_text(encoding="utf-8").strip().removeprefix("ref: ")
     commit = (checkout.parent / ".git" / head).read_text(encoding="utf-8").strip()
-    assert environment._revision(checkout) == {"git_revision": commit, "git_dirty": False}
+    assert environment.git_revision(checkout) == {"git_revision": commit, "git_dirty": False}
 
 
 def test_revision_is_dirty_when_the_package_was_changed(checkout):
     (checkout / "__init__.py").write_text("changed = True", encoding="utf-8")
-    assert environment._revision(checkout)["git_dirty"] is True
+    assert environment.git_revision(checkout)["git_dirty"] is True
 
 
 def test_revision_is_not_dirty_for_the_results_of_runs(checkout):
     (checkout.parent / "runs").mkdir()
     (checkout.parent / "runs" / "metrics.jsonl").touch()
-    assert environment._revision(checkout)["git_dirty"] is False
+    assert environment.git_revision(checkout)["git_dirty"] is False
 
 
 def test_revision_is_null_for_a_package_in_the_checkout_of_somebody_else(checkout):
     package = checkout.parent / "site-packages"
     package.mkdir()
     (package / "__init__.py").touch()
-    assert environment._revision(package) == {"git_revision": None, "git_dirty": None}
+    assert environment.git_revision(package) == {"git_revision": None, "git_dirty": None}
 
 
 def test_revision_is_null_without_git(checkout, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert environment._revision(checkout) == {"git_revision": None, "git_dirty": None}
+    assert environment.git_revision(checkout) == {"git_revision": None, "git_dirty": None}

@@ -167,7 +167,7 @@ def test_page_draws_no_more_samples_than_one_over_its_room():
 
 def test_page_refuses_a_budget_below_one_sample_and_says_what_is_needed():
     samples = make_samples(2)
-    with pytest.raises(InvalidInputError, match=r"one sample takes 0\.\d+ MB, more than --budget-mb 0\.01"):
+    with pytest.raises(InvalidInputError, match=r"one sample takes 0\.\d+ MB, more than --megabytes 0\.01"):
         explorer_page(samples, LAYERS, num_requested=2, title="test", budget=10_000)
 
 

@@ -1,0 +1,33 @@
+"""The script of `sagan-jax completion`, as bash runs it."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from support.commands import command
+
+COMPLETE = """
+source /dev/stdin <<< "$1"; shift
+function=$(complete -p sagan-jax | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); $function; echo "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["sa"], ["sample"]),
+        (["fetch"], ["fetch-weights"]),
+        (["train", "--total"], ["--total-steps"]),
+        (["train", "--loss", ""], ["hinge", "non_saturating", "wasserstein"]),
+        (["explore", "--megab"], ["--megabytes"]),
+    ],
+)
+def test_completion_script_completes_commands_flags_and_choices(words, found, capsys):
+    assert command("completion", "bash") == 0
+    script = capsys.readouterr().out
+    call = ["bash", "-c", COMPLETE, "bash", script, "sagan-jax", *words]
+    said = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
+    assert sorted(word for word in said if word not in ("-h", "--help")) == found
