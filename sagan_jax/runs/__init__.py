@@ -21,6 +21,7 @@ __all__ = [
     "generation",
     "load",
     "neighbours",
+    "owed",
     "photographs",
     "report",
     "resume",

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,30 @@ class ScoreMonitor:
         self._evaluator, _ = evaluator_for_run(experiment, source, self._protocols)
         for protocol in self._protocols:
             self._evaluator.check(protocol, experiment.networks.num_classes)
+        self._names = [name for protocol in self._protocols for name in self._evaluator.value_names(protocol)]
         self._best_by, protocol = _best_by(experiment.evaluation.keep_best_by, self._protocols, self._evaluator)
         higher_is_better = protocol.higher_is_better
         self._collapse = CollapseDetector(source, self._best_by, higher_is_better=higher_is_better)
+        self._sign: str | None = None
         self._best = BestCheckpoint(workdir / "best", self._best_by, higher_is_better=higher_is_better)
 
-    def is_overdue(self, step: int) -> bool:
-        """Tells whether the scores of a step are due and absent: the run was ended while they were measured."""
-        due = step > 0 and step % self._evaluation.evaluate_every_steps == 0
-        return due and not all(result_path(self._workdir, protocol, step).exists() for protocol in self._protocols)
+    def is_measured(self, step: int, recorded: Mapping[str, float]) -> bool:
+        """Tells whether all scores of a step are in their files and in the metrics.
+
+        Args:
+            step: generator updates done.
+            recorded: the metrics of the step by name.
+        """
+        files = [result_path(self._workdir, protocol, step) for protocol in self._protocols]
+        return all(path.is_file() for path in files) and all(f"score/{name}" in recorded for name in self._names)
+
+    def is_considered(self, recorded: Mapping[str, float]) -> bool:
+        """Tells whether a step that was measured is in `best/`, or is not better than what is there.
+
+        Args:
+            recorded: the metrics of the step by name, with its scores.
+        """
+        return not self._best.would_take(recorded[f"score/{self._best_by}"])
 
     def resume_from(self, step: int) -> None:
         """Forgets the scores of later steps, which will be done again, and reads the best one before."""
@@ -62,9 +77,6 @@ class ScoreMonitor:
         Args:
             step: generator updates done.
             load: `load(raw)` returns the generator, with the weights as trained when `raw` is True.
-
-        Raises:
-            CollapsedError: the generator has collapsed, and the config says to stop then.
         """
         values, started = {}, time.monotonic()
         for protocol in self._protocols:
@@ -75,9 +87,7 @@ class ScoreMonitor:
                 print(f"step {step}: {score}", file=sys.stderr, flush=True)
         self._last = values[self._best_by]
         diversity = self._collapse.diversity(load(False))
-        sign = self._collapse.find_sign(diversity, self._last, self._best.value)
-        if sign:
-            self._warn_of_collapse(step, sign)
+        self._sign = self._collapse.find_sign(diversity, self._last, self._best.value)
         values |= {"diversity": diversity, "seconds": time.monotonic() - started}
         return {f"score/{name}": value for name, value in values.items()}
 
@@ -88,7 +98,13 @@ class ScoreMonitor:
             step: the step that was just measured.
             state: as for `Checkpoints.save`.
             meta: as for `Checkpoints.save`; the name and value of the score are added.
+
+        Raises:
+            CollapsedError: the generator has collapsed, and the config says to stop then.
         """
+        sign, self._sign = self._sign, None
+        if sign:
+            self._warn_of_collapse(step, sign)
         self._best.offer(step, self._last, state, meta)
 
     def _warn_of_collapse(self, step: int, sign: str) -> None:

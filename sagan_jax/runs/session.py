@@ -9,6 +9,7 @@ from typing import Any
 
 from sagan_jax.config import AnyExperiment, Experiment, to_dict
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
+from sagan_jax.runs.owed import Owed
 from sagan_jax.runs.report import write_report
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runtime.checkpoints import Checkpoints
@@ -31,8 +32,9 @@ def train_from(
     checkpoints: Checkpoints,
     lock: WorkdirLock | None,
     stop: StopSignals,
+    owed: Owed,
 ) -> State:
-    """Returns the state after the last step of the run.
+    """Returns the state after the last step of the run, after it has made up for what the first step owes.
 
     Args:
         first_step: steps already done.
@@ -43,6 +45,7 @@ def train_from(
         checkpoints: of the run.
         lock: of the workdir; None in a process that does not hold it.
         stop: tells when to stop early.
+        owed: what the steps already done owe; with it, a run that is at its last step is finished.
 
     Raises:
         StoppedError: a signal ended the run before its last step; the state is saved.
@@ -58,12 +61,12 @@ def train_from(
         clock = _Throughput(first_step, job.images_per_step)
         session = _Session(experiment, job, workdir, checkpoints, lock, writer, progress, clock)
         try:
-            done, state = session.run(first_step, state, stop)
+            done, state = session.run(first_step, state, stop, owed)
         except (NonFiniteError, CollapsedError) as error:
             with suppress(StorageError):  # the error that ended the run is the one to report
                 session.report(f"ended: {one_line(error)}")
             raise
-        session.report("finished" if done == total_steps else f"stopped by {stop.signal.name}")
+        session.report("finished" if done >= total_steps else f"stopped by {stop.signal.name}")
     if done < total_steps:
         saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
         raise StoppedError(
@@ -85,15 +88,17 @@ class _Session:
     progress: TrainingProgress | None
     throughput: "_Throughput"
 
-    def run(self, first_step: int, state: State, stop: StopSignals) -> tuple[int, State]:
+    def run(self, first_step: int, state: State, stop: StopSignals, owed: Owed) -> tuple[int, State]:
         """Returns how many steps are done, and the state after them."""
         training = self.experiment.training
         parallel = ParallelStep(self.job.step, driver=training.driver)
-        if self.job.score_monitor and self.job.score_monitor.is_overdue(first_step):
-            self.evaluate(first_step, state)
+        state = parallel.replicate(state)
+        self.pay(first_step, state, owed)
+        if first_step >= training.total_steps:
+            return first_step, state
         return run_loop(
             parallel,
-            parallel.replicate(state),
+            state,
             self.job.batches(first_step),
             first_step=first_step,
             total_steps=training.total_steps,
@@ -126,6 +131,15 @@ class _Session:
         if self.lock:
             self.lock.require_held()
         self.checkpoints.save(done, state, self.meta)
+
+    def pay(self, done: int, state: State, owed: Owed) -> None:
+        """Does what was due after a step and was left out, in the order of `actions`."""
+        if owed.drawing:
+            self.draw(done, state)
+        if owed.scores:
+            self.evaluate(done, state)
+        if owed.report:
+            self.report_on_the_way(done, state)
 
     def draw(self, done: int, state: State) -> None:
         if self.writer:

@@ -70,7 +70,7 @@ def check_hole_kind(kind: str) -> None:
 
 def check_free_space(workdir: Path, state: Any) -> None:
     """Raises StorageError when the disk has no room for a save: the new checkpoint is written beside the old ones."""
-    needed = int(2.5 * sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+    needed = int(2.5 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
     free = shutil.disk_usage(workdir).free
     if free < needed:
         raise StorageError(

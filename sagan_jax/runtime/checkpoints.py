@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import stat
 import sys
 import traceback
@@ -22,10 +23,13 @@ from jax.experimental import multihost_utils
 
 from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.runtime.devices import require_backend
+from sagan_jax.runtime.files import disk_errors
 
 Tree = Any
 
 _FORMAT = 1
+_START_AGAIN = "Restore a backup, or start again with --fresh or in an empty workdir."
+_UNFINISHED = re.compile(r"[0-9]+\.orbax-checkpoint-tmp.*")
 
 # What parsers raise for wrong bytes. TensorStore raises ValueError for all of its errors, with a status in front.
 _WRONG_CONTENT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, EOFError)
@@ -170,6 +174,16 @@ def _suppress_orbax_tracebacks() -> None:
         sys.unraisablehook = functools.partial(_filter_unraisable, sys.unraisablehook)
 
 
+def _without_other_processes() -> ocp.options.MultiprocessingOptions:
+    """Returns options to read without waiting for the other processes, which would wait for one that found damage."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process {process}"
+    )
+
+
 def _is_empty(folder: Path) -> bool:
     """Tells whether a folder is known to be empty. One that may not be listed counts as a step."""
     try:
@@ -296,7 +310,21 @@ class Checkpoints:
                 f"steps; got {step} after {self.latest_step}."
             )
 
-    def restore(self, template: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
+    def sweep(self) -> None:
+        """Removes what a killed save left: unfinished steps, and older steps than are kept. Only for the run itself.
+
+        Call it only when the newest step is known to be whole.
+
+        Raises:
+            StorageError: when something cannot be removed.
+        """
+        unfinished = [path for path in self.directory.glob("*") if _UNFINISHED.fullmatch(path.name)]
+        surplus = [self._folders()[step] for step in self._steps()[self._keep :]]
+        for path in [*unfinished, *surplus]:
+            with disk_errors(path):
+                shutil.rmtree(path)
+
+    def restore(self, template: Tree, *, otherwise: str = _START_AGAIN) -> tuple[int, Tree, dict[str, Any]] | None:
         """Returns the newest valid step with its state and its meta; None when there is no step.
 
         A damaged step is skipped with a warning: its digest, its structure or its format is wrong. When the newest step
@@ -305,6 +333,7 @@ class Checkpoints:
         Args:
             template: a pytree with the structure, shapes and dtypes of the state. The leaves are arrays or
                 `jax.ShapeDtypeStruct`; their values are not read.
+            otherwise: a sentence that says what to do when every step is damaged.
 
         Returns:
             `(step, state, meta)`. The state has the template's structure and numpy leaves, bitwise as saved.
@@ -324,10 +353,10 @@ class Checkpoints:
                     document = self._read_document(step)
                 self._check_layout(step, document["leaves"], _layout(_leaves_by_path(template)))
                 with self._reading(step):
-                    leaves = self._read_leaves(step, template, document)
+                    leaves = self._read_leaves(step, _leaves_by_path(template), document)
             except _DamageError as error:
                 if self._steps() != steps:  # another process trains this run: it removed the step after a later save
-                    return self.restore(template)
+                    return self.restore(template, otherwise=otherwise)
                 damages.append(f"{step}: {error.reason}")
                 self._damaged.add(step)
                 self._warn(f"Checkpoint {step} in {self.directory} is damaged and was skipped: {error.reason}")
@@ -335,8 +364,7 @@ class Checkpoints:
             return step, jax.tree.unflatten(jax.tree.structure(template), leaves), document["meta"]
         if damages:
             raise InvalidInputError(
-                f"Every checkpoint in {self.directory} is damaged ({'; '.join(damages)}). Restore a backup, or "
-                "start again with --fresh or in an empty workdir."
+                f"Every checkpoint in {self.directory} is damaged ({'; '.join(damages)}). {otherwise}"
             )
         return None
 
@@ -369,18 +397,20 @@ class Checkpoints:
     def _read_document(self, step: int) -> dict[str, Any]:
         """Returns what was saved beside the arrays, after every file of the step was read once."""
         _read_every_file(self.directory / str(step))
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        alone = _without_other_processes()
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler(), multiprocessing_options=alone) as checkpointer:
             document = checkpointer.restore(self.directory / str(step) / "meta")
         if document != _with_seal(document) or document["step"] != step or document["format"] != _FORMAT:
             raise ValueError("its meta differs from what was saved")
         return document
 
-    def _read_leaves(self, step: int, template: Tree, document: dict[str, Any]) -> list[np.ndarray]:
+    def _read_leaves(self, step: int, template: dict[str, Any], document: dict[str, Any]) -> list[np.ndarray]:
+        """Returns the arrays of a step for leaves by path, in the order of the state, which its digest depends on."""
         wanted = {
             path: np.empty(np.shape(leaf), getattr(leaf, "dtype", None) or np.asarray(leaf).dtype)
-            for path, leaf in _leaves_by_path(template).items()
+            for path, leaf in template.items()
         }
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_without_other_processes()) as checkpointer:
             stored = {path: array for path, array in wanted.items() if array.size}
             restored = checkpointer.restore(self.directory / str(step) / "state", stored)
         arrays = {path: np.asarray(restored.get(path, array)) for path, array in wanted.items()}
@@ -446,5 +476,19 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:
+            old = self._older_step(step, error)
+            if old is not None:
+                raise StorageError(
+                    f"Checkpoint {step} was saved in {self.directory}, but the older checkpoint {old} could not be "
+                    f"removed: {_reason(error)}"
+                ) from error
             which = "The last checkpoint" if step is None else f"Checkpoint {step}"
             raise StorageError(f"{which} could not be saved in {self.directory}: {_reason(error)}") from error
+
+    def _older_step(self, step: int | None, error: OSError | ValueError) -> int | None:
+        """Returns the older step whose files an error is about; orbax removes it after it saved the new one."""
+        named = getattr(error, "filename", None)
+        if step is None or named is None or not Path(os.fsdecode(named)).is_relative_to(self.directory):
+            return None
+        first = Path(os.fsdecode(named)).relative_to(self.directory).parts[:1]
+        return int(first[0]) if first and first[0].isdecimal() and int(first[0]) != step else None

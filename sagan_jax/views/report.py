@@ -1,6 +1,7 @@
 """The report of a run: one HTML page that holds everything it shows and loads nothing from a network."""
 
 import base64
+import html
 import io
 import json
 import re
@@ -22,6 +23,8 @@ from sagan_jax.views.templates import load_template
 
 _IMAGE_MARKUP = 300  # bytes of HTML around an image, at most
 _NOTES_MARKUP = 2000  # bytes kept free for notes on images
+
+_PROGRESS = re.compile("<p>step ([0-9,]+)(?: of [0-9,]+)? · ([^<\n]*)</p>".encode())  # in report.html
 
 
 class EmbeddedImage(NamedTuple):
@@ -73,6 +76,20 @@ def report_page(
     room = budget - len(_render(page, [], attention)) - _NOTES_MARKUP
     samples = _sample_grids(workdir / "samples", room, notes)
     return _render(page, samples, attention).decode()
+
+
+def shown_progress(path: str | Path) -> tuple[int, str] | None:
+    """Returns the step and the status that a written report shows; None where there is no such page.
+
+    Args:
+        path: of the page.
+    """
+    try:
+        content = Path(path).read_bytes() if Path(path).is_file() else b""
+    except OSError:
+        return None
+    shown = _PROGRESS.search(content)
+    return (int(shown[1].replace(b",", b"")), html.unescape(shown[2].decode("utf-8", "replace"))) if shown else None
 
 
 def _page_values(workdir: Path, status: str, defaults: Mapping[str, Any]) -> dict[str, Any]:

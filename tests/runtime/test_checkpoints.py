@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import errno
 import functools
 import gc
@@ -511,6 +512,14 @@ def test_latest_meta_is_that_of_the_newest_step(tmp_path):
         checkpoints.save(2, state, {"score": "first"})
         checkpoints.save(5, state, {"score": "second"})
     assert Checkpoints(tmp_path / "c").latest_meta() == (5, {"score": "second"})
+
+
+def test_latest_meta_takes_a_state_whose_leaves_are_not_in_the_order_of_their_names(tmp_path):
+    state = make_state()
+    assert [field.name for field in dataclasses.fields(state)] != sorted(field.name for field in dataclasses.fields(state))
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(5, state, {"value": 2.5})
+    assert Checkpoints(tmp_path / "c").latest_meta() == (5, {"value": 2.5})
 
 
 @pytest.mark.parametrize("damage", [garble_meta, change_meta, flip_array_bits])
