@@ -1,6 +1,7 @@
 """Training from a state to the last step, with everything that is saved, drawn, scored and reported on the way."""
 
 import dataclasses
+import sys
 import time
 from contextlib import nullcontext, suppress
 from functools import cached_property
@@ -14,12 +15,13 @@ from sagan_jax.runs.report import write_report
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.devices import ParallelStep
-from sagan_jax.runtime.environment import reproducibility_info
+from sagan_jax.runtime.environment import RUN_FILES, reproducibility_info, write_run_files
 from sagan_jax.runtime.lock import WorkdirLock
 from sagan_jax.runtime.loop import PeriodicAction, run_loop
 from sagan_jax.runtime.metrics_log import MetricsWriter
 from sagan_jax.runtime.processes import is_main_process
 from sagan_jax.runtime.progress import TrainingProgress
+from sagan_jax.runtime.removals import RemovalWatch
 from sagan_jax.runtime.signals import StopSignals
 
 
@@ -93,6 +95,7 @@ class _Session:
         training = self.experiment.training
         parallel = ParallelStep(self.job.step, driver=training.driver)
         state = parallel.replicate(state)
+        self.begin_again_what_was_removed()  # the first look: what is there now
         self.pay(first_step, state, owed)
         if first_step >= training.total_steps:
             return first_step, state
@@ -122,10 +125,30 @@ class _Session:
         return [*save_and_draw, PeriodicAction(every, self.evaluate), PeriodicAction(every, self.report_on_the_way)]
 
     def log(self, done: int, metrics: dict[str, float]) -> None:
+        self.begin_again_what_was_removed()
         speed = self.throughput.images_per_second(done)
         if self.writer and self.progress:
             self.writer.scalars(done, metrics | {"images_per_second": speed})
             self.progress.update(done, metrics, speed)
+
+    def begin_again_what_was_removed(self) -> None:
+        """Says what somebody removed from the workdir since the last call, and writes again what can be.
+
+        Raises:
+            StorageError: the workdir itself is gone.
+        """
+        if not self.lock:
+            return
+        self.lock.require_held()
+        for name in self.watch.removed():
+            if name in RUN_FILES:
+                write_run_files(self.workdir, to_dict(self.experiment))
+            what = "written again" if name in RUN_FILES else "begun again with what comes next"
+            print(
+                f"warning: {self.workdir / name} was removed while the run used it, and is {what}.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def save(self, done: int, state: State) -> None:
         if self.lock:
@@ -162,6 +185,11 @@ class _Session:
         del state
         if done < self.experiment.training.total_steps:  # the last report says that the run is finished
             self.report("training")
+
+    @cached_property
+    def watch(self) -> RemovalWatch:
+        """Of what the run has written; `metrics.jsonl`, `tensorboard/` and `best/` are looked after where they are."""
+        return RemovalWatch(self.workdir, (*RUN_FILES, "samples", "attention", "scores", "checkpoints"))
 
     @cached_property
     def meta(self) -> dict[str, Any]:

@@ -15,5 +15,6 @@ __all__ = [
     "metrics_log",
     "processes",
     "progress",
+    "removals",
     "signals",
 ]

@@ -29,6 +29,12 @@ Tree = Any
 
 _FORMAT = 1
 _START_AGAIN = "Restore a backup, or start again with --fresh or in an empty workdir."
+_OF_INCOMPLETE_STEPS = (
+    "Metadata file does not exist",
+    "Unable to find the step",
+    "Failed to delete file",
+    "Error scanning",
+)  # what orbax logs
 _UNFINISHED = re.compile(r"[0-9]+\.orbax-checkpoint-tmp.*")
 
 # What parsers raise for wrong bytes. TensorStore raises ValueError for all of its errors, with a status in front.
@@ -142,13 +148,13 @@ def _read_every_file(folder: Path) -> None:
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Drops what orbax logs about errors that it also raises, and about steps whose save was interrupted.
+    """Drops what orbax logs about errors that it also raises, and about steps that are incomplete or already gone.
 
-    We report the first in one line, and the next save removes the second.
+    We report the first in one line, and the next save removes what is left of the second.
     """
     if "/orbax/" not in Path(record.pathname).as_posix():
         return True
-    return record.levelno < logging.ERROR and not str(record.msg).startswith("Metadata file does not exist")
+    return record.levelno < logging.ERROR and not str(record.msg).startswith(_OF_INCOMPLETE_STEPS)
 
 
 def _is_not_left_by_orbax(record: logging.LogRecord) -> bool:
@@ -324,7 +330,7 @@ class Checkpoints:
             with disk_errors(path):
                 shutil.rmtree(path)
 
-    def restore(self, template: Tree, *, otherwise: str = _START_AGAIN) -> tuple[int, Tree, dict[str, Any]] | None:
+    def restore(self, template: Tree, otherwise: str = _START_AGAIN) -> tuple[int, Tree, dict[str, Any]] | None:
         """Returns the newest valid step with its state and its meta; None when there is no step.
 
         A damaged step is skipped with a warning: its digest, its structure or its format is wrong. When the newest step
@@ -356,7 +362,7 @@ class Checkpoints:
                     leaves = self._read_leaves(step, _leaves_by_path(template), document)
             except _DamageError as error:
                 if self._steps() != steps:  # another process trains this run: it removed the step after a later save
-                    return self.restore(template, otherwise=otherwise)
+                    return self.restore(template, otherwise)
                 damages.append(f"{step}: {error.reason}")
                 self._damaged.add(step)
                 self._warn(f"Checkpoint {step} in {self.directory} is damaged and was skipped: {error.reason}")
@@ -465,10 +471,12 @@ class Checkpoints:
         self._saving = None
 
     def _close(self) -> None:
-        manager, self._manager = self._manager, None
-        if manager is not None:
-            with self._disk(self._saving):
-                manager.close()
+        try:
+            if self._manager is not None:
+                with self._disk(self._saving):
+                    self._manager.close()
+        finally:
+            self._manager = None
 
     @contextlib.contextmanager
     def _disk(self, step: int | None) -> Iterator[None]:
@@ -476,19 +484,17 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:
-            old = self._older_step(step, error)
-            if old is not None:
+            old = self._not_removed(step)
+            if old:
                 raise StorageError(
-                    f"Checkpoint {step} was saved in {self.directory}, but the older checkpoint {old} could not be "
-                    f"removed: {_reason(error)}"
+                    f"Checkpoint {step} was saved in {self.directory}, but the older {', '.join(map(str, old))} could "
+                    f"not be removed: {_reason(error)}"
                 ) from error
             which = "The last checkpoint" if step is None else f"Checkpoint {step}"
             raise StorageError(f"{which} could not be saved in {self.directory}: {_reason(error)}") from error
 
-    def _older_step(self, step: int | None, error: OSError | ValueError) -> int | None:
-        """Returns the older step whose files an error is about; orbax removes it after it saved the new one."""
-        named = getattr(error, "filename", None)
-        if step is None or named is None or not Path(os.fsdecode(named)).is_relative_to(self.directory):
-            return None
-        first = Path(os.fsdecode(named)).relative_to(self.directory).parts[:1]
-        return int(first[0]) if first and first[0].isdecimal() and int(first[0]) != step else None
+    def _not_removed(self, step: int | None) -> list[int]:
+        """Returns the older steps that are still there although orbax has removed them, once the step is saved."""
+        if self._manager is None or step not in self._folders():
+            return []
+        return sorted(set(self._folders()) - {step, *self._manager.all_steps()})
