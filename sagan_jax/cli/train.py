@@ -54,12 +54,12 @@ def run(arguments: list[str]) -> None:
         f"run. A flag changes a value of it.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    from sagan_jax.runs.train import train
+    from sagan_jax.runs.train import train_to_the_end
     from sagan_jax.runtime.processes import initialize_distributed, is_main_process
 
     initialize_distributed(parsed.coordinator, parsed.num_processes, parsed.process_id)
     workdir = parsed.workdir or Path("runs") / parsed.experiment.name
-    train(parsed.experiment, workdir, fresh=parsed.fresh)
+    train_to_the_end(parsed.experiment, workdir, fresh=parsed.fresh)
     if is_main_process():
         generates = isinstance(parsed.experiment, Experiment)
         more = (

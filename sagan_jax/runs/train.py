@@ -54,6 +54,17 @@ def train(
         BusyError: another run holds `workdir`.
         StoppedError: SIGTERM or Ctrl-C stopped the run after it had saved.
     """
+    job, state = train_to_the_end(experiment, workdir, fresh=fresh)
+    return job.trained(state)
+
+
+def train_to_the_end(
+    experiment: AnyExperiment, workdir: str | Path, *, fresh: bool = False
+) -> tuple[TrainingJob, State]:
+    """Trains as `train` does, and returns the job and its last state. A run that owes nothing compiles nothing.
+
+    The arguments and errors are those of `train`.
+    """
     workdir = Path(workdir)
     job_type: Any = GenerationJob if isinstance(experiment, Experiment) else CompletionJob
     job_type.check(experiment)
@@ -85,7 +96,7 @@ def train(
                 write_run_files(workdir, to_dict(experiment))
             if not at_the_end or any(owed):
                 state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock, stop, owed)
-            return job.trained(state)
+            return job, state
 
 
 def _owed(first_step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Path) -> Owed:
