@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> None:
     )
     announce(f"training {parsed.experiment.name}")
     from sagan_jax.runs.dry_run import dry_run
-    from sagan_jax.runs.train import train
+    from sagan_jax.runs.train import train_to_the_end
     from sagan_jax.runtime.processes import initialize_distributed, is_main_process
 
     initialize_distributed(parsed.coordinator, parsed.num_processes, parsed.process_id)
@@ -79,7 +79,7 @@ def run(arguments: list[str]) -> None:
     if parsed.dry_run:
         dry_run(parsed.experiment, workdir, fresh=parsed.fresh)
         return
-    train(parsed.experiment, workdir, fresh=parsed.fresh)
+    train_to_the_end(parsed.experiment, workdir, fresh=parsed.fresh)
     if is_main_process():
         generates, folder = isinstance(parsed.experiment, Experiment), shlex.quote(str(workdir))
         more = (

@@ -26,6 +26,7 @@ __all__ = [
     "load",
     "memory_advice",
     "neighbours",
+    "owed",
     "photographs",
     "report",
     "resume",

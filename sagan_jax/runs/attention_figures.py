@@ -88,7 +88,13 @@ def draw_record(record: AttentionRecord, out: Path) -> None:
     Raises:
         StorageError: the disk refused.
     """
-    write_atomically(out / f"{record.layers[0].network}.png", encode_figure(_figure(record, 0, (), 5), "png"))
+    path = record_path(out, record.layers[0].network)
+    write_atomically(path, encode_figure(_figure(record, 0, (), 5), "png"))
+
+
+def record_path(out: Path, network: str) -> Path:
+    """Returns where `draw_record` draws the attention of a network."""
+    return out / f"{network}.png"
 
 
 def no_attention_error(workdir: Path) -> InvalidInputError:

@@ -1,5 +1,6 @@
 """The checkpoint with the best score of a run."""
 
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.files import disk_errors
-from sagan_jax.runtime.processes import is_main_process
+from sagan_jax.runtime.processes import decide_in_main, is_main_process
 
 SET_ASIDE = ("damaged", "unreadable", "other-score")
 """Why a best checkpoint is kept under another name, such as `best.damaged` or `best.damaged2`."""
@@ -31,25 +32,32 @@ class BestCheckpoint:
         self.value: float | None = None
 
     def resume_from(self, step: int) -> None:
-        """Reads the best score before `step`.
+        """Reads the best score before `step`. With several processes, process 0 reads and decides for all.
 
         A checkpoint that is later than `step` is removed, because that step will be done again. One that is damaged,
-        cannot be read or is of another score is renamed. Each is said in a line on stderr.
+        cannot be read or is of another score is renamed. Each is said in a line on stderr. What a killed save left
+        beside the best is removed.
 
         Raises:
             StorageError: when the checkpoint cannot be renamed or removed.
         """
+        self.value = decide_in_main(lambda: self._take_up(step))
+
+    def _take_up(self, step: int) -> float | None:
+        """Returns the best score before `step`; None where there is no checkpoint of it to go on with."""
         try:
             with Checkpoints(self._folder) as checkpoints:
                 found = checkpoints.latest_meta()
+                if found:
+                    checkpoints.sweep()
         except InvalidInputError as error:
             self._set_aside("damaged", str(error))
-            return
+            return None
         except StorageError as error:
             self._set_aside("unreadable", str(error).removesuffix(" Nothing was changed."))
-            return
+            return None
         if found is None:
-            return
+            return None
         best, meta = found
         if meta.get("score") != self._score:
             before = meta.get("score")
@@ -57,11 +65,10 @@ class BestCheckpoint:
         elif best > step:
             self._drop(f"The best checkpoint is of step {best}; the run goes on from step {step}.")
         else:
-            self.value = float(meta["value"])
+            return float(meta["value"])
+        return None
 
     def _set_aside(self, why: str, explanation: str) -> None:
-        if not is_main_process():
-            return
         aside, number = self._folder.with_name(f"{self._folder.name}.{why}"), 1
         while aside.exists():
             number += 1
@@ -71,8 +78,6 @@ class BestCheckpoint:
         _warn(f"{explanation} {self._folder} was renamed to {aside.name}; the best is chosen anew.")
 
     def _drop(self, explanation: str) -> None:
-        if not is_main_process():
-            return
         with disk_errors(self._folder):
             shutil.rmtree(self._folder)
         _warn(f"{explanation} {self._folder} was removed; the best is chosen anew.")
@@ -86,11 +91,24 @@ class BestCheckpoint:
             state: as for `Checkpoints.save`.
             meta: as for `Checkpoints.save`; the name and value of the score are added.
         """
-        if self.value is not None and not self._is_better(value, self.value):
+        if self.value is not None and decide_in_main(lambda: not self._is_there()):
+            if is_main_process():
+                _warn(f"{self._folder} was removed while the run used it; the best is chosen anew.")
+            self.value = None
+        if not self.would_take(value):
             return
         with Checkpoints(self._folder) as checkpoints:
             checkpoints.save(step, state, meta | {"score": self._score, "value": value})
         self.value = value
+
+    def would_take(self, value: float) -> bool:
+        """Tells whether a score is better than the best so far; a first one always is, NaN never."""
+        if self.value is None or math.isnan(self.value):
+            return self.value is None or not math.isnan(value)
+        return self._is_better(value, self.value)
+
+    def _is_there(self) -> bool:
+        return Checkpoints(self._folder).latest_step is not None
 
     def _is_better(self, value: float, than: float) -> bool:
         return value > than if self._higher_is_better else value < than

@@ -1,6 +1,6 @@
 """The job of a run that completes images: a network trained to fill holes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from sagan_jax.models.completion import WIDTHS, completion_resolutions
 from sagan_jax.runs.build import build_completion_task, class_lines, open_images, trained_completer
 from sagan_jax.runs.generation import residual_summary
 from sagan_jax.runs.validate import check_fields, check_hole_kind
-from sagan_jax.runtime.metrics_log import MetricsWriter
+from sagan_jax.runtime.metrics_log import MetricsWriter, image_path
 from sagan_jax.training.completion import CompletionBatch, CompletionState, initial_state, step
 from sagan_jax.views.figures import completion_sheet
 
@@ -115,11 +115,16 @@ class CompletionJob:
         chosen = np.random.default_rng(0).permutation(len(shown))[:_SHOWN]
         images = np.stack([shown[int(index)][0] for index in chosen])
         masks = draw_masks(training.holes, size, size, seed=2**31, indices=range(len(images)))
-        writer.image("samples", done, sample_sheet(completer, images, masks))
         if self.held_out:
             count = min(_MEASURED, len(self.held_out))
             scores = completion_scores(completer, self.held_out, training.holes, num_images=count, samples=0)
             writer.scalars(done, {f"held_out/{name}": float(scores[name].mean()) for name in ("psnr", "l1", "ssim")})
+        writer.image("samples", done, sample_sheet(completer, images, masks))
+
+    def is_drawn(self, done: int, recorded: Mapping[str, float], workdir: Path) -> bool:
+        """Tells whether the sheet and the similarities of a step are there."""
+        measured = not self.held_out or any(name.startswith("held_out/") for name in recorded)
+        return image_path(workdir, "samples", done).is_file() and measured
 
     def variety(self, state: CompletionState) -> dict[str, float]:
         """Returns nothing: a completion depends on its image."""

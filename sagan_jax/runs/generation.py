@@ -1,6 +1,6 @@
 """The job of a run that generates images: a generator trained against a discriminator."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from sagan_jax.evaluation.attention import attention_records
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.evaluation.partners import partner_attention
 from sagan_jax.models.layers import attention_parameter_count, residual_parameter_count, residual_width
-from sagan_jax.runs.attention_figures import draw_record
+from sagan_jax.runs.attention_figures import draw_record, record_path
 from sagan_jax.runs.build import (
     build_adversarial_task,
     class_lines,
@@ -30,7 +30,7 @@ from sagan_jax.runs.resume import check_same_sizes
 from sagan_jax.runs.samples import sample_grid
 from sagan_jax.runs.score_monitor import ScoreMonitor
 from sagan_jax.runs.validate import check_config
-from sagan_jax.runtime.metrics_log import MetricsWriter
+from sagan_jax.runtime.metrics_log import MetricsWriter, image_path
 from sagan_jax.runtime.processes import is_main_process
 from sagan_jax.training.adversarial import FINITE_METRICS, AdversarialState, Batch, initial_state, step
 from sagan_jax.training.warm_start import warm_start
@@ -101,12 +101,26 @@ class GenerationJob:
     def draw(self, state: AdversarialState, done: int, writer: MetricsWriter, workdir: Path) -> None:
         """Draws a grid of samples and the attention of both networks, and records statistics of their maps."""
         generator = trained_generator(self.task, state)
-        writer.image("samples", done, sample_grid(generator))
         for record in attention_records(generator, trained_discriminator(self.task, state), self.source):
+            draw_record(record, workdir / "attention")
             writer.scalars(done, record.statistics())
             if isinstance(self.source.rule, Pairs):
                 writer.scalars(done, partner_attention(record, self.source.rule))
-            draw_record(record, workdir / "attention")
+        writer.image("samples", done, sample_grid(generator))
+
+    def is_drawn(self, done: int, recorded: Mapping[str, float], workdir: Path) -> bool:
+        """Tells whether the grid, the figures of attention and the statistics of a step are there."""
+        networks = self.experiment.networks
+        sizes = {
+            "generator": networks.generator_attention_resolutions,
+            "discriminator": networks.discriminator_attention_resolutions,
+        }
+        wanted = [name for name, places in sizes.items() if places and networks.attention != "residual"]
+        return image_path(workdir, "samples", done).is_file() and all(
+            record_path(workdir / "attention", name).is_file()
+            and any(metric.startswith(f"{name}/attention_") for metric in recorded)
+            for name in wanted
+        )
 
     def variety(self, state: AdversarialState) -> dict[str, float]:
         """Returns `health/diversity`, where the training images of a class differ."""

@@ -33,6 +33,8 @@ from sagan_jax.training.completion import CompletionState, CompletionTask
 
 CheckpointName = Literal["newest", "best"]
 
+_FOLDERS: dict[CheckpointName, str] = {"newest": "checkpoints", "best": "best"}
+
 State = TypeVar("State")
 _Kind = TypeVar("_Kind", Experiment, CompletionExperiment)
 
@@ -219,8 +221,8 @@ def _restore(
     """Returns the state at a checkpoint, and what was saved beside it. The initial state is not computed."""
     require_backend()
     template = jax.eval_shape(initial_state)
-    with Checkpoints(workdir / ("best" if checkpoint == "best" else "checkpoints")) as checkpoints:
-        restored = checkpoints.restore(template)
+    with Checkpoints(workdir / _FOLDERS[checkpoint]) as checkpoints:
+        restored = checkpoints.restore(template, _instead_of(workdir, checkpoint))
     if restored is None:
         raise InvalidInputError(
             f"The run in {str(workdir)!r} has no best checkpoint: it was not scored while it trained (--protocols)."
@@ -228,6 +230,14 @@ def _restore(
             else f"The run in {str(workdir)!r} has no checkpoint yet: it was stopped before the first save."
         )
     return restored[1], restored[2]
+
+
+def _instead_of(workdir: Path, checkpoint: CheckpointName) -> str:
+    """Returns a sentence that says what to do when all of a checkpoint's steps are damaged."""
+    other: CheckpointName = "newest" if checkpoint == "best" else "best"
+    if Checkpoints(workdir / _FOLDERS[other]).latest_step is not None:
+        return f"Give --checkpoint {other}, or restore a backup."
+    return "Restore a backup, or train it again with sagan-jax train --fresh."
 
 
 def open_run(

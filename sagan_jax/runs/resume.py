@@ -11,6 +11,7 @@ from sagan_jax.config import AnyExperiment, Experiment, Networks, to_dict
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runs.best_checkpoint import SET_ASIDE
 from sagan_jax.runs.load import read_experiment, require_experiment
+from sagan_jax.runtime.files import disk_errors, sweep_temporaries
 
 # What a resumed run may change: how long, how often and through which cache, not what is trained.
 _MAY_CHANGE = ("name", "recording", "evaluation", "data.held_out", "data.cache", "training.total_steps")
@@ -21,6 +22,7 @@ _SIZES = ("family", "resolution", "base_channels", "discriminator_base_channels"
 _SIZES += ("shared_size", "hierarchical")
 
 _FOLDERS = ("checkpoints", "best", "samples", "attention", "scores", "tensorboard")
+_PLAIN_FOLDERS = ("samples", "attention", "scores")  # the others are written by libraries
 _FILES = ("metrics.jsonl", "config.json", "environment.json", "report.html")
 
 
@@ -103,6 +105,21 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
+
+
+def forget_after(step: int, workdir: Path) -> None:
+    """Removes the pictures of steps after `step`, which will be drawn again, and what killed processes left.
+
+    Raises:
+        StorageError: when something cannot be removed.
+    """
+    for folder in (workdir, *(workdir / name for name in _PLAIN_FOLDERS)):
+        sweep_temporaries(folder)
+    for path in (workdir / "samples").glob("samples-*.png"):
+        drawn = path.stem.rpartition("-")[2]
+        if drawn.isdecimal() and int(drawn) > step:
+            with disk_errors(path):
+                path.unlink(missing_ok=True)
 
 
 def remove_run(workdir: Path) -> None:

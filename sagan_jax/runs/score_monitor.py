@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class ScoreMonitor:
         self._evaluator, _ = evaluator_for_run(experiment, source, self._protocols)
         for protocol in self._protocols:
             self._evaluator.check(protocol, experiment.networks.num_classes)
+        self._names = [name for protocol in self._protocols for name in self._evaluator.value_names(protocol)]
         name, protocol = _best_by(experiment.evaluation.keep_best_by, self._protocols, self._evaluator)
         self.best_by = Score(name, protocol.higher_is_better)
         self._diversity = Diversity(source)
@@ -48,10 +49,23 @@ class ScoreMonitor:
             raise InvalidInputError("--protocols need training images that differ, for variety to be told; got one.")
         self._best = BestCheckpoint(workdir / "best", name, higher_is_better=protocol.higher_is_better)
 
-    def is_overdue(self, step: int) -> bool:
-        """Tells whether the scores of a step are due and absent: the run was ended while they were measured."""
-        due = step > 0 and step % self._evaluation.evaluate_every_steps == 0
-        return due and not all(result_path(self._workdir, protocol, step).exists() for protocol in self._protocols)
+    def is_measured(self, step: int, recorded: Mapping[str, float]) -> bool:
+        """Tells whether all scores of a step are in their files and in the metrics.
+
+        Args:
+            step: generator updates done.
+            recorded: the metrics of the step by name.
+        """
+        files = [result_path(self._workdir, protocol, step) for protocol in self._protocols]
+        return all(path.is_file() for path in files) and all(f"score/{name}" in recorded for name in self._names)
+
+    def is_considered(self, recorded: Mapping[str, float]) -> bool:
+        """Tells whether a step that was measured is in `best/`, or is not better than what is there.
+
+        Args:
+            recorded: the metrics of the step by name, with its scores.
+        """
+        return not self._best.would_take(recorded[f"score/{self.best_by.name}"])
 
     def resume_from(self, step: int) -> None:
         """Forgets the scores of later steps, which will be done again, and reads the best one before."""

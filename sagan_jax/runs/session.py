@@ -1,6 +1,7 @@
 """Training from a state to the last step, with everything that is saved, drawn, scored and reported on the way."""
 
 import dataclasses
+import sys
 import time
 from contextlib import nullcontext, suppress
 from functools import cached_property
@@ -11,17 +12,19 @@ from sagan_jax.config import AnyExperiment, Experiment, to_dict
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
 from sagan_jax.runs.health_watch import HealthWatch, observed_intervals
 from sagan_jax.runs.memory_advice import COMPILING, memory_advice
+from sagan_jax.runs.owed import Owed
 from sagan_jax.runs.report import write_report
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.devices import ParallelStep
-from sagan_jax.runtime.environment import reproducibility_info
+from sagan_jax.runtime.environment import RUN_FILES, reproducibility_info, write_run_files
 from sagan_jax.runtime.lock import WorkdirLock
 from sagan_jax.runtime.loop import PeriodicAction, run_loop
 from sagan_jax.runtime.memory import memory_errors
 from sagan_jax.runtime.metrics_log import MetricsWriter
 from sagan_jax.runtime.processes import is_main_process
 from sagan_jax.runtime.progress import TrainingProgress
+from sagan_jax.runtime.removals import RemovalWatch
 from sagan_jax.runtime.signals import StopSignals
 
 
@@ -33,8 +36,9 @@ def train_from(
     workdir: Path,
     checkpoints: Checkpoints,
     lock: WorkdirLock | None,
+    owed: Owed,
 ) -> State:
-    """Returns the state after the last step of the run.
+    """Returns the state after the last step of the run, after it has made up for what the first step owes.
 
     Args:
         first_step: steps already done.
@@ -44,6 +48,7 @@ def train_from(
         workdir: gets all files.
         checkpoints: of the run.
         lock: of the workdir; None in a process that does not hold it.
+        owed: what the steps already done owe; with it, a run that is at its last step is finished.
 
     Raises:
         StoppedError: a signal ended the run before its last step; the state is saved.
@@ -63,12 +68,12 @@ def train_from(
         session = _Session(experiment, job, workdir, checkpoints, lock, writer, progress, clock, stop, watch)
         try:
             with memory_errors(lambda: memory_advice(experiment, stop.activity)):
-                done, state = session.run(first_step, state)
+                done, state = session.run(first_step, state, owed)
         except (NonFiniteError, CollapsedError) as error:
             with suppress(StorageError):  # the error that ended the run is the one to report
                 session.report(f"ended: {one_line(error)}")
             raise
-        session.report("finished" if done == total_steps else f"stopped by {stop.signal.name}")
+        session.report("finished" if done >= total_steps else f"stopped by {stop.signal.name}")
     if done < total_steps:
         saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
         raise StoppedError(
@@ -90,21 +95,33 @@ class _Session:
     progress: TrainingProgress | None
     throughput: "_Throughput"
     stop: StopSignals = dataclasses.field(default_factory=StopSignals)
-    watch: HealthWatch | None = None
+    health: HealthWatch | None = None
 
-    def run(self, first_step: int, state: State) -> tuple[int, State]:
+    def run(self, first_step: int, state: State, owed: Owed) -> tuple[int, State]:
         """Returns how many steps are done, and the state after them."""
-        training = self.experiment.training
-        parallel = ParallelStep(self.job.step, driver=training.driver)
-        if self.job.score_monitor and self.job.score_monitor.is_overdue(first_step):
-            self.evaluate(first_step, state)
+        total_steps = self.experiment.training.total_steps
+        parallel = ParallelStep(self.job.step, driver=self.experiment.training.driver)
+        done, state = first_step, parallel.replicate(state)
+        self.begin_again_what_was_removed()  # the first look: what is there now
+        self.pay(first_step, state, owed)
+        if first_step < total_steps:
+            done, state = self.train(first_step, state, parallel)
+        if self.health and self.health.collapsed:
+            raise CollapsedError(
+                f"The run has collapsed: {self.health.collapsed}. It is saved after step {done}; with "
+                f"--no-stop-on-collapse it goes on."
+            )
+        return done, state
+
+    def train(self, first_step: int, state: State, parallel: ParallelStep) -> tuple[int, State]:
+        """Returns how many steps are done, and the state after them, once all steps are run or the run is stopped."""
         self.doing(COMPILING)
-        done, state = run_loop(
+        return run_loop(
             parallel,
-            parallel.replicate(state),
+            state,
             self.job.batches(first_step),
             first_step=first_step,
-            total_steps=training.total_steps,
+            total_steps=self.experiment.training.total_steps,
             finite_metrics=self.job.finite_metrics,
             log_every_steps=self.experiment.recording.log_every_steps,
             log=self.log,
@@ -112,16 +129,10 @@ class _Session:
             stopped=lambda done: self.stop.should_stop(done) or self.collapsed,
             started=self.started,
         )
-        if self.watch and self.watch.collapsed:
-            raise CollapsedError(
-                f"The run has collapsed: {self.watch.collapsed}. It is saved after step {done}; with "
-                f"--no-stop-on-collapse it goes on."
-            )
-        return done, state
 
     @property
     def collapsed(self) -> bool:
-        return self.watch is not None and self.watch.collapsed is not None
+        return self.health is not None and self.health.collapsed is not None
 
     def doing(self, activity: str) -> None:
         """Says what the run is doing until the next step, on the display and at a signal."""
@@ -147,6 +158,7 @@ class _Session:
         return [*save_and_draw, PeriodicAction(every, self.evaluate), PeriodicAction(every, self.report_on_the_way)]
 
     def log(self, done: int, metrics: dict[str, float]) -> None:
+        self.begin_again_what_was_removed()
         speed = self.throughput.images_per_second(done)
         if self.progress:
             self.progress.update(done, metrics, speed)
@@ -154,9 +166,28 @@ class _Session:
 
     def record(self, done: int, metrics: dict[str, float]) -> None:
         """Writes metrics, with the signs of health that they show. Every process looks; the first one writes."""
-        signs = self.watch.observe(done, metrics) if self.watch else {}
+        signs = self.health.observe(done, metrics) if self.health else {}
         if self.writer:
             self.writer.scalars(done, metrics | signs)
+
+    def begin_again_what_was_removed(self) -> None:
+        """Says what somebody removed from the workdir since the last call, and writes again what can be.
+
+        Raises:
+            StorageError: the workdir itself is gone.
+        """
+        if not self.lock:
+            return
+        self.lock.require_held()
+        for name in self.removals.removed():
+            if name in RUN_FILES:
+                write_run_files(self.workdir, to_dict(self.experiment), resumed=True)
+            what = "written again" if name in RUN_FILES else "begun again with what comes next"
+            print(
+                f"warning: {self.workdir / name} was removed while the run used it, and is {what}.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def save(self, done: int, state: State) -> None:
         self.doing(f"saving step {done}")
@@ -164,11 +195,20 @@ class _Session:
             self.lock.require_held()
         self.checkpoints.save(done, state, self.meta)
 
+    def pay(self, done: int, state: State, owed: Owed) -> None:
+        """Does what was due after a step and was left out, in the order of `actions`."""
+        if owed.drawing:
+            self.draw(done, state)
+        if owed.scores:
+            self.evaluate(done, state)
+        if owed.report:
+            self.report_on_the_way(done, state)
+
     def draw(self, done: int, state: State) -> None:
         self.doing(f"drawing samples of step {done}")
         if self.writer:
             self.job.draw(state, done, self.writer, self.workdir)
-        variety = self.job.variety(state) if self.watch else {}
+        variety = self.job.variety(state) if self.health else {}
         if variety:
             self.record(done, variety)
 
@@ -189,6 +229,11 @@ class _Session:
         del state
         if done < self.experiment.training.total_steps:  # the last report says that the run is finished
             self.report("training")
+
+    @cached_property
+    def removals(self) -> RemovalWatch:
+        """Of what the run has written; `metrics.jsonl`, `tensorboard/` and `best/` are looked after where they are."""
+        return RemovalWatch(self.workdir, (*RUN_FILES, "samples", "attention", "scores", "checkpoints"))
 
     @cached_property
     def meta(self) -> dict[str, Any]:

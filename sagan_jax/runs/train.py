@@ -13,7 +13,8 @@ from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.generation import GenerationJob
-from sagan_jax.runs.resume import check_same_data, check_same_run, differences, remove_run
+from sagan_jax.runs.owed import Owed, owed_by
+from sagan_jax.runs.resume import check_same_data, check_same_run, differences, forget_after, remove_run
 from sagan_jax.runs.session import train_from
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runs.validate import check_free_space
@@ -21,7 +22,7 @@ from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.devices import require_backend
 from sagan_jax.runtime.environment import reproducibility_info, write_run_files
 from sagan_jax.runtime.lock import WorkdirLock
-from sagan_jax.runtime.processes import is_main_process, require_same, require_shared_folder
+from sagan_jax.runtime.processes import decide_in_main, is_main_process, require_same, require_shared_folder
 
 
 @overload
@@ -52,6 +53,17 @@ def train(
         BusyError: another run holds `workdir`.
         StoppedError: SIGTERM or Ctrl-C stopped the run after it had saved.
     """
+    job, state = train_to_the_end(experiment, workdir, fresh=fresh)
+    return job.trained(state)
+
+
+def train_to_the_end(
+    experiment: AnyExperiment, workdir: str | Path, *, fresh: bool = False
+) -> tuple[TrainingJob, State]:
+    """Trains as `train` does, and returns the job and its last state. A run that owes nothing compiles nothing.
+
+    The arguments and errors are those of `train`.
+    """
     workdir = Path(workdir)
     job_type: Any = GenerationJob if isinstance(experiment, Experiment) else CompletionJob
     job_type.check(experiment)
@@ -67,26 +79,42 @@ def train(
         if fresh and is_main_process():
             remove_run(workdir)
 
-        state = job.initial_state()
+        state = jax.eval_shape(job.initial_state)  # to restore needs shapes alone, so nothing is compiled for it
         check_free_space(workdir, state)
         with Checkpoints(workdir / "checkpoints", keep=experiment.recording.keep_checkpoints) as checkpoints:
             restored = checkpoints.restore(state)
-            first_step, state, meta = restored or (0, job.warm_start(state), {})
+            first_step, state, meta = restored or (0, job.warm_start(job.initial_state()), {})
+            require_same({"checkpoint to go on from": str(first_step)})
             check_same_data(workdir, meta.get("data"), fingerprint)
+            owed = _owed(first_step, experiment, job, workdir)
             if is_main_process():
-                for line in _summary(experiment, job, state, workdir, first_step, meta):
+                for line in _summary(experiment, job, state, workdir, first_step, meta, owed):
                     print(line, flush=True)
-            if first_step < experiment.training.total_steps:
-                if job.score_monitor:
-                    job.score_monitor.resume_from(first_step)
-                if is_main_process():
-                    write_run_files(workdir, to_dict(experiment), resumed=first_step > 0)
-                state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock)
-            return job.trained(state)
+            at_the_end = first_step >= experiment.training.total_steps
+            if not at_the_end and is_main_process():
+                write_run_files(workdir, to_dict(experiment), resumed=first_step > 0)
+            if not at_the_end or any(owed):
+                state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock, owed)
+            return job, state
+
+
+def _owed(first_step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Path) -> Owed:
+    """Returns what the first step owes, after what belongs to later steps, which will be done again, was removed."""
+    if is_main_process():
+        forget_after(first_step, workdir)
+    if job.score_monitor:
+        job.score_monitor.resume_from(first_step)
+    return Owed(*decide_in_main(lambda: owed_by(first_step, experiment, job, workdir)))
 
 
 def _summary(
-    experiment: AnyExperiment, job: TrainingJob, state: State, workdir: Path, first_step: int, meta: Mapping[str, Any]
+    experiment: AnyExperiment,
+    job: TrainingJob,
+    state: State,
+    workdir: Path,
+    first_step: int,
+    meta: Mapping[str, Any],
+    owed: Owed,
 ) -> Iterator[str]:
     """Yields the lines that are printed before the first step."""
     training = experiment.training
@@ -96,8 +124,11 @@ def _summary(
         f"{training.batch_size} images a batch over {jax.device_count()} {jax.devices()[0].device_kind} device(s)"
     )
     yield from job.remarks()
+    if any(owed):
+        yield f"step {first_step} was saved, but the run was ended before all that follows: making up for its {owed}"
     if first_step >= training.total_steps:
-        yield f"already at step {first_step} of {training.total_steps} in {workdir}: nothing to do"
+        rest = "" if any(owed) else ": nothing to do"
+        yield f"already at step {first_step} of {training.total_steps} in {workdir}{rest}"
     elif first_step:
         yield f"going on from step {first_step} of {training.total_steps} in {workdir}"
         changed = differences(meta.get("environment", {}), reproducibility_info())

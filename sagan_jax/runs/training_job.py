@@ -1,6 +1,6 @@
 """What a run trains: the part that differs between generating and completing images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,7 +50,11 @@ class TrainingJob(Protocol):
         ...
 
     def draw(self, state: State, done: int, writer: MetricsWriter, workdir: Path) -> None:
-        """Draws samples of the networks after `done` steps, and records them."""
+        """Draws samples of the networks after `done` steps, and records them; the picture of samples comes last."""
+        ...
+
+    def is_drawn(self, done: int, recorded: Mapping[str, float], workdir: Path) -> bool:
+        """Tells whether all that `draw` records of a step is there, in files and among the metrics of the step."""
         ...
 
     def variety(self, state: State) -> dict[str, float]:

@@ -19,6 +19,7 @@ __all__ = [
     "metrics_log",
     "processes",
     "progress",
+    "removals",
     "signal_listener",
     "signals",
 ]

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import stat
 import sys
 import traceback
@@ -22,10 +23,19 @@ from jax.experimental import multihost_utils
 
 from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.runtime.devices import require_backend
+from sagan_jax.runtime.files import disk_errors
 
 Tree = Any
 
 _FORMAT = 1
+_START_AGAIN = "Restore a backup, or start again with --fresh or in an empty workdir."
+_OF_INCOMPLETE_STEPS = (
+    "Metadata file does not exist",
+    "Unable to find the step",
+    "Failed to delete file",
+    "Error scanning",
+)  # what orbax logs
+_UNFINISHED = re.compile(r"[0-9]+\.orbax-checkpoint-tmp.*")
 
 # What parsers raise for wrong bytes. TensorStore raises ValueError for all of its errors, with a status in front.
 _WRONG_CONTENT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, EOFError)
@@ -138,13 +148,13 @@ def _read_every_file(folder: Path) -> None:
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Drops what orbax logs about errors that it also raises, and about steps whose save was interrupted.
+    """Drops what orbax logs about errors that it also raises, and about steps that are incomplete or already gone.
 
-    We report the first in one line, and the next save removes the second.
+    We report the first in one line, and the next save removes what is left of the second.
     """
     if "/orbax/" not in Path(record.pathname).as_posix():
         return True
-    return record.levelno < logging.ERROR and not str(record.msg).startswith("Metadata file does not exist")
+    return record.levelno < logging.ERROR and not str(record.msg).startswith(_OF_INCOMPLETE_STEPS)
 
 
 def _is_not_left_by_orbax(record: logging.LogRecord) -> bool:
@@ -168,6 +178,16 @@ def _suppress_orbax_tracebacks() -> None:
     logging.getLogger("asyncio").addFilter(_is_not_left_by_orbax)
     if getattr(sys.unraisablehook, "func", None) is not _filter_unraisable:
         sys.unraisablehook = functools.partial(_filter_unraisable, sys.unraisablehook)
+
+
+def _without_other_processes() -> ocp.options.MultiprocessingOptions:
+    """Returns options to read without waiting for the other processes, which would wait for one that found damage."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process {process}"
+    )
 
 
 def _is_empty(folder: Path) -> bool:
@@ -296,7 +316,21 @@ class Checkpoints:
                 f"steps; got {step} after {self.latest_step}."
             )
 
-    def restore(self, template: Tree) -> tuple[int, Tree, dict[str, Any]] | None:
+    def sweep(self) -> None:
+        """Removes what a killed save left: unfinished steps, and older steps than are kept. Only for the run itself.
+
+        Call it only when the newest step is known to be whole.
+
+        Raises:
+            StorageError: when something cannot be removed.
+        """
+        unfinished = [path for path in self.directory.glob("*") if _UNFINISHED.fullmatch(path.name)]
+        surplus = [self._folders()[step] for step in self._steps()[self._keep :]]
+        for path in [*unfinished, *surplus]:
+            with disk_errors(path):
+                shutil.rmtree(path)
+
+    def restore(self, template: Tree, otherwise: str = _START_AGAIN) -> tuple[int, Tree, dict[str, Any]] | None:
         """Returns the newest valid step with its state and its meta; None when there is no step.
 
         A damaged step is skipped with a warning: its digest, its structure or its format is wrong. When the newest step
@@ -305,6 +339,7 @@ class Checkpoints:
         Args:
             template: a pytree with the structure, shapes and dtypes of the state. The leaves are arrays or
                 `jax.ShapeDtypeStruct`; their values are not read.
+            otherwise: a sentence that says what to do when every step is damaged.
 
         Returns:
             `(step, state, meta)`. The state has the template's structure and numpy leaves, bitwise as saved.
@@ -327,7 +362,7 @@ class Checkpoints:
                     leaves = self._read_leaves(step, _leaves_by_path(template), document)
             except _DamageError as error:
                 if self._steps() != steps:  # another process trains this run: it removed the step after a later save
-                    return self.restore(template)
+                    return self.restore(template, otherwise)
                 damages.append(f"{step}: {error.reason}")
                 self._damaged.add(step)
                 self._warn(f"Checkpoint {step} in {self.directory} is damaged and was skipped: {error.reason}")
@@ -335,8 +370,7 @@ class Checkpoints:
             return step, jax.tree.unflatten(jax.tree.structure(template), leaves), document["meta"]
         if damages:
             raise InvalidInputError(
-                f"Every checkpoint in {self.directory} is damaged ({'; '.join(damages)}). Restore a backup, or "
-                "start again with --fresh or in an empty workdir."
+                f"Every checkpoint in {self.directory} is damaged ({'; '.join(damages)}). {otherwise}"
             )
         return None
 
@@ -369,19 +403,20 @@ class Checkpoints:
     def _read_document(self, step: int) -> dict[str, Any]:
         """Returns what was saved beside the arrays, after every file of the step was read once."""
         _read_every_file(self.directory / str(step))
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
+        alone = _without_other_processes()
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler(), multiprocessing_options=alone) as checkpointer:
             document = checkpointer.restore(self.directory / str(step) / "meta")
         if document != _with_seal(document) or document["step"] != step or document["format"] != _FORMAT:
             raise ValueError("its meta differs from what was saved")
         return document
 
-    def _read_leaves(self, step: int, leaves: dict[str, Any], document: dict[str, Any]) -> list[np.ndarray]:
-        """Returns the arrays of leaves by path. Their order is that of the saved state, which counts in the digest."""
+    def _read_leaves(self, step: int, template: dict[str, Any], document: dict[str, Any]) -> list[np.ndarray]:
+        """Returns the arrays of a step for leaves by path, in the order of the state, which its digest depends on."""
         wanted = {
             path: np.empty(np.shape(leaf), getattr(leaf, "dtype", None) or np.asarray(leaf).dtype)
-            for path, leaf in leaves.items()
+            for path, leaf in template.items()
         }
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_without_other_processes()) as checkpointer:
             stored = {path: array for path, array in wanted.items() if array.size}
             restored = checkpointer.restore(self.directory / str(step) / "state", stored)
         arrays = {path: np.asarray(restored.get(path, array)) for path, array in wanted.items()}
@@ -436,10 +471,12 @@ class Checkpoints:
         self._saving = None
 
     def _close(self) -> None:
-        manager, self._manager = self._manager, None
-        if manager is not None:
-            with self._disk(self._saving):
-                manager.close()
+        try:
+            if self._manager is not None:
+                with self._disk(self._saving):
+                    self._manager.close()
+        finally:
+            self._manager = None
 
     @contextlib.contextmanager
     def _disk(self, step: int | None) -> Iterator[None]:
@@ -447,5 +484,17 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:
+            old = self._not_removed(step)
+            if old:
+                raise StorageError(
+                    f"Checkpoint {step} was saved in {self.directory}, but the older {', '.join(map(str, old))} could "
+                    f"not be removed: {_reason(error)}"
+                ) from error
             which = "The last checkpoint" if step is None else f"Checkpoint {step}"
             raise StorageError(f"{which} could not be saved in {self.directory}: {_reason(error)}") from error
+
+    def _not_removed(self, step: int | None) -> list[int]:
+        """Returns the older steps that are still there although orbax has removed them, once the step is saved."""
+        if self._manager is None or step not in self._folders():
+            return []
+        return sorted(set(self._folders()) - {step, *self._manager.all_steps()})

@@ -24,6 +24,9 @@ _SETTINGS = (
 )
 
 
+RUN_FILES = ("config.json", "environment.json")
+"""What `write_run_files` writes."""
+
 _PACKAGES = ("sagan-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -64,7 +67,7 @@ def write_run_files(workdir: str | Path, experiment: Mapping[str, Any], *, resum
     revision = git_revision(Path(sagan_jax.__file__).parent)
     started = _started(Path(workdir)) if resumed else datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     environment = reproducibility_info() | revision | {"argv": sys.argv, "folder": _folder(), "started": started}
-    for name, document in (("config.json", experiment), ("environment.json", environment)):
+    for name, document in zip(RUN_FILES, (experiment, environment), strict=True):
         write_atomically(Path(workdir) / name, (json.dumps(document, indent=2) + "\n").encode())
 
 

@@ -3,11 +3,13 @@
 import contextlib
 import json
 import math
+import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TextIO
 
 import numpy as np
 from tensorboardX import summary
@@ -17,7 +19,7 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyrefly: ignore[missing-mo
 
 from sagan_jax.errors import StorageError
 from sagan_jax.runtime.files import disk_errors, write_atomically
-from sagan_jax.runtime.image_files import save_png
+from sagan_jax.runtime.image_files import encode_png
 
 _MAX_BYTES = 50_000_000  # of a longer metrics.jsonl every second, third, … line is read
 
@@ -84,6 +86,35 @@ def read_metrics(path: str | Path) -> MetricsLog:
     return MetricsLog(curves, _reading_notes(broken, not_finite, stride))
 
 
+def read_step(path: str | Path, step: int) -> dict[str, float]:
+    """Returns what a `metrics.jsonl` holds of one step, by the name of the metric.
+
+    Args:
+        path: the file; one that is missing or no regular file holds nothing.
+        step: the number of completed steps.
+
+    Returns:
+        The values of all lines of the step; NaN where a value is no finite number.
+
+    Raises:
+        StorageError: when the file cannot be read.
+    """
+    found: dict[str, Any] = {}
+    digits = str(step).encode()
+    try:
+        if not Path(path).is_file():
+            return {}
+        with Path(path).open("rb") as lines:
+            for line in lines:
+                metrics = _parse_line(line) if digits in line else None
+                if metrics and metrics.pop("step") == step:
+                    found |= metrics
+    except OSError as error:
+        raise StorageError(f"{path} could not be read: {error.strerror or error}") from error
+    numbers = {name: finite_number(value) for name, value in found.items()}
+    return {name: math.nan if number is None else float(number) for name, number in numbers.items()}
+
+
 def finite_number(value: Any) -> int | float | None:
     """Returns a value that is a finite number below 1e300, which a figure can show, else None; a bool is not a number.
 
@@ -135,7 +166,10 @@ class MetricsWriter:
 
     Each call appends one JSON object as a line to `metrics.jsonl`, and an event to `tensorboard/`. Both are on disk
     when the call returns. Opening removes the lines of an interrupted run after `first_step`, and an incomplete last
-    line. Steps therefore never decrease.
+    line. Steps therefore never decrease. What `first_step` itself had left out may be added; what it had recorded is
+    not written twice.
+
+    A file that somebody removes or replaces while it is written is begun again, with a line on stderr.
 
     Args:
         workdir: the folder; created if needed.
@@ -154,16 +188,11 @@ class MetricsWriter:
         kept = _kept_lines(content, first_step)
         if kept != content:
             write_atomically(path, kept)
-        folder = self._workdir / "tensorboard"
-        with disk_errors(folder):
-            folder.mkdir(exist_ok=True)
-            # Not `SummaryWriter`: on a full disk its thread ends silently, and the run then waits for it forever.
-            # The names of `EventsWriter` differ only by seconds, and it empties existing files: hence the suffix.
-            self._events = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
+        self._first_step, self._recorded = first_step, read_step(path, first_step).keys()
+        self._open_events()
         # Tells TensorBoard to discard the steps that will be repeated.
         self._write_event(first_step + 1, session_log=SessionLog(status=SessionLog.START))
-        with disk_errors(path):
-            self._metrics = path.open("a", encoding="utf-8")
+        self._open_metrics()
 
     def __enter__(self) -> Self:
         return self
@@ -179,8 +208,37 @@ class MetricsWriter:
             if error is None:
                 raise
 
+    def _open_events(self) -> None:
+        folder = self._workdir / "tensorboard"
+        # Not `SummaryWriter`: on a full disk its thread ends silently, and the run then waits for it forever.
+        # The names of `EventsWriter` differ only by seconds, and it empties existing files: hence the suffix.
+        suffix = f".{time.time_ns()}"
+        with disk_errors(folder):
+            folder.mkdir(exist_ok=True)
+            self._events = EventsWriter(str(folder / "events"), suffix)
+            self._events_path = next(path for path in folder.iterdir() if path.name.endswith(suffix))
+
+    def _open_metrics(self) -> None:
+        with disk_errors(self._metrics_path):
+            if self._metrics_path.exists() and not self._metrics_path.is_file():  # to open a pipe may wait for ever
+                raise OSError("it is not a regular file")
+            self._metrics = self._metrics_path.open("a", encoding="utf-8")
+
+    def _write_line(self, line: dict[str, Any]) -> None:
+        with disk_errors(self._metrics_path):
+            if not _is_at(self._metrics, self._metrics_path):
+                _warn(f"{self._metrics_path} was removed or replaced while the run wrote it, and is begun again.")
+                self._metrics.close()
+                self._open_metrics()
+            self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
+            self._metrics.flush()
+
     def _write_event(self, step: int, **content: Any) -> None:
         with disk_errors(self._workdir / "tensorboard"):
+            if not self._events_path.exists():
+                _warn(f"{self._events_path} was removed while the run wrote it, and another one is begun.")
+                self._events.close()
+                self._open_events()
             self._events.write_event(Event(wall_time=time.time(), step=step, **content))
             self._events.flush()
 
@@ -188,23 +246,23 @@ class MetricsWriter:
         """Appends the values of a step. Values that are not finite become null in the JSON, and TensorBoard omits them.
 
         Args:
-            step: larger than all earlier steps.
+            step: not below any earlier step.
             values: numbers, or arrays with one entry, by name, such as `generator/loss`.
 
         Raises:
             StorageError: when a file could not be written.
         """
-        numbers = {name: float(value) for name, value in values.items()}
+        recorded = self._recorded if step == self._first_step else ()
+        numbers = {name: float(value) for name, value in values.items() if name not in recorded}
+        if not numbers:
+            return
         finite = {name: number for name, number in numbers.items() if math.isfinite(number)}
-        line = {"step": int(step), **{name: finite.get(name) for name in numbers}}
-        with disk_errors(self._metrics_path):
-            self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
-            self._metrics.flush()
+        self._write_line({"step": int(step), **{name: finite.get(name) for name in numbers}})
         points = [Summary.Value(tag=name, simple_value=number) for name, number in finite.items()]
         self._write_event(int(step), summary=Summary(value=points))
 
     def image(self, name: str, step: int, image: np.ndarray) -> None:
-        """Writes an image to `samples/<name>-<step>.png`, with eight digits for the step, and to TensorBoard.
+        """Writes an image to `samples/<name>-<step>.png`, with eight digits for the step, and first to TensorBoard.
 
         Args:
             name: the first part of the file name.
@@ -215,5 +273,23 @@ class MetricsWriter:
             InvalidInputError: when the image has another dtype or shape.
             StorageError: when a file could not be written.
         """
-        save_png(self._workdir / "samples" / f"{name}-{step:08d}.png", image)
+        content = encode_png(image)
         self._write_event(int(step), summary=summary.image(name, image, dataformats="HWC"))
+        write_atomically(image_path(self._workdir, name, step), content)
+
+
+def image_path(workdir: Path, name: str, step: int) -> Path:
+    """Returns where `MetricsWriter.image` writes an image."""
+    return workdir / "samples" / f"{name}-{step:08d}.png"
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    """Tells whether an open file is still the one that its path names."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)

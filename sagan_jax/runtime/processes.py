@@ -2,12 +2,14 @@
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -88,6 +90,22 @@ def _has_other_processes() -> bool:
 def is_main_process() -> bool:
     """Returns whether this is process 0, the only process that writes files and prints."""
     return jax.process_index() == 0
+
+
+def decide_in_main(decide: Callable[[], Any]) -> Any:
+    """Returns in every process what `decide` returns in process 0, the only one that calls it.
+
+    What is read from files must be decided once: the next process may find other files, or fail to read them.
+
+    Args:
+        decide: returns JSON values; tuples become lists.
+    """
+    if jax.process_count() == 1:
+        return json.loads(json.dumps(decide()))
+    content = json.dumps(decide()).encode() if is_main_process() else b""
+    size = int(multihost_utils.broadcast_one_to_all(np.array(len(content), np.int32)))
+    row = np.frombuffer(content.ljust(size), np.uint8)
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(row)).tobytes())
 
 
 def require_same(values: Mapping[str, str]) -> None:

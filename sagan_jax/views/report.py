@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import datetime
+import html
 import io
 import json
 import re
@@ -27,6 +28,7 @@ _IMAGE_MARKUP = 300  # bytes of HTML around an image, at most
 _NOTES_MARKUP = 2000  # bytes kept free for notes on images
 
 FindSigns = Callable[[Mapping[str, Curve], Mapping[str, Any]], Sequence[str]]
+_PROGRESS = re.compile("<p>step ([0-9,]+)(?: of [0-9,]+)? · ([^<\n]*)</p>".encode())  # in report.html
 
 
 class EmbeddedImage(NamedTuple):
@@ -84,6 +86,20 @@ def report_page(
     room = budget - len(_render(page, [], attention)) - _NOTES_MARKUP
     samples = _sample_grids(workdir / "samples", room, notes)
     return _render(page, samples, attention).decode()
+
+
+def shown_progress(path: str | Path) -> tuple[int, str] | None:
+    """Returns the step and the status that a written report shows; None where there is no such page.
+
+    Args:
+        path: of the page.
+    """
+    try:
+        content = Path(path).read_bytes() if Path(path).is_file() else b""
+    except OSError:
+        return None
+    shown = _PROGRESS.search(content)
+    return (int(shown[1].replace(b",", b"")), html.unescape(shown[2].decode("utf-8", "replace"))) if shown else None
 
 
 def _page_values(

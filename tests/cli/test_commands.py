@@ -137,6 +137,36 @@ def test_train_at_its_end_already_does_nothing_and_succeeds(run, capsys):
     assert (run / "metrics.jsonl").read_text() == before
 
 
+def test_train_at_its_end_already_compiles_nothing(run, caplog):
+    jax.clear_caches()
+    with jax.log_compiles():
+        assert train(run, "--total-steps", "3") == 0
+    assert [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling")] == []
+
+
+def test_train_at_its_end_already_draws_and_reports_what_is_missing(run, capsys):
+    before = {path: path.read_bytes() for path in sorted((run / "samples").iterdir())}
+    lines = (run / "metrics.jsonl").read_text()
+    shutil.rmtree(run / "samples")
+    (run / "report.html").unlink()
+    assert train(run, "--total-steps", "3") == 0
+    said = capsys.readouterr().out
+    assert "making up for its drawing, report" in said
+    assert "nothing to do" not in said
+    assert {path: path.read_bytes() for path in sorted((run / "samples").iterdir())} == before
+    assert "step 3 of 3 · finished" in (run / "report.html").read_text(encoding="utf-8")
+    assert (run / "metrics.jsonl").read_text() == lines
+
+
+def test_train_sweeps_what_killed_processes_left_and_pictures_of_later_steps(run):
+    kept = sorted(run.rglob("*"))
+    for folder in (".", "samples", "attention"):
+        (run / folder / ".a.png.999999999.tmp").write_text("half")
+    (run / "samples" / "samples-00000004.png").write_text("of a step that will be done again")
+    assert train(run, "--total-steps", "3") == 0
+    assert sorted(run.rglob("*")) == kept
+
+
 @pytest.mark.slow
 def test_train_fresh_starts_over(run):
     (run / "mine.txt").write_text("kept")

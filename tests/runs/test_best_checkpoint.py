@@ -1,6 +1,10 @@
 """The best checkpoint of a run when the run is resumed: taken up, dropped or set aside, and never without a word."""
 
 import re
+import shutil
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -116,6 +120,74 @@ def test_best_is_chosen_anew_after_one_was_set_aside(workdir):
     best.resume_from(8)
     best.offer(9, 77.0, STATE, {})
     assert Checkpoints(workdir / "best").latest_meta() == (9, {"score": "fd20", "value": 77.0})
+
+
+def test_what_a_killed_save_left_beside_the_best_is_removed(workdir):
+    shutil.copytree(workdir / "best" / "10", workdir / "best" / "5")  # the former best, not removed yet
+    (workdir / "best" / "15.orbax-checkpoint-tmp").mkdir()
+    best = best_of(workdir)
+    best.resume_from(20)
+    assert best.value == 3.5
+    assert names(workdir / "best") == ["10"]
+
+
+def test_best_that_is_removed_during_a_run_is_said_and_chosen_anew(workdir, capsys):
+    best = best_of(workdir)
+    best.resume_from(10)
+    shutil.rmtree(workdir / "best")
+    best.offer(20, 77.0, STATE, {})
+    assert names(workdir / "best") == ["20"]
+    assert "best was removed while the run used it" in capsys.readouterr().err
+
+
+def test_first_score_that_is_no_number_gives_way_to_one_that_is(tmp_path):
+    best = best_of(tmp_path)
+    best.offer(1, float("nan"), STATE, {})
+    best.offer(2, float("nan"), STATE, {})
+    assert names(tmp_path / "best") == ["1"]
+    best.offer(3, 8.0, STATE, {})
+    assert names(tmp_path / "best") == ["3"]
+
+
+ONE_OF_TWO = """
+import sys
+from pathlib import Path
+from sagan_jax.errors import StorageError
+from sagan_jax.runs.best_checkpoint import BestCheckpoint
+from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.processes import initialize_distributed
+
+def refuse(checkpoints):
+    raise StorageError("Checkpoint 10 could not be read.")
+
+folder, address, process, refused = sys.argv[1:]
+initialize_distributed(address, 2, int(process))
+if process == refused:
+    Checkpoints.latest_meta = refuse
+best = BestCheckpoint(Path(folder), "fd20", higher_is_better=False)
+best.resume_from(20)
+print("value", best.value)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("refused", "value", "left"), [(1, "3.5", ["best"]), (0, "None", ["best.unreadable"])])
+def test_processes_agree_on_the_best_when_one_of_them_cannot_read_it(refused, value, left, workdir):
+    address = f"127.0.0.1:{free_port()}"
+    given = [sys.executable, "-c", ONE_OF_TWO, workdir / "best", address]
+    processes = [
+        subprocess.Popen([*given, str(number), str(refused)], stdout=subprocess.PIPE, text=True) for number in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert [text.splitlines()[-1] for text in said] == [f"value {value}"] * 2
+    assert names(workdir) == left
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def test_starting_over_removes_what_was_set_aside_and_nothing_else(workdir):

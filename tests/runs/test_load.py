@@ -100,6 +100,34 @@ def test_run_whose_newest_checkpoint_cannot_be_read_stops_and_changes_nothing(ex
     assert sorted(workdir.rglob("*")) == before
 
 
+def spoil(folder):
+    for path in folder.glob("*/meta/metadata"):
+        path.write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("asked", "folder", "advice"),
+    [("best", "best", "Give --checkpoint newest"), ("newest", "checkpoints", "Give --checkpoint best")],
+)
+def test_run_whose_checkpoints_of_a_kind_are_all_damaged_names_the_other_kind(
+    experiment, state, tmp_path, asked, folder, advice
+):
+    workdir = save(tmp_path / "run", experiment, state)
+    save(workdir, experiment, state, "best", 4)
+    spoil(workdir / folder)
+    with pytest.raises(InvalidInputError, match=rf"Every checkpoint in .*{folder} is damaged .*{advice}"):
+        sagan_jax.open_run(workdir, checkpoint=asked).generator()
+
+
+def test_run_without_another_checkpoint_than_the_damaged_one_is_to_be_trained_again(experiment, state, tmp_path):
+    workdir = save(tmp_path / "run", experiment, state)
+    spoil(workdir / "checkpoints")
+    with pytest.raises(
+        InvalidInputError, match=r"is damaged .*Restore a backup, or train it again with sagan-jax train"
+    ):
+        sagan_jax.open_run(workdir).generator()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["sample", "export", "train"])
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])

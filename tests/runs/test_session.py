@@ -40,3 +40,32 @@ def test_report_is_refused_where_the_workdir_was_replaced(tmp_path):
 def test_process_without_a_writer_draws_nothing(tmp_path):
     session_in(tmp_path).draw(3, {"weights": np.zeros(2)})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_removed_during_a_run_is_said_once_and_its_config_is_written_again(tmp_path, capsys):
+    write_run_files(tmp_path, to_dict(Experiment()))
+    written = (tmp_path / "config.json").read_text()
+    with WorkdirLock(tmp_path) as lock:
+        session = session_in(tmp_path, lock)
+        session.begin_again_what_was_removed()
+        (tmp_path / "samples").mkdir()
+        session.begin_again_what_was_removed()
+        assert capsys.readouterr().err == ""
+        (tmp_path / "samples").rmdir()
+        (tmp_path / "config.json").unlink()
+        for _ in range(2):
+            session.begin_again_what_was_removed()
+    config, samples = capsys.readouterr().err.splitlines()
+    assert f"warning: {tmp_path / 'config.json'} was removed while the run used it, and is written again" in config
+    assert f"warning: {tmp_path / 'samples'} was removed while the run used it, and is begun again" in samples
+    assert (tmp_path / "config.json").read_text() == written
+
+
+def test_run_ends_at_its_next_look_when_its_workdir_is_gone(tmp_path):
+    with WorkdirLock(tmp_path / "run") as lock:
+        session = session_in(tmp_path / "run", lock)
+        session.begin_again_what_was_removed()
+        (tmp_path / "run" / ".lock").unlink()
+        (tmp_path / "run").rmdir()
+        with pytest.raises(StorageError, match="was removed or replaced"):
+            session.begin_again_what_was_removed()

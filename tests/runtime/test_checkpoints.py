@@ -1,10 +1,14 @@
 import asyncio
+import dataclasses
 import errno
 import functools
 import gc
 import os
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -485,6 +489,86 @@ def test_save_says_nothing_about_a_step_without_the_notes_of_orbax(tmp_path, cap
     assert capfd.readouterr().err == ""
 
 
+def test_save_names_the_older_checkpoint_that_could_not_be_removed(tmp_path, monkeypatch, capfd, caplog):
+    save_steps(tmp_path / "c", [2])
+
+    def refuse(path, *given, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", "d")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    words = r"^Checkpoint 5 was saved in .*, but the older 2 could not be removed: PermissionError: .*Permission denied"
+    with pytest.raises(StorageError, match=words):
+        save_steps(tmp_path / "c", [5], keep=1)
+    assert restore(tmp_path / "c")[0][0] == 5
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
+
+
+def test_save_says_nothing_about_an_older_step_that_somebody_removed(tmp_path, capfd, caplog):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(2, make_state(), {})
+        checkpoints._wait()
+        shutil.rmtree(tmp_path / "c")
+        checkpoints.save(4, make_state(), {})
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["4"]
+    assert not caplog.records
+    assert capfd.readouterr().err == ""
+
+
+KILLED_SAVE = """
+import os, shutil, signal, sys
+import numpy as np
+import orbax.checkpoint as ocp
+from sagan_jax.runtime.checkpoints import Checkpoints
+
+def kill(*given, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def begin_to_remove(path, *given, **options):
+    os.unlink(f"{path}/_CHECKPOINT_METADATA")
+    kill()
+
+def save(checkpoints, step):
+    checkpoints.save(step, {f"kernel{number}": np.ones((30, 40)) for number in range(9)}, {})
+    checkpoints._wait()
+
+folder, when = sys.argv[1:]
+with Checkpoints(folder, keep=2) as checkpoints:
+    save(checkpoints, 2)
+    save(checkpoints, 4)
+    if when == "before its end":
+        ocp.StandardCheckpointHandler.finalize = kill
+    elif when == "after its end":
+        ocp.CheckpointManager._finalize_checkpoint = kill
+    else:
+        shutil.rmtree = begin_to_remove
+    save(checkpoints, 6)
+"""
+RESUMED = """
+import sys
+import numpy as np
+from sagan_jax.runtime.checkpoints import Checkpoints
+
+state = {f"kernel{number}": np.zeros((30, 40)) for number in range(9)}
+with Checkpoints(sys.argv[1], keep=2) as checkpoints:
+    step, state, _ = checkpoints.restore(state)
+    checkpoints.save(step + 2, state, {})
+print(step)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("when", "step"), [("before its end", 4), ("after its end", 6), ("while the oldest is removed", 6)]
+)
+def test_start_after_a_killed_save_is_silent_and_clears_what_it_left(tmp_path, when, step):
+    killed = subprocess.run([sys.executable, "-c", KILLED_SAVE, tmp_path / "c", when], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = subprocess.run([sys.executable, "-c", RESUMED, tmp_path / "c"], capture_output=True, text=True)
+    assert (resumed.returncode, resumed.stdout, resumed.stderr) == (0, f"{step}\n", "")
+    assert sorted(int(path.name) for path in (tmp_path / "c").iterdir()) == [step, step + 2]
+
+
 async def leave_alone(error):
     """Leaves a future whose error nobody asks for; asyncio logs it when the future is collected."""
     asyncio.get_running_loop().create_future().set_exception(error)
@@ -513,17 +597,14 @@ def test_latest_meta_is_that_of_the_newest_step(tmp_path):
     assert Checkpoints(tmp_path / "c").latest_meta() == (5, {"score": "second"})
 
 
-class Unsorted(NamedTuple):
-    """A state whose leaves are not in the order of their names, as those of a training state are not."""
-
-    zeros: np.ndarray
-    ones: np.ndarray
-
-
-def test_latest_meta_of_a_state_in_its_own_order_is_read(tmp_path):
+def test_latest_meta_takes_a_state_whose_leaves_are_not_in_the_order_of_their_names(tmp_path):
+    state = make_state()
+    assert [field.name for field in dataclasses.fields(state)] != sorted(
+        field.name for field in dataclasses.fields(state)
+    )
     with Checkpoints(tmp_path / "c") as checkpoints:
-        checkpoints.save(7, Unsorted(np.zeros(3), np.ones(2)), {"score": "best"})
-    assert Checkpoints(tmp_path / "c").latest_meta() == (7, {"score": "best"})
+        checkpoints.save(5, state, {"value": 2.5})
+    assert Checkpoints(tmp_path / "c").latest_meta() == (5, {"value": 2.5})
 
 
 @pytest.mark.parametrize("damage", [garble_meta, change_meta, flip_array_bits])

@@ -3,6 +3,8 @@
 import doctest
 import io
 import json
+import math
+import shutil
 import struct
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from sagan_jax.errors import StorageError
 from sagan_jax.runtime import metrics_log
-from sagan_jax.runtime.metrics_log import MetricsWriter, read_metrics
+from sagan_jax.runtime.metrics_log import MetricsWriter, read_metrics, read_step
 from support.metrics import read_metrics as read_lines
 
 
@@ -118,15 +120,16 @@ def test_writer_says_in_one_line_that_tensorboard_has_no_place(tmp_path):
         MetricsWriter(tmp_path, first_step=0)
 
 
-def test_writer_says_in_one_line_that_the_disk_is_full():
-    # /dev/full refuses each write as a full disk does.
-    writer = MetricsWriter.__new__(MetricsWriter)
-    writer._metrics_path = Path("/dev/full")
-    writer._metrics = writer._metrics_path.open("w")
-    with pytest.raises(StorageError, match=r"^/dev/full could not be written: No space left on device$"):
-        writer.scalars(3, {"a": 1.0})
-    with pytest.raises(OSError, match="No space"):
+def test_writer_says_in_one_line_that_the_disk_is_full(tmp_path):
+    with MetricsWriter(tmp_path, first_step=0) as writer:
+        # /dev/full refuses each write as a full disk does.
         writer._metrics.close()
+        writer._metrics_path = Path("/dev/full")
+        writer._metrics = writer._metrics_path.open("w")
+        with pytest.raises(StorageError, match=r"^/dev/full could not be written: No space left on device$"):
+            writer.scalars(3, {"a": 1.0})
+        with pytest.raises(OSError, match="No space"):
+            writer._metrics.close()
 
 
 def leave_with_unwritten_text(workdir, error):
@@ -146,6 +149,70 @@ def test_writer_says_that_the_disk_is_full_when_the_block_is_left(tmp_path):
 def test_writer_does_not_hide_the_error_that_ends_the_block(tmp_path):
     with pytest.raises(KeyError, match="planted"):
         leave_with_unwritten_text(tmp_path, KeyError("planted"))
+
+
+def test_step_that_is_done_again_records_only_what_it_had_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "a": 1.5}\n{"step": 4, "a": 2.5}\n{"step": 4, "b": null}\n')
+    with MetricsWriter(tmp_path, first_step=4) as writer:
+        writer.scalars(4, {"a": 7.0, "b": 7.0, "c": 3.5})
+        writer.scalars(4, {"a": 7.0})
+        writer.scalars(5, {"a": 8.0})
+    assert read_lines(tmp_path)[2:] == [{"step": 4, "b": None}, {"step": 4, "c": 3.5}, {"step": 5, "a": 8.0}]
+
+
+def test_values_of_a_step_are_those_of_all_its_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 4, "a": 1.5}\n{"step": 14, "a": 9}\n{"step": 4, "b": null}\n{"step": 4, "c"\n')
+    found = read_step(path, 4)
+    assert found.keys() == {"a", "b"}
+    assert found["a"] == 1.5
+    assert math.isnan(found["b"])
+    assert read_step(path, 1) == {}
+    assert read_step(tmp_path / "absent.jsonl", 4) == {}
+
+
+def remove(path):
+    path.unlink()
+
+
+def replace_by_a_copy(path):
+    shutil.copy(path, path.with_suffix(".copy"))
+    path.with_suffix(".copy").replace(path)
+
+
+@pytest.mark.parametrize(("spoil", "kept"), [(remove, [2, 3]), (replace_by_a_copy, [1, 2, 3])])
+def test_metrics_that_are_removed_during_a_run_are_begun_again_and_that_is_said_once(spoil, kept, tmp_path, capsys):
+    with MetricsWriter(tmp_path, first_step=0) as writer:
+        writer.scalars(1, {"a": 1.0})
+        assert capsys.readouterr().err == ""
+        spoil(tmp_path / "metrics.jsonl")
+        writer.scalars(2, {"a": 2.0})
+        writer.scalars(3, {"a": 3.0})
+    assert [line["step"] for line in read_lines(tmp_path)] == kept
+    line = capsys.readouterr().err
+    assert line.startswith("warning: ")
+    assert "metrics.jsonl was removed or replaced" in line
+    assert line.count("\n") == 1
+
+
+def test_metrics_that_become_a_folder_during_a_run_end_it(tmp_path):
+    with MetricsWriter(tmp_path, first_step=0) as writer:
+        (tmp_path / "metrics.jsonl").unlink()
+        (tmp_path / "metrics.jsonl").mkdir()
+        with pytest.raises(StorageError, match=r"metrics.jsonl could not be written: it is not a regular file"):
+            writer.scalars(2, {"a": 2.0})
+
+
+def test_tensorboard_that_is_removed_during_a_run_is_begun_again_and_that_is_said_once(tmp_path, capsys):
+    with MetricsWriter(tmp_path, first_step=0) as writer:
+        writer.scalars(1, {"a": 1.0})
+        shutil.rmtree(tmp_path / "tensorboard")
+        writer.scalars(2, {"a": 2.0})
+        writer.scalars(3, {"a": 3.0})
+    assert [event.step for event in read_events(tmp_path) if event.summary.value] == [2, 3]
+    line = capsys.readouterr().err
+    assert "was removed while the run wrote it" in line
+    assert line.count("\n") == 1
 
 
 @pytest.mark.parametrize("channels", [1, 3])

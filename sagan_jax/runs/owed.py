@@ -1,0 +1,58 @@
+"""What the newest saved step still owes: what was due after its save, and was left out because the run was killed."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from sagan_jax.config import AnyExperiment, Experiment
+from sagan_jax.runs.training_job import TrainingJob
+from sagan_jax.runtime.metrics_log import read_step
+from sagan_jax.views.report import shown_progress
+
+
+class Owed(NamedTuple):
+    """What a saved step owes; true where something was due and is not there."""
+
+    drawing: bool = False
+    """the picture of samples, the figures of attention, and the statistics of both"""
+    scores: bool = False
+    """the files of the scores, their line in the metrics, and the best checkpoint"""
+    report: bool = False
+    """the report"""
+
+    def __str__(self) -> str:
+        """Returns the words for a message, such as `drawing, report`."""
+        return ", ".join(name for name, owed in self._asdict().items() if owed)
+
+
+def owed_by(step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Path) -> Owed:
+    """Returns what a saved step owes, as the files of the run tell. Nothing is computed.
+
+    Args:
+        step: the newest saved step. Before the first step nothing is due.
+        experiment: of the run, with the intervals at which things are due.
+        job: what is trained; its monitor has read the best score before.
+        workdir: of the run; only read.
+
+    Raises:
+        StorageError: when the metrics cannot be read.
+    """
+    recording, monitor = experiment.recording, job.score_monitor
+    last = step >= experiment.training.total_steps
+    recorded = read_step(workdir / "metrics.jsonl", step)
+
+    def is_due(every: int) -> bool:
+        return step > 0 and (last or step % every == 0)
+
+    drawing = is_due(recording.sample_every_steps) and not job.is_drawn(step, recorded, workdir)
+    scores = False
+    reported = is_due(recording.sample_every_steps)
+    if monitor and isinstance(experiment, Experiment):
+        reported = is_due(experiment.evaluation.evaluate_every_steps)
+        scores = reported and not (monitor.is_measured(step, recorded) and monitor.is_considered(recorded))
+    return Owed(drawing, scores, reported and not _is_reported(workdir / "report.html", step, last))
+
+
+def _is_reported(path: Path, step: int, last: bool) -> bool:
+    shown, status = shown_progress(path) or (-1, "")
+    # A run that ended by itself, such as by a collapse, is not called finished afterwards.
+    return shown >= step and (not last or status == "finished" or status.startswith("ended"))

@@ -1,0 +1,80 @@
+"""A run that is killed between a save and what follows it: the same command makes up for that, and no more."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from support import killed_run
+from support.paths import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    labels = np.arange(60) % 2
+    drawn = np.random.default_rng(0).integers(0, 100, (60, 32, 32, 3)) + 75 * labels[:, None, None, None]
+    path = tmp_path_factory.mktemp("images") / "train.npz"
+    np.savez(path, images=drawn.astype(np.uint8), labels=labels)
+    return path
+
+
+def start(workdir, images, *write):
+    """Returns the process of a run that ended, with what it printed; `write` is where it kills itself."""
+    command = [sys.executable, killed_run.__file__, workdir, images, *write]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def left_by(workdir):
+    """Returns all that a run left but for times: names, contents of pictures, values of scores, and the metrics."""
+    names = {str(path.relative_to(workdir)) for path in workdir.rglob("*") if "tensorboard" not in path.parts}
+    names = {name for name in names if name.count("/") < 2}
+    pictures = {str(path.relative_to(workdir)): path.read_bytes() for path in workdir.rglob("*.png")}
+    scores = {path.name: json.loads(path.read_text())["values"] for path in (workdir / "scores").iterdir()}
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("images_per_second", None)
+        line.pop("score/seconds", None)
+    status = "step 4 of 4 · finished" in (workdir / "report.html").read_text(encoding="utf-8")
+    return {"names": names, "pictures": pictures, "scores": scores, "metrics": lines, "finished": status}
+
+
+@pytest.fixture(scope="module")
+def unbroken(images, tmp_path_factory):
+    """What a run leaves that was never killed."""
+    workdir = tmp_path_factory.mktemp("unbroken") / "run"
+    done = start(workdir, images)
+    assert done.returncode == 0, done.stderr
+    return left_by(workdir)
+
+
+WRITES = {
+    "before the last picture and all that follows": "after checkpoints 4",
+    "between the last scores and their line": "after fd20_train_random-00000004.json",
+    "before the last report": "before report.html",
+    "between the first save and its picture": "after checkpoints 2",
+    "while a figure is written": "before discriminator.png",
+    "between two lines of statistics": "after line 2 generator/attention_distance_16",
+    "while the picture is written": "before samples-00000002.png",
+    "before the line of the scores": "before line 2 score/fd20_train_random",
+    "between that line and the best checkpoint": "after line 2 score/fd20_train_random",
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_run_that_is_killed_and_started_again_leaves_what_an_unbroken_one_does(write, unbroken, images, tmp_path):
+    killed = start(tmp_path / "run", images, write)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = start(tmp_path / "run", images, "nowhere")
+    assert resumed.returncode == 0, resumed.stderr
+    left = left_by(tmp_path / "run")
+    for what, value in unbroken.items():
+        assert left[what] == value, what
+    again = start(tmp_path / "run", images, "nowhere")
+    assert "already at step 4 of 4" in again.stdout
+    assert "nothing to do" in again.stdout
+    assert left_by(tmp_path / "run") == left
