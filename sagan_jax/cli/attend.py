@@ -36,6 +36,8 @@ class Arguments:
     """where the training images are now, if they were moved"""
     seed: int = 0
     checkpoint: Literal["newest", "best"] = "newest"
+    trust_checkpoint: bool = False
+    """where config.json was changed: use the config that the checkpoint was saved with"""
 
 
 def run(arguments: list[str]) -> None:
@@ -63,6 +65,7 @@ def run(arguments: list[str]) -> None:
         source=parsed.source,
         seed=parsed.seed,
         checkpoint=parsed.checkpoint,
+        trust_checkpoint=parsed.trust_checkpoint,
     )
     print(f"{len(written)} figures, as .png and .svg, in {out}")
 

@@ -27,6 +27,8 @@ class Arguments:
     """interpolate from each of these to the next. Defaults to all"""
     seed: int = 0
     checkpoint: Literal["newest", "best"] = "newest"
+    trust_checkpoint: bool = False
+    """where config.json was changed: use the config that the checkpoint was saved with"""
 
 
 def run(arguments: list[str]) -> None:
@@ -45,7 +47,7 @@ def run(arguments: list[str]) -> None:
     from sagan_jax.runs.samples import write_interpolation
 
     write_interpolation(
-        load_run(parsed.workdir, checkpoint=parsed.checkpoint),
+        load_run(parsed.workdir, checkpoint=parsed.checkpoint, trust_checkpoint=parsed.trust_checkpoint),
         parsed.out,
         between=parsed.between,
         rows=parsed.rows,

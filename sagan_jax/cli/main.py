@@ -1,6 +1,7 @@
 """`sagan-jax`: dispatches to the commands, and turns an error into one line and an exit code."""
 
 import difflib
+import logging
 import sys
 from collections.abc import Callable, Sequence
 
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 finished; 2 something given is wrong; 5 not finite or collapsed; 6 storage; 7 workdir in use; 8 another
         process of the run is lost; 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where there is no home folder for its cache
     given = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (given[0], given[1:]) if given else ("", [])
     if command in ("--help", "-h", "help"):
@@ -110,9 +112,12 @@ def _explain(error: Exception, program: str) -> int:
     """Prints an error as one line and returns its exit code; an error that is not the user's keeps its traceback."""
     # Imported here, because importing jax takes a second.
     from sagan_jax.runtime.devices import backend_error
+    from sagan_jax.runtime.files import system_error
     from sagan_jax.runtime.processes import exit_if_distributed, peer_lost_error
 
     known = peer_lost_error(error) or backend_error(error) or error
+    if not isinstance(known, SaganError):
+        known = system_error(known) or known
     if not isinstance(known, SaganError):
         raise error
     print(f"{program}: {known}", file=sys.stderr, flush=True)

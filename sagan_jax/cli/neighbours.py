@@ -34,6 +34,8 @@ class Arguments:
     """weights of the FID network. Defaults to those of `sagan-jax fetch-weights`"""
     seed: int = 0
     checkpoint: Literal["newest", "best"] = "newest"
+    trust_checkpoint: bool = False
+    """where config.json was changed: use the config that the checkpoint was saved with"""
 
 
 def run(arguments: list[str]) -> None:
@@ -65,6 +67,7 @@ def run(arguments: list[str]) -> None:
             inception_weights=parsed.inception_weights,
             seed=parsed.seed,
             checkpoint=parsed.checkpoint,
+            trust_checkpoint=parsed.trust_checkpoint,
             progress=progress,
         )
     for report in reports:

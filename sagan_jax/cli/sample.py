@@ -30,6 +30,8 @@ class Arguments:
     """remove the samples that an earlier call wrote into the folder --out"""
     checkpoint: Literal["newest", "best"] = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained"""
+    trust_checkpoint: bool = False
+    """where config.json was changed: use the config that the checkpoint was saved with"""
 
 
 def run(arguments: list[str]) -> None:
@@ -48,7 +50,7 @@ def run(arguments: list[str]) -> None:
     from sagan_jax.runs.samples import check_samples_output, write_samples
 
     check_samples_output(parsed.out, overwrite=parsed.overwrite)
-    samples = load_run(parsed.workdir, checkpoint=parsed.checkpoint).generate(
+    samples = load_run(parsed.workdir, checkpoint=parsed.checkpoint, trust_checkpoint=parsed.trust_checkpoint).generate(
         parsed.num_images,
         labels=parsed.classes,
         seed=parsed.seed,

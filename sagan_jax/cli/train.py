@@ -25,6 +25,8 @@ class Arguments(Generic[Kind]):
     """the folder of the run. Defaults to runs/NAME"""
     fresh: bool = False
     """remove what an earlier run left in the workdir, and start over"""
+    trust_checkpoint: bool = False
+    """where config.json was changed: go on with the config that the checkpoint was saved with"""
     coordinator: str | None = None
     """host:port of process 0, for a run of several processes. Not needed under SLURM, Open MPI and on TPU hosts"""
     num_processes: int | None = None
@@ -59,7 +61,7 @@ def run(arguments: list[str]) -> None:
 
     initialize_distributed(parsed.coordinator, parsed.num_processes, parsed.process_id)
     workdir = parsed.workdir or Path("runs") / parsed.experiment.name
-    train(parsed.experiment, workdir, fresh=parsed.fresh)
+    train(parsed.experiment, workdir, fresh=parsed.fresh, trust_checkpoint=parsed.trust_checkpoint)
     if is_main_process():
         generates = isinstance(parsed.experiment, Experiment)
         more = (

@@ -8,6 +8,7 @@ from sagan_jax.data.encoded import EncodedImages, Notify, digest_files
 from sagan_jax.data.label_files import MAX_LABEL_FILE_BYTES, label_images
 from sagan_jax.data.layouts import is_hidden, is_image, wrapper_folder
 from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.runtime.files import open_regular
 
 
 def open_folder(path: Path, notify: Notify) -> EncodedImages:
@@ -33,13 +34,13 @@ def open_folder(path: Path, notify: Notify) -> EncodedImages:
     everything = {*outside, *(prefix + name for name in files)}
 
     def read_start(name: str) -> bytes:
-        with (path / name).open("rb") as file:
+        with open_regular(path / name) as file:
             return file.read(MAX_LABEL_FILE_BYTES + 1)
 
     names, labels, class_names = label_images(files, folders, everything, prefix, read_start, where, notify)
 
     def read(index: int) -> bytes:
-        with (path / names[index]).open("rb") as file:
+        with open_regular(path / names[index]) as file:
             data = file.read(decoding.MAX_FILE_BYTES + 1)
         if len(data) > decoding.MAX_FILE_BYTES:
             raise ValueError(f"it has more than {decoding.MAX_FILE_BYTES:,} bytes")

@@ -25,6 +25,7 @@ __all__ = [
     "report",
     "resume",
     "samples",
+    "saved_config",
     "score_monitor",
     "scores",
     "session",
