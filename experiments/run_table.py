@@ -31,7 +31,7 @@ from sagan_jax.data.synthetic import parse_synthetic
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.rules import check_rule
 from sagan_jax.runs.build import build_adversarial_task, build_completion_task
-from sagan_jax.runtime.files import write_atomically
+from sagan_jax.runtime.files import read_json, write_atomically
 from sagan_jax.runtime.metrics_log import Curve, read_metrics
 from sagan_jax.training import adversarial, completion
 from sagan_jax.views.figures import image_grid
@@ -120,16 +120,38 @@ def read_result(table: Table, row: str, seed: int, out: Path) -> dict[str, Any] 
         InvalidInputError: it cannot be read, or is not of the run that the table has there now.
     """
     path = out / f"{row}-{seed}" / RESULT
-    if not path.is_file():
-        return None
     try:
-        result = json.loads(path.read_text())
-        experiment = result["experiment"]
-    except (ValueError, TypeError, KeyError) as error:
+        result = read_json(path)
+        if not is_result(table, result):
+            raise InvalidInputError("it has other fields than a result")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except InvalidInputError as error:
         raise InvalidInputError(f"{str(path)!r} is damaged: remove it, and the run is scored again.") from error
-    if experiment != json.loads(json.dumps(to_dict(run_of(table, row, seed)))):
+    if result["experiment"] != json.loads(json.dumps(to_dict(run_of(table, row, seed)))):
         raise InvalidInputError(f"{str(path.parent)!r} holds another run than this table's: give another --out.")
     return result
+
+
+def is_result(table: Table, result: Any) -> bool:
+    """Tells whether a JSON value has the fields of a result, each of its type, and every score of the table."""
+
+    def is_number(value: Any) -> bool:
+        return type(value) is float or (type(value) is int and abs(value) < 2**53)
+
+    def is_point(point: Any) -> bool:
+        return isinstance(point, list) and len(point) == 2 and type(point[0]) is int and all(map(is_number, point))
+
+    if not isinstance(result, dict) or not is_number(result.get("minutes")):
+        return False
+    values, curves = result.get("values"), result.get("curves")
+    return (
+        "experiment" in result
+        and isinstance(values, dict)
+        and all(is_number(values.get(name)) for name in table.scores)
+        and isinstance(curves, dict)
+        and all(isinstance(curve, list) and all(map(is_point, curve)) for curve in curves.values())
+    )
 
 
 def run_row(table: Table, row: str, seed: int, out: Path) -> None:

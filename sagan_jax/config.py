@@ -4,6 +4,7 @@ The defaults are the paper's, so an experiment file holds exactly what differs f
 """
 
 import dataclasses
+import reprlib
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -286,19 +287,29 @@ def to_dict(experiment: AnyExperiment) -> dict[str, Any]:
     return dataclasses.asdict(experiment)
 
 
-def from_dict(values: dict[str, Any], kind: type | None = None) -> Any:
-    """Returns the `kind` that `to_dict` turned into `values`; unknown names raise TypeError.
+def from_dict(values: Any, kind: type | None = None) -> Any:
+    """Returns the `kind` that `to_dict` turned into `values`. Fields that are absent get their defaults.
+
+    The values of fields are not checked: that is done by `sagan_jax.runs.validate`.
 
     Args:
         values: nested dictionaries of JSON types.
         kind: the class to return. Defaults to the experiment that `task` in `values` names.
+
+    Raises:
+        TypeError: a name is unknown, or there is something else than a dictionary for a dataclass.
     """
+    if not isinstance(values, dict):
+        raise TypeError(f"needs a JSON object with the fields of a config; got {reprlib.repr(values)}")
     if kind is None:
         kind = CompletionExperiment if values.get("task") == "completion" else Experiment
     hints = typing.get_type_hints(kind)
+    unknown = [name for name in values if name not in hints]
+    if unknown:
+        raise TypeError(f"unknown field {reprlib.repr(unknown[0])}")
 
     def read(name: str, value: Any) -> Any:
-        if dataclasses.is_dataclass(hints.get(name)):
+        if dataclasses.is_dataclass(hints[name]):
             return from_dict(value, hints[name])
         return tuple(value) if isinstance(value, list) else value
 

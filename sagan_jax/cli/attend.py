@@ -38,6 +38,8 @@ class Arguments:
     """of the latents of the generated images"""
     checkpoint: Literal["newest", "best"] = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained"""
+    trust_checkpoint: bool = False
+    """where config.json was changed: use the config that the checkpoint was saved with"""
 
 
 def run(arguments: list[str]) -> None:
@@ -73,6 +75,7 @@ def run(arguments: list[str]) -> None:
         source=parsed.source,
         seed=parsed.seed,
         checkpoint=parsed.checkpoint,
+        trust_checkpoint=parsed.trust_checkpoint,
     )
     print(f"{len(written)} figures, as .png and .svg, in {out}")
 

@@ -44,6 +44,8 @@ class Arguments:
     """remove files of an earlier call for the same photographs that this one does not replace"""
     out: Path | None = None
     """the folder for the results. Defaults to completed/ in the workdir"""
+    trust_checkpoint: bool = False
+    """where config.json was changed: use the config that the checkpoint was saved with"""
 
 
 def run(arguments: list[str]) -> None:
@@ -74,4 +76,5 @@ def run(arguments: list[str]) -> None:
         seed=parsed.seed,
         fit=parsed.fit,
         overwrite=parsed.overwrite,
+        trust_checkpoint=parsed.trust_checkpoint,
     )

@@ -55,6 +55,8 @@ class Arguments:
     """folder for the result files. Defaults to scores/ in the workdir"""
     cache: str = "auto"
     """folder for decoded images; the statistics of real images are kept beside it. "" for none"""
+    trust_checkpoint: bool = False
+    """where config.json was changed: use the config that the checkpoint was saved with"""
 
 
 def run(arguments: list[str]) -> None:
@@ -89,7 +91,8 @@ def run(arguments: list[str]) -> None:
             name: getattr(parsed, name) for name in ("inception_weights", "seed", "batch_size", "out", "cache")
         }
         if parsed.workdir:
-            of_run = {name: getattr(parsed, name) for name in ("holes", "samples", "source", "held_out", "checkpoint")}
+            names = ("holes", "samples", "source", "held_out", "checkpoint", "trust_checkpoint")
+            of_run = {name: getattr(parsed, name) for name in names}
             evaluate(parsed.workdir, *parsed.protocol, **of_run, **shared, progress=progress, on_score=show)
             return
         for score in scores_of_images(

@@ -36,6 +36,8 @@ class Arguments:
     """largest size of the file. Samples that do not fit are left out, and the page says how many"""
     checkpoint: Literal["newest", "best"] = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained"""
+    trust_checkpoint: bool = False
+    """where config.json was changed: use the config that the checkpoint was saved with"""
 
 
 def run(arguments: list[str]) -> None:
@@ -67,6 +69,7 @@ def run(arguments: list[str]) -> None:
         steps=parsed.steps,
         budget=int(parsed.megabytes * 1e6),
         checkpoint=parsed.checkpoint,
+        trust_checkpoint=parsed.trust_checkpoint,
     )
     left_out = f" ({requested - page.num_samples} did not fit)" if page.num_samples < requested else ""
     print(f"{page.num_samples} samples{left_out} in {parsed.out}, {len(page.content) / 1e6:.1f} MB")

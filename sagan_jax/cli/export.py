@@ -24,6 +24,8 @@ class Arguments:
     """best: the checkpoint with the best score, of a run that was scored while it trained"""
     raw: bool = False
     """use the weights as trained, even where the run keeps a moving average"""
+    trust_checkpoint: bool = False
+    """where config.json was changed: use the config that the checkpoint was saved with"""
 
 
 def run(arguments: list[str]) -> None:
@@ -36,5 +38,12 @@ def run(arguments: list[str]) -> None:
     announce("exporting the generator")
     from sagan_jax.runs.export import export_run
 
-    for path in export_run(parsed.workdir, parsed.out, checkpoint=parsed.checkpoint, raw=parsed.raw):
+    written = export_run(
+        parsed.workdir,
+        parsed.out,
+        checkpoint=parsed.checkpoint,
+        raw=parsed.raw,
+        trust_checkpoint=parsed.trust_checkpoint,
+    )
+    for path in written:
         print(f"{path}: {path.stat().st_size / 1e3:,.1f} kB")

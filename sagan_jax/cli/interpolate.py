@@ -29,6 +29,8 @@ class Arguments:
     """of the latents at both ends"""
     checkpoint: Literal["newest", "best"] = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained"""
+    trust_checkpoint: bool = False
+    """where config.json was changed: use the config that the checkpoint was saved with"""
 
 
 def run(arguments: list[str]) -> None:
@@ -52,7 +54,7 @@ def run(arguments: list[str]) -> None:
     from sagan_jax.runs.samples import write_interpolation
 
     write_interpolation(
-        load_run(parsed.workdir, checkpoint=parsed.checkpoint),
+        load_run(parsed.workdir, checkpoint=parsed.checkpoint, trust_checkpoint=parsed.trust_checkpoint),
         parsed.out,
         between=parsed.between,
         rows=parsed.rows,

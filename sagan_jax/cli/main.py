@@ -107,8 +107,11 @@ def _run(given: list[str]) -> None:
         print(sagan_jax.__version__)
     else:
         run = _command(command)
+        import logging
+
         from sagan_jax.cli.arguments import expand_home
 
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where its cache has no home folder
         run(expand_home(rest))
     sys.stdout.flush()  # here an error can still be explained
 
@@ -152,12 +155,15 @@ def _explain(error: Exception, program: str, memory_flag: str) -> int:
         return error.exit_code
     # Imported here, because importing jax takes a second.
     from sagan_jax.runtime.devices import backend_error
+    from sagan_jax.runtime.files import system_error
     from sagan_jax.runtime.memory import memory_error
     from sagan_jax.runtime.processes import exit_if_distributed, peer_lost_error
 
     advice = f"Lower {memory_flag}." if memory_flag else "Do other programs use it?"
     known = peer_lost_error(error) or backend_error(error) or memory_error(error, advice) or _output_error(error)
     known = known or error
+    if not isinstance(known, SaganError):
+        known = system_error(known) or known
     if not isinstance(known, SaganError):
         raise error
     print(f"{program}: {known}", file=sys.stderr, flush=True)

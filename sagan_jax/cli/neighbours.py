@@ -36,6 +36,8 @@ class Arguments:
     """of the latents of the samples"""
     checkpoint: Literal["newest", "best"] = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained"""
+    trust_checkpoint: bool = False
+    """where config.json was changed: use the config that the checkpoint was saved with"""
 
 
 def run(arguments: list[str]) -> None:
@@ -70,6 +72,7 @@ def run(arguments: list[str]) -> None:
             inception_weights=parsed.inception_weights,
             seed=parsed.seed,
             checkpoint=parsed.checkpoint,
+            trust_checkpoint=parsed.trust_checkpoint,
             progress=progress,
         )
     for report in reports:

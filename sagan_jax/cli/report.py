@@ -21,6 +21,8 @@ class Arguments:
     """the page. Defaults to report.html in the workdir"""
     megabytes: float = 10.0
     """largest size of the page. Sample grids are left out evenly to fit"""
+    trust_checkpoint: bool = False
+    """where config.json was changed: use the config that the checkpoint was saved with"""
 
 
 def run(arguments: list[str]) -> None:
@@ -33,8 +35,9 @@ def run(arguments: list[str]) -> None:
     if not 0.5 <= parsed.megabytes <= 1000:
         raise InvalidInputError(f"--megabytes needs to be in [0.5, 1000]; got {parsed.megabytes}.")
     announce("writing the report")
-    from sagan_jax.runs.report import write_report
+    from sagan_jax.runs.report import config_to_show, write_report
 
     path = parsed.out or parsed.workdir / "report.html"
-    size = write_report(parsed.workdir, path, budget=int(parsed.megabytes * 1e6))
+    config = config_to_show(parsed.workdir, trust_checkpoint=parsed.trust_checkpoint)
+    size = write_report(parsed.workdir, path, config=config, budget=int(parsed.megabytes * 1e6))
     print(f"{path}: {size / 1e6:.2f} MB")

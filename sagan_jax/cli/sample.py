@@ -35,6 +35,8 @@ class Arguments:
     """best: the checkpoint with the best score, of a run that was scored while it trained"""
     raw: bool = False
     """use the weights as trained, even where the run keeps a moving average"""
+    trust_checkpoint: bool = False
+    """where config.json was changed: use the config that the checkpoint was saved with"""
 
 
 def run(arguments: list[str]) -> None:
@@ -62,7 +64,8 @@ def run(arguments: list[str]) -> None:
     from sagan_jax.runs.samples import check_samples_output, write_samples
 
     check_samples_output(parsed.out, overwrite=parsed.overwrite)
-    generator = load_run(parsed.workdir, checkpoint=parsed.checkpoint, raw=parsed.raw)
+    run = {"checkpoint": parsed.checkpoint, "raw": parsed.raw, "trust_checkpoint": parsed.trust_checkpoint}
+    generator = load_run(parsed.workdir, **run)
     with ScoreProgress() as progress:
         samples = generator.generate(
             parsed.num_images,

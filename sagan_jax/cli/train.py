@@ -35,6 +35,8 @@ class Arguments(Generic[Kind]):
     run"""
     dry_run: bool = False
     """check everything and print what would be trained and the memory that a step needs; train nothing"""
+    trust_checkpoint: bool = False
+    """where config.json was changed: go on with the config that the checkpoint was saved with"""
     coordinator: str | None = None
     """host:port of process 0, for a run of several processes. Not needed under SLURM, Open MPI and on TPU hosts"""
     num_processes: int | None = None
@@ -79,7 +81,7 @@ def run(arguments: list[str]) -> None:
     if parsed.dry_run:
         dry_run(parsed.experiment, workdir, fresh=parsed.fresh)
         return
-    train_to_the_end(parsed.experiment, workdir, fresh=parsed.fresh)
+    train_to_the_end(parsed.experiment, workdir, fresh=parsed.fresh, trust_checkpoint=parsed.trust_checkpoint)
     if is_main_process():
         generates, folder = isinstance(parsed.experiment, Experiment), shlex.quote(str(workdir))
         more = (
@@ -98,6 +100,7 @@ class _Early:
     init_from: str = ""
     name: str = ""
     fresh: bool = False
+    trust_checkpoint: bool = False
 
 
 def _read_early(arguments: Sequence[str]) -> _Early:
@@ -108,6 +111,8 @@ def _read_early(arguments: Sequence[str]) -> _Early:
         name = flag.removeprefix("--").replace("-", "_")
         if flag in ("--fresh", "--no-fresh"):
             early.fresh = flag == "--fresh"
+        elif name in ("trust_checkpoint", "no_trust_checkpoint"):
+            early.trust_checkpoint = name == "trust_checkpoint"
         elif flag.startswith("--") and name in ("workdir", "init_from", "name"):
             setattr(early, name, value if equals else following)
     return early
@@ -131,7 +136,7 @@ def _experiment(name: str, early: _Early) -> tuple[AnyExperiment, list[str]]:
     # Its --init-from is not opened: that run may be gone by now.
     from sagan_jax.runs.resume import resumed_experiment
 
-    return resumed_experiment(workdir, named, early.name)
+    return resumed_experiment(workdir, named, early.name, trust_checkpoint=early.trust_checkpoint)
 
 
 def _holds_run(workdir: Path) -> bool:

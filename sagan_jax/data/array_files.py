@@ -14,6 +14,7 @@ from sagan_jax.data.decoding import MODES
 from sagan_jax.data.encoded import Notify
 from sagan_jax.data.layouts import check_label_array, class_names_from_labels
 from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.runtime.files import open_regular
 
 MAX_COMPRESSION_RATIO = 100
 """How many bytes one compressed byte of a large array may expand to. Photographs hardly compress at all."""
@@ -57,7 +58,7 @@ def read_npy(path: Path) -> ImageArrays:
     """
     where = repr(str(path))
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             shape, dtype = _read_header(file, path.stat().st_size)
         _check_images(shape, dtype, where)
         images = np.load(path, mmap_mode="r", allow_pickle=False)

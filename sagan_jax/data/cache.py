@@ -24,7 +24,8 @@ from numpy.lib import format as npy
 
 from sagan_jax.data.decoding import DECODING_VERSION
 from sagan_jax.data.encoded import EncodedImages, Findings, Notify
-from sagan_jax.errors import one_line
+from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.runtime.files import open_regular
 
 _SPARE_BYTES = 2**28  # of disk space that stay free for checkpoints
 
@@ -34,26 +35,40 @@ def cache_folder(name: str, kind: str = "images") -> Path | None:
 
     Args:
         name: a path, "" for no cache, or `auto`. `auto` means $SAGAN_JAX_CACHE if that is set, and otherwise
-            `sagan_jax/KIND` in $XDG_CACHE_HOME or ~/.cache.
+            `sagan_jax/KIND` in $XDG_CACHE_HOME or ~/.cache. A user without a home folder then has no cache.
         kind: what the cache holds. Images lie in the named folder itself, other kinds in a subfolder named KIND.
+
+    Raises:
+        InvalidInputError: when `name` begins with `~` and that home folder is not known.
     """
     if name == "auto" and "SAGAN_JAX_CACHE" not in os.environ:
-        return Path(_user_cache(), kind).expanduser()
+        base = _user_cache()
+        return base and base / kind
     name = os.environ["SAGAN_JAX_CACHE"] if name == "auto" else name
-    return Path(name).expanduser() / ("" if kind == "images" else kind) if name else None
+    try:
+        return Path(name).expanduser() / ("" if kind == "images" else kind) if name else None
+    except RuntimeError:
+        raise InvalidInputError(
+            f'The cache {name!r} begins with a home folder that is not known: give a folder, or "" for no cache.'
+        ) from None
 
 
-def weights_folder() -> Path:
-    """Returns the default folder for downloaded weights.
+def weights_folder() -> Path | None:
+    """Returns the default folder for downloaded weights, or None for a user without a home folder.
 
     That is `weights` in $SAGAN_JAX_CACHE if that is set and not empty. Otherwise it is `sagan_jax/weights` in
     $XDG_CACHE_HOME or ~/.cache.
     """
-    return cache_folder("auto", "weights") or Path(_user_cache(), "weights").expanduser()
+    base = _user_cache()
+    return cache_folder("auto", "weights") or (base and base / "weights")
 
 
-def _user_cache() -> str:
-    return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/sagan_jax"
+def _user_cache() -> Path | None:
+    """Returns the folder for the caches of this user; None where there is no home folder, as in some containers."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sagan_jax"
+    except RuntimeError:  # HOME is not set, and the user has no entry in the list of users
+        return None
 
 
 class CachedImages(NamedTuple):
@@ -114,11 +129,12 @@ class DecodedCache:
             OSError: when a file cannot be read.
         """
         try:
-            with self._ledger.open("rb") as file, np.load(file, allow_pickle=False) as ledger:
+            with open_regular(self._ledger) as file, np.load(file, allow_pickle=False) as ledger:
                 checksums = ledger["checksums"]
                 findings = Findings(*(ledger[name] for name in Findings._fields))
                 same = np.array_equal(ledger["labels"], self._labels())
                 same &= str(ledger["class_names"]) == json.dumps(self._encoded.class_names)
+            open_regular(self.path).close()
             images = np.load(self.path, mmap_mode="r", allow_pickle=False)  # compares header and file size first
             same &= images.shape == self._shape and images.dtype == np.uint8 and images.flags.c_contiguous
             if not same or len(checksums) != len(images):
@@ -147,7 +163,9 @@ class DecodedCache:
         except ImportError as error:
             raise OSError(errno.ENOSYS, "this system has no file locks") from error
         self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("ab") as file:
+        # Without O_NONBLOCK, opening a pipe may wait.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        with os.fdopen(os.open(self._lock, flags, 0o666), "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -212,10 +230,11 @@ class DecodedCache:
 @contextlib.contextmanager
 def _atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """Yields a temporary file that replaces `path` when the block ends without an error."""
-    # The name can be fixed, because the caller holds the lock. A file that a killed process left is overwritten.
+    # The name can be fixed, because the caller holds the lock. A file that a killed process left is replaced.
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # it may be a pipe or a link
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

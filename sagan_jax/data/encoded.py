@@ -14,6 +14,7 @@ import numpy as np
 
 from sagan_jax.data.decoding import Traits, decode, unreadable_reason
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.files import open_regular
 
 Notify = Callable[[str], None]
 """A function that receives one line for the user."""
@@ -194,9 +195,9 @@ def digest_files(root: Path, names: Sequence[str]) -> str:
 
     def digest(name: str) -> bytes:
         try:
-            with (root / name).open("rb") as file:
+            with open_regular(root / name) as file:
                 return hashlib.file_digest(file, "sha256").digest()
-        except OSError:
+        except (OSError, InvalidInputError):
             return b"unreadable".ljust(32)
 
     whole = hashlib.sha256()

@@ -11,6 +11,7 @@ from sagan_jax.data.label_files import LABEL_FILE, MAX_LABEL_FILE_BYTES, label_i
 from sagan_jax.data.layouts import is_hidden, is_image, wrapper_folder
 from sagan_jax.data.own_folders import RUN_FOLDERS, is_own_folder, is_workdir
 from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.runtime.files import open_regular
 
 _LEVELS = 2  # of folders that can have a meaning without a file of labels
 _ALL_LEVELS = 64
@@ -48,13 +49,13 @@ def open_folder(path: Path, notify: Notify, csv_labels: CsvLabels | None = None)
     folders = {name.removeprefix(prefix) for name in listing.folders if name.startswith(prefix)}
 
     def read_start(name: str) -> bytes:
-        with (path / name).open("rb") as file:
+        with open_regular(path / name) as file:
             return file.read(MAX_LABEL_FILE_BYTES + 1)
 
     names, labels, class_names = label_images(files, folders, everything, prefix, read_start, where, notify, csv_labels)
 
     def read(index: int) -> bytes:
-        with (path / names[index]).open("rb") as file:
+        with open_regular(path / names[index]) as file:
             data = file.read(decoding.MAX_FILE_BYTES + 1)
         if len(data) > decoding.MAX_FILE_BYTES:
             raise ValueError(f"it has more than {decoding.MAX_FILE_BYTES:,} bytes")

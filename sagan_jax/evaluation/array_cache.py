@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 
 from sagan_jax.errors import StorageError
-from sagan_jax.runtime.files import write_atomically
+from sagan_jax.runtime.files import open_regular, write_atomically
 from sagan_jax.runtime.processes import gather, is_main_process
 
 Arrays = dict[str, np.ndarray]
@@ -44,9 +45,9 @@ def cached(folder: Path | None, key: tuple[Any, ...], compute: Callable[[], Mapp
 
 def _read(path: Path) -> Arrays | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile, KeyError, EOFError):
+    except (OSError, ValueError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error, KeyError, EOFError):
         return None
 
 

@@ -46,9 +46,10 @@ class InceptionWeights:
         return line
 
 
-def default_weights_path() -> Path:
-    """Returns the default file of the weights, where `sagan-jax convert` writes them."""
-    return weights_folder() / WEIGHTS_NAME
+def default_weights_path() -> Path | None:
+    """Returns the default file of the weights, where `sagan-jax convert` writes them; None without a home folder."""
+    folder = weights_folder()
+    return folder and folder / WEIGHTS_NAME
 
 
 def find_weights(path: str | Path | None = None) -> Path | None:
@@ -58,7 +59,7 @@ def find_weights(path: str | Path | None = None) -> Path | None:
         InvalidInputError: `path` is given and is not a file.
     """
     found = default_weights_path() if path is None else Path(path)
-    if found.is_file():
+    if found and found.is_file():
         return found
     if path is None:
         return None

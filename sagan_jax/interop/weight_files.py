@@ -13,6 +13,7 @@ import safetensors
 import safetensors.numpy
 
 from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.runtime.files import MAX_WEIGHTS_BYTES, read_regular
 
 _DIGEST = "arrays_sha256"  # our own metadata, because the safetensors format has no checksum
 _EXTRA_BYTES = 2**30  # an .npz may expand to four times its size plus this many bytes
@@ -87,12 +88,12 @@ def read_bytes(path: Path) -> bytes:
     """Returns the bytes of a file.
 
     Raises:
-        InvalidInputError: when the file does not exist or cannot be read.
+        InvalidInputError: when the file does not exist, is not regular, is too large or cannot be read.
     """
     try:
-        if not path.is_file():  # reading a pipe or a device could block forever
-            raise FileNotFoundError("there is no such file")
-        return path.read_bytes()
+        return read_regular(path, MAX_WEIGHTS_BYTES)
+    except FileNotFoundError as error:
+        raise InvalidInputError(f"Cannot read the weights {str(path)!r}: there is no such file.") from error
     except OSError as error:
         raise InvalidInputError(f"Cannot read the weights {str(path)!r}: {error.strerror or error}.") from error
 

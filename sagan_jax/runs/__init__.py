@@ -31,6 +31,7 @@ __all__ = [
     "report",
     "resume",
     "samples",
+    "saved_config",
     "score_monitor",
     "scores",
     "session",

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 
 from sagan_jax.config import Experiment
 from sagan_jax.data import ImageSource
-from sagan_jax.data.decoding import decode, unreadable_reason
+from sagan_jax.data.decoding import MAX_FILE_BYTES, decode, unreadable_reason
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.attention import AttentionRecord, discriminator_attention, generator_attention
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.functional import informative_queries
 from sagan_jax.runs.load import CheckpointName, GenerationRun, open_run
-from sagan_jax.runtime.files import write_atomically
+from sagan_jax.runtime.files import read_regular, write_atomically
 from sagan_jax.runtime.metrics_log import read_metrics
 from sagan_jax.views.attention import Panel, attention_figure, history_figure, spread_figure
 from sagan_jax.views.curves import format_value
@@ -38,6 +38,7 @@ def draw_attention(
     source: str = "",
     seed: int = 0,
     checkpoint: CheckpointName = "newest",
+    trust_checkpoint: bool = False,
 ) -> list[Path]:
     """Draws where the networks of a run look, and returns the PNG files; each has an SVG beside it.
 
@@ -52,13 +53,14 @@ def draw_attention(
         source: where the training images are. Defaults to what the config says.
         seed: of the latents, and of the choice of real images.
         checkpoint: the newest, or the one with the best score.
+        trust_checkpoint: as for `open_run`.
 
     Raises:
         InvalidInputError: the run has no attention layer or no checkpoint, a position lies outside the image, or a
             file is no image.
         StorageError: the disk refused.
     """
-    run = open_run(workdir, checkpoint=checkpoint, source=source)
+    run = open_run(workdir, checkpoint=checkpoint, source=source, trust_checkpoint=trust_checkpoint)
     resolution = run.experiment.networks.resolution
     _check_queries(queries, resolution)
     records = _records(run, num_images, image, classes, seed)
@@ -151,7 +153,7 @@ def _discriminator_has_attention(experiment: Experiment) -> bool:
 def _read_image(path: Path, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
     networks = experiment.networks
     try:
-        image, _ = decode(path.read_bytes(), networks.resolution, networks.image_channels)
+        image, _ = decode(read_regular(path, MAX_FILE_BYTES), networks.resolution, networks.image_channels)
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, zlib.error, ..
         raise InvalidInputError(
             f"--image needs an image file, such as PNG, JPEG or WebP; {str(path)!r} cannot be read as one: "

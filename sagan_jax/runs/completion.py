@@ -10,13 +10,12 @@ import numpy as np
 from sagan_jax.config import CompletionExperiment
 from sagan_jax.data import training_batches
 from sagan_jax.data.masks import draw_masks
-from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.completion_quality import completion_scores
-from sagan_jax.models.completion import WIDTHS, completion_resolutions
+from sagan_jax.models.completion import WIDTHS
 from sagan_jax.runs.build import build_completion_task, class_lines, open_images, trained_completer
 from sagan_jax.runs.generation import residual_summary
-from sagan_jax.runs.validate import check_fields, check_hole_kind
+from sagan_jax.runs.validate import check_config
 from sagan_jax.runtime.metrics_log import MetricsWriter, image_path
 from sagan_jax.training.completion import CompletionBatch, CompletionState, initial_state, step
 from sagan_jax.views.figures import completion_sheet
@@ -49,24 +48,7 @@ class CompletionJob:
         self.finite_metrics: Sequence[str] = self.task.finite_metrics
         self.images_per_step = experiment.training.batch_size
 
-    @staticmethod
-    def check(experiment: CompletionExperiment) -> None:
-        """Raises InvalidInputError for the first value that is not possible."""
-        check_fields(experiment)
-        networks, training = experiment.networks, experiment.training
-        check_hole_kind(training.holes)
-        if training.adversarial_weight and not networks.discriminator_base_channels:
-            raise InvalidInputError(
-                f"--adversarial-weight {training.adversarial_weight} needs a discriminator: "
-                f"--discriminator-base-channels of at least 1; got 0."
-            )
-        available = completion_resolutions(networks.resolution)
-        for size in networks.attention_resolutions:
-            if size not in available:
-                raise InvalidInputError(
-                    f"--attention-resolutions: the {networks.resolution}-pixel network has no feature map of {size}; "
-                    f"it can be any of {', '.join(map(str, sorted(available)))}."
-                )
+    check = staticmethod(check_config)
 
     def initial_state(self) -> CompletionState:
         """Returns the state of randomly initialised networks."""

@@ -45,6 +45,8 @@ def convert_inception(file: Path, out: Path | None = None) -> Path:
         StorageError: the disk refused.
     """
     out = out or default_weights_path()
+    if out is None:
+        raise InvalidInputError("convert needs OUT, a file: this user has no home folder for a cache.")
     if out.suffix.lower() != ".safetensors":
         raise InvalidInputError(f"convert needs a .safetensors file to write; got {str(out)!r}.")
     read = _read(file)

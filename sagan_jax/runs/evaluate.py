@@ -25,6 +25,7 @@ def evaluate(
     batch_size: int | None = None,
     out: Path | None = None,
     cache: str = "auto",
+    trust_checkpoint: bool = False,
     progress: ProgressCallback | None = None,
     on_score: Callable[[Score | HoleScore], None] | None = None,
 ) -> dict[str, float]:
@@ -44,13 +45,21 @@ def evaluate(
         batch_size: images a pass. Defaults to 100, or 50 for a run that completes images.
         out: folder of the result files. Defaults to `scores/` in the workdir.
         cache: as `Data.cache`.
+        trust_checkpoint: as for `open_run`.
         progress: receives the progress of each pass over images.
         on_score: receives each score as soon as it is written.
 
     Raises:
         InvalidInputError: something is missing, or contradicts a protocol; raised before anything is measured.
     """
-    run = open_any_run(workdir, checkpoint=checkpoint, source=source, held_out=held_out, cache=cache)
+    run = open_any_run(
+        workdir,
+        checkpoint=checkpoint,
+        source=source,
+        held_out=held_out,
+        cache=cache,
+        trust_checkpoint=trust_checkpoint,
+    )
     shared: Any = {"inception_weights": inception_weights, "seed": seed, "out": out, "progress": progress}
     scores: Iterator[Score | HoleScore]
     if isinstance(run, CompletionRun):

@@ -29,6 +29,7 @@ def write_explorer(
     steps: int = 5,
     budget: int = 10_000_000,
     checkpoint: CheckpointName = "newest",
+    trust_checkpoint: bool = False,
 ) -> tuple[Page, int]:
     """Writes the page, and returns it with the number of samples that were requested.
 
@@ -41,13 +42,14 @@ def write_explorer(
         steps: images from the first latent of a seed to its second one, at least 1.
         budget: the largest size of the page, in bytes. Samples that do not fit are left out.
         checkpoint: the newest, or the one with the best score.
+        trust_checkpoint: as for `open_run`.
 
     Raises:
         InvalidInputError: there is no run, no checkpoint, no attention layer, no such class, or no room for a sample.
         NonFiniteError: the network has diverged.
         StorageError: the disk refused.
     """
-    run = open_run(workdir, checkpoint=checkpoint)
+    run = open_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
     explorer = _Explorer(run.generator(), run.discriminator(), steps)
     requested = _requested(explorer.generator.classes(classes), num_samples, seeds)
     layers = explorer.layers(*requested[0])

@@ -25,7 +25,12 @@ _TRAINING_FIELDS = {"norm_epsilon", "norm_decay", "final_norm_decay", "axis_name
 
 
 def export_run(
-    workdir: str | Path, out: str | Path | None = None, *, checkpoint: CheckpointName = "newest", raw: bool = False
+    workdir: str | Path,
+    out: str | Path | None = None,
+    *,
+    checkpoint: CheckpointName = "newest",
+    raw: bool = False,
+    trust_checkpoint: bool = False,
 ) -> list[Path]:
     """Writes the generator of a run as `exported_files` has it, all files or none, and returns their paths.
 
@@ -34,6 +39,7 @@ def export_run(
         out: a folder. Defaults to `export` in the workdir.
         checkpoint: the newest one, or the one with the best score of a run that was scored while it trained.
         raw: the weights as trained, even where there is a moving average.
+        trust_checkpoint: as for `open_run`.
 
     Raises:
         InvalidInputError: there is no run or no whole checkpoint in it, `out` is no folder, or flatbuffers is absent.
@@ -44,7 +50,7 @@ def export_run(
     lowest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not lowest.is_dir():
         raise InvalidInputError(f"--out needs a folder; got {str(folder)!r}, where {str(lowest)!r} is a file.")
-    run = open_run(workdir, checkpoint=checkpoint)
+    run = open_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
     files = exported_files(run.generator(raw=raw), run.experiment.name)
     write_files_atomically(folder, files)
     return [folder / file for file in files]

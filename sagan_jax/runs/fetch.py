@@ -40,7 +40,10 @@ def fetch_inception(url: str, folder: Path | None = None) -> None:
         InvalidInputError: as for `fetch`.
         StorageError: as for `fetch`.
     """
-    fetched = fetch(url, folder or weights_folder())
+    folder = folder or weights_folder()
+    if folder is None:
+        raise InvalidInputError("fetch-weights needs --out, a folder: this user has no home folder for a cache.")
+    fetched = fetch(url, folder)
     target = fetched.with_name(WEIGHTS_NAME)
     if importlib.util.find_spec("torch"):
         convert_inception(fetched, target)

@@ -97,6 +97,8 @@ def _weights() -> list[str]:
     from sagan_jax.data.cache import weights_folder
 
     folder = weights_folder()
+    if folder is None:
+        return ["none: there is no home folder"]
     files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     return [f"{path}, {_size(path.stat().st_size)}" for path in files] or [f"none in {folder}"]
 

@@ -1,7 +1,6 @@
 """Opening a run: its config, its checkpoint and its images, each read once."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import jax
 
-from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment, from_dict
+from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment
 from sagan_jax.data import ImageSource
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
@@ -25,6 +24,7 @@ from sagan_jax.runs.build import (
     trained_discriminator,
     trained_generator,
 )
+from sagan_jax.runs.saved_config import read_experiment
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.devices import require_backend
 from sagan_jax.training import adversarial, completion
@@ -33,7 +33,6 @@ from sagan_jax.training.completion import CompletionState, CompletionTask
 
 CheckpointName = Literal["newest", "best"]
 
-_FOLDERS: dict[CheckpointName, str] = {"newest": "checkpoints", "best": "best"}
 
 State = TypeVar("State")
 _Kind = TypeVar("_Kind", Experiment, CompletionExperiment)
@@ -42,30 +41,23 @@ NO_DISCRIMINATOR = "absent"
 """What a checkpoint's meta notes as its discriminator when the weights came without one."""
 
 
-def read_experiment(workdir: Path) -> AnyExperiment | None:
-    """Returns the config that the run in `workdir` was started with, or None when there is no run.
-
-    Raises:
-        InvalidInputError: `config.json` cannot be read as a config.
-    """
-    path = workdir / "config.json"
-    if not path.is_file():
-        return None
-    try:
-        return from_dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InvalidInputError(
-            f"{str(path)!r} is not the config of a run that this version can read: {error}"
-        ) from error
-
-
 def require_experiment(workdir: Path) -> Experiment:
     """Returns the config of a run that generates images; raises InvalidInputError when `workdir` holds none."""
-    return _require_generation(workdir, _require_run(workdir))
+    return _require_generation(workdir, _found(workdir, read_experiment(workdir, offer_trust=False)))
 
 
-def _require_run(workdir: Path) -> AnyExperiment:
-    experiment = read_experiment(workdir)
+def _folder(checkpoint: CheckpointName) -> str:
+    return "best" if checkpoint == "best" else "checkpoints"
+
+
+def _require_run(
+    workdir: Path, checkpoint: CheckpointName = "newest", *, trust_checkpoint: bool = False
+) -> AnyExperiment:
+    kept = _folder(checkpoint)
+    return _found(workdir, read_experiment(workdir, checkpoints=kept, trust_checkpoint=trust_checkpoint))
+
+
+def _found(workdir: Path, experiment: AnyExperiment | None) -> AnyExperiment:
     if experiment is None:
         raise InvalidInputError(f"There is no run in {str(workdir)!r}: it has no config.json. Is the path right?")
     return experiment
@@ -221,7 +213,7 @@ def _restore(
     """Returns the state at a checkpoint, and what was saved beside it. The initial state is not computed."""
     require_backend()
     template = jax.eval_shape(initial_state)
-    with Checkpoints(workdir / _FOLDERS[checkpoint]) as checkpoints:
+    with Checkpoints(workdir / _folder(checkpoint)) as checkpoints:
         restored = checkpoints.restore(template, _instead_of(workdir, checkpoint))
     if restored is None:
         raise InvalidInputError(
@@ -235,7 +227,7 @@ def _restore(
 def _instead_of(workdir: Path, checkpoint: CheckpointName) -> str:
     """Returns a sentence that says what to do when all of a checkpoint's steps are damaged."""
     other: CheckpointName = "newest" if checkpoint == "best" else "best"
-    if Checkpoints(workdir / _FOLDERS[other]).latest_step is not None:
+    if Checkpoints(workdir / _folder(other)).latest_step is not None:
         return f"Give --checkpoint {other}, or restore a backup."
     return "Restore a backup, or train it again with sagan-jax train --fresh."
 
@@ -247,6 +239,7 @@ def open_run(
     source: str = "",
     held_out: str = "",
     cache: str | None = None,
+    trust_checkpoint: bool = False,
 ) -> GenerationRun:
     """Opens a run that generates images: reads its config. Checkpoint and images are read when first used, and once.
 
@@ -256,17 +249,25 @@ def open_run(
         source: where the training images are. Defaults to what the config says.
         held_out: where the held-out images are. Defaults to what the config says.
         cache: as `Data.cache`. Defaults to what the config says.
+        trust_checkpoint: use the config that the checkpoint was saved with, not `config.json`. Older checkpoints do not
+            hold one; for them this does nothing.
 
     Raises:
-        InvalidInputError: `workdir` holds no run that generates images.
+        InvalidInputError: `workdir` holds no run that generates images, or its config is not that of its checkpoint.
+        StorageError: the config cannot be read.
     """
     workdir = Path(workdir)
-    experiment = _require_generation(workdir, _require_run(workdir))
+    experiment = _require_generation(workdir, _require_run(workdir, checkpoint, trust_checkpoint=trust_checkpoint))
     return GenerationRun(workdir, _with_data(experiment, source, held_out, cache), checkpoint)
 
 
 def open_completion_run(
-    workdir: str | Path, *, source: str = "", held_out: str = "", cache: str | None = None
+    workdir: str | Path,
+    *,
+    source: str = "",
+    held_out: str = "",
+    cache: str | None = None,
+    trust_checkpoint: bool = False,
 ) -> CompletionRun:
     """Opens a run that completes images: reads its config. Checkpoint and images are read when first used, and once.
 
@@ -275,12 +276,14 @@ def open_completion_run(
         source: as for `open_run`.
         held_out: as for `open_run`.
         cache: as for `open_run`.
+        trust_checkpoint: as for `open_run`.
 
     Raises:
-        InvalidInputError: `workdir` holds no run that completes images.
+        InvalidInputError: `workdir` holds no run that completes images, or its config is not that of its checkpoint.
+        StorageError: the config cannot be read.
     """
     workdir = Path(workdir)
-    experiment = _require_completion(workdir, _require_run(workdir))
+    experiment = _require_completion(workdir, _require_run(workdir, trust_checkpoint=trust_checkpoint))
     return CompletionRun(workdir, _with_data(experiment, source, held_out, cache))
 
 
@@ -291,6 +294,7 @@ def open_any_run(
     source: str = "",
     held_out: str = "",
     cache: str | None = None,
+    trust_checkpoint: bool = False,
 ) -> GenerationRun | CompletionRun:
     """Opens a run of either task. The arguments are those of `open_run`.
 
@@ -298,7 +302,7 @@ def open_any_run(
         InvalidInputError: `workdir` holds no run, or the best checkpoint of a run that completes images is asked for.
     """
     workdir = Path(workdir)
-    experiment = _require_run(workdir)
+    experiment = _require_run(workdir, checkpoint, trust_checkpoint=trust_checkpoint)
     if isinstance(experiment, Experiment):
         return GenerationRun(workdir, _with_data(experiment, source, held_out, cache), checkpoint)
     if checkpoint != "newest":
@@ -318,30 +322,34 @@ def _with_data(experiment: _Kind, source: str, held_out: str, cache: str | None)
     return dataclasses.replace(experiment, data=data)
 
 
-def load_run(workdir: str | Path, *, checkpoint: CheckpointName = "newest", raw: bool = False) -> TrainedGenerator:
+def load_run(
+    workdir: str | Path, *, checkpoint: CheckpointName = "newest", raw: bool = False, trust_checkpoint: bool = False
+) -> TrainedGenerator:
     """Returns the generator of a run: its moving average where the run keeps one.
 
     Args:
         workdir: the folder of a run that has saved.
         checkpoint: the newest, or the one with the best score of a run that was scored while it trained.
         raw: use the weights as trained, even where there is a moving average.
+        trust_checkpoint: as for `open_run`.
 
     Raises:
         InvalidInputError: `workdir` holds no run that generates images, or no whole checkpoint.
         StorageError: the checkpoint cannot be read.
     """
-    return open_run(workdir, checkpoint=checkpoint).generator(raw=raw)
+    return open_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint).generator(raw=raw)
 
 
-def load_completer(workdir: str | Path, *, raw: bool = False) -> TrainedCompleter:
+def load_completer(workdir: str | Path, *, raw: bool = False, trust_checkpoint: bool = False) -> TrainedCompleter:
     """Returns the network of a run that completes images: its moving average where the run keeps one.
 
     Args:
         workdir: the folder of a run that has saved.
         raw: use the weights as trained, even where there is a moving average.
+        trust_checkpoint: as for `open_run`.
 
     Raises:
         InvalidInputError: `workdir` holds no run that completes images, or no whole checkpoint.
         StorageError: the checkpoint cannot be read.
     """
-    return open_completion_run(workdir).completer(raw=raw)
+    return open_completion_run(workdir, trust_checkpoint=trust_checkpoint).completer(raw=raw)

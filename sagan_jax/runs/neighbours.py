@@ -23,6 +23,7 @@ def write_neighbours(
     inception_weights: str = "",
     seed: int = 0,
     checkpoint: CheckpointName = "newest",
+    trust_checkpoint: bool = False,
     progress: ProgressCallback,
 ) -> tuple[NeighbourReport, NeighbourReport]:
     """Writes samples beside the training images nearest to them, and returns what was found in pixels and in features.
@@ -37,13 +38,14 @@ def write_neighbours(
         inception_weights: file of the FID network's weights. Defaults to the usual place, then to random features.
         seed: of the samples.
         checkpoint: the newest, or the one with the best score.
+        trust_checkpoint: as for `open_run`.
         progress: receives the progress.
 
     Raises:
         InvalidInputError: there is no run, no checkpoint or no such class, or there are too few training images.
         StorageError: the disk refused.
     """
-    run = open_run(workdir, checkpoint=checkpoint, source=source)
+    run = open_run(workdir, checkpoint=checkpoint, source=source, trust_checkpoint=trust_checkpoint)
     generator, images = run.generator(), run.images()
     check_training_images(images, nearest)
     samples = generator.generate(num_images, labels=classes, seed=seed)

@@ -14,13 +14,14 @@ from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.runs.load import load_completer
 from sagan_jax.runs.validate import check_hole_kind
-from sagan_jax.runtime.files import write_files_atomically
+from sagan_jax.runtime.files import read_regular, write_files_atomically
 from sagan_jax.runtime.image_files import encode_png
 from sagan_jax.runtime.manifest import check_results, finish_results, start_results
 from sagan_jax.views.attention import Panel, attention_figure
 from sagan_jax.views.figures import completion_sheet, encode_figure
 
 _QUERIES = 5
+_MAX_PHOTO_BYTES = 2**30
 
 Fit = Literal["crop", "resize"]
 
@@ -77,6 +78,7 @@ def complete_photographs(
     seed: int = 0,
     fit: Fit = "crop",
     overwrite: bool = False,
+    trust_checkpoint: bool = False,
 ) -> None:
     """Fills the holes of photographs, writes the results and prints what was done to each.
 
@@ -89,6 +91,7 @@ def complete_photographs(
         seed: of the samples, in [0, 2**32).
         fit: what the network sees of a photograph that is not square.
         overwrite: whether files of an earlier call for the same photographs may be removed.
+        trust_checkpoint: as for `open_completion_run`.
 
     Raises:
         InvalidInputError: a photograph, the hole, the run or `out` is not usable. Nothing is written then.
@@ -100,7 +103,7 @@ def complete_photographs(
     paths = photo_files(photos)
     check_output(paths, hole.mask, samples, out)
     check_results(out, {path.stem: completed_names(path.stem, samples) for path in paths}, overwrite=overwrite)
-    completer = load_completer(workdir)
+    completer = load_completer(workdir, trust_checkpoint=trust_checkpoint)
     # All photographs are read before anything is written.
     read = [read_photo(path, hole, number, completer.network, fit) for number, path in enumerate(paths)]
     for photo in read:
@@ -301,7 +304,7 @@ def _read(path: Path, image_channels: int, what: str) -> tuple[np.ndarray, list[
     if not path.is_file():
         raise InvalidInputError(f"There is no {what} {str(path)!r}.")
     try:
-        return decode_full_size(path.read_bytes(), image_channels)
+        return decode_full_size(read_regular(path, _MAX_PHOTO_BYTES), image_channels)
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, zlib.error, ..
         raise InvalidInputError(
             f"Cannot read the {what} {str(path)!r} as an image: {unreadable_reason(error)}."

@@ -1,27 +1,71 @@
 """The report of a run, as a file."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from sagan_jax.config import Experiment, to_dict
+from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.runs.health import sign_lines
+from sagan_jax.runs.saved_config import ChangedConfigError, read_experiment, sealed_experiment
 from sagan_jax.runtime.files import write_atomically
 from sagan_jax.views.report import report_page
 
 
-def write_report(workdir: Path, path: Path | None = None, *, status: str = "", budget: int = 10_000_000) -> int:
+def config_to_show(workdir: Path, *, trust_checkpoint: bool = False) -> dict[str, Any] | None:
+    """Returns the config for the report of a run: that of its checkpoint, or None for what is in `config.json`.
+
+    A `config.json` that cannot be read is no error here, because the page says so.
+
+    Args:
+        workdir: the folder of the run.
+        trust_checkpoint: show the config that the newest checkpoint was saved with, where it holds one.
+
+    Raises:
+        InvalidInputError: `config.json` is not that config, and the checkpoint is not to be trusted.
+    """
+    if trust_checkpoint:
+        sealed = sealed_experiment(workdir)
+        return to_dict(sealed[1]) if sealed else None
+    try:
+        with suppress(StorageError):
+            read_experiment(workdir)
+    except ChangedConfigError:
+        raise
+    except InvalidInputError:
+        pass
+    return None
+
+
+def write_report(
+    workdir: Path,
+    path: Path | None = None,
+    *,
+    status: str = "",
+    config: Mapping[str, Any] | None = None,
+    budget: int = 10_000_000,
+) -> int:
     """Writes the report of a run, whole or not at all, and returns its size in bytes.
 
     Args:
         workdir: the folder of the run.
         path: the page. Defaults to `report.html` in the workdir.
         status: as for `report_page`.
+        config: as for `report_page`.
         budget: as for `report_page`.
 
     Raises:
         InvalidInputError: there is no run in `workdir`.
         StorageError: the disk refused.
     """
-    defaults = to_dict(Experiment())
-    page = report_page(workdir, status=status, defaults=defaults, budget=budget, find_signs=sign_lines).encode()
+    page = report_page(
+        workdir,
+        status=status,
+        config=config,
+        defaults=to_dict(Experiment()),
+        budget=budget,
+        find_signs=sign_lines,
+    ).encode()
     write_atomically(path or workdir / "report.html", page)
     return len(page)

@@ -1,21 +1,14 @@
 """Whether a run may be resumed: with the same config, on the same images; and starting over."""
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from flax.traverse_util import flatten_dict
 
 from sagan_jax.config import AnyExperiment, Experiment, Networks, to_dict
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runs.best_checkpoint import SET_ASIDE
-from sagan_jax.runs.load import read_experiment, require_experiment
+from sagan_jax.runs.load import require_experiment
+from sagan_jax.runs.saved_config import MAY_CHANGE, differences, read_experiment
 from sagan_jax.runtime.files import disk_errors, sweep_temporaries
-
-# What a resumed run may change: how long, how often and through which cache, not what is trained.
-_MAY_CHANGE = ("name", "recording", "evaluation", "data.held_out", "data.cache", "training.total_steps")
-_MAY_CHANGE += ("training.driver",)
 
 # The fields that decide the shapes of the layers that two runs can share.
 _SIZES = ("family", "resolution", "base_channels", "discriminator_base_channels", "image_channels", "latent_size")
@@ -26,15 +19,21 @@ _PLAIN_FOLDERS = ("samples", "attention", "scores")  # the others are written by
 _FILES = ("metrics.jsonl", "config.json", "environment.json", "report.html")
 
 
-def check_same_run(workdir: Path, experiment: AnyExperiment) -> None:
-    """Raises InvalidInputError when the run in `workdir` was started with another config."""
-    saved = read_experiment(workdir)
+def check_same_run(workdir: Path, experiment: AnyExperiment, *, trust_checkpoint: bool = False) -> None:
+    """Raises InvalidInputError when the run in `workdir` was started with another config.
+
+    Args:
+        workdir: of the run; it need not exist.
+        experiment: the config to go on with.
+        trust_checkpoint: compare with the config of the checkpoint, not with `config.json`.
+    """
+    saved = read_experiment(workdir, trust_checkpoint=trust_checkpoint)
     if saved is None:
         return
-    may_change = _MAY_CHANGE
+    may_change = MAY_CHANGE
     if not isinstance(experiment, Experiment) and experiment.training.total_steps < saved.training.total_steps:
         # The learning rate of a completion falls until the last step, which may be moved on but not back.
-        may_change = tuple(name for name in _MAY_CHANGE if name != "training.total_steps")
+        may_change = tuple(name for name in MAY_CHANGE if name != "training.total_steps")
     changed = [line for line in differences(to_dict(saved), to_dict(experiment)) if not line.startswith(may_change)]
     if changed:
         raise InvalidInputError(
@@ -43,18 +42,21 @@ def check_same_run(workdir: Path, experiment: AnyExperiment) -> None:
         )
 
 
-def resumed_experiment(workdir: Path, named: AnyExperiment | None, name: str = "") -> tuple[AnyExperiment, list[str]]:
+def resumed_experiment(
+    workdir: Path, named: AnyExperiment | None, name: str = "", *, trust_checkpoint: bool = False
+) -> tuple[AnyExperiment, list[str]]:
     """Returns the config of the run in `workdir`, with which it goes on, and a line where the named experiment differs.
 
     Args:
         workdir: holds a run.
         named: the experiment that the command names, or None.
         name: that the command gives the run, or "".
+        trust_checkpoint: take the config of the checkpoint, not `config.json`.
 
     Raises:
         InvalidInputError: the run is of another experiment, or its config cannot be read.
     """
-    saved = read_experiment(workdir)
+    saved = read_experiment(workdir, trust_checkpoint=trust_checkpoint)
     if saved is None:
         raise InvalidInputError(f"There is no run in {str(workdir)!r}: its config.json was removed just now.")
     if named is None:
@@ -91,20 +93,6 @@ def check_same_sizes(workdir: Path, networks: Networks) -> None:
                 f"--init-from needs a run with the same --{name.replace('_', '-')}, which is {wanted} here; in "
                 f"{str(workdir)!r} it is {got}. Without EXPERIMENT, its networks are taken as they are."
             )
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Returns a line `name: old -> new` for each value that differs between two nested dictionaries.
-
-    >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
-    ['a.c: 2 -> 3']
-    """
-    before, after = (flatten_dict(values, sep=".") for values in (old, new))
-    return [
-        f"{name}: {before.get(name)} -> {after.get(name)}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
-    ]
 
 
 def forget_after(step: int, workdir: Path) -> None:

@@ -14,7 +14,8 @@ from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.generation import GenerationJob
 from sagan_jax.runs.owed import Owed, owed_by
-from sagan_jax.runs.resume import check_same_data, check_same_run, differences, forget_after, remove_run
+from sagan_jax.runs.resume import check_same_data, check_same_run, forget_after, remove_run
+from sagan_jax.runs.saved_config import differences
 from sagan_jax.runs.session import train_from
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runs.validate import check_free_space
@@ -26,11 +27,15 @@ from sagan_jax.runtime.processes import decide_in_main, is_main_process, require
 
 
 @overload
-def train(experiment: Experiment, workdir: str | Path, *, fresh: bool = False) -> TrainedGenerator: ...
-@overload
-def train(experiment: CompletionExperiment, workdir: str | Path, *, fresh: bool = False) -> TrainedCompleter: ...
 def train(
-    experiment: AnyExperiment, workdir: str | Path, *, fresh: bool = False
+    experiment: Experiment, workdir: str | Path, *, fresh: bool = False, trust_checkpoint: bool = False
+) -> TrainedGenerator: ...
+@overload
+def train(
+    experiment: CompletionExperiment, workdir: str | Path, *, fresh: bool = False, trust_checkpoint: bool = False
+) -> TrainedCompleter: ...
+def train(
+    experiment: AnyExperiment, workdir: str | Path, *, fresh: bool = False, trust_checkpoint: bool = False
 ) -> TrainedGenerator | TrainedCompleter:
     """Trains a run and returns its network. A run that was stopped is resumed from its newest checkpoint.
 
@@ -39,6 +44,8 @@ def train(
         workdir: gets `config.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `samples/`,
             `checkpoints/` and `report.html`.
         fresh: remove what an earlier run left in `workdir`, and start over.
+        trust_checkpoint: compare `experiment` with the config that the checkpoint of an earlier run was saved with, and
+            not with its `config.json`, which is then written anew.
 
     Returns:
         The trained generator; `load_run(workdir)` returns it later. For a `CompletionExperiment` the trained
@@ -53,12 +60,12 @@ def train(
         BusyError: another run holds `workdir`.
         StoppedError: SIGTERM or Ctrl-C stopped the run after it had saved.
     """
-    job, state = train_to_the_end(experiment, workdir, fresh=fresh)
+    job, state = train_to_the_end(experiment, workdir, fresh=fresh, trust_checkpoint=trust_checkpoint)
     return job.trained(state)
 
 
 def train_to_the_end(
-    experiment: AnyExperiment, workdir: str | Path, *, fresh: bool = False
+    experiment: AnyExperiment, workdir: str | Path, *, fresh: bool = False, trust_checkpoint: bool = False
 ) -> tuple[TrainingJob, State]:
     """Trains as `train` does, and returns the job and its last state. A run that owes nothing compiles nothing.
 
@@ -71,7 +78,7 @@ def train_to_the_end(
     experiment = from_dict(to_dict(experiment))  # lists become tuples, as in the saved config
     with WorkdirLock(workdir) if is_main_process() else nullcontext() as lock:
         if not fresh:
-            check_same_run(workdir, experiment)
+            check_same_run(workdir, experiment, trust_checkpoint=trust_checkpoint)
         job: TrainingJob = job_type(experiment, workdir)
         fingerprint = job.source.fingerprint
         require_same({"config": json.dumps(to_dict(experiment)), "data": fingerprint})

@@ -3,16 +3,19 @@
 import dataclasses
 import difflib
 import math
+import os
 import re
+import reprlib
 import shutil
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
 
-from sagan_jax.config import AnyExperiment, Experiment
+from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment
 from sagan_jax.data.masks import MASK_KINDS
 from sagan_jax.errors import InvalidInputError, StorageError
+from sagan_jax.models.completion import completion_resolutions
 from sagan_jax.runs.families import check_family
 
 # The fields of all configs by the values that they allow; no config has all of these fields.
@@ -25,29 +28,66 @@ _FROM_ZERO = {"adam_epsilon", "norm_epsilon", "spectral_epsilon", "orthogonal_st
 _FROM_ZERO |= {"visible_weight", "kl_weight", "free_bits", "adversarial_weight", "warmup_steps"}
 _FROM_ZERO |= {"skip_unreadable", "max_images", "num_classes", "shared_size", "discriminator_base_channels"}
 
+# The largest values. No network has such sizes, and the shapes of jax are 64-bit integers.
+_LARGEST = dict.fromkeys(("base_channels", "discriminator_base_channels", "latent_size", "shared_size"), 2**20)
+_LARGEST |= {"num_classes": 2**24, "blocks": 2**10}
+_LARGEST_INT = 2**53 - 1  # floats hold every smaller one
 
-def check_config(experiment: Experiment) -> None:
-    """Raises InvalidInputError for the first value of a generation experiment that is not possible."""
-    check_fields(experiment)
-    check_family(experiment.networks)
-    evaluation, training = experiment.evaluation, experiment.training
+
+def check_config(experiment: AnyExperiment) -> None:
+    """Raises InvalidInputError for the first value that is not possible, alone or on the devices that are here."""
+    check_saved_config(experiment)
+    if isinstance(experiment, Experiment):
+        evaluation = experiment.evaluation
+        _require(
+            bool(evaluation.protocols) or not evaluation.keep_best_by,
+            f"--keep-best-by {evaluation.keep_best_by} needs --protocols, the scores that are measured while the run "
+            f"trains; got none, so nothing would be kept.",
+        )
+    batch_size, devices = experiment.training.batch_size, jax.device_count()
     _require(
-        bool(evaluation.protocols) or not evaluation.keep_best_by,
-        f"--keep-best-by {evaluation.keep_best_by} needs --protocols, the scores that are measured while the run "
-        f"trains; got none, so nothing would be kept.",
+        batch_size % devices == 0,
+        f"--batch-size needs a multiple of the {devices} devices, so that each gets an equal part; got {batch_size}.",
     )
-    share = training.batch_size // jax.device_count()
+    if isinstance(experiment, Experiment):
+        share, parts = batch_size // devices, experiment.training.accumulation_steps
+        _require(
+            share % parts == 0,
+            f"--accumulation-steps needs to divide the {share} images of each device; got {parts}.",
+        )
+
+
+def check_saved_config(experiment: AnyExperiment) -> None:
+    """Raises InvalidInputError for the first value that is not possible on any devices."""
+    _check_fields(experiment)
+    if isinstance(experiment, Experiment):
+        check_family(experiment.networks)
+    else:
+        _check_completion(experiment)
+
+
+def _check_completion(experiment: CompletionExperiment) -> None:
+    networks, training = experiment.networks, experiment.training
+    check_hole_kind(training.holes)
     _require(
-        share % training.accumulation_steps == 0,
-        f"--accumulation-steps needs to divide the {share} images of each device; got {training.accumulation_steps}.",
+        not training.adversarial_weight or networks.discriminator_base_channels > 0,
+        f"--adversarial-weight {training.adversarial_weight} needs a discriminator: "
+        f"--discriminator-base-channels of at least 1; got 0.",
     )
+    available = completion_resolutions(networks.resolution)
+    for size in networks.attention_resolutions:
+        _require(
+            size in available,
+            f"--attention-resolutions: the {networks.resolution}-pixel network has no feature map of {size}; "
+            f"it can be any of {', '.join(map(str, sorted(available)))}.",
+        )
 
 
-def check_fields(experiment: AnyExperiment) -> None:
+def _check_fields(experiment: AnyExperiment) -> None:
     """Raises InvalidInputError for the first value that its field does not allow, whatever the task."""
     _require(
-        re.fullmatch(r"\w[\w.-]*", str(experiment.name)) is not None,
-        f"--name needs letters, digits, '_', '-' and '.', since it names a folder; got {experiment.name!r}.",
+        isinstance(experiment.name, str) and re.fullmatch(r"\w[\w.-]*", experiment.name) is not None,
+        f"--name needs letters, digits, '_', '-' and '.', since it names a folder; got {_short(experiment.name)}.",
     )
     sections = [
         section
@@ -60,12 +100,8 @@ def check_fields(experiment: AnyExperiment) -> None:
     for name, value in values.items():
         _check_range(name, value)
     _require(0 <= values["seed"] < 2**32, f"--seed needs to be in [0, 2**32); got {values['seed']}.")
-    channels, batch_size, devices = values["image_channels"], values["batch_size"], jax.device_count()
+    channels = values["image_channels"]
     _require(channels in (1, 3), f"--image-channels needs to be 3 (RGB) or 1 (grey); got {channels}.")
-    _require(
-        batch_size % devices == 0,
-        f"--batch-size needs a multiple of the {devices} devices, so that each gets an equal part; got {batch_size}.",
-    )
 
 
 def check_hole_kind(kind: str) -> None:
@@ -93,30 +129,58 @@ def _check_range(name: str, value: Any) -> None:
         _require(0 <= value < 1, f"{flag} needs to be in [0, 1); got {value}.")
     elif name in _FROM_ZERO:
         _require(math.isfinite(value) and value >= 0, f"{flag} needs to be at least 0; got {value}.")
+    if name in _LARGEST:
+        _require(value <= _LARGEST[name], f"{flag} needs to be at most {_LARGEST[name]:,}; got {value}.")
 
 
 def _check_types(section: Any) -> None:
     """Refuses a value of the wrong type: a config written in Python has no parser in front of it."""
     for name, hint in get_type_hints(type(section)).items():
-        value, choices = getattr(section, name), get_args(hint)
-        if hint in (int, float, bool, str):
-            wanted = (int, float) if hint is float else (hint,)
-            fits = isinstance(value, wanted) and (hint is bool or not isinstance(value, bool))
-            _require(fits, f"--{name.replace('_', '-')} needs a value of type {hint.__name__}; got {value!r}.")
-        elif get_origin(hint) is Literal:
-            _check_choice(name, value, choices)
-        elif get_origin(hint) is tuple and get_origin(choices[0]) is Literal:
-            for entry in value:
-                _check_choice(name, entry, get_args(choices[0]))
+        value = getattr(section, name)
+        if get_origin(hint) is tuple:
+            _require(
+                isinstance(value, (tuple, list)),
+                f"--{name.replace('_', '-')} needs a list of values; got {_short(value)}.",
+            )
+        for entry in value if get_origin(hint) is tuple else (value,):
+            entry_hint = get_args(hint)[0] if get_origin(hint) is tuple else hint
+            if get_origin(entry_hint) is Literal:
+                _check_choice(name, entry, get_args(entry_hint))
+            else:
+                _check_plain(name, entry, entry_hint)
+
+
+def _check_plain(name: str, value: Any, hint: Any) -> None:
+    """Refuses what is no int, float, bool or str, as `hint` says, and numbers and text that are of no use."""
+    flag = f"--{name.replace('_', '-')}"
+    wanted = (int, float) if hint is float else (hint,)
+    fits = isinstance(value, wanted) and (hint is bool or not isinstance(value, bool))
+    _require(fits, f"{flag} needs a value of type {hint.__name__}; got {_short(value)}.")
+    if isinstance(value, int):
+        _require(abs(value) <= _LARGEST_INT, f"{flag} needs to be at most {_LARGEST_INT:,}; got {_short(value)}.")
+    elif isinstance(value, str):
+        _require(_is_text(value), f"{flag} needs text that can be the name of a file; got {_short(value)}.")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], 1)
+    near = difflib.get_close_matches(_short(value).strip("'"), [str(choice) for choice in choices], 1)
     hint = f" Perhaps you meant {near[0]}." if near else ""
     _require(
-        value in choices,
-        f"--{name.replace('_', '-')} needs to be one of {', '.join(map(str, choices))}; got {value!r}.{hint}",
+        any(value == choice and type(value) is type(choice) for choice in choices),
+        f"--{name.replace('_', '-')} needs to be one of {', '.join(map(str, choices))}; got {_short(value)}.{hint}",
     )
+
+
+def _short(value: Any) -> str:
+    """Returns the text of a value, cut where it is long or nested: a file that is damaged can hold anything."""
+    return reprlib.repr(value)
 
 
 def _require(condition: bool, message: str) -> None:

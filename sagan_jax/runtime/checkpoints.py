@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 
 from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.runtime.devices import require_backend
-from sagan_jax.runtime.files import disk_errors
+from sagan_jax.runtime.files import disk_errors, read_json
 
 Tree = Any
 
@@ -36,6 +36,8 @@ _OF_INCOMPLETE_STEPS = (
     "Error scanning",
 )  # what orbax logs
 _UNFINISHED = re.compile(r"[0-9]+\.orbax-checkpoint-tmp.*")
+_MAX_META_BYTES = 100_000_000
+_STEP = re.compile(r"0|[1-9][0-9]{0,18}")
 
 # What parsers raise for wrong bytes. TensorStore raises ValueError for all of its errors, with a status in front.
 _WRONG_CONTENT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, EOFError)
@@ -109,6 +111,28 @@ def _with_seal(document: dict[str, Any]) -> dict[str, Any]:
     content = {key: value for key, value in document.items() if key != "seal"}
     seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {**content, "seal": seal}
+
+
+def read_sealed_meta(directory: str | Path) -> tuple[int, dict[str, Any]] | None:
+    """Returns the newest step whose meta is whole, with that meta; None when there is none. Its arrays are not read.
+
+    A step that is damaged or cannot be read is passed over: `Checkpoints.restore` is what reports it. No backend of jax
+    is needed.
+
+    Args:
+        directory: of the steps; it need not exist.
+    """
+    try:
+        names = [path.name for path in Path(directory).iterdir()]
+    except OSError:
+        return None
+    for step in sorted((int(name) for name in names if _STEP.fullmatch(name)), reverse=True):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            document = read_json(Path(directory, str(step), "meta", "metadata"), _MAX_META_BYTES)
+            if isinstance(document, dict) and document == _with_seal(document) and document.get("step") == step:
+                meta = document.get("meta")
+                return (step, meta) if isinstance(meta, dict) else None
+    return None
 
 
 def _reason(error: BaseException) -> str:
@@ -196,6 +220,14 @@ def _is_empty(folder: Path) -> bool:
         return not any(folder.iterdir())
     except OSError:
         return False
+
+
+def _is_removable(folder: Path) -> bool:
+    """Tells whether this user may list and change a folder and all folders in it."""
+    allowed = os.R_OK | os.W_OK | os.X_OK
+    inner = (Path(parent, name) for parent, names, _ in os.walk(folder) for name in names)
+    effective = os.access in os.supports_effective_ids
+    return all(os.access(path, allowed, effective_ids=effective) for path in (folder, *inner))
 
 
 def _print_warning(message: str) -> None:
@@ -449,19 +481,27 @@ class Checkpoints:
         return self._manager
 
     def _rename_damaged(self) -> None:
-        """Renames damaged steps and removes empty ones. Orbax would count them, and refuse to save earlier steps."""
+        """Renames damaged steps and removes empty ones. Orbax would count them, and refuse to save earlier steps.
+
+        A step with a folder that may not be read or changed is renamed too: the save that has to remove it would fail.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         for step, path in self._folders().items():
             if _is_empty(path):
                 path.rmdir()
             elif step in self._damaged:
-                aside, number = path.with_name(f"{step}.damaged"), 1
-                while aside.exists():
-                    number += 1
-                    aside = path.with_name(f"{step}.damaged{number}")
-                path.rename(aside)
-                self._warn(f"Checkpoint {step} in {self.directory} is damaged and was renamed to {aside.name}")
+                self._set_aside(step, path, "damaged")
+            elif not _is_removable(path):
+                self._set_aside(step, path, "unreadable")
         self._damaged.clear()
+
+    def _set_aside(self, step: int, path: Path, why: str) -> None:
+        aside, number = path.with_name(f"{step}.{why}"), 1
+        while aside.exists():
+            number += 1
+            aside = path.with_name(f"{step}.{why}{number}")
+        path.rename(aside)
+        self._warn(f"Checkpoint {step} in {self.directory} is {why} and was renamed to {aside.name}")
 
     def _wait(self) -> None:
         """Waits for the save in the background. Orbax would raise its error as one of the next save."""

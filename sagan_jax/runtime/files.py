@@ -1,17 +1,97 @@
-"""Atomic file writes."""
+"""Files written whole or not at all, and read only where they are regular and not too large."""
 
 import contextlib
+import errno
+import io
+import json
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from sagan_jax.errors import StorageError
+from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.runtime.leftovers import removed_at_a_signal
+
+MAX_DOCUMENT_BYTES = 10_000_000
+"""Of a file that describes something, such as `config.json`."""
+
+MAX_WEIGHTS_BYTES = 2**33
+"""Of a file of weights, which is read whole."""
 
 _TEMPORARY = re.compile(r"\..+\.(\d{1,9})\.tmp", re.DOTALL)  # see `write_files_atomically`
 _WRITING_SECONDS = 60.0  # a temporary file exists for as long as its content takes to write
+
+
+def open_regular(path: str | Path) -> io.BufferedReader:
+    """Opens a regular file for reading. Never waits for a pipe, and never reads a device, which may have no end.
+
+    Args:
+        path: the file, or a link to it.
+
+    Raises:
+        InvalidInputError: when it is a folder, a pipe, a socket or a device.
+        OSError: when it is absent or cannot be opened.
+    """
+    # Without O_NONBLOCK, opening a pipe waits until somebody writes to it.
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise InvalidInputError(f"{str(path)!r} needs to be a regular file; it is a folder, a pipe or a device.")
+    return os.fdopen(file, "rb")
+
+
+def read_regular(path: str | Path, max_bytes: int) -> bytes:
+    """Returns the content of a regular file.
+
+    Args:
+        path: the file, or a link to it.
+        max_bytes: the largest size that is read.
+
+    Raises:
+        InvalidInputError: when it is no regular file, or larger than `max_bytes`.
+        OSError: when it is absent or cannot be read.
+    """
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size <= max_bytes:
+            content = file.read(max_bytes + 1)  # it may grow, and files of the kernel state a size of 0
+            if len(content) <= max_bytes:
+                return content
+    raise InvalidInputError(f"{str(path)!r} needs to have at most {max_bytes:,} bytes; it is larger. Is it damaged?")
+
+
+def read_json(path: str | Path, max_bytes: int = MAX_DOCUMENT_BYTES) -> Any:
+    """Returns the JSON value in a regular file.
+
+    Args:
+        path: the file, or a link to it.
+        max_bytes: the largest size that is read.
+
+    Raises:
+        InvalidInputError: when it is no regular file, too large, or not JSON.
+        OSError: when it is absent or cannot be read.
+    """
+    content = read_regular(path, max_bytes)
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise InvalidInputError(f"{str(path)!r} is not JSON that can be read: it is nested too deeply.") from None
+    except ValueError as error:
+        raise InvalidInputError(f"{str(path)!r} is not JSON that can be read: {error}.") from error
+
+
+# What the system says of a path that the user gave. Others, such as ENOENT, may be a fault of the program.
+_OF_A_PATH = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EROFS}
+_OF_A_PATH |= {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EFBIG}
+
+
+def system_error(error: BaseException) -> StorageError | None:
+    """Returns the error of one line for a path that the system refused, such as one that may not be read, else None."""
+    if not isinstance(error, OSError) or error.errno not in _OF_A_PATH or error.filename is None:
+        return None
+    return StorageError(f"{os.fsdecode(error.filename)!r} could not be used: {error.strerror}.")
 
 
 @contextlib.contextmanager

@@ -1,10 +1,13 @@
 """A lock that allows one run in a workdir. The kernel releases it when the owner ends."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import reprlib
 import socket
+import stat
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -85,7 +88,7 @@ class WorkdirLock:
     def _open_locked(self) -> int:
         """Returns the locked file. Tries again if the last owner removed the file before it was locked."""
         while True:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            file = self._open_regular()
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -104,11 +107,23 @@ class WorkdirLock:
         os.pwrite(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
         return file
 
+    def _open_regular(self) -> int:
+        """Returns the lock file, opened. A link is not followed: the file that it names would be emptied."""
+        # Without O_NONBLOCK, opening a pipe may wait.
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise OSError(errno.EINVAL, "its .lock is a pipe or a device")
+        return file
+
 
 def _owner(file: int) -> str:
     """Returns the process that wrote the lock file, as words for a message."""
     try:
         owner = json.loads(os.pread(file, 4096, 0))
-        return f"process {owner['pid']} on {owner['host']}"
-    except (ValueError, KeyError, TypeError):
+        pid, host = owner["pid"], owner["host"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "another process"
+    if type(pid) is not int or not isinstance(host, str):
+        return "another process"
+    return f"process {reprlib.repr(pid)} on {reprlib.repr(host)[1:-1]}"  # in print, and not too long

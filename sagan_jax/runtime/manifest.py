@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.runtime.files import disk_errors, write_atomically
+from sagan_jax.runtime.files import disk_errors, read_json, write_atomically
 
 MANIFEST = ".manifest.json"
 """In the folder: the names of the files of each result, by the name of the result."""
@@ -77,10 +77,8 @@ def read_manifest(folder: Path) -> dict[str, list[str]]:
     """
     path = folder / MANIFEST
     try:
-        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            return {}
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        document = read_json(path, _MAX_BYTES)
+    except (OSError, InvalidInputError):
         return {}
     if not isinstance(document, dict):
         return {}

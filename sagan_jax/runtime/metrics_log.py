@@ -17,11 +17,14 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore[missing-module-attribute]
 from tensorboardX.proto.summary_pb2 import Summary  # pyrefly: ignore[missing-module-attribute]
 
-from sagan_jax.errors import StorageError
-from sagan_jax.runtime.files import disk_errors, write_atomically
+from sagan_jax.errors import InvalidInputError, StorageError, one_line
+from sagan_jax.runtime.files import disk_errors, open_regular, read_regular, write_atomically
 from sagan_jax.runtime.image_files import encode_png
 
 _MAX_BYTES = 50_000_000  # of a longer metrics.jsonl every second, third, … line is read
+_MAX_WHOLE_BYTES = 2**31  # a larger metrics.jsonl is not read
+_MAX_LINE_BYTES = 1_000_000
+_MAX_STEP = 2**53  # floats, and so figures, hold every smaller one
 
 
 class Curve(NamedTuple):
@@ -63,9 +66,12 @@ def read_metrics(path: str | Path) -> MetricsLog:
     points: dict[str, tuple[list[int], list[float]]] = {}
     broken = not_finite = 0
     try:
-        stride = 1 + Path(path).stat().st_size // _MAX_BYTES
-        with Path(path).open("rb") as lines:
-            for number, line in enumerate(lines):
+        with open_regular(path) as lines:
+            size = os.fstat(lines.fileno()).st_size
+            if size > _MAX_WHOLE_BYTES:
+                raise InvalidInputError(f"it has {size:,} bytes, more than {_MAX_WHOLE_BYTES:,}")
+            stride = 1 + size // _MAX_BYTES
+            for number, line in enumerate(iter(lambda: lines.readline(_MAX_LINE_BYTES), b"")):
                 if number % stride and b'"score/' not in line:
                     continue
                 metrics = _parse_line(line)
@@ -80,8 +86,10 @@ def read_metrics(path: str | Path) -> MetricsLog:
                     steps, values = points.setdefault(name, ([], []))
                     steps.append(step)
                     values.append(float(value))
-    except OSError:
+    except FileNotFoundError:
         return MetricsLog({}, ["There are no metrics yet."])
+    except (OSError, InvalidInputError) as error:
+        return MetricsLog({}, [f"metrics.jsonl could not be read: {one_line(error)}."])
     curves = {name: Curve(np.array(steps), np.array(values)) for name, (steps, values) in sorted(points.items())}
     return MetricsLog(curves, _reading_notes(broken, not_finite, stride))
 
@@ -102,13 +110,13 @@ def read_step(path: str | Path, step: int) -> dict[str, float]:
     found: dict[str, Any] = {}
     digits = str(step).encode()
     try:
-        if not Path(path).is_file():
-            return {}
-        with Path(path).open("rb") as lines:
-            for line in lines:
+        with open_regular(path) as lines:
+            for line in iter(lambda: lines.readline(_MAX_LINE_BYTES), b""):
                 metrics = _parse_line(line) if digits in line else None
                 if metrics and metrics.pop("step") == step:
                     found |= metrics
+    except (FileNotFoundError, InvalidInputError):
+        return {}
     except OSError as error:
         raise StorageError(f"{path} could not be read: {error.strerror or error}") from error
     numbers = {name: finite_number(value) for name, value in found.items()}
@@ -116,22 +124,23 @@ def read_step(path: str | Path, step: int) -> dict[str, float]:
 
 
 def finite_number(value: Any) -> int | float | None:
-    """Returns a value that is a finite number below 1e300, which a figure can show, else None; a bool is not a number.
+    """Returns a value that is a finite number below 1e100, which a figure can show, else None; a bool is not a number.
 
     >>> [finite_number(value) for value in (0.5, 3, True, "3", float("nan"), None)]
     [0.5, 3, None, None, None, None]
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if is_number and abs(value) < 1e300 else None
+    return value if is_number and abs(value) < 1e100 else None
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
-    """Returns the JSON object of a line, or None where it is damaged or has no integer step."""
+    """Returns the JSON object of a line, or None where it is damaged or has no step that a run can reach."""
     try:
         metrics = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return metrics if isinstance(metrics, dict) and isinstance(metrics.get("step"), int) else None
+    step = metrics.get("step") if isinstance(metrics, dict) else None
+    return metrics if type(step) is int and 0 <= step < _MAX_STEP else None
 
 
 def _reading_notes(broken: int, not_finite: int, stride: int) -> list[str]:
@@ -151,9 +160,9 @@ def _kept_lines(content: bytes, last_step: int) -> bytes:
     """Returns the lines that can be read and whose step is not above `last_step`, each with its end of line."""
     kept = []
     for line in content.split(b"\n"):
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            if json.loads(line)["step"] <= last_step:
-                kept.append(line + b"\n")
+        metrics = _parse_line(line)
+        if metrics and metrics["step"] <= last_step:
+            kept.append(line + b"\n")
     return b"".join(kept)
 
 
@@ -176,6 +185,7 @@ class MetricsWriter:
         first_step: the step of the state: 0 at the start, the restored step of a resumed run.
 
     Raises:
+        InvalidInputError: when `metrics.jsonl` is a pipe, a device or a folder.
         StorageError: from any method, when a file could not be written.
     """
 
@@ -184,7 +194,7 @@ class MetricsWriter:
         path = self._metrics_path = self._workdir / "metrics.jsonl"
         with disk_errors(path):
             self._workdir.mkdir(parents=True, exist_ok=True)
-            content = path.read_bytes() if path.exists() else b""
+            content = read_regular(path, _MAX_WHOLE_BYTES) if path.exists() else b""
         kept = _kept_lines(content, first_step)
         if kept != content:
             write_atomically(path, kept)

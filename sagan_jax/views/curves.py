@@ -44,6 +44,7 @@ _STYLE = {
     "lines.linewidth": 1.2,
 }
 _TICK_STEPS = [1, 2, 2.5, 5, 10]
+_TINY = 1e-100  # a smaller number counts as zero: its multiples and ratios leave the range of floats
 
 
 class CurvePanel(NamedTuple):
@@ -202,14 +203,15 @@ def _panel(
     values = np.concatenate([curve.values for curve in curves.values()])
     low, high = limits or (float(values.min()), float(values.max()))
     noisy = not zero_line and not limits  # gamma and singular values change slowly
-    with matplotlib.style.context({**_STYLE, "svg.hashsalt": f"{title} {list(curves)}"}, after_reset=True):
+    salt = f"{title} {list(curves)}".encode(errors="backslashreplace").decode()  # a name can have half a surrogate pair
+    with matplotlib.style.context({**_STYLE, "svg.hashsalt": salt}, after_reset=True):
         figure = Figure(figsize=(3.5, 1.9))
         axes = figure.add_axes((0.12, 0.13, 0.86, 0.83))
         if zero_line:
             axes.axhline(0, color=_INK, linewidth=0.6)
         for number, curve in enumerate(curves.values()):
             _draw_curve(axes, curve, number, noisy=noisy)
-        _set_scale(axes, low, high, log=log and low > 0 and high > 5 * low)
+        _set_scale(axes, low, high, log=log and low > _TINY and high > 5 * low)
         svg = io.StringIO()
         figure.savefig(svg, format="svg", transparent=True)
     legend = [
@@ -238,7 +240,7 @@ def _set_scale(axes: Axes, low: float, high: float, *, log: bool) -> None:
         axes.yaxis.set_major_locator(FixedLocator(_log_ticks(bottom, top)))
         axes.yaxis.set_minor_locator(NullLocator())
     else:
-        margin = 0.06 * (high - low or abs(high) or 1.0)
+        margin = 0.06 * max(high - low or abs(high) or 1.0, _TINY)
         bottom, top = low - margin, high + margin
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=_TICK_STEPS))
     axes.set_ylim(bottom, top)

@@ -10,6 +10,7 @@ import re
 import shlex
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,8 @@ from flax.traverse_util import flatten_dict
 from markupsafe import Markup
 from PIL import Image
 
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.errors import InvalidInputError, StorageError
+from sagan_jax.runtime.files import open_regular, read_json, read_regular
 from sagan_jax.runtime.metrics_log import Curve, finite_number, read_metrics
 from sagan_jax.runtime.progress import format_duration
 from sagan_jax.views.curves import MAX_POINTS, SMOOTH_ABOVE, curve_sections, format_value, metric_label
@@ -26,6 +28,8 @@ from sagan_jax.views.templates import load_template
 
 _IMAGE_MARKUP = 300  # bytes of HTML around an image, at most
 _NOTES_MARKUP = 2000  # bytes kept free for notes on images
+_MAX_IMAGE_BYTES = 1_000_000_000
+_HEAD_BYTES = 100_000  # of a page, with its style, name and progress
 
 FindSigns = Callable[[Mapping[str, Curve], Mapping[str, Any]], Sequence[str]]
 _PROGRESS = re.compile("<p>step ([0-9,]+)(?: of [0-9,]+)? · ([^<\n]*)</p>".encode())  # in report.html
@@ -53,6 +57,7 @@ def report_page(
     workdir: str | Path,
     *,
     status: str = "",
+    config: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
     budget: int = 10_000_000,
     find_signs: FindSigns = lambda curves, config: (),
@@ -64,6 +69,7 @@ def report_page(
     Args:
         workdir: of a run; only read.
         status: of the run, such as `stopped`. Defaults to `finished` or `not finished`, by the number of steps.
+        config: of the run, as nested dictionaries. Defaults to what is in `config.json`.
         defaults: a config as nested dictionaries, as in `config.json`; the page shows first what differs from it.
         budget: size of the page in bytes. Images are left out evenly to fit; curves never are.
         find_signs: takes the metrics and the config, and returns a line for each sign that training goes wrong.
@@ -73,13 +79,11 @@ def report_page(
 
     Raises:
         InvalidInputError: there is no run in `workdir`.
+        StorageError: the folder may not be read.
     """
     workdir = Path(workdir)
-    if not any((workdir / name).is_file() for name in ("config.json", "metrics.jsonl")):
-        raise InvalidInputError(
-            f"There is no run in {str(workdir)!r}: it has no config.json and no metrics.jsonl. Is the path right?"
-        )
-    page = _page_values(workdir, status, defaults or {}, find_signs)
+    _require_run(workdir)
+    page = _page_values(workdir, status, config, defaults or {}, find_signs)
     notes = page["notes"]
     room = budget - len(_render(page, [], []))
     attention = _attention_images(workdir / "attention", room // 3, notes)
@@ -95,22 +99,39 @@ def shown_progress(path: str | Path) -> tuple[int, str] | None:
         path: of the page.
     """
     try:
-        content = Path(path).read_bytes() if Path(path).is_file() else b""
-    except OSError:
+        with open_regular(path) as page:
+            shown = _PROGRESS.search(page.read(_HEAD_BYTES))
+    except (OSError, InvalidInputError):
         return None
-    shown = _PROGRESS.search(content)
     return (int(shown[1].replace(b",", b"")), html.unescape(shown[2].decode("utf-8", "replace"))) if shown else None
+
+
+def _require_run(workdir: Path) -> None:
+    """Raises InvalidInputError where there is no run, and StorageError where that cannot be told."""
+    path = workdir
+    try:
+        for path in (workdir / "config.json", workdir / "metrics.jsonl"):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.stat()
+                return
+    except OSError as error:
+        raise StorageError(f"{str(path)!r} could not be read: {error.strerror or error}.") from error
+    raise InvalidInputError(
+        f"There is no run in {str(workdir)!r}: it has no config.json and no metrics.jsonl. Is the path right?"
+    )
 
 
 def _page_values(
     workdir: Path,
     status: str,
+    given: Mapping[str, Any] | None,
     defaults: Mapping[str, Any],
     find_signs: FindSigns,
 ) -> dict[str, Any]:
     """Returns what the template shows, but for the images; `notes` says what could not be read."""
     notes: list[str] = []
-    config = _read_document(workdir / "config.json", notes)
+    # As JSON values, which `config.json` holds.
+    config = json.loads(json.dumps(given)) if given else _read_document(workdir / "config.json", notes)
     environment = _read_document(workdir / "environment.json", notes)
     curves, reading_notes = read_metrics(workdir / "metrics.jsonl")
     notes += reading_notes
@@ -145,8 +166,8 @@ def _render(page: Mapping[str, Any], samples: Sequence[EmbeddedImage], attention
 def _read_document(path: Path, notes: list[str]) -> dict[str, Any]:
     """Returns the JSON object of a file; where it cannot be read, an empty one, and adds a note."""
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        document = read_json(path)
+    except (OSError, ValueError):
         document = None
     if not isinstance(document, dict):
         notes.append(f"{path.name} is missing or could not be read.")
@@ -359,7 +380,7 @@ def _embed(paths: Iterable[Path], notes: list[str]) -> list[EmbeddedImage]:
     found = []
     for path in paths:
         try:
-            content = path.read_bytes()
+            content = read_regular(path, _MAX_IMAGE_BYTES)
             with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
                 width, height = image.size
                 image.verify()

@@ -183,10 +183,18 @@ def test_pace_is_of_the_steps_of_the_row(program, table):
     assert "| 1000 | 1.0 | 1 |" in program.markdown(replace(table, rows={"none": long}, baselines={}), found)
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "3"])
+WRONG_FIELDS = [{"minutes": "1"}, {"minutes": True}, {"minutes": 10**400}, {"values": []}, {"values": {}}]
+WRONG_FIELDS += [{"curves": []}, {"curves": {"a": 3}}, {"curves": {"a": [[1]]}}, {"curves": {"a": [[2**64, 1.0]]}}]
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "3", "[" * 100_000, *WRONG_FIELDS])
 def test_damaged_result_is_named(program, table, fake, monkeypatch, tmp_path, content):
     monkeypatch.setattr(program, "load_table", lambda name: table)
     (tmp_path / "none-5").mkdir()
+    if isinstance(content, dict):
+        whole = {"experiment": {}, "values": dict.fromkeys(table.scores, 1.0), "minutes": 1.0, "curves": {}}
+        assert program.is_result(table, whole)
+        content = json.dumps(whole | content)
     (tmp_path / "none-5" / "row.json").write_text(content)
     with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"none-5/row.json' is damaged: remove it"):
         program.run(["t", "--out", str(tmp_path)])

@@ -21,7 +21,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sagan_jax.errors import InvalidInputError, StorageError
-from sagan_jax.runtime.checkpoints import Checkpoints, state_digest
+from sagan_jax.runtime.checkpoints import Checkpoints, read_sealed_meta, state_digest
+from support.permissions import permission_bits_bind
 
 
 @flax.struct.dataclass
@@ -656,3 +657,31 @@ def test_state_digest_is_that_of_the_bits_wherever_they_live():
 )
 def test_state_digest_differs_with(other):
     assert state_digest(other) != state_digest({"a": np.array([0.0, 1.0], np.float32)})
+
+
+@pytest.mark.parametrize("part", ["2", "2/state"])
+def test_older_step_that_may_not_be_read_does_not_hinder(part, tmp_path, capsys):
+    save_steps(tmp_path, [2, 4])
+    (tmp_path / part).chmod(0)
+    with permission_bits_bind():
+        assert restore(tmp_path)[0][0] == 4
+        assert capsys.readouterr().err == ""
+        save_steps(tmp_path, [6], keep=1)
+        assert restore(tmp_path)[0][0] == 6
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("is unreadable and was renamed to 2.unreadable")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2.unreadable", "6"]
+    (tmp_path / "2.unreadable" / part.partition("/")[2]).chmod(0o755)
+
+
+def test_sealed_meta_is_that_of_the_newest_step_whose_meta_is_whole(tmp_path):
+    assert read_sealed_meta(tmp_path / "nowhere") is None
+    save_steps(tmp_path, [2, 4, 6])
+    (tmp_path / "abc").mkdir()
+    (tmp_path / ("9" * 200)).mkdir()
+    (tmp_path / "8").mkdir()
+    assert read_sealed_meta(tmp_path) == (6, {"images": 60})
+    metadata = tmp_path / "6" / "meta" / "metadata"
+    metadata.write_text(metadata.read_text().replace("60", "61"))
+    (tmp_path / "4" / "meta" / "metadata").write_text("[" * 100_000)
+    assert read_sealed_meta(tmp_path) == (2, {"images": 20})

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and read only where they are regular and of bounded size."""
 
 import os
 import subprocess
@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from sagan_jax.errors import StorageError
-from sagan_jax.runtime.files import sweep_temporaries, write_atomically, write_files_atomically
+from sagan_jax.errors import InvalidInputError, StorageError
+from sagan_jax.runtime.files import (
+    read_json,
+    read_regular,
+    sweep_temporaries,
+    system_error,
+    write_atomically,
+    write_files_atomically,
+)
 
 
 def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
@@ -80,3 +87,49 @@ def test_sweep_finds_what_an_interrupted_write_leaves(tmp_path, monkeypatch):
 def test_sweep_of_an_absent_folder_does_nothing(tmp_path):
     sweep_temporaries(tmp_path / "absent")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_file_is_read_up_to_its_largest_size_and_not_beyond(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("a")
+    assert read_regular(tmp_path / "link", 5) == b"12345"
+    with pytest.raises(InvalidInputError, match="needs to have at most 4 bytes; it is larger"):
+        read_regular(tmp_path / "a", 4)
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "b", 4)
+
+
+def test_size_that_the_system_states_is_not_believed():
+    with pytest.raises(InvalidInputError, match="at most 4 bytes"):
+        read_regular("/proc/self/status", 4)  # states a size of 0
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_file_that_is_not_regular_is_refused(kind, tmp_path):
+    path = {"pipe": tmp_path / "pipe", "folder": tmp_path, "device": Path("/dev/zero")}[kind]
+    if kind == "pipe":
+        os.mkfifo(path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(InvalidInputError, match="needs to be a regular file; it is a folder, a pipe or a device"):
+        read_regular(path, 10)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff", b"1" * 5000, b"{} {}"])
+def test_what_is_not_json_is_refused_in_one_line(content, tmp_path):
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(InvalidInputError, match="/a' is not JSON that can be read: ") as caught:
+        read_json(tmp_path / "a")
+    assert "\n" not in str(caught.value)
+
+
+def test_errors_of_a_path_are_said_and_others_are_not(tmp_path):
+    def error_of(path):
+        with pytest.raises(OSError, match="Errno") as caught:
+            path.stat()
+        return system_error(caught.value)
+
+    assert str(error_of(Path("a" * 300))) == f"'{'a' * 300}' could not be used: File name too long."
+    assert error_of(tmp_path / "absent") is None
+    assert system_error(ValueError("other")) is None
+    assert system_error(PermissionError(13, "Permission denied")) is None

@@ -267,7 +267,8 @@ def test_reader_of_a_missing_file_returns_no_curves_and_says_so(tmp_path):
 
 @pytest.mark.parametrize(
     "torn",
-    [b'{"step": 60, "generator/lo', b"\xff\xfe", b"[1, 2]", b'{"step": "x"}', b'{"a": 1}', b"null", b"[" * 100_000],
+    [b'{"step": 60, "generator/lo', b"\xff\xfe", b"[1, 2]", b'{"step": "x"}', b'{"a": 1}', b"null", b"[" * 100_000]
+    + [b'{"step": %s, "a": 1}' % step for step in (b"true", b"-1", b"2.0", b"9007199254740992", b"1" + b"0" * 400)],
 )
 def test_reader_skips_a_broken_line_and_counts_it(tmp_path, torn):
     path = write_lines(tmp_path, b'{"step": 1, "a": 2}', torn, b'{"step": 3, "a": 4}', torn)
@@ -276,7 +277,7 @@ def test_reader_skips_a_broken_line_and_counts_it(tmp_path, torn):
     assert notes == ["2 lines of metrics.jsonl could not be read."]
 
 
-@pytest.mark.parametrize("value", [b"null", b"NaN", b"-Infinity", b'"1"', b"true", b"[1]", b"1" + b"0" * 400])
+@pytest.mark.parametrize("value", [b"null", b"NaN", b"-Infinity", b'"1"', b"true", b"[1]", b"1" + b"0" * 400, b"1e300"])
 def test_reader_leaves_out_values_that_are_not_finite_numbers(tmp_path, value):
     curves, notes = read_metrics(write_lines(tmp_path, b'{"step": 1, "a": 2}', b'{"step": 3, "b": 5, "a": %b}' % value))
     assert points(curves["a"]) == [(1, 2.0)]
@@ -296,3 +297,12 @@ def test_reader_of_a_large_file_reads_a_part_of_it_and_all_scores(tmp_path, monk
     assert points(curves["a"]) == [(step, float(step)) for step in range(1, 301, 4)]
     assert len(curves["score/b"].steps) == 3
     assert "only one line in 4 was read" in note
+
+
+def test_writer_goes_on_after_lines_that_no_run_wrote(tmp_path):
+    wrong = [b"[" * 100_000, b'{"step": 1%s}' % (b"0" * 400), b'{"step": true}', b"null"]
+    write_lines(tmp_path, b'{"step": 1, "a": 2.0}', *wrong, b'{"step": 9, "a": 2.0}')
+    with MetricsWriter(tmp_path, first_step=5) as writer:
+        writer.scalars(6, {"a": 3.0})
+    curves, notes = read_metrics(tmp_path / "metrics.jsonl")
+    assert (points(curves["a"]), notes) == ([(1, 2.0), (6, 3.0)], [])

@@ -167,3 +167,23 @@ def test_lock_refuses_a_folder_that_cannot_be_written_to():
     # /proc refuses root too, which a mode would not.
     with pytest.raises(StorageError, match="'/proc/self/run'"):
         WorkdirLock("/proc/self/run").__enter__()
+
+
+WRONG_OWNERS = ["[" * 3000, "null", '{"pid": 1}', '{"pid": [], "host": "a"}', '{"pid": 1, "host": {}}', "\xff"]
+
+
+@pytest.mark.parametrize("content", WRONG_OWNERS)
+def test_lock_file_that_no_run_wrote_is_taken_over(content, tmp_path, capsys):
+    (tmp_path / ".lock").write_text(content)
+    with WorkdirLock(tmp_path), pytest.raises(BusyError, match=f"process {os.getpid()}"), WorkdirLock(tmp_path):
+        pass
+    assert "from another process, which has ended" in capsys.readouterr().err
+
+
+def test_owner_in_a_lock_file_is_shown_in_one_short_line(tmp_path, capsys):
+    (tmp_path / ".lock").write_text(json.dumps({"pid": 10**300, "host": "a\n\x1b[31m" + "b" * 2000}))
+    with WorkdirLock(tmp_path):
+        pass
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert len(line) < 300

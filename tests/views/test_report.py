@@ -348,7 +348,7 @@ def test_report_survives_a_broken_line(run, torn):
     assert "2 lines of metrics.jsonl could not be read" in text
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), "1", True, [1], 10**400])
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), "1", True, [1], 10**400, 1e300])
 def test_report_leaves_out_what_is_no_number(run, value):
     write_metrics(run, metrics(20), metrics(50, **{"generator/loss": value}))
     text = shown(run).text
@@ -361,7 +361,12 @@ def test_report_of_a_curve_without_one_number_leaves_it_out(run):
     assert "generator loss" not in shown(run).text
 
 
-@pytest.mark.parametrize("values", [(0.0, 0.0), (-2.0, 5.0), (1e-9, 3e38), (7.0, 7.0), (1e-30, 2e-30), (0.0, 1e9)])
+EXTREMES = [(-9e99, 9e99), (5e-324, 1.0), (5e-324, 5e-324), (1e-300, 9e99), (1e300, -1e308)]
+
+
+@pytest.mark.parametrize(
+    "values", [(0.0, 0.0), (-2.0, 5.0), (1e-9, 3e38), (7.0, 7.0), (1e-30, 2e-30), (0.0, 1e9), *EXTREMES]
+)
 def test_report_draws_values_of_any_size(run, values):
     lines = [metrics(9 * step, **{"generator/gradient_norm": value}) for step, value in enumerate(values)]
     write_metrics(run, *lines)

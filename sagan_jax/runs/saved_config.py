@@ -1,0 +1,110 @@
+"""The config of a run as it was saved: in `config.json`, and once more in each checkpoint, where a digest guards it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flax.traverse_util import flatten_dict
+
+from sagan_jax.config import AnyExperiment, from_dict, to_dict
+from sagan_jax.errors import InvalidInputError, StorageError, one_line
+from sagan_jax.runs.validate import check_saved_config
+from sagan_jax.runtime.checkpoints import read_sealed_meta
+from sagan_jax.runtime.files import read_json
+
+# What a resumed run may change: how long, how often and through which cache, not what is trained.
+MAY_CHANGE = ("name", "recording", "evaluation", "data.held_out", "data.cache", "training.total_steps")
+MAY_CHANGE += ("training.driver",)
+
+_NAMED, _LONGEST = 8, 200  # differences that a message names, and the characters of one
+
+
+class ChangedConfigError(InvalidInputError):
+    """`config.json` is not the config that the checkpoint was saved with."""
+
+
+def read_experiment(
+    workdir: Path, *, checkpoints: str = "checkpoints", trust_checkpoint: bool = False, offer_trust: bool = True
+) -> AnyExperiment | None:
+    """Returns the config that the run in `workdir` was started with, or None when there is no run.
+
+    Args:
+        workdir: the folder of the run; it need not exist.
+        checkpoints: the folder in it whose newest checkpoint has the other copy of the config.
+        trust_checkpoint: take that copy, where there is one, and do not read `config.json`.
+        offer_trust: whether the error may name the flag --trust-checkpoint.
+
+    Raises:
+        InvalidInputError: `config.json` cannot be read as a config, or differs from the checkpoint's copy in a field
+            that a resumed run may not change.
+        StorageError: the folder or the file may not be read.
+    """
+    sealed = sealed_experiment(workdir, checkpoints)
+    if trust_checkpoint and sealed:
+        return sealed[1]
+    path = workdir / "config.json"
+    try:
+        experiment = _experiment(read_json(path), repr(str(path)))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StorageError(f"{str(path)!r} could not be read: {error.strerror or error}.") from error
+    if sealed:
+        _check_same(workdir, *sealed, experiment, offer_trust=offer_trust)
+    return experiment
+
+
+def sealed_experiment(workdir: Path, checkpoints: str = "checkpoints") -> tuple[int, AnyExperiment] | None:
+    """Returns the newest step in a folder and the config that is saved in it, or None where there is none.
+
+    Args:
+        workdir: of the run.
+        checkpoints: the folder in it.
+
+    Raises:
+        InvalidInputError: the config is of a version that is not known here.
+    """
+    found = read_sealed_meta(workdir / checkpoints)
+    if found is None or "experiment" not in found[1]:  # the first runs did not save it
+        return None
+    step, meta = found
+    return step, _experiment(meta["experiment"], f"what checkpoint {step} in {str(workdir)!r} holds")
+
+
+def _check_same(workdir: Path, step: int, saved: AnyExperiment, found: AnyExperiment, *, offer_trust: bool) -> None:
+    """Refuses a config that differs from the checkpoint's in a field that a resumed run may not change."""
+    changed = [line for line in differences(to_dict(saved), to_dict(found)) if not line.startswith(MAY_CHANGE)]
+    if changed:
+        named = "; ".join(line if len(line) < _LONGEST else f"{line[:_LONGEST]}..." for line in changed[:_NAMED])
+        more = f"; and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        offer = ", or give --trust-checkpoint to use the checkpoint's" if offer_trust else ""
+        raise ChangedConfigError(
+            f"config.json in {str(workdir)!r} is not the config that checkpoint {step} was saved with (checkpoint -> "
+            f"config.json): {named}{more}. Bring the file back{offer}."
+        )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns a line `name: old -> new` for each value that differs between two nested dictionaries.
+
+    >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
+    ['a.c: 2 -> 3']
+    """
+    before, after = (flatten_dict(values, sep=".") for values in (old, new))
+    return [
+        f"{name}: {before.get(name)} -> {after.get(name)}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _experiment(values: Any, where: str) -> AnyExperiment:
+    """Returns the config that JSON values stand for, after every value was checked."""
+    try:
+        experiment = from_dict(values)
+        check_saved_config(experiment)
+    except (TypeError, InvalidInputError) as error:
+        raise InvalidInputError(
+            f"{where} is not the config of a run that this version can read: {one_line(error)}."
+        ) from error
+    return experiment
