@@ -108,6 +108,8 @@ class Recording:
     sample_every_steps: int = 1000
     save_every_steps: int = 1000
     keep_checkpoints: int = 3
+    keep_every_steps: int = 0
+    """besides the newest checkpoints, keep multiples of this number of steps for good; 0 for none"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,7 +35,8 @@ class Arguments:
     source: str = ""
     """where the training images are now, if they were moved"""
     seed: int = 0
-    checkpoint: Literal["newest", "best"] = "newest"
+    checkpoint: Literal["newest", "best"] | int = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
 
 
 def run(arguments: list[str]) -> None:

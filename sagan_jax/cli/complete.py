@@ -34,6 +34,8 @@ class Arguments:
     strokes, area_10_20 and so on to area_50_60, mixed"""
     samples: int = 3
     """number of sampled completions"""
+    checkpoint: Literal["newest"] | int = "newest"
+    """the newest checkpoint, or that of a step, such as 1000"""
     seed: int = 0
     fit: Literal["crop", "resize"] = "crop"
     """what the network sees of a photograph that is not square: its centre square, or all of it, resized"""
@@ -69,5 +71,6 @@ def run(arguments: list[str]) -> None:
         samples=parsed.samples,
         seed=parsed.seed,
         fit=parsed.fit,
+        checkpoint=parsed.checkpoint,
         overwrite=parsed.overwrite,
     )

@@ -32,8 +32,8 @@ class Arguments:
     """images from z1 to z2, both included; 1 has no slider and leaves room for more samples"""
     budget_mb: float = 10.0
     """largest size of the file. Samples that do not fit are left out, and the page says how many"""
-    checkpoint: Literal["newest", "best"] = "newest"
-    """best: the checkpoint with the best score, of a run that was scored while it trained"""
+    checkpoint: Literal["newest", "best"] | int = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
 
 
 def run(arguments: list[str]) -> None:

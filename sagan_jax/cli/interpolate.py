@@ -26,7 +26,8 @@ class Arguments:
     classes: tuple[int, ...] = ()
     """interpolate from each of these to the next. Defaults to all"""
     seed: int = 0
-    checkpoint: Literal["newest", "best"] = "newest"
+    checkpoint: Literal["newest", "best"] | int = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
 
 
 def run(arguments: list[str]) -> None:

@@ -33,7 +33,8 @@ class Arguments:
     inception_weights: str = ""
     """weights of the FID network. Defaults to those of `sagan-jax fetch-weights`"""
     seed: int = 0
-    checkpoint: Literal["newest", "best"] = "newest"
+    checkpoint: Literal["newest", "best"] | int = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
 
 
 def run(arguments: list[str]) -> None:

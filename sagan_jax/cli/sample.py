@@ -28,8 +28,8 @@ class Arguments:
     batch_size: int = 100
     overwrite: bool = False
     """remove the samples that an earlier call wrote into the folder --out"""
-    checkpoint: Literal["newest", "best"] = "newest"
-    """best: the checkpoint with the best score, of a run that was scored while it trained"""
+    checkpoint: Literal["newest", "best"] | int = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
 
 
 def run(arguments: list[str]) -> None:

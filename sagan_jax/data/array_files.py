@@ -61,14 +61,18 @@ def read_npy(path: Path) -> ImageArrays:
     return ImageArrays(np.asarray(images), None, [])
 
 
-def read_npz(path: Path) -> ImageArrays:
+def read_npz(path: Path, *, absent_classes: bool = False) -> ImageArrays:
     """Returns the images of an .npz file, and its labels if it has any.
 
     The images are the array `images` (or `arr_0`). The labels are the array `labels` (or `arr_1`).
 
+    Args:
+        path: the file.
+        absent_classes: some of the labels 0, 1, .., max may be absent.
+
     Raises:
         InvalidInputError: when the file holds other arrays, Python objects, or fewer bytes than its headers state, or
-            when one of the labels 0, 1, .., max does not occur.
+            when one of the labels 0, 1, .., max does not occur and each has to.
     """
     where = repr(str(path))
     labels = None
@@ -93,7 +97,10 @@ def read_npz(path: Path) -> ImageArrays:
         raise InvalidInputError(
             f"Cannot read {where} as an .npz file of plain arrays, as written by numpy.savez: {one_line(error)}."
         ) from error
-    return ImageArrays(images, labels, [] if labels is None else class_names_from_labels(labels, len(images), where))
+    if labels is None:
+        return ImageArrays(images, None, [])
+    names = class_names_from_labels(labels, len(images), where, absent_classes=absent_classes)
+    return ImageArrays(images, labels, names)
 
 
 def _read_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:

@@ -143,6 +143,7 @@ def open_source(
     resolution: int,
     image_channels: int = 3,
     skip_unreadable: int = 0,
+    absent_classes: bool = False,
     cache: str = "",
     notify: Notify = _print_to_stderr,
 ) -> ImageSource:
@@ -174,6 +175,8 @@ def open_source(
         resolution: height and width of the returned images in pixels.
         image_channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
         skip_unreadable: how many unreadable image files may be skipped. They are found when the source is opened.
+        absent_classes: an .npz file may lack images of some classes, as samples of a few classes do. To train, each
+            class needs images.
         cache: a folder for the decoded images of folders, zips and parquet files, or "" for no cache; see
             `sagan_jax.data.cache`. If the disk is full or read-only, a warning is given and the cache is not used.
         notify: receives one line for each notice or warning. Defaults to printing on stderr.
@@ -215,7 +218,7 @@ def open_source(
         )
     kind = path.suffix.lower()
     if path.is_file() and kind in (".npz", ".npy"):
-        arrays = read_npz(path) if kind == ".npz" else read_npy(path)
+        arrays = read_npz(path, absent_classes=absent_classes) if kind == ".npz" else read_npy(path)
         return _from_arrays(
             arrays, path.name, lambda: digest_files(path.parent, [path.name]), resolution, image_channels
         )
@@ -243,7 +246,7 @@ def natural_resolution(source: str) -> int:
     if is_synthetic(source):
         raise InvalidInputError(f"{source!r} can be drawn at any size. Give --resolution.")
     if path.is_file() and kind in (".npz", ".npy"):
-        return min((read_npz(path) if kind == ".npz" else read_npy(path)).images.shape[1:3])
+        return min((read_npz(path, absent_classes=True) if kind == ".npz" else read_npy(path)).images.shape[1:3])
     if not path.exists():
         raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; {source!r} does not exist.")
     encoded = _open_encoded(path, lambda line: None)

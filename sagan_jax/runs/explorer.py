@@ -40,7 +40,7 @@ def write_explorer(
         classes: defaults to all of them.
         steps: images from the first latent of a seed to its second one, at least 1.
         budget: the largest size of the page, in bytes. Samples that do not fit are left out.
-        checkpoint: the newest, or the one with the best score.
+        checkpoint: the newest, the one with the best score, or that of a step.
 
     Raises:
         InvalidInputError: there is no run, no checkpoint, no attention layer, no such class, or no room for a sample.

@@ -31,7 +31,8 @@ from sagan_jax.training import adversarial, completion
 from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
 from sagan_jax.training.completion import CompletionState, CompletionTask
 
-CheckpointName = Literal["newest", "best"]
+CheckpointName = Literal["newest", "best"] | int
+"""The newest checkpoint, the one with the best score, or that of a step."""
 
 State = TypeVar("State")
 _Kind = TypeVar("_Kind", Experiment, CompletionExperiment)
@@ -93,7 +94,7 @@ class GenerationRun:
     Attributes:
         workdir: its folder.
         experiment: its config, with the data that `open_run` was given.
-        checkpoint: the newest checkpoint, or the one with the best score.
+        checkpoint: the newest checkpoint, the one with the best score, or that of a step.
     """
 
     workdir: Path
@@ -164,15 +165,17 @@ class GenerationRun:
 
 @dataclasses.dataclass(frozen=True)
 class CompletionRun:
-    """A run that completes images, opened at its newest checkpoint.
+    """A run that completes images, opened at one checkpoint.
 
     Attributes:
         workdir: its folder.
         experiment: its config, with the data that `open_completion_run` was given.
+        checkpoint: the newest checkpoint, or that of a step.
     """
 
     workdir: Path
     experiment: CompletionExperiment
+    checkpoint: CheckpointName = "newest"
 
     def completer(self, *, raw: bool = False) -> TrainedCompleter:
         """Returns the network, ready to fill holes: its moving average where the run keeps one.
@@ -210,17 +213,25 @@ class CompletionRun:
     @cached_property
     def _state(self) -> CompletionState:
         seed = self.experiment.training.seed
-        return _restore(self.workdir, "newest", lambda: completion.initial_state(self.task, seed))[0]
+        return _restore(self.workdir, self.checkpoint, lambda: completion.initial_state(self.task, seed))[0]
 
 
 def _restore(
     workdir: Path, checkpoint: CheckpointName, initial_state: Callable[[], State]
 ) -> tuple[State, dict[str, Any]]:
     """Returns the state at a checkpoint, and what was saved beside it. The initial state is not computed."""
+    if isinstance(checkpoint, str) and checkpoint not in ("newest", "best"):
+        raise InvalidInputError(f"A checkpoint is 'newest', 'best' or a step, an integer; got {checkpoint!r}.")
     require_backend()
     template = jax.eval_shape(initial_state)
-    with Checkpoints(workdir / ("best" if checkpoint == "best" else "checkpoints")) as checkpoints:
-        restored = checkpoints.restore(template)
+    step = None if isinstance(checkpoint, str) else checkpoint
+    folder = "best" if checkpoint == "best" else "checkpoints"
+    if step is not None and step not in _steps(workdir, "checkpoints") and step in _steps(workdir, "best"):
+        folder = "best"  # the best step is kept there when it is no longer among the newest
+    with Checkpoints(workdir / folder) as checkpoints:
+        restored = checkpoints.restore(template, step)
+    if restored is None and step is not None:
+        raise InvalidInputError(f"The run in {str(workdir)!r} has no checkpoint {step}: {_steps_words(workdir)}.")
     if restored is None:
         raise InvalidInputError(
             f"The run in {str(workdir)!r} has no best checkpoint: it was not scored while it trained (--protocols)."
@@ -228,6 +239,23 @@ def _restore(
             else f"The run in {str(workdir)!r} has no checkpoint yet: it was stopped before the first save."
         )
     return restored[1], restored[2]
+
+
+def checkpoint_steps(workdir: Path) -> list[int]:
+    """Returns the steps of all checkpoints of a run, also of its best one, ascending."""
+    return sorted({*_steps(workdir, "checkpoints"), *_steps(workdir, "best")})
+
+
+def _steps(workdir: Path, folder: str) -> list[int]:
+    return Checkpoints(workdir / folder).steps
+
+
+def _steps_words(workdir: Path) -> str:
+    kept, best = _steps(workdir, "checkpoints"), _steps(workdir, "best")
+    if not kept and not best:
+        return "it was stopped before the first save"
+    words = [", ".join(map(str, reversed(kept)))] if kept else []
+    return f"there are {' and, as the best, '.join([*words, *map(str, best[:1])])}"
 
 
 def open_run(
@@ -242,7 +270,8 @@ def open_run(
 
     Args:
         workdir: the folder of a run that has saved.
-        checkpoint: the newest, or the one with the best score of a run that was scored while it trained.
+        checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
+            step, such as 1000.
         source: where the training images are. Defaults to what the config says.
         held_out: where the held-out images are. Defaults to what the config says.
         cache: as `Data.cache`. Defaults to what the config says.
@@ -256,22 +285,35 @@ def open_run(
 
 
 def open_completion_run(
-    workdir: str | Path, *, source: str = "", held_out: str = "", cache: str | None = None
+    workdir: str | Path,
+    *,
+    checkpoint: CheckpointName = "newest",
+    source: str = "",
+    held_out: str = "",
+    cache: str | None = None,
 ) -> CompletionRun:
     """Opens a run that completes images: reads its config. Checkpoint and images are read when first used, and once.
 
     Args:
         workdir: the folder of a run that has saved.
+        checkpoint: the newest, or that of a step.
         source: as for `open_run`.
         held_out: as for `open_run`.
         cache: as for `open_run`.
 
     Raises:
-        InvalidInputError: `workdir` holds no run that completes images.
+        InvalidInputError: `workdir` holds no run that completes images, or its best checkpoint is asked for.
     """
     workdir = Path(workdir)
     experiment = _require_completion(workdir, _require_run(workdir))
-    return CompletionRun(workdir, _with_data(experiment, source, held_out, cache))
+    _refuse_best(checkpoint)
+    return CompletionRun(workdir, _with_data(experiment, source, held_out, cache), checkpoint)
+
+
+def _refuse_best(checkpoint: CheckpointName) -> None:
+    """Completion runs are not scored while they train."""
+    if checkpoint == "best":
+        raise InvalidInputError("--checkpoint best is for a run that generates images; this one has no best.")
 
 
 def open_any_run(
@@ -291,9 +333,8 @@ def open_any_run(
     experiment = _require_run(workdir)
     if isinstance(experiment, Experiment):
         return GenerationRun(workdir, _with_data(experiment, source, held_out, cache), checkpoint)
-    if checkpoint != "newest":
-        raise InvalidInputError("--checkpoint best is for a run that generates images; this one has no best.")
-    return CompletionRun(workdir, _with_data(experiment, source, held_out, cache))
+    _refuse_best(checkpoint)
+    return CompletionRun(workdir, _with_data(experiment, source, held_out, cache), checkpoint)
 
 
 def _with_data(experiment: _Kind, source: str, held_out: str, cache: str | None) -> _Kind:
@@ -313,7 +354,8 @@ def load_run(workdir: str | Path, *, checkpoint: CheckpointName = "newest", raw:
 
     Args:
         workdir: the folder of a run that has saved.
-        checkpoint: the newest, or the one with the best score of a run that was scored while it trained.
+        checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
+            step, such as 1000.
         raw: use the weights as trained, even where there is a moving average.
 
     Raises:
@@ -323,15 +365,18 @@ def load_run(workdir: str | Path, *, checkpoint: CheckpointName = "newest", raw:
     return open_run(workdir, checkpoint=checkpoint).generator(raw=raw)
 
 
-def load_completer(workdir: str | Path, *, raw: bool = False) -> TrainedCompleter:
+def load_completer(
+    workdir: str | Path, *, checkpoint: CheckpointName = "newest", raw: bool = False
+) -> TrainedCompleter:
     """Returns the network of a run that completes images: its moving average where the run keeps one.
 
     Args:
         workdir: the folder of a run that has saved.
+        checkpoint: the newest, or that of a step.
         raw: use the weights as trained, even where there is a moving average.
 
     Raises:
         InvalidInputError: `workdir` holds no run that completes images, or no whole checkpoint.
         StorageError: the checkpoint cannot be read.
     """
-    return open_completion_run(workdir).completer(raw=raw)
+    return open_completion_run(workdir, checkpoint=checkpoint).completer(raw=raw)

@@ -70,7 +70,9 @@ def train(
 
         state = job.initial_state()
         check_free_space(workdir, state)
-        with Checkpoints(workdir / "checkpoints", keep=experiment.recording.keep_checkpoints) as checkpoints:
+        recording = experiment.recording
+        keep = {"keep": recording.keep_checkpoints, "keep_every": recording.keep_every_steps}
+        with Checkpoints(workdir / "checkpoints", **keep) as checkpoints:
             restored = checkpoints.restore(state)
             first_step, state, meta = restored or (0, job.warm_start(state), {})
             check_same_data(workdir, meta.get("data"), fingerprint)

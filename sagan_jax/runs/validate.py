@@ -23,7 +23,7 @@ _ABOVE_ZERO = {"generator_learning_rate", "discriminator_learning_rate", "learni
 _SHARES = {"adam_beta1", "adam_beta2", "ema_decay", "norm_decay", "final_norm_decay"}
 _FROM_ZERO = {"adam_epsilon", "norm_epsilon", "spectral_epsilon", "orthogonal_strength", "ema_start_step"}
 _FROM_ZERO |= {"visible_weight", "kl_weight", "free_bits", "adversarial_weight", "warmup_steps"}
-_FROM_ZERO |= {"skip_unreadable", "num_classes", "shared_size", "discriminator_base_channels"}
+_FROM_ZERO |= {"keep_every_steps", "skip_unreadable", "num_classes", "shared_size", "discriminator_base_channels"}
 
 
 def check_config(experiment: Experiment) -> None:
@@ -55,11 +55,20 @@ def check_fields(experiment: AnyExperiment) -> None:
     for name, value in values.items():
         _check_range(name, value)
     _require(0 <= values["seed"] < 2**32, f"--seed needs to be in [0, 2**32); got {values['seed']}.")
+    _check_kept(values["keep_every_steps"], values["save_every_steps"])
     channels, batch_size, devices = values["image_channels"], values["batch_size"], jax.device_count()
     _require(channels in (1, 3), f"--image-channels needs to be 3 (RGB) or 1 (grey); got {channels}.")
     _require(
         batch_size % devices == 0,
         f"--batch-size needs a multiple of the {devices} devices, so that each gets an equal part; got {batch_size}.",
+    )
+
+
+def _check_kept(keep_every: int, save_every: int) -> None:
+    _require(
+        keep_every % save_every == 0,
+        f"--keep-every-steps needs a multiple of --save-every-steps, {save_every}, since only saved steps can be kept; "
+        f"got {keep_every}.",
     )
 
 
