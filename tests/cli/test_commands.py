@@ -279,6 +279,7 @@ def test_train_says_what_the_residual_control_has_for_attention(capsys, tmp_path
         (["--ema-start-step", "-5"], "--ema-start-step"),
         (["--name", "../evil"], "--name"),
         (["--skip-unreadable", "-1"], "--skip-unreadable"),
+        (["--keep-every-steps", "3"], "a multiple of --save-every-steps, 2"),
     ],
 )
 def test_train_refuses_what_cannot_be_in_one_line_and_writes_nothing(flags, words, capsys, tmp_path):

@@ -221,3 +221,8 @@ def test_completion_run_gives_its_average_or_its_weights_as_trained(tmp_path):
     assert (averaged.averaged, raw.averaged, raw.step) == (True, False, 7)
     for twice, once in zip(jax.tree.leaves(averaged.params), jax.tree.leaves(raw.params), strict=True):
         assert np.array_equal(twice, 2 * once)
+    assert sagan_jax.load_completer(tmp_path / "run", checkpoint=7).step == 7
+    with pytest.raises(InvalidInputError, match=r"has no checkpoint 6: there are 7\."):
+        sagan_jax.load_completer(tmp_path / "run", checkpoint=6)
+    with pytest.raises(InvalidInputError, match="this one has no best"):
+        sagan_jax.load_completer(tmp_path / "run", checkpoint="best")
