@@ -138,6 +138,8 @@ class Recording:
     """steps from one checkpoint to the next. The last step is always saved"""
     keep_checkpoints: int = 3
     """number of newest checkpoints that are kept"""
+    keep_every_steps: int = 0
+    """besides the newest checkpoints, keep multiples of this number of steps for good; 0 for none"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,8 @@ class Arguments:
     strokes, area_10_20 and so on to area_50_60, mixed"""
     samples: int = 3
     """number of sampled completions"""
+    checkpoint: Literal["newest"] | int = "newest"
+    """the newest checkpoint, or that of a step, such as 1000"""
     seed: int = 0
     """of the sampled completions, and of --holes"""
     fit: Literal["crop", "resize"] = "crop"
@@ -75,6 +77,7 @@ def run(arguments: list[str]) -> None:
         samples=parsed.samples,
         seed=parsed.seed,
         fit=parsed.fit,
+        checkpoint=parsed.checkpoint,
         overwrite=parsed.overwrite,
         trust_checkpoint=parsed.trust_checkpoint,
     )

@@ -1,6 +1,8 @@
 """`sagan-jax evaluate`: scores of a trained run, or of images against images."""
 
 import dataclasses
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,10 +29,12 @@ class Arguments:
     images: str = ""
     """or images to score: a folder, .zip, .parquet, .npz or .npy, or the name of a synthetic set"""
     reference: str = ""
-    """the real images to compare --images with"""
+    """the real images to compare --images with; or statistics of them, an .npz with `mu` and `sigma`, for fid and fd.
+    With --workdir: such statistics, in place of the run's images"""
     protocol: tuple[str, ...] = ()
     """the scores. Defaults to rule1k for images that follow a rule, else to fid50k_train where the FID network's
-    weights are, else to fd5k_train_random and classifier_accuracy"""
+    weights are, else to fd5k_train_random and classifier_accuracy; of --images, to as many as there are.
+    What cannot be measured is left out, and said; if it was named here, the exit code is then 2"""
     holes: tuple[str, ...] = ()
     """for a run that completes images: the kinds of holes, such as centre, half_left, strokes. Defaults to all"""
     samples: int = 4
@@ -39,8 +43,10 @@ class Arguments:
     """where the training images are now, if they were moved"""
     held_out: str = ""
     """images for `_validation` and `_test`, or photographs to complete. Defaults to what the run's config says"""
-    checkpoint: Literal["newest", "best"] = "newest"
-    """best: the checkpoint with the best score, of a run that was scored while it trained"""
+    checkpoint: Literal["newest", "best"] | int = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
+    every_checkpoint: bool = False
+    """score every checkpoint of --workdir that has no such result yet; print a table, and draw scores/curve.png"""
     inception_weights: str = ""
     """weights of the FID network, .npz or .safetensors. Defaults to those of `sagan-jax fetch-weights`"""
     resolution: int = 0
@@ -52,7 +58,11 @@ class Arguments:
     batch_size: int = 100
     """images that are drawn and measured at once; fewer take less memory"""
     out: Path | None = None
-    """folder for the result files. Defaults to scores/ in the workdir"""
+    """folder for the result files. Defaults to scores/ in the workdir; to none for --images, and with statistics as
+    --reference"""
+    save_statistics: Path | None = None
+    """an .npz file for the statistics of the real images, which --reference takes later. With --reference alone nothing
+    else is done"""
     cache: str = "auto"
     """folder for decoded images; the statistics of real images are kept beside it. "" for none"""
     trust_checkpoint: bool = False
@@ -66,9 +76,28 @@ def run(arguments: list[str]) -> None:
         arguments: those after the name of the command.
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax evaluate")
-    if bool(parsed.workdir) == bool(parsed.images):
-        raise InvalidInputError("evaluate needs either --workdir, a run, or --images and --reference.")
-    if bool(parsed.images) != bool(parsed.reference):
+    _check(parsed)
+    announce("scoring")
+    from sagan_jax.cli.progress import ScoreProgress
+
+    with ScoreProgress() as progress:
+        if parsed.every_checkpoint:
+            _score_every_checkpoint(parsed, progress)
+        elif parsed.workdir:
+            _score_run(parsed, progress)
+        elif parsed.images:
+            _score_images(parsed, progress)
+        else:
+            _save_statistics(parsed, progress)
+
+
+def _check(parsed: Arguments) -> None:
+    only_statistics = parsed.save_statistics and parsed.reference and not parsed.workdir
+    if bool(parsed.workdir) == bool(parsed.images) and not (only_statistics and not parsed.images):
+        raise InvalidInputError(
+            "evaluate needs either --workdir, a run, or --images and --reference; or --reference and --save-statistics."
+        )
+    if parsed.images and not parsed.reference:
         raise InvalidInputError("--images and --reference go together: what is scored, and the real images.")
     if parsed.workdir and parsed.max_images:
         raise InvalidInputError("--max-images goes with --images; a run says in its config how many it trains on.")
@@ -78,30 +107,81 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--samples needs to be at least 0; got {parsed.samples}.")
     if parsed.batch_size < 1:
         raise InvalidInputError(f"--batch-size needs to be at least 1; got {parsed.batch_size}.")
-    announce("scoring")
-    from sagan_jax.cli.progress import ScoreProgress
+    if parsed.save_statistics and parsed.save_statistics.suffix.lower() != ".npz":
+        raise InvalidInputError(f"--save-statistics needs an .npz file; got {str(parsed.save_statistics)!r}.")
+    if parsed.every_checkpoint and (not parsed.workdir or parsed.checkpoint != "newest" or parsed.save_statistics):
+        raise InvalidInputError("--every-checkpoint needs --workdir, and neither --checkpoint nor --save-statistics.")
+
+
+_OF_ALL = ("inception_weights", "batch_size", "cache")
+_OF_SCORES = (*_OF_ALL, "seed", "out")
+_OF_RUNS = (*_OF_SCORES, "holes", "samples", "source", "held_out", "reference", "trust_checkpoint")
+
+
+def _options(parsed: Arguments, *names: str) -> dict[str, Any]:
+    return {name: getattr(parsed, name) for name in names}
+
+
+def _score_run(parsed: Arguments, progress: Any) -> None:
     from sagan_jax.runs.evaluate import evaluate
+
+    assert parsed.workdir
+    given = _options(parsed, *_OF_RUNS, "checkpoint", "save_statistics")
+    evaluate(parsed.workdir, *parsed.protocol, **given, keep_going=True, progress=progress, on_score=_show)
+
+
+def _score_images(parsed: Arguments, progress: Any) -> None:
     from sagan_jax.runs.scores import scores_of_images
 
-    def show(score: object) -> None:
-        print(score, flush=True)
+    given = _options(parsed, *_OF_SCORES, "resolution", "max_images", "save_statistics")
+    found = scores_of_images(
+        parsed.images, parsed.reference, parsed.protocol, **given, keep_going=True, progress=progress
+    )
+    for score in found:
+        _show(score)
 
-    with ScoreProgress() as progress:
-        shared: dict[str, Any] = {
-            name: getattr(parsed, name) for name in ("inception_weights", "seed", "batch_size", "out", "cache")
-        }
-        if parsed.workdir:
-            names = ("holes", "samples", "source", "held_out", "checkpoint", "trust_checkpoint")
-            of_run = {name: getattr(parsed, name) for name in names}
-            evaluate(parsed.workdir, *parsed.protocol, **of_run, **shared, progress=progress, on_score=show)
-            return
-        for score in scores_of_images(
-            parsed.images,
-            parsed.reference,
-            parsed.protocol,
-            resolution=parsed.resolution,
-            max_images=parsed.max_images,
-            **shared,
-            progress=progress,
-        ):
-            show(score)
+
+def _save_statistics(parsed: Arguments, progress: Any) -> None:
+    from sagan_jax.runs.reference_statistics import save_statistics_of_images
+
+    assert parsed.save_statistics
+    given = _options(parsed, *_OF_ALL, "resolution", "max_images")
+    save_statistics_of_images(
+        parsed.reference, parsed.save_statistics, parsed.protocol, **given, notify=_show, progress=progress
+    )
+
+
+def _score_every_checkpoint(parsed: Arguments, progress: Any) -> None:
+    from sagan_jax.runs.score_curve import score_every_checkpoint
+
+    def show(step: int, score: object) -> None:
+        print(f"step {step}: {score}", file=sys.stderr, flush=True)
+
+    assert parsed.workdir
+    given = _options(parsed, *_OF_RUNS)
+    score_every_checkpoint(
+        parsed.workdir,
+        *parsed.protocol,
+        **given,
+        keep_going=True,
+        progress=progress,
+        on_score=show,
+        on_table=_show_table,
+    )
+
+
+def _show(score: object) -> None:
+    print(score, flush=True)
+
+
+def _show_table(table: Mapping[int, Mapping[str, float]]) -> None:
+    """Prints a row for each step, with a column for each value."""
+    names = list(dict.fromkeys(name for values in table.values() for name in values))
+    rows = [["step", *names]]
+    rows += [
+        [str(step), *(f"{values[name]:.6g}" if name in values else "-" for name in names)]
+        for step, values in table.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)), flush=True)

@@ -34,8 +34,8 @@ class Arguments:
     """images from z1 to z2, both included; 1 has no slider and leaves room for more samples"""
     megabytes: float = 10.0
     """largest size of the file. Samples that do not fit are left out, and the page says how many"""
-    checkpoint: Literal["newest", "best"] = "newest"
-    """best: the checkpoint with the best score, of a run that was scored while it trained"""
+    checkpoint: Literal["newest", "best"] | int = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     trust_checkpoint: bool = False
     """where config.json was changed: use the config that the checkpoint was saved with"""
 

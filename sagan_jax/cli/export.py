@@ -20,8 +20,8 @@ class Arguments:
     """the folder of the run"""
     out: Path | None = None
     """the folder for the files. Defaults to export/ in the workdir"""
-    checkpoint: Literal["newest", "best"] = "newest"
-    """best: the checkpoint with the best score, of a run that was scored while it trained"""
+    checkpoint: Literal["newest", "best"] | int = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     raw: bool = False
     """use the weights as trained, even where the run keeps a moving average"""
     trust_checkpoint: bool = False

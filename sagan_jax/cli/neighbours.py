@@ -34,8 +34,8 @@ class Arguments:
     """weights of the FID network. Defaults to those of `sagan-jax fetch-weights`"""
     seed: int = 0
     """of the latents of the samples"""
-    checkpoint: Literal["newest", "best"] = "newest"
-    """best: the checkpoint with the best score, of a run that was scored while it trained"""
+    checkpoint: Literal["newest", "best"] | int = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     trust_checkpoint: bool = False
     """where config.json was changed: use the config that the checkpoint was saved with"""
 

@@ -31,8 +31,8 @@ class Arguments:
     """images that are drawn at once; fewer take less memory"""
     overwrite: bool = False
     """remove the samples that an earlier call wrote into the folder --out"""
-    checkpoint: Literal["newest", "best"] = "newest"
-    """best: the checkpoint with the best score, of a run that was scored while it trained"""
+    checkpoint: Literal["newest", "best"] | int = "newest"
+    """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     raw: bool = False
     """use the weights as trained, even where the run keeps a moving average"""
     trust_checkpoint: bool = False

@@ -71,7 +71,7 @@ def read_npy(path: Path) -> ImageArrays:
     return ImageArrays(_with_channels(np.asarray(images)), None, [])
 
 
-def read_npz(path: Path, notify: Notify = lambda line: None) -> ImageArrays:
+def read_npz(path: Path, notify: Notify = lambda line: None, *, absent_classes: bool = False) -> ImageArrays:
     """Returns the images of an .npz file, and its labels if it has any.
 
     `sagan_jax.data.array_names` chooses the arrays by their names.
@@ -80,9 +80,13 @@ def read_npz(path: Path, notify: Notify = lambda line: None) -> ImageArrays:
         path: the file.
         notify: receives a line when none of several arrays is known to hold labels.
 
+    Args:
+        path: the file.
+        absent_classes: some of the labels 0, 1, .., max may be absent.
+
     Raises:
         InvalidInputError: when the file holds other arrays, Python objects, or fewer bytes than its headers state, or
-            when one of the labels 0, 1, .., max does not occur.
+            when one of the labels 0, 1, .., max does not occur and each has to.
     """
     where = repr(str(path))
     labels = None
@@ -110,12 +114,10 @@ def read_npz(path: Path, notify: Notify = lambda line: None) -> ImageArrays:
     if not labels_name and len(members) > 1:
         notify(f"{where} is read without labels: none of its arrays {list(members)} is named as labels are")
     usual = images_name in ("images", "arr_0") and labels_name in ("", "labels", "arr_1")
-    return ImageArrays(
-        images,
-        labels,
-        [] if labels is None else class_names_from_labels(labels, len(images), where),
-        () if usual else tuple(filter(None, (images_name, labels_name))),
-    )
+    names = []
+    if labels is not None:
+        names = class_names_from_labels(labels, len(images), where, absent_classes=absent_classes)
+    return ImageArrays(images, labels, names, () if usual else tuple(filter(None, (images_name, labels_name))))
 
 
 def _read_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:

@@ -13,6 +13,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".ti
 IMAGE_SUFFIXES += (".mpo", ".jp2", ".j2k", ".jpx", ".jpf", ".jpc", ".j2c", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi")
 _MAX_KINDS = 5  # of files that are not images, in one line
 _SPLITS = {"train", "test", "validation", "valid", "val"}
+_MOST_CLASSES = 1_000_000  # a larger label is a mistake, and its names would fill the memory
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -117,13 +118,16 @@ def passed_over_line(names: Collection[str], where: str) -> str:
     return f"{where}: passed over {what}: {', '.join(shown + more)}"
 
 
-def class_names_from_labels(labels: np.ndarray, num_images: int, where: str) -> list[str]:
+def class_names_from_labels(
+    labels: np.ndarray, num_images: int, where: str, *, absent_classes: bool = False
+) -> list[str]:
     """Returns the class names "0", "1", .. for integer labels.
 
     Args:
         labels: integers `[num_images]`. Each of 0, 1, .., max must occur.
         num_images: the number of images.
         where: the source, quoted, for messages.
+        absent_classes: classes may have no image, as in samples of a few classes.
 
     Raises:
         InvalidInputError: when the labels have another dtype or shape, a label is negative, or a class has no image.
@@ -134,12 +138,14 @@ def class_names_from_labels(labels: np.ndarray, num_images: int, where: str) -> 
         raise InvalidInputError(f"{where} needs labels of at least 0; got {labels[index]} for image {index}.")
     present = np.unique(labels)
     gaps = np.flatnonzero(present != np.arange(len(present)))
-    if len(gaps):
+    if absent_classes and labels.max() >= _MOST_CLASSES:
+        raise InvalidInputError(f"{where} needs labels below {_MOST_CLASSES:,}; got {labels.max()}.")
+    if len(gaps) and not absent_classes:
         raise InvalidInputError(
             f"{where} needs an image of every class from 0 to the largest label, {labels.max()}; class {gaps[0]} has "
             f"none. Do the labels start at 0?"
         )
-    return [str(label) for label in range(len(present))]
+    return [str(label) for label in range(int(labels.max()) + 1)]
 
 
 def check_label_array(dtype: np.dtype, shape: tuple[int, ...], num_images: int, where: str) -> None:

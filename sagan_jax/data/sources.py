@@ -159,6 +159,7 @@ def open_source(
     resolution: int,
     image_channels: int = 3,
     skip_unreadable: int = 0,
+    absent_classes: bool = False,
     cache: str = "",
     labels: str = "",
     label_column: str = "",
@@ -194,6 +195,8 @@ def open_source(
         resolution: height and width of the returned images in pixels.
         image_channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
         skip_unreadable: how many unreadable image files may be skipped. They are found when the source is opened.
+        absent_classes: an .npz file may lack images of some classes, as samples of a few classes do. To train, each
+            class needs images.
         cache: a folder for the decoded images of folders, zips and parquet files, or "" for no cache; see
             `sagan_jax.data.cache`. If the disk is full or read-only, a warning is given and the cache is not used.
         labels: a CSV file with the class of each image of a folder or zip, or "" for none; see
@@ -244,7 +247,9 @@ def open_source(
     _require_existing(source)
     if _is_array_file(path):
         _refuse_labels(source, labels, label_column)
-        arrays = read_npz(path, notify) if path.suffix.lower() == ".npz" else read_npy(path)
+        arrays = (
+            read_npz(path, notify, absent_classes=absent_classes) if path.suffix.lower() == ".npz" else read_npy(path)
+        )
         name = f"{path.name} ({', '.join(arrays.names)})" if arrays.names else path.name
         digest = functools.partial(digest_files, path.parent, [path.name])
         return _from_arrays(arrays, name, digest, resolution, image_channels, max_images)
@@ -296,7 +301,8 @@ def natural_resolution(source: str) -> int:
     if is_synthetic(source):
         raise InvalidInputError(f"{source!r} can be drawn at any size. Give --resolution.")
     if _is_array_file(path):
-        return min((read_npz(path) if path.suffix.lower() == ".npz" else read_npy(path)).images.shape[1:3])
+        arrays = read_npz(path, absent_classes=True) if path.suffix.lower() == ".npz" else read_npy(path)
+        return min(arrays.images.shape[1:3])
     if not path.exists():
         raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; {source!r} does not exist.")
     encoded = _open_encoded(path, lambda line: None)

@@ -32,6 +32,7 @@ from sagan_jax.evaluation.scores import (
     Score,
     Scorer,
 )
+from sagan_jax.evaluation.statistics_files import FeatureStatistics, read_statistics, write_statistics
 
 __all__ = [
     "KNOWN_PROTOCOLS",
@@ -41,6 +42,7 @@ __all__ = [
     "CompletedImages",
     "Embedding",
     "Evaluator",
+    "FeatureStatistics",
     "FrechetDistance",
     "GeneratedImages",
     "ImageBatch",
@@ -77,7 +79,9 @@ __all__ = [
     "parse_protocol",
     "partner_attention",
     "random_embedding",
+    "read_statistics",
     "reconstruction_quality",
     "rule_accuracy",
     "slerp",
+    "write_statistics",
 ]

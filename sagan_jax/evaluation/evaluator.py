@@ -9,9 +9,10 @@ import numpy as np
 from sagan_jax.errors import NonFiniteError
 from sagan_jax.evaluation.embeddings import Embedding
 from sagan_jax.evaluation.image_sets import ImageSet, RealImages
-from sagan_jax.evaluation.protocols import Kind, Protocol
+from sagan_jax.evaluation.protocols import Kind, Protocol, with_subset
 from sagan_jax.evaluation.references import ReferenceStatistics
 from sagan_jax.evaluation.scores import (
+    KERNEL_SUBSET_SIZE,
     ClassifierAccuracy,
     FrechetDistance,
     InceptionScore,
@@ -22,6 +23,7 @@ from sagan_jax.evaluation.scores import (
     Score,
     Scorer,
 )
+from sagan_jax.evaluation.statistics_files import FeatureStatistics
 from sagan_jax.runtime.progress import NullProgress, ProgressCallback
 
 _SCORERS: dict[Kind, type[Scorer]] = {
@@ -43,21 +45,23 @@ class Evaluator:
     """Scores sets of images against real ones; what it computes of the real ones is kept for the next score.
 
     Attributes:
-        train: the images that the networks were trained on; the classifier learns from them.
+        train: the images that the networks were trained on; the classifier learns from them. None if there are none.
         held_out: images that the networks were not trained on; None if there are none.
         inception: the FID network; None if its weights are missing.
         cache: the folder that keeps statistics of the real images; None keeps them in memory only.
         progress: receives the progress of each pass over images.
+        statistics: moments of features that take the place of all real images; None if there are none.
     """
 
-    train: RealImages
+    train: RealImages | None
     held_out: RealImages | None = None
     inception: Embedding | None = None
     cache: Path | None = None
     progress: ProgressCallback = dataclasses.field(default_factory=NullProgress)
+    statistics: FeatureStatistics | None = None
 
     def score(self, protocol: Protocol, images: ImageSet, *, seed: int = 0) -> Score:
-        """Returns the score of a set of images.
+        """Returns the score of a set of images. Its protocol is what `resolve` returns.
 
         Args:
             protocol: says what is measured; see `sagan_jax.evaluation.protocols`.
@@ -68,8 +72,9 @@ class Evaluator:
             InvalidInputError: something is missing: weights, a reference, classes, or enough images.
             NonFiniteError: a feature or a value of the score is NaN or infinite.
         """
+        protocol = self.resolve(protocol)
         scorer = self.scorer(protocol)
-        scorer.check(images.num_classes)
+        scorer.check_images(images)
         values, details = scorer.measure(images, seed)
         for name, value in values.items():
             if not np.isfinite(value):
@@ -77,9 +82,9 @@ class Evaluator:
         details = {"seed": seed, **images.describe(), **details}
         if protocol.embedding in ("random", "inception"):
             details["embedding"] = self.references.embedding(protocol).identity
-        reference = self.references.images(protocol)
+        reference = self.references.describe(protocol)
         if reference:
-            details["reference"] = reference.describe()
+            details["reference"] = reference
         return Score(protocol, values, details)
 
     def check(self, protocol: Protocol, num_classes: int) -> None:
@@ -94,13 +99,33 @@ class Evaluator:
         """
         self.scorer(protocol).check(num_classes)
 
+    def check_images(self, protocol: Protocol, images: ImageSet) -> None:
+        """Checks that a set of images can be scored, as `check` does, and that it has enough images. Reads none.
+
+        Raises:
+            InvalidInputError: something is missing.
+        """
+        self.scorer(self.resolve(protocol)).check_images(images)
+
+    def resolve(self, protocol: Protocol) -> Protocol:
+        """Returns the protocol with the size of its subsets in its name, where too few images make them smaller.
+
+        Subsets of a kernel distance have 1,000 images. With fewer images, real or scored, they have as many as there
+        are, and the name ends in `_subset` and their size.
+        """
+        real = self.references.images(protocol)
+        if protocol.kind not in ("kid", "kd") or protocol.subset or real is None:
+            return protocol
+        size = min(protocol.images, len(real.source))
+        return with_subset(protocol, size) if size < KERNEL_SUBSET_SIZE else protocol
+
     def value_names(self, protocol: Protocol) -> tuple[str, ...]:
         """Returns the names of a score's values before it is measured; the first is what `Score.value` returns.
 
         Args:
             protocol: one that `check` accepts.
         """
-        return self.scorer(protocol).value_names
+        return self.scorer(self.resolve(protocol)).value_names
 
     def scorer(self, protocol: Protocol) -> Scorer:
         """Returns what measures a protocol."""
@@ -109,4 +134,6 @@ class Evaluator:
     @functools.cached_property
     def references(self) -> ReferenceStatistics:
         """What is known of the real images."""
-        return ReferenceStatistics(self.train, self.held_out, self.inception, self.cache, self.progress)
+        return ReferenceStatistics(
+            self.train, self.held_out, self.inception, self.cache, self.progress, self.statistics
+        )

@@ -23,12 +23,17 @@ class ImageSet(Protocol):
         """Number of classes; 0 means unlabelled."""
         ...
 
+    @property
+    def classes(self) -> list[int]:
+        """The classes that images can be drawn of, ascending."""
+        ...
+
     def draw(self, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` images; generated ones have uniformly drawn classes."""
+        """Yields `count` images; generated ones have uniformly drawn classes. The call says if there are too few."""
         ...
 
     def draw_class(self, label: int, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` images of a class."""
+        """Yields `count` images of a class. The call says if there are too few."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -46,6 +51,11 @@ class GeneratedImages(NamedTuple):
     def num_classes(self) -> int:
         """Number of classes; 0 means unlabelled."""
         return self.generator.num_classes
+
+    @property
+    def classes(self) -> list[int]:
+        """All classes."""
+        return list(range(self.num_classes))
 
     def draw(self, count: int, seed: int) -> Iterator[ImageBatch]:
         """Yields `count` images whose classes are drawn uniformly."""
@@ -78,6 +88,11 @@ class RealImages(NamedTuple):
     def num_classes(self) -> int:
         """Number of classes; 0 means unlabelled."""
         return self.source.num_classes
+
+    @property
+    def classes(self) -> list[int]:
+        """The classes that have images: all of them, except in an `.npz` file of samples of a few classes."""
+        return np.unique(self.source.labels).tolist() if self.num_classes else []
 
     def draw(self, count: int, seed: int) -> Iterator[ImageBatch]:
         """Yields `count` different images, in an order drawn with the seed.
@@ -139,6 +154,11 @@ class CompletedImages(NamedTuple):
     def num_classes(self) -> int:
         """0: a completion has no class."""
         return 0
+
+    @property
+    def classes(self) -> list[int]:
+        """Empty: a completion has no class."""
+        return []
 
     def draw(self, count: int, seed: int) -> Iterator[ImageBatch]:
         """Yields `count` completions; if there are fewer photographs, they are repeated with new holes."""

@@ -3,9 +3,9 @@
     fid50k_train   fid10k_validation   is50k   kid50k_train   prdc10k_train   intra_fid_train
     fd5k_train_random   prdc5k_test_random   classifier_accuracy   rule1k   fid50k_train_standing_raw
 
-A name is `<score><images>_<reference>[_random][_batch | _standing][_raw]`: the score, the number of images, the real
-images that they are compared with, the features, the statistics of batch norm, and the weights. What a name leaves out
-is the default; the result file spells it out.
+A name is `<score><images>_<reference>[_random][_subset<images>][_batch | _standing][_raw]`: the score, the number of
+images, the real images that they are compared with, the features, the size of the subsets of a kernel distance, the
+statistics of batch norm, and the weights. What a name leaves out is the default; the result file spells it out.
 """
 
 import dataclasses
@@ -36,7 +36,8 @@ KNOWN_PROTOCOLS = (
 
 _NAME = re.compile(
     r"(?P<kind>intra_fid|intra_fd|fid|fd|is|kid|kd|prdc|classifier_accuracy|rule)(?P<images>[1-9]\d*k?)?"
-    r"(?:_(?P<reference>train|validation|test))?(?P<random>_random)?(?:_(?P<statistics>batch|standing))?(?P<raw>_raw)?"
+    r"(?:_(?P<reference>train|validation|test))?(?P<random>_random)?"
+    r"(?:_subset(?P<subset>[1-9]\d*))?(?:_(?P<statistics>batch|standing))?(?P<raw>_raw)?"
 )
 # The established names belong to the FID network; the same distances in random features have other names.
 _OF_RANDOM_FEATURES = {"fd", "kd", "intra_fd"}
@@ -57,6 +58,7 @@ class Protocol:
         statistics: what batch norm uses: the `stored` running moments, those of each `batch` of 100, or `standing`: the
             mean over 100 new batches of 100.
         raw: whether the weights are as trained, not their moving average.
+        subset: images of each subset of a kernel distance; 0 means 1,000, and as many as there are if there are fewer.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Protocol:
     embedding: Literal["inception", "random", "classifier"] | None
     statistics: Statistics = "stored"
     raw: bool = False
+    subset: int = 0
 
     @property
     def held_out(self) -> bool:
@@ -84,9 +87,12 @@ class Protocol:
 
     def settings(self) -> dict[str, Any]:
         """Returns everything that the name decides, for a result file."""
+        named = dataclasses.asdict(self)
+        if not self.subset:
+            del named["subset"]
         drawn = "in turn" if self.kind == "classifier_accuracy" else "uniform at random"
         return {
-            **dataclasses.asdict(self),
+            **named,
             "labels": "by class" if self.kind.startswith("intra") else drawn,
             "pixels": "rounded to uint8",
             "resize": {
@@ -96,6 +102,25 @@ class Protocol:
                 None: "none",
             }[self.embedding],
         }
+
+
+def with_subset(protocol: Protocol, size: int) -> Protocol:
+    """Returns the protocol of a kernel distance with subsets of another size, which its name then states.
+
+    >>> with_subset(parse_protocol("kid300_train_raw"), 300).name
+    'kid300_train_subset300_raw'
+    """
+    name = re.sub(r"(?=(?:_batch|_standing)?(?:_raw)?$)", f"_subset{size}", protocol.name, count=1)
+    return dataclasses.replace(protocol, name=name, subset=size)
+
+
+def count_words(count: int) -> str:
+    """Returns a number of images as a name states it.
+
+    >>> count_words(50_000), count_words(1_234)
+    ('50k', '1234')
+    """
+    return f"{count // 1000}k" if count and count % 1000 == 0 else str(count)
 
 
 def parse_protocol(name: str) -> Protocol:
@@ -118,13 +143,16 @@ def parse_protocol(name: str) -> Protocol:
     fault = _embedding_fault(kind, bool(found["random"])) or _count_or_reference_fault(
         kind, bool(found["images"]), bool(reference)
     )
+    subset = int(found["subset"] or 0)
+    if subset and kind not in ("kid", "kd"):
+        fault = fault or "takes no subsets: kid and kd do."
     if fault:
         raise InvalidInputError(f"The protocol {name!r} {fault}")
     own_embedding = {"rule": None, "classifier_accuracy": "classifier"}
     embedding: Any = own_embedding.get(kind, "random" if found["random"] else "inception")
     images = found["images"] or (str(_CLASSIFIER_IMAGES) if kind == "classifier_accuracy" else "0")
     count = int(images.removesuffix("k")) * (1000 if images.endswith("k") else 1)
-    return Protocol(name, kind, count, reference, embedding, statistics or "stored", bool(found["raw"]))
+    return Protocol(name, kind, count, reference, embedding, statistics or "stored", bool(found["raw"]), subset)
 
 
 def _embedding_fault(kind: Kind, random: bool) -> str:

@@ -15,6 +15,7 @@ from sagan_jax.evaluation.embeddings import Embedding, random_embedding
 from sagan_jax.evaluation.features import gather_features, gather_moments
 from sagan_jax.evaluation.image_sets import RealImages
 from sagan_jax.evaluation.protocols import Protocol
+from sagan_jax.evaluation.statistics_files import FeatureStatistics
 from sagan_jax.functional.distances import Moments
 from sagan_jax.runtime.progress import NullProgress, ProgressCallback
 
@@ -26,18 +27,20 @@ class ReferenceStatistics:
     Each statistic is computed once and kept in memory, and in `cache` for other runs on the same images.
 
     Attributes:
-        train: the images that the networks were trained on; the classifier learns from them.
+        train: the images that the networks were trained on; the classifier learns from them. None if there are none.
         held_out: images that the networks were not trained on; None if there are none.
         inception: the FID network; None if its weights are missing.
         cache: the folder that keeps statistics; None keeps them in memory only.
         progress: receives the progress of each pass over images.
+        statistics: moments of features that take the place of all real images; None if there are none.
     """
 
-    train: RealImages
+    train: RealImages | None
     held_out: RealImages | None = None
     inception: Embedding | None = None
     cache: Path | None = None
     progress: ProgressCallback = dataclasses.field(default_factory=NullProgress)
+    statistics: FeatureStatistics | None = None
     _memory: dict[tuple[Any, ...], Arrays] = dataclasses.field(default_factory=dict, repr=False)
 
     def images(self, protocol: Protocol) -> RealImages | None:
@@ -50,15 +53,65 @@ class ReferenceStatistics:
         """Returns the real images that a protocol compares with.
 
         Raises:
-            InvalidInputError: the protocol compares with held-out images, and there are none.
+            InvalidInputError: there are none: the protocol compares with held-out images, or there are only statistics.
         """
         found = self.images(protocol)
+        if found is None and self.statistics:
+            raise self._needs_images(protocol.name)
         if found is None:
             raise InvalidInputError(
                 f"{protocol.name} compares with images that were not trained on: name them with --held-out, a folder, "
                 f"zip, .parquet or .npz."
             )
         return found
+
+    def require_train(self, protocol: Protocol | None = None) -> RealImages:
+        """Returns the training images.
+
+        Raises:
+            InvalidInputError: there are only statistics of them.
+        """
+        if self.train is None:
+            raise self._needs_images(protocol.name if protocol else "This")
+        return self.train
+
+    def require_fit(self, protocol: Protocol) -> None:
+        """Checks that the statistics, if there are any, are of the features that a protocol compares.
+
+        Raises:
+            InvalidInputError: they are of another network, or the network's weights are missing.
+        """
+        misfit = self.statistics.misfit(self.embedding(protocol)) if self.statistics else ""
+        if misfit and self.statistics:
+            raise InvalidInputError(f"{protocol.name} cannot be measured against {self.statistics.name}: it {misfit}.")
+
+    def describe(self, protocol: Protocol) -> dict[str, Any] | None:
+        """Returns what a result file says about the reference of a protocol; None if it has none."""
+        if protocol.reference is None:
+            return None
+        if self.statistics and protocol.kind in ("fid", "fd"):
+            return self.statistics.describe()
+        return self.require_images(protocol).describe()
+
+    def _needs_images(self, what: str) -> InvalidInputError:
+        assert self.statistics
+        return InvalidInputError(
+            f"{what} needs the real images; {self.statistics.name} holds only the mean and the covariance of "
+            f"their features, which serve fid and fd. Name the images themselves as --reference."
+        )
+
+    def gaussian(self, protocol: Protocol) -> FeatureStatistics:
+        """Returns the mean and the covariance that a Fréchet distance compares with.
+
+        Raises:
+            InvalidInputError: as for `moments`, or the statistics are of other features.
+            NonFiniteError: a feature is NaN or infinite.
+        """
+        if self.statistics:
+            self.require_fit(protocol)
+            return self.statistics
+        moments = self.moments(protocol)
+        return FeatureStatistics(moments.mean, moments.covariance, moments.count, "", "")
 
     def embedding(self, protocol: Protocol) -> Embedding:
         """Returns the network in whose features a protocol compares images.
@@ -126,7 +179,9 @@ class ReferenceStatistics:
         Raises:
             InvalidInputError: the training images have no classes, or are too few.
         """
-        source = self.train.source
+        train = self.train
+        assert train  # `require_train` has seen it
+        source = train.source
         identity = f"{classifier.NAME}:{source.fingerprint}"
 
         def build(arrays: Arrays) -> Embedding:
@@ -138,7 +193,7 @@ class ReferenceStatistics:
             arrays = as_arrays(classifier.train_classifier(source, self.progress))
             held_out = np.flatnonzero(classifier.is_held_out(len(source)))
             self.progress.begin("real images kept from the classifier", len(held_out))
-            accuracy = classifier.accuracy(build(arrays), [self.train.read(held_out)], self.progress)
+            accuracy = classifier.accuracy(build(arrays), [train.read(held_out)], self.progress)
             return arrays | {"accuracy": np.asarray(accuracy)}
 
         arrays = self._remember(("classifier 2", identity, source[0][0].shape), compute)

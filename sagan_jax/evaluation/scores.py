@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,10 +13,11 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import classifier
 from sagan_jax.evaluation.embeddings import ImageBatch
 from sagan_jax.evaluation.features import gather_features, gather_moments
-from sagan_jax.evaluation.image_sets import ImageSet
+from sagan_jax.evaluation.image_sets import ImageSet, RealImages
 from sagan_jax.evaluation.protocols import Protocol
 from sagan_jax.evaluation.references import ReferenceStatistics
 from sagan_jax.evaluation.rules import check_rule, num_modes, rule_accuracy
+from sagan_jax.evaluation.statistics_files import FeatureStatistics
 from sagan_jax.functional.distances import (
     Moments,
     density_coverage,
@@ -63,6 +64,8 @@ class Score:
             )
         elif self.protocol.only_comparable_with_itself:
             words.append("(features of random weights: compares only with itself, never with a published FID)")
+        if "classes" in self.details:
+            words.append(f"(over {self.details['classes']})")
         if "warning" in self.details:
             words.append(f"(warning: {self.details['warning']})")
         return " ".join(words)
@@ -107,6 +110,15 @@ class Scorer(abc.ABC):
         if self.protocol.reference:
             self.references.require_images(self.protocol)
 
+    def check_images(self, images: ImageSet) -> None:
+        """Checks that a set can be scored: `check` accepts it, and it has enough images. Reads none of them.
+
+        Raises:
+            InvalidInputError: something that this score needs is missing.
+        """
+        self.check(images.num_classes)
+        images.draw(self.protocol.images, seed=0)  # says if there are too few
+
     @abc.abstractmethod
     def measure(self, images: ImageSet, seed: int) -> Measurement:
         """Measures a set of images that `check` accepts.
@@ -136,12 +148,24 @@ class Scorer(abc.ABC):
         return len(self.references.require_images(self.protocol).source)
 
     def _require_classes(self, num_classes: int) -> None:
-        for subject, classes in (
-            ("the real images have", self.references.train.num_classes),
-            ("what is scored has", num_classes),
-        ):
+        real = self.references.require_train(self.protocol).num_classes
+        for subject, classes in (("the real images have", real), ("what is scored has", num_classes)):
             if not classes:
                 raise InvalidInputError(f"{self.protocol.name} needs classes; {subject} none.")
+        if num_classes > real:
+            raise InvalidInputError(
+                f"{self.protocol.name} needs real images of each class; what is scored has {num_classes} classes, the "
+                f"real images have {real}."
+            )
+
+    def _shared_classes(self, images: ImageSet, real: RealImages) -> list[int]:
+        """Returns the classes of which there are real images and images to score."""
+        shared = sorted(set(images.classes) & set(real.classes))
+        if isinstance(images, RealImages):
+            _require_same_names(self.protocol, images, real)
+        if not shared:
+            raise InvalidInputError(f"{self.protocol.name} needs classes that both sets have; they share none.")
+        return shared
 
 
 class FrechetDistance(Scorer):
@@ -149,14 +173,19 @@ class FrechetDistance(Scorer):
 
     def check(self, num_classes: int) -> None:
         """Checks that both sets have two images, as a covariance needs."""
-        super().check(num_classes)
-        for which, count in (("", self.protocol.images), ("real ", self._num_real_images())):
+        counts = [("", self.protocol.images)]
+        if self.references.statistics:
+            self.references.require_fit(self.protocol)
+        else:
+            super().check(num_classes)
+            counts.append(("real ", self._num_real_images()))
+        for which, count in counts:
             if count < 2:
                 raise InvalidInputError(f"{self.protocol.name} needs at least 2 {which}images; got {count}.")
 
     def measure(self, images: ImageSet, seed: int) -> Measurement:
         """Compares the moments of both sets of features."""
-        real = self.references.moments(self.protocol)
+        real = self.references.gaussian(self.protocol)
         embedding = self.references.embedding(self.protocol)
         fake = gather_moments(embedding, self._draw(images, seed), self.references.progress)
         return Measurement({self.protocol.name: _frechet_distance(real, fake)}, _warn_of_few(real, fake))
@@ -170,24 +199,35 @@ class IntraClassFrechetDistance(Scorer):
         super().check(num_classes)
         self._require_classes(num_classes)
         reference = self.references.require_images(self.protocol)
-        fewest = np.bincount(reference.source.labels, minlength=reference.num_classes).min()
+        fewest = min(len(reference.class_indices(label)) for label in reference.classes)
         if fewest < 2:
             raise InvalidInputError(
                 f"{self.protocol.name} needs at least 2 real images of each class; one class has {fewest}."
             )
 
+    def check_images(self, images: ImageSet) -> None:
+        """Checks that there are as many images of each class as real ones."""
+        self.check(images.num_classes)
+        reference = self.references.require_images(self.protocol)
+        for label in self._shared_classes(images, reference):
+            images.draw_class(label, len(reference.class_indices(label)), seed=0)
+
     def measure(self, images: ImageSet, seed: int) -> Measurement:
         """Compares the moments of the features of each class."""
         by_class, warning = {}, {}
         embedding, progress = self.references.embedding(self.protocol), self.references.progress
-        for label, name in enumerate(self.references.require_images(self.protocol).source.class_names):
+        reference = self.references.require_images(self.protocol)
+        shared = self._shared_classes(images, reference)
+        for label in shared:
+            name = reference.source.class_names[label]
             real = self.references.moments(self.protocol, label)
             progress.begin(f"images of {name}", real.count)
             fake = gather_moments(embedding, images.draw_class(label, real.count, seed), progress)
             by_class[name] = _frechet_distance(real, fake)
             warning = warning or _warn_of_few(real, fake)
         mean = float(np.mean(list(by_class.values())))
-        return Measurement({self.protocol.name: mean}, {"by_class": by_class, **warning})
+        classes = _classes_words(shared, reference)
+        return Measurement({self.protocol.name: mean}, {"by_class": by_class, **classes, **warning})
 
 
 class InceptionScore(Scorer):
@@ -223,13 +263,22 @@ class KernelDistance(Scorer):
         """The mean and the deviation over subsets."""
         return (self.protocol.name, *self._named("deviation"))
 
+    @property
+    def subset_size(self) -> int:
+        """Images of a subset: what the name says, else 1,000."""
+        return self.protocol.subset or KERNEL_SUBSET_SIZE
+
     def check(self, num_classes: int) -> None:
-        """Checks that both sets fill a subset."""
+        """Checks that both sets fill a subset, and that a subset has two images."""
         super().check(num_classes)
+        if self.subset_size < 2:
+            raise InvalidInputError(
+                f"{self.protocol.name} needs at least 2 images in a subset; got {self.subset_size}."
+            )
         for which, count in (("images", self.protocol.images), ("real images", self._num_real_images())):
-            if count < KERNEL_SUBSET_SIZE:
+            if count < self.subset_size:
                 raise InvalidInputError(
-                    f"{self.protocol.name} takes subsets of {KERNEL_SUBSET_SIZE:,}, so it needs as many {which}; got "
+                    f"{self.protocol.name} takes subsets of {self.subset_size:,}, so it needs as many {which}; got "
                     f"{count:,}."
                 )
 
@@ -240,11 +289,11 @@ class KernelDistance(Scorer):
         random = np.random.default_rng(seed)
 
         def subset(features: np.ndarray) -> np.ndarray:
-            return features[random.choice(len(features), KERNEL_SUBSET_SIZE, replace=False)]
+            return features[random.choice(len(features), self.subset_size, replace=False)]
 
         found = [kernel_distance(subset(real), subset(fake)) for _ in range(KERNEL_SUBSETS)]
         values = dict(zip(self.value_names, (float(np.mean(found)), float(np.std(found))), strict=True))
-        details = {"subsets": KERNEL_SUBSETS, "subset_size": KERNEL_SUBSET_SIZE, "real_images_used": len(real)}
+        details = {"subsets": KERNEL_SUBSETS, "subset_size": self.subset_size, "real_images_used": len(real)}
         return Measurement(values, details)
 
 
@@ -257,8 +306,12 @@ class PrecisionRecall(Scorer):
         return self._named("precision", "recall", "density", "coverage")
 
     def check(self, num_classes: int) -> None:
-        """Checks that there are as many real images as will be scored."""
+        """Checks that there are as many real images as will be scored, and more than neighbours."""
         super().check(num_classes)
+        if self.protocol.images <= DENSITY_NEIGHBOURS:
+            raise InvalidInputError(
+                f"{self.protocol.name} looks at {DENSITY_NEIGHBOURS} neighbours: it needs more images than that."
+            )
         reference = self.references.require_images(self.protocol)
         if len(reference.source) < self.protocol.images:
             raise InvalidInputError(
@@ -285,16 +338,28 @@ class ClassifierAccuracy(Scorer):
         super().check(num_classes)
         self._require_classes(num_classes)
 
+    def check_images(self, images: ImageSet) -> None:
+        """Checks that there are enough images of each class."""
+        self.check(images.num_classes)
+        self._streams(images, seed=0)
+
+    def _streams(self, images: ImageSet, seed: int) -> list[Iterator[ImageBatch]]:
+        """Returns streams of images whose classes take turns."""
+        shared = self._shared_classes(images, self.references.require_train(self.protocol))
+        counts = [len(range(place, self.protocol.images, len(shared))) for place in range(len(shared))]
+        return [images.draw_class(label, count, seed) for label, count in zip(shared, counts, strict=True) if count]
+
     def measure(self, images: ImageSet, seed: int) -> Measurement:
         """Classifies images of all classes in turn."""
-        classes = self.references.train.num_classes
-        counts = [len(range(label, self.protocol.images, classes)) for label in range(classes)]
-        streams = [images.draw_class(label, count, seed) for label, count in enumerate(counts) if count]
+        streams = self._streams(images, seed)
+        train = self.references.require_train(self.protocol)
         trained = self.references.trained_classifier
         self.references.progress.begin("images", self.protocol.images)
         value = classifier.accuracy(trained.embedding, streams, self.references.progress)
         details = {"classifier": trained.embedding.identity, "on_real_images_kept_from_it": trained.accuracy}
-        return Measurement({self.protocol.name: value}, details)
+        return Measurement(
+            {self.protocol.name: value}, details | _classes_words(self._shared_classes(images, train), train)
+        )
 
 
 class RuleAccuracy(Scorer):
@@ -309,7 +374,7 @@ class RuleAccuracy(Scorer):
 
     def check(self, num_classes: int) -> None:
         """Checks that the training images follow a rule, and have three channels."""
-        source = self.references.train.source
+        source = self.references.require_train(self.protocol).source
         if source.rule is None:
             raise InvalidInputError(
                 f"{self.protocol.name} needs training images that were drawn by a rule, such as `pairs` or `mirror`; "
@@ -334,20 +399,43 @@ class RuleAccuracy(Scorer):
         return Measurement(values, {"rule": repr(rule)})
 
     def _rule(self) -> SyntheticSet:
-        rule = self.references.train.source.rule
+        rule = self.references.require_train(self.protocol).source.rule
         assert rule is not None  # `check` has seen it
         return rule
 
     def _image_shape(self) -> tuple[int, ...]:
-        return self.references.train.source[0][0].shape
+        return self.references.require_train(self.protocol).source[0][0].shape
 
 
-def _frechet_distance(real: Moments, fake: Moments) -> float:
+def _require_same_names(protocol: Protocol, images: RealImages, real: RealImages) -> None:
+    """Refuses sets whose classes have other names: their numbers would not mean the same. Numbers are no names."""
+    names, real_names = (one.source.class_names for one in (images, real))
+    named = not any(all(name.isdecimal() for name in one) for one in (names, real_names))
+    if named and names != real_names:
+        raise InvalidInputError(
+            f"{protocol.name} needs the same classes in both sets; those of what is scored are {_few(names)}, those of "
+            f"the real images {_few(real_names)}."
+        )
+
+
+def _classes_words(shared: Sequence[int], real: RealImages) -> dict[str, str]:
+    """Returns which classes a score is over, in words for a result file; nothing if it is over all."""
+    if len(shared) == real.num_classes:
+        return {}
+    named = _few([real.source.class_names[label] for label in shared])
+    return {"classes": f"{len(shared)} of {real.num_classes} classes: {named}"}
+
+
+def _few(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _frechet_distance(real: Moments | FeatureStatistics, fake: Moments) -> float:
     return frechet_distance(real.mean, real.covariance, fake.mean, fake.covariance)
 
 
-def _warn_of_few(*moments: Moments) -> dict[str, str]:
-    fewest, size = min(part.count for part in moments), len(moments[0].mean)
+def _warn_of_few(*moments: Moments | FeatureStatistics) -> dict[str, str]:
+    fewest, size = min(part.count for part in moments if part.count is not None), len(moments[0].mean)
     if fewest > size:
         return {}
     return {"warning": f"{fewest:,} images for {size:,} features: the covariance is singular and the distance biased"}

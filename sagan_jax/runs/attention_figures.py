@@ -52,7 +52,7 @@ def draw_attention(
         classes: the classes to generate, in turn. Defaults to all.
         source: where the training images are. Defaults to what the config says.
         seed: of the latents, and of the choice of real images.
-        checkpoint: the newest, or the one with the best score.
+        checkpoint: the newest, the one with the best score, or that of a step.
         trust_checkpoint: as for `open_run`.
 
     Raises:

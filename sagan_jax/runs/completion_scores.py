@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.image_sets import CompletedImages, RealImages
 from sagan_jax.evaluation.protocols import Protocol, parse_protocol
 from sagan_jax.evaluation.scores import Score
+from sagan_jax.runs.evaluators import evaluator_for
 from sagan_jax.runs.load import CompletionRun
-from sagan_jax.runs.scores import evaluator_for, result_path, write_result
+from sagan_jax.runs.protocol_choice import Choice, choose_protocols, print_to_stderr
+from sagan_jax.runs.result_files import ResultFiles, result_content, result_path
 from sagan_jax.runs.validate import check_hole_kind
 from sagan_jax.runtime.environment import reproducibility_info
-from sagan_jax.runtime.files import write_atomically
 from sagan_jax.runtime.progress import ProgressCallback
 
 SCORED_HOLES = ("centre", *HALVES, "rectangle", "rectangles", "strokes", *AREA_BINS)
@@ -60,9 +61,11 @@ def completion_scores_of_run(
     seed: int = 0,
     batch_size: int = 50,
     out: Path | None = None,
+    keep_going: bool = False,
+    notify: Callable[[str], None] = print_to_stderr,
     progress: ProgressCallback | None = None,
 ) -> Iterator[HoleScore | Score]:
-    """Yields the score of each kind of hole, then of each protocol, each after it was written to a result file.
+    """Yields the score of each kind of hole, then of each protocol. Each is written to a result file.
 
     Args:
         run: an opened run that has saved.
@@ -74,47 +77,72 @@ def completion_scores_of_run(
         seed: of holes and latents.
         batch_size: images a pass.
         out: folder of the result files. Defaults to `scores/` in the workdir.
+        keep_going: as for `scores_of_run`.
+        notify: as for `scores_of_run`.
         progress: receives the progress.
 
     Raises:
         InvalidInputError: something is missing, or contradicts a protocol; raised before anything is measured.
+        StorageError: a result file cannot be written; raised after all scores.
     """
     kinds = tuple(holes) or SCORED_HOLES
     for kind in kinds:
         check_hole_kind(kind)
-    protocols = _completion_protocols(names)
+    protocols = [parse_protocol(name) for name in names]
     completer, photographs = run.completer(), run.images(held_out=True)
-    evaluator = _evaluator(run, photographs, protocols, inception_weights, progress) if protocols else None
+    evaluator = completion_evaluator(run, photographs, protocols, inception_weights, progress) if protocols else None
+    choice = choose_completion_protocols(evaluator, protocols, others=bool(holes), keep_going=keep_going, notify=notify)
+    files = ResultFiles()
     for kind in kinds:
-        score = _score_of_holes(completer, photographs, kind, samples, seed, batch_size)
+        score = score_of_holes(completer, photographs, kind, samples, seed, batch_size)
         name = f"holes_{kind}"
         path = out / f"{name}.json" if out else run.workdir / "scores" / f"{name}-{completer.step:08d}.json"
-        write_atomically(path, (json.dumps({"values": score.values, **score.details}, indent=2) + "\n").encode())
+        files.write(path, hole_result(score))
         yield score
-    for protocol in protocols:
+    for protocol in choice.possible:
         assert evaluator
-        weights = run.completer(raw=protocol.raw)
-        found = evaluator.score(protocol, CompletedImages(weights, photographs, kinds, batch_size), seed=seed)
-        write_result(out / f"{protocol.name}.json" if out else result_path(run.workdir, protocol, weights.step), found)
+        images = CompletedImages(run.completer(raw=protocol.raw), photographs, kinds, batch_size)
+        found = evaluator.score(protocol, images, seed=seed)
+        measured = found.protocol
+        path = out / f"{measured.name}.json" if out else result_path(run.workdir, measured, completer.step)
+        files.write(path, result_content(found))
         yield found
+    files.raise_refused()
+    choice.raise_refused()
 
 
-def _completion_protocols(names: Sequence[str]) -> list[Protocol]:
-    protocols = [parse_protocol(name) for name in names]
-    for protocol in protocols:
+def hole_result(score: HoleScore) -> bytes:
+    """Returns the content of the result file of a score."""
+    return (json.dumps({"values": score.values, **score.details}, indent=2) + "\n").encode()
+
+
+def choose_completion_protocols(
+    evaluator: Evaluator | None,
+    protocols: Sequence[Protocol],
+    *,
+    others: bool,
+    keep_going: bool,
+    notify: Callable[[str], None],
+) -> Choice:
+    """Returns the protocols that completions can be scored by; the arguments are those of `choose_protocols`."""
+
+    def check(protocol: Protocol) -> None:
         if protocol.statistics != "stored":
             raise InvalidInputError(f"{protocol.name} names batch-norm statistics; this network has no batch norm.")
-    return protocols
+        assert evaluator
+        evaluator.check(evaluator.resolve(protocol), num_classes=0)
+
+    return choose_protocols(protocols, check, named=True, keep_going=keep_going, notify=notify, others=others)
 
 
-def _evaluator(
+def completion_evaluator(
     run: CompletionRun,
     photographs: ImageSource,
     protocols: Sequence[Protocol],
     inception_weights: str,
     progress: ProgressCallback | None,
 ) -> Evaluator:
-    """Returns an evaluator that has checked all protocols."""
+    """Returns an evaluator of completions against the training images and the photographs."""
     evaluator, _ = evaluator_for(
         RealImages(run.images()),
         RealImages(photographs),
@@ -123,14 +151,13 @@ def _evaluator(
         cache=run.experiment.data.cache,
         progress=progress,
     )
-    for protocol in protocols:
-        evaluator.check(protocol, 0)
     return evaluator
 
 
-def _score_of_holes(
+def score_of_holes(
     completer: TrainedCompleter, photographs: ImageSource, kind: str, samples: int, seed: int, batch_size: int
 ) -> HoleScore:
+    """Returns how well a network fills holes of one kind; the arguments are those of `completion_scores_of_run`."""
     count = len(photographs)
     found = completion_scores(
         completer, photographs, kind, num_images=count, samples=samples, seed=seed, batch_size=batch_size

@@ -19,38 +19,48 @@ def evaluate(
     samples: int = 4,
     source: str = "",
     held_out: str = "",
+    reference: str = "",
     checkpoint: CheckpointName = "newest",
     inception_weights: str = "",
     seed: int = 0,
     batch_size: int | None = None,
     out: Path | None = None,
+    save_statistics: Path | None = None,
+    keep_going: bool = False,
     cache: str = "auto",
     trust_checkpoint: bool = False,
     progress: ProgressCallback | None = None,
     on_score: Callable[[Score | HoleScore], None] | None = None,
 ) -> dict[str, float]:
-    """Returns the scores of a run's checkpoint by name, each written to a result file.
+    """Returns the scores of a run's checkpoint by name. Each is written to a result file.
 
     Args:
         workdir: the folder of a run that has saved.
-        protocols: names such as `fid50k_train`. Defaults to what suits the training images; for a run that completes
-            images to none. Such a run also gets the quality of its completions, such as `centre/psnr`.
+        protocols: names such as `fid50k_train`. Defaults to what suits the training images and can be measured; for a
+            run that completes images to none. Such a run also gets the quality of its completions, such as
+            `centre/psnr`.
         holes: for a run that completes images: the kinds of holes. Defaults to all.
         samples: for a run that completes images: completions of each image whose diversity is measured.
         source: where the training images are. Defaults to what the config says.
         held_out: where the held-out images are. Defaults to what the config says.
-        checkpoint: the newest, or the one with the best score of a run that generates images.
+        reference: for a run that generates images: an .npz file with `mu` and `sigma`, the mean and the covariance of
+            features, in place of the training images. Scores are then written only where `out` says.
+        checkpoint: the newest, the one with the best score of a run that generates images, or that of a step.
         inception_weights: file of the FID network's weights. Defaults to the config's, then to the usual place.
         seed: of latents, classes and holes, in [0, 2**32).
         batch_size: images a pass. Defaults to 100, or 50 for a run that completes images.
         out: folder of the result files. Defaults to `scores/` in the workdir.
+        save_statistics: for a run that generates images: an .npz file for the statistics of the real images, which
+            `reference` takes.
+        keep_going: when a named protocol cannot be measured, measure the others and raise the error afterwards.
         cache: as `Data.cache`.
         trust_checkpoint: as for `open_run`.
         progress: receives the progress of each pass over images.
-        on_score: receives each score as soon as it is written.
+        on_score: receives each score as soon as it is measured.
 
     Raises:
         InvalidInputError: something is missing, or contradicts a protocol; raised before anything is measured.
+        StorageError: a result file cannot be written; raised after everything was measured.
     """
     run = open_any_run(
         workdir,
@@ -61,8 +71,11 @@ def evaluate(
         trust_checkpoint=trust_checkpoint,
     )
     shared: Any = {"inception_weights": inception_weights, "seed": seed, "out": out, "progress": progress}
+    shared["keep_going"] = keep_going
     scores: Iterator[Score | HoleScore]
     if isinstance(run, CompletionRun):
+        if reference or save_statistics:
+            raise InvalidInputError("--reference and --save-statistics are for a run that generates images.")
         size = 50 if batch_size is None else batch_size
         scores = completion_scores_of_run(run, protocols, holes=holes, samples=samples, batch_size=size, **shared)
     elif holes:
@@ -70,7 +83,10 @@ def evaluate(
             f"The run in {str(workdir)!r} generates images (sagan-jax sample); --holes need one that completes them."
         )
     else:
-        scores = scores_of_run(run, protocols, batch_size=100 if batch_size is None else batch_size, **shared)
+        size = 100 if batch_size is None else batch_size
+        scores = scores_of_run(
+            run, protocols, batch_size=size, reference=reference, save_statistics=save_statistics, **shared
+        )
     found: dict[str, float] = {}
     for score in scores:
         found |= score.values

@@ -41,7 +41,7 @@ def write_explorer(
         classes: defaults to all of them.
         steps: images from the first latent of a seed to its second one, at least 1.
         budget: the largest size of the page, in bytes. Samples that do not fit are left out.
-        checkpoint: the newest, or the one with the best score.
+        checkpoint: the newest, the one with the best score, or that of a step.
         trust_checkpoint: as for `open_run`.
 
     Raises:

@@ -37,7 +37,8 @@ def export_run(
     Args:
         workdir: of a run that has saved.
         out: a folder. Defaults to `export` in the workdir.
-        checkpoint: the newest one, or the one with the best score of a run that was scored while it trained.
+        checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
+            step.
         raw: the weights as trained, even where there is a moving average.
         trust_checkpoint: as for `open_run`.
 

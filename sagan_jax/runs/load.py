@@ -31,7 +31,8 @@ from sagan_jax.training import adversarial, completion
 from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
 from sagan_jax.training.completion import CompletionState, CompletionTask
 
-CheckpointName = Literal["newest", "best"]
+CheckpointName = Literal["newest", "best"] | int
+"""The newest checkpoint, the one with the best score, or that of a step."""
 
 
 State = TypeVar("State")
@@ -87,7 +88,7 @@ class GenerationRun:
     Attributes:
         workdir: its folder.
         experiment: its config, with the data that `open_run` was given.
-        checkpoint: the newest checkpoint, or the one with the best score.
+        checkpoint: the newest checkpoint, the one with the best score, or that of a step.
     """
 
     workdir: Path
@@ -158,15 +159,17 @@ class GenerationRun:
 
 @dataclasses.dataclass(frozen=True)
 class CompletionRun:
-    """A run that completes images, opened at its newest checkpoint.
+    """A run that completes images, opened at one checkpoint.
 
     Attributes:
         workdir: its folder.
         experiment: its config, with the data that `open_completion_run` was given.
+        checkpoint: the newest checkpoint, or that of a step.
     """
 
     workdir: Path
     experiment: CompletionExperiment
+    checkpoint: CheckpointName = "newest"
 
     def completer(self, *, raw: bool = False) -> TrainedCompleter:
         """Returns the network, ready to fill holes: its moving average where the run keeps one.
@@ -204,17 +207,25 @@ class CompletionRun:
     @cached_property
     def _state(self) -> CompletionState:
         seed = self.experiment.training.seed
-        return _restore(self.workdir, "newest", lambda: completion.initial_state(self.task, seed))[0]
+        return _restore(self.workdir, self.checkpoint, lambda: completion.initial_state(self.task, seed))[0]
 
 
 def _restore(
     workdir: Path, checkpoint: CheckpointName, initial_state: Callable[[], State]
 ) -> tuple[State, dict[str, Any]]:
     """Returns the state at a checkpoint, and what was saved beside it. The initial state is not computed."""
+    if isinstance(checkpoint, str) and checkpoint not in ("newest", "best"):
+        raise InvalidInputError(f"A checkpoint is 'newest', 'best' or a step, an integer; got {checkpoint!r}.")
     require_backend()
     template = jax.eval_shape(initial_state)
-    with Checkpoints(workdir / _folder(checkpoint)) as checkpoints:
-        restored = checkpoints.restore(template, _instead_of(workdir, checkpoint))
+    step = None if isinstance(checkpoint, str) else checkpoint
+    folder = _folder(checkpoint)
+    if step is not None and step not in _steps(workdir, "checkpoints") and step in _steps(workdir, "best"):
+        folder = "best"  # the best step is kept there when it is no longer among the newest
+    with Checkpoints(workdir / folder) as checkpoints:
+        restored = checkpoints.restore(template, step, _instead_of(workdir, checkpoint))
+    if restored is None and step is not None:
+        raise InvalidInputError(f"The run in {str(workdir)!r} has no checkpoint {step}: {_steps_words(workdir)}.")
     if restored is None:
         raise InvalidInputError(
             f"The run in {str(workdir)!r} has no best checkpoint: it was not scored while it trained (--protocols)."
@@ -232,6 +243,23 @@ def _instead_of(workdir: Path, checkpoint: CheckpointName) -> str:
     return "Restore a backup, or train it again with sagan-jax train --fresh."
 
 
+def checkpoint_steps(workdir: Path) -> list[int]:
+    """Returns the steps of all checkpoints of a run, also of its best one, ascending."""
+    return sorted({*_steps(workdir, "checkpoints"), *_steps(workdir, "best")})
+
+
+def _steps(workdir: Path, folder: str) -> list[int]:
+    return Checkpoints(workdir / folder).steps
+
+
+def _steps_words(workdir: Path) -> str:
+    kept, best = _steps(workdir, "checkpoints"), _steps(workdir, "best")
+    if not kept and not best:
+        return "it was stopped before the first save"
+    words = [", ".join(map(str, reversed(kept)))] if kept else []
+    return f"there are {' and, as the best, '.join([*words, *map(str, best[:1])])}"
+
+
 def open_run(
     workdir: str | Path,
     *,
@@ -245,7 +273,8 @@ def open_run(
 
     Args:
         workdir: the folder of a run that has saved.
-        checkpoint: the newest, or the one with the best score of a run that was scored while it trained.
+        checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
+            step, such as 1000.
         source: where the training images are. Defaults to what the config says.
         held_out: where the held-out images are. Defaults to what the config says.
         cache: as `Data.cache`. Defaults to what the config says.
@@ -264,6 +293,7 @@ def open_run(
 def open_completion_run(
     workdir: str | Path,
     *,
+    checkpoint: CheckpointName = "newest",
     source: str = "",
     held_out: str = "",
     cache: str | None = None,
@@ -273,18 +303,27 @@ def open_completion_run(
 
     Args:
         workdir: the folder of a run that has saved.
+        checkpoint: the newest, or that of a step.
         source: as for `open_run`.
         held_out: as for `open_run`.
         cache: as for `open_run`.
         trust_checkpoint: as for `open_run`.
 
     Raises:
-        InvalidInputError: `workdir` holds no run that completes images, or its config is not that of its checkpoint.
+        InvalidInputError: `workdir` holds no run that completes images, its config is not that of its checkpoint, or
+            its best checkpoint is asked for.
         StorageError: the config cannot be read.
     """
     workdir = Path(workdir)
     experiment = _require_completion(workdir, _require_run(workdir, trust_checkpoint=trust_checkpoint))
-    return CompletionRun(workdir, _with_data(experiment, source, held_out, cache))
+    _refuse_best(checkpoint)
+    return CompletionRun(workdir, _with_data(experiment, source, held_out, cache), checkpoint)
+
+
+def _refuse_best(checkpoint: CheckpointName) -> None:
+    """Completion runs are not scored while they train."""
+    if checkpoint == "best":
+        raise InvalidInputError("--checkpoint best is for a run that generates images; this one has no best.")
 
 
 def open_any_run(
@@ -305,9 +344,8 @@ def open_any_run(
     experiment = _require_run(workdir, checkpoint, trust_checkpoint=trust_checkpoint)
     if isinstance(experiment, Experiment):
         return GenerationRun(workdir, _with_data(experiment, source, held_out, cache), checkpoint)
-    if checkpoint != "newest":
-        raise InvalidInputError("--checkpoint best is for a run that generates images; this one has no best.")
-    return CompletionRun(workdir, _with_data(experiment, source, held_out, cache))
+    _refuse_best(checkpoint)
+    return CompletionRun(workdir, _with_data(experiment, source, held_out, cache), checkpoint)
 
 
 def _with_data(experiment: _Kind, source: str, held_out: str, cache: str | None) -> _Kind:
@@ -329,7 +367,8 @@ def load_run(
 
     Args:
         workdir: the folder of a run that has saved.
-        checkpoint: the newest, or the one with the best score of a run that was scored while it trained.
+        checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
+            step, such as 1000.
         raw: use the weights as trained, even where there is a moving average.
         trust_checkpoint: as for `open_run`.
 
@@ -340,11 +379,18 @@ def load_run(
     return open_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint).generator(raw=raw)
 
 
-def load_completer(workdir: str | Path, *, raw: bool = False, trust_checkpoint: bool = False) -> TrainedCompleter:
+def load_completer(
+    workdir: str | Path,
+    *,
+    checkpoint: CheckpointName = "newest",
+    raw: bool = False,
+    trust_checkpoint: bool = False,
+) -> TrainedCompleter:
     """Returns the network of a run that completes images: its moving average where the run keeps one.
 
     Args:
         workdir: the folder of a run that has saved.
+        checkpoint: the newest, or that of a step.
         raw: use the weights as trained, even where there is a moving average.
         trust_checkpoint: as for `open_run`.
 
@@ -352,4 +398,5 @@ def load_completer(workdir: str | Path, *, raw: bool = False, trust_checkpoint: 
         InvalidInputError: `workdir` holds no run that completes images, or no whole checkpoint.
         StorageError: the checkpoint cannot be read.
     """
-    return open_completion_run(workdir, trust_checkpoint=trust_checkpoint).completer(raw=raw)
+    run = open_completion_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
+    return run.completer(raw=raw)

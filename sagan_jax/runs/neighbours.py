@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sagan_jax.evaluation.embeddings import random_embedding
 from sagan_jax.evaluation.neighbours import NeighbourReport, check_training_images, nearest_training_images
+from sagan_jax.runs.evaluators import find_inception
 from sagan_jax.runs.load import CheckpointName, open_run
-from sagan_jax.runs.scores import find_inception
 from sagan_jax.runtime.image_files import save_png
 from sagan_jax.runtime.progress import ProgressCallback
 from sagan_jax.views.figures import neighbour_sheet
@@ -37,7 +37,7 @@ def write_neighbours(
         source: where the training images are. Defaults to what the config says.
         inception_weights: file of the FID network's weights. Defaults to the usual place, then to random features.
         seed: of the samples.
-        checkpoint: the newest, or the one with the best score.
+        checkpoint: the newest, the one with the best score, or that of a step.
         trust_checkpoint: as for `open_run`.
         progress: receives the progress.
 

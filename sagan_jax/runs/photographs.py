@@ -12,7 +12,7 @@ from sagan_jax.data.masks import draw_mask
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.models.completion import CompletionNetwork
-from sagan_jax.runs.load import load_completer
+from sagan_jax.runs.load import CheckpointName, load_completer
 from sagan_jax.runs.validate import check_hole_kind
 from sagan_jax.runtime.files import read_regular, write_files_atomically
 from sagan_jax.runtime.image_files import encode_png
@@ -77,6 +77,7 @@ def complete_photographs(
     samples: int = 3,
     seed: int = 0,
     fit: Fit = "crop",
+    checkpoint: CheckpointName = "newest",
     overwrite: bool = False,
     trust_checkpoint: bool = False,
 ) -> None:
@@ -90,6 +91,7 @@ def complete_photographs(
         samples: sampled completions of each photograph, besides the most likely one.
         seed: of the samples, in [0, 2**32).
         fit: what the network sees of a photograph that is not square.
+        checkpoint: the newest, or that of a step.
         overwrite: whether files of an earlier call for the same photographs may be removed.
         trust_checkpoint: as for `open_completion_run`.
 
@@ -103,7 +105,7 @@ def complete_photographs(
     paths = photo_files(photos)
     check_output(paths, hole.mask, samples, out)
     check_results(out, {path.stem: completed_names(path.stem, samples) for path in paths}, overwrite=overwrite)
-    completer = load_completer(workdir, trust_checkpoint=trust_checkpoint)
+    completer = load_completer(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
     # All photographs are read before anything is written.
     read = [read_photo(path, hole, number, completer.network, fit) for number, path in enumerate(paths)]
     for photo in read:

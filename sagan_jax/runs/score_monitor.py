@@ -15,8 +15,10 @@ from sagan_jax.evaluation.image_sets import GeneratedImages
 from sagan_jax.evaluation.protocols import Protocol, parse_protocol
 from sagan_jax.runs.best_checkpoint import BestCheckpoint
 from sagan_jax.runs.diversity import Diversity
+from sagan_jax.runs.evaluators import evaluator_for_run
 from sagan_jax.runs.health import Score
-from sagan_jax.runs.scores import evaluator_for_run, generator_for, result_path, write_result
+from sagan_jax.runs.result_files import result_path, write_result
+from sagan_jax.runs.scores import generator_for
 from sagan_jax.runtime.processes import is_main_process
 
 
@@ -39,6 +41,7 @@ class ScoreMonitor:
         self._workdir, self._evaluation = workdir, experiment.evaluation
         self._protocols = [parse_protocol(name) for name in experiment.evaluation.protocols]
         self._evaluator, _ = evaluator_for_run(experiment, source, self._protocols)
+        self._protocols = [self._evaluator.resolve(protocol) for protocol in self._protocols]
         for protocol in self._protocols:
             self._evaluator.check(protocol, experiment.networks.num_classes)
         self._names = [name for protocol in self._protocols for name in self._evaluator.value_names(protocol)]

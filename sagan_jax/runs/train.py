@@ -88,7 +88,9 @@ def train_to_the_end(
 
         state = jax.eval_shape(job.initial_state)  # to restore needs shapes alone, so nothing is compiled for it
         check_free_space(workdir, state)
-        with Checkpoints(workdir / "checkpoints", keep=experiment.recording.keep_checkpoints) as checkpoints:
+        recording = experiment.recording
+        keep = {"keep": recording.keep_checkpoints, "keep_every": recording.keep_every_steps}
+        with Checkpoints(workdir / "checkpoints", **keep) as checkpoints:
             restored = checkpoints.restore(state)
             first_step, state, meta = restored or (0, job.warm_start(job.initial_state()), {})
             require_same({"checkpoint to go on from": str(first_step)})

@@ -27,6 +27,7 @@ _SHARES = {"adam_beta1", "adam_beta2", "ema_decay", "norm_decay", "final_norm_de
 _FROM_ZERO = {"adam_epsilon", "norm_epsilon", "spectral_epsilon", "orthogonal_strength", "ema_start_step"}
 _FROM_ZERO |= {"visible_weight", "kl_weight", "free_bits", "adversarial_weight", "warmup_steps"}
 _FROM_ZERO |= {"skip_unreadable", "max_images", "num_classes", "shared_size", "discriminator_base_channels"}
+_FROM_ZERO |= {"keep_every_steps"}
 
 # The largest values. No network has such sizes, and the shapes of jax are 64-bit integers.
 _LARGEST = dict.fromkeys(("base_channels", "discriminator_base_channels", "latent_size", "shared_size"), 2**20)
@@ -100,8 +101,17 @@ def _check_fields(experiment: AnyExperiment) -> None:
     for name, value in values.items():
         _check_range(name, value)
     _require(0 <= values["seed"] < 2**32, f"--seed needs to be in [0, 2**32); got {values['seed']}.")
+    _check_kept(values["keep_every_steps"], values["save_every_steps"])
     channels = values["image_channels"]
     _require(channels in (1, 3), f"--image-channels needs to be 3 (RGB) or 1 (grey); got {channels}.")
+
+
+def _check_kept(keep_every: int, save_every: int) -> None:
+    _require(
+        keep_every % save_every == 0,
+        f"--keep-every-steps needs a multiple of --save-every-steps, {save_every}, since only saved steps can be kept; "
+        f"got {keep_every}.",
+    )
 
 
 def check_hole_kind(kind: str) -> None:

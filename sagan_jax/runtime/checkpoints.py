@@ -258,20 +258,30 @@ class Checkpoints:
     Args:
         directory: the directory; created at the first save.
         keep: how many of the newest steps to keep, at least 1.
+        keep_every: besides them, multiples of this number of steps are kept for good; 0 for none.
         warn: receives one line for each step that was skipped or renamed. Defaults to printing on stderr.
 
     Raises:
-        InvalidInputError: when `keep` is below 1.
+        InvalidInputError: when `keep` is below 1, or `keep_every` below 0.
         StorageError: from `save` or at the end of the block, when a file could not be written.
     """
 
-    def __init__(self, directory: str | Path, *, keep: int = 1, warn: Callable[[str], None] = _print_warning) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep: int = 1,
+        keep_every: int = 0,
+        warn: Callable[[str], None] = _print_warning,
+    ) -> None:
         if keep < 1:
             raise InvalidInputError(f"Checkpoints needs keep >= 1, the number of newest steps to keep; got {keep}.")
+        if keep_every < 0:
+            raise InvalidInputError(f"Checkpoints needs keep_every >= 0, a number of steps; got {keep_every}.")
         _suppress_orbax_tracebacks()
         # Orbax refuses relative paths.
         self.directory = Path(directory).absolute()
-        self._keep = keep
+        self._keep, self._keep_every = keep, keep_every
         self._warn = warn
         self._manager: ocp.CheckpointManager | None = None
         self._damaged: set[int] = set()
@@ -290,6 +300,11 @@ class Checkpoints:
                 raise
             # The first error is the one to raise. This one may be its consequence.
             self._warn(str(storage_error))
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps on disk, the newest first. Unfinished saves do not count, and digests are not verified."""
+        return self._steps()
 
     @property
     def latest_step(self) -> int | None:
@@ -357,13 +372,15 @@ class Checkpoints:
             StorageError: when something cannot be removed.
         """
         unfinished = [path for path in self.directory.glob("*") if _UNFINISHED.fullmatch(path.name)]
-        surplus = [self._folders()[step] for step in self._steps()[self._keep :]]
-        for path in [*unfinished, *surplus]:
+        older = [step for step in self._steps()[self._keep :] if not self._keep_every or step % self._keep_every]
+        for path in [*unfinished, *(self._folders()[step] for step in older)]:
             with disk_errors(path):
                 shutil.rmtree(path)
 
-    def restore(self, template: Tree, otherwise: str = _START_AGAIN) -> tuple[int, Tree, dict[str, Any]] | None:
-        """Returns the newest valid step with its state and its meta; None when there is no step.
+    def restore(
+        self, template: Tree, step: int | None = None, otherwise: str = _START_AGAIN
+    ) -> tuple[int, Tree, dict[str, Any]] | None:
+        """Returns the newest valid step with its state and its meta, or the step that is asked for.
 
         A damaged step is skipped with a warning: its digest, its structure or its format is wrong. When the newest step
         cannot be read for another reason, nothing is skipped, because it may be whole. Dtypes are never cast.
@@ -371,40 +388,46 @@ class Checkpoints:
         Args:
             template: a pytree with the structure, shapes and dtypes of the state. The leaves are arrays or
                 `jax.ShapeDtypeStruct`; their values are not read.
+            step: this step and no other: damage to it is an error. Defaults to the newest valid one.
             otherwise: a sentence that says what to do when every step is damaged.
 
         Returns:
-            `(step, state, meta)`. The state has the template's structure and numpy leaves, bitwise as saved.
+            None when there is no step, or not the one that is asked for. Else `(step, state, meta)`. The state has the
+            template's structure and numpy leaves, bitwise as saved.
 
         Raises:
-            InvalidInputError: when the newest valid step has other leaves than the template, or when all steps are
+            InvalidInputError: when the step has other leaves than the template, or when it or all steps are
                 damaged. A damaged run never silently starts again from step 0. Also when jax has no backend.
             StorageError: when a step cannot be read, or when a background save of this process failed.
         """
         require_backend()
         self._close()
+        if step is not None:
+            return self._restore_step(step, template) if step in self._steps() else None
         damages = []
         steps = self._steps()
         for step in steps:
             try:
-                with self._reading(step):
-                    document = self._read_document(step)
-                self._check_layout(step, document["leaves"], _layout(_leaves_by_path(template)))
-                with self._reading(step):
-                    leaves = self._read_leaves(step, _leaves_by_path(template), document)
+                return self._restore_step(step, template)
             except _DamageError as error:
                 if self._steps() != steps:  # another process trains this run: it removed the step after a later save
-                    return self.restore(template, otherwise)
+                    return self.restore(template, otherwise=otherwise)
                 damages.append(f"{step}: {error.reason}")
                 self._damaged.add(step)
                 self._warn(f"Checkpoint {step} in {self.directory} is damaged and was skipped: {error.reason}")
-                continue
-            return step, jax.tree.unflatten(jax.tree.structure(template), leaves), document["meta"]
         if damages:
             raise InvalidInputError(
                 f"Every checkpoint in {self.directory} is damaged ({'; '.join(damages)}). {otherwise}"
             )
         return None
+
+    def _restore_step(self, step: int, template: Tree) -> tuple[int, Tree, dict[str, Any]]:
+        with self._reading(step):
+            document = self._read_document(step)
+        self._check_layout(step, document["leaves"], _layout(_leaves_by_path(template)))
+        with self._reading(step):
+            leaves = self._read_leaves(step, template, document)
+        return step, jax.tree.unflatten(jax.tree.structure(template), leaves), document["meta"]
 
     def _folders(self) -> dict[int, Path]:
         """Returns the step directories by step. Orbax gives a save its final name when it is complete."""
@@ -473,6 +496,7 @@ class Checkpoints:
                 multihost_utils.sync_global_devices("sagan_jax checkpoints")
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=self._keep,
+                keep_period=self._keep_every or None,
                 cleanup_tmp_directories=True,
                 # With the default, save() returns before the directory exists, and exit hangs for 300 s on an error.
                 async_options=ocp.AsyncOptions(create_directories_asynchronously=False),

@@ -1,4 +1,4 @@
-"""The curves of a run as small SVG figures for its report."""
+"""The curves of a run: small SVG figures for its report, and a figure of the scores of its checkpoints."""
 
 import io
 import itertools
@@ -103,6 +103,26 @@ def curve_sections(curves: Mapping[str, Curve]) -> dict[str, list[CurvePanel]]:
         sections[f"Largest singular values, {network}"] = _spectral_panels(found, f"{network}/sigma/")
     sections["Other metrics"] = [_panel(name, {"": curve}) for name, curve in left.items()]
     return {heading: panels for heading, panels in sections.items() if panels}
+
+
+def score_figure(curves: Mapping[str, Curve]) -> Figure:
+    """Returns a figure with a panel for each score, over the steps whose checkpoints were scored.
+
+    Args:
+        curves: by the name of the score, each of at least one point.
+    """
+    columns = min(3, max(1, len(curves)))
+    rows = -(-len(curves) // columns)
+    plain = {name: value for name, value in _STYLE.items() if "color" not in name}
+    with matplotlib.style.context(plain, after_reset=True):
+        figure = Figure(figsize=(3.5 * columns, 2.2 * max(1, rows)), layout="constrained")
+        for number, (name, curve) in enumerate(curves.items()):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            axes.plot(curve.steps, curve.values, marker=".", clip_on=False)
+            _set_scale(axes, float(curve.values.min()), float(curve.values.max()), log=False)
+            axes.set_title(name)
+            axes.set_xlabel("step")
+    return figure
 
 
 def smooth(curve: Curve) -> Curve:

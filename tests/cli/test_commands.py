@@ -337,6 +337,7 @@ def test_train_says_what_the_residual_control_has_for_attention(capsys, tmp_path
         (["--name", "../evil"], "--name"),
         (["--skip-unreadable", "-1"], "--skip-unreadable"),
         (["--keep-best-by", "fd5k_train_random"], "--keep-best-by fd5k_train_random needs --protocols"),
+        (["--keep-every-steps", "3"], "a multiple of --save-every-steps, 2"),
     ],
 )
 def test_train_refuses_what_cannot_be_in_one_line_and_writes_nothing(flags, words, capsys, tmp_path):

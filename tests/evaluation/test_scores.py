@@ -11,6 +11,7 @@ import scipy.linalg
 
 from sagan_jax.data import open_source
 from sagan_jax.errors import InvalidInputError, NonFiniteError
+from sagan_jax.evaluation import classifier
 from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, random_embedding
 from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.image_sets import GeneratedImages, RealImages
@@ -128,6 +129,22 @@ def test_kernel_score_is_the_mean_over_subsets_of_a_thousand(tmp_path):
     assert 0 < score.values["kid1009_train/deviation"] < 0.1 * score.value
 
 
+def test_kernel_score_of_few_images_has_smaller_subsets_and_says_so_in_its_name(tmp_path):
+    real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
+    evaluator = Evaluator(real, inception=PLAIN)
+    score = evaluator.score(parse_protocol("kid47_train"), fake)
+    assert list(score.values) == ["kid47_train_subset47", "kid47_train_subset47/deviation"]
+    assert score.protocol.settings()["subset"] == score.details["subset_size"] == 47
+    whole = kernel_distance(features_of(real), features_of(fake))
+    assert score.value == pytest.approx(whole, abs=4 * score.values["kid47_train_subset47/deviation"])
+    assert evaluator.value_names(parse_protocol("kid47_train")) == tuple(score.values)
+    named = evaluator.score(parse_protocol("kid47_train_subset47"), fake)
+    assert named.values == score.values
+    # As many as there are real ones, where these are fewer.
+    swapped = Evaluator(fake, inception=PLAIN).score(parse_protocol("kid61_train"), real)
+    assert swapped.protocol.name == "kid61_train_subset47"
+
+
 def test_precision_recall_density_and_coverage_are_of_as_many_real_as_drawn_images(tmp_path):
     real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
     score = Evaluator(real, inception=PLAIN).score(parse_protocol("prdc47_train"), fake)
@@ -225,7 +242,9 @@ def test_score_does_not_need_a_writable_cache(tmp_path):
     [
         ("fid48_train", "47"),
         ("fid40_validation", "--held-out"),
-        ("kid900_train", "1,000"),
+        ("kid47_train_subset62", "subsets of 62"),
+        ("kid47_train_subset1", "at least 2 images in a subset"),
+        ("prdc5_train", "5 neighbours"),
         ("prdc62_train", "61"),
         ("is11", "splits"),
     ],
@@ -250,6 +269,52 @@ def test_scores_by_class_need_classes_in_both_sets(tmp_path, name):
     for real, fake in ((labelled, unlabelled), (unlabelled, labelled)):
         with pytest.raises(InvalidInputError, match="needs classes"):
             Evaluator(real, inception=PLAIN).score(parse_protocol(name), fake)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("fid48_train", "47 images"),
+        ("kid48_train", "47 images"),
+        ("classifier_accuracy", "334 images"),
+        ("intra_fid_train", "needs 21 images"),
+    ],
+)
+def test_too_few_images_are_found_before_any_is_read(tmp_path, name, says, monkeypatch):
+    real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
+    monkeypatch.delattr("sagan_jax.data.sources.ImageSource.__getitem__")
+    with pytest.raises(InvalidInputError, match=says):
+        Evaluator(real, inception=PLAIN).check_images(parse_protocol(name), fake)
+
+
+def of_classes(path, number, labels):
+    images = np.random.default_rng(3).integers(0, 255, (number, 32, 32, 3), np.uint8)
+    np.savez(path / "few.npz", images=images, labels=np.resize(labels, number))
+    return RealImages(open_source(str(path / "few.npz"), resolution=32, absent_classes=True), 8)
+
+
+def test_scores_by_class_are_over_the_classes_that_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier, "_STEPS", 1)
+    real, fake = real_images(tmp_path, 61, 0, classes=4), of_classes(tmp_path, 1000, [1, 3])
+    evaluator = Evaluator(real, inception=PLAIN)
+    distance = evaluator.score(parse_protocol("intra_fid_train"), fake)
+    assert list(distance.details["by_class"]) == ["1", "3"]
+    assert distance.value == pytest.approx(np.mean(list(distance.details["by_class"].values())))
+    accuracy = evaluator.score(parse_protocol("classifier_accuracy"), fake)
+    for score in (distance, accuracy):
+        assert score.details["classes"] == "2 of 4 classes: 1, 3"
+        assert "(over 2 of 4 classes: 1, 3)" in str(score)
+
+
+def test_scores_by_class_need_the_classes_of_the_real_images(tmp_path):
+    real = real_images(tmp_path, 61, 0)
+    evaluator = Evaluator(real, inception=PLAIN)
+    with pytest.raises(InvalidInputError, match="9 classes, the real images have 3"):
+        evaluator.check_images(parse_protocol("intra_fid_train"), of_classes(tmp_path, 60, [0, 8]))
+    named = [RealImages(open_source(make_images(tmp_path, 61, seed), resolution=32)) for seed in (2, 3)]
+    named[0].source.class_names, named[1].source.class_names = ("ant", "bee", "cat"), ("bee", "cat", "ant")
+    with pytest.raises(InvalidInputError, match="ant, bee, cat, those of the real images bee, cat, ant"):
+        Evaluator(named[1], inception=PLAIN).check_images(parse_protocol("classifier_accuracy"), named[0])
 
 
 def test_score_of_fewer_images_than_features_carries_a_warning(tmp_path):

@@ -60,6 +60,24 @@ def test_evaluate_in_python_returns_values_by_name(trained, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["holes_half_top.json"]
 
 
+@pytest.mark.slow
+def test_evaluate_scores_holes_and_protocols_of_every_checkpoint_once(trained, tmp_path, capsys):
+    flags = ["--holes", "centre", "--protocol", "fd5_test_random", "classifier_accuracy", "--samples", "0"]
+    words = ["--workdir", trained, "--every-checkpoint", *flags, "--cache", "", "--out", tmp_path]
+    assert command("evaluate", *words) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("left out: classifier_accuracy needs classes")
+    steps = sorted(int(path.name) for path in (trained / "checkpoints").iterdir() if path.name.isdecimal())
+    rows = [line.split() for line in said.out.splitlines()]
+    assert [row[0] for row in rows] == ["step", *map(str, steps)]
+    assert rows[0][1] == "centre/psnr"
+    assert rows[0][-1] == "fd5_test_random"
+    assert command("evaluate", *words) == 2
+    again = capsys.readouterr()
+    assert again.out == said.out
+    assert "step " not in again.err
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

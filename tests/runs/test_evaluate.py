@@ -15,14 +15,18 @@ import pytest
 from PIL import Image
 
 import sagan_jax
-from sagan_jax.config import Data, Evaluation, Experiment, Networks, Recording, Training
+from sagan_jax.config import Data, Evaluation, Experiment, Networks, Recording, Training, to_dict
 from sagan_jax.data import open_source
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import generator as generator_module
 from sagan_jax.evaluation.scores import Score
-from sagan_jax.runs import session
+from sagan_jax.runs import evaluators, session
+from sagan_jax.runs.build import build_adversarial_task, image_shape
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.score_monitor import ScoreMonitor
+from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.environment import write_run_files
+from sagan_jax.training import adversarial
 from support.commands import command, error_line
 from support.metrics import read_metrics
 
@@ -354,6 +358,127 @@ def test_bad_input_is_one_line_with_exit_code_2_and_no_result_file(tmp_path, mon
     assert evaluate(*given, "--out", tmp_path / "out") == 2
     assert says in error_line(capsys)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def no_weights(monkeypatch, tmp_path):
+    """The FID network's weights are not in the usual place."""
+    monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))
+
+
+def test_two_folders_are_compared_by_what_can_be_measured(tmp_path, no_weights, capsys):
+    reference = make_images(tmp_path / "b.npz", 40)
+    (tmp_path / "a").mkdir()
+    for number, image in enumerate(np.random.default_rng(0).integers(0, 255, (30, 32, 32, 3), np.uint8)):
+        Image.fromarray(image).save(tmp_path / "a" / f"{number}.png")
+    assert evaluate("--images", tmp_path / "a", "--reference", reference, "--cache", "") == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("fd30_train_random ")
+    assert said.err == "left out: classifier_accuracy needs classes; what is scored has none.\n"
+
+
+def test_impossible_protocol_is_said_first_and_the_others_are_measured(tmp_path, no_weights, capsys):
+    images = make_images(tmp_path / "a.npz", 40)
+    words = ("--images", images, "--reference", images, "--cache", "", "--protocol", "fd20_train_random", "is20")
+    assert evaluate(*words, "prdc41_train_random", "fd20_train_random_raw", "--out", tmp_path / "out") == 2
+    said = capsys.readouterr()
+    assert said.out.startswith("fd20_train_random ")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["fd20_train_random.json"]
+    lines = said.err.splitlines()
+    assert lines[0].startswith("left out: is20 needs the weights of the FID network")
+    assert lines[1].startswith("left out: prdc41_train_random needs 41 real images")
+    assert lines[2].startswith("left out: fd20_train_random_raw says how a generator is used")
+    wanted = "is20, prdc41_train_random, fd20_train_random_raw could not be measured, for the reasons above."
+    assert lines[3:] == [f"sagan-jax: {wanted}"]
+
+
+def test_impossible_protocol_is_raised_in_python_before_anything_is_measured(trained):
+    _, workdir = trained
+    measured = []
+    with pytest.raises(InvalidInputError, match="needs 61 real images"):
+        sagan_jax.evaluate(workdir, "fd20_train_random", "prdc61_train_random", on_score=measured.append)
+    assert not measured
+
+
+def test_samples_of_a_few_classes_are_scored(trained, tmp_path, capsys):
+    _, workdir = trained
+    assert command("sample", "--workdir", workdir, "--classes", 1, "--num-images", 20, "--out", tmp_path / "s.npz") == 0
+    reference = make_images(tmp_path / "b.npz", 60, classes=3)
+    words = ("--images", tmp_path / "s.npz", "--reference", reference, "--cache", "", "--out", tmp_path / "out")
+    assert evaluate(*words, "--protocol", "fd20_train_random", "intra_fd_train_random") == 0
+    said = capsys.readouterr()
+    assert "s.npz: 20 images, 2 classes: images of 1 of the 3 classes. Scores by class are over these" in said.err
+    assert "(over 1 of 3 classes: 1)" in said.out
+    assert list(read(tmp_path / "out" / "intra_fd_train_random.json")["by_class"]) == ["1"]
+
+
+def test_scores_are_printed_where_they_cannot_be_written(trained, tmp_path, capsys):
+    _, workdir = trained
+    (tmp_path / "file").write_text("")
+    words = ("--workdir", workdir, "--protocol", "fd20_train_random", "fd20_train_random_raw", "--cache", "")
+    assert evaluate(*words, "--out", tmp_path / "file") == 6
+    said = capsys.readouterr()
+    assert [line.split()[0] for line in said.out.splitlines()] == ["fd20_train_random", "fd20_train_random_raw"]
+    assert said.err.startswith(
+        "sagan-jax: The 2 result files could not be written; the scores above are right, and --out"
+    )
+    assert len(said.err.splitlines()) == 1
+
+
+def test_unconditional_run_of_class_folders_is_scored(tmp_path, no_weights, capsys, monkeypatch):
+    experiment = Experiment(
+        data=Data(source=make_images(tmp_path / "train.npz"), cache=""),
+        networks=Networks(
+            resolution=32,
+            num_classes=0,
+            base_channels=1,
+            latent_size=5,
+            generator_attention_resolutions=(16,),
+            discriminator_attention_resolutions=(16,),
+        ),
+    )
+    task = build_adversarial_task(experiment)
+    write_run_files(tmp_path / "run", to_dict(experiment))
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        checkpoints.save(1, adversarial.initial_state(task, 0, image_shape(experiment)), {})
+    assert evaluators.default_protocols(open_source(experiment.data.source, resolution=32), None) == (
+        "fd5k_train_random",
+        "classifier_accuracy",
+    )
+    monkeypatch.setattr(evaluators, "default_protocols", lambda *given: ("fd20_train_random", "classifier_accuracy"))
+    assert evaluate("--workdir", tmp_path / "run", "--cache", "") == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("fd20_train_random ")
+    assert said.err == "left out: classifier_accuracy needs classes; what is scored has none.\n"
+
+
+def test_statistics_that_were_saved_give_the_score_of_their_images(trained, tmp_path, capsys):
+    experiment, workdir = trained
+    file = tmp_path / "stats.npz"
+    real = ("--reference", experiment.data.source, "--cache", "")
+    assert evaluate(*real, "--save-statistics", file, "--protocol", "fd20_train_random") == 0
+    assert "statistics of the random features of train.npz: 60 images" in capsys.readouterr().out
+    words = ("--workdir", workdir, "--protocol", "fd20_train_random", "--cache", "")
+    assert evaluate(*words, "--reference", file, "--out", tmp_path / "out") == 0
+    again = read(tmp_path / "out" / "fd20_train_random.json")
+    before = read(workdir / "scores" / "fd20_train_random-00000004.json")
+    assert again["values"]["fd20_train_random"] == pytest.approx(before["values"]["fd20_train_random"], rel=1e-9)
+    assert again["reference"]["images"] == 60
+    images = ("--images", experiment.data.held_out, "--reference", file, "--cache", "")
+    capsys.readouterr()
+    assert evaluate(*images, "--protocol", "fd50_train_random", "kd50_train_random") == 2
+    said = capsys.readouterr()
+    assert said.out.startswith("fd50_train_random ")
+    assert "left out: kd50_train_random needs the real images; stats.npz holds only" in said.err
+
+
+def test_statistics_of_2048_features_are_for_the_fid_network(tmp_path, no_weights, capsys):
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(2048), sigma=np.eye(2048, dtype=np.float32))
+    words = ("--images", make_images(tmp_path / "a.npz", 40), "--reference", tmp_path / "stats.npz", "--cache", "")
+    assert evaluate(*words, "--protocol", "fid40_train", "fd40_train_random") == 2
+    line = error_line(capsys)
+    assert "fid40_train needs the weights of the FID network" in line
+    assert "holds 2,048 features of each image, and random ones are 512" in line
 
 
 def test_progress_is_told_by_lines_where_there_is_no_terminal(monkeypatch, capsys):

@@ -13,10 +13,11 @@ import sagan_jax
 from sagan_jax.config import CompletionExperiment, CompletionNetworks, Data, Experiment, Networks, Training, to_dict
 from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.runs.build import build_adversarial_task, build_completion_task, image_shape
-from sagan_jax.runs.load import NO_DISCRIMINATOR
+from sagan_jax.runs.load import NO_DISCRIMINATOR, checkpoint_steps
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.environment import write_run_files
 from sagan_jax.training import adversarial, completion
+from support.commands import command, error_line
 
 
 def write_images(path, number, seed=0):
@@ -75,6 +76,47 @@ def test_run_opens_the_checkpoint_that_is_named(experiment, state, tmp_path):
     assert sagan_jax.open_run(workdir).generator().step == 7
     assert sagan_jax.open_run(workdir, checkpoint="best").generator().step == 4
     assert sagan_jax.open_run(workdir, checkpoint="best").discriminator().step == 4
+
+
+def test_run_opens_the_checkpoint_of_a_step(experiment, state, tmp_path):
+    workdir = tmp_path / "run"
+    write_run_files(workdir, to_dict(experiment))
+    with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
+        for step in (5, 7):
+            checkpoints.save(step, dataclasses.replace(state, step=np.int32(step)), {})
+    save(workdir, experiment, state, "best", 4)
+    assert checkpoint_steps(workdir) == [4, 5, 7]
+    for step in (4, 5, 7):  # 4 is the best one, and no longer among the newest
+        assert sagan_jax.open_run(workdir, checkpoint=step).generator().step == step
+        assert sagan_jax.load_run(workdir, checkpoint=step).step == step
+    with pytest.raises(InvalidInputError, match=r"has no checkpoint 6: there are 5, 7 and, as the best, 4\."):
+        sagan_jax.load_run(workdir, checkpoint=6)
+
+
+def test_checkpoint_of_a_name_that_is_none_is_refused(experiment, state, tmp_path):
+    workdir = save(tmp_path / "run", experiment, state)
+    with pytest.raises(InvalidInputError, match="'newest', 'best' or a step, an integer; got 'bset'"):
+        sagan_jax.load_run(workdir, checkpoint="bset")
+
+
+COMMANDS = {
+    "sample": ["--out", "x.png"],
+    "evaluate": [],
+    "attend": [],
+    "explore": ["--out", "x.html"],
+    "export": [],
+    "neighbours": ["--out", "x.png"],
+    "interpolate": ["--out", "x.png"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_lists_the_checkpoints_when_a_step_is_absent(experiment, state, tmp_path, name, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    workdir = save(tmp_path / "run", experiment, state)
+    assert command(name, "--workdir", workdir, "--checkpoint", 6, *COMMANDS[name]) == 2
+    assert "has no checkpoint 6: there are 7." in error_line(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_run_reads_its_checkpoint_once(experiment, state, tmp_path, monkeypatch):
@@ -207,3 +249,8 @@ def test_completion_run_gives_its_average_or_its_weights_as_trained(tmp_path):
     assert (averaged.averaged, raw.averaged, raw.step) == (True, False, 7)
     for twice, once in zip(jax.tree.leaves(averaged.params), jax.tree.leaves(raw.params), strict=True):
         assert np.array_equal(twice, 2 * once)
+    assert sagan_jax.load_completer(tmp_path / "run", checkpoint=7).step == 7
+    with pytest.raises(InvalidInputError, match=r"has no checkpoint 6: there are 7\."):
+        sagan_jax.load_completer(tmp_path / "run", checkpoint=6)
+    with pytest.raises(InvalidInputError, match="this one has no best"):
+        sagan_jax.load_completer(tmp_path / "run", checkpoint="best")

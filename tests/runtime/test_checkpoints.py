@@ -219,6 +219,43 @@ def test_save_keeps_the_newest_steps(tmp_path):
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["10", "6"]
 
 
+def test_save_keeps_multiples_for_good_besides_the_newest_steps(tmp_path):
+    with Checkpoints(tmp_path / "run", keep=2, keep_every=4) as checkpoints:
+        for step in (2, 4, 5, 6, 8, 10, 11, 12, 13):
+            checkpoints.save(step, make_state(float(step)), {})
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        assert checkpoints.steps == [13, 12, 8, 4]
+    # A run that goes on with another number keeps by that from then on, also the steps that it finds.
+    with Checkpoints(tmp_path / "run", keep=1, keep_every=8) as checkpoints:
+        checkpoints.save(14, make_state(14.0), {})
+        assert checkpoints.restore(make_state())[0] == 14
+        assert checkpoints.steps == [14, 8]
+
+
+def test_damaged_step_that_was_kept_for_good_is_renamed_and_kept(tmp_path):
+    with Checkpoints(tmp_path / "run", keep=1, keep_every=2) as checkpoints:
+        for step in (2, 4):
+            checkpoints.save(step, make_state(float(step)), {})
+    flip_array_bits(tmp_path / "run" / "4")
+    with Checkpoints(tmp_path / "run", keep=1, keep_every=2, warn=lambda line: None) as checkpoints:
+        assert checkpoints.restore(make_state())[0] == 2
+        checkpoints.save(3, make_state(3.0), {})
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["2", "3", "4.damaged"]
+
+
+def test_restore_takes_the_step_that_is_asked_for_and_no_other(tmp_path):
+    save_steps(tmp_path / "run", (2, 4, 6))
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        step, state, meta = checkpoints.restore(make_state(), 4)
+        assert (step, meta) == (4, {"images": 40})
+        assert state_digest(state) == state_digest(make_state(4.0))
+        assert checkpoints.restore(make_state(), 5) is None
+        flip_array_bits(tmp_path / "run" / "4")
+        with pytest.raises(InvalidInputError, match=r"Checkpoint 4 .* is damaged"):
+            checkpoints.restore(make_state(), 4)
+        assert checkpoints.restore(make_state(), 2)[0] == 2
+
+
 def test_save_is_finished_when_the_block_is_left_by_an_error(tmp_path):
     def fail():
         with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
@@ -632,6 +669,11 @@ def test_restore_names_the_first_leaf_that_does_not_fit(tmp_path, template, word
     save_steps(tmp_path / "c", [2, 5])
     with pytest.raises(InvalidInputError, match=words):
         restore(tmp_path / "c", template)
+
+
+def test_checkpoints_cannot_keep_every_negative_step():
+    with pytest.raises(InvalidInputError, match="keep_every >= 0"):
+        Checkpoints("run", keep_every=-1)
 
 
 def test_checkpoints_need_to_keep_one():

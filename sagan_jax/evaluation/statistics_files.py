@@ -1,0 +1,175 @@
+"""Files with the mean and the covariance of features, as pytorch-fid, EDM and guided-diffusion publish them."""
+
+import dataclasses
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.evaluation.embeddings import Embedding
+from sagan_jax.functional.distances import Moments
+from sagan_jax.runtime.files import write_atomically
+
+_NAMES = {"mu", "sigma"}
+_OWN_NAMES = ("count", "features", "identity")
+_MOST_BYTES = 2**30  # of an array: a covariance of 11,585 features in float64
+_ASYMMETRY, _NEGATIVE = 1e-5, 1e-4  # of the largest value: what `frechet_distance` takes for rounding
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureStatistics:
+    """The mean and the covariance of the features of a set of images, without the images.
+
+    Attributes:
+        mean: `[D]` float64.
+        covariance: `[D, D]` float64, unbiased.
+        count: how many images there were; None when the file does not say.
+        name: the name of the file.
+        sha256: of mean and covariance.
+        features: `inception` or `random` in a file of ours; "" when the file does not say.
+        identity: of the network in a file of ours; "" when the file does not say.
+    """
+
+    mean: np.ndarray = dataclasses.field(repr=False)
+    covariance: np.ndarray = dataclasses.field(repr=False)
+    count: int | None
+    name: str
+    sha256: str
+    features: str = ""
+    identity: str = ""
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what a result file says about the reference."""
+        described = {"statistics": self.name, "sha256": self.sha256, "images": self.count}
+        return described | {"features": self.identity or f"{len(self.mean)}, of a network that the file does not name"}
+
+    def misfit(self, embedding: Embedding) -> str:
+        """Returns why features of this network do not compare with the file; "" if they do."""
+        if len(self.mean) != embedding.size:
+            sizes = f"{len(self.mean):,} features of each image, and {embedding.name} ones are {embedding.size:,}"
+            return f"holds {sizes}"
+        same = self.identity == embedding.identity or embedding.name == "inception"  # its file may be converted anew
+        if self.features and not (self.features == embedding.name and same):
+            return f"holds features of another network, {self.identity}"
+        return ""
+
+
+def is_statistics_file(path: str | Path) -> bool:
+    """Tells whether a path is an .npz file with the arrays `mu` and `sigma`."""
+    return _array_names(Path(path)) >= _NAMES
+
+
+def holds_images(path: str | Path) -> bool:
+    """Tells whether a file of statistics has images too, as those of guided-diffusion have."""
+    return bool(_array_names(Path(path)) & {"images", "arr_0"})
+
+
+def _array_names(path: Path) -> set[str]:
+    """Returns the names of the arrays in an .npz file; none if it is no such file or damaged."""
+    try:
+        if path.suffix.lower() != ".npz" or not path.is_file():
+            return set()
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile):  # opening it as images says what is wrong
+        return set()
+
+
+def read_statistics(path: str | Path) -> FeatureStatistics:
+    """Returns the statistics of an .npz file with `mu` `[D]` and `sigma` `[D, D]`, floating.
+
+    A file that `write_statistics` wrote also has the number of images and the network.
+
+    Raises:
+        InvalidInputError: when the file is damaged, or its arrays are not a mean and a covariance: other shapes, values
+            that are not finite, not symmetric, or with negative eigenvalues.
+    """
+    path = Path(path)
+    try:
+        arrays = _read_arrays(path)
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds of error for a damaged file
+        raise InvalidInputError(f"Cannot read {str(path)!r} as feature statistics: {one_line(error)}.") from error
+    mean, covariance = arrays["mu"], arrays["sigma"]
+    fault = _fault(mean, covariance)
+    if fault:
+        raise InvalidInputError(f"{str(path)!r} needs the mean `mu` and the covariance `sigma` of features; {fault}.")
+    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
+    digest = hashlib.sha256(mean.tobytes() + covariance.tobytes()).hexdigest()
+    count = int(arrays["count"]) if "count" in arrays else None
+    features, identity = (str(arrays.get(name, "")) for name in ("features", "identity"))
+    return FeatureStatistics(mean, covariance, count, path.name, digest, features, identity)
+
+
+def write_statistics(path: str | Path, moments: Moments, embedding: Embedding) -> None:
+    """Writes `mu`, `sigma`, the number of images and the network to an .npz file, which pytorch-fid reads too.
+
+    Args:
+        path: the file; an existing one is replaced.
+        moments: of the features of at least two images.
+        embedding: the network.
+
+    Raises:
+        StorageError: when the file cannot be written.
+    """
+    content = io.BytesIO()
+    np.savez(
+        content,
+        allow_pickle=False,
+        mu=moments.mean,
+        sigma=moments.covariance,
+        count=np.int64(moments.count),
+        features=np.str_(embedding.name),
+        identity=np.str_(embedding.identity),
+    )
+    write_atomically(path, content.getvalue())
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of the file that we know, after their headers were checked: other arrays are not read."""
+    found = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if name not in (*_NAMES, *_OWN_NAMES):
+                continue
+            if member.file_size > _MOST_BYTES:
+                raise ValueError(f"{name} has {member.file_size:,} bytes, and at most {_MOST_BYTES:,} are read")
+            with archive.open(member) as file:
+                found[name] = _read_array(file.read(_MOST_BYTES + 1), name)
+    return found
+
+
+def _read_array(content: bytes, name: str) -> np.ndarray:
+    file = io.BytesIO(content)
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    shape, _, dtype = readers[npy.read_magic(file)](file)
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds Python objects, and reading them can run code")
+    if np.prod([float(size) for size in shape]) * dtype.itemsize > len(content):
+        raise ValueError(f"{name} has fewer bytes than its header states")
+    return npy.read_array(io.BytesIO(content), allow_pickle=False)
+
+
+def _fault(mean: np.ndarray, covariance: np.ndarray) -> str:
+    """Returns what keeps two arrays from being a mean and a covariance; "" if nothing does."""
+    size = mean.size
+    if mean.shape != (size,) or covariance.shape != (size, size) or not size:
+        return f"they need the shapes [D] and [D, D]; got {list(mean.shape)} and {list(covariance.shape)}"
+    for name, array in (("mu", mean), ("sigma", covariance)):
+        if array.dtype.kind != "f":
+            return f"`{name}` needs to be floating; got {array.dtype}"
+        if not np.isfinite(array).all():
+            return f"`{name}` holds values that are not finite"
+    covariance = covariance.astype(np.float64)
+    largest = np.abs(covariance).max()
+    if np.abs(covariance - covariance.T).max() > _ASYMMETRY * largest:
+        return "`sigma` is not symmetric"
+    eigenvalues = np.linalg.eigvalsh(covariance / 2 + covariance.T / 2)
+    if eigenvalues[0] < -_NEGATIVE * np.abs(eigenvalues).max():
+        return f"`sigma` has a negative eigenvalue, {eigenvalues[0]:.3g} beside {eigenvalues[-1]:.3g}"
+    return ""

@@ -1,0 +1,109 @@
+"""Which protocols are measured: those that are named, else what suits the images; what cannot be is said first."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sagan_jax.data import ImageSource
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.embeddings import Embedding
+from sagan_jax.evaluation.protocols import Protocol, count_words
+from sagan_jax.evaluation.statistics_files import FeatureStatistics
+
+_FID_FEATURES = 2048
+
+
+class Choice(NamedTuple):
+    """The protocols that can be measured, and the names of those that were asked for and cannot."""
+
+    possible: list[Protocol]
+    refused: list[str]
+
+    def raise_refused(self) -> None:
+        """Raises InvalidInputError if a protocol that was asked for was left out."""
+        if self.refused:
+            raise InvalidInputError(f"{', '.join(self.refused)} could not be measured, for the reasons above.")
+
+
+def print_to_stderr(line: str) -> None:
+    """Prints a line for the user beside the results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def choose_protocols(
+    protocols: Sequence[Protocol],
+    check: Callable[[Protocol], None],
+    *,
+    named: bool,
+    keep_going: bool,
+    notify: Callable[[str], None],
+    others: bool = False,
+) -> Choice:
+    """Returns the protocols that can be measured. The reason for each other one is told to `notify`.
+
+    Args:
+        protocols: those that are wanted.
+        check: raises InvalidInputError for a protocol that cannot be measured; reads no images.
+        named: whether the user named them. A default that cannot be measured is no error.
+        keep_going: measure the others when a named protocol cannot be measured.
+        notify: receives a line for each protocol that is left out.
+        others: whether something else is measured too.
+
+    Raises:
+        InvalidInputError: nothing can be measured, or a named protocol cannot and `keep_going` is False.
+    """
+    reasons: dict[str, str] = {}
+    for protocol in protocols:
+        try:
+            check(protocol)
+        except InvalidInputError as error:
+            reason = str(error)
+            reasons[protocol.name] = reason if protocol.name in reason else f"{protocol.name}: {reason}"
+    possible = [protocol for protocol in protocols if protocol.name not in reasons]
+    if reasons and ((named and not keep_going) or not (possible or others)):
+        raise InvalidInputError(" ".join(reasons.values()))
+    for reason in reasons.values():
+        notify(f"left out: {reason}")
+    return Choice(possible, list(reasons) if named else [])
+
+
+def default_protocols(source: ImageSource, inception: Embedding | None) -> tuple[str, ...]:
+    """Returns the protocols of a run by default: FID where its network is there, else what needs no download.
+
+    Args:
+        source: the training images.
+        inception: the FID network, or None.
+    """
+    if source.rule:
+        return ("rule1k",)
+    if inception:
+        return ("fid50k_train",)
+    return ("fd5k_train_random", *(("classifier_accuracy",) if source.num_classes > 1 else ()))
+
+
+def default_protocols_of_images(
+    scored: ImageSource, real: ImageSource | FeatureStatistics, inception: Embedding | None
+) -> tuple[str, ...]:
+    """Returns the protocols of images against images by default: those of a run, of as many images as there are.
+
+    Args:
+        scored: the images to score.
+        real: the reference: images, or statistics of their features.
+        inception: the FID network, or None.
+    """
+    if isinstance(real, FeatureStatistics):
+        return default_protocols_of_statistics(real, len(scored))
+    fid = f"fid{count_words(min(50_000, len(scored)))}_train"
+    fd = f"fd{count_words(min(5_000, len(scored)))}_train_random"
+    if real.rule:
+        return (f"rule{count_words(min(1_000, len(scored)))}",)
+    if inception:
+        return (fid,)
+    return (fd, *(("classifier_accuracy",) if max(real.num_classes, scored.num_classes) > 1 else ()))
+
+
+def default_protocols_of_statistics(statistics: FeatureStatistics, count: int = 50_000) -> tuple[str, ...]:
+    """Returns the Fréchet distance that statistics of features serve, of at most so many images."""
+    if len(statistics.mean) == _FID_FEATURES:
+        return (f"fid{count_words(min(50_000, count))}_train",)
+    return (f"fd{count_words(min(5_000, count))}_train_random",)

@@ -1,0 +1,85 @@
+"""Writes the statistics of real images to a file that serves as a reference later."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sagan_jax.data import natural_resolution
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.evaluator import Evaluator
+from sagan_jax.evaluation.protocols import Protocol, parse_protocol
+from sagan_jax.evaluation.statistics_files import is_statistics_file, write_statistics
+from sagan_jax.runs.evaluators import evaluator_of_reference
+from sagan_jax.runs.protocol_choice import print_to_stderr
+from sagan_jax.runtime.progress import ProgressCallback
+
+
+def save_statistics_of_images(
+    reference: str,
+    path: Path,
+    names: Sequence[str] = (),
+    *,
+    inception_weights: str = "",
+    resolution: int = 0,
+    max_images: int = 0,
+    batch_size: int = 100,
+    cache: str = "auto",
+    notify: Callable[[str], None] = print_to_stderr,
+    progress: ProgressCallback | None = None,
+) -> None:
+    """Writes the statistics of the features of images; `reference` and the others are those of `scores_of_images`.
+
+    Args:
+        reference: the real images.
+        path: the .npz file to write.
+        names: protocols that say which features. Defaults to those of the FID network where it is there.
+        inception_weights: as for `scores_of_images`.
+        resolution: as for `scores_of_images`. Defaults to the shorter side of the first image.
+        max_images: as for `scores_of_images`.
+        batch_size: as for `scores_of_images`.
+        cache: as for `scores_of_images`.
+        notify: receives a line that says what was written.
+        progress: receives the progress.
+
+    Raises:
+        InvalidInputError: the images cannot be read, or are statistics themselves.
+        StorageError: the file cannot be written.
+    """
+    protocols = [parse_protocol(name) for name in names]
+    size = 0 if is_statistics_file(reference) else resolution or natural_resolution(reference)
+    evaluator = evaluator_of_reference(
+        reference,
+        protocols,
+        size,
+        batch_size,
+        inception_weights=inception_weights,
+        cache=cache,
+        max_images=max_images,
+        progress=progress,
+    )
+    save_reference_statistics(evaluator, protocols, path, notify)
+
+
+def save_reference_statistics(
+    evaluator: Evaluator, protocols: Sequence[Protocol], path: Path, notify: Callable[[str], None]
+) -> None:
+    """Writes the statistics that the first Fréchet distance compares with; without one, those that FID would.
+
+    Args:
+        evaluator: has the real images.
+        protocols: that are measured.
+        path: the .npz file to write.
+        notify: receives a line that says what was written.
+
+    Raises:
+        InvalidInputError: there are no images.
+        StorageError: the file cannot be written.
+    """
+    if evaluator.statistics and not evaluator.train:
+        raise InvalidInputError(f"--save-statistics needs images; {evaluator.statistics.name} is statistics already.")
+    usual = parse_protocol("fid50k_train" if evaluator.inception else "fd5k_train_random")
+    protocol = next((protocol for protocol in protocols if protocol.kind in ("fid", "fd")), usual)
+    evaluator.check(protocol, 0)
+    embedding = evaluator.references.embedding(protocol)
+    real = evaluator.references.require_images(protocol)
+    write_statistics(path, evaluator.references.moments(protocol), embedding)
+    notify(f"statistics of the {embedding.name} features of {real.source.description} in {path}")
