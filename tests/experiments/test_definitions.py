@@ -152,7 +152,7 @@ def test_experiment_has_as_many_parameters_as_published(name):
 @pytest.mark.parametrize("size", [8, 16, 32, 64])
 def test_residual_control_has_the_parameters_its_file_gives_beside_attentions(size):
     pairs = re.findall(
-        r"([\d,]+)\s+(?:parameters )?for\s+(?:attention's )?([\d,]+)\s+in",
+        r"([\d,]+) (?:parameters )?in [GD] \(attention has ([\d,]+)\)",
         text_of(name := f"imagenet_128_residual_{size}"),
     )
     state = full_size_state(name)
