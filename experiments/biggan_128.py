@@ -1,15 +1,16 @@
-"""BigGAN on ImageNet at 128x128: SAGAN grown, in width, in batch and in how a block is told what to draw.
+"""BigGAN on ImageNet at 128x128.
 
     sagan-jax train biggan_128 --source imagenet-train
 
 Costs: 952.8 TFLOP a step (counted by `step_flops`); about 1414 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
-Reached: not measured; the paper's best are FID 8.51 and IS 99.31 (remembered, not checked).
+Reached: not measured. The paper's best are FID 8.51 and IS 99.31 (remembered, not checked).
 
 Settings are the paper's (Brock et al. 2019, appendix C): width 96, attention at 64x64, latents of 120 in 6 parts, a
 shared class embedding of 128, orthogonal start and penalty, batch 2,048, two updates of D a step, rates 5e-5 and 2e-4,
-Adam's betas 0 and 0.999, a moving average with decay 0.9999 from step 20,000. Departs from it: the batch goes through
-the networks in 8 parts of 256, as in BigGAN-PyTorch's script, so batch moments are those of 256 images; on devices that
-hold all of it, `--accumulation-steps 1` is the paper's.
+Adam's betas 0 and 0.999, and a moving average with decay 0.9999 from step 20,000.
+
+Departs from it: the batch passes the networks in 8 parts of 256, as in BigGAN-PyTorch's script. So batch moments are
+those of 256 images. `--accumulation-steps 1` is the paper's, on devices that hold the whole batch.
 """
 
 from sagan_jax.config import Experiment, Networks, Training

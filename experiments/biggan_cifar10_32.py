@@ -3,15 +3,18 @@
     sagan-jax train biggan_cifar10_32 --source cifar10-train.zip
 
 Costs: 14 minutes on two CPU cores (jax 0.10.2): 1,500 steps at 137 images/s (median), on a machine shared with other
-jobs; 30.6 GFLOP a step (counted by `step_flops`). Reached: rows told apart by colour (sky, grass, dark vehicles) with
-blobs for objects and a faint grid; `fd5k_train_random` 4.93 (`cifar10_32` 3.06 after 2.7 times the images, noise 57.7),
-recall 0.37. gamma 0.13 in G, -0.05 in D. StudioGAN's own run reaches FID 8.03 after 98,000 steps.
+jobs; 30.6 GFLOP a step (counted by `step_flops`).
+Reached: rows differ in colour (sky, grass, dark vehicles), with blobs for objects and a faint grid.
+`fd5k_train_random` is 4.93 (`cifar10_32` has 3.06 after 2.7 times the images, and noise has 57.7). Recall is 0.37.
+gamma is 0.13 in G and -0.05 in D. StudioGAN's own run reaches FID 8.03 after 98,000 steps.
 
-`--source` takes a zip or folder with one folder a class; ours holds lossy JPEG copies. Departs from the paper, which
-has no such run: a 32-pixel network of width 8 with attention at 16x16, latents of 4 parts of 20; batch 64; rates 2e-4
-and 2e-4, Adam's betas 0.5 and 0.999, as StudioGAN's configs/CIFAR10/BigGAN.yaml, but one update of D a step (5) and
-1,500 steps (100,000); running statistics with decay 0.99; a moving average of G with decay 0.999 from step 500 (0.9999
-from 1,000). The orthogonal penalty is the paper's, 1e-4; StudioGAN has none.
+`--source` takes a zip or folder with one folder for each class. Ours holds lossy JPEG copies.
+
+Departs from the paper, which has no such run: a 32-pixel network of width 8 with attention at 16x16, and latents of 4
+parts of 20. Batch 64, rates 2e-4 and 2e-4 and Adam's betas 0.5 and 0.999 are those of StudioGAN's
+configs/CIFAR10/BigGAN.yaml. One update of D a step (5 there) and 1,500 steps (100,000). Running statistics have decay
+0.99. The moving average of G has decay 0.999 from step 500 (0.9999 from 1,000). The orthogonal penalty is the paper's,
+1e-4; StudioGAN has none.
 """
 
 from sagan_jax.config import Data, Experiment, Networks, Recording, Training

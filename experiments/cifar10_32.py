@@ -2,15 +2,17 @@
 
     sagan-jax train cifar10_32 --source cifar10-train.zip
 
-Costs: 40 minutes on two CPU cores (jax 0.10.2): 4,000 steps at 114 images/s (median), stopped once on the way and
-taken up again by the same command; 68.4 GFLOP a step (counted by `step_flops`). Reached: rows that are told apart by
-colour and outline (animals on grass, ships and aeroplanes on blue, vehicles with windows and stripes; cifar10_32.png),
-none of which passes for a photograph; `fd5k_train_random` 3.06, where real test images have 0.19 and noise 57.7, and a
-classifier calls 52% of the samples what was asked for (65% of real ones). gamma rose to 0.21 in G and 0.44 in D.
+Costs: 40 minutes on two CPU cores (jax 0.10.2): 4,000 steps at 114 images/s (median), stopped once and resumed;
+68.4 GFLOP a step (counted by `step_flops`).
+Reached: rows differ in colour and outline: animals on grass, ships and aeroplanes on blue, vehicles with windows. None
+passes for a photograph. `fd5k_train_random` is 3.06; real test images have 0.19 and noise 57.7. A classifier calls 52%
+of the samples what was asked for (65% of real ones). gamma rose to 0.21 in G and 0.44 in D.
 
-`--source` takes a zip or folder with one folder a class; ours holds lossy JPEG copies. Departs from the paper: a
-32-pixel network of width 16 (128 pixels, width 64) with attention at 16x16; batch 64 (256); rates 3e-4 and 1.2e-3
-(1e-4 and 4e-4); running statistics with decay 0.99; a moving average of G with decay 0.999 (none).
+`--source` takes a zip or folder with one folder for each class. Ours holds lossy JPEG copies.
+
+Departs from the paper: a 32-pixel network of width 16 (128 pixels, width 64) with attention at 16x16; batch 64 (256);
+rates 3e-4 and 1.2e-3 (1e-4 and 4e-4); running statistics with decay 0.99; a moving average of G with decay 0.999
+(none).
 """
 
 from sagan_jax.config import Data, Experiment, Networks, Recording, Training

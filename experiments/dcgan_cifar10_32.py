@@ -1,22 +1,24 @@
-"""DCGAN on CIFAR-10 at 32x32: convolutions only, the local baseline of what attention adds.
+"""DCGAN on CIFAR-10 at 32x32: convolutions only, the baseline for what attention adds.
 
     sagan-jax train dcgan_cifar10_32 --source cifar10-train.zip
     sagan-jax train dcgan_cifar10_32 --generator-attention-resolutions 16 --discriminator-attention-resolutions 16
       --workdir runs/dcgan_attention
 
 Costs: 9.44 GFLOP a step (counted by `step_flops`); 9 minutes for 2,000 steps of 64 on 2 CPU cores, shared with other
-jobs, 293 images/s in the median. Reached: varied colours and blobs where objects would be, under a grid that the 4x4
-transposed convolutions leave; `fd5k_train_random` 6.78, recall 0.18. With StudioGAN's rates, 2e-4 for both networks, D
-wins at this width: its loss is 0.01 to 0.07 up to step 1,250, and all samples are one pattern of dots. StudioGAN's own
-run reaches FID 49.03 and collapses afterwards.
+jobs, at 293 images/s (median).
+Reached: varied colours and blobs where objects would be, under a grid that the 4x4 transposed convolutions leave.
+`fd5k_train_random` is 6.78 and recall 0.18. With StudioGAN's rates, 2e-4 for both networks, D wins at this width: its
+loss is 0.01 to 0.07 up to step 1,250, and all samples are one pattern of dots. StudioGAN's own run reaches FID 49.03
+and then collapses.
 
-The second command adds the attention layer and nothing else: 258 images/s, `fd5k_train_random` 15.5, recall 0.08; fewer
-colours, and rows of dots. Gamma ends at -0.15 in G and 0.08 in D. One run each, one seed: not a finding.
+The second command adds only the attention layer: 258 images/s, `fd5k_train_random` 15.5, recall 0.08, fewer colours,
+and rows of dots. gamma ends at -0.15 in G and 0.08 in D. These are one run each, of one seed, so they show nothing.
 
-`--source` takes a zip or folder with one folder a class; ours holds lossy JPEG copies. Departs from StudioGAN's
-configs/CIFAR10/DCGAN.yaml: width 16 (64), 2,000 steps (200,000), one update of D a step (2), G's rate 1e-3 (2e-4),
-running statistics with decay 0.99 (0.9). As there: no classes, no spectral norm, batch norm in both networks, the
-non-saturating loss, batch 64, D's rate 2e-4, Adam's betas 0.5 and 0.999.
+`--source` takes a zip or folder with one folder for each class. Ours holds lossy JPEG copies.
+
+Departs from StudioGAN's configs/CIFAR10/DCGAN.yaml: width 16 (64), 2,000 steps (200,000), one update of D a step (2),
+G's rate 1e-3 (2e-4), running statistics with decay 0.99 (0.9). As there: no classes, no spectral norm, batch norm in
+both networks, the non-saturating loss, batch 64, D's rate 2e-4, Adam's betas 0.5 and 0.999.
 """
 
 from sagan_jax.config import Data, Experiment, Networks, Recording, Training

@@ -2,13 +2,13 @@
 
     sagan-jax train imagenet_128 --source imagenet-train
 
-Costs: 34.50 TFLOP a step (counted by `step_flops`); about 205 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32); the
-authors report about two weeks on 4 GPUs. Reached: not measured. The paper's best in a million steps: FID 18.28 and IS
-51.43 (its Table 1).
+Costs: 34.50 TFLOP a step (counted by `step_flops`); about 205 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32). The
+authors report about two weeks on 4 GPUs.
+Reached: not measured. The paper's best in a million steps are FID 18.28 and IS 51.43 (its Table 1).
 
-`--source` takes a folder or zip of class folders, 1,000 of them; classes are numbered in the sorted order of their
-names, as the release's sorted synsets are. Departures: none from the paper; README.md has the table of what the paper
-leaves open and the release does otherwise.
+`--source` takes a folder or zip of 1,000 class folders. Classes are numbered in the sorted order of their names, like
+the release's sorted synsets. It departs from the paper in nothing. docs/fidelity.md says what the paper leaves open and
+where the release differs.
 """
 
 from sagan_jax.config import Experiment

@@ -1,22 +1,24 @@
-"""The recipe with which others brought these networks to FID 12.83: a moving average of G, and attention at 64x64.
+"""The recipe with which others reached FID 12.83: a moving average of G, and attention at 64x64.
 
     sagan-jax train imagenet_128_ema --source imagenet-train
 
 Costs: 35.82 TFLOP a step (counted by `step_flops`); about 213 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
-Reached: not measured. mmgeneration reports FID 12.83 and IS 69.5 after 826,000 steps, in its own protocol; the paper
+Reached: not measured. mmgeneration reports FID 12.83 and IS 69.5 after 826,000 steps, in its own protocol. The paper
 has no such run.
 
 Source: open-mmlab/mmgeneration:configs/sagan/sagan_128_woReLUinplace_noaug_bigGAN_*.py, after ajbrock/BigGAN-PyTorch:
-scripts/launch_SAGAN_bs128x2_ema.sh. Departs from `imagenet_128`: attention at 64x64; a moving average of G with decay
-0.999 from step 2,000 on; batch moments kept apart on each device (32 images each on 8 devices), as without SyncBN;
-running moments with PyTorch's decay 0.9; Adam's beta2 0.999; epsilon 1e-8 in the spectral norms. What else the recipe
-names is the default here, for it is the release's: xavier-uniform weights, conditional tables that are not normalised,
-centre crops without flips, epsilon 1e-5 in the norms and 1e-8 in Adam, rates 1e-4 and 4e-4, one update each, batch 256.
+scripts/launch_SAGAN_bs128x2_ema.sh.
 
-Where theirs differs from ours and no field says it: their u and running moments of G move at each of its evaluations
-(ours in G's update only), D's u at each pass; they average the parameters and copy the running moments, ours averages
-both; their tables of gains start at 1 + xavier-uniform and those of shifts at xavier-uniform (ours at 1 and 0); they
-clamp norms of u and v at epsilon where ours adds it.
+Departs from `imagenet_128`: attention at 64x64; a moving average of G with decay 0.999 from step 2,000 on; batch
+moments of each device alone (32 images each on 8 devices), as without SyncBN; running moments with PyTorch's decay 0.9;
+Adam's beta2 0.999; epsilon 1e-8 in the spectral norms. The rest of the recipe is the default here, because it is the
+release's: xavier-uniform weights, conditional tables that are not normalised, centre crops without flips, epsilon 1e-5
+in the norms and 1e-8 in Adam, rates 1e-4 and 4e-4, one update each, batch 256.
+
+Some differences have no field. Their u and running moments of G move at each of its evaluations (ours in G's update
+only), and D's u at each pass. They average the parameters and copy the running moments; ours averages both. Their
+tables of gains start at 1 + xavier-uniform and those of shifts at xavier-uniform (ours at 1 and 0). They clamp norms of
+u and v at epsilon where ours adds it.
 """
 
 from sagan_jax.config import Experiment, Networks, Training

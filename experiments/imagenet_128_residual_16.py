@@ -3,10 +3,10 @@
     sagan-jax train imagenet_128_residual_16 --source imagenet-train
 
 Costs: 34.29 TFLOP a step (counted by `step_flops`); about 204 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
-Reached: not measured. The paper's best in a million steps: unverified, FID 22.40 and IS 44.49.
+Reached: not measured. The paper's best in a million steps are FID 22.40 and IS 44.49 (unverified).
 
-The authors did not release their block: ours is a bottleneck of two 3x3 convolutions around an identity shortcut:
-323,107 parameters for attention's 327,681 in G, 83,218 for 81,921 in D.
+The authors did not release their block. Ours is two 3x3 convolutions with a bottleneck, around an identity shortcut.
+It has 323,107 parameters in G (attention has 327,681) and 83,218 in D (attention has 81,921).
 """
 
 from sagan_jax.config import Experiment, Networks

@@ -5,8 +5,8 @@
 Costs: 34.30 TFLOP a step (counted by `step_flops`); about 204 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
 Reached: not measured. The paper's best in a million steps: FID 27.33 and, unverified, IS 38.50.
 
-The authors did not release their block: ours is a bottleneck of two 3x3 convolutions around an identity shortcut:
-83,218 parameters for attention's 81,921 in G, 20,873 for 20,481 in D.
+The authors did not release their block. Ours is two 3x3 convolutions with a bottleneck, around an identity shortcut.
+It has 83,218 parameters in G (attention has 81,921) and 20,873 in D (attention has 20,481).
 """
 
 from sagan_jax.config import Experiment, Networks

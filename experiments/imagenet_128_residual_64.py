@@ -3,10 +3,10 @@
     sagan-jax train imagenet_128_residual_64 --source imagenet-train
 
 Costs: 34.30 TFLOP a step (counted by `step_flops`); about 204 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
-Reached: not measured. The paper's best in a million steps: unverified, FID 28.82 and IS 38.96.
+Reached: not measured. The paper's best in a million steps are FID 28.82 and IS 38.96 (unverified).
 
-The authors did not release their block: ours is a bottleneck of two 3x3 convolutions around an identity shortcut:
-20,873 parameters for attention's 20,481 in G, 4,676 for 5,121 in D.
+The authors did not release their block. Ours is two 3x3 convolutions with a bottleneck, around an identity shortcut.
+It has 20,873 parameters in G (attention has 20,481) and 4,676 in D (attention has 5,121).
 """
 
 from sagan_jax.config import Experiment, Networks

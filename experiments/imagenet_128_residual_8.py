@@ -5,8 +5,8 @@
 Costs: 34.27 TFLOP a step (counted by `step_flops`); about 203 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
 Reached: not measured. The paper's best in a million steps: FID 42.13 and, unverified, IS 23.17.
 
-The authors did not release their block: ours is a bottleneck of two 3x3 convolutions around an identity shortcut:
-1,309,767 parameters for attention's 1,310,721 in G, 323,107 for 327,681 in D.
+The authors did not release their block. Ours is two 3x3 convolutions with a bottleneck, around an identity shortcut.
+It has 1,309,767 parameters in G (attention has 1,310,721) and 323,107 in D (attention has 327,681).
 """
 
 from sagan_jax.config import Experiment, Networks

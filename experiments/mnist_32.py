@@ -4,18 +4,21 @@
 
 Costs: 4.22 TFLOP a step (counted by `step_flops`); about 0.5 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
 Reached: not measured; the paper has no such run.
-What two CPU cores can train is an eighth of the width, with the rates of `digits_32`: 15 minutes beside other jobs, 338
-images/s in the median. All of 1,000 samples are the digit asked for, and hardly any variety is left within a class
-(recall 0.003 against the 5,000 digits).
+
+Two CPU cores can train an eighth of the width, with the rates of `digits_32`: 15 minutes beside other jobs, at 338
+images/s (median). All of 1,000 samples are the digit asked for. Hardly any variety is left within a class (recall
+0.003 against the 5,000 digits).
 
     sagan-jax train mnist_32 --base-channels 8 --latent-size 64 --batch-size 32 --total-steps 3000 --ema-decay 0.99
       --generator-learning-rate 5e-4 --discriminator-learning-rate 2e-3 --norm-decay 0.99 --final-norm-decay 0.99
 
-`--source` takes any ten classes; `digits`, 5,000 of MNIST's 70,000, unless given. An .npz of the whole set holds
-`images` uint8 [N, 28, 28, 1] and `labels` [N]; they are enlarged to 32 pixels, where `digits` is framed in black.
+`--source` takes any ten classes. It defaults to `digits`, 5,000 of MNIST's 70,000. An .npz of the whole set holds
+`images` uint8 [N, 28, 28, 1] and `labels` [N]. They are enlarged to 32 pixels, where `digits` is framed in black.
 `digits_32` is this task in minutes on a small CPU: three equal channels, an eighth of the width, faster rates and a
-moving average. Departs from the paper: a 32-pixel network with one channel and attention at 16x16; 20,000 steps
-(1,000,000), and for so few the running statistics of the last norm keep 0.999 (0.9999).
+moving average.
+
+Departs from the paper: a 32-pixel network with one channel and attention at 16x16; 20,000 steps (1,000,000). Therefore
+the running statistics of the last norm have decay 0.999 (0.9999).
 """
 
 from sagan_jax.config import Data, Experiment, Networks, Training

@@ -1,13 +1,13 @@
-"""Runs to be compared, one by one: from `experiments/tables/NAME.py` to a table and a plot.
+"""Runs a table of experiments one by one: from `experiments/tables/NAME.py` to a table and a plot.
 
     python experiments/run_table.py completion_attention --out runs/completion_attention
 
-A run that is finished is not run again, and one that was stopped goes on where it was; table and plot are written anew
-after each, out of what the workdirs hold: OUT/ROW-SEED for each row and seed, OUT/table.md, OUT/curves.png and, where
-images follow a rule, OUT/samples.png. Seeds come one after another, so that a table that was stopped compares what it
-has fairly. Stopped with Ctrl-C; exit codes are those of `sagan-jax`.
+A finished run is not run again, and a stopped run is resumed. After each run, the table and the plot are written from
+what the workdirs hold. OUT/ROW-SEED is the workdir of each row and seed. OUT/table.md and OUT/curves.png are the
+results, and OUT/samples.png too where images follow a rule. All rows of one seed run before the next seed, so a table
+that was stopped compares rows fairly. Ctrl-C stops it. Exit codes are those of `sagan-jax`.
 
-What a run came to is OUT/ROW-SEED/row.json. Some of ours lie in `experiments/results`: copied to OUT they count as
+The result of a run is OUT/ROW-SEED/row.json. Some of ours are in `experiments/results`. Copied to OUT they count as
 finished.
 """
 
@@ -295,10 +295,10 @@ def save(figure: Figure, path: Path, dpi: int) -> None:
 def run(arguments: list[str]) -> None:
     """Runs what is left of a table, and writes it after each run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", help="of a file in experiments/tables")
-    parser.add_argument("--out", type=Path, required=True, help="a folder")
-    parser.add_argument("--rows", nargs="+", default=[], help="some of them; all unless given")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="some of them")
+    parser.add_argument("name", help="the name of a file in experiments/tables")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the results")
+    parser.add_argument("--rows", nargs="+", default=[], help="some of them. Defaults to all")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="some of them. Defaults to all")
     given = parser.parse_args(arguments)
     table = load_table(given.name)
     for wanted, known in ((given.rows, table.rows), (given.seeds, table.seeds)):
@@ -307,7 +307,7 @@ def run(arguments: list[str]) -> None:
                 raise InvalidInputError(f"The table {given.name!r} has {', '.join(map(str, known))}; got {name}.")
     if given.out.exists() and not given.out.is_dir():
         raise InvalidInputError(f"--out needs a folder; {str(given.out)!r} is a file.")
-    results(table, given.out)  # what is there and is not the table's is said before anything is run
+    results(table, given.out)  # refuses what is not of this table, before anything runs
     for seed in given.seeds or table.seeds:
         for row in given.rows or table.rows:
             run_row(table, row, seed, given.out)

@@ -28,7 +28,16 @@ LEVELS = {
     "config": 0,
     "errors": 0,
 }
-TOP_LEVEL = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "sagan_jax", "experiments", "tests", "docs"}
+TOP_LEVEL = {
+    "pyproject.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "CITATION.cff",
+    "LICENSE",
+    "zensical.toml",
+}
+TOP_LEVEL |= {"sagan_jax", "experiments", "tests", "docs"}
 TOP_LEVEL |= {".ci", ".gitignore", ".pre-commit-config.yaml"}
 FUNCTIONAL_MAY_IMPORT = {"jax", "numpy", "chex"}
 FUNCTIONAL_MAY_IMPORT |= {"__future__", "collections", "dataclasses", "functools", "itertools", "math", "typing"}

@@ -1,13 +1,13 @@
 """What does self-attention buy, where far-apart parts of an image must agree?
 
-Asked before the runs: of images with two blobs that share a hue and a form (`pairs`), how large a share of a
-generator's follow that rule, and how many of the twelve kinds does it make: without attention, with it at 16x16, at
-8x8, at both, in the article's form, and with residual blocks of as many parameters in its place, one or two?
+Asked before the runs: images of `pairs` hold two blobs that share a hue and a form. How large a share of a generator's
+images follow that rule, and how many of the twelve kinds does it make? The rows are: without attention, with it at
+16x16, at 8x8, at both, in the article's form, and with one or two residual blocks of as many parameters in its place.
 
     python experiments/run_table.py attention_buys --out runs/attention_buys
 
-Five seeds a row, all with the steps, the rates and the batch of `pairs_32`. The score is a program's, over 5,000
-generated images: see `sagan_jax/evaluation/rules.py`. Independent blobs would follow the rule in 1/12 of the images.
+Five seeds a row, all with the steps, the rates and the batch of `pairs_32`. A program scores 5,000 generated images:
+see `sagan_jax/evaluation/rules.py`. Independent blobs would follow the rule in 1/12 of the images.
 """
 
 from dataclasses import replace

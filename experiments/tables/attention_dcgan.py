@@ -1,9 +1,10 @@
 """What does self-attention buy on `pairs` in DCGAN's networks, which have one convolution where SAGAN's have two?
 
-Asked before the runs, and apart from `attention_buys` because DCGAN needs a recipe of its own, sought on runs without
-attention until one drew clear blobs. DCGAN's batch norm in D gives way to spectral normalisation; its loss and Adam's
-betas stay, both rates are 1e-3, and there are 4,000 steps, since one costs half of what it does in SAGAN's networks.
-With batch norm in D, at rates of 2e-4, or of 1e-3 for G alone, no image held two clear blobs after 1,000 steps.
+Asked before the runs, and apart from `attention_buys`, because DCGAN needs its own recipe. It was searched for on runs
+without attention until one drew clear blobs. D has spectral normalisation in place of DCGAN's batch norm. The loss and
+Adam's betas are DCGAN's. Both rates are 1e-3. There are 4,000 steps, since a step costs half of one in SAGAN's
+networks. With batch norm in D, at rates of 2e-4, or of 1e-3 for G alone, no image held two clear blobs after 1,000
+steps.
 
     python experiments/run_table.py attention_dcgan --out runs/attention_dcgan
 """

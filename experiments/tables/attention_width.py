@@ -1,7 +1,7 @@
-"""Does what self-attention buys on `pairs` shrink in wider networks, or grow?
+"""Does what self-attention buys on `pairs` grow or shrink in wider networks?
 
-Asked before the runs: `attention_buys` compares networks of width 8 without attention and with it at 16x16; here are
-those of width 4 and 16, with the same steps, rates and batch.
+Asked before the runs: `attention_buys` compares networks of width 8 without attention and with it at 16x16. Here are
+widths 4 and 16, with the same steps, rates and batch.
 
     python experiments/run_table.py attention_width --out runs/attention_width
 

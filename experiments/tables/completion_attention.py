@@ -1,17 +1,17 @@
 """Does self-attention help to complete faces?
 
-Asked before the runs: at equal parameters and equal steps, does a self-attention layer at 16x16 in encoder and decoder
-raise the PSNR inside the hole, on people that were not trained on, above a residual block of as many parameters in its
-place, and above nothing in its place? And where: in holes in the middle, whose surroundings are near on all sides, or
-where half of the face is missing and its other half lies far away? The article that describes such a system says that
+Asked before the runs: a self-attention layer sits at 16x16 in encoder and decoder. At equal parameters and equal steps,
+does it raise the PSNR inside the hole, on people that were not trained on? It is compared with a residual block of as
+many parameters in its place, and with nothing in its place. And where does it help: in holes in the middle, which have
+surroundings on all sides, or where half of the face is missing? The article that describes such a system says that
 attention improves its completions visibly, and gives no number.
 
     python experiments/run_table.py completion_attention --out runs/completion_attention
 
-Three seeds a row. All differ in what sits where alone; a row's runs and another's see the same images with the same
-holes in the same order. The last row was added when the others were there, and mirrored textures
-(`completion_mirror.py`) had shown that a layer at 8x8 learns to look across an image sooner than one at 16x16. It has
-17,756 parameters more than the residual control at 16x16 that it is compared with, 0.4% of the network.
+Three seeds a row. Rows differ only in the layer. All runs of a seed see the same images with the same holes in the same
+order. The last row was added after the others: mirrored textures (`completion_mirror.py`) had shown that a layer at 8x8
+learns to look across an image sooner than one at 16x16. It has 17,756 parameters more than the residual control at
+16x16 that it is compared with, 0.4% of the network.
 """
 
 from dataclasses import replace

@@ -1,14 +1,14 @@
-"""What only a layer that looks far can complete: textures whose right half is the mirror of the left, one half hidden.
+"""What only a layer that looks far can complete: textures whose right half mirrors the left, with one half hidden.
 
-Asked before the runs: the hidden half is known exactly, but from the other side of the image, and no pixel says
-anything of one farther than five pixels away. Does a layer that looks everywhere complete what convolutions have to
-carry across step by step? The latents, in which all of an image meets too, are four here, and a half is 828 numbers (23
-x 12 corners of the texture, three colours each): what is completed came through the feature maps.
+Asked before the runs: the other side of the image determines the hidden half exactly, and no pixel says anything about
+one farther than five pixels away. Does a layer that looks everywhere complete what convolutions must carry across step
+by step? There are only four latents, which see the whole image, and a half is 828 numbers (23 x 12 corners of the
+texture, three colours each). So a completion comes through the feature maps.
 
     python experiments/run_table.py completion_mirror --out runs/completion_mirror
 
-Three seeds a row; the rows differ in what sits at 8x8 alone: there every position stands for a square of 8x8 pixels,
-and its twin is one of 64. At 16x16, one of 256, no run of ours found it in 600 steps.
+Three seeds a row. Rows differ only in the layer at 8x8. There every position stands for a square of 8x8 pixels, and its
+twin is one of 64. At 16x16 it is one of 256, and no run of ours found it in 600 steps.
 """
 
 from dataclasses import replace

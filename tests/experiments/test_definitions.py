@@ -19,11 +19,12 @@ from sagan_jax.training.adversarial import Batch, initial_state, step
 from sagan_jax.training.completion import CompletionBatch
 from sagan_jax.training.flops import step_flops
 from support.params import num_parameters
+from support.paths import ROOT
 from support.programs import EXPERIMENTS
 
 NAMES = experiment_names()
 GENERATING = [name for name in NAMES if isinstance(load_experiment(name), Experiment)]
-README = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 # G and D of the papers' networks, none of it from our code: the release's at 32, 64 and without attention, StudioGAN's
 # on CIFAR-10; for the rest an attention layer of C channels adds 2 C (C/8) + 2 C (C/2) + 1 to those without.
@@ -116,15 +117,15 @@ def test_experiment_is_one_that_train_would_start(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_experiment_has_a_row_in_the_table_with_the_cost_it_says(name):
-    (row,) = [line for line in README.splitlines() if line.startswith(f"| `{name}` |")]
+    (row,) = [line for line in RESULTS.splitlines() if line.startswith(f"| `{name}` |")]
     cost = re.search(r"[\d.]+ [TG]FLOP", text_of(name))
     assert cost
     assert cost[0] in row
 
 
-def test_count_that_the_readme_shows_is_what_its_code_prints(capsys):
-    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-    exec(compile(code, "experiments/README.md", "exec"), {})
+def test_count_that_the_results_show_is_what_its_code_prints(capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```", RESULTS, re.DOTALL | re.MULTILINE)
+    exec(compile(code, "docs/results.md", "exec"), {})
     (shown,) = re.findall(r"print\(.*# (\S+)", code)
     assert float(capsys.readouterr().out) == pytest.approx(float(shown), rel=1e-4)
 
@@ -151,7 +152,7 @@ def test_experiment_has_as_many_parameters_as_published(name):
 @pytest.mark.parametrize("size", [8, 16, 32, 64])
 def test_residual_control_has_the_parameters_its_file_gives_beside_attentions(size):
     pairs = re.findall(
-        r"([\d,]+)\s+(?:parameters )?for\s+(?:attention's )?([\d,]+)\s+in",
+        r"([\d,]+) (?:parameters )?in [GD] \(attention has ([\d,]+)\)",
         text_of(name := f"imagenet_128_residual_{size}"),
     )
     state = full_size_state(name)
