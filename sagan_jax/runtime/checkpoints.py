@@ -426,7 +426,7 @@ class Checkpoints:
             document = self._read_document(step)
         self._check_layout(step, document["leaves"], _layout(_leaves_by_path(template)))
         with self._reading(step):
-            leaves = self._read_leaves(step, template, document)
+            leaves = self._read_leaves(step, _leaves_by_path(template), document)
         return step, jax.tree.unflatten(jax.tree.structure(template), leaves), document["meta"]
 
     def _folders(self) -> dict[int, Path]:

@@ -14,7 +14,11 @@ from support.commands import command, error_line
 def trained(monkeypatch):
     """Collects the experiments and workdirs that would be trained."""
     calls = []
-    monkeypatch.setattr(train, "train", lambda experiment, workdir, fresh: calls.append((experiment, workdir, fresh)))
+
+    def collect(experiment, workdir, fresh, trust_checkpoint):
+        calls.append((experiment, workdir, fresh))
+
+    monkeypatch.setattr(train, "train_to_the_end", collect)
     return calls
 
 
