@@ -26,7 +26,7 @@ import numpy as np
 
 import sagan_jax
 from sagan_jax.cli.main import explained
-from sagan_jax.config import AnyExperiment, Experiment, Table, to_dict
+from sagan_jax.config import AnyExperiment, Experiment, Table, from_dict, to_dict
 from sagan_jax.data.synthetic import parse_synthetic
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.rules import check_rule
@@ -124,11 +124,12 @@ def read_result(table: Table, row: str, seed: int, out: Path) -> dict[str, Any] 
         result = read_json(path)
         if not is_result(table, result):
             raise InvalidInputError("it has other fields than a result")
+        experiment = from_dict(result["experiment"])  # a result of an older version lacks the newest fields
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except InvalidInputError as error:
+    except (InvalidInputError, TypeError) as error:
         raise InvalidInputError(f"{str(path)!r} is damaged: remove it, and the run is scored again.") from error
-    if result["experiment"] != json.loads(json.dumps(to_dict(run_of(table, row, seed)))):
+    if experiment != from_dict(to_dict(run_of(table, row, seed))):
         raise InvalidInputError(f"{str(path.parent)!r} holds another run than this table's: give another --out.")
     return result
 

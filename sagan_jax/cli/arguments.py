@@ -105,8 +105,9 @@ def parse_arguments(
 def expand_home(arguments: Sequence[str]) -> list[str]:
     """Returns the words of a command with `~` and `~name` expanded also after `=`, where a shell does not do it.
 
-    >>> expand_home(["--seed=3", "~nobody-of-this-name/x"])
-    ['--seed=3', '~nobody-of-this-name/x']
+    Examples:
+        >>> expand_home(["--seed=3", "~nobody-of-this-name/x"])
+        ['--seed=3', '~nobody-of-this-name/x']
     """
 
     def expand(word: str) -> str:

@@ -83,8 +83,9 @@ def run(arguments: list[str]) -> None:
 def read_position(word: str) -> tuple[float, float]:
     """Returns the x and y of `12,20`.
 
-    >>> read_position("12,20")
-    (12.0, 20.0)
+    Examples:
+        >>> read_position("12,20")
+        (12.0, 20.0)
     """
     try:
         x, y = map(float, word.split(","))

@@ -33,8 +33,9 @@ def choose_arrays(present: Collection[str], where: str) -> tuple[str, str]:
     Raises:
         InvalidInputError: when no array, or more than one, may hold the images, or more than one the labels.
 
-    >>> choose_arrays(["x_train", "y_train", "x_test", "y_test"], "'mnist.npz'")
-    ('x_train', 'y_train')
+    Examples:
+        >>> choose_arrays(["x_train", "y_train", "x_test", "y_test"], "'mnist.npz'")
+        ('x_train', 'y_train')
     """
     if "images" in present or "arr_0" in present:
         split = ""

@@ -34,10 +34,11 @@ def wrapper_folder(files: Collection[str], folders: Collection[str]) -> str:
         files: relative POSIX names of files, at least those of the first two levels.
         folders: relative POSIX names of folders, at least those of the first two levels.
 
-    >>> wrapper_folder(["birds/owl/1.png", "README"], ["birds", "birds/owl"])
-    'birds/'
-    >>> wrapper_folder(["owl/1.png"], ["owl"])
-    ''
+    Examples:
+        >>> wrapper_folder(["birds/owl/1.png", "README"], ["birds", "birds/owl"])
+        'birds/'
+        >>> wrapper_folder(["owl/1.png"], ["owl"])
+        ''
     """
     tops = {name.split("/")[0] for name in folders}
     if len(tops) != 1 or not any("/" in name for name in folders):
@@ -108,8 +109,9 @@ def sorted_images(files: Collection[str]) -> list[str]:
 def passed_over_line(names: Collection[str], where: str) -> str:
     """Returns the line for the user that the files of these names are not images, with the number of each kind.
 
-    >>> passed_over_line(["a/notes.txt", "b.TXT", "README"], "'birds'")
-    "'birds': passed over 3 files that are not images: 2 .txt, 1 without a suffix"
+    Examples:
+        >>> passed_over_line(["a/notes.txt", "b.TXT", "README"], "'birds'")
+        "'birds': passed over 3 files that are not images: 2 .txt, 1 without a suffix"
     """
     kinds = Counter(PurePosixPath(name).suffix.lower() or "without a suffix" for name in names)
     shown = [f"{count:,} {kind if kind.isprintable() else repr(kind)}" for kind, count in kinds.most_common(_MAX_KINDS)]

@@ -163,8 +163,9 @@ def draw_mask(kind: str, height: int, width: int, *, seed: int, index: int) -> n
     Raises:
         InvalidInputError: when the kind is unknown, or a number is outside its range.
 
-    >>> draw_mask("centre", 8, 12, seed=0, index=0).sum(axis=0).tolist()
-    [0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0]
+    Examples:
+        >>> draw_mask("centre", 8, 12, seed=0, index=0).sum(axis=0).tolist()
+        [0, 0, 0, 4, 4, 4, 4, 4, 4, 0, 0, 0]
     """
     if kind not in _DRAW:
         raise InvalidInputError(f"The kind of a mask needs to be one of {', '.join(_DRAW)}; got {kind!r}.")
@@ -192,8 +193,9 @@ def draw_masks(kind: str, height: int, width: int, *, seed: int, indices: Iterab
     Raises:
         InvalidInputError: as for `draw_mask`, or when there is no index.
 
-    >>> draw_masks("half_left", 8, 8, seed=0, indices=[3, 1]).mean(axis=(1, 2)).tolist()
-    [0.5, 0.5]
+    Examples:
+        >>> draw_masks("half_left", 8, 8, seed=0, indices=[3, 1]).mean(axis=(1, 2)).tolist()
+        [0.5, 0.5]
     """
     masks = [draw_mask(kind, height, width, seed=seed, index=int(index)) for index in indices]
     if not masks:

@@ -44,8 +44,9 @@ def to_float(images: np.ndarray) -> np.ndarray:
     Raises:
         InvalidInputError: when `images` are not uint8.
 
-    >>> to_float(np.array([0, 255], np.uint8)).tolist()
-    [-1.0, 1.0]
+    Examples:
+        >>> to_float(np.array([0, 255], np.uint8)).tolist()
+        [-1.0, 1.0]
     """
     if images.dtype != np.uint8:
         raise InvalidInputError(f"to_float needs uint8 images; got {images.dtype}. Are they floats already?")
@@ -68,8 +69,9 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
     Raises:
         InvalidInputError: when `images` are integers or contain NaN.
 
-    >>> to_uint8(np.array([-1.0, 0.0, 7.0])).tolist()
-    [0, 128, 255]
+    Examples:
+        >>> to_uint8(np.array([-1.0, 0.0, 7.0])).tolist()
+        [0, 128, 255]
     """
     if np.asarray(images).dtype.kind in "biu":
         raise InvalidInputError(f"to_uint8 needs floats in [-1, 1]; got {images.dtype}. Were they converted twice?")

@@ -31,8 +31,9 @@ def choose_images(count: int, labels: np.ndarray | None, class_names: list[str],
     Raises:
         InvalidInputError: when `most` is smaller than the number of classes.
 
-    >>> choose_images(6, np.array([0, 0, 0, 0, 1, 1]), ["a", "b"], 4, "'x'").size
-    4
+    Examples:
+        >>> choose_images(6, np.array([0, 0, 0, 0, 1, 1]), ["a", "b"], 4, "'x'").size
+        4
     """
     if most < len(class_names):
         raise InvalidInputError(

@@ -152,8 +152,9 @@ class Pairs:
     def colour(self, hue: int) -> np.ndarray:
         """Returns the colour of a hue, `[3]` uint8.
 
-        >>> Pairs().colour(2).tolist()
-        [0, 255, 0]
+        Examples:
+            >>> Pairs().colour(2).tolist()
+            [0, 255, 0]
         """
         return np.rint(255 * np.array(colorsys.hsv_to_rgb(hue / self.hues, 1, 1))).astype(np.uint8)
 
@@ -196,8 +197,9 @@ SYNTHETIC_SETS: dict[str, type[SyntheticSet]] = {"mirror": Mirror, "pairs": Pair
 def is_synthetic(source: str) -> bool:
     """Returns whether `source` names a synthetic set.
 
-    >>> is_synthetic("mirror:grain=8"), is_synthetic("mirror.zip")
-    (True, False)
+    Examples:
+        >>> is_synthetic("mirror:grain=8"), is_synthetic("mirror.zip")
+        (True, False)
     """
     return source.partition(":")[0] in SYNTHETIC_SETS
 
@@ -208,8 +210,9 @@ def parse_synthetic(source: str) -> SyntheticSet:
     Raises:
         InvalidInputError: when an option is unknown or given twice, or its value is not an integer in its range.
 
-    >>> parse_synthetic("mirror:seed=1,images=500")
-    Mirror(images=500, seed=1, grain=4)
+    Examples:
+        >>> parse_synthetic("mirror:seed=1,images=500")
+        Mirror(images=500, seed=1, grain=4)
     """
     name, _, settings = source.partition(":")
     kind = SYNTHETIC_SETS[name]

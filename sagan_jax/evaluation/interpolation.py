@@ -28,8 +28,9 @@ def slerp(first: np.ndarray, second: np.ndarray, shares: np.ndarray) -> np.ndarr
 
     Source: Shoemake 1985; White 2016, section 2.1.
 
-    >>> slerp(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.array([0.0, 1.0])).round(6).tolist()
-    [[[1.0, 0.0], [0.0, 1.0]]]
+    Examples:
+        >>> slerp(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.array([0.0, 1.0])).round(6).tolist()
+        [[[1.0, 0.0], [0.0, 1.0]]]
     """
     cosine = (first * second).sum(1) / (np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1))
     angle = np.maximum(np.arccos(cosine.clip(-1, 1)), 1e-6)[:, None, None]

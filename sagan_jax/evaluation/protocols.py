@@ -107,8 +107,9 @@ class Protocol:
 def with_subset(protocol: Protocol, size: int) -> Protocol:
     """Returns the protocol of a kernel distance with subsets of another size, which its name then states.
 
-    >>> with_subset(parse_protocol("kid300_train_raw"), 300).name
-    'kid300_train_subset300_raw'
+    Examples:
+        >>> with_subset(parse_protocol("kid300_train_raw"), 300).name
+        'kid300_train_subset300_raw'
     """
     name = re.sub(r"(?=(?:_batch|_standing)?(?:_raw)?$)", f"_subset{size}", protocol.name, count=1)
     return dataclasses.replace(protocol, name=name, subset=size)
@@ -117,8 +118,9 @@ def with_subset(protocol: Protocol, size: int) -> Protocol:
 def count_words(count: int) -> str:
     """Returns a number of images as a name states it.
 
-    >>> count_words(50_000), count_words(1_234)
-    ('50k', '1234')
+    Examples:
+        >>> count_words(50_000), count_words(1_234)
+        ('50k', '1234')
     """
     return f"{count // 1000}k" if count and count % 1000 == 0 else str(count)
 
@@ -129,8 +131,9 @@ def parse_protocol(name: str) -> Protocol:
     Raises:
         InvalidInputError: the name is not that of a protocol, or its parts contradict each other.
 
-    >>> parse_protocol("fid10k_validation_standing").images
-    10000
+    Examples:
+        >>> parse_protocol("fid10k_validation_standing").images
+        10000
     """
     found = _NAME.fullmatch(name)
     if not found:

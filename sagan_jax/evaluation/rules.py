@@ -83,8 +83,9 @@ def check_rule(images: np.ndarray, rule: SyntheticSet) -> RuleResult:
 def num_modes(rule: SyntheticSet) -> int:
     """Returns how many values a rule leaves open: pairs of hue and form, or eight coarse textures.
 
-    >>> num_modes(Pairs())
-    12
+    Examples:
+        >>> num_modes(Pairs())
+        12
     """
     return rule.hues * rule.forms if isinstance(rule, Pairs) else 8
 

@@ -29,9 +29,10 @@ def attention_map(queries: Array, keys: Array) -> Array:
 
     Source: Zhang et al. 2018 (arXiv:1805.08318), equation 1; brain-research/self-attention-gan:non_local.py.
 
-    >>> import jax.numpy as jnp
-    >>> attention_map(jnp.zeros((3, 2)), jnp.ones((4, 2)))[0].tolist()
-    [0.25, 0.25, 0.25, 0.25]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> attention_map(jnp.zeros((3, 2)), jnp.ones((4, 2)))[0].tolist()
+        [0.25, 0.25, 0.25, 0.25]
     """
     check_arrays(
         "attention_map",
@@ -61,9 +62,10 @@ def attend(attention_map: Array, values: Array) -> Array:
 
     Source: Zhang et al. 2018, equation 2, without the projection v.
 
-    >>> import jax.numpy as jnp
-    >>> attend(jnp.full((1, 2), 0.5), jnp.array([[1.0, 0.0], [3.0, 4.0]])).tolist()
-    [[2.0, 2.0]]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> attend(jnp.full((1, 2), 0.5), jnp.array([[1.0, 0.0], [3.0, 4.0]])).tolist()
+        [[2.0, 2.0]]
     """
     check_arrays(
         "attend",
@@ -111,11 +113,12 @@ def self_attention(
 
     Source: brain-research/self-attention-gan:non_local.py (release); Zhang et al. 2018, section 3 (paper).
 
-    >>> import jax.numpy as jnp
-    >>> x, k = jnp.ones((4, 6, 8)), jnp.ones((8, 1))
-    >>> y, beta = self_attention(x, k, k, jnp.ones((8, 4)), jnp.ones((4, 8)), 0.0, pool=2)
-    >>> bool((y == x).all()), beta.shape
-    (True, (24, 6))
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> x, k = jnp.ones((4, 6, 8)), jnp.ones((8, 1))
+        >>> y, beta = self_attention(x, k, k, jnp.ones((8, 4)), jnp.ones((4, 8)), 0.0, pool=2)
+        >>> bool((y == x).all()), beta.shape
+        (True, (24, 6))
     """
     sizes = check_arrays(
         "self_attention",

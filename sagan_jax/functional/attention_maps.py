@@ -35,9 +35,10 @@ def attention_entropy(attention_map: Array) -> Array:
     Raises:
         AssertionError: at trace time, when the shape or the dtype does not fit.
 
-    >>> import jax.numpy as jnp
-    >>> attention_entropy(jnp.array([[1.0, 0.0]])).tolist()
-    [0.0]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> attention_entropy(jnp.array([[1.0, 0.0]])).tolist()
+        [0.0]
     """
     rows = _float32_map("attention_entropy", attention_map)
     present = ~(rows <= 0)  # a NaN counts, so that its row does not look like one that sees a single key
@@ -66,9 +67,10 @@ def attention_distance(attention_map: Array, *, query_shape: Shape, key_shape: S
 
     Source: Dosovitskiy et al. 2021, figure 7, where it is averaged over images and positions.
 
-    >>> import jax.numpy as jnp
-    >>> attention_distance(jnp.array([[0.5, 0.5], [0.0, 1.0]]), query_shape=(1, 2), key_shape=(1, 2)).tolist()
-    [0.5, 0.0]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> attention_distance(jnp.array([[0.5, 0.5], [0.0, 1.0]]), query_shape=(1, 2), key_shape=(1, 2)).tolist()
+        [0.5, 0.0]
     """
     rows = _float32_map("attention_distance", attention_map, query_shape, key_shape)
     distances = _distances(query_shape, key_shape).astype(rows.dtype)
@@ -89,9 +91,10 @@ def unpool_keys(attention_map: Array, *, query_shape: Shape, key_shape: Shape) -
     Raises:
         AssertionError: at trace time, when the shapes do not fit.
 
-    >>> import jax.numpy as jnp
-    >>> unpool_keys(jnp.ones((2, 1)), query_shape=(1, 2), key_shape=(1, 1)).tolist()
-    [[0.5, 0.5], [0.5, 0.5]]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> unpool_keys(jnp.ones((2, 1)), query_shape=(1, 2), key_shape=(1, 1)).tolist()
+        [[0.5, 0.5], [0.5, 0.5]]
     """
     rows = _float32_map("unpool_keys", attention_map, query_shape, key_shape)
     return jnp.matmul(rows, _cover("unpool_keys", query_shape, key_shape).astype(rows.dtype), precision="highest")
@@ -121,10 +124,11 @@ def attention_rollup(attention_maps: Sequence[Array], *, shapes: Sequence[Shape]
 
     Source: Abnar and Zuidema 2020, equation 1, for one shape and s = 0.5.
 
-    >>> import jax.numpy as jnp
-    >>> swap = jnp.array([[0.0, 1.0], [1.0, 0.0]])
-    >>> attention_rollup([swap, swap], shapes=[(1, 2), (1, 2)], shares=[1.0, 0.5]).tolist()
-    [[0.5, 0.5], [0.5, 0.5]]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> swap = jnp.array([[0.0, 1.0], [1.0, 0.0]])
+        >>> attention_rollup([swap, swap], shapes=[(1, 2), (1, 2)], shares=[1.0, 0.5]).tolist()
+        [[0.5, 0.5], [0.5, 0.5]]
     """
     check_that(
         "attention_rollup",
@@ -160,10 +164,11 @@ def top_keys(attention_map: Array, count: int) -> tuple[Array, Array]:
     Raises:
         AssertionError: at trace time, when the shape or the count does not fit.
 
-    >>> import jax.numpy as jnp
-    >>> keys, weights = top_keys(jnp.array([[0.25, 0.5, 0.25]]), 2)
-    >>> keys.tolist(), weights.tolist()
-    ([[1, 0]], [[0.5, 0.25]])
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> keys, weights = top_keys(jnp.array([[0.25, 0.5, 0.25]]), 2)
+        >>> keys.tolist(), weights.tolist()
+        ([[1, 0]], [[0.5, 0.25]])
     """
     rows = _float32_map("top_keys", attention_map)
     fits = isinstance(count, int) and 1 <= count <= rows.shape[-1]
@@ -196,10 +201,11 @@ def informative_queries(
     Raises:
         AssertionError: at trace time, when the shapes or the count do not fit.
 
-    >>> import jax.numpy as jnp
-    >>> far = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    >>> informative_queries(far, 1, query_shape=(1, 3), key_shape=(1, 3)).tolist()
-    [2]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> far = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+        >>> informative_queries(far, 1, query_shape=(1, 3), key_shape=(1, 3)).tolist()
+        [2]
     """
     check_arrays("informative_queries", attention_map=(attention_map, "[N, M]"))
     positions = math.prod(query_shape)

@@ -36,11 +36,12 @@ def augment(keys: Array, images: Array, augmentations: Sequence[Augmentation]) -
 
     Source: Zhao et al. 2020 (arXiv:2006.10738); mit-han-lab/data-efficient-gans:DiffAugment_pytorch.py.
 
-    >>> import jax, jax.numpy as jnp
-    >>> keys = jax.random.split(jax.random.key(0), 2)
-    >>> holes = augment(keys, jnp.ones((2, 8, 8, 3)), ["cutout"])
-    >>> holes.shape, float(holes.min()), float(holes.max())
-    ((2, 8, 8, 3), 0.0, 1.0)
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> keys = jax.random.split(jax.random.key(0), 2)
+        >>> holes = augment(keys, jnp.ones((2, 8, 8, 3)), ["cutout"])
+        >>> holes.shape, float(holes.min()), float(holes.max())
+        ((2, 8, 8, 3), 0.0, 1.0)
     """
     check_arrays("augment", images=(images, "floating [B, H, W, C]"), keys=(keys, "[B]"))
     for name in augmentations:

@@ -94,10 +94,11 @@ def moments_of(features: AnyArray) -> Moments:
         ValueError: when `features` has other axes, is not floating, is empty or has values that are not finite or so
             large that their squares overflow, from about 1e150 on.
 
-    >>> import numpy as np
-    >>> moments = moments_of(np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 4.0]]))
-    >>> moments.count, moments.mean.tolist(), moments.covariance.tolist()
-    (3, [2.0, 2.0], [[4.0, 3.0], [3.0, 3.0]])
+    Examples:
+        >>> import numpy as np
+        >>> moments = moments_of(np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 4.0]]))
+        >>> moments.count, moments.mean.tolist(), moments.covariance.tolist()
+        (3, [2.0, 2.0], [[4.0, 3.0], [3.0, 3.0]])
     """
     host = _float64("moments_of", "features", features, "[N, D]")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -128,10 +129,11 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
 
     Source: Chan, Golub and LeVeque 1983, Algorithms for computing the sample variance.
 
-    >>> import numpy as np
-    >>> merged = merge_moments(moments_of(np.array([[0.0], [2.0]])), moments_of(np.array([[4.0]])))
-    >>> merged.count, merged.mean.tolist(), merged.scatter.tolist()
-    (3, [2.0], [[8.0]])
+    Examples:
+        >>> import numpy as np
+        >>> merged = merge_moments(moments_of(np.array([[0.0], [2.0]])), moments_of(np.array([[4.0]])))
+        >>> merged.count, merged.mean.tolist(), merged.scatter.tolist()
+        (3, [2.0], [[8.0]])
     """
     if first.mean.shape != second.mean.shape:
         raise ValueError(
@@ -200,9 +202,10 @@ def frechet_distance(
     Source: Dowson and Landau 1982; Heusel et al. 2017 (arXiv:1706.08500), equation 6;
     toshas/torch-fidelity:torch_fidelity/metric_fid.py, which takes the eigenvalues of C_1 C_2.
 
-    >>> import numpy as np
-    >>> frechet_distance(np.array([0.0, 0.0]), np.eye(2), np.array([3.0, 4.0]), np.eye(2))
-    25.0
+    Examples:
+        >>> import numpy as np
+        >>> frechet_distance(np.array([0.0, 0.0]), np.eye(2), np.array([3.0, 4.0]), np.eye(2))
+        25.0
     """
     mean1 = _float64("frechet_distance", "mean1", mean1, "[D]")
     mean2 = _float64("frechet_distance", "mean2", mean2, "[D]")
@@ -268,9 +271,10 @@ def kernel_distance(real: AnyArray, fake: AnyArray) -> float:
     Source: Gretton et al. 2012, equation 3; Bińkowski et al. 2018 (arXiv:1801.01401), section 4;
     toshas/torch-fidelity:torch_fidelity/metric_kid.py.
 
-    >>> import numpy as np
-    >>> kernel_distance(np.array([[1.0], [1.0]]), np.array([[0.0], [0.0], [0.0]]))
-    7.0
+    Examples:
+        >>> import numpy as np
+        >>> kernel_distance(np.array([[1.0], [1.0]]), np.array([[0.0], [0.0], [0.0]]))
+        7.0
     """
     real, fake = _float64_pair("kernel_distance", real, fake)
     N, M = len(real), len(fake)
@@ -317,9 +321,10 @@ def inception_score(logits: AnyArray, splits: int = 10) -> tuple[float, float]:
 
     Source: Salimans et al. 2016 (arXiv:1606.03498), section 4; toshas/torch-fidelity:torch_fidelity/metric_isc.py.
 
-    >>> import numpy as np
-    >>> inception_score(np.zeros((6, 3)), splits=2)
-    (1.0, 0.0)
+    Examples:
+        >>> import numpy as np
+        >>> inception_score(np.zeros((6, 3)), splits=2)
+        (1.0, 0.0)
     """
     host = _float64("inception_score", "logits", logits, "[N, K]")
     with np.errstate(over="ignore"):
@@ -463,9 +468,10 @@ def precision_recall(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
     Source: Kynkäänniemi et al. 2019 (arXiv:1904.06991), equations 1 and 2;
     toshas/torch-fidelity:torch_fidelity/metric_prc.py.
 
-    >>> import numpy as np
-    >>> precision_recall(np.array([[0.0], [1.0], [2.0]]), np.array([[2.5], [9.0]]), neighbours=1)
-    (0.5, 1.0)
+    Examples:
+        >>> import numpy as np
+        >>> precision_recall(np.array([[0.0], [1.0], [2.0]]), np.array([[2.5], [9.0]]), neighbours=1)
+        (0.5, 1.0)
     """
     real, fake = _float64_pair("precision_recall", real, fake)
     _check_neighbours("precision_recall", neighbours, min(len(real), len(fake)))
@@ -503,9 +509,10 @@ def density_coverage(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
     Source: Naeem et al. 2020 (arXiv:2002.09797);
     clovaai/generative-evaluation-prdc:prdc/prdc.py.
 
-    >>> import numpy as np
-    >>> density_coverage(np.array([[0.0], [1.0], [4.0], [9.0]]), np.array([[0.5], [0.75]]), neighbours=1)
-    (2.0, 0.5)
+    Examples:
+        >>> import numpy as np
+        >>> density_coverage(np.array([[0.0], [1.0], [4.0], [9.0]]), np.array([[0.5], [0.75]]), neighbours=1)
+        (2.0, 0.5)
     """
     real, fake = _float64_pair("density_coverage", real, fake)
     _check_neighbours("density_coverage", neighbours, len(real))

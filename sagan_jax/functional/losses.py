@@ -34,9 +34,10 @@ def hinge_discriminator(real_logits: Array, fake_logits: Array) -> tuple[Array, 
 
     Source: Zhang et al. 2018, equation 4; brain-research/self-attention-gan:model.py.
 
-    >>> import jax.numpy as jnp
-    >>> [loss.tolist() for loss in hinge_discriminator(jnp.array([0.25, 2.0]), jnp.array([0.5, -3.0]))]
-    [[0.75, 0.0], [1.5, 0.0]]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> [loss.tolist() for loss in hinge_discriminator(jnp.array([0.25, 2.0]), jnp.array([0.5, -3.0]))]
+        [[0.75, 0.0], [1.5, 0.0]]
     """
     _check_logits("hinge_discriminator", real_logits=real_logits, fake_logits=fake_logits)
     return jax.nn.relu(1.0 - real_logits), jax.nn.relu(1.0 + fake_logits)
@@ -56,9 +57,10 @@ def hinge_generator(fake_logits: Array) -> Array:
 
     Source: Zhang et al. 2018, equation 4.
 
-    >>> import jax.numpy as jnp
-    >>> hinge_generator(jnp.array([0.5, -3.0])).tolist()
-    [-0.5, 3.0]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> hinge_generator(jnp.array([0.5, -3.0])).tolist()
+        [-0.5, 3.0]
     """
     _check_logits("hinge_generator", fake_logits=fake_logits)
     return -fake_logits
@@ -79,9 +81,10 @@ def non_saturating_discriminator(real_logits: Array, fake_logits: Array) -> tupl
 
     Source: Goodfellow et al. 2014 (arXiv:1406.2661), computed with softplus, which does not overflow.
 
-    >>> import jax.numpy as jnp
-    >>> [round(float(loss[0]), 4) for loss in non_saturating_discriminator(jnp.zeros(1), jnp.zeros(1))]
-    [0.6931, 0.6931]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> [round(float(loss[0]), 4) for loss in non_saturating_discriminator(jnp.zeros(1), jnp.zeros(1))]
+        [0.6931, 0.6931]
     """
     _check_logits("non_saturating_discriminator", real_logits=real_logits, fake_logits=fake_logits)
     return jax.nn.softplus(-real_logits), jax.nn.softplus(fake_logits)
@@ -101,9 +104,10 @@ def non_saturating_generator(fake_logits: Array) -> Array:
 
     Source: Goodfellow et al. 2014 (arXiv:1406.2661), section 3, computed with softplus.
 
-    >>> import jax.numpy as jnp
-    >>> round(float(non_saturating_generator(jnp.zeros(1))[0]), 4)
-    0.6931
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> round(float(non_saturating_generator(jnp.zeros(1))[0]), 4)
+        0.6931
     """
     _check_logits("non_saturating_generator", fake_logits=fake_logits)
     return jax.nn.softplus(-fake_logits)
@@ -124,9 +128,10 @@ def wasserstein_discriminator(real_logits: Array, fake_logits: Array) -> tuple[A
 
     Source: Arjovsky et al. 2017 (arXiv:1701.07875), equation 3.
 
-    >>> import jax.numpy as jnp
-    >>> [loss.tolist() for loss in wasserstein_discriminator(jnp.array([2.0]), jnp.array([0.5]))]
-    [[-2.0], [0.5]]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> [loss.tolist() for loss in wasserstein_discriminator(jnp.array([2.0]), jnp.array([0.5]))]
+        [[-2.0], [0.5]]
     """
     _check_logits("wasserstein_discriminator", real_logits=real_logits, fake_logits=fake_logits)
     return -real_logits, fake_logits
@@ -146,9 +151,10 @@ def wasserstein_generator(fake_logits: Array) -> Array:
 
     Source: Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1.
 
-    >>> import jax.numpy as jnp
-    >>> wasserstein_generator(jnp.array([0.5, -3.0])).tolist()
-    [-0.5, 3.0]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> wasserstein_generator(jnp.array([0.5, -3.0])).tolist()
+        [-0.5, 3.0]
     """
     _check_logits("wasserstein_generator", fake_logits=fake_logits)
     return -fake_logits
@@ -174,9 +180,10 @@ def orthogonal_penalty(kernel: Array) -> Array:
 
     Source: Brock et al. 2019 (arXiv:1809.11096), equation 3; their strength is 1e-4.
 
-    >>> import jax.numpy as jnp
-    >>> float(orthogonal_penalty(jnp.array([[2.0, 1.0], [0.0, 3.0]])))
-    8.0
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> float(orthogonal_penalty(jnp.array([[2.0, 1.0], [0.0, 3.0]])))
+        8.0
     """
     check_arrays("orthogonal_penalty", kernel=(kernel, "floating [..., R, C]"))
     matrix = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32)).reshape(-1, kernel.shape[-1])

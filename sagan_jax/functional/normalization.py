@@ -23,9 +23,10 @@ def batch_moments(features: Array, *, axis_name: str | None = None) -> tuple[Arr
     Raises:
         AssertionError: at trace time, when `features` is not floating or has no axes.
 
-    >>> import jax.numpy as jnp
-    >>> [moment.tolist() for moment in batch_moments(jnp.array([[1.0, 5.0], [3.0, 5.0]]))]
-    [[2.0, 5.0], [1.0, 0.0]]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> [moment.tolist() for moment in batch_moments(jnp.array([[1.0, 5.0], [3.0, 5.0]]))]
+        [[2.0, 5.0], [1.0, 0.0]]
     """
     check_arrays("batch_moments", features=(features, "floating [..., C]"))
     axes = tuple(range(features.ndim - 1))
@@ -55,9 +56,10 @@ def standardize(features: Array, mean: Array, variance: Array, *, epsilon: float
     Raises:
         AssertionError: at trace time, when the moments do not have one entry per channel.
 
-    >>> import jax.numpy as jnp
-    >>> standardize(jnp.array([[3.0]]), jnp.array([1.0]), jnp.array([4.0]), epsilon=0.0).tolist()
-    [[1.0]]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> standardize(jnp.array([[3.0]]), jnp.array([1.0]), jnp.array([4.0]), epsilon=0.0).tolist()
+        [[1.0]]
     """
     check_arrays(
         "standardize", features=(features, "floating [..., C]"), mean=(mean, "[C]"), variance=(variance, "[C]")
@@ -86,10 +88,11 @@ def scale_and_shift(features: Array, scale: Array, shift: Array) -> Array:
     Raises:
         AssertionError: at trace time, when the shapes do not fit.
 
-    >>> import jax.numpy as jnp
-    >>> x = jnp.ones((2, 3, 1))
-    >>> scale_and_shift(x, jnp.array([[1.0], [2.0]]), jnp.zeros((2, 1)))[..., 0].tolist()
-    [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> x = jnp.ones((2, 3, 1))
+        >>> scale_and_shift(x, jnp.array([[1.0], [2.0]]), jnp.zeros((2, 1)))[..., 0].tolist()
+        [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
     """
     need = "[C]" if scale.ndim == 1 else "[B, C]"
     check_arrays(

@@ -22,9 +22,10 @@ def upsample_nearest(features: Array, factor: int = 2) -> Array:
 
     Source: `tf.image.resize_nearest_neighbor` in brain-research/self-attention-gan:generator.py.
 
-    >>> import jax.numpy as jnp
-    >>> upsample_nearest(jnp.array([[[1.0], [2.0]]]))[..., 0].tolist()
-    [[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0]]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> upsample_nearest(jnp.array([[[1.0], [2.0]]]))[..., 0].tolist()
+        [[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0]]
     """
     check_arrays("upsample_nearest", features=(features, "floating [..., H, W, C]"))
     check_that("upsample_nearest", int(factor) >= 1, "a factor of at least 1", factor)
@@ -50,9 +51,10 @@ def average_pool(features: Array, window: int = 2) -> Array:
 
     Source: the downsampling in brain-research/self-attention-gan:discriminator.py.
 
-    >>> import jax.numpy as jnp
-    >>> average_pool(jnp.array([[[1.0], [2.0]], [[3.0], [6.0]]])).tolist()
-    [[[3.0]]]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> average_pool(jnp.array([[[1.0], [2.0]], [[3.0], [6.0]]])).tolist()
+        [[[3.0]]]
     """
     return _windows("average_pool", features, window).mean(axis=(-4, -2))
 
@@ -74,9 +76,10 @@ def max_pool(features: Array, window: int = 2) -> Array:
         AssertionError: at trace time, when `features` is not floating or has fewer than three axes, or `window` is
             below 1 or does not divide H and W.
 
-    >>> import jax.numpy as jnp
-    >>> max_pool(jnp.array([[[1.0], [2.0]], [[3.0], [6.0]]])).tolist()
-    [[[6.0]]]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> max_pool(jnp.array([[[1.0], [2.0]], [[3.0], [6.0]]])).tolist()
+        [[[6.0]]]
     """
     windows = _windows("max_pool", features, window)
     return features if window == 1 else windows.max(axis=(-4, -2))

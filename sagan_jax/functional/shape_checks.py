@@ -27,9 +27,11 @@ def check_arrays(function: str, /, *, one_dtype: bool = False, **arguments: Need
     Raises:
         AssertionError: when an array does not fit; the message lists what was needed and what was given.
 
-    >>> import jax.numpy as jnp
-    >>> check_arrays("attend", attention_map=(jnp.ones((5, 3)), "floating [N, M]"), values=(jnp.ones((3, 2)), "[M, E]"))
-    {'N': 5, 'M': 3, 'E': 2}
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> weights, values = jnp.ones((5, 3)), jnp.ones((3, 2))
+        >>> check_arrays("attend", attention_map=(weights, "floating [N, M]"), values=(values, "[M, E]"))
+        {'N': 5, 'M': 3, 'E': 2}
     """
     given = {name: (array, need) for name, (array, need) in arguments.items() if array is not None}
     message = (
@@ -67,9 +69,10 @@ def check_that(function: str, holds: bool, needed: str, given: object) -> None:
     Raises:
         AssertionError: when the condition does not hold.
 
-    >>> check_that("top_keys", 9 <= 4, "a count from 1 to 4", 9)
-    Traceback (most recent call last):
-    AssertionError: top_keys needs a count from 1 to 4; got 9.
+    Examples:
+        >>> check_that("top_keys", 9 <= 4, "a count from 1 to 4", 9)
+        Traceback (most recent call last):
+        AssertionError: top_keys needs a count from 1 to 4; got 9.
     """
     if not holds:
         raise AssertionError(f"{function} needs {needed}; got {given}.")

@@ -24,9 +24,10 @@ def masked_mean(values: Array, masks: Array) -> Array:
     Raises:
         AssertionError: at trace time, when shapes or dtypes do not fit.
 
-    >>> import jax.numpy as jnp
-    >>> masked_mean(jnp.array([[[[1.0], [3.0], [8.0]]]]), jnp.array([[[True, True, False]]])).tolist()
-    [2.0]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> masked_mean(jnp.array([[[[1.0], [3.0], [8.0]]]]), jnp.array([[[True, True, False]]])).tolist()
+        [2.0]
     """
     check_arrays("masked_mean", values=(values, "floating [B, H, W, C]"), masks=(masks, "bool [B, H, W]"))
     values = _float32(values)
@@ -44,9 +45,10 @@ def peak_signal_to_noise(squared_error: Array, value_range: float = 2.0) -> Arra
     Returns:
         The ratios, of the same shape, float32 or wider: at most `10 log10(range^2 / 1e-10)`.
 
-    >>> import jax.numpy as jnp
-    >>> peak_signal_to_noise(jnp.array([4.0, 0.04])).round(3).tolist()
-    [0.0, 20.0]
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> peak_signal_to_noise(jnp.array([4.0, 0.04])).round(3).tolist()
+        [0.0, 20.0]
     """
     return 10 * jnp.log10(value_range**2 / jnp.maximum(_float32(squared_error), 1e-10))
 
@@ -74,10 +76,11 @@ def structural_similarity(first: Array, second: Array, value_range: float = 1.0)
 
     Source: Wang, Bovik, Sheikh and Simoncelli 2004, equation 13 and section III.C.
 
-    >>> import jax.numpy as jnp
-    >>> ramp = jnp.linspace(0, 1, 7 * 8).reshape(1, 7, 8, 1)
-    >>> structural_similarity(ramp, ramp).mean().round(3).tolist()
-    1.0
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> ramp = jnp.linspace(0, 1, 7 * 8).reshape(1, 7, 8, 1)
+        >>> structural_similarity(ramp, ramp).mean().round(3).tolist()
+        1.0
     """
     axes, smallest = "floating [B, H, W, C]", WINDOW_RADIUS + 1
     sizes = check_arrays("structural_similarity", first=(first, axes), second=(second, axes))

@@ -40,10 +40,11 @@ def power_iteration(matrix: Array, u: Array, *, iterations: int, epsilon: float 
 
     Source: brain-research/self-attention-gan:ops.py, `spectral_normed_weight`.
 
-    >>> import jax.numpy as jnp
-    >>> u, v = power_iteration(jnp.array([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), jnp.ones(2), iterations=20)
-    >>> u.round(3).tolist(), v.round(3).tolist()
-    ([1.0, 0.0], [1.0, 0.0, 0.0])
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> u, v = power_iteration(jnp.array([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), jnp.ones(2), iterations=20)
+        >>> u.round(3).tolist(), v.round(3).tolist()
+        ([1.0, 0.0], [1.0, 0.0, 0.0])
     """
     check_arrays("power_iteration", matrix=(matrix, "[R, C]"), u=(u, "[C]"))
     # Norms are roots of sums of squares, which float16 does not hold.
@@ -100,10 +101,11 @@ def spectral_normalize(
 
     Source: Miyato et al. 2018 (arXiv:1802.05957), algorithm 1; brain-research/self-attention-gan:ops.py.
 
-    >>> import jax.numpy as jnp
-    >>> kernel, u, v, sigma = spectral_normalize(jnp.array([[0.0, 2.0], [0.0, 0.0]]), jnp.ones(2))
-    >>> kernel.tolist(), float(sigma)
-    ([[0.0, 1.0], [0.0, 0.0]], 2.0)
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> kernel, u, v, sigma = spectral_normalize(jnp.array([[0.0, 2.0], [0.0, 0.0]]), jnp.ones(2))
+        >>> kernel.tolist(), float(sigma)
+        ([[0.0, 1.0], [0.0, 0.0]], 2.0)
     """
     check_arrays("spectral_normalize", kernel=(kernel, "floating [..., R, C]"), u=(u, "[C]"))
     wide = jnp.promote_types(kernel.dtype, jnp.float32)
@@ -149,12 +151,13 @@ def spectral_normalize_tree(
         KeyError: when `spectral` has an entry that `params` does not have, or an entry without u or v.
         ValueError: when `params` is no tree.
 
-    >>> import jax.numpy as jnp
-    >>> params = {"conv": {"kernel": jnp.array([[0.0, 2.0]]), "bias": jnp.array([5.0, 5.0])}}
-    >>> spectral = {"conv": {"kernel": {"u": jnp.ones(2), "v": jnp.ones(1)}}}
-    >>> normalized, _, sigmas = spectral_normalize_tree(params, spectral)
-    >>> normalized["conv"]["kernel"].tolist(), normalized["conv"]["bias"].tolist(), float(sigmas["conv"]["kernel"])
-    ([[0.0, 1.0]], [5.0, 5.0], 2.0)
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> params = {"conv": {"kernel": jnp.array([[0.0, 2.0]]), "bias": jnp.array([5.0, 5.0])}}
+        >>> spectral = {"conv": {"kernel": {"u": jnp.ones(2), "v": jnp.ones(1)}}}
+        >>> normalized, _, sigmas = spectral_normalize_tree(params, spectral)
+        >>> normalized["conv"]["kernel"].tolist(), normalized["conv"]["bias"].tolist(), float(sigmas["conv"]["kernel"])
+        ([[0.0, 1.0]], [5.0, 5.0], 2.0)
     """
     children, rebuild = _children(params) or (None, None)
     if children is None or rebuild is None:
@@ -220,10 +223,11 @@ def init_spectral(
     Raises:
         ValueError: when a selected leaf has fewer than two axes, and so no singular vectors, or `params` is no tree.
 
-    >>> import jax
-    >>> vectors = init_spectral(jax.random.key(0), {"kernel": jax.numpy.ones((3, 5, 2)), "bias": jax.numpy.ones(2)})
-    >>> {name: {side: vector.shape for side, vector in pair.items()} for name, pair in vectors.items()}
-    {'kernel': {'u': (2,), 'v': (15,)}}
+    Examples:
+        >>> import jax
+        >>> vectors = init_spectral(jax.random.key(0), {"kernel": jax.numpy.ones((3, 5, 2)), "bias": jax.numpy.ones(2)})
+        >>> {name: {side: vector.shape for side, vector in pair.items()} for name, pair in vectors.items()}
+        {'kernel': {'u': (2,), 'v': (15,)}}
     """
     children, _ = _children(params) or (None, None)
     if children is None:

@@ -39,8 +39,9 @@ def name_code_base(names: Iterable[str]) -> tuple[str | None, str | None, str | 
         The word of `convert --from` for it, or None if it is none of those; what it is called, or None if it is not
         known; and a name that shows it.
 
-    >>> name_code_base(["l1.0.module.weight_bar", "attn1.gamma"])[1]
-    'heykeetae/Self-Attention-GAN'
+    Examples:
+        >>> name_code_base(["l1.0.module.weight_bar", "attn1.gamma"])[1]
+        'heykeetae/Self-Attention-GAN'
     """
     plain = sorted(re.sub(r"^(generator/|discriminator/)?(module\.)?", "", name) for name in names)
     for word, (title, pattern) in _CONVERTED.items():

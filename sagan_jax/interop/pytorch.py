@@ -54,8 +54,9 @@ def read_pth(path: str | Path) -> WeightFile:
 def hash_prefix(name: str) -> str | None:
     """Returns the start of the sha256 in the name of a published file, or None.
 
-    >>> hash_prefix("weights-inception-2015-12-05-6726825d.pth")
-    '6726825d'
+    Examples:
+        >>> hash_prefix("weights-inception-2015-12-05-6726825d.pth")
+        '6726825d'
     """
     found = re.search(r"-([0-9a-f]{8})\.pth$", name)
     return found and found[1]

@@ -40,8 +40,9 @@ _position_init = nn.initializers.normal(0.02)
 def completion_resolutions(resolution: int) -> tuple[int, ...]:
     """Returns the sizes of the encoder's feature maps, largest first. The decoder has them in reverse order.
 
-    >>> completion_resolutions(64), completion_resolutions(128)
-    ((16, 8, 4), (32, 16, 8, 4))
+    Examples:
+        >>> completion_resolutions(64), completion_resolutions(128)
+        ((16, 8, 4), (32, 16, 8, 4))
     """
     return tuple(size for size in WIDTHS if size <= resolution // PATCH_SIZE)
 
@@ -49,8 +50,9 @@ def completion_resolutions(resolution: int) -> tuple[int, ...]:
 def patchify(images: Array, size: int) -> Array:
     """Returns the patches of images `[B, H, W, C]`, each as one position: `[B, H/s, W/s, s*s*C]`.
 
-    >>> patchify(jnp.arange(8.0).reshape(1, 2, 4, 1), 2).tolist()
-    [[[[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]]]
+    Examples:
+        >>> patchify(jnp.arange(8.0).reshape(1, 2, 4, 1), 2).tolist()
+        [[[[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]]]
     """
     batch, height, width, channels = images.shape
     squares = images.reshape(batch, height // size, size, width // size, size, channels).transpose(0, 1, 3, 2, 4, 5)
@@ -60,8 +62,9 @@ def patchify(images: Array, size: int) -> Array:
 def unpatchify(squares: Array, size: int) -> Array:
     """Returns the images `[B, s*H, s*W, C]` of patches `[B, H, W, s*s*C]`: the inverse of `patchify`.
 
-    >>> unpatchify(patchify(jnp.arange(8.0).reshape(1, 2, 4, 1), 2), 2)[0, :, :, 0].tolist()
-    [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]
+    Examples:
+        >>> unpatchify(patchify(jnp.arange(8.0).reshape(1, 2, 4, 1), 2), 2)[0, :, :, 0].tolist()
+        [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]
     """
     batch, height, width, channels = squares.shape
     images = squares.reshape(batch, height, width, size, size, channels // size**2).transpose(0, 1, 3, 2, 4, 5)

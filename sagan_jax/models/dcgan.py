@@ -36,8 +36,9 @@ DISCRIMINATOR_WIDTHS = {32: (1, 2, 4, 8), 64: (1, 2, 4, 8, 16)}
 def generator_resolutions(resolution: int) -> tuple[int, ...]:
     """Returns the feature-map size after each block of G.
 
-    >>> generator_resolutions(32)
-    (8, 16, 32)
+    Examples:
+        >>> generator_resolutions(32)
+        (8, 16, 32)
     """
     return tuple(4 * 2**block for block in range(1, len(GENERATOR_WIDTHS[resolution])))
 
@@ -45,8 +46,9 @@ def generator_resolutions(resolution: int) -> tuple[int, ...]:
 def discriminator_resolutions(resolution: int) -> tuple[int, ...]:
     """Returns the feature-map size after each block of D.
 
-    >>> discriminator_resolutions(64)
-    (32, 16, 8, 4)
+    Examples:
+        >>> discriminator_resolutions(64)
+        (32, 16, 8, 4)
     """
     return tuple(resolution // 2**block for block in range(1, len(DISCRIMINATOR_WIDTHS[resolution])))
 

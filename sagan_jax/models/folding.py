@@ -29,12 +29,14 @@ def fold_batch_stats(params: Tree, batch_stats: Tree, *, epsilon: float) -> dict
     Raises:
         KeyError: when `batch_stats` has an entry that `params` does not have.
 
-    >>> import jax.numpy as jnp
-    >>> params = {"norm": {"scale": jnp.array([6.0]), "shift": jnp.array([1.0])}, "conv": {"bias": jnp.array([5.0])}}
-    >>> moments = {"norm": {"mean": jnp.array([2.0]), "variance": jnp.array([4.0])}}
-    >>> folded = fold_batch_stats(params, moments, epsilon=0.0)
-    >>> {name: leaf.tolist() for name, leaf in folded["norm"].items()}, folded["conv"]["bias"].tolist()
-    ({'scale': [3.0], 'shift': [-5.0]}, [5.0])
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> norm = {"scale": jnp.array([6.0]), "shift": jnp.array([1.0])}
+        >>> params = {"norm": norm, "conv": {"bias": jnp.array([5.0])}}
+        >>> moments = {"norm": {"mean": jnp.array([2.0]), "variance": jnp.array([4.0])}}
+        >>> folded = fold_batch_stats(params, moments, epsilon=0.0)
+        >>> {name: leaf.tolist() for name, leaf in folded["norm"].items()}, folded["conv"]["bias"].tolist()
+        ({'scale': [3.0], 'shift': [-5.0]}, [5.0])
     """
     missing = sorted(set(batch_stats) - set(params))
     if missing:

@@ -171,8 +171,9 @@ class SelfAttention(nn.Module):
 def attention_widths(channels: int) -> tuple[int, int]:
     """Returns the channels of keys and of values in the release's attention layer: C/8 and C/2, at least 1.
 
-    >>> attention_widths(256)
-    (32, 128)
+    Examples:
+        >>> attention_widths(256)
+        (32, 128)
     """
     return max(1, channels // 8), max(1, channels // 2)
 
@@ -180,8 +181,9 @@ def attention_widths(channels: int) -> tuple[int, int]:
 def attention_parameter_count(channels: int) -> int:
     """Returns the number of parameters of the release's attention layer: C^2/4 + C^2 + 1 if 8 divides C.
 
-    >>> attention_parameter_count(256)
-    81921
+    Examples:
+        >>> attention_parameter_count(256)
+        81921
     """
     keys, values = attention_widths(channels)
     return 2 * channels * keys + 2 * channels * values + 1
@@ -190,8 +192,9 @@ def attention_parameter_count(channels: int) -> int:
 def residual_parameter_count(channels: int, width: int) -> int:
     """Returns the number of parameters of two 3x3 convolutions C -> width -> C, biases included.
 
-    >>> residual_parameter_count(256, 18)
-    83218
+    Examples:
+        >>> residual_parameter_count(256, 18)
+        83218
     """
     return 2 * 9 * channels * width + width + channels
 
@@ -199,8 +202,9 @@ def residual_parameter_count(channels: int, width: int) -> int:
 def residual_width(channels: int) -> int:
     """Returns the bottleneck width for which `ResidualControl` has most nearly as many parameters as attention.
 
-    >>> residual_width(256)
-    18
+    Examples:
+        >>> residual_width(256)
+        18
     """
     wanted = attention_parameter_count(channels)
     return min(range(1, channels + 1), key=lambda width: abs(residual_parameter_count(channels, width) - wanted))

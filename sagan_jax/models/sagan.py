@@ -48,8 +48,9 @@ DISCRIMINATOR_WIDTHS = {
 def generator_resolutions(resolution: int) -> tuple[int, ...]:
     """Returns the feature-map size after each block of G.
 
-    >>> generator_resolutions(64)
-    (8, 16, 32, 64)
+    Examples:
+        >>> generator_resolutions(64)
+        (8, 16, 32, 64)
     """
     return tuple(4 * 2**block for block in range(1, len(GENERATOR_WIDTHS[resolution])))
 
@@ -57,8 +58,9 @@ def generator_resolutions(resolution: int) -> tuple[int, ...]:
 def discriminator_resolutions(resolution: int) -> tuple[int, ...]:
     """Returns the feature-map size after each block of D.
 
-    >>> discriminator_resolutions(64), discriminator_resolutions(32)
-    ((32, 16, 8, 4, 4), (16, 8, 8, 8))
+    Examples:
+        >>> discriminator_resolutions(64), discriminator_resolutions(32)
+        ((32, 16, 8, 4, 4), (16, 8, 8, 8))
     """
     blocks = len(DISCRIMINATOR_WIDTHS[resolution])
     halvings = blocks - 2 if resolution == 32 else blocks - 1

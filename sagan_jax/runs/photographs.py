@@ -169,8 +169,9 @@ def check_output(photos: list[Path], mask: Path | None, samples: int, out: Path)
 def completed_names(stem: str, samples: int) -> list[str]:
     """Returns the names of the images of one completed photograph.
 
-    >>> completed_names("photo", 1)
-    ['photo.png', 'photo-1.png', 'photo-sheet.png', 'photo-attention.png']
+    Examples:
+        >>> completed_names("photo", 1)
+        ['photo.png', 'photo-1.png', 'photo-sheet.png', 'photo-attention.png']
     """
     others = [str(number) for number in range(1, samples + 1)]
     return [f"{stem}.png", *(f"{stem}-{end}.png" for end in [*others, "sheet", "attention"])]

@@ -110,6 +110,30 @@ def forget_after(step: int, workdir: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def check_removable(workdir: Path, source: str) -> None:
+    """Refuses to start over where `remove_run` would remove what no run wrote.
+
+    Args:
+        workdir: as for `remove_run`; it need not exist.
+        source: where the images come from.
+
+    Raises:
+        InvalidInputError: the folder holds no run, or the images lie where its results do.
+    """
+    folders = [workdir / name for name in _FOLDERS if (workdir / name).exists()]
+    if folders and not any((workdir / name).exists() for name in _FILES):
+        raise InvalidInputError(
+            f"--fresh removes what a run left; {str(workdir)!r} holds {', '.join(path.name for path in folders)}, but "
+            f"no {' or '.join(_FILES[:2])} of a run. Give another --workdir, or remove them yourself."
+        )
+    for folder in folders:
+        if Path(source).resolve().is_relative_to(folder.resolve()):
+            raise InvalidInputError(
+                f"--fresh would remove {str(folder)!r}, where the images of --source lie; got {source!r}. Give another "
+                f"--workdir."
+            )
+
+
 def remove_run(workdir: Path) -> None:
     """Removes what a run writes, and nothing else."""
     set_aside = [path for why in SET_ASIDE for path in workdir.glob(f"best.{why}*")]

@@ -87,8 +87,9 @@ def _check_same(workdir: Path, step: int, saved: AnyExperiment, found: AnyExperi
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns a line `name: old -> new` for each value that differs between two nested dictionaries.
 
-    >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
-    ['a.c: 2 -> 3']
+    Examples:
+        >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
+        ['a.c: 2 -> 3']
     """
     before, after = (flatten_dict(values, sep=".") for values in (old, new))
     return [

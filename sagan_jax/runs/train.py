@@ -14,7 +14,7 @@ from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.generation import GenerationJob
 from sagan_jax.runs.owed import Owed, owed_by
-from sagan_jax.runs.resume import check_same_data, check_same_run, forget_after, remove_run
+from sagan_jax.runs.resume import check_removable, check_same_data, check_same_run, forget_after, remove_run
 from sagan_jax.runs.saved_config import differences
 from sagan_jax.runs.session import train_from
 from sagan_jax.runs.training_job import State, TrainingJob
@@ -77,7 +77,9 @@ def train_to_the_end(
     require_backend()
     experiment = from_dict(to_dict(experiment))  # lists become tuples, as in the saved config
     with WorkdirLock(workdir) if is_main_process() else nullcontext() as lock:
-        if not fresh:
+        if fresh:
+            check_removable(workdir, experiment.data.source)
+        else:
             check_same_run(workdir, experiment, trust_checkpoint=trust_checkpoint)
         job: TrainingJob = job_type(experiment, workdir)
         fingerprint = job.source.fingerprint

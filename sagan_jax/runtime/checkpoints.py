@@ -99,9 +99,10 @@ def state_digest(state: Tree) -> str:
     Returns:
         64 hexadecimal digits.
 
-    >>> import numpy as np
-    >>> state_digest({"a": np.zeros(3)}) == state_digest({"a": np.zeros(3), "b": None})
-    True
+    Examples:
+        >>> import numpy as np
+        >>> state_digest({"a": np.zeros(3)}) == state_digest({"a": np.zeros(3), "b": None})
+        True
     """
     return _digest(_to_host(state))
 

@@ -126,8 +126,9 @@ def read_step(path: str | Path, step: int) -> dict[str, float]:
 def finite_number(value: Any) -> int | float | None:
     """Returns a value that is a finite number below 1e100, which a figure can show, else None; a bool is not a number.
 
-    >>> [finite_number(value) for value in (0.5, 3, True, "3", float("nan"), None)]
-    [0.5, 3, None, None, None, None]
+    Examples:
+        >>> [finite_number(value) for value in (0.5, 3, True, "3", float("nan"), None)]
+        [0.5, 3, None, None, None, None]
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return value if is_number and abs(value) < 1e100 else None

@@ -37,8 +37,9 @@ class NullProgress:
 def format_duration(seconds: float) -> str:
     """Returns hours, minutes and seconds.
 
-    >>> format_duration(3725.4)
-    '1:02:05'
+    Examples:
+        >>> format_duration(3725.4)
+        '1:02:05'
     """
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

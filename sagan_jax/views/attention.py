@@ -95,8 +95,9 @@ def most_attended(weights: np.ndarray, mass: float = MASS) -> np.ndarray:
     Returns:
         `[h, w]` bool, True in the set.
 
-    >>> most_attended(np.array([[0.1, 0.6], [0.3, 0.0]])).tolist()
-    [[False, True], [False, False]]
+    Examples:
+        >>> most_attended(np.array([[0.1, 0.6], [0.3, 0.0]])).tolist()
+        [[False, True], [False, False]]
     """
     order = np.argsort(weights, axis=None, kind="stable")[::-1]
     before = np.cumsum(weights.ravel()[order]) - weights.ravel()[order]
@@ -170,8 +171,9 @@ def region_edges(region: np.ndarray) -> np.ndarray:
     Returns:
         `[E, 2, 2]`: x and y of both ends of each segment, in cells from the upper left corner.
 
-    >>> len(region_edges(np.array([[True, True], [False, False]])))
-    6
+    Examples:
+        >>> len(region_edges(np.array([[True, True], [False, False]])))
+        6
     """
     padded = np.pad(region, 1)
     y, x = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])

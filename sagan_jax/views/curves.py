@@ -128,9 +128,10 @@ def score_figure(curves: Mapping[str, Curve]) -> Figure:
 def smooth(curve: Curve) -> Curve:
     """Returns the running mean over a window of 1/50 of the points, at the step in the middle of each window.
 
-    >>> curve = smooth(Curve(np.arange(150), np.arange(150) % 3))
-    >>> curve.steps.tolist() == list(range(1, 149)), {round(value, 9) for value in curve.values.tolist()}
-    (True, {1.0})
+    Examples:
+        >>> curve = smooth(Curve(np.arange(150), np.arange(150) % 3))
+        >>> curve.steps.tolist() == list(range(1, 149)), {round(value, 9) for value in curve.values.tolist()}
+        (True, {1.0})
     """
     window = max(1, len(curve.values) // 50)
     total = np.cumsum(np.concatenate([[0.0], curve.values]))
@@ -145,9 +146,10 @@ def downsample(curve: Curve, max_points: int = MAX_POINTS) -> Curve:
         curve: of any length; returned as it is when it is short enough.
         max_points: even; there are half as many intervals, of equal length.
 
-    >>> curve = downsample(Curve(np.arange(9), np.array([0, 0, 9, 0, 0, 0, -9, 0, 0])), 4)
-    >>> curve.steps.tolist(), curve.values.tolist()
-    ([0, 2, 4, 6], [0, 9, 0, -9])
+    Examples:
+        >>> curve = downsample(Curve(np.arange(9), np.array([0, 0, 9, 0, 0, 0, -9, 0, 0])), 4)
+        >>> curve.steps.tolist(), curve.values.tolist()
+        ([0, 2, 4, 6], [0, 9, 0, -9])
     """
     if len(curve.values) <= max_points:
         return curve
@@ -162,8 +164,10 @@ def downsample(curve: Curve, max_points: int = MAX_POINTS) -> Curve:
 def metric_label(name: str) -> str:
     """Returns the name of a metric, short enough for a legend.
 
-    >>> [metric_label(f"discriminator/{name}") for name in ("loss_real", "fake_logits", "gamma_32", "gradient_norm")]
-    ['real', 'D, fake', 'D at 32', 'D']
+    Examples:
+        >>> names = ("loss_real", "fake_logits", "gamma_32", "gradient_norm")
+        >>> [metric_label(f"discriminator/{name}") for name in names]
+        ['real', 'D, fake', 'D at 32', 'D']
     """
     network, _, metric = name.rpartition("/")
     if metric == "images_per_second":
@@ -180,8 +184,9 @@ def metric_label(name: str) -> str:
 def format_value(value: float, digits: int = 3) -> str:
     """Returns a number with so many significant digits and a typographic minus.
 
-    >>> format_value(-0.123456)
-    '−0.123'
+    Examples:
+        >>> format_value(-0.123456)
+        '−0.123'
     """
     return f"{value:.{digits}g}".replace("-", "−")
 
@@ -274,8 +279,9 @@ def _set_scale(axes: Axes, low: float, high: float, *, log: bool) -> None:
 def _log_ticks(low: float, high: float) -> list[float]:
     """Returns round numbers between two positive numbers; the more decades there are, the fewer in each.
 
-    >>> _log_ticks(0.9, 30.0)
-    [1.0, 2.0, 5.0, 10.0, 20.0]
+    Examples:
+        >>> _log_ticks(0.9, 30.0)
+        [1.0, 2.0, 5.0, 10.0, 20.0]
     """
     decades = math.log10(high / low)
     multiples = (1, 2, 5) if decades < 2 else (1, 3) if decades < 3 else (1,)

@@ -133,9 +133,10 @@ def quantize_rows(attention_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Codes `[N, M]` uint8 and scales `[N]` float32.
 
-    >>> codes, scales = quantize_rows(np.array([[0.0, 127.5, 510.0]]))
-    >>> codes.tolist(), scales.tolist()
-    ([[0, 64, 255]], [2.0])
+    Examples:
+        >>> codes, scales = quantize_rows(np.array([[0.0, 127.5, 510.0]]))
+        >>> codes.tolist(), scales.tolist()
+        ([[0, 64, 255]], [2.0])
     """
     weights = attention_map.astype(np.float64)
     scales = (weights.max(axis=1) / 255).astype(np.float32)

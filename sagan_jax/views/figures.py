@@ -29,9 +29,10 @@ def image_grid(
     Raises:
         InvalidInputError: another dtype or shape, or a number out of its range.
 
-    >>> import numpy as np
-    >>> image_grid(np.array([[[[7]]], [[[8]]], [[[9]]]], np.uint8), 2, padding=0)[:, :, 0].tolist()
-    [[7, 8], [9, 255]]
+    Examples:
+        >>> import numpy as np
+        >>> image_grid(np.array([[[[7]]], [[[8]]], [[[9]]]], np.uint8), 2, padding=0)[:, :, 0].tolist()
+        [[7, 8], [9, 255]]
     """
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise InvalidInputError(

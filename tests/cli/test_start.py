@@ -37,20 +37,23 @@ sys.exit(main.main())
 """
 
 
-def unignored():
-    # A shell ignores Ctrl-C in what it starts in the background, and `nohup` ignores SIGHUP.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# A shell ignores Ctrl-C in what it starts in the background, and `nohup` ignores SIGHUP. So the program is started with
+# neither ignored, unless a signal is named. `preexec_fn` would fork, and jax runs threads here.
+LAUNCHER = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN if sys.argv[1] == number.name else signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
 
-def start(*words, environment=None, before=unignored):
+def start(*words, environment=None, ignored="none"):
     return subprocess.Popen(
-        [sys.executable, *map(str, words)],
+        [sys.executable, "-S", "-c", LAUNCHER, ignored, *map(str, words)],
         env=os.environ | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=before,
     )
 
 
@@ -93,7 +96,7 @@ def test_signal_ends_a_command_that_loses_every_exception_and_removes_what_is_ha
 
 
 def test_closed_terminal_is_ignored_under_nohup(tmp_path):
-    process = start("-c", STUBBORN, "stubborn", tmp_path, before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = start("-c", STUBBORN, "stubborn", tmp_path, ignored="SIGHUP")
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGHUP)
     time.sleep(0.3)

@@ -22,7 +22,7 @@ def test_doctests_of_a_module_hold(name):
 def test_docstring_of_a_function_has_arguments_result_and_example(name):
     docstring = inspect.getdoc(getattr(functional, name)) or ""
     assert docstring.startswith("Returns ")
-    assert [part for part in ("\nArgs:\n", "\nReturns:\n", "\n>>> ") if part not in docstring] == []
+    assert [part for part in ("\nArgs:\n", "\nReturns:\n", "\nExamples:\n    >>> ") if part not in docstring] == []
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
