@@ -17,8 +17,7 @@ def render_example(script: Path) -> None:
     notebook = script.with_suffix(".ipynb")
     python = [sys.executable, "-m"]
     subprocess.run([*python, "jupytext", "--quiet", "--to", "ipynb", "--output", notebook, script], check=True)
-    # The kernel is reached through a file, not over the network.
-    options = ["--ExecutePreprocessor.timeout=900", "--KernelManager.transport=ipc", "--coalesce-streams"]
+    options = ["--ExecutePreprocessor.timeout=900", "--CoalesceStreamsPreprocessor.enabled=True"]
     subprocess.run(
         [*python, "nbconvert", "--log-level=ERROR", "--to=markdown", "--execute", *options, notebook], check=True
     )

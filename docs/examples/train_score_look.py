@@ -24,6 +24,8 @@ import matplotlib.pyplot as plt
 import sagan_jax
 from sagan_jax.evaluation import attention_records
 from sagan_jax.runs.experiments import load_experiment
+from sagan_jax.runs.explorer import write_explorer
+from sagan_jax.runs.report import write_report
 
 # %% [markdown]
 # ## Train
@@ -97,3 +99,14 @@ for row, record in zip(axes, records, strict=True):
 for axis in axes.flat:
     axis.set(xticks=[], yticks=[])
 plt.show()
+
+# %% [markdown]
+# ## The report and the explorer
+#
+# `sagan-jax report` and `sagan-jax explore` write these pages. Each is one file that needs nothing else.
+# Here are [the report](report.html) and [the explorer](explorer.html) of this run.
+
+# %%
+print(write_report(workdir, Path("report.html"), budget=1_000_000), "bytes in report.html")
+page, requested = write_explorer(workdir, Path("explorer.html"), num_samples=10, budget=2_000_000)
+print(requested, "samples were asked for")
