@@ -1,6 +1,7 @@
 """`sagan-jax report`: writes the report of a run."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 from sagan_jax.cli.announcement import announce
@@ -35,9 +36,12 @@ def run(arguments: list[str]) -> None:
     if not 0.5 <= parsed.megabytes <= 1000:
         raise InvalidInputError(f"--megabytes needs to be in [0.5, 1000]; got {parsed.megabytes}.")
     announce("writing the report")
-    from sagan_jax.runs.report import config_to_show, write_report
+    from sagan_jax.runs.report import config_to_show, unreadable_metrics, write_report
 
     path = parsed.out or parsed.workdir / "report.html"
     config = config_to_show(parsed.workdir, trust_checkpoint=parsed.trust_checkpoint)
     size = write_report(parsed.workdir, path, config=config, budget=int(parsed.megabytes * 1e6))
+    reason = unreadable_metrics(parsed.workdir)
+    if reason:
+        print(f"warning: the report has no curves, because the metrics cannot be read: {reason}", file=sys.stderr)
     print(f"{path}: {size / 1e6:.2f} MB")

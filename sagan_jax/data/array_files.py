@@ -79,9 +79,6 @@ def read_npz(path: Path, notify: Notify = lambda line: None, *, absent_classes: 
     Args:
         path: the file.
         notify: receives a line when none of several arrays is known to hold labels.
-
-    Args:
-        path: the file.
         absent_classes: some of the labels 0, 1, .., max may be absent.
 
     Raises:

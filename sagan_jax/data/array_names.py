@@ -46,7 +46,9 @@ def choose_arrays(present: Collection[str], where: str) -> tuple[str, str]:
         raise InvalidInputError(
             f"{where} needs an array named `images` or `arr_0`, or one of {', '.join(_ALL)}; it holds {list(present)}."
         )
-    return _only(_IMAGES[split], present, "images", where), _only(_LABELS[split], present, "labels", where)
+    images = _only(_IMAGES[split], present, "images", where)
+    # A file may have `x_train` and `labels`.
+    return images, _only(_LABELS[split], present, "labels", where) or _only(_LABELS[""], present, "labels", where)
 
 
 def _only(names: tuple[str, ...], present: Collection[str], what: str, where: str) -> str:

@@ -65,8 +65,8 @@ def read_csv_labels(path: Path) -> CsvLabels:
 def assign_csv_labels(names: list[str], labels: CsvLabels, where: str) -> LabelledFiles:
     """Returns the images with the labels of a CSV file.
 
-    Classes that are all integers are the labels themselves. Other classes are names, sorted by their bytes, and a label
-    is a position in that order.
+    Classes that are all integers, such as 3 or 3.0, are the labels themselves. Other classes are names, sorted by their
+    bytes, and a label is a position in that order.
 
     Args:
         names: the full names of all images in the source, in order.
@@ -96,8 +96,8 @@ def assign_csv_labels(names: list[str], labels: CsvLabels, where: str) -> Labell
             f"no row, and {_some(strangers, labels.classes, 'rows')} name no image. Names are relative to {where}."
         )
     texts = [classes[name] for name in names]
-    if all(re.fullmatch(r"-?[0-9]{1,9}", text) for text in texts):
-        numbers = np.array([int(text) for text in texts], np.int32)
+    if all(re.fullmatch(r"-?[0-9]{1,9}(\.0*)?", text) for text in texts):  # 3.0 as pandas writes integers
+        numbers = np.array([int(text.partition(".")[0]) for text in texts], np.int32)
         return LabelledFiles(names, numbers, class_names_from_labels(numbers, len(names), from_csv))
     class_names = sorted(set(texts), key=str.encode)
     number_of = {text: number for number, text in enumerate(class_names)}

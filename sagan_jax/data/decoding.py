@@ -32,9 +32,11 @@ _KINDS = {
 }
 _KINDS |= {"La": "grey", "RGBa": "RGB", "RGBA": "RGB", "P": "RGB", "PA": "RGB"}  # a palette is looked up
 
-# Pillow reads 30 more formats. One starts Ghostscript, some know their files by the name alone, and others hold
-# drawings, icons or measurements. JPEG includes MPO, and PPM includes PBM, PGM and PNM.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
+# Pillow reads 25 more formats. One starts Ghostscript, some know their files by the name alone (TGA), an icon may hold
+# an image larger than its header says, and others hold drawings or measurements. JPEG includes MPO, and PPM includes
+# PBM, PGM and PNM.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "DIB", "PCX", "SGI", "DDS")
+_FORMATS += ("PSD",)
 _MAX_PIXELS = 89_478_485  # Pillow only warns above this size
 
 _ROTATIONS = {
@@ -65,7 +67,8 @@ class Traits(NamedTuple):
 def decode(data: bytes, resolution: int, image_channels: int) -> tuple[np.ndarray, Traits]:
     """Returns the image in a file, and what the user may want to know of it.
 
-    The file is a PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, PPM or QOI file, whatever its name.
+    The file is a PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, PPM, QOI, DIB, PCX, SGI, DDS or PSD file, whatever
+    its name.
 
     The image is cropped to its centre square. It is resized with Pillow's antialiased Lanczos filter if its size
     differs from `resolution`. EXIF orientation is applied; metadata that cannot be read are ignored. Transparent pixels

@@ -11,6 +11,7 @@ from sagan_jax.errors import InvalidInputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif", ".jpe", ".apng")
 IMAGE_SUFFIXES += (".mpo", ".jp2", ".j2k", ".jpx", ".jpf", ".jpc", ".j2c", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi")
+IMAGE_SUFFIXES += (".dib", ".pcx", ".sgi", ".bw", ".rgb", ".rgba", ".dds", ".psd")
 _MAX_KINDS = 5  # of files that are not images, in one line
 _SPLITS = {"train", "test", "validation", "valid", "val"}
 _MOST_CLASSES = 1_000_000  # a larger label is a mistake, and its names would fill the memory
@@ -111,12 +112,16 @@ def passed_over_line(names: Collection[str], where: str) -> str:
 
     Examples:
         >>> passed_over_line(["a/notes.txt", "b.TXT", "README"], "'birds'")
-        "'birds': passed over 3 files that are not images: 2 .txt, 1 without a suffix"
+        "'birds': passed over 3 files that are not read as images: 2 .txt, 1 without a suffix"
     """
     kinds = Counter(PurePosixPath(name).suffix.lower() or "without a suffix" for name in names)
     shown = [f"{count:,} {kind if kind.isprintable() else repr(kind)}" for kind, count in kinds.most_common(_MAX_KINDS)]
     more = [f"{len(kinds) - _MAX_KINDS:,} more kinds"] if len(kinds) > _MAX_KINDS else []
-    what = "1 file that is not an image" if len(names) == 1 else f"{len(names):,} files that are not images"
+    what = (
+        "1 file that is not read as an image"
+        if len(names) == 1
+        else f"{len(names):,} files that are not read as images"
+    )
     return f"{where}: passed over {what}: {', '.join(shown + more)}"
 
 

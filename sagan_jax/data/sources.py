@@ -182,7 +182,7 @@ def open_source(
             `pairs` or `mirror`, with options such as `mirror:grain=8,images=500,seed=1`: see
             `sagan_jax.data.synthetic`;
             a folder or a .zip of class folders with images. Images at the top, or in a single folder, have no labels.
-            Images are the files named as PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, PPM or QOI files are; of
+            Images are the files named as PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, PPM, QOI, .. files are; of
             several frames, the first is read. Hidden files are ignored, and other files are counted in one line. Class
             folders are sorted by the bytes of their names, so `Cat` and `cat` are two classes and `Cat` is the first.
             The class folders may lie inside one more folder. With a file `dataset.json` as StyleGAN's `dataset_tool`
@@ -328,6 +328,8 @@ def _open_encoded(path: Path, notify: Notify, labels: str = "", label_column: st
         return open_folder(path, notify, _csv_labels(labels, path))
     if path.is_file() and path.suffix.lower() == ".zip":
         return open_zip(path, notify, _csv_labels(labels, path.parent))
+    if path.exists() and not path.is_file():
+        raise InvalidInputError(f"{str(path)!r} needs to be a regular file or a folder; it is a pipe or a device.")
     raise InvalidInputError(
         f"The data source needs to be {_SOURCE_KINDS}; got {str(path)!r}. Unpack other archives first."
     )

@@ -19,6 +19,7 @@ _NAMES = {"mu", "sigma"}
 _OWN_NAMES = ("count", "features", "identity")
 _MOST_BYTES = 2**30  # of an array: a covariance of 11,585 features in float64
 _ASYMMETRY, _NEGATIVE = 1e-5, 1e-4  # of the largest value: what `frechet_distance` takes for rounding
+_LARGEST = 1e100  # of a mean and of a covariance; the squares of larger ones overflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,9 @@ def _array_names(path: Path) -> set[str]:
             return set()
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile):  # opening it as images says what is wrong
+    except (
+        Exception
+    ):  # zipfile raises many kinds of error for a damaged file, and opening it as images says what is wrong
         return set()
 
 
@@ -94,8 +97,13 @@ def read_statistics(path: str | Path) -> FeatureStatistics:
         arrays = _read_arrays(path)
     except Exception as error:  # numpy, zipfile and zlib raise many kinds of error for a damaged file
         raise InvalidInputError(f"Cannot read {str(path)!r} as feature statistics: {one_line(error)}.") from error
+    absent = [name for name in _NAMES if name not in arrays]
+    if absent:
+        raise InvalidInputError(
+            f"{str(path)!r} needs the arrays `mu` and `sigma`; it has no {' and no '.join(absent)}."
+        )
     mean, covariance = arrays["mu"], arrays["sigma"]
-    fault = _fault(mean, covariance)
+    fault = _fault(mean, covariance) or _count_fault(arrays.get("count"))
     if fault:
         raise InvalidInputError(f"{str(path)!r} needs the mean `mu` and the covariance `sigma` of features; {fault}.")
     mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
@@ -155,6 +163,13 @@ def _read_array(content: bytes, name: str) -> np.ndarray:
     return npy.read_array(io.BytesIO(content), allow_pickle=False)
 
 
+def _count_fault(count: np.ndarray | None) -> str:
+    """Returns what keeps an array from being the number of images; "" if nothing does, or there is none."""
+    if count is None or (count.shape == () and count.dtype.kind in "iu" and count >= 2):
+        return ""
+    return "`count` needs to be the number of images, one integer of at least 2"
+
+
 def _fault(mean: np.ndarray, covariance: np.ndarray) -> str:
     """Returns what keeps two arrays from being a mean and a covariance; "" if nothing does."""
     size = mean.size
@@ -165,6 +180,8 @@ def _fault(mean: np.ndarray, covariance: np.ndarray) -> str:
             return f"`{name}` needs to be floating; got {array.dtype}"
         if not np.isfinite(array).all():
             return f"`{name}` holds values that are not finite"
+        if float(np.abs(array).max()) > _LARGEST:
+            return f"`{name}` needs values up to {_LARGEST:g}; the largest is {np.abs(array).max():g}"
     covariance = covariance.astype(np.float64)
     largest = np.abs(covariance).max()
     if np.abs(covariance - covariance.T).max() > _ASYMMETRY * largest:

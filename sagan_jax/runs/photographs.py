@@ -126,6 +126,8 @@ def photo_files(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
+    if path.exists() and not path.is_dir():
+        raise InvalidInputError(f"{str(path)!r} needs to be a regular file or a folder; it is a pipe or a device.")
     if not path.is_dir():
         raise InvalidInputError(f"complete needs a photograph, or a folder of them; there is no {str(path)!r}.")
     found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
@@ -304,7 +306,7 @@ def _box(words: str, height: int, width: int) -> np.ndarray:
 
 def _read(path: Path, image_channels: int, what: str) -> tuple[np.ndarray, list[str]]:
     """Returns the pixels of a file, and their conversions."""
-    if not path.is_file():
+    if not path.exists():
         raise InvalidInputError(f"There is no {what} {str(path)!r}.")
     try:
         return decode_full_size(read_regular(path, _MAX_PHOTO_BYTES), image_channels)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from sagan_jax.config import Experiment, to_dict
-from sagan_jax.errors import InvalidInputError, StorageError
+from sagan_jax.errors import InvalidInputError, StorageError, one_line
 from sagan_jax.runs.health import sign_lines
 from sagan_jax.runs.saved_config import ChangedConfigError, read_experiment, sealed_experiment
-from sagan_jax.runtime.files import write_atomically
+from sagan_jax.runtime.files import open_regular, write_atomically
 from sagan_jax.views.report import report_page
 
 
@@ -36,6 +36,16 @@ def config_to_show(workdir: Path, *, trust_checkpoint: bool = False) -> dict[str
     except InvalidInputError:
         pass
     return None
+
+
+def unreadable_metrics(workdir: Path) -> str:
+    """Returns why the metrics of a run cannot be read, or "": the report would show the run without them."""
+    try:
+        with suppress(FileNotFoundError), open_regular(workdir / "metrics.jsonl"):
+            pass
+    except (OSError, InvalidInputError) as error:
+        return one_line(error)
+    return ""
 
 
 def write_report(

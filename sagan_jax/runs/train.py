@@ -139,7 +139,8 @@ def _summary(
         yield f"step {first_step} was saved, but the run was ended before all that follows: making up for its {owed}"
     if first_step >= training.total_steps:
         rest = "" if any(owed) else ": nothing to do"
-        yield f"already at step {first_step} of {training.total_steps} in {workdir}{rest}"
+        given = f", beyond --total-steps {training.total_steps}," if first_step > training.total_steps else ""
+        yield f"already at step {first_step}{given or f' of {training.total_steps}'} in {workdir}{rest}"
     elif first_step:
         yield f"going on from step {first_step} of {training.total_steps} in {workdir}"
         changed = differences(meta.get("environment", {}), reproducibility_info())

@@ -98,13 +98,14 @@ def read_step(path: str | Path, step: int) -> dict[str, float]:
     """Returns what a `metrics.jsonl` holds of one step, by the name of the metric.
 
     Args:
-        path: the file; one that is missing or no regular file holds nothing.
+        path: the file; one that is missing holds nothing.
         step: the number of completed steps.
 
     Returns:
         The values of all lines of the step; NaN where a value is no finite number.
 
     Raises:
+        InvalidInputError: when it is no regular file.
         StorageError: when the file cannot be read.
     """
     found: dict[str, Any] = {}
@@ -115,7 +116,7 @@ def read_step(path: str | Path, step: int) -> dict[str, float]:
                 metrics = _parse_line(line) if digits in line else None
                 if metrics and metrics.pop("step") == step:
                     found |= metrics
-    except (FileNotFoundError, InvalidInputError):
+    except FileNotFoundError:
         return {}
     except OSError as error:
         raise StorageError(f"{path} could not be read: {error.strerror or error}") from error

@@ -34,6 +34,8 @@ def refused(tmp_path, **arrays):
         ("train_images", "train_labels"),
         ("x_test", "y_test"),
         ("test_images", "test_labels"),
+        ("x_train", "labels"),
+        ("train_images", "y"),
     ],
 )
 def test_arrays_of_usual_names_are_read_and_said(tmp_path, images, labels):

@@ -53,6 +53,7 @@ def opened(tmp_path):
         "class,width,file\n" + "".join(f'{c},7,"{name}"\n' for name, c in zip(NAMES, CLASSES, strict=True)),
         ROWS + ROWS,
         ROWS.replace("a.png", "./a.png"),
+        "".join(f'"{name}",{label}.0\n' for name, label in zip(NAMES, CLASSES, strict=True)),
     ],
 )
 def test_csv_gives_each_image_its_class(pack, opened, text):

@@ -67,7 +67,7 @@ def test_dataset_json_of_another_kind_is_no_label_file(pack, other):
     path = pack(FILES | {"dataset.json": other})
     source, lines = opened(path)
     assert source.class_names == ("00000", "00001")
-    assert lines == [f"'{path}': passed over 1 file that is not an image: 1 .json"]
+    assert lines == [f"'{path}': passed over 1 file that is not read as an image: 1 .json"]
 
 
 def labels_of(*entries):

@@ -63,12 +63,31 @@ ASYMMETRIC = np.eye(5) + np.triu(np.full((5, 5), 0.01), 1)
         ({"covariance": np.diag([1, 1, np.inf, 1, 1.0])}, "`sigma` holds values that are not finite"),
         ({"covariance": ASYMMETRIC}, "`sigma` is not symmetric"),
         ({"covariance": np.diag([1, 1, 1, 1, -0.01])}, "negative eigenvalue, -0.01 beside 1"),
+        ({"mean": np.full(5, 1e200)}, "`mu` needs values up to 1e+100; the largest is 1e+200"),
+        ({"count": np.array([1, 2])}, "one integer of at least 2"),
+        ({"count": np.str_("x")}, "one integer of at least 2"),
+        ({"count": np.int64(-3)}, "one integer of at least 2"),
     ],
 )
 def test_what_is_no_mean_and_covariance_is_refused_in_one_line(tmp_path, arrays, says):
     with pytest.raises(InvalidInputError, match=re.escape(says)) as refused:
         read_statistics(write(tmp_path / "a.npz", **arrays))
     assert "\n" not in str(refused.value)
+
+
+def test_file_without_a_covariance_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", mu=np.zeros(5))
+    with pytest.raises(InvalidInputError, match="needs the arrays `mu` and `sigma`; it has no sigma"):
+        read_statistics(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("offset", [6, 8])
+def test_damaged_directory_of_a_file_is_no_traceback(tmp_path, offset):
+    content = bytearray(write(tmp_path / "a.npz").read_bytes())
+    directory = content.rindex(b"PK\x01\x02")
+    content[directory + offset + 1] = 99  # a version that zipfile does not know, or flags of an encoding
+    (tmp_path / "a.npz").write_bytes(content)
+    assert is_statistics_file(tmp_path / "a.npz") in (True, False)
 
 
 def test_rounding_of_float32_is_no_fault(tmp_path):
