@@ -104,7 +104,7 @@ class _Session:
         done, state = first_step, parallel.replicate(state)
         self.begin_again_what_was_removed()  # the first look: what is there now
         self.pay(first_step, state, owed)
-        if first_step < total_steps:
+        if first_step < total_steps and not self.collapsed:
             done, state = self.train(first_step, state, parallel)
         if self.health and self.health.collapsed:
             raise CollapsedError(

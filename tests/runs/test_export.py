@@ -109,7 +109,7 @@ def test_folding_refuses_statistics_of_another_network():
 
 
 def test_doctest_of_folding_holds():
-    assert doctest.testmod(folding) == (0, 5)
+    assert doctest.testmod(folding) == (0, 6)
 
 
 def recipes(page):

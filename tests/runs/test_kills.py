@@ -58,7 +58,7 @@ WRITES = {
     "before the last report": "before report.html",
     "between the first save and its picture": "after checkpoints 2",
     "while a figure is written": "before discriminator.png",
-    "between two lines of statistics": "after line 2 generator/attention_distance_16",
+    "between two lines of statistics": "after line 2 generator/attention_gamma_16",
     "while the picture is written": "before samples-00000002.png",
     "before the line of the scores": "before line 2 score/fd20_train_random",
     "between that line and the best checkpoint": "after line 2 score/fd20_train_random",

@@ -176,10 +176,9 @@ def test_run_without_another_checkpoint_than_the_damaged_one_is_to_be_trained_ag
 def test_command_names_the_backend_that_is_absent(experiment, state, tmp_path, command, platform):
     workdir = save(tmp_path / "run", experiment, state)
     before = sorted(workdir.rglob("*"))
-    words = {"train": ["digits_32", "--source", experiment.data.source]}.get(command, [])
     out = ["--out", str(tmp_path / "out")] if command != "train" else []
     ended = subprocess.run(
-        [sys.executable, "-m", "sagan_jax.cli.main", command, *words, "--workdir", str(workdir), *out],
+        [sys.executable, "-m", "sagan_jax.cli.main", command, "--workdir", str(workdir), *out],
         env=os.environ | {"JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,

@@ -16,7 +16,7 @@ def make_curves(*names, points=3):
 
 
 def test_examples_of_the_curves_are_true():
-    assert doctest.testmod(curves) == (0, 7)
+    assert doctest.testmod(curves) == (0, 8)
 
 
 def test_downsample_keeps_short_curves_and_spikes():
