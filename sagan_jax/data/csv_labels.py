@@ -16,7 +16,9 @@ from sagan_jax.errors import InvalidInputError, one_line
 MAX_CSV_BYTES = 2**28
 """The largest accepted CSV file in bytes."""
 
-_HEADER = ("file", "class")
+# The names of the two columns, in lower case; the first is ours, the others are usual elsewhere.
+_FILE = ("file", "filename", "file_name", "image", "path")
+_CLASS = ("class", "label", "class_name", "category")
 
 
 class CsvLabels(NamedTuple):
@@ -30,7 +32,8 @@ def read_csv_labels(path: Path) -> CsvLabels:
     """Returns the rows of a CSV file: UTF-8 with or without a byte order mark, cells with or without quotes.
 
     The file has two columns, the file of an image and its class. The first row is a header unless it names an image.
-    With a header that has the columns `file` and `class`, further columns are ignored.
+    With a header that has the columns `file` and `class`, or names such as `filename` and `label`, further columns are
+    ignored. Columns are separated by commas; by tabs or semicolons if the first line has no comma.
 
     Args:
         path: the file.
@@ -46,14 +49,17 @@ def read_csv_labels(path: Path) -> CsvLabels:
             data = file.read(MAX_CSV_BYTES + 1)
         if len(data) > MAX_CSV_BYTES:
             raise ValueError(f"it has more than {MAX_CSV_BYTES:,} bytes")
-        lines = io.StringIO(data.decode("utf-8-sig"), newline="")
-        reader = csv.reader(lines, skipinitialspace=True)
+        text = data.decode("utf-8-sig")
+        first = next((line for line in text.splitlines() if line.strip()), "")
+        delimiter = next((character for character in ",\t;" if character in first), ",")
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
         rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except (OSError, ValueError, csv.Error) as error:
         raise InvalidInputError(f"Cannot read the labels {where} as a CSV file in UTF-8: {one_line(error)}.") from error
     columns = [cell.strip().lower() for cell in rows[0][1]] if rows else []
-    if set(_HEADER) <= set(columns):
-        file_column, class_column = map(columns.index, _HEADER)
+    named = [[columns.index(name) for name in names if name in columns] for names in (_FILE, _CLASS)]
+    if all(named):
+        file_column, class_column = (found[0] for found in named)
     else:
         file_column, class_column = 0, 1
         _check_width(rows, where)
