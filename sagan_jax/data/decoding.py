@@ -168,7 +168,7 @@ def _upright(image: Image.Image) -> Image.Image:
     Alpha that is multiplied into the colours, as in some TIFF files, is separated from them.
     """
     image.load()
-    # `ImageOps.exif_transpose` would also write the metadata anew, which fails for many that can be read.
+    # `ImageOps.exif_transpose` would also write the metadata again, which fails for many that can be read.
     try:
         rotation = _ROTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged metadata raise SyntaxError, struct.error, TypeError, ..; the pixels are whole

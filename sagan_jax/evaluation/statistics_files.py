@@ -54,7 +54,7 @@ class FeatureStatistics:
         if len(self.mean) != embedding.size:
             sizes = f"{len(self.mean):,} features of each image, and {embedding.name} ones are {embedding.size:,}"
             return f"holds {sizes}"
-        same = self.identity == embedding.identity or embedding.name == "inception"  # its file may be converted anew
+        same = self.identity == embedding.identity or embedding.name == "inception"  # its file may be converted again
         if self.features and not (self.features == embedding.name and same):
             return f"holds features of another network, {self.identity}"
         return ""

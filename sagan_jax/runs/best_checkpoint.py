@@ -75,12 +75,12 @@ class BestCheckpoint:
             aside = aside.with_name(f"{self._folder.name}.{why}{number}")
         with disk_errors(aside):
             self._folder.rename(aside)
-        _warn(f"{explanation} {self._folder} was renamed to {aside.name}; the best is chosen anew.")
+        _warn(f"{explanation} {self._folder} was renamed to {aside.name}; the best is chosen from the next scores.")
 
     def _drop(self, explanation: str) -> None:
         with disk_errors(self._folder):
             shutil.rmtree(self._folder)
-        _warn(f"{explanation} {self._folder} was removed; the best is chosen anew.")
+        _warn(f"{explanation} {self._folder} was removed; the best is chosen from the next scores.")
 
     def offer(self, step: int, value: float, state: Any, meta: dict[str, Any]) -> None:
         """Saves the state if its score is the best so far.
@@ -93,7 +93,7 @@ class BestCheckpoint:
         """
         if self.value is not None and decide_in_main(lambda: not self._is_there()):
             if is_main_process():
-                _warn(f"{self._folder} was removed while the run used it; the best is chosen anew.")
+                _warn(f"{self._folder} was removed while the run used it; the best is chosen from the next scores.")
             self.value = None
         if not self.would_take(value):
             return

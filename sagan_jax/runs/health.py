@@ -310,7 +310,7 @@ def _largest(name: str, values: Iterable[float]) -> Iterator[tuple[str, float]]:
 def sign_lines(curves: Mapping[str, Curve], config: Mapping[str, Any]) -> list[str]:
     """Returns a line for each time that a sign was there in a run: from when to when, what it says and what helps.
 
-    The signs are those that the run recorded. In the metrics of a run that watched for none, they are found anew.
+    The signs are those that the run recorded. If the run watched for none, they are computed from its metrics.
 
     Args:
         curves: as `read_metrics` returns them.

@@ -45,7 +45,7 @@ def train(
             `checkpoints/` and `report.html`.
         fresh: remove what an earlier run left in `workdir`, and start over.
         trust_checkpoint: compare `experiment` with the config that the checkpoint of an earlier run was saved with, and
-            not with its `config.json`, which is then written anew.
+            not with its `config.json`, which is then written again.
 
     Returns:
         The trained generator; `load_run(workdir)` returns it later. For a `CompletionExperiment` the trained
@@ -136,7 +136,7 @@ def _summary(
     )
     yield from job.remarks()
     if any(owed):
-        yield f"step {first_step} was saved, but the run was ended before all that follows: making up for its {owed}"
+        yield f"step {first_step} was saved, but the run was ended before its {owed}: doing that first"
     if first_step >= training.total_steps:
         rest = "" if any(owed) else ": nothing to do"
         given = f", beyond --total-steps {training.total_steps}," if first_step > training.total_steps else ""

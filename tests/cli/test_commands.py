@@ -152,7 +152,7 @@ def test_train_at_its_end_already_draws_and_reports_what_is_missing(run, capsys)
     (run / "report.html").unlink()
     assert train(run, "--total-steps", "3") == 0
     said = capsys.readouterr().out
-    assert "making up for its drawing, report" in said
+    assert "the run was ended before its drawing, report: doing that first" in said
     assert "nothing to do" not in said
     assert {path: path.read_bytes() for path in sorted((run / "samples").iterdir())} == before
     assert "step 3 of 3 · finished" in (run / "report.html").read_text(encoding="utf-8")
