@@ -14,6 +14,8 @@ from sagan_jax.models import sagan
 from sagan_jax.models.layers import (
     AttentionKind,
     ConditionalBatchNorm,
+    Conv,
+    Dense,
     Initializer,
     attention_layer,
     check_attention_resolutions,
@@ -103,7 +105,7 @@ class Generator(nn.Module):
             chunks = list(rest)
         embedded = self._embed(labels, latents.dtype) if self.num_classes and self.shared_size else None
 
-        features = nn.Dense(4 * 4 * first, dtype=self.dtype, kernel_init=kernel_init, name="linear")(latents)
+        features = Dense(4 * 4 * first, dtype=self.dtype, kernel_init=kernel_init, name="linear")(latents)
         features = features.reshape(-1, 4, 4, first)
         for number, (width, size, chunk) in enumerate(zip(widths, resolutions, chunks, strict=True), start=1):
             conditions = [condition for condition in (embedded, chunk) if condition is not None]
@@ -133,7 +135,7 @@ class Generator(nn.Module):
             name="norm",
         )(features, None, train=train)
         # Without a dtype: the images are float32, as the parameters are.
-        return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(nn.relu(features)))
+        return jnp.tanh(Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(nn.relu(features)))
 
     def _embed(self, labels: Array | None, dtype: jnp.dtype) -> Array:
         """Returns the shared embedding of the labels or of the mixtures of classes, `[B, shared_size]`."""

@@ -23,7 +23,15 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from sagan_jax.functional.resampling import average_pool, upsample_nearest
-from sagan_jax.models.layers import AttentionKind, attention_layer, check_attention_resolutions, check_choice, glorot
+from sagan_jax.models.layers import (
+    AttentionKind,
+    Conv,
+    Dense,
+    attention_layer,
+    check_attention_resolutions,
+    check_choice,
+    glorot,
+)
 
 Resolution = Literal[64, 128]
 
@@ -108,7 +116,7 @@ class ResidualBlock(nn.Module):
     def __call__(self, features: Array) -> Array:
         """Returns the features `[B, H, W, C]` plus the output of the residual branch."""
         channels = features.shape[-1]
-        conv = partial(nn.Conv, channels, (3, 3), dtype=self.dtype)
+        conv = partial(Conv, channels, (3, 3), dtype=self.dtype)
         hidden = conv(kernel_init=glorot, name="conv_1")(nn.silu(features))
         return features + conv(kernel_init=_small_init, name="conv_2")(nn.silu(hidden))
 
@@ -138,12 +146,12 @@ class Encoder(nn.Module):
                 skips.append(features)
                 features = average_pool(features)
             kernel = (1, 1) if number else (3, 3)
-            features = nn.Conv(width, kernel, dtype=self.dtype, kernel_init=glorot, name=f"widen_{size}")(features)
+            features = Conv(width, kernel, dtype=self.dtype, kernel_init=glorot, name=f"widen_{size}")(features)
             features = _stage(self, features)
         flat = nn.silu(features).reshape(len(features), -1)
         # Without a dtype: the distribution is float32, as the parameters are.
-        mean = nn.Dense(self.latent_size, kernel_init=glorot, name="mean")(flat)
-        log_variance = nn.Dense(
+        mean = Dense(self.latent_size, kernel_init=glorot, name="mean")(flat)
+        log_variance = Dense(
             self.latent_size, kernel_init=_tiny_init, bias_init=nn.initializers.constant(-2.0), name="log_variance"
         )(flat)
         return Encoded(mean, log_variance, tuple(skips) if self.skips else ())
@@ -165,9 +173,9 @@ class Decoder(nn.Module):
         """Returns images `[B, H, W, C]` in [-1, 1] for latents `[B, Z]` and the features of `Encoded`."""
         *larger, smallest = completion_resolutions(self.resolution)
         width = self.base_channels * WIDTHS[smallest]
-        features = nn.Dense(smallest**2 * width, dtype=self.dtype, kernel_init=glorot, name="linear")(latents)
+        features = Dense(smallest**2 * width, dtype=self.dtype, kernel_init=glorot, name="linear")(latents)
         features = _stage(self, features.reshape(-1, smallest, smallest, width))
-        conv = partial(nn.Conv, kernel_size=(1, 1), dtype=self.dtype, kernel_init=glorot)
+        conv = partial(Conv, kernel_size=(1, 1), dtype=self.dtype, kernel_init=glorot)
         for size in reversed(larger):
             width = self.base_channels * WIDTHS[size]
             # A 1x1 convolution commutes with nearest upsampling. Before it, the convolution is four times cheaper.
@@ -177,7 +185,7 @@ class Decoder(nn.Module):
                 features += conv(width, name=f"skip_{size}")(skip)
             features = _stage(self, features)
         # Without a dtype: the images are float32, as the parameters are.
-        last = nn.Conv(PATCH_SIZE**2 * self.image_channels, (3, 3), kernel_init=_small_init, name="conv")
+        last = Conv(PATCH_SIZE**2 * self.image_channels, (3, 3), kernel_init=_small_init, name="conv")
         squares = last(nn.silu(features))
         squares += self.param("mean_image", nn.initializers.zeros, squares.shape[1:], jnp.float32)[None]
         return jnp.tanh(unpatchify(squares, PATCH_SIZE))
@@ -190,7 +198,7 @@ def _stage(network: Encoder | Decoder, features: Array) -> Array:
     """
     size = features.shape[1]
     positions = network.param(f"positions_{size}", _position_init, features.shape[1:], jnp.float32)
-    features += positions[None].astype(features.dtype)
+    features = (features + positions[None]).astype(features.dtype)
     for number in range(1, network.blocks + 1):
         features = ResidualBlock(network.dtype, name=f"block_{size}_{number}")(features)
     if size in network.attention_resolutions:

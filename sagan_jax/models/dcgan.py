@@ -15,6 +15,9 @@ from jax.typing import DTypeLike
 from sagan_jax.models.layers import (
     AttentionKind,
     ConditionalBatchNorm,
+    Conv,
+    ConvTranspose,
+    Dense,
     Gain,
     Initializer,
     attention_layer,
@@ -114,10 +117,10 @@ class Generator(nn.Module):
         first, *widths = [self.base_channels * width for width in GENERATOR_WIDTHS[self.resolution]]
         kernel_init = kernel_initializer(self.initializer)
 
-        features = nn.Dense(4 * 4 * first, dtype=self.dtype, kernel_init=kernel_init, name="linear")(latents)
+        features = Dense(4 * 4 * first, dtype=self.dtype, kernel_init=kernel_init, name="linear")(latents)
         features = features.reshape(-1, 4, 4, first)
         for number, (width, size) in enumerate(zip(widths, resolutions, strict=True), start=1):
-            features = nn.ConvTranspose(
+            features = ConvTranspose(
                 width, (4, 4), (2, 2), dtype=self.dtype, kernel_init=kernel_init, name=f"conv_{number}"
             )(features)
             features = ConditionalBatchNorm(
@@ -135,7 +138,7 @@ class Generator(nn.Module):
             if size in self.attention_resolutions:
                 features = attention_layer(self.attention, size, self.initializer, self.dtype)(features)
         # Without a dtype: the images are float32, as the parameters are.
-        return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(features))
+        return jnp.tanh(Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(features))
 
 
 class Discriminator(nn.Module):
@@ -195,7 +198,7 @@ class Discriminator(nn.Module):
         kernel_init = kernel_initializer(self.initializer)
 
         def layer(features: Array, width: int, name: str, size: int = 3, stride: int = 1) -> Array:
-            features = nn.Conv(
+            features = Conv(
                 width,
                 (size, size),
                 (stride, stride),

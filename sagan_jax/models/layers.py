@@ -1,5 +1,6 @@
 """Layers with parameters. Each is a thin flax module over a function of `sagan_jax.functional`."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -36,6 +37,50 @@ def kernel_initializer(name: Initializer) -> nn.initializers.Initializer:
     """Returns the initializer of kernels: Xavier uniform as in SAGAN's release, or orthogonal as in BigGAN."""
     check_choice("initializer", name, Initializer)
     return glorot if name == "xavier" else nn.initializers.orthogonal()
+
+
+def _promote_operands(
+    inputs: Array, kernel: Array, bias: Array | None, *, dtype: DTypeLike | None
+) -> tuple[Array, Array, Array | None]:
+    """Promotes as flax does, except that the bias keeps its float32.
+
+    The gradient of a bias is a sum over all positions of all images, which bfloat16 cannot hold.
+    """
+    inputs, kernel = promote_dtype(inputs, kernel, dtype=dtype)
+    return inputs, kernel, bias
+
+
+class Dense(nn.Dense):
+    """The linear map of flax, whose bias is added in float32 or wider. Its result has the dtype of the computation."""
+
+    promote_dtype: Callable[..., Any] = _promote_operands
+
+    def __call__(self, inputs: Array) -> Array:
+        """Returns `[..., features]` of inputs `[..., C]`."""
+        outputs = super().__call__(inputs)
+        return outputs if self.dtype is None else outputs.astype(self.dtype)
+
+
+class Conv(nn.Conv):
+    """The convolution of flax, whose bias is added as in `Dense`."""
+
+    promote_dtype: Callable[..., Any] = _promote_operands
+
+    def __call__(self, inputs: Array) -> Array:
+        """Returns `[B, ..., features]` of inputs `[B, ..., C]`."""
+        outputs = super().__call__(inputs)
+        return outputs if self.dtype is None else outputs.astype(self.dtype)
+
+
+class ConvTranspose(nn.ConvTranspose):
+    """The transposed convolution of flax, whose bias is added as in `Dense`."""
+
+    promote_dtype: Callable[..., Any] = _promote_operands
+
+    def __call__(self, inputs: Array) -> Array:
+        """Returns `[B, ..., features]` of inputs `[B, ..., C]`."""
+        outputs = super().__call__(inputs)
+        return outputs if self.dtype is None else outputs.astype(self.dtype)
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -169,16 +214,18 @@ class SelfAttention(nn.Module):
         release = self.form == "release"
         keys, halved = attention_widths(channels)
         values = halved if release else channels
-        operands = promote_dtype(
+        features, query_kernel, key_kernel, value_kernel, output_kernel = promote_dtype(
             features,
             self.param("query_kernel", kernel_init, (channels, keys), _FLOAT),
             self.param("key_kernel", kernel_init, (channels, keys), _FLOAT),
             self.param("value_kernel", kernel_init, (channels, values), _FLOAT),
             self.param("output_kernel", kernel_init, (values, channels), _FLOAT) if release else None,
-            self.param("gamma", nn.initializers.zeros, (), _FLOAT),
             dtype=self.dtype,
         )
-        features, attention_map = self_attention(*operands, pool=2 if release else 1)
+        gamma = self.param("gamma", nn.initializers.zeros, (), _FLOAT)
+        features, attention_map = self_attention(
+            features, query_kernel, key_kernel, value_kernel, output_kernel, gamma, pool=2 if release else 1
+        )
         self.sow("intermediates", "attention_map", attention_map)
         return features
 
@@ -241,7 +288,7 @@ class ResidualControl(nn.Module):
     def __call__(self, features: Array) -> Array:
         """Returns the features `[B, H, W, C]` plus the output of the bottleneck."""
         channels = features.shape[-1]
-        conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype, kernel_init=glorot)
+        conv = partial(Conv, kernel_size=(3, 3), dtype=self.dtype, kernel_init=glorot)
         hidden = conv(residual_width(channels), name="conv_1")(nn.relu(features))
         return features + conv(channels, name="conv_2")(nn.relu(hidden))
 
@@ -283,8 +330,8 @@ def projection_logits(pooled: Array, labels: Array | None, num_classes: int, ini
     Call this inside a compact method. The calling module owns the layers `linear` and `projection`.
     """
     kernel_init = kernel_initializer(initializer)
-    logits = nn.Dense(1, kernel_init=kernel_init, name="linear")(pooled)[:, 0]
+    logits = Dense(1, kernel_init=kernel_init, name="linear")(pooled)[:, 0]
     if not num_classes:
         return logits
-    projected = nn.Dense(num_classes, use_bias=False, kernel_init=kernel_init, name="projection")(pooled)
+    projected = Dense(num_classes, use_bias=False, kernel_init=kernel_init, name="projection")(pooled)
     return logits + (projected * jax.nn.one_hot(labels, num_classes, dtype=projected.dtype)).sum(axis=1)

@@ -17,6 +17,8 @@ from sagan_jax.functional.resampling import average_pool, upsample_nearest
 from sagan_jax.models.layers import (
     AttentionKind,
     ConditionalBatchNorm,
+    Conv,
+    Dense,
     Gain,
     Initializer,
     attention_layer,
@@ -90,7 +92,7 @@ class GeneratorBlock(nn.Module):
     def __call__(self, features: Array, labels: Array | None, *, train: bool) -> Array:
         """Returns `[B, 2H, 2W, channels]` of features `[B, H, W, C]`."""
         kernel_init = kernel_initializer(self.initializer)
-        conv = partial(nn.Conv, self.channels, dtype=self.dtype, kernel_init=kernel_init)
+        conv = partial(Conv, self.channels, dtype=self.dtype, kernel_init=kernel_init)
 
         def norm(name: str) -> ConditionalBatchNorm:
             return ConditionalBatchNorm(
@@ -174,7 +176,7 @@ class Generator(nn.Module):
         first, *widths = [self.base_channels * width for width in GENERATOR_WIDTHS[self.resolution]]
         kernel_init = kernel_initializer(self.initializer)
 
-        features = nn.Dense(4 * 4 * first, dtype=self.dtype, kernel_init=kernel_init, name="linear")(latents)
+        features = Dense(4 * 4 * first, dtype=self.dtype, kernel_init=kernel_init, name="linear")(latents)
         features = features.reshape(-1, 4, 4, first)
         for number, (width, size) in enumerate(zip(widths, resolutions, strict=True), start=1):
             features = GeneratorBlock(
@@ -201,7 +203,7 @@ class Generator(nn.Module):
             name="norm",
         )(features, None, train=train)
         # Without a dtype: the images are float32, as the parameters are.
-        return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(nn.relu(features)))
+        return jnp.tanh(Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(nn.relu(features)))
 
 
 class DiscriminatorBlock(nn.Module):
@@ -226,7 +228,7 @@ class DiscriminatorBlock(nn.Module):
     def __call__(self, features: Array, *, train: bool) -> Array:
         """Returns `[B, H/2, W/2, channels]` of `[B, H, W, C]`; without downsampling `[B, H, W, channels]`."""
         kernel_init = kernel_initializer(self.initializer)
-        conv = partial(nn.Conv, self.channels, dtype=self.dtype, kernel_init=kernel_init)
+        conv = partial(Conv, self.channels, dtype=self.dtype, kernel_init=kernel_init)
 
         def activate(hidden: Array, name: str) -> Array:
             if self.norm == "batch":
