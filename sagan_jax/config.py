@@ -120,6 +120,8 @@ class Training:
     """let the gradient flow through u and v, as in the release"""
     driver: Literal["pmap", "shard_map"] = "pmap"
     """how a step is spread over devices; both give the same bits, and shard_map suits many hosts"""
+    precision: Literal["auto", "float32", "tensorfloat32", "bfloat16"] = "auto"
+    """precision of the training step; auto: tensorfloat32 on a GPU, bfloat16 on a TPU, float32 on a CPU"""
     init_from: str = ""
     """start from the networks of this workdir, of a run or of `sagan-jax convert`"""
     seed: int = 0
@@ -235,6 +237,8 @@ class CompletionTraining:
     """decay of the moving average of the weights; 0 turns it off"""
     driver: Literal["pmap", "shard_map"] = "pmap"
     """how a step is spread over devices; both give the same bits, and shard_map suits many hosts"""
+    precision: Literal["auto", "float32", "tensorfloat32", "bfloat16"] = "auto"
+    """precision of the training step; auto: tensorfloat32 on a GPU, bfloat16 on a TPU, float32 on a CPU"""
     seed: int = 0
     """of the weights, the order of the images, the holes and all draws"""
 

@@ -133,7 +133,8 @@ def attention_records(
 
 @partial(jax.jit, static_argnums=0)
 def _apply(module: nn.Module, variables: Any, inputs: Array, labels: Array) -> tuple[Array, dict[str, Any]]:
-    applied: Any = module.apply(variables, inputs, labels, train=False, mutable=["intermediates"])
+    with jax.default_matmul_precision("float32"):
+        applied: Any = module.apply(variables, inputs, labels, train=False, mutable=["intermediates"])
     outputs, sown = applied
     return outputs, sown.get("intermediates", {})
 

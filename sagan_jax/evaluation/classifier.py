@@ -106,7 +106,8 @@ def train_classifier(source: ImageSource, progress: ProgressCallback) -> Variabl
             logits: Any = network.apply(variables, resize_to_float(rgb, _SIZE))
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-        updates, state = optimizer.update(jax.grad(loss)(variables), state, variables)
+        with jax.default_matmul_precision("float32"):
+            updates, state = optimizer.update(jax.grad(loss)(variables), state, variables)
         return optax.apply_updates(variables, updates), state
 
     trained_on = np.flatnonzero(~is_held_out(len(source)))

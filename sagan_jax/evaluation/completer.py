@@ -120,18 +120,20 @@ class TrainedCompleter:
 def _forward(network: CompletionNetwork, sampled: bool, params: Any, images: Array, masks: Array, keys: Array) -> Array:
     """Returns the decoder's images, from latents drawn with `keys` or from their means."""
     apply = partial(network.apply, {"params": params})
-    encoded: Any = apply(images, masks, method="encode")
-    latents = encoded.mean
-    if sampled:
-        noise = jax.vmap(lambda key: jax.random.normal(key, latents.shape[1:]))(keys)
-        latents = latents + jnp.exp(0.5 * encoded.log_variance) * noise
-    completed: Any = apply(latents, encoded.features, method="decode")
+    with jax.default_matmul_precision("float32"):
+        encoded: Any = apply(images, masks, method="encode")
+        latents = encoded.mean
+        if sampled:
+            noise = jax.vmap(lambda key: jax.random.normal(key, latents.shape[1:]))(keys)
+            latents = latents + jnp.exp(0.5 * encoded.log_variance) * noise
+        completed: Any = apply(latents, encoded.features, method="decode")
     return completed
 
 
 @partial(jax.jit, static_argnums=0)
 def _attention(network: CompletionNetwork, params: Any, images: Array, masks: Array) -> dict[str, Array]:
-    applied: Any = network.apply({"params": params}, images, masks, mutable=["intermediates"])
+    with jax.default_matmul_precision("float32"):
+        applied: Any = network.apply({"params": params}, images, masks, mutable=["intermediates"])
     found = {}
     for part, layers in applied[1].get("intermediates", {}).items():
         for layer, sown in layers.items():

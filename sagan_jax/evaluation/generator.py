@@ -202,7 +202,8 @@ class TrainedGenerator:
 
         @jax.jit
         def moments(variables: Variables, latents: Array, labels: Array) -> Variables:
-            _, updated = undecayed.apply(variables, latents, labels, train=True, mutable=["batch_stats"])
+            with jax.default_matmul_precision("float32"):
+                _, updated = undecayed.apply(variables, latents, labels, train=True, mutable=["batch_stats"])
             return updated["batch_stats"]
 
         labels = draw_labels(self.num_classes, batches * batch_size, seed)
@@ -263,7 +264,8 @@ def _draw(
     generator: nn.Module, batch_statistics: bool, variables: Variables, latents: Array, labels: Array
 ) -> tuple[Array, Array]:
     """Returns uint8 images, and whether none of their values was NaN."""
-    drawn: Any = generator.apply(variables, latents, labels, train=batch_statistics)
+    with jax.default_matmul_precision("float32"):
+        drawn: Any = generator.apply(variables, latents, labels, train=batch_statistics)
     levels = jnp.rint((drawn.astype(jnp.float32) + 1) * 127.5)  # `sagan_jax.data.to_uint8`, on the devices
     return levels.clip(0, 255).astype(jnp.uint8), ~jnp.isnan(levels).any()
 

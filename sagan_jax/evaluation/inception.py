@@ -146,7 +146,8 @@ def inception_taps(variables: dict[str, Any], images_uint8: Array) -> dict[str, 
     Source: toshas/torch-fidelity:torch_fidelity/feature_extractor_inceptionv3.py.
     """
     _check(images_uint8)
-    taps = Inception().apply(variables, (resize_like_tensorflow_1(images_uint8, INPUT_IMAGE_SIZE) - 128) / 128)
+    with jax.default_matmul_precision("float32"):
+        taps = Inception().apply(variables, (resize_like_tensorflow_1(images_uint8, INPUT_IMAGE_SIZE) - 128) / 128)
     return taps  # pyrefly: ignore[bad-return]
 
 

@@ -142,8 +142,10 @@ def self_attention(
     gathered = attend(beta, _merge_positions(max_pool(features @ value_kernel, pool)))
     if output_kernel is not None:
         gathered = gathered @ output_kernel
-    gate = jnp.asarray(gamma, features.dtype)
-    return gate * gathered.reshape(features.shape) + features, beta
+    # In float32 or wider: the gradient of gamma is a sum over all features, which bfloat16 cannot hold.
+    wide = jnp.promote_types(features.dtype, jnp.float32)
+    gated = jnp.asarray(gamma, wide) * gathered.reshape(features.shape).astype(wide)
+    return (gated + features.astype(wide)).astype(features.dtype), beta
 
 
 def _merge_positions(features: Array) -> Array:

@@ -43,7 +43,8 @@ def to_jax_export(
     variables = jax.tree.map(np.asarray, dict(variables))
 
     def generate(latents: Array, labels: Array) -> Array:
-        images: Any = generator.apply(variables, latents, labels, train=False)
+        with jax.default_matmul_precision("float32"):
+            images: Any = generator.apply(variables, latents, labels, train=False)
         if not generator.num_classes:
             return images
         is_class = (labels >= 0) & (labels < generator.num_classes)

@@ -136,8 +136,9 @@ class ReleasedNetworks:
         """
         latents = jnp.asarray(latents)
         labels = _checked_labels(labels, latents.shape[0], self.generator.num_classes)
-        variables = self._normalized(self.generator_variables)
-        images = self.generator.apply(variables, latents, labels, train=train)
+        with jax.default_matmul_precision("float32"):
+            variables = self._normalized(self.generator_variables)
+            images = self.generator.apply(variables, latents, labels, train=train)
         return images  # pyrefly: ignore[bad-return]
 
     def discriminate(self, images: Any, labels: Any) -> Array:
@@ -154,8 +155,9 @@ class ReleasedNetworks:
             raise InvalidInputError("discriminate needs a discriminator; these weights have only a generator.")
         images = jnp.asarray(images)
         labels = _checked_labels(labels, images.shape[0], self.discriminator.num_classes)
-        variables = self._normalized(self.discriminator_variables)
-        logits = self.discriminator.apply(variables, images, labels, train=False)
+        with jax.default_matmul_precision("float32"):
+            variables = self._normalized(self.discriminator_variables)
+            logits = self.discriminator.apply(variables, images, labels, train=False)
         return logits  # pyrefly: ignore[bad-return]
 
     def _normalized(self, variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Layers with parameters. Each is a thin flax module over a function of `sagan_jax.functional`."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
@@ -7,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax import Array
+from jax.typing import DTypeLike
 
 from sagan_jax.functional.attention import self_attention
 from sagan_jax.functional.normalization import batch_moments, scale_and_shift, standardize
@@ -36,6 +39,50 @@ def kernel_initializer(name: Initializer) -> nn.initializers.Initializer:
     return glorot if name == "xavier" else nn.initializers.orthogonal()
 
 
+def _promote_operands(
+    inputs: Array, kernel: Array, bias: Array | None, *, dtype: DTypeLike | None
+) -> tuple[Array, Array, Array | None]:
+    """Promotes as flax does, except that the bias keeps its float32.
+
+    The gradient of a bias is a sum over all positions of all images, which bfloat16 cannot hold.
+    """
+    inputs, kernel = promote_dtype(inputs, kernel, dtype=dtype)
+    return inputs, kernel, bias
+
+
+class Dense(nn.Dense):
+    """The linear map of flax, whose bias is added in float32 or wider. Its result has the dtype of the computation."""
+
+    promote_dtype: Callable[..., Any] = _promote_operands
+
+    def __call__(self, inputs: Array) -> Array:
+        """Returns `[..., features]` of inputs `[..., C]`."""
+        outputs = super().__call__(inputs)
+        return outputs if self.dtype is None else outputs.astype(self.dtype)
+
+
+class Conv(nn.Conv):
+    """The convolution of flax, whose bias is added as in `Dense`."""
+
+    promote_dtype: Callable[..., Any] = _promote_operands
+
+    def __call__(self, inputs: Array) -> Array:
+        """Returns `[B, ..., features]` of inputs `[B, ..., C]`."""
+        outputs = super().__call__(inputs)
+        return outputs if self.dtype is None else outputs.astype(self.dtype)
+
+
+class ConvTranspose(nn.ConvTranspose):
+    """The transposed convolution of flax, whose bias is added as in `Dense`."""
+
+    promote_dtype: Callable[..., Any] = _promote_operands
+
+    def __call__(self, inputs: Array) -> Array:
+        """Returns `[B, ..., features]` of inputs `[B, ..., C]`."""
+        outputs = super().__call__(inputs)
+        return outputs if self.dtype is None else outputs.astype(self.dtype)
+
+
 class ConditionalBatchNorm(nn.Module):
     """Batch normalisation whose scale and shift depend on the class. Without classes, plain batch normalisation.
 
@@ -54,6 +101,7 @@ class ConditionalBatchNorm(nn.Module):
         initializer: the initializer of the kernels of `gain="map"`.
         folded: whether `sagan_jax.models.folding` has folded the running moments into scale and shift. The layer then
             has no statistics and only scales and shifts.
+        dtype: of the result; None for that of the features. The layer computes in float32 or wider.
 
     Source: brain-research/self-attention-gan:ops.py, `ConditionalBatchNorm`.
     """
@@ -65,6 +113,7 @@ class ConditionalBatchNorm(nn.Module):
     axis_name: str | None = None
     initializer: Initializer = "xavier"
     folded: bool = False
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, features: Array, labels: Array | None, *, train: bool) -> Array:
@@ -84,10 +133,13 @@ class ConditionalBatchNorm(nn.Module):
         """
         check_choice("gain", self.gain, Gain)
         channels = features.shape[-1]
+        dtype = features.dtype if self.dtype is None else self.dtype
+        features = features.astype(jnp.promote_types(features.dtype, _FLOAT))
         if self.folded:
             if train:
                 raise ValueError("A folded network has no running moments and needs train=False; got train=True.")
-            return scale_and_shift(features, *self._scale_and_shift(labels, channels, features.dtype))
+            scale, shift = self._scale_and_shift(labels, channels, features.dtype)
+            return scale_and_shift(features, scale, shift).astype(dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), _FLOAT)
         running_variance = self.variable("batch_stats", "variance", jnp.ones, (channels,), _FLOAT)
         if train:
@@ -100,7 +152,8 @@ class ConditionalBatchNorm(nn.Module):
         else:
             mean, variance = running_mean.value, running_variance.value
         scale, shift = self._scale_and_shift(labels, channels, features.dtype)
-        return scale_and_shift(standardize(features, mean, variance, epsilon=self.epsilon), scale, shift)
+        features = standardize(features, mean, variance, epsilon=self.epsilon)
+        return scale_and_shift(features, scale, shift).astype(dtype)
 
     def _scale_and_shift(self, labels: Array | None, channels: int, dtype: jnp.dtype) -> tuple[Array, Array]:
         """Returns scale and shift: `[C]` without classes, `[B, C]` with classes."""
@@ -139,11 +192,18 @@ class SelfAttention(nn.Module):
     With `form="release"`, keys have C/8 channels and values C/2, both are max-pooled, and an output kernel maps back to
     C channels. With `form="article"`, keys have C/8 channels and values C, without pooling or output kernel.
 
+    Attributes:
+        form: "release" or "article".
+        initializer: the initializer of the kernels.
+        dtype: the dtype of the computation; None takes that of the features and the parameters together. Scores and
+            softmax are computed in float32 or wider.
+
     Source: brain-research/self-attention-gan:non_local.py, `sn_non_local_block_sim`.
     """
 
     form: AttentionForm = "release"
     initializer: Initializer = "xavier"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
@@ -154,16 +214,18 @@ class SelfAttention(nn.Module):
         release = self.form == "release"
         keys, halved = attention_widths(channels)
         values = halved if release else channels
-        operands = promote_dtype(
+        features, query_kernel, key_kernel, value_kernel, output_kernel = promote_dtype(
             features,
             self.param("query_kernel", kernel_init, (channels, keys), _FLOAT),
             self.param("key_kernel", kernel_init, (channels, keys), _FLOAT),
             self.param("value_kernel", kernel_init, (channels, values), _FLOAT),
             self.param("output_kernel", kernel_init, (values, channels), _FLOAT) if release else None,
-            self.param("gamma", nn.initializers.zeros, (), _FLOAT),
-            dtype=None,
+            dtype=self.dtype,
         )
-        features, attention_map = self_attention(*operands, pool=2 if release else 1)
+        gamma = self.param("gamma", nn.initializers.zeros, (), _FLOAT)
+        features, attention_map = self_attention(
+            features, query_kernel, key_kernel, value_kernel, output_kernel, gamma, pool=2 if release else 1
+        )
         self.sow("intermediates", "attention_map", attention_map)
         return features
 
@@ -215,22 +277,30 @@ class ResidualControl(nn.Module):
 
     It is a pre-activation bottleneck of two 3x3 convolutions with an identity shortcut. The authors did not release
     theirs. The paper only states that a residual block with the same number of parameters replaces the layer.
+
+    Attributes:
+        dtype: the dtype of the computation; None takes that of the features and the parameters together.
     """
+
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
         """Returns the features `[B, H, W, C]` plus the output of the bottleneck."""
         channels = features.shape[-1]
-        hidden = nn.Conv(residual_width(channels), (3, 3), kernel_init=glorot, name="conv_1")(nn.relu(features))
-        return features + nn.Conv(channels, (3, 3), kernel_init=glorot, name="conv_2")(nn.relu(hidden))
+        conv = partial(Conv, kernel_size=(3, 3), dtype=self.dtype, kernel_init=glorot)
+        hidden = conv(residual_width(channels), name="conv_1")(nn.relu(features))
+        return features + conv(channels, name="conv_2")(nn.relu(hidden))
 
 
-def attention_layer(kind: AttentionKind, resolution: int, initializer: Initializer = "xavier") -> nn.Module:
+def attention_layer(
+    kind: AttentionKind, resolution: int, initializer: Initializer = "xavier", dtype: DTypeLike | None = None
+) -> nn.Module:
     """Returns the layer for one of a network's `attention_resolutions`. Its name contains the feature-map size."""
     name = f"attention_{resolution}"
     if kind == "residual":
-        return ResidualControl(name=name)
-    return SelfAttention(form=kind, initializer=initializer, name=name)
+        return ResidualControl(dtype=dtype, name=name)
+    return SelfAttention(form=kind, initializer=initializer, dtype=dtype, name=name)
 
 
 def check_attention_resolutions(network: str, wanted: tuple[int, ...], resolutions: tuple[int, ...]) -> None:
@@ -249,14 +319,19 @@ def check_image_size(images: Array, resolution: int) -> None:
         raise ValueError(f"Discriminator needs images [B, {resolution}, {resolution}, C]; got {list(images.shape)}.")
 
 
+def sum_positions(features: Array) -> Array:
+    """Returns the sum over height and width, `[B, C]`, in float32 or wider, for features `[B, H, W, C]`."""
+    return features.sum(axis=(1, 2), dtype=jnp.promote_types(features.dtype, _FLOAT))
+
+
 def projection_logits(pooled: Array, labels: Array | None, num_classes: int, initializer: Initializer) -> Array:
     """Returns the logits `[B]` of pooled features `[B, C]`. With classes, the projection of the labels is added.
 
     Call this inside a compact method. The calling module owns the layers `linear` and `projection`.
     """
     kernel_init = kernel_initializer(initializer)
-    logits = nn.Dense(1, kernel_init=kernel_init, name="linear")(pooled)[:, 0]
+    logits = Dense(1, kernel_init=kernel_init, name="linear")(pooled)[:, 0]
     if not num_classes:
         return logits
-    projected = nn.Dense(num_classes, use_bias=False, kernel_init=kernel_init, name="projection")(pooled)
+    projected = Dense(num_classes, use_bias=False, kernel_init=kernel_init, name="projection")(pooled)
     return logits + (projected * jax.nn.one_hot(labels, num_classes, dtype=projected.dtype)).sum(axis=1)

@@ -20,6 +20,7 @@ from sagan_jax.runs.families import build_networks
 from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
 from sagan_jax.training.completion import CompletionState, CompletionTask
 from sagan_jax.training.optimizers import muon, two_time_scale
+from sagan_jax.training.precision import Precision, default_precision
 
 _SHOWN_CLASSES = 10  # in one line
 _LOSSES = {"hinge": HINGE, "non_saturating": NON_SATURATING, "wasserstein": WASSERSTEIN}
@@ -52,6 +53,7 @@ def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
         average_decay=training.ema_decay,
         average_start_step=training.ema_start_step,
         global_moments=training.moments == "global",
+        precision=training_precision(experiment),
     )
 
 
@@ -86,7 +88,14 @@ def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
         else None,
         adversarial_weight=training.adversarial_weight,
         average_decay=training.ema_decay,
+        precision=training_precision(experiment),
     )
+
+
+def training_precision(experiment: AnyExperiment) -> Precision:
+    """Returns the precision that a run trains in on this machine."""
+    named = experiment.training.precision
+    return default_precision(jax.default_backend()) if named == "auto" else named
 
 
 def _completion_optimizer(training: CompletionTraining) -> optax.GradientTransformation:

@@ -14,7 +14,7 @@ from sagan_jax.runtime.files import read_json
 
 # What a resumed run may change: how long, how often and through which cache, not what is trained.
 MAY_CHANGE = ("name", "recording", "evaluation", "data.held_out", "data.cache", "training.total_steps")
-MAY_CHANGE += ("training.driver",)
+MAY_CHANGE += ("training.driver", "training.precision")
 
 _NAMED, _LONGEST = 8, 200  # differences that a message names, and the characters of one
 

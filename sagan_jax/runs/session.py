@@ -10,6 +10,7 @@ from typing import Any
 
 from sagan_jax.config import AnyExperiment, Experiment, to_dict
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
+from sagan_jax.runs.build import training_precision
 from sagan_jax.runs.health_watch import HealthWatch, observed_intervals
 from sagan_jax.runs.memory_advice import COMPILING, memory_advice
 from sagan_jax.runs.owed import Owed
@@ -242,6 +243,7 @@ class _Session:
             "experiment": to_dict(self.experiment),
             "environment": reproducibility_info(),
             "data": self.job.source.fingerprint,
+            "precision": training_precision(self.experiment),
         }
 
 

@@ -11,6 +11,7 @@ import jax
 from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment, from_dict, to_dict
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.runs.build import training_precision
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.generation import GenerationJob
 from sagan_jax.runs.owed import Owed, owed_by
@@ -128,11 +129,11 @@ def _summary(
     owed: Owed,
 ) -> Iterator[str]:
     """Yields the lines that are printed before the first step."""
-    training = experiment.training
+    training, precision = experiment.training, training_precision(experiment)
     yield f"{experiment.name}: {job.source.description}"
     yield (
         f"{job.parameter_counts(state)}; "
-        f"{training.batch_size} images a batch over {jax.device_count()} {jax.devices()[0].device_kind} device(s)"
+        f"{training.batch_size} images a batch over {jax.device_count()} {jax.devices()[0].device_kind} device(s), in {precision}"
     )
     yield from job.remarks()
     if any(owed):
@@ -146,6 +147,9 @@ def _summary(
         changed = differences(meta.get("environment", {}), reproducibility_info())
         if changed:
             yield f"not bit for bit the run that was stopped: {'; '.join(changed)}"
+        earlier = meta.get("precision", precision)
+        if earlier != precision:
+            yield f"trained so far in {earlier}; now in {precision}, so not bit for bit the run that was stopped"
         before = meta.get("experiment", {}).get("training", {}).get("total_steps")
         if isinstance(experiment, CompletionExperiment) and before != training.total_steps:
             yield f"the learning rate now follows the schedule of {training.total_steps} steps, not of {before}"

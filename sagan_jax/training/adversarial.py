@@ -27,6 +27,7 @@ from sagan_jax.training.network_state import (
     normalized_variables,
 )
 from sagan_jax.training.optimizers import Optimizers, two_time_scale
+from sagan_jax.training.precision import Precision, at_precision
 from sagan_jax.training.updates import (
     Gradients,
     apply_gradients,
@@ -87,6 +88,7 @@ class AdversarialTask:
         average_decay: of G's moving average; 0 turns it off.
         average_start_step: before this step the average is a copy of G.
         global_moments: whether devices share batch moments.
+        precision: of the step; the state is float32 in each, and so is everything but the step.
     """
 
     generator: nn.Module
@@ -105,6 +107,7 @@ class AdversarialTask:
     average_decay: float = 0.0
     average_start_step: int = 0
     global_moments: bool = True
+    precision: Precision = "float32"
 
     def normalize(self, state: NetworkState) -> tuple[Params, Spectral, Sigmas]:
         """Returns a network's spectrally normalised parameters, its new vectors, and the sigmas."""
@@ -161,6 +164,7 @@ def initial_state(task: AdversarialTask, seed: int, image_shape: tuple[int, int,
     )
 
 
+@at_precision
 def step(
     task: AdversarialTask, state: AdversarialState, batch: Batch, *, axis_name: str | None = None
 ) -> tuple[AdversarialState, Metrics]:

@@ -26,6 +26,7 @@ from sagan_jax.training.network_state import (
     init_network_state,
     normalized_variables,
 )
+from sagan_jax.training.precision import Precision, at_precision
 from sagan_jax.training.updates import (
     Gradients,
     apply_gradients,
@@ -81,6 +82,7 @@ class CompletionTask:
         discriminator_optimizer: of the discriminator.
         adversarial_weight: weight of the hinge term in the network's loss.
         average_decay: of the moving average, which forgets faster at the start; 0 turns it off.
+        precision: of the step; the state is float32 in each, and so is everything but the step.
     """
 
     network: CompletionNetwork
@@ -94,6 +96,7 @@ class CompletionTask:
     discriminator_optimizer: optax.GradientTransformation | None = None
     adversarial_weight: float = 0.0
     average_decay: float = 0.0
+    precision: Precision = "float32"
 
     @property
     def finite_metrics(self) -> tuple[str, ...]:
@@ -130,6 +133,7 @@ def initial_state(task: CompletionTask, seed: int) -> CompletionState:
     )
 
 
+@at_precision
 def step(
     task: CompletionTask, state: CompletionState, batch: CompletionBatch, *, axis_name: str | None = None
 ) -> tuple[CompletionState, Metrics]:

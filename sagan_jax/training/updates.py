@@ -120,7 +120,8 @@ def apply_gradients(
     gradient, batch_stats, metrics = mean_over_devices(
         (gradients.params, gradients.batch_stats, gradients.metrics), axis_name
     )
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+    with jax.default_matmul_precision("float32"):  # Muon's products, whatever the precision of the step
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
     params: Any = optax.apply_updates(state.params, updates)
     metrics |= {f"{name}/gradient_norm": optax.tree.norm(gradient)} | _gammas(name, state.params)
     new = NetworkState(params=params, spectral=gradients.spectral, batch_stats=batch_stats, optimizer=optimizer_state)
