@@ -75,13 +75,13 @@ def _settings() -> list[str]:
 
 
 def _image_cache() -> list[str]:
-    from sagan_jax.data.cache import cache_folder
+    from sagan_jax.runtime.cache_folders import cache_folder
 
     return [_folder(cache_folder("auto"))]
 
 
 def _statistics_cache() -> list[str]:
-    from sagan_jax.data.cache import cache_folder
+    from sagan_jax.runtime.cache_folders import cache_folder
 
     return [_folder(cache_folder("auto", "references"))]
 
@@ -94,7 +94,7 @@ def _programs() -> list[str]:
 
 
 def _weights() -> list[str]:
-    from sagan_jax.data.cache import weights_folder
+    from sagan_jax.runtime.cache_folders import weights_folder
 
     folder = weights_folder()
     if folder is None:
