@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxlib
@@ -59,7 +60,7 @@ def enable_compilation_cache(notify: Notify = _print) -> Path | None:
     Returns:
         The folder of the programs; None when this cache is not used.
     """
-    config = jax.config
+    config: Any = jax.config
     given = "JAX_COMPILATION_CACHE_DIR" in os.environ or config.jax_compilation_cache_dir is not None
     if given or not config.jax_enable_compilation_cache or config.jax_compilation_cache_max_size == 0:
         return None
@@ -92,7 +93,8 @@ def _kind_of_programs() -> str:
     jax tells apart what else matters, such as devices and XLA's flags. Python is here because 3.14 compresses
     programs in another way, which jax does not tell apart.
     """
-    cpu = hashlib.sha256("\n".join([platform.machine(), platform.processor(), *_cpu_features()]).encode())
+    features = [platform.machine(), *(_cpu_features() or [platform.processor()])]
+    cpu = hashlib.sha256("\n".join(features).encode())
     python = ".".join(map(str, sys.version_info[:2]))
     return f"jax-{jax.__version__}-jaxlib-{jaxlib.__version__}-python-{python}-cpu-{cpu.hexdigest()[:12]}"
 
