@@ -144,7 +144,7 @@ def initial_state(task: AdversarialTask, seed: int, image_shape: tuple[int, int,
         seed: in [0, 2**32).
         image_shape: (H, W, C).
     """
-    generator, discriminator = _initial_variables(task, image_shape, np.uint32(seed))
+    generator, discriminator = _initial_variables(task, tuple(image_shape), np.uint32(seed))
     return _initial_state(task, np.uint32(seed), generator, discriminator)
 
 
