@@ -178,7 +178,7 @@ def _explain_troubles(folder: Path, notify: Notify) -> None:
         if not trouble:
             show(message, *where, **more)  # pyrefly: ignore[bad-argument-type]
             return
-        doing, reason = trouble["doing"], one_line(trouble["reason"])
+        doing, reason = trouble["doing"], " ".join(trouble["reason"].split())
         entries = _entries(folder, trouble["program"])
         if doing == "reading" and any(time.time() - changed < _BEING_WRITTEN_SECONDS for changed in entries.values()):
             return
