@@ -40,6 +40,8 @@ class Arguments:
     """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     trust_checkpoint: bool = False
     """where config.json was changed: use the config that the checkpoint was saved with"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 
 
 def run(arguments: list[str]) -> None:
@@ -60,7 +62,7 @@ def run(arguments: list[str]) -> None:
             f"--image needs an image file, such as PNG, JPEG or WebP; there is no {str(parsed.image)!r}."
         )
     queries = [read_position(word) for word in parsed.queries]
-    announce("drawing where the attention looks")
+    announce("drawing where the attention looks", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.attention_figures import draw_attention
 
     out = parsed.out or parsed.workdir / "attention"

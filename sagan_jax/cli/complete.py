@@ -48,6 +48,8 @@ class Arguments:
     """the folder for the results. Defaults to completed/ in the workdir"""
     trust_checkpoint: bool = False
     """where config.json was changed: use the config that the checkpoint was saved with"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 
 
 def run(arguments: list[str]) -> None:
@@ -66,7 +68,7 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(
             f"complete needs --samples from 0 up and a --seed in [0, 2**32); got {parsed.samples} and {parsed.seed}."
         )
-    announce("completing")
+    announce("completing", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.photographs import Hole, complete_photographs
 
     complete_photographs(

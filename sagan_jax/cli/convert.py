@@ -33,6 +33,8 @@ class Arguments:
     source_config: Path | None = None
     """what the source trained with, which decides what weights do not say: StudioGAN's .yaml, or the metalog.txt of
     BigGAN-PyTorch"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 
 
 def run(arguments: list[str]) -> None:
@@ -42,7 +44,7 @@ def run(arguments: list[str]) -> None:
         arguments: those after the name of the command.
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax convert")
-    announce("converting")
+    announce("converting", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.convert import convert_inception, convert_networks
 
     if parsed.source == "inception":

@@ -67,6 +67,8 @@ class Arguments:
     """folder for decoded images; the statistics of real images are kept beside it. "" for none"""
     trust_checkpoint: bool = False
     """where config.json was changed: use the config that the checkpoint was saved with"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 
 
 def run(arguments: list[str]) -> None:
@@ -77,7 +79,7 @@ def run(arguments: list[str]) -> None:
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax evaluate")
     _check(parsed)
-    announce("scoring")
+    announce("scoring", compilation_cache=parsed.compilation_cache)
     from sagan_jax.cli.progress import ScoreProgress
 
     with ScoreProgress() as progress:

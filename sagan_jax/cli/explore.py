@@ -38,6 +38,8 @@ class Arguments:
     """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     trust_checkpoint: bool = False
     """where config.json was changed: use the config that the checkpoint was saved with"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 
 
 def run(arguments: list[str]) -> None:
@@ -57,7 +59,7 @@ def run(arguments: list[str]) -> None:
             raise InvalidInputError(f"--seeds needs numbers in [0, 2**32); got {seed}.")
     if not (math.isfinite(parsed.megabytes) and parsed.megabytes > 0):
         raise InvalidInputError(f"--megabytes needs to be a number above 0; got {parsed.megabytes}.")
-    announce("drawing the page")
+    announce("drawing the page", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.explorer import write_explorer
 
     page, requested = write_explorer(

@@ -26,6 +26,8 @@ class Arguments:
     """use the weights as trained, even where the run keeps a moving average"""
     trust_checkpoint: bool = False
     """where config.json was changed: use the config that the checkpoint was saved with"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 
 
 def run(arguments: list[str]) -> None:
@@ -35,7 +37,7 @@ def run(arguments: list[str]) -> None:
         arguments: those after the name of the command.
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax export")
-    announce("exporting the generator")
+    announce("exporting the generator", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.export import export_run
 
     written = export_run(

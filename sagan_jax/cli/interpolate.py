@@ -31,6 +31,8 @@ class Arguments:
     """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     trust_checkpoint: bool = False
     """where config.json was changed: use the config that the checkpoint was saved with"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 
 
 def run(arguments: list[str]) -> None:
@@ -49,7 +51,7 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(
             f"interpolate needs --rows from 1 and --steps from 2 up; got {parsed.rows}, {parsed.steps}."
         )
-    announce(f"drawing {parsed.rows * parsed.steps:,} images")
+    announce(f"drawing {parsed.rows * parsed.steps:,} images", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.load import load_run
     from sagan_jax.runs.samples import write_interpolation
 

@@ -38,6 +38,8 @@ class Arguments:
     """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     trust_checkpoint: bool = False
     """where config.json was changed: use the config that the checkpoint was saved with"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 
 
 def run(arguments: list[str]) -> None:
@@ -55,7 +57,7 @@ def run(arguments: list[str]) -> None:
         )
     if not 0 <= parsed.seed < 2**32:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
-    announce("looking for the nearest training images")
+    announce("looking for the nearest training images", compilation_cache=parsed.compilation_cache)
     import numpy as np
 
     from sagan_jax.cli.progress import ScoreProgress

@@ -37,6 +37,8 @@ class Arguments:
     """use the weights as trained, even where the run keeps a moving average"""
     trust_checkpoint: bool = False
     """where config.json was changed: use the config that the checkpoint was saved with"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 
 
 def run(arguments: list[str]) -> None:
@@ -58,7 +60,7 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
     if parsed.truncation is not None and not parsed.truncation > 0:
         raise InvalidInputError(f"--truncation needs to be above 0; got {parsed.truncation}.")
-    announce(f"drawing {parsed.num_images:,} images")
+    announce(f"drawing {parsed.num_images:,} images", compilation_cache=parsed.compilation_cache)
     from sagan_jax.cli.progress import ScoreProgress
     from sagan_jax.runs.load import load_run
     from sagan_jax.runs.samples import check_samples_output, write_samples

@@ -43,6 +43,8 @@ class Arguments(Generic[Kind]):
     """number of processes of the run"""
     process_id: int | None = None
     """number of this process, from 0"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 
 
 def run(arguments: list[str]) -> None:
@@ -68,7 +70,7 @@ def run(arguments: list[str]) -> None:
         f"flags change that: EXPERIMENT and the flags of its start need not be given again.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    announce(f"training {parsed.experiment.name}")
+    announce(f"training {parsed.experiment.name}", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.dry_run import dry_run
     from sagan_jax.runs.train import train_to_the_end
     from sagan_jax.runtime.processes import initialize_distributed, is_main_process

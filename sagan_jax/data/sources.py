@@ -17,7 +17,7 @@ import numpy as np
 
 from sagan_jax.data.archives import open_zip
 from sagan_jax.data.array_files import ImageArrays, read_digits, read_npy, read_npz
-from sagan_jax.data.cache import CachedImages, DecodedCache, cache_folder
+from sagan_jax.data.cache import CachedImages, DecodedCache
 from sagan_jax.data.csv_labels import CsvLabels, read_csv_labels
 from sagan_jax.data.decoding import MODES, Traits, fit_array, natural_size
 from sagan_jax.data.encoded import (
@@ -35,6 +35,7 @@ from sagan_jax.data.parquet import find_shards, open_parquet
 from sagan_jax.data.selection import choose_images, part_content, part_of
 from sagan_jax.data.synthetic import SyntheticSet, is_synthetic, parse_synthetic
 from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.runtime.cache_folders import cache_folder
 
 IN_MEMORY_BYTES = 2**30
 """A data set of at most this many bytes, as uint8 at the requested resolution, is held in memory."""

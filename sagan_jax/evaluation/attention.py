@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -46,10 +45,8 @@ class AttentionLayer(NamedTuple):
         Returns:
             Mean distances `[B, N]` in pixels, entropies `[B, N]` in nats, and the entropy of uniform attention.
         """
-        attention_map = jnp.asarray(self.attention_map)
-        distance = attention_distance(attention_map, query_shape=self.query_shape, key_shape=self.key_shape)
-        entropy = attention_entropy(attention_map)
-        uniform = math.log(attention_map.shape[-1])
+        distance, entropy = _distance_and_entropy(self.query_shape, self.key_shape, self.attention_map)
+        uniform = math.log(self.attention_map.shape[-1])
         return np.asarray(distance) * resolution / self.resolution, np.asarray(entropy), uniform
 
     @property
@@ -91,7 +88,7 @@ def generator_attention(trained: TrainedGenerator, latents: Array | np.ndarray, 
         latents: `[B, Z]`, for example from `TrainedGenerator.latents`.
         labels: `[B]` int32.
     """
-    images, maps = _apply(trained.generator, trained.variables, jnp.asarray(latents), jnp.asarray(labels))
+    images, maps = _apply(trained.generator, trained.variables, np.asarray(latents), np.asarray(labels))
     layers = _layers("generator", trained.variables, maps)
     return AttentionRecord(to_uint8(np.asarray(images)), np.asarray(labels), layers)
 
@@ -104,7 +101,7 @@ def discriminator_attention(trained: TrainedDiscriminator, images: np.ndarray, l
         images: `[B, R, R, C]` uint8; R is its resolution.
         labels: `[B]` int32; they do not affect attention, which comes before the class projection.
     """
-    _, maps = _apply(trained.discriminator, trained.variables, jnp.asarray(to_float(images)), jnp.asarray(labels))
+    _, maps = _apply(trained.discriminator, trained.variables, to_float(images), np.asarray(labels))
     return AttentionRecord(images, np.asarray(labels), _layers("discriminator", trained.variables, maps))
 
 
@@ -129,6 +126,14 @@ def attention_records(
     images, labels = np.stack([image for image, _ in items]), np.array([label for _, label in items], np.int32)
     real = discriminator_attention(discriminator, images, labels)
     return [record for record in (sampled, real) if record.layers]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _distance_and_entropy(
+    query_shape: tuple[int, int], key_shape: tuple[int, int], attention_map: Array
+) -> tuple[Array, Array]:
+    distance = attention_distance(attention_map, query_shape=query_shape, key_shape=key_shape)
+    return distance, attention_entropy(attention_map)
 
 
 @partial(jax.jit, static_argnums=0)

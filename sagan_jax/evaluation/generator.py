@@ -244,18 +244,23 @@ class TrainedGenerator:
             rules = " or ".join(map(repr, get_args(TruncationRule)))
             raise InvalidInputError(f"Latents need the truncation_rule {rules}; got {truncation_rule!r}.")
 
-        def draw(number: Array) -> Array:
-            own = jax.random.fold_in(key, number)
-            if truncation is not None and truncation_rule == "resampled":
-                return jax.random.truncated_normal(own, -truncation, truncation, (self.latent_size,))
-            drawn = jax.random.normal(own, (self.latent_size,))
-            return drawn if truncation is None else drawn.clip(-truncation, truncation)
-
-        return jax.vmap(draw)(jnp.asarray(numbers))
+        return _draw_latents(self.latent_size, truncation_rule, key, np.asarray(numbers), truncation)
 
     @cached_property
     def _device_variables(self) -> Variables:
         return replicate_locally(self.variables)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _draw_latents(size: int, rule: TruncationRule, key: Array, numbers: Array, truncation: float | None) -> Array:
+    def draw(number: Array) -> Array:
+        own = jax.random.fold_in(key, number)
+        if truncation is not None and rule == "resampled":
+            return jax.random.truncated_normal(own, -truncation, truncation, (size,))
+        drawn = jax.random.normal(own, (size,))
+        return drawn if truncation is None else drawn.clip(-truncation, truncation)
+
+    return jax.vmap(draw)(numbers)
 
 
 # A function of the module and the variables, so that all states of a run share one compiled program.

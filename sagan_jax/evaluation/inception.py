@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from sagan_jax.data.cache import weights_folder
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.interop.inception import to_variables
 from sagan_jax.interop.weight_files import read_arrays
 from sagan_jax.models.inception import FEATURE_LAYERS, INPUT_IMAGE_SIZE, Inception
+from sagan_jax.runtime.cache_folders import weights_folder
 
 WEIGHTS_NAME = "inception-2015-12-05.safetensors"
 

@@ -14,8 +14,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.colors import rgb_to_hsv
-from scipy import ndimage
 
 from sagan_jax.data.synthetic import Mirror, Pairs, SyntheticSet
 
@@ -169,6 +167,8 @@ def _chance(values: np.ndarray) -> float:
 
 def find_blobs(image: np.ndarray, rule: Pairs) -> list[Blob]:
     """Returns the blobs of an image `[R, R, 3]` uint8; none if they are too few, too many or unclear."""
+    from scipy import ndimage  # a command that scores no rule starts sooner without it
+
     width = rule.width(len(image))
     light = image.max(axis=-1)
     labels, count = ndimage.label(light > 255 * GROUND, structure=np.ones((3, 3)))
@@ -186,6 +186,8 @@ def find_blobs(image: np.ndarray, rule: Pairs) -> list[Blob]:
 
 def _hue(pixels: np.ndarray, rule: Pairs) -> int:
     """Returns the number of the hue of a blob's pixels `[N, 3]`; -1 if it is pale or between two hues."""
+    from matplotlib.colors import rgb_to_hsv
+
     hue, saturation, _ = rgb_to_hsv(pixels.mean(axis=0) / 255)
     nearest = round(hue * rule.hues)
     own = np.rint(rgb_to_hsv(pixels / 255)[:, 0] * rule.hues) % rule.hues == nearest % rule.hues
@@ -195,6 +197,8 @@ def _hue(pixels: np.ndarray, rule: Pairs) -> int:
 
 def _form(region: np.ndarray, width: int, count: int) -> int:
     """Returns the number of the form that overlaps a region most; -1 if the overlap is small."""
+    from scipy import ndimage
+
     area, overlaps = region.sum(), np.zeros(count)
     margin = 2 * width  # keeps every form that is tried inside the image
     region = np.pad(region, margin)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -182,13 +181,17 @@ def _figure(record: AttentionRecord, number: int, queries: Sequence[Position], n
     return attention_figure(image, queries, panels)
 
 
+# One program, instead of one for each operation.
+_informative_queries = jax.jit(informative_queries, static_argnames=("count", "query_shape", "key_shape"))
+
+
 def _informative_positions(record: AttentionRecord, number: int, count: int) -> list[Position]:
     """Returns the most informative positions of one image in the finest layer, in pixels."""
     finest = max(record.layers, key=lambda layer: layer.resolution)
-    rows = informative_queries(
-        jnp.asarray(finest.attention_map[number]), count, query_shape=finest.query_shape, key_shape=finest.key_shape
+    rows = _informative_queries(
+        finest.attention_map[number], count, query_shape=finest.query_shape, key_shape=finest.key_shape
     )
-    return [_query_centre(int(row), finest.resolution, record.images.shape[1]) for row in rows]
+    return [_query_centre(int(row), finest.resolution, record.images.shape[1]) for row in np.asarray(rows)]
 
 
 def _query_index(position: Position, side: int, resolution: int) -> int:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from sagan_jax.config import Experiment
 from sagan_jax.data import ImageSource, open_source
-from sagan_jax.data.cache import cache_folder
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.embeddings import Embedding, inception_embedding
 from sagan_jax.evaluation.evaluator import Evaluator
@@ -16,6 +15,7 @@ from sagan_jax.evaluation.statistics_files import holds_images, is_statistics_fi
 from sagan_jax.runs.build import open_labelled_images
 from sagan_jax.runs.load import GenerationRun
 from sagan_jax.runs.protocol_choice import default_protocols, default_protocols_of_statistics
+from sagan_jax.runtime.cache_folders import cache_folder
 from sagan_jax.runtime.progress import NullProgress, ProgressCallback
 
 

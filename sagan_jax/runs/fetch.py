@@ -17,11 +17,11 @@ from urllib.parse import unquote, urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from sagan_jax.data.cache import weights_folder
 from sagan_jax.errors import InvalidInputError, one_line
 from sagan_jax.evaluation.inception import WEIGHTS_NAME
 from sagan_jax.interop.pytorch import check_hash_prefix, hash_prefix
 from sagan_jax.runs.convert import convert_inception
+from sagan_jax.runtime.cache_folders import weights_folder
 from sagan_jax.runtime.files import disk_errors
 
 _TIMEOUT_SECONDS = 30.0  # without a byte

@@ -13,7 +13,6 @@ from sagan_jax.evaluation.attention import attention_records
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.evaluation.partners import partner_attention
 from sagan_jax.models.layers import attention_parameter_count, residual_parameter_count, residual_width
-from sagan_jax.runs.attention_figures import draw_record, record_path
 from sagan_jax.runs.build import (
     build_adversarial_task,
     class_lines,
@@ -100,6 +99,8 @@ class GenerationJob:
 
     def draw(self, state: AdversarialState, done: int, writer: MetricsWriter, workdir: Path) -> None:
         """Draws a grid of samples and the attention of both networks, and records statistics of their maps."""
+        from sagan_jax.runs.attention_figures import draw_record  # matplotlib is not needed before the first step
+
         generator = trained_generator(self.task, state)
         for record in attention_records(generator, trained_discriminator(self.task, state), self.source):
             draw_record(record, workdir / "attention")
@@ -110,6 +111,8 @@ class GenerationJob:
 
     def is_drawn(self, done: int, recorded: Mapping[str, float], workdir: Path) -> bool:
         """Tells whether the grid, the figures of attention and the statistics of a step are there."""
+        from sagan_jax.runs.attention_figures import record_path
+
         networks = self.experiment.networks
         sizes = {
             "generator": networks.generator_attention_resolutions,

@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import sagan_jax
 from sagan_jax.errors import one_line
@@ -75,13 +76,13 @@ def _settings() -> list[str]:
 
 
 def _image_cache() -> list[str]:
-    from sagan_jax.data.cache import cache_folder
+    from sagan_jax.runtime.cache_folders import cache_folder
 
     return [_folder(cache_folder("auto"))]
 
 
 def _statistics_cache() -> list[str]:
-    from sagan_jax.data.cache import cache_folder
+    from sagan_jax.runtime.cache_folders import cache_folder
 
     return [_folder(cache_folder("auto", "references"))]
 
@@ -89,12 +90,18 @@ def _statistics_cache() -> list[str]:
 def _programs() -> list[str]:
     import jax
 
-    folder = jax.config.jax_compilation_cache_dir  # pyrefly: ignore[missing-attribute]
-    return [_folder(Path(folder) if folder else None)]
+    from sagan_jax.runtime.cache_folders import cache_folder
+
+    config: Any = jax.config
+    if not config.jax_enable_compilation_cache:
+        return [_folder(None)]
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return [_folder(Path(config.jax_compilation_cache_dir) if config.jax_compilation_cache_dir else None)]
+    return [_folder(cache_folder("auto", "compiled"))]
 
 
 def _weights() -> list[str]:
-    from sagan_jax.data.cache import weights_folder
+    from sagan_jax.runtime.cache_folders import weights_folder
 
     folder = weights_folder()
     if folder is None:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 from sagan_jax.config import AnyExperiment, Experiment
 from sagan_jax.runs.training_job import TrainingJob
 from sagan_jax.runtime.metrics_log import read_step
-from sagan_jax.views.report import shown_progress
 
 
 class Owed(NamedTuple):
@@ -53,6 +52,8 @@ def owed_by(step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Pat
 
 
 def _is_reported(path: Path, step: int, last: bool) -> bool:
+    from sagan_jax.views.report import shown_progress  # a first start is sooner without matplotlib
+
     shown, status = shown_progress(path) or (-1, "")
     # A run that ended by itself, such as by a collapse, is not called finished afterwards.
     return shown >= step and (not last or status == "finished" or status.startswith("ended"))

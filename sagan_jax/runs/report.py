@@ -10,7 +10,6 @@ from sagan_jax.errors import InvalidInputError, StorageError, one_line
 from sagan_jax.runs.health import sign_lines
 from sagan_jax.runs.saved_config import ChangedConfigError, read_experiment, sealed_experiment
 from sagan_jax.runtime.files import open_regular, write_atomically
-from sagan_jax.views.report import report_page
 
 
 def config_to_show(workdir: Path, *, trust_checkpoint: bool = False) -> dict[str, Any] | None:
@@ -69,6 +68,8 @@ def write_report(
         InvalidInputError: there is no run in `workdir`.
         StorageError: the disk refused.
     """
+    from sagan_jax.views.report import report_page  # training starts sooner without matplotlib
+
     page = report_page(
         workdir,
         status=status,

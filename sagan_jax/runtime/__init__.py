@@ -4,7 +4,9 @@ Import from the modules: nothing is loaded here, so that writing a file loads ne
 """
 
 __all__ = [
+    "cache_folders",
     "checkpoints",
+    "compilation_cache",
     "coordinator",
     "devices",
     "environment",

@@ -9,6 +9,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -126,42 +127,63 @@ class AdversarialTask:
             spectral: the stored vectors. They do not move.
         """
         iterations = 1 if self.spectral_evaluation == "iterated" else 0
-        return spectral_normalize_tree(params, spectral, iterations=iterations, epsilon=self.spectral_epsilon)[0]
+        return _normalized_params(params, spectral, iterations, self.spectral_epsilon)
+
+
+# One program, instead of several for each kernel. A function of its own: what the task's other fields are is the same.
+@partial(jax.jit, static_argnums=(2, 3))
+def _normalized_params(params: Params, spectral: Spectral, iterations: int, epsilon: float) -> Params:
+    return spectral_normalize_tree(params, spectral, iterations=iterations, epsilon=epsilon)[0]
 
 
 def initial_state(task: AdversarialTask, seed: int, image_shape: tuple[int, int, int]) -> AdversarialState:
     """Returns the state before the first step, on the default device.
+
+    It is two programs, whatever the seed. One would draw kernels inside the sums of the spectral vectors, and change
+    the last bits of these.
 
     Args:
         task: networks and optimisers.
         seed: in [0, 2**32).
         image_shape: (H, W, C).
     """
-    generator_key, discriminator_key = jax.random.split(jax.random.key(seed))
-    labels = jnp.zeros((2,), jnp.int32)
+    generator, discriminator = _initial_variables(task, tuple(image_shape), np.uint32(seed))
+    return _initial_state(task, np.uint32(seed), generator, discriminator)
 
+
+def _network_keys(seed: Array) -> Array:
+    """Returns the key of the generator and that of the discriminator."""
+    return jax.random.split(jax.random.key(seed))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _initial_variables(
+    task: AdversarialTask, image_shape: tuple[int, int, int], seed: Array
+) -> tuple[Variables, Variables]:
+    generator_key, discriminator_key = _network_keys(seed)
+    labels, latents, images = jnp.zeros((2,), jnp.int32), jnp.zeros((2, task.latent_size)), jnp.zeros((2, *image_shape))
+    return (
+        task.generator.init(generator_key, latents, labels, train=False),
+        task.discriminator.init(discriminator_key, images, labels, train=False),
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _initial_state(
+    task: AdversarialTask, seed: Array, generator: Variables, discriminator: Variables
+) -> AdversarialState:
     def init_network(
-        network: nn.Module, optimizer: optax.GradientTransformation, key: Array, inputs: Array, normalized: bool
+        name: str, key: Array, variables: Variables, optimizer: optax.GradientTransformation
     ) -> NetworkState:
-        variables = jax.jit(partial(network.init, train=False))(key, inputs, labels)
+        normalized = task.spectral_norm in ("both", name)
         return init_network_state(variables, optimizer, jax.random.fold_in(key, 1) if normalized else None)
 
-    latents = jnp.zeros((2, task.latent_size))
-    normalized = task.spectral_norm in ("both", "generator")
-    generator = init_network(task.generator, task.optimizers.generator, generator_key, latents, normalized)
-    images = jnp.zeros((2, *image_shape))
-    normalized = task.spectral_norm in ("both", "discriminator")
-    discriminator = init_network(
-        task.discriminator, task.optimizers.discriminator, discriminator_key, images, normalized
-    )
-    return AdversarialState(
-        step=jnp.int32(0),
-        seed=jnp.uint32(seed),
-        generator=generator,
-        discriminator=discriminator,
-        # A copy, because the state is donated as a whole and its leaves may not share a buffer.
-        average=jax.tree.map(jnp.copy, generator.variables) if task.average_decay else {},
-    )
+    generator_key, discriminator_key = _network_keys(seed)
+    state = init_network("generator", generator_key, generator, task.optimizers.generator)
+    opponent = init_network("discriminator", discriminator_key, discriminator, task.optimizers.discriminator)
+    # A copy, because the state is donated as a whole and its leaves may not share a buffer.
+    average = jax.tree.map(jnp.copy, state.variables) if task.average_decay else {}
+    return AdversarialState(jnp.int32(0), seed, state, opponent, average)
 
 
 @at_precision

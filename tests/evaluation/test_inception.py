@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from sagan_jax.data.cache import weights_folder
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import inception
 from sagan_jax.evaluation.inception import (
@@ -19,6 +18,7 @@ from sagan_jax.evaluation.inception import (
 )
 from sagan_jax.interop.inception import published_shapes, to_variables
 from sagan_jax.models.inception import FEATURE_LAYERS, average_pool, conv_relu, max_pool, strided_max_pool
+from sagan_jax.runtime.cache_folders import weights_folder
 
 SIZES = (32, 128, 299, 350)
 WIDTHS = {"64": 64, "192": 192, "768": 768, "2048": 2048, "logits_unbiased": 1008, "logits": 1008}

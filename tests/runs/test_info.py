@@ -57,3 +57,11 @@ def test_info_of_a_broken_backend_succeeds(home):
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert "no 'cuda' backend here" in done.stdout
     assert done.stdout.count("cannot be told") == 1
+
+
+def test_info_tells_where_compiled_programs_are_kept(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path))
+    assert told()["compiled programs"] == [f"{tmp_path / 'compiled'}, which is not there yet"]
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+    assert told()["compiled programs"][0].startswith(jax.config.jax_compilation_cache_dir)

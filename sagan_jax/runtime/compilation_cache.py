@@ -1,0 +1,210 @@
+"""Keeps compiled programs on disk, so that a second start does not compile what the first one did.
+
+jax has such a cache, and it is off. This switches it on in a folder that only the user can write, because jax runs what
+lies there. The folder can be deleted at any time.
+"""
+
+import contextlib
+import hashlib
+import math
+import os
+import platform
+import re
+import stat
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+
+from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.runtime.cache_folders import cache_folder
+
+Notify = Callable[[str], None]
+
+MAX_BYTES = 2**30
+"""Of all compiled programs. At each start those that were not used for longest are removed."""
+
+_BEING_WRITTEN_SECONDS = 60.0  # an entry as young as that may be one that another process has not written to its end
+_TROUBLE = re.compile(
+    r"Error (?P<doing>reading|writing) persistent compilation cache entry for '(?P<program>.*?)': (?P<reason>.*)", re.S
+)
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def enable_compilation_cache(notify: Notify = _print) -> Path | None:
+    """Keeps what jax compiles from now on in the user's cache folder, and reads it from there.
+
+    Every command that compiles calls this; a program that uses the package does not have it unless it calls this too.
+    Call it before anything is compiled. jax's own settings win: where its environment variables or `jax.config` name
+    a folder or turn the cache off, nothing changes. `JAX_COMPILATION_CACHE_MAX_SIZE` is the size in bytes, in place
+    of `MAX_BYTES`. All programs are stored, unless `JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS` says otherwise.
+
+    The folder is `compiled` in $SAGAN_JAX_CACHE if that is set, and otherwise `sagan_jax/compiled` in $XDG_CACHE_HOME
+    or ~/.cache. It has a subfolder for each version of jax and of Python and each kind of CPU. It is not used where
+    another user could change what lies there. What cannot be read or written is compiled.
+
+    Several processes may use it at once. There is no lock, and so none to wait for: jax writes each program once, and
+    its checksum shows an entry that is not whole.
+
+    Args:
+        notify: receives a line when the cache is not used, and when a program cannot be read or stored, once each.
+
+    Returns:
+        The folder of the programs; None when this cache is not used.
+    """
+    config: Any = jax.config
+    given = "JAX_COMPILATION_CACHE_DIR" in os.environ or config.jax_compilation_cache_dir is not None
+    if given or not config.jax_enable_compilation_cache or config.jax_compilation_cache_max_size == 0:
+        return None
+    try:
+        base = cache_folder("auto", "compiled")
+        folder = base and _private_folder(base / _kind_of_programs())
+    except (InvalidInputError, OSError, RuntimeError) as error:  # a RuntimeError for links that lead in a circle
+        notify(f"warning: compiled programs are not kept for the next start: {one_line(error)}")
+        return None
+    if folder is None:
+        return None
+    limit = config.jax_compilation_cache_max_size
+    _remove_oldest(folder.parent, MAX_BYTES if limit < 0 else limit)
+    config.update("jax_compilation_cache_max_size", -1)  # jax would wait ten seconds for its lock, at each program
+    config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # there are many small programs
+    _explain_troubles(folder, notify)
+    return folder
+
+
+def disable_compilation_cache() -> None:
+    """Lets jax neither read nor keep compiled programs. Call it before anything is compiled."""
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
+def _kind_of_programs() -> str:
+    """Returns a name that two processes share where one can run what the other compiled.
+
+    jax tells apart what else matters, such as devices and XLA's flags. Python is here because 3.14 compresses
+    programs in another way, which jax does not tell apart.
+    """
+    features = [platform.machine(), *(_cpu_features() or [platform.processor()])]
+    cpu = hashlib.sha256("\n".join(features).encode())
+    python = ".".join(map(str, sys.version_info[:2]))
+    return f"jax-{jax.__version__}-jaxlib-{jaxlib.__version__}-python-{python}-cpu-{cpu.hexdigest()[:12]}"
+
+
+def _cpu_features() -> list[str]:
+    """Returns the lines by which Linux tells the model of the first CPU and what it can do; empty elsewhere."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0]
+    except OSError:
+        return []
+    names = ("vendor_id", "cpu family", "model", "model name", "flags")  # of x86
+    names += ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features")  # of ARM
+    return [line for line in first.splitlines() if line.partition(":")[0].strip() in names]
+
+
+def _private_folder(folder: Path) -> Path:
+    """Creates a folder that only this user can change, where it is absent, and returns its path without links.
+
+    Raises:
+        InvalidInputError: another user could change it, or what leads to it.
+        OSError: it cannot be created.
+    """
+    folder = folder.resolve()
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    _require_private(missing[-1].parent if missing else folder)
+    for path in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another process starts too
+            path.mkdir(mode=0o700)
+    _require_private(folder, folder.parent)
+    return folder
+
+
+def _require_private(*folders: Path) -> None:
+    """Raises InvalidInputError unless the folders are this user's own, and those above them safe.
+
+    Above them a folder may be root's, and others may write into it where it is sticky, as /tmp is.
+    """
+    if not hasattr(os, "geteuid"):  # on Windows, a user's folders are their own by access lists
+        return
+    for path in dict.fromkeys([*folders, *(parent for folder in folders for parent in folder.parents)]):
+        status, own = path.stat(), path in folders
+        wanted = "give SAGAN_JAX_CACHE a folder of your own, or --no-compilation-cache."
+        if status.st_uid != os.geteuid() and (own or status.st_uid != 0):
+            raise InvalidInputError(f"jax runs what lies there, and {str(path)!r} belongs to another user: {wanted}")
+        sticky = status.st_mode & stat.S_ISVTX and not own
+        if _others_may_write(status) and not sticky:
+            raise InvalidInputError(f"jax runs what lies there, and others may write into {str(path)!r}: {wanted}")
+
+
+def _others_may_write(status: os.stat_result) -> bool:
+    """Tells whether a folder is open to others; the group that many systems give each user is no other."""
+    own_group = status.st_gid == os.getgid() == os.getuid()
+    return bool(status.st_mode & (stat.S_IWOTH if own_group else stat.S_IWOTH | stat.S_IWGRP))
+
+
+def _remove_oldest(base: Path, max_bytes: int) -> None:
+    """Removes the programs that were not used for longest, of all versions, until the others fit into `max_bytes`."""
+    found = []
+    for folder in base.glob("jax-*-jaxlib-*-python-*-cpu-*"):  # nothing else that may lie there
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                path = os.path.join(parent, name)  # noqa: PTH118  there may be many thousands
+                with contextlib.suppress(OSError):  # another process removes too
+                    status = os.lstat(path)
+                    found.append((max(status.st_atime, status.st_mtime), status.st_size, path))
+    size = sum(one for _, one, _ in found)
+    for _, one, path in sorted(found):
+        if size <= max_bytes:
+            return
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108
+        size -= one
+
+
+def _explain_troubles(folder: Path, notify: Notify) -> None:
+    """Turns jax's warning of each program that it cannot read or write into one line, and mends what can be."""
+    show, said = warnings.showwarning, set[str]()
+
+    def explain(message: Warning | str, *where: object, **more: object) -> None:
+        trouble = _TROUBLE.fullmatch(str(message))
+        if not trouble:
+            show(message, *where, **more)  # pyrefly: ignore[bad-argument-type]
+            return
+        doing, reason = trouble["doing"], " ".join(trouble["reason"].split())
+        entries = _entries(folder, trouble["program"])
+        if doing == "reading" and any(time.time() - changed < _BEING_WRITTEN_SECONDS for changed in entries.values()):
+            return
+        for path in entries:
+            with contextlib.suppress(OSError):
+                path.unlink()  # else jax leaves it as it is; when a disk is full, it wrote the beginning
+        if doing == "writing":
+            # Nothing more is written; what is there is still read.
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", math.inf)
+            line = f"warning: what is compiled is no longer kept in {str(folder)!r} ({reason})"
+        else:
+            line = f"warning: a compiled program in {str(folder)!r} cannot be read ({reason}), and is compiled again"
+        if doing not in said:
+            said.add(doing)
+            notify(line)
+
+    warnings.showwarning = explain
+    warnings.filterwarnings("always", message="Error (reading|writing) persistent compilation cache entry")
+
+
+def _entries(folder: Path, program: str) -> dict[Path, float]:
+    """Returns the entries of a program, for all shapes that it was compiled for, and when each was changed."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for path in folder.glob("*-cache"):
+            if path.name.startswith(f"{program}-"):
+                with contextlib.suppress(FileNotFoundError):
+                    found[path] = path.stat().st_mtime
+    return found
