@@ -28,6 +28,8 @@ class Data:
     """use at most so many images of --source, of all classes equally; 0 for all"""
     skip_unreadable: int = 0
     """number of unreadable image files that are tolerated. They are left out and listed"""
+    decoding: Literal["exact", "fast"] = "exact"
+    """fast lets the decoder reduce large JPEGs of --source for training; scores always use exact images"""
     cache: str = "auto"
     """folder for decoded images, "" for none; auto: $SAGAN_JAX_CACHE, or ~/.cache/sagan_jax/images"""
 

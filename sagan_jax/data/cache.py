@@ -22,7 +22,7 @@ import numpy as np
 import PIL
 from numpy.lib import format as npy
 
-from sagan_jax.data.decoding import DECODING_VERSION
+from sagan_jax.data.decoding import DECODING_VERSION, FAST_DECODING_VERSION
 from sagan_jax.data.encoded import EncodedImages, Findings, Notify
 from sagan_jax.errors import one_line
 from sagan_jax.runtime.files import open_regular
@@ -67,6 +67,8 @@ class DecodedCache:
         names = hashlib.sha256(self._labels().astype("<i8").tobytes() + json.dumps(encoded.class_names).encode())
         facts = (encoded.content(), *self._shape, skip_unreadable, DECODING_VERSION, PIL.__version__)
         facts += (names.hexdigest(),)  # labels in a file of their own are no part of the content
+        if encoded.decoding == "fast":  # sets that were cached before there was a choice keep their key
+            facts += ("fast", FAST_DECODING_VERSION)
         key = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
         self.path = folder / f"{key}.npy"
         self._ledger = folder / f"{key}.ledger.npz"

@@ -3,18 +3,29 @@
 import contextlib
 import io
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
 from sagan_jax.errors import one_line
 
 DECODING_VERSION = 2
 """Must increase whenever a file would decode to different pixels, so that cached images are decoded again."""
+
+Decoding = Literal["exact", "fast"]
+"""How a JPEG is decoded: every pixel, or reduced by the decoder itself where the image is much too large."""
+
+DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
+"""All values of `Decoding`."""
+
+FAST_DECODING_VERSION = 1
+"""The same as `DECODING_VERSION` for what `fast` alone changes."""
 
 MAX_FILE_BYTES = 64 * 2**20
 """The largest accepted size of an image file in bytes."""
@@ -39,6 +50,13 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PP
 _FORMATS += ("PSD",)
 _MAX_PIXELS = 89_478_485  # Pillow only warns above this size
 
+# How much larger than wanted a reduced JPEG has to be. Half of 375 pixels, the usual side in ImageNet, is 1.46 x 128.
+# A larger factor would decode most of ImageNet exactly, and a smaller one brings larger errors: see docs/data.md.
+_SPARE_SIZE = 1.25
+
+# 4:4:4 and 4:2:0. libjpeg reduces the colours of 4:2:2 further than the luma, and shifts them by half a pixel at 1/8.
+_EVEN_SAMPLING = (0, 2)
+
 _ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,6 +66,8 @@ _ROTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MIRRORED_X = (2, 3, 7, 8)  # orientations in which the file's left becomes the right or the bottom
+_MIRRORED_Y = (3, 4, 6, 7)
 
 # As `warnings.filterwarnings` stores it: the warnings of Pillow's own modules about metadata and palettes.
 _ODD_METADATA = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)
@@ -64,7 +84,9 @@ class Traits(NamedTuple):
     """it has several frames or pages, of which the first was read"""
 
 
-def decode(data: bytes, resolution: int, image_channels: int) -> tuple[np.ndarray, Traits]:
+def decode(
+    data: bytes, resolution: int, image_channels: int, decoding: Decoding = "exact"
+) -> tuple[np.ndarray, Traits]:
     """Returns the image in a file, and what the user may want to know of it.
 
     The file is a PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, PPM, QOI, DIB, PCX, SGI, DDS or PSD file, whatever
@@ -75,10 +97,15 @@ def decode(data: bytes, resolution: int, image_channels: int) -> tuple[np.ndarra
     are blended with white. 16-bit grey is scaled by 1/257 and never clipped. CMYK becomes RGB by Pillow's formula,
     without the colour profile. Of several frames or pages, the first is used.
 
+    With `fast`, libjpeg computes a JPEG at 1/2, 1/4 or 1/8 of its size, where its shorter side is then still at least
+    1.25 times `resolution`. The crop is the same, to a fraction of a pixel. Pixels differ by 1 to 2 grey levels in the
+    mean. All other images are exact, and so are JPEGs in CMYK or with colours at half the width alone (4:2:2).
+
     Args:
         data: the bytes of the file.
         resolution: R, at least 1.
         image_channels: C, 3 for RGB or 1 for grey (ITU-R 601 luma).
+        decoding: `exact` or `fast`.
 
     Returns:
         The image, uint8 `[R, R, C]`, and its traits.
@@ -89,10 +116,15 @@ def decode(data: bytes, resolution: int, image_channels: int) -> tuple[np.ndarra
         Exception: when the file has another format or is damaged. Decoders raise many kinds of error, such as OSError,
             ValueError, SyntaxError, struct.error and zlib.error.
     """
+    mode = MODES[image_channels]
     with _opened(data) as image:
-        plain = _on_white(_upright(image)).convert(MODES[image_channels])
+        divisor = _divisor(image, resolution) if decoding == "fast" else 1
+        if divisor > 1:
+            fitted = _fit_reduced(image, divisor, resolution, mode)
+        else:
+            fitted = _fit(_in_mode(_on_white(_upright(image)), mode), resolution)
         traits = Traits(image.mode == "CMYK", _has_frames(image))
-    return _to_array(_fit(plain, resolution)), traits
+    return _to_array(fitted), traits
 
 
 def decode_full_size(data: bytes, image_channels: int) -> tuple[np.ndarray, list[str]]:
@@ -168,13 +200,19 @@ def _upright(image: Image.Image) -> Image.Image:
     Alpha that is multiplied into the colours, as in some TIFF files, is separated from them.
     """
     image.load()
-    # `ImageOps.exif_transpose` would also write the metadata again, which fails for many that can be read.
-    try:
-        rotation = _ROTATIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged metadata raise SyntaxError, struct.error, TypeError, ..; the pixels are whole
-        rotation = None
+    rotation = _ROTATIONS.get(_orientation(image))
     turned = image if rotation is None else image.transpose(rotation)
     return turned.convert(turned.mode.upper()) if turned.mode in ("La", "RGBa") else turned
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation of `image`; 1 without a readable one."""
+    # `ImageOps.exif_transpose` would also write the metadata again, which fails for many that can be read.
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged metadata raise SyntaxError, struct.error, TypeError, ..; the pixels are whole
+        return 1
+    return orientation if orientation in _ROTATIONS else 1
 
 
 def _has_frames(image: Image.Image) -> bool:
@@ -194,7 +232,7 @@ def natural_size(data: bytes) -> int:
 def fit_array(array: np.ndarray, resolution: int, image_channels: int) -> np.ndarray:
     """Returns an image `[H, W, 1 or 3]`, uint8, cropped, resized and converted as in `decode`: uint8 `[R, R, C]`."""
     image = Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])
-    return _to_array(_fit(image.convert(MODES[image_channels]), resolution))
+    return _to_array(_fit(_in_mode(image, MODES[image_channels]), resolution))
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -209,6 +247,42 @@ def _on_white(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Returns `image` in a mode; itself if it has that, where Pillow would copy it."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _divisor(image: Image.Image, resolution: int) -> int:
+    """Returns by how much libjpeg may reduce `image` for `resolution`: 8, 4 or 2, or 1 for not at all."""
+    if not isinstance(image, JpegImageFile) or image.mode not in ("RGB", "L"):
+        return 1
+    if image.mode == "RGB" and get_sampling(image) not in _EVEN_SAMPLING:
+        return 1
+    return next((divisor for divisor in (8, 4, 2) if min(image.size) >= divisor * _SPARE_SIZE * resolution), 1)
+
+
+def _fit_reduced(image: Image.Image, divisor: int, resolution: int, mode: str) -> Image.Image:
+    """Returns the centre square of a JPEG that is not decoded yet, at `resolution`, through a reduced image.
+
+    The corners of the square are those that `_fit` takes, and may lie within a reduced pixel. A reduced image may be
+    larger than the whole one by a part of a pixel, since its size is rounded up.
+    """
+    orientation, side = _orientation(image), min(image.size)
+    corner = [
+        (extent - side + mirrored) // 2  # an odd margin is larger at the right and the bottom once it is turned
+        for extent, mirrored in zip(image.size, (orientation in _MIRRORED_X, orientation in _MIRRORED_Y), strict=True)
+    ]
+    image.draft(image.mode, (image.width // divisor, image.height // divisor))
+    first = [start // divisor for start in corner]
+    last = [math.ceil((start + side) / divisor) for start in corner]
+    left, top = (start / divisor - low for start, low in zip(corner, first, strict=True))
+    square = _in_mode(image.crop((first[0], first[1], last[0], last[1])), mode)
+    box = (left, top, left + side / divisor, top + side / divisor)
+    fitted = square.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
+    rotation = _ROTATIONS.get(orientation)
+    return fitted if rotation is None else fitted.transpose(rotation)
 
 
 def _fit(image: Image.Image, resolution: int) -> Image.Image:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from sagan_jax.data.decoding import Traits, decode, unreadable_reason
+from sagan_jax.data.decoding import Decoding, Traits, decode, unreadable_reason
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.files import open_regular
 
@@ -48,6 +48,8 @@ class EncodedImages:
     close: Callable[[], None] = _do_nothing
     total: int = 0
     """the number of images of the whole set, when these are a part of it; else 0"""
+    decoding: Decoding = "exact"
+    """how JPEGs are decoded"""
 
 
 class Findings(NamedTuple):
@@ -70,7 +72,7 @@ def decode_one(images: EncodedImages, index: int, resolution: int, image_channel
         InvalidInputError: when the image cannot be read or decoded. The message names the image and the reason.
     """
     try:
-        return decode(images.read(index), resolution, image_channels)
+        return decode(images.read(index), resolution, image_channels, images.decoding)
     except MemoryError:  # does not mean that the file is damaged
         raise
     except Exception as error:

@@ -50,7 +50,9 @@ def to_float(images: np.ndarray) -> np.ndarray:
     """
     if images.dtype != np.uint8:
         raise InvalidInputError(f"to_float needs uint8 images; got {images.dtype}. Are they floats already?")
-    return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    floats = np.divide(images, np.float32(127.5), dtype=np.float32)
+    floats -= np.float32(1)  # in place: a batch may have a hundred megabytes
+    return floats
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from sagan_jax.data.archives import open_zip
 from sagan_jax.data.array_files import ImageArrays, read_digits, read_npy, read_npz
 from sagan_jax.data.cache import CachedImages, DecodedCache
 from sagan_jax.data.csv_labels import CsvLabels, read_csv_labels
-from sagan_jax.data.decoding import MODES, Traits, fit_array, natural_size
+from sagan_jax.data.decoding import DECODINGS, MODES, Decoding, Traits, fit_array, natural_size
 from sagan_jax.data.encoded import (
     DecodedOnRead,
     EncodedImages,
@@ -79,6 +79,7 @@ class ImageSource:
         skipped: Sequence[str] = (),
         rule: SyntheticSet | None = None,
         total: int = 0,
+        decoding: Decoding = "exact",
     ):
         if labels is not None:
             check_label_array(labels.dtype, labels.shape, len(images), repr(name))
@@ -95,7 +96,9 @@ class ImageSource:
         left_out = f", {len(skipped):,} skipped" if skipped else ""
         shown = name if name.isprintable() else repr(name)
         count = f"{len(images):,} of {total:,}" if total else f"{len(images):,}"
-        self.description = f"{shown}: {count} image{'s' if max(len(images), total) != 1 else ''}, {classes}{left_out}"
+        images_of = f"{count} image{'s' if max(len(images), total) != 1 else ''}"
+        fast = ", fast decoding" if decoding == "fast" else ""
+        self.description = f"{shown}: {images_of}, {classes}{left_out}{fast}"
 
     @property
     def num_classes(self) -> int:
@@ -165,6 +168,7 @@ def open_source(
     labels: str = "",
     label_column: str = "",
     max_images: int = 0,
+    decoding: Decoding = "exact",
     notify: Notify = _print_to_stderr,
 ) -> ImageSource:
     """Returns the images of a source, each cropped to its centre square and resized to `resolution`.
@@ -205,6 +209,9 @@ def open_source(
         label_column: the column of integers with the labels of a parquet file, or "" for the usual names.
         max_images: the largest number of images, or 0 for all. Of more images, a fixed random choice is read, in which
             all classes are as equal as they can be; see `sagan_jax.data.selection`. Of a synthetic set, the first.
+        decoding: `exact`, or `fast` to let the decoder reduce large JPEGs; see `sagan_jax.data.decoding.decode`. Their
+            pixels then differ by 1 to 2 grey levels in the mean. For training only: scores need exact images. Other
+            files and arrays are the same with both.
         notify: receives one line for each notice or warning. Defaults to printing on stderr.
 
     Returns:
@@ -223,6 +230,8 @@ def open_source(
     for name, number in (("skip_unreadable", skip_unreadable), ("max_images", max_images)):
         if number < 0:
             raise InvalidInputError(f"{name} needs to be at least 0; got {number}.")
+    if decoding not in DECODINGS:
+        raise InvalidInputError(f"decoding needs to be {' or '.join(DECODINGS)}; got {decoding!r}.")
     if not source:
         raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; got ''.")
     path = Path(source)
@@ -256,7 +265,7 @@ def open_source(
         return _from_arrays(arrays, name, digest, resolution, image_channels, max_images)
     encoded = _open_encoded(path, notify, labels, label_column)
     try:
-        part = part_of(encoded, max_images)
+        part = dataclasses.replace(part_of(encoded, max_images), decoding=decoding)
         return _from_encoded(part, resolution, image_channels, skip_unreadable, cache_folder(cache), notify)
     except BaseException:
         encoded.close()
@@ -487,6 +496,7 @@ def _without_skipped(encoded: EncodedImages, images: Images, findings: Findings,
         content=encoded.content,
         skipped=skipped,
         total=encoded.total,
+        decoding=encoded.decoding,
     )
 
 

@@ -8,6 +8,7 @@ import optax
 
 from sagan_jax.config import AnyExperiment, CompletionExperiment, CompletionTraining, Experiment
 from sagan_jax.data import ImageSource, open_source
+from sagan_jax.data.decoding import Decoding
 from sagan_jax.data.layouts import is_split
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
@@ -113,8 +114,13 @@ def image_shape(experiment: AnyExperiment) -> tuple[int, int, int]:
     return networks.resolution, networks.resolution, networks.image_channels
 
 
-def open_images(experiment: AnyExperiment, held_out: bool = False) -> ImageSource:
+def open_images(experiment: AnyExperiment, held_out: bool = False, *, decoding: Decoding = "exact") -> ImageSource:
     """Returns the images to train on, or the held-out ones, whatever their labels.
+
+    Args:
+        experiment: names them.
+        held_out: which of them.
+        decoding: as for `open_source`. Only training itself takes what the config says; all else is exact.
 
     Raises:
         InvalidInputError: the config names none, or they cannot be read.
@@ -135,6 +141,7 @@ def open_images(experiment: AnyExperiment, held_out: bool = False) -> ImageSourc
             labels=data.held_out_labels if held_out else data.labels,
             label_column=data.label_column,
             max_images=0 if held_out else data.max_images,
+            decoding=decoding,
         )
     except InvalidInputError as error:
         if not held_out:
@@ -144,13 +151,20 @@ def open_images(experiment: AnyExperiment, held_out: bool = False) -> ImageSourc
         ) from error
 
 
-def open_labelled_images(experiment: Experiment, held_out: bool = False) -> ImageSource:
+def open_labelled_images(
+    experiment: Experiment, held_out: bool = False, *, decoding: Decoding = "exact"
+) -> ImageSource:
     """Returns the images to train on, or the held-out ones, with the classes that the networks have.
+
+    Args:
+        experiment: names them.
+        held_out: which of them.
+        decoding: as for `open_images`.
 
     Raises:
         InvalidInputError: as `open_images`, or the images have other classes than the networks.
     """
-    source, wanted = open_images(experiment, held_out), experiment.networks.num_classes
+    source, wanted = open_images(experiment, held_out, decoding=decoding), experiment.networks.num_classes
     path = experiment.data.held_out if held_out else experiment.data.source
     if wanted == 1 and not source.num_classes:
         return source.as_one_class()

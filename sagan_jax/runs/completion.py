@@ -41,7 +41,7 @@ class CompletionJob:
     def __init__(self, experiment: CompletionExperiment, workdir: Path) -> None:
         del workdir
         self.experiment = experiment
-        self.source = open_images(experiment)
+        self.source = open_images(experiment, decoding=experiment.data.decoding)
         self.held_out = open_images(experiment, held_out=True) if experiment.data.held_out else None
         self.task = build_completion_task(experiment)
         self.step = partial(step, self.task)

@@ -54,9 +54,11 @@ class GenerationJob:
         self.experiment = experiment
         if training.init_from:
             check_same_sizes(Path(training.init_from), experiment.networks)
-        self.source = open_labelled_images(experiment)
-        scored = bool(experiment.evaluation.protocols)
-        self.score_monitor = ScoreMonitor(experiment, workdir, self.source) if scored else None
+        self.source = open_labelled_images(experiment, decoding=experiment.data.decoding)
+        self.score_monitor = None
+        if experiment.evaluation.protocols:
+            exact = self.source if experiment.data.decoding == "exact" else open_labelled_images(experiment)
+            self.score_monitor = ScoreMonitor(experiment, workdir, exact)
         self.health = Health(training.loss, self.score_monitor.best_by if self.score_monitor else None)
         self._diversity = Diversity(self.source)
         self.task = build_adversarial_task(experiment)

@@ -118,9 +118,10 @@ class _Session:
         """Returns how many steps are done, and the state after them, once all steps are run or the run is stopped."""
         self.doing(COMPILING)
         return run_loop(
-            parallel,
+            parallel.run,
             state,
             self.job.batches(first_step),
+            place=parallel.shard,
             first_step=first_step,
             total_steps=self.experiment.training.total_steps,
             finite_metrics=self.job.finite_metrics,

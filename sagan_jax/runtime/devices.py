@@ -130,7 +130,9 @@ class ParallelStep:
         return jax.device_put(host, NamedSharding(self._mesh, PartitionSpec()))
 
     def shard(self, batch: Any) -> Any:
-        """Returns this process's part `[updates, B, ...]` of a batch in the layout of the driver.
+        """Returns this process's part `[updates, B, ...]` of a batch on its devices, in the layout of the driver.
+
+        The transfer goes on after the call returns.
 
         Raises:
             InvalidInputError: when B is not a multiple of the number of this process's devices.
@@ -143,13 +145,18 @@ class ParallelStep:
                 f"got {' and '.join(map(str, sorted(rows)))}. Change --batch-size."
             )
         if self._driver == "pmap":
-            return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], len(local), -1, *leaf.shape[2:]), batch)
+            split = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], len(local), -1, *leaf.shape[2:]), batch)
+            return jax.device_put(split, NamedSharding(Mesh(np.array(local), (AXIS,)), PartitionSpec(None, AXIS)))
         sharding = NamedSharding(self._mesh, PartitionSpec(None, AXIS))
         return jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), batch)
 
     def __call__(self, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
         """Returns the next state and the metrics, for a state from `replicate` and a batch on the host."""
-        return self._step(state, self.shard(batch))
+        return self.run(state, self.shard(batch))
+
+    def run(self, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
+        """Returns the next state and the metrics, for a state from `replicate` and a batch from `shard`."""
+        return self._step(state, batch)
 
     def memory(self, state: Any, batch: Any) -> StepMemory | None:
         """Compiles the step, and returns the memory that it needs; None where the compiler does not tell.

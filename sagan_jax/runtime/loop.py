@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from sagan_jax.errors import NonFiniteError
+from sagan_jax.runtime.prefetch import PrefetchedBatches
 
 # Steps that are handed to the device while an earlier one runs. It has work while the host prepares the next batch, and
 # a stop does not wait for many steps.
@@ -33,6 +34,7 @@ def run_loop(
     finite_metrics: Sequence[str],
     log_every_steps: int,
     log: Callable[[int, dict[str, float]], None],
+    place: Callable[[Any], Any] = lambda batch: batch,
     actions: Sequence[PeriodicAction] = (),
     stopped: Callable[[int], bool] = lambda done: False,
     started: Callable[[int], None] = lambda done: None,
@@ -42,12 +44,15 @@ def run_loop(
     Args:
         step: `(state, batch) -> (state, metrics)`; its metrics hold a bool `finite` and all of `finite_metrics`.
         state: the state after `first_step` steps.
-        batches: the data of the steps, from step `first_step`.
+        batches: the data of the steps, from step `first_step`. One batch is fetched ahead, while the step before it
+            runs. An error in it is raised after that step is checked, logged and saved as usual.
         first_step: the number of steps already completed.
         total_steps: the number of completed steps at the end.
         finite_metrics: the metrics that decide: one of them is not finite when `finite` is False.
         log_every_steps: how often the metrics are fetched and logged.
-        log: receives the number of completed steps and the metrics.
+        log: receives the number of completed steps and the metrics. They include `input_wait`, the share of the time
+            since the last log in which the devices waited for data, in [0, 1].
+        place: starts the transfer of a batch to the devices, and returns it as `step` takes it.
         actions: the periodic actions. They run after the check, so they never see a state with NaN.
         stopped: receives the number of completed steps, before the first step and after each step. True ends the loop.
         started: receives the number of each step when it is compiled and handed to the device.
@@ -60,24 +65,36 @@ def run_loop(
     done = first_step
     if stopped(done):
         return done, state
-    for done, batch in zip(range(first_step + 1, total_steps + 1), batches, strict=False):
-        state, metrics = step(state, batch)
-        started(done)
-        unchecked.append({name: metrics[name] for name in ("finite", *finite_metrics)})
-        if len(unchecked) > _STEPS_AHEAD:
-            jax.block_until_ready(unchecked[-1 - _STEPS_AHEAD])
-        last, stopping = done == total_steps, stopped(done)
-        due = [action for action in actions if last or done % action.every_steps == 0 or (stopping and action.on_stop)]
-        if due or last or stopping or done % log_every_steps == 0:
-            _require_finite(jax.device_get(unchecked), done - len(unchecked) + 1)
-            unchecked = []
-            log(done, {name: float(value) for name, value in jax.device_get(metrics).items() if name != "finite"})
-        for action in due:
-            action.run(done, state)
-        if stopping:
-            return done, state
-    if done < total_steps:
-        raise ValueError(f"run_loop needs batches up to step {total_steps}; they ended after step {done}.")
+    with PrefetchedBatches(batches, place) as prefetched:
+        while done < total_steps:
+            try:
+                batch = prefetched.take()
+            except StopIteration:
+                raise ValueError(
+                    f"run_loop needs batches up to step {total_steps}; they ended after step {done}."
+                ) from None
+            state, metrics = step(state, batch)
+            del batch  # so that the devices can use its memory again
+            done += 1
+            started(done)
+            unchecked.append({name: metrics[name] for name in ("finite", *finite_metrics)})
+            if len(unchecked) > _STEPS_AHEAD:
+                jax.block_until_ready(unchecked[-1 - _STEPS_AHEAD])
+            last, stopping = done == total_steps, stopped(done)
+            if not last and not stopping:
+                prefetched.fetch(metrics["finite"])
+            due = [
+                action for action in actions if last or done % action.every_steps == 0 or (stopping and action.on_stop)
+            ]
+            if due or last or stopping or done % log_every_steps == 0:
+                _require_finite(jax.device_get(unchecked), done - len(unchecked) + 1)
+                unchecked = []
+                values = {name: float(value) for name, value in jax.device_get(metrics).items() if name != "finite"}
+                log(done, values | {"input_wait": prefetched.waited_share()})
+            for action in due:
+                action.run(done, state)
+            if stopping:
+                break
     return done, state
 
 

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, ProgressColumn, Task
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+_SHOWN_WAIT = 0.05  # of the time; a smaller share is not worth a word
+
 
 class ProgressCallback(Protocol):
     """Receives the progress of a pass over many images."""
@@ -111,11 +113,12 @@ class TrainingProgress:
             self._bar.update(self._task, completed=step - 1, phrases=phrases)
 
     def update(self, step: int, metrics: Mapping[str, float], images_per_second: float) -> None:
-        """Shows the step, the speed, the time left, the losses and the gammas.
+        """Shows the step, the speed, the time left, the losses and the gammas, and a wait for data above 5%.
 
         Args:
             step: the number of completed steps.
-            metrics: values by name. Shown are names that end in `/loss` or `gamma_<resolution>`.
+            metrics: values by name. Shown are names that end in `/loss` or `gamma_<resolution>`, and `input_wait`, the
+                share of the time in which the devices waited for data.
             images_per_second: the speed over all devices.
         """
         self._phrases = self._describe(step, metrics, images_per_second)
@@ -142,6 +145,9 @@ class TrainingProgress:
             f"{images_per_second:.1f} images/s",
             f"{format_duration(left)} left",
         ]
+        wait = metrics.get("input_wait", 0.0)
+        if wait > _SHOWN_WAIT:
+            phrases.append(f"input {wait:.0%}")
         for name, value in metrics.items():
             if name.endswith("/loss") or re.search(r"gamma_\d+$", name):
                 phrases.append(f"{name} {float(value):.4f}")

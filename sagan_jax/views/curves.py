@@ -88,6 +88,7 @@ def curve_sections(curves: Mapping[str, Curve]) -> dict[str, list[CurvePanel]]:
         "gradient norms": take(r"/gradient_norm$"),
         "diversity of drawn images, relative to real ones": diversity,
         "images per second": take(r"^images_per_second$"),
+        "share of the time that devices wait for images": take(r"^input_wait$"),
     }
     sections = {
         "Losses, logits, attention, gradients, throughput": [

@@ -38,6 +38,7 @@ def left_by(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         line.pop("images_per_second", None)
+        line.pop("input_wait", None)
         line.pop("score/seconds", None)
     status = "step 4 of 4 · finished" in (workdir / "report.html").read_text(encoding="utf-8")
     return {"names": names, "pictures": pictures, "scores": scores, "metrics": lines, "finished": status}

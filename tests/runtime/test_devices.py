@@ -105,6 +105,22 @@ def test_replicate_leaves_its_argument_alive(driver):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+def test_batch_that_is_placed_ahead_lies_on_its_devices_and_is_not_moved_again(driver):
+    runner = parallel_step(sums, driver)
+    placed = runner.shard(small_batch())
+    assert isinstance(placed["rows"], jax.Array)
+    lies_on = {shard.device: np.asarray(shard.data).ravel().tolist() for shard in placed["rows"].addressable_shards}
+    rows = small_batch()["rows"]
+    assert lies_on == {
+        device: rows[:, 2 * index : 2 * index + 2].ravel().tolist() for index, device in enumerate(jax.devices())
+    }
+    state = runner.replicate(small_state())
+    with jax.transfer_guard("disallow"):
+        state, _ = runner.run(state, placed)
+    same_bits(jax.device_get(state), jax.device_get(runner(runner.replicate(small_state()), small_batch())[0]))
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_driver_refuses_rows_that_do_not_divide_by_the_devices(driver):
     runner = parallel_step(sums, driver)
     batch = {"rows": np.zeros((3, 6), np.float32)}

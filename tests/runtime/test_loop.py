@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sagan_jax.errors import NonFiniteError
+from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.runtime.loop import PeriodicAction, run_loop
 
 
@@ -95,9 +95,10 @@ def test_loop_logs_at_its_pace_and_at_the_end():
 def test_loop_logs_the_metrics_of_that_step_as_plain_numbers():
     book = Book()
     run(book, total_steps=2)
-    (entry,) = book.entries
-    assert entry == ("log", 2, {"first": 2.0, "second": 2.0, "other": 0.5})
-    assert {type(value) for value in entry[2].values()} == {float}
+    ((_, done, metrics),) = book.entries
+    assert 0 <= metrics.pop("input_wait") <= 1
+    assert (done, metrics) == (2, {"first": 2.0, "second": 2.0, "other": 0.5})
+    assert {type(value) for value in metrics.values()} == {float}
 
 
 def test_loop_that_is_stopped_logs_and_saves_and_says_where_it_is():
@@ -231,3 +232,66 @@ def test_loop_refuses_batches_that_end_too_early():
     numbers = {"first_step": 1, "total_steps": 5, "finite_metrics": (), "log_every_steps": 100}
     with pytest.raises(ValueError, match="up to step 5; they ended after step 3"):
         run_loop(healthy, 1, range(2), log=lambda *_: None, **numbers)
+
+
+def endless(taken):
+    for number in range(1, 100):
+        taken.append(number)
+        yield number
+
+
+@pytest.mark.parametrize("stop", [3, 5])
+def test_loop_takes_no_batch_that_it_does_not_use(stop):
+    taken = []
+    numbers = {"first_step": 0, "total_steps": 5, "finite_metrics": (), "log_every_steps": 100}
+    done, _ = run_loop(healthy, 0, endless(taken), log=lambda *_: None, stopped=lambda done: done == stop, **numbers)
+    assert done == stop
+    assert taken == list(range(1, stop + 1))
+
+
+def test_loop_places_the_next_batch_after_a_step_is_handed_over_and_before_it_is_logged():
+    entries = []
+
+    def step(state, batch):
+        entries.append(("step", batch))
+        return state, {"finite": np.bool_(True)}
+
+    def place(batch):
+        entries.append(("place", batch))
+        return batch * 10
+
+    numbers = {"first_step": 0, "total_steps": 3, "finite_metrics": (), "log_every_steps": 1}
+    log = lambda done, metrics: entries.append(("log", done))  # noqa: E731
+    run_loop(step, 0, [1, 2, 3], log=log, place=place, **numbers)
+    assert entries == [
+        *[("place", 1), ("step", 10), ("place", 2), ("log", 1)],
+        *[("step", 20), ("place", 3), ("log", 2)],
+        *[("step", 30), ("log", 3)],
+    ]
+
+
+def test_loop_finishes_the_step_before_a_batch_that_cannot_be_read():
+    def batches():
+        yield 1
+        yield 2
+        raise InvalidInputError("image 7 is damaged")
+
+    book = Book()
+    numbers = {"first_step": 0, "total_steps": 5, "finite_metrics": (), "log_every_steps": 1}
+    with pytest.raises(InvalidInputError, match="image 7"):
+        run_loop(healthy, 0, batches(), log=book.log, actions=[book.action(2)], **numbers)
+    assert book.steps("log") == [1, 2]
+    assert book.steps("action") == [2]
+
+
+def test_loop_finishes_the_step_before_a_batch_that_cannot_be_placed():
+    def place(batch):
+        if batch == 2:
+            raise InvalidInputError("no room")
+        return batch
+
+    book = Book()
+    numbers = {"first_step": 0, "total_steps": 5, "finite_metrics": (), "log_every_steps": 1}
+    with pytest.raises(InvalidInputError, match="no room"):
+        run_loop(healthy, 0, endless([]), log=book.log, place=place, **numbers)
+    assert book.steps("log") == [1]

@@ -51,6 +51,14 @@ def test_progress_of_a_run_that_is_done_has_no_time_left():
     assert "step 110/110  312.5 images/s  0:00:00 left" in file.getvalue()
 
 
+@pytest.mark.parametrize(("wait", "shown"), [(0.117, "  input 12%"), (0.051, "  input 5%"), (0.05, ""), (0.0, "")])
+def test_progress_shows_a_wait_for_data_above_5_percent(wait, shown):
+    file = io.StringIO()
+    with TrainingProgress(110, 10, file=file, clock=lambda: 0.0) as progress:
+        progress.update(20, {"generator/loss": -0.5, "input_wait": wait}, 312.54)
+    assert file.getvalue() == f"step 20/110  312.5 images/s  0:00:00 left{shown}  generator/loss -0.5000\n"
+
+
 def test_progress_is_a_bar_on_a_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv("TERM", "xterm")

@@ -1,0 +1,119 @@
+"""Batches for the training loop: each is on its way to the devices while the step before it runs."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+
+
+class PrefetchedBatches:
+    """The batches of a loop, of which one is fetched ahead, as a context manager. It measures the wait for them.
+
+    The devices wait for data when they have finished all steps and the next batch has not come. Time in which the loop
+    waits while the devices still work costs nothing and does not count.
+
+        with PrefetchedBatches(batches, place) as prefetched:
+            batch = prefetched.take()
+            state, metrics = step(state, batch)
+            prefetched.fetch(metrics)  # while the step runs
+
+    Args:
+        batches: on the host.
+        place: starts the transfer of a batch to the devices and returns it there. Defaults to the batch itself.
+        clock: returns seconds.
+    """
+
+    def __init__(
+        self,
+        batches: Iterable[Any],
+        place: Callable[[Any], Any] = lambda batch: batch,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._batches = iter(batches)
+        self._place = place
+        self._clock = clock
+        self._fetched: list[Any] = []  # at most one batch
+        self._error: Exception | None = None
+        self._waited, self._since = 0.0, clock()
+        self._devices = _Watch(clock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._devices.end()
+
+    def fetch(self, running: Any = None) -> None:
+        """Waits for the next batch, and starts its transfer. An error is kept for `take`, so that a step is finished.
+
+        Args:
+            running: what the last step returns, on the devices that compute it. Without it, the wait does not count.
+        """
+        finished = None if running is None else self._devices.watch(running)
+        start = self._clock()
+        try:
+            batch = next(self._batches)
+            if finished:  # the devices had nothing left to do; otherwise the list is empty
+                self._waited += max(0.0, self._clock() - max(start, finished[0]))
+            self._fetched.append(self._place(batch))
+        except Exception as error:  # StopIteration too
+            self._error = error
+
+    def take(self) -> Any:
+        """Returns the next batch, on the devices.
+
+        Raises:
+            StopIteration: there is none.
+            Exception: as the batches raise it.
+        """
+        if not self._fetched and not self._error:
+            self.fetch()
+        if self._error:
+            raise self._error
+        return self._fetched.pop()
+
+    def waited_share(self) -> float:
+        """Returns the share of the time since the last call in which the devices waited for data, in [0, 1]."""
+        now = self._clock()
+        share = min(1.0, self._waited / max(now - self._since, 1e-9))
+        self._waited, self._since = 0.0, now
+        return share
+
+
+class _Watch:
+    """Notes when the devices finish what they were given: a thread waits for them."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._watched: SimpleQueue[tuple[Any, list[float]] | None] = SimpleQueue()
+        # A daemon, because devices that have lost another process may never finish.
+        self._thread = threading.Thread(target=self._run, name="device watch", daemon=True)
+        self._thread.start()
+
+    def watch(self, result: Any) -> list[float]:
+        """Returns a list that will hold the time when `result` is there."""
+        finished: list[float] = []
+        self._watched.put((result, finished))
+        return finished
+
+    def end(self) -> None:
+        """Ends the thread, once what it watches is finished."""
+        self._watched.put(None)
+
+    def _run(self) -> None:
+        while watched := self._watched.get():
+            result, finished = watched
+            try:
+                jax.block_until_ready(result)
+            except Exception:  # the loop meets the same error where it reads the result
+                continue
+            finally:
+                del watched, result  # so that their memory is free
+            finished.append(self._clock())
