@@ -267,7 +267,7 @@ def test_converted_run_is_scored(small, tmp_path, capsys):
 
 @pytest.mark.parametrize("form", [True, False])
 def test_pth_is_converted_in_both_formats(golden, form, small, tmp_path):
-    torch = pytest.importorskip("torch", reason="reading .pth files needs the extra `torch`, which few machines have")
+    torch = pytest.importorskip("torch", reason="these files are written by PyTorch, which few machines have")
     state = {
         f"module.{name}": torch.from_numpy(np.array(array))
         for name, array in tensors(golden, "studiogan-sagan-32", "generator").items()
