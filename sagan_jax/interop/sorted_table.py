@@ -27,8 +27,9 @@ def read_table(content: bytes) -> dict[bytes, bytes]:
     if not is_table(content):
         raise ValueError("it is incomplete, or no index of a checkpoint: the bytes at its end are others")
     footer = content[-_FOOTER_BYTES:]
-    _, position = _handle(footer, 0)  # of a block about the blocks, which is empty
+    about, position = _handle(footer, 0)
     index, _ = _handle(footer, position)
+    _block(content, about)  # it says nothing, but damage to it is damage
     found: dict[bytes, bytes] = {}
     key_bytes, block_bytes, last = 0, 0, b""
     for _, handle in _entries(_block(content, index)):
