@@ -1,6 +1,6 @@
 """Images a second of the FID network on a CPU: ours and torch-fidelity's in turn, on the same images and weights.
 
-    pip install 'sagan-jax[torch]' && pip install --no-deps torch-fidelity
+    pip install torch && pip install --no-deps torch-fidelity
     JAX_PLATFORMS=cpu python experiments/benchmarks/inception_speed.py --batch-sizes 8 16 32
     JAX_PLATFORMS=cpu taskset -c 0 python experiments/benchmarks/inception_speed.py     # one core each
 

@@ -27,7 +27,7 @@ class Arguments:
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """FILE [OUT] for inception, OUT for the others"""
     generator: Path | None = None
-    """.pth, .pt, .safetensors or .npz; for the official release its variables, exported as .npz"""
+    """.pth, .pt, .safetensors, .npz, or for the official release its checkpoint, such as model.ckpt-1000000"""
     discriminator: Path | None = None
     """the same for D, when it has its own file. A generator alone is enough to sample"""
     source_config: Path | None = None

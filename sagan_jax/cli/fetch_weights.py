@@ -16,7 +16,7 @@ INCEPTION_URL = (
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Download published weights, verify their sha256, and convert them where PyTorch is installed."""
+    """Download published weights, verify their sha256, and convert them."""
 
     weights: tyro.conf.Positional[Literal["inception"]] = "inception"
     """inception: the FID network"""

@@ -11,6 +11,7 @@ from sagan_jax.interop.jax_export import to_jax_export
 from sagan_jax.interop.networks import ReleasedNetworks
 from sagan_jax.interop.pytorch import read_pth
 from sagan_jax.interop.source_config import read_source_config
+from sagan_jax.interop.tensorflow_checkpoint import read_checkpoint
 from sagan_jax.interop.weight_files import WeightFile, read_arrays, to_safetensors
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "load",
     "official",
     "read_arrays",
+    "read_checkpoint",
     "read_pth",
     "read_source_config",
     "studiogan",

@@ -22,8 +22,9 @@ from sagan_jax.models.sagan import (
 
 # Our names in an attention layer to the names of the release.
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "attn"}
-# Variables of the optimisers.
-_IGNORED = r"(^|/)(Adam(_\d+)?|beta[12]_power(_\d+)?|global_step)$"
+IGNORED = r"(^|/)(Adam(_\d+)?|beta[12]_power(_\d+)?|global_step)$"
+"""A regular expression for the names of variables that belong to no network: those of the optimisers and the step."""
+
 _RESOLUTION = 128
 _CONVOLUTIONS = {"conv_1": 1, "conv_2": 2, "shortcut": 3}
 
@@ -157,7 +158,7 @@ def load(arrays: Mapping[str, np.ndarray]) -> ReleasedNetworks:
     generator_entries = entries("generator", _generator_names(generator))
     discriminator_entries = entries("discriminator", _discriminator_names(discriminator)) if discriminator else ()
     all_entries = generator_entries + discriminator_entries
-    reject_unknown(arrays, {entry.source for entry in all_entries}, _IGNORED)
+    reject_unknown(arrays, {entry.source for entry in all_entries}, IGNORED)
     image_shape = (_RESOLUTION, _RESOLUTION, generator.image_channels)
     return ReleasedNetworks(
         generator,

@@ -1,7 +1,6 @@
-"""Reads PyTorch weight files for conversion: tensors only, never objects that could run code."""
+"""Reads PyTorch weight files for conversion: tensors only, never objects that could run code. PyTorch is not needed."""
 
 import hashlib
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,24 +9,32 @@ from typing import Any
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.interop.pytorch_files import PytorchFile, Storage, Tensor, open_pytorch
+from sagan_jax.interop.restricted_pickle import Name, NumpyType, RefusedPickleError
 from sagan_jax.interop.weight_files import WeightFile, read_bytes, refuse_torchscript, validated_arrays
 
 SUFFIXES = (".pth", ".pt")
 
-_MIN_VERSION = (2, 10)  # `weights_only` of earlier versions is unsafe (CVE-2025-32434, CVE-2026-24747)
-_INSTALL = "pip install 'sagan-jax[torch]'"
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+_MAX_WRAPPERS = 4  # around one another
+# Tensors may share entries, so that together they have more than the file.
+_MAX_EXPANSION = 4
+_EXTRA_BYTES = 2**20
 
 
 def read_pth(path: str | Path) -> WeightFile:
     """Returns the tensors of a .pth or .pt file, in the older or the newer (zip) format.
 
-    The file holds a state dict, or a dictionary with one under `state_dict`. A leading `module.` is removed from the
-    names, and half precision is widened to float32. Names of published weights often contain the start of the sha256
-    (`NAME-0123abcd.pth`). The sha256 is then checked before the file is parsed.
+    The file holds a state dict, or a dictionary with one under `state_dict`, `model` or `model_state_dict`. A leading
+    `module.` is removed from the names, and half precision is widened to float32. Names of published weights often
+    contain the start of the sha256 (`NAME-0123abcd.pth`). The sha256 is then checked before the file is parsed.
+
+    Nothing in the file is executed: its pickle is read by an interpreter that knows tensors, numbers, text and their
+    containers, and refuses every other object by its name. Memory is bounded by the size of the file.
 
     Raises:
-        InvalidInputError: when torch is not installed or too old, or when the file is missing, is damaged, has another
-            sha256 than its name states, is a TorchScript archive, or holds anything other than finite tensors.
+        InvalidInputError: when the file is missing, is damaged, has another sha256 than its name states, is a
+            TorchScript archive, or holds anything other than finite tensors.
     """
     path = Path(path)
     where = repr(str(path))
@@ -35,17 +42,20 @@ def read_pth(path: str | Path) -> WeightFile:
     sha256 = hashlib.sha256(content).hexdigest()
     check_hash_prefix(path.name, sha256)
     refuse_torchscript(path, content)
-    torch = _torch(where)
     try:
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds of error, and advises to trust the file
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        cause = f"it needs the Python object {refused[1]}, which could run code" if refused else "it is damaged"
+        file = open_pytorch(content)
+    except RefusedPickleError as error:
         raise InvalidInputError(
-            f"Cannot read {where} as a file of tensors: {cause}. Download it again, or save only its state dict."
+            f"Cannot read {where} as a file of tensors: {one_line(error)}. Only tensors, numbers, text and their "
+            f"containers are read, and nothing is executed. Save only the state dict."
+        ) from error
+    except ValueError as error:
+        raise InvalidInputError(
+            f"Cannot read {where} as a file of tensors: {one_line(error)}. It is damaged, incomplete or another kind "
+            f"of file: download it again."
         ) from error
     try:
-        arrays = validated_arrays({name: _array(name, tensor, torch) for name, tensor in _state_dict(loaded).items()})
+        arrays = validated_arrays(_arrays(file, _state_dict(file.loaded), len(content)))
     except ValueError as error:
         raise InvalidInputError(f"{where} needs to hold a state dict of finite tensors; {one_line(error)}.") from error
     return WeightFile(path.name, sha256, arrays)
@@ -72,40 +82,48 @@ def check_hash_prefix(name: str, sha256: str) -> None:
         )
 
 
-def _torch(where: str) -> Any:
-    try:
-        import torch  # pyrefly: ignore[missing-import]
-    except ImportError as error:
-        raise InvalidInputError(
-            f"Reading {where} needs the package torch, which is not installed. Run: {_INSTALL}."
-        ) from error
-    version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
-    if version < _MIN_VERSION:
-        raise InvalidInputError(
-            f"Reading {where} needs torch 2.10 or newer, which loads tensors safely; got {torch.__version__}. "
-            f"Run: {_INSTALL}."
-        )
-    return torch
-
-
-def _state_dict(loaded: Any) -> Mapping[str, Any]:
+def _state_dict(loaded: Any) -> dict[str, Any]:
     """Returns names to tensors, without the prefix `module.` of data-parallel training."""
-    found = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else loaded
+    found = loaded
+    for _ in range(_MAX_WRAPPERS):
+        inner = [
+            found[name] for name in _WRAPPERS if isinstance(found, Mapping) and isinstance(found.get(name), Mapping)
+        ]
+        if not inner:
+            break
+        found = inner[0]
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"it holds a {type(found).__name__}, not names and tensors")
+        raise ValueError(f"it holds {_kind(found)}, not names and tensors")
     names = [name.removeprefix("module.") for name in found]
+    if len(set(names)) < len(names):
+        both = next(name for name in found if f"module.{name}" in found)
+        raise ValueError(f"it holds {both!r} twice, with and without module. in front")
     return dict(zip(names, found.values(), strict=True))
 
 
-def _array(name: str, tensor: Any, torch: Any) -> np.ndarray:
-    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
-        raise ValueError(f"{name!r} is not a plain tensor but {type(tensor).__name__}")
-    # With strides of zero, a file of a kilobyte can claim a terabyte of entries.
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise ValueError(f"{name!r} has the shape {list(tensor.shape)} but stores fewer entries")
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.float()
-    try:
-        return tensor.detach().numpy()
-    except TypeError as error:  # numpy has no such dtype
-        raise ValueError(f"{name!r} has the dtype {tensor.dtype}") from error
+def _arrays(file: PytorchFile, tensors: Mapping[str, Any], file_size: int) -> dict[str, np.ndarray]:
+    """Returns the entries of all tensors."""
+    arrays, left = {}, _MAX_EXPANSION * file_size + _EXTRA_BYTES
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name!r} is not a tensor but {_kind(tensor)}")
+        left -= tensor.num_bytes
+        if left < 0:
+            raise ValueError(
+                f"{name!r} has the shape {list(tensor.shape)}, but a file of {file_size:,} bytes stores fewer entries"
+            )
+        try:
+            arrays[name] = file.array(tensor)
+        except ValueError as error:
+            raise ValueError(f"{name!r} {error}") from error
+    if not file.whole:
+        raise ValueError("it ends before its last tensor, so it is damaged or incomplete")
+    return arrays
+
+
+def _kind(value: Any) -> str:
+    """Returns what a message calls a value that is no tensor."""
+    for kind, title in ((Storage, "a storage"), (Name | NumpyType, "a dtype"), (Mapping, "a dictionary")):
+        if isinstance(value, kind):
+            return title
+    return f"a value of type {type(value).__name__}"

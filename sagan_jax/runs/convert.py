@@ -17,6 +17,7 @@ from sagan_jax.interop.inception import published_arrays
 from sagan_jax.interop.networks import ReleasedNetworks
 from sagan_jax.interop.pytorch import SUFFIXES, read_pth
 from sagan_jax.interop.source_config import read_source_config
+from sagan_jax.interop.tensorflow_checkpoint import checkpoint_prefix, read_checkpoint
 from sagan_jax.interop.weight_files import WeightFile, read_arrays, to_safetensors
 from sagan_jax.runs.build import build_adversarial_task, image_shape
 from sagan_jax.runs.families import networks_config
@@ -73,8 +74,8 @@ def convert_networks(
     Args:
         source: as `sagan_jax.interop.load` takes it.
         out: the workdir; it must hold no run.
-        generator: .pth, .pt, .npz or .safetensors with tensors by name. Names may begin with `generator/` and
-            `discriminator/`: both networks are then in this file, as in the official release.
+        generator: .pth, .pt, .npz, .safetensors or a checkpoint of TensorFlow 1, with tensors by name. Names may begin
+            with `generator/` and `discriminator/`: both networks are then in this file, as in the official release.
         discriminator: the same for D alone.
         source_config: what the source trained with, a YAML file: see `sagan_jax.interop.load`.
 
@@ -143,6 +144,8 @@ def _check_line(released: ReleasedNetworks) -> str:
 
 
 def _read(file: Path) -> WeightFile:
+    if checkpoint_prefix(file):
+        return read_checkpoint(file, ignored=interop.official.IGNORED)
     return (read_pth if file.suffix.lower() in SUFFIXES else read_arrays)(file)
 
 

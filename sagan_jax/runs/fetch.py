@@ -4,8 +4,6 @@ import contextlib
 import hashlib
 import http
 import http.client
-import importlib.util
-import shlex
 import sys
 import urllib.error
 import urllib.request
@@ -30,26 +28,21 @@ _MAX_BYTES = 2**30  # ten times the published file
 
 
 def fetch_inception(url: str, folder: Path | None = None) -> None:
-    """Downloads the weights of the FID network, and converts them where PyTorch is installed.
+    """Downloads the weights of the FID network, and converts them for evaluations.
 
     Args:
         url: as for `fetch`.
         folder: as for `fetch`. Defaults to the place where evaluations look.
 
     Raises:
-        InvalidInputError: as for `fetch`.
+        InvalidInputError: as for `fetch`, or the file is not the FID network.
         StorageError: as for `fetch`.
     """
     folder = folder or weights_folder()
     if folder is None:
         raise InvalidInputError("fetch-weights needs --out, a folder: this user has no home folder for a cache.")
     fetched = fetch(url, folder)
-    target = fetched.with_name(WEIGHTS_NAME)
-    if importlib.util.find_spec("torch"):
-        convert_inception(fetched, target)
-        return
-    command = shlex.join(["sagan-jax", "convert", "--from", "inception", str(fetched), str(target)])
-    print(f"{fetched} is there. It is read with torch, once:\n  pip install 'sagan-jax[torch]'\n  {command}")
+    convert_inception(fetched, fetched.with_name(WEIGHTS_NAME))
 
 
 def fetch(url: str, folder: Path) -> Path:

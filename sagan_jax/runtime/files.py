@@ -22,6 +22,7 @@ MAX_WEIGHTS_BYTES = 2**33
 """Of a file of weights, which is read whole."""
 
 _TEMPORARY = re.compile(r"\..+\.(\d{1,9})\.tmp", re.DOTALL)  # see `write_files_atomically`
+_READ_BYTES = 2**20
 _WRITING_SECONDS = 60.0  # a temporary file exists for as long as its content takes to write
 
 
@@ -55,8 +56,12 @@ def read_regular(path: str | Path, max_bytes: int) -> bytes:
         OSError: when it is absent or cannot be read.
     """
     with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size <= max_bytes:
-            content = file.read(max_bytes + 1)  # it may grow, and files of the kernel state a size of 0
+        size = os.fstat(file.fileno()).st_size
+        if size <= max_bytes:
+            content = file.read(size)
+            # It may grow, and files of the kernel state a size of 0. A read sets aside as much memory as it may return.
+            while len(content) <= max_bytes and (more := file.read(_READ_BYTES)):
+                content += more
             if len(content) <= max_bytes:
                 return content
     raise InvalidInputError(f"{str(path)!r} needs to have at most {max_bytes:,} bytes; it is larger. Is it damaged?")

@@ -116,8 +116,7 @@ def torchscript(path):
 
 @pytest.mark.parametrize("read", [read_arrays, read_pth])
 @pytest.mark.parametrize("name", ["inception-2015-12-05.pt", "network.pth"])
-def test_torchscript_is_named_with_the_file_to_take(read, name, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+def test_torchscript_is_named_with_the_file_to_take(read, name, tmp_path):
     torchscript(tmp_path / name)
     line = refused(read, tmp_path / name)
     assert "TorchScript archive: a program" in line
@@ -371,10 +370,10 @@ def test_convert_onto_a_file_in_the_way_of_a_folder_exits_6(packed, tmp_path, ca
 
 @pytest.fixture(scope="session")
 def torch():
-    return pytest.importorskip("torch", reason="reading .pth files needs the extra `torch`, which few machines have")
+    return pytest.importorskip("torch", reason="these files are written by PyTorch, which few machines have")
 
 
-@pytest.fixture(params=[True, False], ids=["zip", "stream"])
+@pytest.fixture(params=[True, False], ids=["zip", "sequence"])
 def save(request, torch):
     """Writes a .pth file in each of PyTorch's two formats."""
 
@@ -385,20 +384,7 @@ def save(request, torch):
     return write_pth
 
 
-def test_pth_needs_torch(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    assert "pip install 'sagan-jax[torch]'" in refused(read_pth, write(tmp_path / "a.pth", b"x"))
-
-
-def test_pth_needs_a_torch_that_tells_tensors_from_code(tmp_path, monkeypatch):
-    import types
-
-    monkeypatch.setitem(__import__("sys").modules, "torch", types.SimpleNamespace(__version__="2.9.1+cpu"))
-    assert "torch 2.10 or newer" in refused(read_pth, write(tmp_path / "a.pth", b"x"))
-
-
-def test_pth_with_the_wrong_hash_in_its_name_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+def test_pth_with_the_wrong_hash_in_its_name_is_refused_before_it_is_parsed(tmp_path):
     assert "starts with 0123abcd" in refused(read_pth, write(tmp_path / "a-0123abcd.pth", b"x"))
 
 
@@ -440,16 +426,21 @@ def test_pth_that_promises_more_than_it_stores_is_refused(save, torch, tmp_path)
 
 def test_pth_of_other_things_is_refused(save, torch, tmp_path):
     odd = [[torch.ones(2)], {"a": 3}, {"state_dict": 3}, {5: torch.ones(2)}, {}, {"a": torch.tensor([np.nan])}]
-    odd += [{"a": torch.ones(2, 2).to_sparse()}, {"a": torch.zeros(0)}, {"a": torch.tensor([1j])}]
-    for content in odd:
+    for content in [*odd, {"a": torch.zeros(0)}]:
         assert "state dict of finite tensors" in refused(read_pth, save(tmp_path / "a.pth", content))
+    for content, name in [
+        (torch.ones(2, 2).to_sparse(), "_rebuild_sparse_tensor"),
+        (torch.tensor([1j]), "ComplexFloat"),
+    ]:
+        assert name in refused(read_pth, save(tmp_path / "a.pth", {"a": content}))
 
 
 @pytest.mark.parametrize("kept", [0, 0.3, 0.99])
 def test_pth_that_was_cut_short_is_refused(kept, save, torch, tmp_path):
     path = save(tmp_path / "a.pth", {"a": torch.arange(100.0)})
     content = path.read_bytes()
-    assert "damaged" in refused(read_pth, write(path, content[: int(kept * len(content))]))
+    line = refused(read_pth, write(path, content[: int(kept * len(content))]))
+    assert "incomplete" in line or "before which the file ends" in line
 
 
 def test_convert_reads_pth_and_the_hash_in_its_name(state_dict, save, torch, tmp_path):

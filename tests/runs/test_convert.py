@@ -15,9 +15,11 @@ from sagan_jax import interop
 from sagan_jax.interop.weight_files import to_safetensors
 from sagan_jax.runs.families import build_networks, networks_config
 from sagan_jax.runs.load import load_run, open_run, read_experiment
+from support.assertions import same_bits
 from support.commands import command, error_line
 from support.pickles import MakesFolder
 from support.pytorch_generators import generate
+from support.tensorflow_checkpoints import write_checkpoint
 
 FILES = {
     "studiogan-sagan-32": "studiogan",
@@ -237,6 +239,31 @@ def test_official_export_is_one_file_whose_names_may_end_in_0(golden, tmp_path):
     assert np.abs(generator.generator.apply(generator.variables, latents, labels, train=False) - drawn).max() < 1e-4
 
 
+@pytest.mark.parametrize("name", ["model.ckpt-7", "model.ckpt-7.index"])
+def test_official_checkpoint_becomes_the_same_run_as_its_exported_arrays(golden, name, tmp_path, capsys):
+    both = tensors(golden, "official-feat32", "generator") | tensors(golden, "official-feat32", "discriminator")
+    slots = {f"{key}/Adam": np.full_like(array, np.nan) for key, array in both.items() if key.endswith("biases")}
+    others = {"beta1_power": np.float32(0), "global_step": np.int64(7)}
+    write_checkpoint(tmp_path / "model.ckpt-7", both | slots | others)
+    assert convert("official", tmp_path / "run", "--generator", tmp_path / name) == 0
+    assert "read  model.ckpt-7.index  sha256" in capsys.readouterr().out
+    assert convert("official", tmp_path / "npz", "--generator", written(tmp_path / "export.npz", both)) == 0
+    for which in ("generator", "discriminator"):
+        found, expected = (getattr(open_run(tmp_path / run), which)().variables for run in ("run", "npz"))
+        assert same_bits(found, expected)
+
+
+def test_official_checkpoint_that_is_cut_is_refused_by_variable_and_nothing_is_written(golden, tmp_path, capsys):
+    write_checkpoint(tmp_path / "model.ckpt-7", tensors(golden, "official-feat32", "generator"))
+    file = tmp_path / "model.ckpt-7.data-00000-of-00001"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert convert("official", tmp_path / "run", "--generator", tmp_path / "model.ckpt-7") == 2
+    line = error_line(capsys)
+    assert "'model/g_snh0/u' needs the bytes up to" in line
+    assert str(tmp_path / "model.ckpt-7") in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_official_generator_alone_is_enough(golden, tmp_path):
     file = written(tmp_path / "G.npz", tensors(golden, "official-feat32", "generator"))
     assert convert("official", tmp_path / "run", "--generator", file) == 0
@@ -267,7 +294,7 @@ def test_converted_run_is_scored(small, tmp_path, capsys):
 
 @pytest.mark.parametrize("form", [True, False])
 def test_pth_is_converted_in_both_formats(golden, form, small, tmp_path):
-    torch = pytest.importorskip("torch", reason="reading .pth files needs the extra `torch`, which few machines have")
+    torch = pytest.importorskip("torch", reason="these files are written by PyTorch, which few machines have")
     state = {
         f"module.{name}": torch.from_numpy(np.array(array))
         for name, array in tensors(golden, "studiogan-sagan-32", "generator").items()

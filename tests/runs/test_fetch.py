@@ -2,8 +2,9 @@
 
 import hashlib
 import http.server
-import importlib.util
+import math
 import socket
+import sys
 import threading
 
 import numpy as np
@@ -11,8 +12,12 @@ import pytest
 
 from sagan_jax.cli.fetch_weights import INCEPTION_URL
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.inception import default_weights_path
+from sagan_jax.interop.inception import published_shapes
+from sagan_jax.interop.weight_files import read_arrays
 from sagan_jax.runs import fetch as fetching
 from support.commands import command, error_line
+from support.pytorch_files import as_sequence, dictionary, tensor
 
 CONTENT = np.random.default_rng(0).bytes(700_000)
 NAME = f"weights-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
@@ -204,26 +209,43 @@ def test_fetch_weights_offline_is_one_line_that_says_what_to_do(tmp_path, capsys
     assert "sagan-jax convert --from inception FILE" in line
 
 
-def test_fetch_weights_without_torch_says_the_next_command(server, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert command("fetch-weights", "--url", server.url(), "--out", tmp_path) == 0
-    said = capsys.readouterr().out
-    target = tmp_path / "inception-2015-12-05.safetensors"
-    assert f"sagan-jax convert --from inception {tmp_path / NAME} {target}" in said
+@pytest.fixture
+def published(server, monkeypatch):
+    """The server has weights that fit the network, all of one value, as PyTorch writes them; returns their address."""
+    shapes = published_shapes()
+    sizes = {math.prod(shape) for shape in shapes.values()}
+    body = dictionary(
+        {name: tensor(shape, strides_of(shape), key="0", length=max(sizes)) for name, shape in shapes.items()}
+    )
+    content = as_sequence(body, {"0": np.full(max(sizes), 0.5, np.float32).tobytes()})
+    monkeypatch.setattr(sys.modules[__name__], "CONTENT", content)
+    monkeypatch.setattr(Server, "sends", len(content))
+    monkeypatch.setattr("sagan_jax.interop.pytorch._MAX_EXPANSION", 100)  # they share what is stored
+    return server.url(f"weights-{hashlib.sha256(content).hexdigest()[:8]}.pth")
 
 
-def test_fetch_weights_goes_where_evaluations_look(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+def strides_of(shape):
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def test_fetch_weights_converts_what_it_fetched(published, tmp_path):
+    assert command("fetch-weights", "--url", published, "--out", tmp_path) == 0
+    found = read_arrays(tmp_path / "inception-2015-12-05.safetensors").arrays
+    assert {name: array.shape for name, array in found.items()} == published_shapes()
+    assert found["fc.bias"].tolist() == [0.5] * 1008
+
+
+def test_fetch_weights_goes_where_evaluations_look(published, tmp_path, monkeypatch):
     monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path))
-    assert command("fetch-weights", "inception", "--url", server.url()) == 0
-    assert (tmp_path / "weights" / NAME).read_bytes() == CONTENT
+    assert command("fetch-weights", "inception", "--url", published) == 0
+    assert default_weights_path().parent == tmp_path / "weights"
+    assert default_weights_path().is_file()
 
 
-def test_fetch_weights_converts_where_torch_is_installed(server, tmp_path, capsys):
-    """These bytes are no weights, so the conversion is what says so."""
-    pytest.importorskip("torch", reason="conversion needs the extra `torch`, which few machines have")
+def test_fetch_weights_of_other_things_says_so_and_writes_no_weights(server, tmp_path, capsys):
     assert command("fetch-weights", "--url", server.url(), "--out", tmp_path) == 2
-    assert "Cannot read" in capsys.readouterr().err
+    assert "Cannot read" in error_line(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
 
 def test_published_weights_are_named_by_their_hash():
