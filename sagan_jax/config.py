@@ -96,6 +96,8 @@ class Training:
     """microbatches of a batch that does not fit the memory; batch moments are those of a microbatch"""
     discriminator_steps: int = 1
     """discriminator updates before each generator update"""
+    shared_draws: bool = False
+    """one pass of G serves D's last update and G's own: a faster step, but another experiment"""
     loss: Literal["hinge", "non_saturating", "wasserstein"] = "hinge"
     """hinge as in the paper, non-saturating logistic, or Wasserstein without a penalty"""
     augmentation: tuple[Literal["color", "translation", "cutout"], ...] = ()

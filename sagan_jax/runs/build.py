@@ -50,6 +50,7 @@ def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
         differentiate_vectors=training.differentiate_spectral_vectors,
         orthogonal_strength=training.orthogonal_strength,
         accumulation_steps=training.accumulation_steps,
+        shared_draws=training.shared_draws,
         augmentation=training.augmentation,
         average_decay=training.ema_decay,
         average_start_step=training.ema_start_step,

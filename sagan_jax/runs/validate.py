@@ -63,6 +63,12 @@ def check_saved_config(experiment: AnyExperiment) -> None:
     _check_fields(experiment)
     if isinstance(experiment, Experiment):
         check_family(experiment.networks)
+        training = experiment.training
+        _require(
+            training.accumulation_steps == 1 or not training.shared_draws,
+            f"--shared-draws keeps one pass of G for both updates and needs --accumulation-steps 1; "
+            f"got {training.accumulation_steps}. Give --no-shared-draws, or a smaller --batch-size.",
+        )
     else:
         _check_completion(experiment)
 

@@ -1,6 +1,7 @@
 """Adversarial training: its task, its state and its one pure step."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
@@ -20,11 +21,13 @@ from sagan_jax.training.network_state import (
     BatchStats,
     Metrics,
     NetworkState,
+    Normalized,
     Params,
     Sigmas,
     Spectral,
     Variables,
     init_network_state,
+    normalize_with_vjp,
     normalized_variables,
 )
 from sagan_jax.training.optimizers import Optimizers, two_time_scale
@@ -35,6 +38,7 @@ from sagan_jax.training.updates import (
     compute_gradients,
     discriminator_loss,
     global_draw,
+    gradients_of_stored,
     keep_if_finite,
     moving_average,
 )
@@ -85,6 +89,9 @@ class AdversarialTask:
         orthogonal_strength: weight of the penalty on G's kernels; 0 turns it off.
         accumulation_steps: number of microbatches in each batch. Batch moments are those of a microbatch, and running
             moments move once per microbatch.
+        shared_draws: lets one pass of G serve D's last update of a step and G's own, with the same latents, labels and
+            augmentation. It saves a pass of G, whose activations are kept while D is updated. Needs
+            `accumulation_steps=1`.
         augmentation: applied to every image that D sees, real and generated, in the updates of both networks.
         average_decay: of G's moving average; 0 turns it off.
         average_start_step: before this step the average is a copy of G.
@@ -104,11 +111,19 @@ class AdversarialTask:
     differentiate_vectors: bool = False
     orthogonal_strength: float = 0.0
     accumulation_steps: int = 1
+    shared_draws: bool = False
     augmentation: tuple[Augmentation, ...] = ()
     average_decay: float = 0.0
     average_start_step: int = 0
     global_moments: bool = True
     precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if self.shared_draws and self.accumulation_steps != 1:
+            raise ValueError(
+                f"shared_draws keeps one pass of G for both updates and needs accumulation_steps=1; "
+                f"got {self.accumulation_steps}."
+            )
 
     def normalize(self, state: NetworkState) -> tuple[Params, Spectral, Sigmas]:
         """Returns a network's spectrally normalised parameters, its new vectors, and the sigmas."""
@@ -193,9 +208,11 @@ def step(
     """Returns the state after the discriminator updates and the generator update that follows them, and the metrics.
 
     Each discriminator update draws fresh latents and labels and uses one slice of the batch. It normalises D once, from
-    the stored u, for its real and its fake pass. G's running moments and its u move in the generator update only. Draws
-    are made for the global batch and sliced, so that the number of devices does not change the experiment. A loss or
-    gradient that is not finite leaves the state as it was; `metrics["finite"]` is then False.
+    the stored u, for its real and its fake pass. G is normalised once a step, for the updates of both networks. Its
+    running moments and its u move once a step, in its own update. G's update draws for itself, or with
+    `task.shared_draws` uses what D's last update has drawn and G made of it. Draws are made for the global batch and
+    sliced, so that the number of devices does not change the experiment. A loss or gradient that is not finite leaves
+    the state as it was; `metrics["finite"]` is then False.
 
     Args:
         task: networks, losses and rates.
@@ -218,11 +235,25 @@ def step(
     )
     discriminator_steps, batch_size = batch.labels.shape
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    draws = [
-        _draw(task, jax.random.fold_in(key, number), batch_size, axis_name) for number in range(discriminator_steps + 1)
+    drawn = [
+        _draw(task, jax.random.fold_in(key, number), batch_size, axis_name)
+        for number in range(discriminator_steps + (not task.shared_draws))
     ]
-    discriminator, metrics = _run_discriminator_updates(task, state, batch, draws[:-1], axis_name)
-    generator, generator_metrics = _update_generator(task, state.generator, discriminator, draws[-1], axis_name)
+    normalized = normalize_with_vjp(task.normalize, state.generator)
+    statistics = state.generator.batch_stats
+    shared = _generate_with_vjp(task, normalized.params, statistics, drawn[-1]) if task.shared_draws else None
+    discriminator, metrics = _run_discriminator_updates(
+        task,
+        state.discriminator,
+        batch,
+        drawn,
+        {"params": normalized.params, "batch_stats": statistics},
+        shared,
+        axis_name,
+    )
+    generator, generator_metrics = _update_generator(
+        task, state.generator, normalized, discriminator, drawn[-1], shared, axis_name
+    )
     new = AdversarialState(
         step=state.step + 1,
         seed=state.seed,
@@ -262,17 +293,47 @@ def _draw(task: AdversarialTask, key: Array, batch_size: int, axis_name: str | N
     return global_draw(draw, batch_size, axis_name)
 
 
+class _GeneratorPass(NamedTuple):
+    """One pass of G that serves the updates of both networks."""
+
+    images: Array
+    """`[B, H, W, C]`"""
+    vjp_fn: Callable[[Array], tuple[Params]]
+    """maps a gradient of the images to that of the normalised parameters"""
+    batch_stats: BatchStats
+    """the new running moments"""
+
+
+def _generate_with_vjp(task: AdversarialTask, params: Params, batch_stats: BatchStats, draws: _Draws) -> _GeneratorPass:
+    def generate(params: Params) -> tuple[Array, BatchStats]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        return _apply(task.generator, variables, draws.latents, draws.labels)
+
+    return _GeneratorPass(*jax.vjp(generate, params, has_aux=True))
+
+
 def _run_discriminator_updates(
-    task: AdversarialTask, state: AdversarialState, batch: Batch, draws: list[_Draws], axis_name: str | None
+    task: AdversarialTask,
+    discriminator: NetworkState,
+    batch: Batch,
+    draws: list[_Draws],
+    generator_variables: Variables,
+    shared: _GeneratorPass | None,
+    axis_name: str | None,
 ) -> tuple[NetworkState, Metrics]:
-    """Returns D after one update for each of the draws, and the metrics to report."""
-    # G does not change in these updates, and neither do its running moments.
-    generator_variables = normalized_variables(task.normalize, state.generator)
-    discriminator, metrics = state.discriminator, {}
+    """Returns D after one update for each batch of real images, and the metrics to report."""
+
+    def generate(draws: _Draws) -> Array:
+        # G does not change in these updates, and neither do its running moments.
+        images: Any = task.generator.apply(generator_variables, draws.latents, draws.labels, train=True)
+        return images
+
+    metrics, last = {}, len(batch.labels) - 1
     # A plain loop: inside `lax.scan` the CPU backend's convolutions are six times slower, even for one round.
-    for number, drawn in enumerate(draws):
+    for number in range(last + 1):
         reals = jax.tree.map(itemgetter(number), batch)
-        discriminator, latest = _update_discriminator(task, discriminator, reals, generator_variables, drawn, axis_name)
+        fakes = (lambda _, images=shared.images: images) if shared and number == last else generate
+        discriminator, latest = _update_discriminator(task, discriminator, reals, fakes, draws[number], axis_name)
         # The last update is reported, unless an earlier one was not finite.
         metrics = latest | {
             name: jnp.where(jnp.isfinite(metrics[name]), latest[name], metrics[name])
@@ -286,7 +347,7 @@ def _update_discriminator(
     task: AdversarialTask,
     state: NetworkState,
     reals: Batch,
-    generator_variables: Variables,
+    generate: Callable[[_Draws], Array],
     draws: _Draws,
     axis_name: str | None,
 ) -> tuple[NetworkState, Metrics]:
@@ -296,11 +357,10 @@ def _update_discriminator(
         params: Params, batch_stats: BatchStats, batch: tuple[Batch, _Draws]
     ) -> tuple[Array, tuple[BatchStats, Metrics]]:
         reals, draws = batch
-        fakes: Any = task.generator.apply(generator_variables, draws.latents, draws.labels, train=True)
         variables = {"params": params, "batch_stats": batch_stats}
         real_images = augment(draws.real_keys, reals.images, task.augmentation)
         real_logits, batch_stats = _apply(task.discriminator, variables, real_images, reals.labels)
-        fake_images = augment(draws.fake_keys, fakes, task.augmentation)
+        fake_images = augment(draws.fake_keys, generate(draws), task.augmentation)
         fake_logits, _ = _apply(task.discriminator, variables, fake_images, draws.labels)
         loss, metrics = discriminator_loss(task.loss, real_logits, fake_logits)
         metrics["discriminator/real_logits"] = real_logits.mean()
@@ -309,32 +369,47 @@ def _update_discriminator(
 
     gradients = compute_gradients(
         "discriminator",
-        state,
+        normalize_with_vjp(task.normalize, state),
+        state.batch_stats,
         objective,
         (reals, draws),
-        normalize=task.normalize,
         microbatches=task.accumulation_steps,
     )
     return apply_gradients("discriminator", state, gradients, task.optimizers.discriminator, axis_name)
 
 
 def _update_generator(
-    task: AdversarialTask, state: NetworkState, discriminator: NetworkState, draws: _Draws, axis_name: str | None
+    task: AdversarialTask,
+    state: NetworkState,
+    normalized: Normalized,
+    discriminator: NetworkState,
+    draws: _Draws,
+    shared: _GeneratorPass | None,
+    axis_name: str | None,
 ) -> tuple[NetworkState, Metrics]:
     """Returns G after one update against the updated D, whose vectors and running moments do not move."""
     discriminator_variables = normalized_variables(task.normalize, discriminator)
 
-    def objective(params: Params, batch_stats: BatchStats, draws: _Draws) -> tuple[Array, tuple[BatchStats, Metrics]]:
-        variables = {"params": params, "batch_stats": batch_stats}
-        images, batch_stats = _apply(task.generator, variables, draws.latents, draws.labels)
+    def loss_of(images: Array, draws: _Draws) -> tuple[Array, Metrics]:
         images = augment(draws.fake_keys, images, task.augmentation)
         logits, _ = _apply(task.discriminator, discriminator_variables, images, draws.labels)
         loss = task.loss.generator(logits).mean()
-        return loss, (batch_stats, {"generator/loss": loss, "generator/fake_logits": logits.mean()})
+        return loss, {"generator/loss": loss, "generator/fake_logits": logits.mean()}
 
-    gradients = compute_gradients(
-        "generator", state, objective, draws, normalize=task.normalize, microbatches=task.accumulation_steps
-    )
+    def objective(params: Params, batch_stats: BatchStats, draws: _Draws) -> tuple[Array, tuple[BatchStats, Metrics]]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        images, batch_stats = _apply(task.generator, variables, draws.latents, draws.labels)
+        loss, metrics = loss_of(images, draws)
+        return loss, (batch_stats, metrics)
+
+    if shared:
+        image_gradient, metrics = jax.grad(loss_of, has_aux=True)(shared.images, draws)
+        (gradient,) = shared.vjp_fn(image_gradient)
+        gradients = gradients_of_stored("generator", normalized, gradient, shared.batch_stats, metrics)
+    else:
+        gradients = compute_gradients(
+            "generator", normalized, state.batch_stats, objective, draws, microbatches=task.accumulation_steps
+        )
     if task.orthogonal_strength:
         gradients = _add_orthogonal_penalty(gradients, state.params, task.orthogonal_strength)
     return apply_gradients("generator", state, gradients, task.optimizers.generator, axis_name)

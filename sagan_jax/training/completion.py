@@ -25,6 +25,7 @@ from sagan_jax.training.network_state import (
     Spectral,
     Variables,
     init_network_state,
+    normalize_with_vjp,
     normalized_variables,
 )
 from sagan_jax.training.precision import Precision, at_precision
@@ -269,7 +270,8 @@ def _update_discriminator(
         loss, metrics = discriminator_loss(HINGE, real_logits, fake_logits)
         return loss, (batch_stats, metrics)
 
-    gradients = compute_gradients("discriminator", state, objective, (images, completed), normalize=_normalize)
+    normalized = normalize_with_vjp(_normalize, state)
+    gradients = compute_gradients("discriminator", normalized, state.batch_stats, objective, (images, completed))
     return apply_gradients("discriminator", state, gradients, optimizer, axis_name)
 
 

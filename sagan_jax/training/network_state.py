@@ -5,7 +5,7 @@ The names of types here serve the whole room. Trees are nested dictionaries of a
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import flax.struct
 import jax
@@ -66,6 +66,17 @@ def init_network_state(
     )
 
 
+class Normalized(NamedTuple):
+    """What one spectral normalisation of a network gives. All passes of an update share it."""
+
+    params: Params
+    """the normalised parameters"""
+    vjp_fn: Callable[[Params], Params]
+    """maps a gradient of the normalised parameters to the gradient of the stored ones"""
+    found: tuple[Spectral, Sigmas]
+    """the new vectors, and the sigmas"""
+
+
 def normalized_variables(normalize: Normalize, state: NetworkState) -> Variables:
     """Returns the variables of a network as the update of another network sees it: normalised, and standing still.
 
@@ -77,13 +88,8 @@ def normalized_variables(normalize: Normalize, state: NetworkState) -> Variables
     return {"params": params, "batch_stats": state.batch_stats}
 
 
-def normalize_with_vjp(
-    normalize: Normalize, state: NetworkState
-) -> tuple[Params, Callable[[Params], Params], tuple[Spectral, Sigmas]]:
+def normalize_with_vjp(normalize: Normalize, state: NetworkState) -> Normalized:
     """Returns the normalised parameters, their VJP function, and the new vectors with the sigmas.
-
-    The VJP function maps a gradient of the normalised parameters to the gradient of the stored ones. Several passes
-    can therefore share one normalisation.
 
     Args:
         normalize: of the task.
@@ -95,4 +101,4 @@ def normalize_with_vjp(
         return params, (spectral, sigmas)
 
     params, vjp_fn, found = jax.vjp(normalized, state.params, has_aux=True)
-    return params, lambda gradients: vjp_fn(gradients)[0], found
+    return Normalized(params, lambda gradients: vjp_fn(gradients)[0], found)

@@ -14,10 +14,9 @@ from sagan_jax.training.network_state import (
     BatchStats,
     Metrics,
     NetworkState,
-    Normalize,
+    Normalized,
     Params,
     Spectral,
-    normalize_with_vjp,
 )
 
 Tree = TypeVar("Tree")
@@ -76,29 +75,42 @@ class Gradients(NamedTuple):
 
 def compute_gradients(
     name: str,
-    state: NetworkState,
+    normalized: Normalized,
+    batch_stats: BatchStats,
     objective: Objective[BatchStats, Batch],
     batch: Batch,
     *,
-    normalize: Normalize,
     microbatches: int = 1,
 ) -> Gradients:
     """Returns the gradients of an objective that sees the network spectrally normalised.
 
-    The network is normalised once, whatever the number of microbatches.
+    Args:
+        name: of the network, which its metrics start with.
+        normalized: the network before the update, from `normalize_with_vjp`.
+        batch_stats: its running moments.
+        objective: takes normalised parameters, running moments and a batch. See `mean_gradient`.
+        batch: leaves `[B, ...]`.
+        microbatches: the number that the batch is worked through in.
+    """
+    gradients, batch_stats, metrics = mean_gradient(objective, normalized.params, batch_stats, batch, microbatches)
+    return gradients_of_stored(name, normalized, gradients, batch_stats, metrics)
+
+
+def gradients_of_stored(
+    name: str, normalized: Normalized, gradients: Params, batch_stats: BatchStats, metrics: Metrics
+) -> Gradients:
+    """Returns the gradients of the stored parameters, with every sigma among the metrics.
 
     Args:
         name: of the network, which its metrics start with.
-        state: the network before the update.
-        objective: takes normalised parameters, running moments and a batch. See `mean_gradient`.
-        batch: leaves `[B, ...]`.
-        normalize: of the task.
-        microbatches: the number that the batch is worked through in.
+        normalized: the network before the update, from `normalize_with_vjp`.
+        gradients: of the normalised parameters.
+        batch_stats: the new running moments.
+        metrics: of the passes.
     """
-    params, vjp_fn, (spectral, sigmas) = normalize_with_vjp(normalize, state)
-    gradients, batch_stats, metrics = mean_gradient(objective, params, state.batch_stats, batch, microbatches)
-    metrics |= flatten_metrics(f"{name}/sigma", sigmas)
-    return Gradients(vjp_fn(gradients), spectral, batch_stats, metrics)
+    spectral, sigmas = normalized.found
+    metrics = metrics | flatten_metrics(f"{name}/sigma", sigmas)
+    return Gradients(normalized.vjp_fn(gradients), spectral, batch_stats, metrics)
 
 
 def apply_gradients(

@@ -344,6 +344,7 @@ def test_train_says_what_the_residual_control_has_for_attention(capsys, tmp_path
         (["--batch-size", "6"], "multiple of the 4 devices"),
         (["--accumulation-steps", "0"], "--accumulation-steps"),
         (["--batch-size", "16", "--accumulation-steps", "3"], "divide the 4 images of each device; got 3"),
+        (["--shared-draws", "--accumulation-steps", "2"], "--shared-draws keeps one pass of G"),
         (["--discriminator-base-channels", "-1"], "--discriminator-base-channels"),
         (["--total-steps", "0"], "--total-steps"),
         (["--seed", "-1"], "--seed"),

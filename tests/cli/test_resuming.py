@@ -81,6 +81,14 @@ def test_fresh_with_an_experiment_starts_over_with_that(run, trained):
     assert values(trained[0])[0] == "pairs_32"
 
 
+def test_shared_draws_cannot_be_turned_on_in_a_run_that_was_started_without(run, capsys):
+    config = json.loads((run / "config.json").read_text())
+    del config["training"]["shared_draws"]  # of a run before there was such a field
+    (run / "config.json").write_text(json.dumps(config))
+    assert command("train", "--workdir", run, "--shared-draws") == 2
+    assert "started with another config (training.shared_draws: False -> True)" in error_line(capsys)
+
+
 def test_no_fresh_goes_on(run, trained):
     assert command("train", "--workdir", run, "--fresh", "--no-fresh") == 0
     assert values(trained[0]) == ("digits_32", 3, 70, False)

@@ -66,6 +66,15 @@ def test_resumed_run_ends_bit_for_bit_where_the_unbroken_one_does(program, stopp
     assert state_digest(run(program, state, HALF, WHOLE)) == unbroken
 
 
+def test_resumed_run_with_shared_draws_ends_bit_for_bit_where_the_unbroken_one_does(tmp_path):
+    task = dataclasses.replace(GAME, shared_draws=True)
+    program = jax.jit(partial(step, task), compiler_options={"xla_backend_optimization_level": 0})
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(HALF, run(program, fresh(), 0, HALF), {})
+    _, state, _ = Checkpoints(tmp_path).restore(jax.eval_shape(fresh))
+    assert state_digest(run(program, state, HALF, WHOLE)) == state_digest(run(program, fresh(), 0, WHOLE))
+
+
 def replaced(state, name, part, value):
     return dataclasses.replace(state, **{name: dataclasses.replace(getattr(state, name), **{part: value})})
 

@@ -10,7 +10,7 @@ import pytest
 
 from sagan_jax.functional.losses import HINGE, NON_SATURATING
 from sagan_jax.runtime.devices import AXIS
-from sagan_jax.training.network_state import NetworkState
+from sagan_jax.training.network_state import NetworkState, normalize_with_vjp
 from sagan_jax.training.updates import (
     Gradients,
     apply_gradients,
@@ -67,9 +67,9 @@ def test_compute_gradients_are_those_of_the_stored_parameters_and_normalise_once
         loss = (params["block"]["kernel"] ** 2).sum() * batch.mean()
         return loss, ({"mean": batch_stats["mean"] + 1}, {"network/loss": loss})
 
-    found = compute_gradients(
-        "network", state, objective, jnp.array([1.0, 2.0, 3.0, 6.0]), normalize=halved, microbatches=2
-    )
+    normalized = normalize_with_vjp(halved, state)
+    batch = jnp.array([1.0, 2.0, 3.0, 6.0])
+    found = compute_gradients("network", normalized, state.batch_stats, objective, batch, microbatches=2)
     # The loss is 3 |k / 2|^2 in the mean over the batch: its gradient is 3 k / 2, and the normalised kernel's 3 k.
     np.testing.assert_allclose(found.params["block"]["kernel"], [1.5, -3.0])
     assert int(found.spectral["count"]) == 5
