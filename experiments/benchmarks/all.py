@@ -1,0 +1,125 @@
+"""All measurements of speed, one after another, into one file.
+
+    python experiments/benchmarks/all.py --out benchmarks.json --torch-python torch-env/bin/python
+    python experiments/benchmarks/all.py --tables benchmarks.json                              # prints Markdown
+    python experiments/benchmarks/all.py --tables benchmarks.json --into docs/benchmarks.md    # fills the page
+
+The file is written after each program, and holds its command, its duration, what it printed and how it ended. One that
+fails is named, and the others are measured. Times are those of an otherwise idle machine.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from measuring import HERE, machine, progress, write_result
+
+from sagan_jax.cli.main import explained
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.files import read_json, write_atomically
+
+TITLES = {
+    "step_vs_studiogan": "The step beside StudioGAN's",
+    "scaling": "How cost grows",
+    "convolutions": "Convolutions",
+    "attention_speed": "Attention",
+    "input_speed": "Input",
+    "start_time": "From the start to the end of step 1",
+}
+"""The programs, in the order in which they run, and the headings of what they print."""
+
+HANDED_ON = ("torch_python", "jax_python", "precision", "quick")
+MARKS = "<!-- figures -->", "<!-- end of the figures -->"
+
+
+def command(name: str, given: argparse.Namespace) -> list[str]:
+    """Returns the words that run a program. It gets those of our flags that it has too."""
+    path = HERE / f"{name}.py"
+    source, words = path.read_text(encoding="utf-8"), [sys.executable, str(path)]
+    for name in HANDED_ON:
+        flag, value = f"--{name.replace('_', '-')}", getattr(given, name)
+        if f'"{flag}"' not in source:
+            continue
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        else:
+            words += [word for one in value for word in (flag, one)]
+    return words
+
+
+def measure(words: list[str]) -> dict[str, Any]:
+    """Returns what a program came to. Its progress and errors are shown."""
+    start = time.perf_counter()
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False, stdin=subprocess.DEVNULL)
+    seconds = round(time.perf_counter() - start, 1)
+    return {"command": words, "seconds": seconds, "exit_code": done.returncode, "output": done.stdout}
+
+
+def tables(result: Mapping[str, Any]) -> str:
+    """Returns what the programs printed, under their headings."""
+    machine = result["machine"]
+    parts = [f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}."]
+    for name, entry in result["programs"].items():
+        failed = entry["exit_code"] and f"It failed (exit {entry['exit_code']}). "
+        parts.append(f"## {TITLES[name]}")
+        parts.append(f"{failed or ''}`{name}.py` took {entry['seconds']:.0f} s.")
+        parts.append(entry["output"].strip())
+    return "\n\n".join(filter(None, parts))
+
+
+def fill(page: Path, figures: str) -> None:
+    """Writes figures into a page, between the two marks.
+
+    Raises:
+        InvalidInputError: the page does not have both.
+    """
+    before, found, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    _, ends, after = rest.partition(MARKS[1])
+    if not (found and ends):
+        raise InvalidInputError(f"{str(page)!r} needs the lines {MARKS[0]} and {MARKS[1]}.")
+    write_atomically(page, f"{before}{MARKS[0]}\n\n{figures}\n\n{MARKS[1]}{after}".encode())
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Returns the flags."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    present = [name for name in TITLES if (HERE / f"{name}.py").is_file()]
+    parser.add_argument("--program", action="append", choices=present, default=[], help="repeatable; default all")
+    parser.add_argument("--torch-python", action="append", default=[], help="a Python with PyTorch, for the peers")
+    parser.add_argument("--jax-python", action="append", default=[], help="one more Python for ours; repeatable")
+    parser.add_argument("--precision", action="append", default=[], help="of our step; repeatable; default float32")
+    parser.add_argument("--out", type=Path, help="JSON file, written after each program")
+    parser.add_argument("--tables", type=Path, help="print the tables of such a file, and measure nothing")
+    parser.add_argument("--into", type=Path, help="with --tables: a page that gets them between its two marks")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all work")
+    given = parser.parse_args(arguments)
+    given.program = given.program or present
+    return given
+
+
+def run(arguments: list[str]) -> None:
+    """Measures, writes and prints."""
+    given = parse(arguments)
+    if given.tables:
+        figures = tables(read_json(given.tables))
+        fill(given.into, figures) if given.into else print(figures)
+        return
+    result: dict[str, Any] = {"machine": machine(), "programs": {}}
+    for name in given.program:
+        progress(f"program {name}")
+        result["programs"][name] = measure(command(name, given))
+        write_result(given.out, result)
+    print(tables(result))
+    failed = [name for name, entry in result["programs"].items() if entry["exit_code"]]
+    if failed:
+        raise InvalidInputError(f"These need another look, and said why above: {', '.join(failed)}.")
+
+
+if __name__ == "__main__":
+    sys.exit(explained(lambda: run(sys.argv[1:]), "all"))

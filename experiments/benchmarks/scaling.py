@@ -1,0 +1,156 @@
+"""How the cost of a training step grows: with the batch, the resolution, the width, and the devices that share it.
+
+    python experiments/benchmarks/scaling.py
+    python experiments/benchmarks/scaling.py --axis width --out scaling.json
+
+Along each axis all else stays: batch 8, 64 pixels, width 8, attention at 32. Each point is a process, and the points of
+an axis take turns. An exponent is the slope of a straight line through the logarithms, with its standard error; in a
+column that grows like a power, the error is small.
+
+The devices are virtual ones of a CPU and share a batch of 16. One machine does the work of all, so the time should
+stay; operations and memory are those of one device, and should fall. It takes a few minutes on two CPU cores.
+"""
+
+import argparse
+import dataclasses
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from measuring import HERE, Worker, figures, machine, markdown, progress, spread, stepper, take_turns, write_result
+from scipy import stats
+from worker import Work
+
+from sagan_jax.cli.main import explained
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.files import read_json
+
+BASE = Work(64, 8, 8, attention=32)
+AXES = {"batch": (4, 8, 16, 32), "resolution": (64, 128, 256), "width": (4, 8, 16, 32), "devices": (1, 2, 4, 8)}
+QUICK_BASE = Work(64, 1, 2, classes=3, latent=5, attention=32)
+QUICK_AXES = {"batch": (2, 4), "resolution": (64, 128), "width": (1, 2), "devices": (1, 2)}
+MEASURES = {"ms a step": "seconds", "GFLOP": "flops", "MiB of temporaries": "temporary_bytes"}
+UNITS = {"seconds": 1e3, "flops": 1e-9, "temporary_bytes": 2**-20}
+
+
+class Fit(NamedTuple):
+    """A power of the size that a cost follows."""
+
+    exponent: float
+    error: float | None
+    """standard error of the exponent; None for fewer than three points"""
+
+
+def fit(sizes: Sequence[float], costs: Sequence[float]) -> Fit:
+    """Returns the power that fits best in logarithms.
+
+    Examples:
+        >>> round(fit([1, 2, 4], [5, 20, 80]).exponent, 6)
+        2.0
+    """
+    line = stats.linregress([math.log(size) for size in sizes], [math.log(cost) for cost in costs])
+    return Fit(float(line.slope), float(line.stderr) if len(sizes) > 2 else None)
+
+
+def point(axis: str, size: int, base: Work) -> list[str]:
+    """Returns the flags of the worker for one point."""
+    if axis == "devices":
+        return [*dataclasses.replace(base, batch=2 * base.batch).flags, "--devices", str(size)]
+    return dataclasses.replace(base, **{axis: size}).flags
+
+
+def measure(axis: str, sizes: Sequence[int], base: Work, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Returns what each point of an axis costs."""
+    environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(max(sizes))} if axis == "devices" else {}
+    command = [sys.executable, str(HERE / "sagan_worker.py")]
+    with ExitStack() as open_workers:
+        workers = {}
+        for size in sizes:
+            name = f"{axis} {size}"
+            worker = open_workers.enter_context(Worker(name, [*command, *point(axis, size, base)], environment))
+            workers[name] = worker.wait()
+            progress(f"ready: {name}")
+        steppers = {name: stepper(worker) for name, worker in workers.items()}
+        times = take_turns(steppers, rounds=given.rounds, turn_seconds=given.turn_seconds, say=progress)
+        return [
+            {"size": size, "seconds": spread(times[name]).median, **{key: worker.facts.get(key) for key in FACTS}}
+            for size, (name, worker) in zip(sizes, workers.items(), strict=True)
+        ]
+
+
+FACTS = ("flops", "temporary_bytes", "library", "device")
+
+
+def fits(points: Sequence[Mapping[str, Any]]) -> dict[str, Fit | None]:
+    """Returns the exponent of each cost along an axis; None for one that is not known."""
+    sizes = [point["size"] for point in points]
+    found = {key: [point[key] for point in points] for key in UNITS}
+    return {key: fit(sizes, costs) if all(costs) else None for key, costs in found.items()}
+
+
+def shown(found: Fit | None) -> str:
+    """Returns an exponent as a table shows it.
+
+    Examples:
+        >>> shown(Fit(1.9876, 0.0123)), shown(Fit(1.0, None)), shown(None)
+        ('1.99 ± 0.01', '1.00', '')
+    """
+    if found is None:
+        return ""
+    exponent = f"{found.exponent + 0.0:.2f}"
+    return exponent if found.error is None else f"{exponent} ± {found.error:.2f}"
+
+
+def tables(result: Mapping[str, Any]) -> str:
+    """Returns the result as Markdown: a table for each axis, with the exponents in its last line."""
+    parts = []
+    for axis, points in result["axes"].items():
+        lines = [[point["size"], *(figures(_in_unit(point, key)) for key in MEASURES.values())] for point in points]
+        powers = fits(points)
+        lines.append(["**exponent**", *(shown(powers[key]) for key in MEASURES.values())])
+        parts.append(markdown([axis, *MEASURES], lines))
+    return "\n\n".join(parts)
+
+
+def _in_unit(point: Mapping[str, Any], key: str) -> float | None:
+    return None if point[key] is None else UNITS[key] * point[key]
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Returns the flags."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--axis", action="append", choices=AXES, default=[], help="repeatable; default all")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--turn-seconds", type=float, default=0.3)
+    parser.add_argument("--out", type=Path, help="JSON file, written after each axis")
+    parser.add_argument("--tables", type=Path, help="print the tables of such a file, and measure nothing")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works")
+    given = parser.parse_args(arguments)
+    if given.rounds < 1:
+        raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")
+    if given.quick:
+        given.rounds, given.turn_seconds = 1, 0.0
+    return given
+
+
+def run(arguments: list[str]) -> None:
+    """Measures and prints."""
+    given = parse(arguments)
+    if given.tables:
+        print(tables(read_json(given.tables)))
+        return
+    axes, base = (QUICK_AXES, QUICK_BASE) if given.quick else (AXES, BASE)
+    result: dict[str, Any] = {"machine": machine(), "base": vars(base), "axes": {}}
+    for axis in given.axis or axes:
+        result["axes"][axis] = measure(axis, axes[axis], base, given)
+        write_result(given.out, result)
+    print(tables(result))
+
+
+if __name__ == "__main__":
+    sys.exit(explained(lambda: run(sys.argv[1:]), "scaling"))
