@@ -1,6 +1,6 @@
 """The equations: arrays in, arrays out. Needs jax, numpy and chex only."""
 
-from sagan_jax.functional.attention import attend, attention_map, self_attention
+from sagan_jax.functional.attention import attend, attend_positions, attention_map, attention_rows, self_attention
 from sagan_jax.functional.attention_maps import (
     attention_distance,
     attention_entropy,
@@ -51,10 +51,12 @@ __all__ = [
     "Augmentation",
     "Moments",
     "attend",
+    "attend_positions",
     "attention_distance",
     "attention_entropy",
     "attention_map",
     "attention_rollup",
+    "attention_rows",
     "augment",
     "average_pool",
     "batch_moments",

@@ -1,9 +1,14 @@
 """Self-attention over image features, as equations: arrays in, arrays out."""
 
+import math
+from functools import partial
+from typing import Literal, overload
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sagan_jax.functional.fused_attention import fused_attention, has_fused_attention, takes_fused
 from sagan_jax.functional.resampling import max_pool
 from sagan_jax.functional.shape_checks import check_arrays, check_that
 
@@ -77,6 +82,128 @@ def attend(attention_map: Array, values: Array) -> Array:
     return jnp.einsum("...nm,...me->...ne", attention_map, values, preferred_element_type=wide).astype(values.dtype)
 
 
+def attend_positions(queries: Array, keys: Array, values: Array) -> Array:
+    """Returns what `attend(attention_map(queries, keys), values)` returns, in memory linear in the positions.
+
+    A large map is made in blocks of queries, and each block once more in the backward pass. A small map is made at
+    once. Scores and softmax run in float32 or wider. Gradients of any order, forward mode, `vmap` and `jit` work.
+
+    On CUDA devices of compute capability 8 or more, bfloat16 operands go through cuDNN's fused attention if it takes
+    their sizes: E a multiple of 8 up to 128, D at most E. Forward mode is refused there.
+
+    Args:
+        queries: `[..., N, D]`, floating.
+        keys: `[..., M, D]`, dtype and leading axes of `queries`.
+        values: `[..., M, E]`, dtype and leading axes of `queries`.
+
+    Returns:
+        `[..., N, E]`, dtype of `values`. An infinite score gives NaN.
+
+    Raises:
+        AssertionError: at trace time, when shapes or dtypes do not fit.
+
+    Source: Zhang et al. 2018, equations 1 and 2; in blocks as in Rabe and Staats 2021 (arXiv:2112.05682).
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> values = jnp.array([[1.0, 0.0], [3.0, 4.0]])
+        >>> attend_positions(jnp.zeros((1, 5)), jnp.ones((2, 5)), values).tolist()
+        [[2.0, 2.0]]
+    """
+    sizes = check_arrays(
+        "attend_positions",
+        one_dtype=True,
+        queries=(queries, "floating [..., N, D]"),
+        keys=(keys, "floating [..., M, D]"),
+        values=(values, "floating [..., M, E]"),
+    )
+    *leading, _, _ = queries.shape
+    operands = [x.reshape(math.prod(leading), *x.shape[-2:]) for x in (queries, keys, values)]
+    fused = {"cuda": fused_attention(_attend_in_parallel)} if takes_fused(*operands) and has_fused_attention() else {}
+    gathered = jax.lax.platform_dependent(*operands, cpu=_attend_on_cpu, default=_attend_in_parallel, **fused)
+    return gathered.reshape(*leading, sizes["N"], sizes["E"])
+
+
+# Entries of maps. On a CPU, the few rows at hand and their gradients should stay in the cache; measured by
+# experiments/benchmarks/attention_speed.py. Whole maps are as fast as blocks up to 2**21 entries.
+_CPU_WHOLE, _CPU_BLOCK = 2**21, 2**19
+# Other devices want work in parallel: all images at once, and of each a block of 4 MiB in float32. Not tuned.
+_IMAGE_BLOCK = 2**20
+
+
+def _attend_on_cpu(queries: Array, keys: Array, values: Array) -> Array:
+    """Attends `[B, N, D]` in whole maps if they are small, else in a few images, or a few rows of one, at a time."""
+    rows, image_size = queries.shape[1], queries.shape[1] * keys.shape[1]
+    if len(queries) * image_size <= _CPU_WHOLE:
+        return attend(attention_map(queries, keys), values)
+    images = _CPU_BLOCK // image_size
+    attend_image = partial(_attend_rows, rows=rows if images else max(1, _CPU_BLOCK // keys.shape[1]))
+    operands = (queries, keys, values)
+    if images <= 1:  # a batch of one image would be slower
+        return jax.lax.map(lambda image: attend_image(*image), operands)
+    return jax.lax.map(lambda image: attend_image(*image), operands, batch_size=images)
+
+
+def _attend_in_parallel(queries: Array, keys: Array, values: Array) -> Array:
+    """Attends `[B, N, D]` in all images at once, in whole maps if they are small, else in a few rows at a time."""
+    if queries.shape[1] * keys.shape[1] <= _IMAGE_BLOCK:
+        return attend(attention_map(queries, keys), values)
+    return jax.vmap(partial(_attend_rows, rows=max(1, _IMAGE_BLOCK // keys.shape[1])))(queries, keys, values)
+
+
+def _attend_rows(queries: Array, keys: Array, values: Array, *, rows: int) -> Array:
+    """Attends `[N, D]` in so many rows of the map at a time; the backward pass makes them anew."""
+    # Gradients of keys and values are sums over the blocks: of wide operands they are summed in float32.
+    wide_keys, wide_values = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (keys, values))
+
+    @partial(jax.checkpoint, prevent_cse=False)  # the loop already keeps XLA from undoing it
+    def attend_block(block: Array) -> Array:
+        beta = attention_map(block, wide_keys.astype(keys.dtype))
+        return attend(beta, wide_values.astype(values.dtype))
+
+    count = -(-len(queries) // rows)
+    if count == 1:
+        return attend_block(queries)
+    size = -(-len(queries) // count)
+    padded = jnp.pad(queries, ((0, count * size - len(queries)), (0, 0)))
+    gathered = jax.lax.map(attend_block, padded.reshape(count, size, -1))
+    return gathered.reshape(count * size, -1)[: len(queries)]
+
+
+def attention_rows(queries: Array, keys: Array, positions: Array) -> Array:
+    """Returns some rows of `attention_map(queries, keys)`, without the others.
+
+    Args:
+        queries: `[..., N, D]`, floating.
+        keys: `[..., M, D]`, dtype and leading axes of `queries`.
+        positions: `[P]`, integers from 0 to N - 1.
+
+    Returns:
+        `[..., P, M]`, dtype of `queries`; each row sums to one. A position outside gives NaN.
+
+    Raises:
+        AssertionError: at trace time, when shapes or dtypes do not fit.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> attention_rows(jnp.zeros((9, 3)), jnp.ones((2, 3)), jnp.array([7])).tolist()
+        [[0.5, 0.5]]
+    """
+    positions = jnp.asarray(positions)
+    check_arrays(
+        "attention_rows",
+        one_dtype=True,
+        queries=(queries, "floating [..., N, D]"),
+        keys=(keys, "floating [..., M, D]"),
+        positions=(positions, "[P]"),
+    )
+    integers = jnp.issubdtype(positions.dtype, jnp.integer)
+    check_that("attention_rows", integers, "positions of integers", positions.dtype)
+    chosen = queries.at[..., positions, :].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    return attention_map(chosen, keys)
+
+
+@overload
 def self_attention(
     features: Array,
     query_kernel: Array,
@@ -86,14 +213,43 @@ def self_attention(
     gamma: Array | float,
     *,
     pool: int,
-) -> tuple[Array, Array]:
+    return_map: Literal[True] = True,
+) -> tuple[Array, Array]: ...
+
+
+@overload
+def self_attention(
+    features: Array,
+    query_kernel: Array,
+    key_kernel: Array,
+    value_kernel: Array,
+    output_kernel: Array | None,
+    gamma: Array | float,
+    *,
+    pool: int,
+    return_map: Literal[False],
+) -> Array: ...
+
+
+def self_attention(
+    features: Array,
+    query_kernel: Array,
+    key_kernel: Array,
+    value_kernel: Array,
+    output_kernel: Array | None,
+    gamma: Array | float,
+    *,
+    pool: int,
+    return_map: bool = True,
+) -> tuple[Array, Array] | Array:
     """Returns the features plus what each position gathers from all positions, and the attention map.
 
         beta = softmax((x W_f) pool(x W_g)^T),    o = beta pool(x W_h) W_v,    y = gamma o + x      (3)
 
     The kernels are 1x1 convolutions without bias. The **release** pools (`pool=2`) and has D = C/8, E = C/2 and an
     output kernel. The **article** does not pool (`pool=1`) and has D = C/8, E = C and no output kernel. Scores are not
-    divided by sqrt(D). `gamma` starts at 0, where the layer is the identity.
+    divided by sqrt(D). `gamma` starts at 0, where the layer is the identity. The map of 128 x 128 positions has 1 GiB;
+    without it (`return_map=False`) memory is linear in the positions, as in `attend_positions`.
 
     Args:
         features: `[..., H, W, C]`, floating: x. A batch of 0 gives an empty result.
@@ -103,10 +259,11 @@ def self_attention(
         output_kernel: `[E, C]`: W_v; None leaves it out and needs E = C.
         gamma: scalar gate; the release's `sigma_ratio`.
         pool: window of the max-pooling of keys and values: 1 or 2, a divisor of H and W.
+        return_map: whether to return the map too. It is static under jit.
 
     Returns:
         y `[..., H, W, C]` in the dtype of `features`, and the attention map `[..., H*W, (H/pool)*(W/pool)]`. Positions
-        count row by row.
+        count row by row. With `return_map=False`, y alone.
 
     Raises:
         AssertionError: at trace time, when shapes or dtypes do not fit.
@@ -138,14 +295,16 @@ def self_attention(
     # The gradient of x is summed in the order of these products; another order changes its last bits.
     queries = _merge_positions(features @ query_kernel)
     keys = _merge_positions(max_pool(features @ key_kernel, pool))
-    beta = attention_map(queries, keys)
-    gathered = attend(beta, _merge_positions(max_pool(features @ value_kernel, pool)))
+    beta = attention_map(queries, keys) if return_map else None
+    values = _merge_positions(max_pool(features @ value_kernel, pool))
+    gathered = attend_positions(queries, keys, values) if beta is None else attend(beta, values)
     if output_kernel is not None:
         gathered = gathered @ output_kernel
     # In float32 or wider: the gradient of gamma is a sum over all features, which bfloat16 cannot hold.
     wide = jnp.promote_types(features.dtype, jnp.float32)
     gated = jnp.asarray(gamma, wide) * gathered.reshape(features.shape).astype(wide)
-    return (gated + features.astype(wide)).astype(features.dtype), beta
+    y = (gated + features.astype(wide)).astype(features.dtype)
+    return y if beta is None else (y, beta)
 
 
 def _merge_positions(features: Array) -> Array:

@@ -1,0 +1,79 @@
+"""cuDNN's fused attention, for bfloat16 on CUDA devices: jax's own call of it, with gradients of gradients."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Attend = Callable[[Array, Array, Array], Array]
+"""Maps queries `[B, N, D]`, keys `[B, M, D]` and values `[B, M, E]` to `[B, N, E]`."""
+
+
+def takes_fused(queries: Array, keys: Array, values: Array) -> bool:
+    """Tells whether cuDNN takes the dtype and the sizes.
+
+    It takes one width of at most 128 that 8 divides. Queries and keys may be narrower than values: zeros change no
+    score.
+    """
+    del keys
+    width = values.shape[-1]
+    return values.dtype == jnp.bfloat16 and len(values) > 0 and width % 8 == 0 and queries.shape[-1] <= width <= 128
+
+
+def has_fused_attention() -> bool:
+    """Tells whether this process has CUDA devices, and all of them can: without one jax refuses to trace the call."""
+    try:
+        devices = jax.devices("cuda")
+    except RuntimeError:  # the process has no such devices
+        return False
+    return all(float(device.compute_capability) >= 8 for device in devices)
+
+
+def fused_attention(plain: Attend) -> Attend:
+    """Returns attention by cuDNN. Its gradients are cuDNN's too; gradients of those come from `plain`.
+
+    cuDNN's gradients have no derivative in jax. Forward mode is refused, as by any `jax.custom_vjp`.
+
+    Args:
+        plain: the same attention, differentiable twice.
+    """
+
+    @jax.custom_vjp
+    def gradients(
+        pullback: Callable[[Array], tuple[Array, Array, Array]],
+        queries: Array,
+        keys: Array,
+        values: Array,
+        cotangent: Array,
+    ) -> tuple[Array, Array, Array]:
+        del queries, keys, values
+        return pullback(cotangent)
+
+    def gradients_forward(pullback, *operands):
+        return pullback(operands[-1]), operands
+
+    def gradients_backward(operands, cotangents):
+        _, transposed = jax.vjp(lambda *operands: jax.vjp(plain, *operands[:3])[1](operands[3]), *operands)
+        return None, *transposed(cotangents)  # None: what the kernel saved is a function of the operands
+
+    gradients.defvjp(gradients_forward, gradients_backward)
+
+    @jax.custom_vjp
+    def attend(queries: Array, keys: Array, values: Array) -> Array:
+        return _cudnn_attention(queries, keys, values)
+
+    def attend_forward(*operands):
+        gathered, pullback = jax.vjp(_cudnn_attention, *operands)
+        return gathered, (pullback, *operands)
+
+    attend.defvjp(attend_forward, lambda saved, cotangent: gradients(*saved, cotangent))
+    return attend
+
+
+def _cudnn_attention(queries: Array, keys: Array, values: Array) -> Array:
+    """Calls cuDNN with one head. It wants `[B, N, heads, E]`."""
+    missing = ((0, 0), (0, 0), (0, values.shape[-1] - queries.shape[-1]))
+    operands = (jnp.pad(queries, missing), jnp.pad(keys, missing), values)
+    heads = [operand[:, :, None] for operand in operands]
+    return jax.nn.dot_product_attention(*heads, scale=1.0, implementation="cudnn")[:, :, 0]
