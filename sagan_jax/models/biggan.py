@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from sagan_jax.models import sagan
 from sagan_jax.models.layers import (
@@ -45,6 +46,8 @@ class Generator(nn.Module):
         axis_name: the mapped axis over which batch moments are averaged; None for none.
         initializer: the initializer of the kernels.
         folded: see `ConditionalBatchNorm`.
+        dtype: the dtype of the computation; None takes that of inputs and parameters together. Images are float32 or
+            wider.
 
     Source: Brock et al. 2019, figure 15 and appendix B.1; ajbrock/BigGAN-PyTorch:BigGAN.py.
     """
@@ -62,6 +65,7 @@ class Generator(nn.Module):
     axis_name: str | None = None
     initializer: Initializer = "orthogonal"
     folded: bool = False
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, latents: Array, labels: Array | None, *, train: bool) -> Array:
@@ -99,7 +103,7 @@ class Generator(nn.Module):
             chunks = list(rest)
         embedded = self._embed(labels, latents.dtype) if self.num_classes and self.shared_size else None
 
-        features = nn.Dense(4 * 4 * first, kernel_init=kernel_init, name="linear")(latents)
+        features = nn.Dense(4 * 4 * first, dtype=self.dtype, kernel_init=kernel_init, name="linear")(latents)
         features = features.reshape(-1, 4, 4, first)
         for number, (width, size, chunk) in enumerate(zip(widths, resolutions, chunks, strict=True), start=1):
             conditions = [condition for condition in (embedded, chunk) if condition is not None]
@@ -114,13 +118,21 @@ class Generator(nn.Module):
                 self.axis_name,
                 self.initializer,
                 self.folded,
+                self.dtype,
                 name=f"block_{number}",
             )(features, vector, train=train)
             if size in self.attention_resolutions:
-                features = attention_layer(self.attention, size, self.initializer)(features)
+                features = attention_layer(self.attention, size, self.initializer, self.dtype)(features)
         features = ConditionalBatchNorm(
-            0, self.norm_epsilon, self.norm_decay, axis_name=self.axis_name, folded=self.folded, name="norm"
+            0,
+            self.norm_epsilon,
+            self.norm_decay,
+            axis_name=self.axis_name,
+            folded=self.folded,
+            dtype=self.dtype,
+            name="norm",
         )(features, None, train=train)
+        # Without a dtype: the images are float32, as the parameters are.
         return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(nn.relu(features)))
 
     def _embed(self, labels: Array | None, dtype: jnp.dtype) -> Array:

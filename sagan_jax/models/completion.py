@@ -13,12 +13,14 @@ Without `skips`, it is a plain VAE of the image with its hole. The network has n
 does not depend on its batch. Attention layers are optional.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from sagan_jax.functional.resampling import average_pool, upsample_nearest
 from sagan_jax.models.layers import AttentionKind, attention_layer, check_attention_resolutions, check_choice, glorot
@@ -100,12 +102,15 @@ class Completion(NamedTuple):
 class ResidualBlock(nn.Module):
     """SiLU, conv 3x3, SiLU, conv 3x3, with an identity shortcut."""
 
+    dtype: DTypeLike | None = None
+
     @nn.compact
     def __call__(self, features: Array) -> Array:
         """Returns the features `[B, H, W, C]` plus the output of the residual branch."""
         channels = features.shape[-1]
-        hidden = nn.Conv(channels, (3, 3), kernel_init=glorot, name="conv_1")(nn.silu(features))
-        return features + nn.Conv(channels, (3, 3), kernel_init=_small_init, name="conv_2")(nn.silu(hidden))
+        conv = partial(nn.Conv, channels, (3, 3), dtype=self.dtype)
+        hidden = conv(kernel_init=glorot, name="conv_1")(nn.silu(features))
+        return features + conv(kernel_init=_small_init, name="conv_2")(nn.silu(hidden))
 
 
 class Encoder(nn.Module):
@@ -118,6 +123,7 @@ class Encoder(nn.Module):
     attention: AttentionKind
     blocks: int
     skips: bool
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, images: Array, masks: Array) -> Encoded:
@@ -132,9 +138,10 @@ class Encoder(nn.Module):
                 skips.append(features)
                 features = average_pool(features)
             kernel = (1, 1) if number else (3, 3)
-            features = nn.Conv(width, kernel, kernel_init=glorot, name=f"widen_{size}")(features)
+            features = nn.Conv(width, kernel, dtype=self.dtype, kernel_init=glorot, name=f"widen_{size}")(features)
             features = _stage(self, features)
         flat = nn.silu(features).reshape(len(features), -1)
+        # Without a dtype: the distribution is float32, as the parameters are.
         mean = nn.Dense(self.latent_size, kernel_init=glorot, name="mean")(flat)
         log_variance = nn.Dense(
             self.latent_size, kernel_init=_tiny_init, bias_init=nn.initializers.constant(-2.0), name="log_variance"
@@ -151,24 +158,27 @@ class Decoder(nn.Module):
     attention_resolutions: tuple[int, ...]
     attention: AttentionKind
     blocks: int
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, latents: Array, skips: tuple[Array, ...]) -> Array:
         """Returns images `[B, H, W, C]` in [-1, 1] for latents `[B, Z]` and the features of `Encoded`."""
         *larger, smallest = completion_resolutions(self.resolution)
         width = self.base_channels * WIDTHS[smallest]
-        features = nn.Dense(smallest**2 * width, kernel_init=glorot, name="linear")(latents)
+        features = nn.Dense(smallest**2 * width, dtype=self.dtype, kernel_init=glorot, name="linear")(latents)
         features = _stage(self, features.reshape(-1, smallest, smallest, width))
+        conv = partial(nn.Conv, kernel_size=(1, 1), dtype=self.dtype, kernel_init=glorot)
         for size in reversed(larger):
             width = self.base_channels * WIDTHS[size]
             # A 1x1 convolution commutes with nearest upsampling. Before it, the convolution is four times cheaper.
-            features = upsample_nearest(nn.Conv(width, (1, 1), kernel_init=glorot, name=f"narrow_{size}")(features))
+            features = upsample_nearest(conv(width, name=f"narrow_{size}")(features))
             if skips:
                 skip = skips[larger.index(size)]
-                features += nn.Conv(width, (1, 1), kernel_init=glorot, name=f"skip_{size}")(skip)
+                features += conv(width, name=f"skip_{size}")(skip)
             features = _stage(self, features)
-        conv = nn.Conv(PATCH_SIZE**2 * self.image_channels, (3, 3), kernel_init=_small_init, name="conv")
-        squares = conv(nn.silu(features))
+        # Without a dtype: the images are float32, as the parameters are.
+        last = nn.Conv(PATCH_SIZE**2 * self.image_channels, (3, 3), kernel_init=_small_init, name="conv")
+        squares = last(nn.silu(features))
         squares += self.param("mean_image", nn.initializers.zeros, squares.shape[1:], jnp.float32)[None]
         return jnp.tanh(unpatchify(squares, PATCH_SIZE))
 
@@ -179,11 +189,12 @@ def _stage(network: Encoder | Decoder, features: Array) -> Array:
     The learned position map gives the layers absolute positions. It is there with and without attention.
     """
     size = features.shape[1]
-    features += network.param(f"positions_{size}", _position_init, features.shape[1:], jnp.float32)[None]
+    positions = network.param(f"positions_{size}", _position_init, features.shape[1:], jnp.float32)
+    features += positions[None].astype(features.dtype)
     for number in range(1, network.blocks + 1):
-        features = ResidualBlock(name=f"block_{size}_{number}")(features)
+        features = ResidualBlock(network.dtype, name=f"block_{size}_{number}")(features)
     if size in network.attention_resolutions:
-        features = attention_layer(network.attention, size)(features)
+        features = attention_layer(network.attention, size, dtype=network.dtype)(features)
     return features
 
 
@@ -199,6 +210,8 @@ class CompletionNetwork(nn.Module):
         attention: the kind of layer at these sizes.
         blocks: the number of residual blocks at each size, in encoder and decoder.
         skips: whether the decoder receives the encoder's feature maps. Otherwise it receives only the latents.
+        dtype: the dtype of the computation; None takes that of inputs and parameters together. Images, and the
+            distribution of the latents, are float32 or wider.
     """
 
     resolution: int = 64
@@ -209,6 +222,7 @@ class CompletionNetwork(nn.Module):
     attention: AttentionKind = "release"
     blocks: int = 1
     skips: bool = True
+    dtype: DTypeLike | None = None
 
     def setup(self) -> None:
         """Creates the encoder and the decoder."""
@@ -221,7 +235,7 @@ class CompletionNetwork(nn.Module):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} needs to be at least 1; got {getattr(self, field)}.")
         shared = {name: getattr(self, name) for name in ("resolution", "base_channels", "attention_resolutions")}
-        shared |= {"attention": self.attention, "blocks": self.blocks}
+        shared |= {"attention": self.attention, "blocks": self.blocks, "dtype": self.dtype}
         self.encoder = Encoder(latent_size=self.latent_size, skips=self.skips, **shared)
         self.decoder = Decoder(image_channels=self.image_channels, **shared)
 

@@ -10,6 +10,7 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from sagan_jax.models.layers import (
     AttentionKind,
@@ -22,6 +23,7 @@ from sagan_jax.models.layers import (
     check_image_size,
     kernel_initializer,
     projection_logits,
+    sum_positions,
 )
 from sagan_jax.models.sagan import DiscriminatorNorm
 
@@ -70,6 +72,8 @@ class Generator(nn.Module):
         axis_name: the mapped axis over which batch moments are averaged; None for none.
         initializer: the initializer of the kernels.
         folded: see `ConditionalBatchNorm`.
+        dtype: the dtype of the computation; None takes that of inputs and parameters together. Images are float32 or
+            wider.
     """
 
     resolution: int = 32
@@ -84,6 +88,7 @@ class Generator(nn.Module):
     axis_name: str | None = None
     initializer: Initializer = "xavier"
     folded: bool = False
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, latents: Array, labels: Array | None, *, train: bool) -> Array:
@@ -109,10 +114,12 @@ class Generator(nn.Module):
         first, *widths = [self.base_channels * width for width in GENERATOR_WIDTHS[self.resolution]]
         kernel_init = kernel_initializer(self.initializer)
 
-        features = nn.Dense(4 * 4 * first, kernel_init=kernel_init, name="linear")(latents)
+        features = nn.Dense(4 * 4 * first, dtype=self.dtype, kernel_init=kernel_init, name="linear")(latents)
         features = features.reshape(-1, 4, 4, first)
         for number, (width, size) in enumerate(zip(widths, resolutions, strict=True), start=1):
-            features = nn.ConvTranspose(width, (4, 4), (2, 2), kernel_init=kernel_init, name=f"conv_{number}")(features)
+            features = nn.ConvTranspose(
+                width, (4, 4), (2, 2), dtype=self.dtype, kernel_init=kernel_init, name=f"conv_{number}"
+            )(features)
             features = ConditionalBatchNorm(
                 self.num_classes,
                 self.norm_epsilon,
@@ -121,11 +128,13 @@ class Generator(nn.Module):
                 self.axis_name,
                 self.initializer,
                 self.folded,
+                self.dtype,
                 name=f"norm_{number}",
             )(features, labels, train=train)
             features = nn.relu(features)
             if size in self.attention_resolutions:
-                features = attention_layer(self.attention, size, self.initializer)(features)
+                features = attention_layer(self.attention, size, self.initializer, self.dtype)(features)
+        # Without a dtype: the images are float32, as the parameters are.
         return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(features))
 
 
@@ -145,6 +154,8 @@ class Discriminator(nn.Module):
         norm_decay: the decay of the running moments.
         axis_name: the mapped axis over which batch moments are averaged; None for none.
         initializer: the initializer of the kernels.
+        dtype: the dtype of the computation; None takes that of inputs and parameters together. Logits are float32 or
+            wider.
     """
 
     resolution: int = 32
@@ -157,6 +168,7 @@ class Discriminator(nn.Module):
     norm_decay: float = 0.9
     axis_name: str | None = None
     initializer: Initializer = "xavier"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, images: Array, labels: Array | None, *, train: bool) -> Array:
@@ -183,11 +195,22 @@ class Discriminator(nn.Module):
         kernel_init = kernel_initializer(self.initializer)
 
         def layer(features: Array, width: int, name: str, size: int = 3, stride: int = 1) -> Array:
-            conv = nn.Conv(width, (size, size), (stride, stride), kernel_init=kernel_init, name=f"conv_{name}")
-            features = conv(features)
+            features = nn.Conv(
+                width,
+                (size, size),
+                (stride, stride),
+                dtype=self.dtype,
+                kernel_init=kernel_init,
+                name=f"conv_{name}",
+            )(features)
             if self.norm == "batch":
                 features = ConditionalBatchNorm(
-                    0, self.norm_epsilon, self.norm_decay, axis_name=self.axis_name, name=f"norm_{name}"
+                    0,
+                    self.norm_epsilon,
+                    self.norm_decay,
+                    axis_name=self.axis_name,
+                    dtype=self.dtype,
+                    name=f"norm_{name}",
                 )(features, None, train=train)
             return nn.relu(features)
 
@@ -196,6 +219,6 @@ class Discriminator(nn.Module):
             features = layer(features, width, f"{number}a")
             features = layer(features, width, f"{number}b", size=4, stride=2)
             if size in self.attention_resolutions:
-                features = attention_layer(self.attention, size, self.initializer)(features)
-        pooled = layer(features, last, f"{len(widths) + 1}").sum(axis=(1, 2))
+                features = attention_layer(self.attention, size, self.initializer, self.dtype)(features)
+        pooled = sum_positions(layer(features, last, f"{len(widths) + 1}"))
         return projection_logits(pooled, labels, self.num_classes, self.initializer)

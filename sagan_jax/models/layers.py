@@ -1,5 +1,6 @@
 """Layers with parameters. Each is a thin flax module over a function of `sagan_jax.functional`."""
 
+from functools import partial
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax import Array
+from jax.typing import DTypeLike
 
 from sagan_jax.functional.attention import self_attention
 from sagan_jax.functional.normalization import batch_moments, scale_and_shift, standardize
@@ -54,6 +56,7 @@ class ConditionalBatchNorm(nn.Module):
         initializer: the initializer of the kernels of `gain="map"`.
         folded: whether `sagan_jax.models.folding` has folded the running moments into scale and shift. The layer then
             has no statistics and only scales and shifts.
+        dtype: of the result; None for that of the features. The layer computes in float32 or wider.
 
     Source: brain-research/self-attention-gan:ops.py, `ConditionalBatchNorm`.
     """
@@ -65,6 +68,7 @@ class ConditionalBatchNorm(nn.Module):
     axis_name: str | None = None
     initializer: Initializer = "xavier"
     folded: bool = False
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, features: Array, labels: Array | None, *, train: bool) -> Array:
@@ -84,10 +88,13 @@ class ConditionalBatchNorm(nn.Module):
         """
         check_choice("gain", self.gain, Gain)
         channels = features.shape[-1]
+        dtype = features.dtype if self.dtype is None else self.dtype
+        features = features.astype(jnp.promote_types(features.dtype, _FLOAT))
         if self.folded:
             if train:
                 raise ValueError("A folded network has no running moments and needs train=False; got train=True.")
-            return scale_and_shift(features, *self._scale_and_shift(labels, channels, features.dtype))
+            scale, shift = self._scale_and_shift(labels, channels, features.dtype)
+            return scale_and_shift(features, scale, shift).astype(dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), _FLOAT)
         running_variance = self.variable("batch_stats", "variance", jnp.ones, (channels,), _FLOAT)
         if train:
@@ -100,7 +107,8 @@ class ConditionalBatchNorm(nn.Module):
         else:
             mean, variance = running_mean.value, running_variance.value
         scale, shift = self._scale_and_shift(labels, channels, features.dtype)
-        return scale_and_shift(standardize(features, mean, variance, epsilon=self.epsilon), scale, shift)
+        features = standardize(features, mean, variance, epsilon=self.epsilon)
+        return scale_and_shift(features, scale, shift).astype(dtype)
 
     def _scale_and_shift(self, labels: Array | None, channels: int, dtype: jnp.dtype) -> tuple[Array, Array]:
         """Returns scale and shift: `[C]` without classes, `[B, C]` with classes."""
@@ -139,11 +147,18 @@ class SelfAttention(nn.Module):
     With `form="release"`, keys have C/8 channels and values C/2, both are max-pooled, and an output kernel maps back to
     C channels. With `form="article"`, keys have C/8 channels and values C, without pooling or output kernel.
 
+    Attributes:
+        form: "release" or "article".
+        initializer: the initializer of the kernels.
+        dtype: the dtype of the computation; None takes that of the features and the parameters together. Scores and
+            softmax are computed in float32 or wider.
+
     Source: brain-research/self-attention-gan:non_local.py, `sn_non_local_block_sim`.
     """
 
     form: AttentionForm = "release"
     initializer: Initializer = "xavier"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
@@ -161,7 +176,7 @@ class SelfAttention(nn.Module):
             self.param("value_kernel", kernel_init, (channels, values), _FLOAT),
             self.param("output_kernel", kernel_init, (values, channels), _FLOAT) if release else None,
             self.param("gamma", nn.initializers.zeros, (), _FLOAT),
-            dtype=None,
+            dtype=self.dtype,
         )
         features, attention_map = self_attention(*operands, pool=2 if release else 1)
         self.sow("intermediates", "attention_map", attention_map)
@@ -215,22 +230,30 @@ class ResidualControl(nn.Module):
 
     It is a pre-activation bottleneck of two 3x3 convolutions with an identity shortcut. The authors did not release
     theirs. The paper only states that a residual block with the same number of parameters replaces the layer.
+
+    Attributes:
+        dtype: the dtype of the computation; None takes that of the features and the parameters together.
     """
+
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
         """Returns the features `[B, H, W, C]` plus the output of the bottleneck."""
         channels = features.shape[-1]
-        hidden = nn.Conv(residual_width(channels), (3, 3), kernel_init=glorot, name="conv_1")(nn.relu(features))
-        return features + nn.Conv(channels, (3, 3), kernel_init=glorot, name="conv_2")(nn.relu(hidden))
+        conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype, kernel_init=glorot)
+        hidden = conv(residual_width(channels), name="conv_1")(nn.relu(features))
+        return features + conv(channels, name="conv_2")(nn.relu(hidden))
 
 
-def attention_layer(kind: AttentionKind, resolution: int, initializer: Initializer = "xavier") -> nn.Module:
+def attention_layer(
+    kind: AttentionKind, resolution: int, initializer: Initializer = "xavier", dtype: DTypeLike | None = None
+) -> nn.Module:
     """Returns the layer for one of a network's `attention_resolutions`. Its name contains the feature-map size."""
     name = f"attention_{resolution}"
     if kind == "residual":
-        return ResidualControl(name=name)
-    return SelfAttention(form=kind, initializer=initializer, name=name)
+        return ResidualControl(dtype=dtype, name=name)
+    return SelfAttention(form=kind, initializer=initializer, dtype=dtype, name=name)
 
 
 def check_attention_resolutions(network: str, wanted: tuple[int, ...], resolutions: tuple[int, ...]) -> None:
@@ -247,6 +270,11 @@ def check_image_size(images: Array, resolution: int) -> None:
     """Raises ValueError unless images have the shape `[B, resolution, resolution, C]`."""
     if images.shape[1:3] != (resolution, resolution):
         raise ValueError(f"Discriminator needs images [B, {resolution}, {resolution}, C]; got {list(images.shape)}.")
+
+
+def sum_positions(features: Array) -> Array:
+    """Returns the sum over height and width, `[B, C]`, in float32 or wider, for features `[B, H, W, C]`."""
+    return features.sum(axis=(1, 2), dtype=jnp.promote_types(features.dtype, _FLOAT))
 
 
 def projection_logits(pooled: Array, labels: Array | None, num_classes: int, initializer: Initializer) -> Array:

@@ -5,11 +5,13 @@ Both are plain modules without a loss. Spectral normalisation is applied to thei
 discriminator.py; widths at 64 and 32 pixels: POSTECH-CVLab/PyTorch-StudioGAN:src/models/resnet.py.
 """
 
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from sagan_jax.functional.resampling import average_pool, upsample_nearest
 from sagan_jax.models.layers import (
@@ -23,6 +25,7 @@ from sagan_jax.models.layers import (
     check_image_size,
     kernel_initializer,
     projection_logits,
+    sum_positions,
 )
 
 Resolution = Literal[32, 64, 128, 256]
@@ -81,11 +84,13 @@ class GeneratorBlock(nn.Module):
     axis_name: str | None = None
     initializer: Initializer = "xavier"
     folded: bool = False
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, features: Array, labels: Array | None, *, train: bool) -> Array:
         """Returns `[B, 2H, 2W, channels]` of features `[B, H, W, C]`."""
         kernel_init = kernel_initializer(self.initializer)
+        conv = partial(nn.Conv, self.channels, dtype=self.dtype, kernel_init=kernel_init)
 
         def norm(name: str) -> ConditionalBatchNorm:
             return ConditionalBatchNorm(
@@ -96,15 +101,17 @@ class GeneratorBlock(nn.Module):
                 self.axis_name,
                 self.initializer,
                 self.folded,
+                self.dtype,
                 name=name,
             )
 
         # A 1x1 convolution commutes with nearest upsampling. Before it, the convolution is four times cheaper.
-        shortcut = upsample_nearest(nn.Conv(self.channels, (1, 1), kernel_init=kernel_init, name="shortcut")(features))
+        shortcut = conv(kernel_size=(1, 1), name="shortcut")(features)
+        shortcut = upsample_nearest(shortcut)
         hidden = upsample_nearest(nn.relu(norm("norm_1")(features, labels, train=train)))
-        hidden = nn.Conv(self.channels, (3, 3), kernel_init=kernel_init, name="conv_1")(hidden)
+        hidden = conv(kernel_size=(3, 3), name="conv_1")(hidden)
         hidden = nn.relu(norm("norm_2")(hidden, labels, train=train))
-        return shortcut + nn.Conv(self.channels, (3, 3), kernel_init=kernel_init, name="conv_2")(hidden)
+        return shortcut + conv(kernel_size=(3, 3), name="conv_2")(hidden)
 
 
 class Generator(nn.Module):
@@ -124,6 +131,8 @@ class Generator(nn.Module):
         axis_name: the mapped axis over which batch moments are averaged; None for none.
         initializer: the initializer of the kernels.
         folded: see `ConditionalBatchNorm`.
+        dtype: the dtype of the computation; None takes that of inputs and parameters together. Images are float32 or
+            wider.
     """
 
     resolution: int = 128
@@ -139,6 +148,7 @@ class Generator(nn.Module):
     axis_name: str | None = None
     initializer: Initializer = "xavier"
     folded: bool = False
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, latents: Array, labels: Array | None, *, train: bool) -> Array:
@@ -164,7 +174,7 @@ class Generator(nn.Module):
         first, *widths = [self.base_channels * width for width in GENERATOR_WIDTHS[self.resolution]]
         kernel_init = kernel_initializer(self.initializer)
 
-        features = nn.Dense(4 * 4 * first, kernel_init=kernel_init, name="linear")(latents)
+        features = nn.Dense(4 * 4 * first, dtype=self.dtype, kernel_init=kernel_init, name="linear")(latents)
         features = features.reshape(-1, 4, 4, first)
         for number, (width, size) in enumerate(zip(widths, resolutions, strict=True), start=1):
             features = GeneratorBlock(
@@ -176,13 +186,21 @@ class Generator(nn.Module):
                 self.axis_name,
                 self.initializer,
                 self.folded,
+                self.dtype,
                 name=f"block_{number}",
             )(features, labels, train=train)
             if size in self.attention_resolutions:
-                features = attention_layer(self.attention, size, self.initializer)(features)
+                features = attention_layer(self.attention, size, self.initializer, self.dtype)(features)
         features = ConditionalBatchNorm(
-            0, self.norm_epsilon, self.final_norm_decay, axis_name=self.axis_name, folded=self.folded, name="norm"
+            0,
+            self.norm_epsilon,
+            self.final_norm_decay,
+            axis_name=self.axis_name,
+            folded=self.folded,
+            dtype=self.dtype,
+            name="norm",
         )(features, None, train=train)
+        # Without a dtype: the images are float32, as the parameters are.
         return jnp.tanh(nn.Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(nn.relu(features)))
 
 
@@ -202,16 +220,19 @@ class DiscriminatorBlock(nn.Module):
     norm_decay: float = 0.999
     axis_name: str | None = None
     initializer: Initializer = "xavier"
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, features: Array, *, train: bool) -> Array:
         """Returns `[B, H/2, W/2, channels]` of `[B, H, W, C]`; without downsampling `[B, H, W, channels]`."""
         kernel_init = kernel_initializer(self.initializer)
+        conv = partial(nn.Conv, self.channels, dtype=self.dtype, kernel_init=kernel_init)
 
         def activate(hidden: Array, name: str) -> Array:
             if self.norm == "batch":
-                norm = ConditionalBatchNorm(0, self.norm_epsilon, self.norm_decay, axis_name=self.axis_name, name=name)
-                hidden = norm(hidden, None, train=train)
+                hidden = ConditionalBatchNorm(
+                    0, self.norm_epsilon, self.norm_decay, axis_name=self.axis_name, dtype=self.dtype, name=name
+                )(hidden, None, train=train)
             return nn.relu(hidden)
 
         shortcut = hidden = features
@@ -219,13 +240,13 @@ class DiscriminatorBlock(nn.Module):
             hidden = activate(hidden, "norm_1")
             if self.shortcut == "after_relu":
                 shortcut = hidden
-        hidden = nn.Conv(self.channels, (3, 3), kernel_init=kernel_init, name="conv_1")(hidden)
-        hidden = nn.Conv(self.channels, (3, 3), kernel_init=kernel_init, name="conv_2")(activate(hidden, "norm_2"))
+        hidden = conv(kernel_size=(3, 3), name="conv_1")(hidden)
+        hidden = conv(kernel_size=(3, 3), name="conv_2")(activate(hidden, "norm_2"))
         if self.downsample:
             # A 1x1 convolution commutes with average pooling. After it, the convolution is four times cheaper.
             shortcut, hidden = average_pool(shortcut), average_pool(hidden)
         if self.downsample or features.shape[-1] != self.channels:
-            shortcut = nn.Conv(self.channels, (1, 1), kernel_init=kernel_init, name="shortcut")(shortcut)
+            shortcut = conv(kernel_size=(1, 1), name="shortcut")(shortcut)
         return shortcut + hidden
 
 
@@ -247,6 +268,8 @@ class Discriminator(nn.Module):
         norm_decay: the decay of the running moments.
         axis_name: the mapped axis over which batch moments are averaged; None for none.
         initializer: the initializer of the kernels.
+        dtype: the dtype of the computation; None takes that of inputs and parameters together. Logits are float32 or
+            wider.
     """
 
     resolution: int = 128
@@ -260,6 +283,7 @@ class Discriminator(nn.Module):
     norm_decay: float = 0.999
     axis_name: str | None = None
     initializer: Initializer = "xavier"
+    dtype: DTypeLike | None = None
 
     WIDTHS = DISCRIMINATOR_WIDTHS  # not a field; a subclass may set other widths
 
@@ -303,12 +327,13 @@ class Discriminator(nn.Module):
                 norm_decay=self.norm_decay,
                 axis_name=self.axis_name,
                 initializer=self.initializer,
+                dtype=self.dtype,
                 name=f"block_{number}",
             )(features, train=train)
             size = next_size
             if size in self.attention_resolutions and size not in placed:
-                features = attention_layer(self.attention, size, self.initializer)(features)
+                features = attention_layer(self.attention, size, self.initializer, self.dtype)(features)
                 placed.add(size)
 
-        pooled = nn.relu(features).sum(axis=(1, 2))
+        pooled = sum_positions(nn.relu(features))
         return projection_logits(pooled, labels, self.num_classes, self.initializer)
