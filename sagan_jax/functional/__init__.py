@@ -10,6 +10,7 @@ from sagan_jax.functional.attention_maps import (
     unpool_keys,
 )
 from sagan_jax.functional.augmentation import Augmentation, augment
+from sagan_jax.functional.convolution import convolve
 from sagan_jax.functional.distances import (
     Moments,
     density_coverage,
@@ -34,7 +35,13 @@ from sagan_jax.functional.losses import (
     wasserstein_generator,
 )
 from sagan_jax.functional.normalization import batch_moments, scale_and_shift, standardize
-from sagan_jax.functional.resampling import average_pool, max_pool, upsample_nearest
+from sagan_jax.functional.resampling import (
+    average_pool,
+    convolve_pool,
+    max_pool,
+    upsample_convolve,
+    upsample_nearest,
+)
 from sagan_jax.functional.similarity import masked_mean, peak_signal_to_noise, structural_similarity
 from sagan_jax.functional.spectral import (
     init_spectral,
@@ -60,6 +67,8 @@ __all__ = [
     "augment",
     "average_pool",
     "batch_moments",
+    "convolve",
+    "convolve_pool",
     "density_coverage",
     "frechet_distance",
     "hinge_discriminator",
@@ -86,6 +95,7 @@ __all__ = [
     "structural_similarity",
     "top_keys",
     "unpool_keys",
+    "upsample_convolve",
     "upsample_nearest",
     "wasserstein_discriminator",
     "wasserstein_generator",
