@@ -61,7 +61,7 @@ def enable_compilation_cache(notify: Notify = _print) -> Path | None:
         The folder of the programs; None when this cache is not used.
     """
     config: Any = jax.config
-    given = "JAX_COMPILATION_CACHE_DIR" in os.environ or config.jax_compilation_cache_dir is not None
+    given = config.jax_compilation_cache_dir is not None  # by JAX_COMPILATION_CACHE_DIR too, which may be empty
     if given or not config.jax_enable_compilation_cache or config.jax_compilation_cache_max_size == 0:
         return None
     try:
@@ -123,7 +123,7 @@ def _private_folder(folder: Path) -> Path:
     for path in reversed(missing):
         with contextlib.suppress(FileExistsError):  # another process starts too
             path.mkdir(mode=0o700)
-    _require_private(folder, folder.parent)
+    _require_private(folder, folder.parent)  # again, as they are now
     return folder
 
 
