@@ -19,6 +19,7 @@ __all__ = [
     "manifest",
     "memory",
     "metrics_log",
+    "prefetch",
     "processes",
     "progress",
     "removals",
