@@ -242,6 +242,8 @@ def mutated(content, chance):
     """Returns the content with a few bytes changed, removed or repeated."""
     changed = bytearray(content)
     for _ in range(chance.randint(1, 3)):
+        if not changed:
+            break
         place = chance.randrange(len(changed))
         kind = chance.randrange(4)
         if kind == 0:
