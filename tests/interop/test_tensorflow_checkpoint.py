@@ -283,4 +283,4 @@ def test_mutated_checkpoints_are_read_or_refused_in_one_line(number, small):
         assert len(line) < 2000
         assert sum(array.nbytes for array in arrays.values()) < 4 * len(data)
         ends[bool(arrays)] += 1
-    assert min(ends.values()) > number / 100
+    assert min(ends.values()) > number / 200  # both ends are seen; checksums find nearly every change
