@@ -15,7 +15,8 @@ import numpy as np
 
 Constructor = Callable[[tuple[Any, ...]], Any]
 
-_MAX_STEPS = 5_000_000  # ten times what the largest published checkpoints take, and seconds
+_INSTRUCTIONS = {opcode.code: opcode.name for opcode in pickletools.opcodes}
+_MAX_STEPS = 5_000_000  # a tensor takes about forty; all together take seconds
 _MAX_INTEGER_BYTES = 16
 _LATEST_PROTOCOL = 5
 _MAX_KEY = 2**31  # larger integers could be chosen so that their hashes collide
@@ -122,9 +123,9 @@ class _Machine:
             raise ValueError(f"its pickle takes more than {_MAX_STEPS:,} steps")
 
     def refuse_opcode(self, opcode: int) -> None:
-        if chr(opcode) not in pickletools.code2op:
+        if chr(opcode) not in _INSTRUCTIONS:
             raise ValueError(f"its pickle is damaged at byte {self.position - 1}")
-        instruction = pickletools.code2op[chr(opcode)].name
+        instruction = _INSTRUCTIONS[chr(opcode)]
         if instruction == "INST":  # it carries a name, which says more
             self.name()
         raise RefusedPickleError(f"its pickle has the instruction {instruction}, which plain data do not need")
