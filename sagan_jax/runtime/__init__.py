@@ -22,4 +22,5 @@ __all__ = [
     "removals",
     "signal_listener",
     "signals",
+    "step_profiler",
 ]
