@@ -10,7 +10,7 @@ traced steps are left out.
 
 import argparse
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,19 +87,19 @@ def table(planes: Any) -> Iterator[str]:
             f"The trace needs steps and what ran in them; it has {steps} and {len(ran)}. On this device jax may not "
             f"trace operations."
         )
-    times = Counter()
+    times: dict[str, float] = defaultdict(float)
     for operation in ran:
         times[operation.program] += operation.nanoseconds
     program = max(times, key=times.__getitem__)
     ran = [operation for operation in ran if operation.program == program]
     passes = steps * len({operation.device for operation in ran})
-    numbers, kinds = Counter(), Counter()
+    numbers, kinds = Counter(), defaultdict(float)
     for operation in ran:
         numbers[kind_of(operation.name)] += 1
         kinds[kind_of(operation.name)] += operation.nanoseconds
     yield f"{program}: {len(ran) / passes:,.0f} a step of a device, in {steps} steps"
     yield "| kind | a step | ms a step | share of the time |\n|---|---|---|---|"
-    for kind, nanoseconds in kinds.most_common():
+    for kind, nanoseconds in sorted(kinds.items(), key=lambda entry: -entry[1]):
         share = nanoseconds / times[program]
         yield f"| {kind} | {numbers[kind] / passes:,.0f} | {nanoseconds / passes / 1e6:.2f} | {share:.0%} |"
 
