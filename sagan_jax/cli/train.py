@@ -37,6 +37,8 @@ class Arguments(Generic[Kind]):
     """check everything and print what would be trained and the memory that a step needs; train nothing"""
     trust_checkpoint: bool = False
     """where config.json was changed: go on with the config that the checkpoint was saved with"""
+    profile_steps: str = ""
+    """first and last step of a trace by jax's profiler, such as 10:15; it goes to WORKDIR/profile"""
     coordinator: str | None = None
     """host:port of process 0, for a run of several processes. Not needed under SLURM, Open MPI and on TPU hosts"""
     num_processes: int | None = None
@@ -83,7 +85,13 @@ def run(arguments: list[str]) -> None:
     if parsed.dry_run:
         dry_run(parsed.experiment, workdir, fresh=parsed.fresh)
         return
-    train_to_the_end(parsed.experiment, workdir, fresh=parsed.fresh, trust_checkpoint=parsed.trust_checkpoint)
+    train_to_the_end(
+        parsed.experiment,
+        workdir,
+        fresh=parsed.fresh,
+        trust_checkpoint=parsed.trust_checkpoint,
+        profile_steps=parsed.profile_steps,
+    )
     if is_main_process():
         generates, folder = isinstance(parsed.experiment, Experiment), shlex.quote(str(workdir))
         more = (

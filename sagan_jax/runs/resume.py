@@ -14,7 +14,7 @@ from sagan_jax.runtime.files import disk_errors, sweep_temporaries
 _SIZES = ("family", "resolution", "base_channels", "discriminator_base_channels", "image_channels", "latent_size")
 _SIZES += ("shared_size", "hierarchical")
 
-_FOLDERS = ("checkpoints", "best", "samples", "attention", "scores", "tensorboard")
+_FOLDERS = ("checkpoints", "best", "samples", "attention", "scores", "tensorboard", "profile")
 _PLAIN_FOLDERS = ("samples", "attention", "scores")  # the others are written by libraries
 _FILES = ("metrics.jsonl", "config.json", "environment.json", "report.html")
 

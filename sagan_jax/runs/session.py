@@ -3,7 +3,8 @@
 import dataclasses
 import sys
 import time
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sagan_jax.runs.owed import Owed
 from sagan_jax.runs.report import write_report
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runtime.checkpoints import Checkpoints
-from sagan_jax.runtime.devices import ParallelStep
+from sagan_jax.runtime.devices import ParallelStep, Step
 from sagan_jax.runtime.environment import RUN_FILES, reproducibility_info, write_run_files
 from sagan_jax.runtime.lock import WorkdirLock
 from sagan_jax.runtime.loop import PeriodicAction, run_loop
@@ -27,6 +28,7 @@ from sagan_jax.runtime.processes import is_main_process
 from sagan_jax.runtime.progress import TrainingProgress
 from sagan_jax.runtime.removals import RemovalWatch
 from sagan_jax.runtime.signals import StopSignals
+from sagan_jax.runtime.step_profiler import StepProfiler, StepRange
 
 
 def train_from(
@@ -38,6 +40,7 @@ def train_from(
     checkpoints: Checkpoints,
     lock: WorkdirLock | None,
     owed: Owed,
+    profiled: StepRange | None = None,
 ) -> State:
     """Returns the state after the last step of the run, after it has made up for what the first step owes.
 
@@ -50,6 +53,7 @@ def train_from(
         checkpoints: of the run.
         lock: of the workdir; None in a process that does not hold it.
         owed: what the steps already done owe; with it, a run that is at its last step is finished.
+        profiled: the steps that jax's profiler traces, or None.
 
     Raises:
         StoppedError: a signal ended the run before its last step; the state is saved.
@@ -66,7 +70,7 @@ def train_from(
     ):
         clock = _Throughput(first_step, job.images_per_step)
         watch = _health_watch(experiment, job, workdir, first_step, progress)
-        session = _Session(experiment, job, workdir, checkpoints, lock, writer, progress, clock, stop, watch)
+        session = _Session(experiment, job, workdir, checkpoints, lock, writer, progress, clock, stop, watch, profiled)
         try:
             with memory_errors(lambda: memory_advice(experiment, stop.activity)):
                 done, state = session.run(first_step, state, owed)
@@ -97,6 +101,7 @@ class _Session:
     throughput: "_Throughput"
     stop: StopSignals = dataclasses.field(default_factory=StopSignals)
     health: HealthWatch | None = None
+    profiled: StepRange | None = None
 
     def run(self, first_step: int, state: State, owed: Owed) -> tuple[int, State]:
         """Returns how many steps are done, and the state after them."""
@@ -117,20 +122,27 @@ class _Session:
     def train(self, first_step: int, state: State, parallel: ParallelStep) -> tuple[int, State]:
         """Returns how many steps are done, and the state after them, once all steps are run or the run is stopped."""
         self.doing(COMPILING)
-        return run_loop(
-            parallel.run,
-            state,
-            self.job.batches(first_step),
-            place=parallel.shard,
-            first_step=first_step,
-            total_steps=self.experiment.training.total_steps,
-            finite_metrics=self.job.finite_metrics,
-            log_every_steps=self.experiment.recording.log_every_steps,
-            log=self.log,
-            actions=self.actions(),
-            stopped=lambda done: self.stop.should_stop(done) or self.collapsed,
-            started=self.started,
-        )
+        with self.profiler(parallel.run, first_step) as step:
+            return run_loop(
+                step,
+                state,
+                self.job.batches(first_step),
+                place=parallel.shard,
+                first_step=first_step,
+                total_steps=self.experiment.training.total_steps,
+                finite_metrics=self.job.finite_metrics,
+                log_every_steps=self.experiment.recording.log_every_steps,
+                log=self.log,
+                actions=self.actions(),
+                stopped=lambda done: self.stop.should_stop(done) or self.collapsed,
+                started=self.started,
+            )
+
+    def profiler(self, step: Step, first_step: int) -> AbstractContextManager[Step]:
+        """Returns the step, which the first process traces where the run is to be profiled."""
+        if not (self.profiled and self.progress):
+            return nullcontext(step)
+        return StepProfiler(step, self.profiled, self.workdir / "profile", first_step=first_step, say=self.progress.say)
 
     @property
     def collapsed(self) -> bool:

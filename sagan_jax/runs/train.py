@@ -9,6 +9,7 @@ from typing import Any, overload
 import jax
 
 from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment, from_dict, to_dict
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.runs.build import training_precision
@@ -25,6 +26,7 @@ from sagan_jax.runtime.devices import require_backend
 from sagan_jax.runtime.environment import reproducibility_info, write_run_files
 from sagan_jax.runtime.lock import WorkdirLock
 from sagan_jax.runtime.processes import decide_in_main, is_main_process, require_same, require_shared_folder
+from sagan_jax.runtime.step_profiler import read_step_range
 
 
 @overload
@@ -66,15 +68,28 @@ def train(
 
 
 def train_to_the_end(
-    experiment: AnyExperiment, workdir: str | Path, *, fresh: bool = False, trust_checkpoint: bool = False
+    experiment: AnyExperiment,
+    workdir: str | Path,
+    *,
+    fresh: bool = False,
+    trust_checkpoint: bool = False,
+    profile_steps: str = "",
 ) -> tuple[TrainingJob, State]:
     """Trains as `train` does, and returns the job and its last state. A run that owes nothing compiles nothing.
 
-    The arguments and errors are those of `train`.
+    The errors are those of `train`.
+
+    Args:
+        experiment: as for `train`.
+        workdir: as for `train`; with `profile_steps` it also gets `profile/`.
+        fresh: as for `train`.
+        trust_checkpoint: as for `train`.
+        profile_steps: the first and the last step that jax's profiler traces, such as `10:15`; "" for none.
     """
     workdir = Path(workdir)
     job_type: Any = GenerationJob if isinstance(experiment, Experiment) else CompletionJob
     job_type.check(experiment)
+    profiled = read_step_range(profile_steps, total_steps=experiment.training.total_steps) if profile_steps else None
     require_backend()
     experiment = from_dict(to_dict(experiment))  # lists become tuples, as in the saved config
     with WorkdirLock(workdir) if is_main_process() else nullcontext() as lock:
@@ -97,6 +112,11 @@ def train_to_the_end(
             restored = checkpoints.restore(state)
             first_step, state, meta = restored or (0, job.warm_start(job.initial_state()), {})
             require_same({"checkpoint to go on from": str(first_step)})
+            if profiled and profiled.first <= first_step:
+                raise InvalidInputError(
+                    f"--profile-steps needs steps that are still to be done; got {profile_steps}, and the run in "
+                    f"{str(workdir)!r} goes on from step {first_step}."
+                )
             check_same_data(workdir, meta.get("data"), fingerprint)
             owed = _owed(first_step, experiment, job, workdir)
             if is_main_process():
@@ -106,7 +126,7 @@ def train_to_the_end(
             if not at_the_end and is_main_process():
                 write_run_files(workdir, to_dict(experiment), resumed=first_step > 0)
             if not at_the_end or any(owed):
-                state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock, owed)
+                state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock, owed, profiled)
             return job, state
 
 

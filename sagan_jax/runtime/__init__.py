@@ -25,4 +25,5 @@ __all__ = [
     "removals",
     "signal_listener",
     "signals",
+    "step_profiler",
 ]

@@ -266,6 +266,35 @@ def test_train_with_another_config_in_a_used_workdir_names_the_difference(run, c
     assert "training.generator_learning_rate: 0.0005 -> 0.25" in error_line(capsys)
 
 
+def test_train_refuses_to_profile_steps_that_are_done(run, capsys):
+    assert train(run, "--total-steps", "5", "--profile-steps", "3:4") == 2
+    assert f"steps that are still to be done; got 3:4, and the run in {str(run)!r} goes on from step 3" in error_line(
+        capsys
+    )
+    assert not (run / "profile").exists()
+
+
+@pytest.mark.slow
+def test_train_that_is_profiled_ends_where_another_does_and_fresh_removes_the_trace(run, tmp_path, capsys):
+    plain = Path(shutil.copytree(run, tmp_path / "plain"))
+    assert train(plain, "--total-steps", "6") == 0
+    assert train(run, "--total-steps", "6", "--profile-steps", "5:6") == 0
+    assert f"traced steps 5 to 6: {run / 'profile'} opens in TensorBoard" in capsys.readouterr().err
+    drawn, expected = (sagan_jax.load_run(workdir).generate(7, seed=5).images for workdir in (run, plain))
+    assert np.array_equal(drawn, expected)
+    assert len(list((run / "profile").glob("plugins/profile/*/*.xplane.pb"))) == 1
+    assert train(run, "--total-steps", "1", "--fresh") == 0
+    assert not (run / "profile").exists()
+
+
+@pytest.mark.slow
+def test_train_that_is_stopped_while_it_is_profiled_writes_the_steps_it_has(run, monkeypatch, capsys):
+    monkeypatch.setattr(session.StopSignals, "should_stop", lambda self, done: done == 5)
+    assert train(run, "--total-steps", "9", "--profile-steps", "4:8") == 143
+    assert "traced steps 4 to 5: " in capsys.readouterr().err
+    assert (run / "checkpoints" / "5").exists()
+
+
 def test_train_through_another_cache_is_the_same_run(run, tmp_path, capsys):
     assert train(run, "--total-steps", "3", "--cache", str(tmp_path / "elsewhere")) == 0
     assert "already at step 3" in capsys.readouterr().out
@@ -345,6 +374,8 @@ def test_train_says_what_the_residual_control_has_for_attention(capsys, tmp_path
         (["--accumulation-steps", "0"], "--accumulation-steps"),
         (["--batch-size", "16", "--accumulation-steps", "3"], "divide the 4 images of each device; got 3"),
         (["--shared-draws", "--accumulation-steps", "2"], "--shared-draws keeps one pass of G"),
+        (["--profile-steps", "15:10"], "--profile-steps needs steps from 1 to --total-steps 2000"),
+        (["--total-steps", "12", "--profile-steps", "10:15"], "steps from 1 to --total-steps 12"),
         (["--discriminator-base-channels", "-1"], "--discriminator-base-channels"),
         (["--total-steps", "0"], "--total-steps"),
         (["--seed", "-1"], "--seed"),

@@ -15,7 +15,7 @@ def trained(monkeypatch):
     """Collects the experiments and workdirs that would be trained."""
     calls = []
 
-    def collect(experiment, workdir, fresh, trust_checkpoint):
+    def collect(experiment, workdir, fresh, trust_checkpoint, profile_steps):
         calls.append((experiment, workdir, fresh))
 
     monkeypatch.setattr(train, "train_to_the_end", collect)

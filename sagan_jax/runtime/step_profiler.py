@@ -1,0 +1,128 @@
+"""A trace of some steps of a run, by jax's profiler."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+
+from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.runtime.files import disk_errors
+
+
+class StepRange(NamedTuple):
+    """Steps, counted from 1; the last one is in the range."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first} to {self.last}"
+
+
+def read_step_range(text: str, *, total_steps: int) -> StepRange:
+    """Returns the steps that a text names.
+
+    Args:
+        text: such as `10:15`, of which both are in the range.
+        total_steps: of the run.
+
+    Raises:
+        InvalidInputError: the text is no range, or the run has no such steps.
+
+    Examples:
+        >>> read_step_range("10:15", total_steps=100)
+        StepRange(first=10, last=15)
+    """
+    found = re.fullmatch(r"(\d{1,15}):(\d{1,15})", text, re.ASCII)
+    if not found:
+        raise InvalidInputError(f"--profile-steps needs a first and a last step, such as 10:15; got {text!r}.")
+    steps = StepRange(*map(int, found.groups()))
+    if not 1 <= steps.first <= steps.last <= total_steps:
+        raise InvalidInputError(
+            f"--profile-steps needs steps from 1 to --total-steps {total_steps}, the first one not after the last; "
+            f"got {text}."
+        )
+    return steps
+
+
+class StepProfiler:
+    """Calls a step, and has jax's profiler trace it while it takes the steps of a range, as a context manager.
+
+        with StepProfiler(step, StepRange(10, 15), workdir / "profile", first_step=0) as step:
+            state, metrics = step(state, batch)
+
+    The device is idle when the trace begins, and has done the last step when it ends. What else the program does
+    between these steps is traced too. A trace that the end of the block cuts short is written with the steps it has.
+    Results are those of the step alone.
+
+    Args:
+        step: `(state, batch) -> (state, metrics)`.
+        steps: the steps to trace.
+        folder: gets the trace, in a folder of its own for each time, as TensorBoard reads it.
+        first_step: the number of steps already done.
+        say: receives a line when the trace was written, or could not be.
+
+    Raises:
+        StorageError: the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Any, Any], tuple[Any, dict[str, Any]]],
+        steps: StepRange,
+        folder: Path,
+        *,
+        first_step: int,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self._step, self._steps, self._folder, self._say = step, steps, folder, say
+        self._taken = first_step
+        self._begun = False
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._begun:
+            self._end()
+
+    def __call__(self, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
+        """Returns what the step returns."""
+        number = self._taken + 1
+        if number == self._steps.first:
+            jax.block_until_ready(state)
+            self._begin()
+        with jax.profiler.StepTraceAnnotation("train", step_num=number):
+            result = self._step(state, batch)
+        self._taken = number
+        if self._begun and number == self._steps.last:
+            jax.block_until_ready(result)
+            self._end()
+        return result
+
+    def _begin(self) -> None:
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0  # calls of Python functions would be most of the trace
+        try:
+            jax.profiler.start_trace(self._folder, profiler_options=options)
+        except RuntimeError as error:  # another trace is under way in this process
+            self._say(f"warning: steps {self._steps} are not traced: {one_line(error)}")
+        else:
+            self._begun = True
+
+    def _end(self) -> None:
+        self._begun = False
+        try:
+            jax.profiler.stop_trace()
+        except (OSError, RuntimeError) as error:
+            self._say(f"warning: the trace of the steps could not be written into {self._folder}: {one_line(error)}")
+            return
+        steps = StepRange(self._steps.first, self._taken)
+        self._say(f"traced steps {steps}: {self._folder} opens in TensorBoard, its .trace.json.gz in ui.perfetto.dev")
