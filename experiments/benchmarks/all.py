@@ -32,7 +32,14 @@ TITLES = {
 }
 """The programs, in the order in which they run, and the headings of what they print."""
 
-HANDED_ON = ("torch_python", "jax_python", "precision", "quick")
+# A program gets the first of these that it has.
+FLAGS = {
+    "torch_python": ("--torch-python", "--torch"),
+    "jax_python": ("--jax-python",),
+    "precision": ("--precision",),
+    "quick": ("--quick", "--rounds"),
+}
+NEEDS_IMAGES = "input_speed"
 MARKS = "<!-- figures -->", "<!-- end of the figures -->"
 
 
@@ -40,14 +47,14 @@ def command(name: str, given: argparse.Namespace) -> list[str]:
     """Returns the words that run a program. It gets those of our flags that it has too."""
     path = HERE / f"{name}.py"
     source, words = path.read_text(encoding="utf-8"), [sys.executable, str(path)]
-    for name in HANDED_ON:
-        flag, value = f"--{name.replace('_', '-')}", getattr(given, name)
-        if f'"{flag}"' not in source:
-            continue
-        if isinstance(value, bool):
-            words += [flag] if value else []
-        else:
-            words += [word for one in value for word in (flag, one)]
+    if name == NEEDS_IMAGES:
+        words.append(str(given.images))
+    for field, flags in FLAGS.items():
+        flag = next((flag for flag in flags if f'"{flag}"' in source), "")
+        if flag and field == "quick":
+            words += ([flag] if flag == "--quick" else [flag, "1"]) if given.quick else []
+        elif flag:
+            words += [word for one in getattr(given, field) for word in (flag, one)]
     return words
 
 
@@ -93,13 +100,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--program", action="append", choices=present, default=[], help="repeatable; default all")
     parser.add_argument("--torch-python", action="append", default=[], help="a Python with PyTorch, for the peers")
     parser.add_argument("--jax-python", action="append", default=[], help="one more Python for ours; repeatable")
+    parser.add_argument("--images", type=Path, help=f"folder of JPEGs for {NEEDS_IMAGES}, which is left out without it")
     parser.add_argument("--precision", action="append", default=[], help="of our step; repeatable; default float32")
     parser.add_argument("--out", type=Path, help="JSON file, written after each program")
     parser.add_argument("--tables", type=Path, help="print the tables of such a file, and measure nothing")
     parser.add_argument("--into", type=Path, help="with --tables: a page that gets them between its two marks")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all work")
     given = parser.parse_args(arguments)
-    given.program = given.program or present
+    given.program = given.program or [name for name in present if given.images or name != NEEDS_IMAGES]
+    if NEEDS_IMAGES in given.program and not given.images:
+        raise InvalidInputError(f"{NEEDS_IMAGES} needs --images, a folder of class folders with JPEGs.")
     return given
 
 

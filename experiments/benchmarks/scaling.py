@@ -67,11 +67,13 @@ def measure(axis: str, sizes: Sequence[int], base: Work, given: argparse.Namespa
     environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(max(sizes))} if axis == "devices" else {}
     command = [sys.executable, str(HERE / "sagan_worker.py")]
     with ExitStack() as open_workers:
-        workers = {}
-        for size in sizes:
-            name = f"{axis} {size}"
-            worker = open_workers.enter_context(Worker(name, [*command, *point(axis, size, base)], environment))
-            workers[name] = worker.wait()
+        workers = {
+            name: open_workers.enter_context(Worker(name, [*command, *point(axis, size, base)], environment))
+            for size in sizes
+            for name in [f"{axis} {size}"]
+        }
+        for name, worker in workers.items():
+            worker.wait()
             progress(f"ready: {name}")
         steppers = {name: stepper(worker) for name, worker in workers.items()}
         times = take_turns(steppers, rounds=given.rounds, turn_seconds=given.turn_seconds, say=progress)

@@ -44,6 +44,8 @@ PLAIN_GFLOP = {(128, 64): 1082 / 8, (32, 64): 265 / 16, (32, 16): 68.7 / 64, (32
 share of the matrix peak is stated with it, whatever a program executes."""
 VARIANTS = ("float32", "channels-last", "bfloat16")
 """Of the peer."""
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
+"""Of ours, as `training.precision` names them."""
 PLAIN_PEER = "StudioGAN, float32"
 # Several processes share a GPU: none takes its memory before it needs it.
 SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -205,7 +207,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--torch-python", default=sys.executable, help="a Python with PyTorch")
     parser.add_argument("--jax-python", action="append", default=[], help="one more Python for ours; repeatable")
     parser.add_argument("--without-peer", action="store_true")
-    parser.add_argument("--precision", action="append", default=[], help="of ours; repeatable; default float32")
+    parser.add_argument("--precision", action="append", choices=PRECISIONS, default=[], help="of ours; default float32")
     parser.add_argument("--variant", action="append", choices=VARIANTS, default=[], help="of the peer; default all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--turn-seconds", type=float, default=1.0)

@@ -40,6 +40,24 @@ def test_programs_are_run_and_written_and_a_failed_one_is_named(program, tmp_pat
     assert capfd.readouterr().out == printed.out
 
 
+def test_programs_get_the_flags_that_they_have(program, tmp_path):
+    (tmp_path / "attention_speed.py").write_text('"--torch", "--rounds"')
+    (tmp_path / "input_speed.py").write_text('"--torch-python", "--torch", "--quick", "--rounds"')
+    given = program.parse(["--torch-python", "T", "--jax-python", "J", "--images", "I", "--quick"])
+    assert given.program == ["step_vs_studiogan", "scaling", "attention_speed", "input_speed"]
+    assert program.command("attention_speed", given)[2:] == ["--torch", "T", "--rounds", "1"]
+    assert program.command("input_speed", given)[2:] == ["I", "--torch-python", "T", "--quick"]
+    given = program.parse(["--torch-python", "T"])
+    assert given.program == ["step_vs_studiogan", "scaling", "attention_speed"]
+    assert program.command("attention_speed", given)[2:] == ["--torch", "T"]
+
+
+def test_input_without_images_is_refused(program, tmp_path):
+    (tmp_path / "input_speed.py").write_text("")
+    line = refusal(program.run, ["--program", "input_speed"])
+    assert line == "input_speed needs --images, a folder of class folders with JPEGs."
+
+
 def test_one_program_is_run_alone(program, tmp_path):
     program.run(["--program", "scaling", "--out", str(tmp_path / "out.json")])
     assert list(json.loads((tmp_path / "out.json").read_text())["programs"]) == ["scaling"]
