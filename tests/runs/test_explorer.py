@@ -43,7 +43,8 @@ def make_run(folder: Path, **networks) -> Path:
         ),
     )
     task = build_adversarial_task(experiment)
-    state = initial_state(task, 0, (32, 32, experiment.networks.image_channels))
+    size = experiment.networks.resolution
+    state = initial_state(task, 0, (size, size, experiment.networks.image_channels))
 
     def with_attention(network, gamma):
         def changed(path, leaf):
