@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +14,12 @@ from jax import Array
 from sagan_jax.data import ImageSource, to_float, to_uint8
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.generator import TrainedGenerator
-from sagan_jax.functional import attention_distance, attention_entropy
+from sagan_jax.functional import attention_map, attention_rows, attention_spread, spaced_queries
+from sagan_jax.runtime.full_precision import in_float32
+
+_map, _rows = jax.jit(in_float32(attention_map)), jax.jit(in_float32(attention_rows))
+_spread = jax.jit(in_float32(attention_spread), static_argnames=("query_shape", "key_shape"))
+_spaced = jax.jit(spaced_queries, static_argnames=("count", "query_shape"))
 
 
 class AttentionLayer(NamedTuple):
@@ -24,7 +29,8 @@ class AttentionLayer(NamedTuple):
         network: `generator` or `discriminator`.
         resolution: the side of its features, in positions.
         gamma: the weight with which attention is added to the features.
-        attention_map: `[B, N, M]` float32 for N queries and M keys, both row by row; rows sum to 1.
+        queries: `[B, N, D]` float32, row by row.
+        keys: `[B, M, D]` float32, row by row.
         query_shape: height and width of the queries, in positions.
         key_shape: height and width of the keys; half as large if keys are pooled, as in the authors' release.
     """
@@ -32,9 +38,34 @@ class AttentionLayer(NamedTuple):
     network: str
     resolution: int
     gamma: float
-    attention_map: np.ndarray
+    queries: np.ndarray
+    keys: np.ndarray
     query_shape: tuple[int, int]
     key_shape: tuple[int, int]
+
+    @property
+    def attention_map(self) -> np.ndarray:
+        """The whole map, `[B, N, M]` float32; rows sum to 1. At 128 x 128 positions it takes up to 1 GiB an image."""
+        return np.asarray(_map(self.queries, self.keys))
+
+    def rows(self, number: int, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Returns where some query positions of one image look, without the whole map.
+
+        Args:
+            number: of the image.
+            positions: `[P]`, indices of queries, row by row.
+
+        Returns:
+            `[P, M]` float32; rows sum to 1.
+        """
+        return np.asarray(_rows(self.queries[number], self.keys[number], np.asarray(positions, np.int32)))
+
+    def informative_queries(self, number: int, count: int) -> list[int]:
+        """Returns the positions of one image whose rows say most; see `sagan_jax.functional.informative_queries`."""
+        shapes = {"query_shape": self.query_shape, "key_shape": self.key_shape}
+        distance, entropy = _spread(self.queries[number], self.keys[number], **shapes)
+        scores = np.asarray(distance) / np.exp(entropy)
+        return np.asarray(_spaced(scores, count=count, query_shape=self.query_shape)).tolist()
 
     def spread(self, resolution: int) -> tuple[np.ndarray, np.ndarray, float]:
         """Returns how far the attention of each position reaches, and how spread out it is.
@@ -45,8 +76,8 @@ class AttentionLayer(NamedTuple):
         Returns:
             Mean distances `[B, N]` in pixels, entropies `[B, N]` in nats, and the entropy of uniform attention.
         """
-        distance, entropy = _distance_and_entropy(self.query_shape, self.key_shape, self.attention_map)
-        uniform = math.log(self.attention_map.shape[-1])
+        distance, entropy = _spread(self.queries, self.keys, query_shape=self.query_shape, key_shape=self.key_shape)
+        uniform = math.log(self.keys.shape[1])
         return np.asarray(distance) * resolution / self.resolution, np.asarray(entropy), uniform
 
     @property
@@ -88,8 +119,8 @@ def generator_attention(trained: TrainedGenerator, latents: Array | np.ndarray, 
         latents: `[B, Z]`, for example from `TrainedGenerator.latents`.
         labels: `[B]` int32.
     """
-    images, maps = _apply(trained.generator, trained.variables, np.asarray(latents), np.asarray(labels))
-    layers = _layers("generator", trained.variables, maps)
+    images, operands = _apply(trained.generator, trained.variables, np.asarray(latents), np.asarray(labels))
+    layers = _layers("generator", trained.variables, operands)
     return AttentionRecord(to_uint8(np.asarray(images)), np.asarray(labels), layers)
 
 
@@ -101,8 +132,8 @@ def discriminator_attention(trained: TrainedDiscriminator, images: np.ndarray, l
         images: `[B, R, R, C]` uint8; R is its resolution.
         labels: `[B]` int32; they do not affect attention, which comes before the class projection.
     """
-    _, maps = _apply(trained.discriminator, trained.variables, to_float(images), np.asarray(labels))
-    return AttentionRecord(images, np.asarray(labels), _layers("discriminator", trained.variables, maps))
+    _, operands = _apply(trained.discriminator, trained.variables, to_float(images), np.asarray(labels))
+    return AttentionRecord(images, np.asarray(labels), _layers("discriminator", trained.variables, operands))
 
 
 def attention_records(
@@ -128,30 +159,24 @@ def attention_records(
     return [record for record in (sampled, real) if record.layers]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _distance_and_entropy(
-    query_shape: tuple[int, int], key_shape: tuple[int, int], attention_map: Array
-) -> tuple[Array, Array]:
-    distance = attention_distance(attention_map, query_shape=query_shape, key_shape=key_shape)
-    return distance, attention_entropy(attention_map)
-
-
 @partial(jax.jit, static_argnums=0)
+@in_float32
 def _apply(module: nn.Module, variables: Any, inputs: Array, labels: Array) -> tuple[Array, dict[str, Any]]:
-    with jax.default_matmul_precision("float32"):
-        applied: Any = module.apply(variables, inputs, labels, train=False, mutable=["intermediates"])
+    applied: Any = module.apply(variables, inputs, labels, train=False, mutable=["intermediates"])
     outputs, sown = applied
-    return outputs, sown.get("intermediates", {})
+    # The maps are sown too. They are not returned, so they are not computed.
+    wanted = ("attention_queries", "attention_keys")
+    layers = sown.get("intermediates", {}).items()
+    return outputs, {name: [layer[part][0] for part in wanted] for name, layer in layers if "attention_map" in layer}
 
 
-def _layers(network: str, variables: Mapping[str, Any], maps: Mapping[str, Any]) -> tuple[AttentionLayer, ...]:
+def _layers(network: str, variables: Mapping[str, Any], operands: Mapping[str, Any]) -> tuple[AttentionLayer, ...]:
     found = []
-    for name, sown in maps.items():
+    for name, sown in operands.items():
         resolution = int(re.sub(r"\D", "", name) or 0)
-        if "attention_map" not in sown:
-            continue
-        attention_map = np.asarray(sown["attention_map"][0], np.float32)
-        side = round(attention_map.shape[-1] ** 0.5)
+        queries, keys = (np.asarray(operand, np.float32) for operand in sown)
+        side = round(keys.shape[1] ** 0.5)
         gamma = float(variables["params"][name]["gamma"])
-        found.append(AttentionLayer(network, resolution, gamma, attention_map, (resolution, resolution), (side, side)))
+        shapes = (resolution, resolution), (side, side)
+        found.append(AttentionLayer(network, resolution, gamma, queries, keys, *shapes))
     return tuple(sorted(found, key=lambda layer: layer.resolution, reverse=network == "discriminator"))

@@ -13,6 +13,7 @@ from sagan_jax.data import ImageSource
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, Variables, resize_to_float
 from sagan_jax.models.convnet import ConvNet
+from sagan_jax.runtime.full_precision import in_float32
 from sagan_jax.runtime.processes import gather
 from sagan_jax.runtime.progress import ProgressCallback
 
@@ -100,14 +101,14 @@ def train_classifier(source: ImageSource, progress: ProgressCallback) -> Variabl
     state = optimizer.init(variables)
 
     @jax.jit
+    @in_float32
     def step(variables: Variables, state: Any, images: Array, labels: Array) -> tuple[Variables, Any]:
         def loss(variables: Variables) -> Array:
             rgb = jnp.repeat(images, 3 // images.shape[-1], axis=-1)
             logits: Any = network.apply(variables, resize_to_float(rgb, _SIZE))
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-        with jax.default_matmul_precision("float32"):
-            updates, state = optimizer.update(jax.grad(loss)(variables), state, variables)
+        updates, state = optimizer.update(jax.grad(loss)(variables), state, variables)
         return optax.apply_updates(variables, updates), state
 
     trained_on = np.flatnonzero(~is_held_out(len(source)))

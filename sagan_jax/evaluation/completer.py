@@ -12,6 +12,7 @@ from jax import Array
 from sagan_jax.data import to_float, to_uint8
 from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.models.completion import CompletionNetwork
+from sagan_jax.runtime.full_precision import in_float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,23 +118,23 @@ class TrainedCompleter:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
+@in_float32
 def _forward(network: CompletionNetwork, sampled: bool, params: Any, images: Array, masks: Array, keys: Array) -> Array:
     """Returns the decoder's images, from latents drawn with `keys` or from their means."""
     apply = partial(network.apply, {"params": params})
-    with jax.default_matmul_precision("float32"):
-        encoded: Any = apply(images, masks, method="encode")
-        latents = encoded.mean
-        if sampled:
-            noise = jax.vmap(lambda key: jax.random.normal(key, latents.shape[1:]))(keys)
-            latents = latents + jnp.exp(0.5 * encoded.log_variance) * noise
-        completed: Any = apply(latents, encoded.features, method="decode")
+    encoded: Any = apply(images, masks, method="encode")
+    latents = encoded.mean
+    if sampled:
+        noise = jax.vmap(lambda key: jax.random.normal(key, latents.shape[1:]))(keys)
+        latents = latents + jnp.exp(0.5 * encoded.log_variance) * noise
+    completed: Any = apply(latents, encoded.features, method="decode")
     return completed
 
 
 @partial(jax.jit, static_argnums=0)
+@in_float32
 def _attention(network: CompletionNetwork, params: Any, images: Array, masks: Array) -> dict[str, Array]:
-    with jax.default_matmul_precision("float32"):
-        applied: Any = network.apply({"params": params}, images, masks, mutable=["intermediates"])
+    applied: Any = network.apply({"params": params}, images, masks, mutable=["intermediates"])
     found = {}
     for part, layers in applied[1].get("intermediates", {}).items():
         for layer, sown in layers.items():

@@ -17,6 +17,7 @@ from jax import Array
 from sagan_jax.evaluation.inception import inception_taps, read_inception
 from sagan_jax.models.convnet import ConvNet
 from sagan_jax.runtime.devices import replicate_locally, shard_locally
+from sagan_jax.runtime.full_precision import in_float32
 
 Variables = Any
 
@@ -72,10 +73,9 @@ class Embedding:
 
     @cached_property
     def _apply(self) -> Callable[[Variables, Array], dict[str, Array]]:
+        @in_float32
         def rgb(variables: Variables, images: Array) -> dict[str, Array]:
-            # By default accelerators round operands to 10 bits or fewer; scores would then depend on the machine.
-            with jax.default_matmul_precision("highest"):
-                return self.apply(variables, jnp.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images)
+            return self.apply(variables, jnp.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images)
 
         return jax.jit(rgb)
 

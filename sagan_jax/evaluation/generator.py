@@ -15,6 +15,7 @@ from jax import Array
 from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.evaluation.embeddings import ImageBatch, Variables
 from sagan_jax.runtime.devices import replicate_locally, shard_locally
+from sagan_jax.runtime.full_precision import in_float32
 from sagan_jax.runtime.progress import NullProgress, ProgressCallback
 
 TruncationRule = Literal["resampled", "clipped"]
@@ -201,9 +202,9 @@ class TrainedGenerator:
         undecayed = self.generator.clone(**zeros)
 
         @jax.jit
+        @in_float32
         def moments(variables: Variables, latents: Array, labels: Array) -> Variables:
-            with jax.default_matmul_precision("float32"):
-                _, updated = undecayed.apply(variables, latents, labels, train=True, mutable=["batch_stats"])
+            _, updated = undecayed.apply(variables, latents, labels, train=True, mutable=["batch_stats"])
             return updated["batch_stats"]
 
         labels = draw_labels(self.num_classes, batches * batch_size, seed)
@@ -265,12 +266,12 @@ def _draw_latents(size: int, rule: TruncationRule, key: Array, numbers: Array, t
 
 # A function of the module and the variables, so that all states of a run share one compiled program.
 @partial(jax.jit, static_argnums=(0, 1))
+@in_float32
 def _draw(
     generator: nn.Module, batch_statistics: bool, variables: Variables, latents: Array, labels: Array
 ) -> tuple[Array, Array]:
     """Returns uint8 images, and whether none of their values was NaN."""
-    with jax.default_matmul_precision("float32"):
-        drawn: Any = generator.apply(variables, latents, labels, train=batch_statistics)
+    drawn: Any = generator.apply(variables, latents, labels, train=batch_statistics)
     levels = jnp.rint((drawn.astype(jnp.float32) + 1) * 127.5)  # `sagan_jax.data.to_uint8`, on the devices
     return levels.clip(0, 255).astype(jnp.uint8), ~jnp.isnan(levels).any()
 

@@ -15,6 +15,7 @@ from sagan_jax.interop.inception import to_variables
 from sagan_jax.interop.weight_files import read_arrays
 from sagan_jax.models.inception import FEATURE_LAYERS, INPUT_IMAGE_SIZE, Inception
 from sagan_jax.runtime.cache_folders import weights_folder
+from sagan_jax.runtime.full_precision import in_float32
 
 WEIGHTS_NAME = "inception-2015-12-05.safetensors"
 
@@ -130,6 +131,7 @@ def _jitted_taps() -> Any:
     return jax.jit(inception_taps)
 
 
+@in_float32
 def inception_taps(variables: dict[str, Any], images_uint8: Array) -> dict[str, Array]:
     """Returns the outputs of the FID network for a batch; pure, so it can be jitted, vmapped or sharded.
 
@@ -146,8 +148,7 @@ def inception_taps(variables: dict[str, Any], images_uint8: Array) -> dict[str, 
     Source: toshas/torch-fidelity:torch_fidelity/feature_extractor_inceptionv3.py.
     """
     _check(images_uint8)
-    with jax.default_matmul_precision("float32"):
-        taps = Inception().apply(variables, (resize_like_tensorflow_1(images_uint8, INPUT_IMAGE_SIZE) - 128) / 128)
+    taps = Inception().apply(variables, (resize_like_tensorflow_1(images_uint8, INPUT_IMAGE_SIZE) - 128) / 128)
     return taps  # pyrefly: ignore[bad-return]
 
 

@@ -51,7 +51,7 @@ def _shares(layer: AttentionLayer, number: int, blobs: list[np.ndarray], index: 
     others = np.max([_coverage(blob, layer.key_shape) for i, blob in enumerate(blobs) if i != index], axis=0) >= _KEY
     if not own.any() or not others.any():
         return []
-    weights = layer.attention_map[number][own.ravel()].mean(axis=0)
+    weights = layer.rows(number, range(own.size))[own.ravel()].mean(axis=0)
     return [(float(weights[others.ravel()].sum()), float(others.mean()))]
 
 

@@ -1,11 +1,20 @@
 """The equations: arrays in, arrays out. Needs jax, numpy and chex only."""
 
-from sagan_jax.functional.attention import attend, attend_positions, attention_map, attention_rows, self_attention
+from sagan_jax.functional.attention import (
+    attend,
+    attend_positions,
+    attention_map,
+    attention_operands,
+    attention_rows,
+    self_attention,
+)
 from sagan_jax.functional.attention_maps import (
     attention_distance,
     attention_entropy,
     attention_rollup,
+    attention_spread,
     informative_queries,
+    spaced_queries,
     top_keys,
     unpool_keys,
 )
@@ -62,8 +71,10 @@ __all__ = [
     "attention_distance",
     "attention_entropy",
     "attention_map",
+    "attention_operands",
     "attention_rollup",
     "attention_rows",
+    "attention_spread",
     "augment",
     "average_pool",
     "batch_moments",
@@ -89,6 +100,7 @@ __all__ = [
     "precision_recall",
     "scale_and_shift",
     "self_attention",
+    "spaced_queries",
     "spectral_normalize",
     "spectral_normalize_tree",
     "standardize",

@@ -293,8 +293,7 @@ def self_attention(
     check_that("self_attention", fits, "pool 1 or 2 that divides H and W", f"{pool} for features {features.shape}")
 
     # The gradient of x is summed in the order of these products; another order changes its last bits.
-    queries = _merge_positions(features @ query_kernel)
-    keys = _merge_positions(max_pool(features @ key_kernel, pool))
+    queries, keys = attention_operands(features, query_kernel, key_kernel, pool=pool)
     beta = attention_map(queries, keys) if return_map else None
     values = _merge_positions(max_pool(features @ value_kernel, pool))
     gathered = attend_positions(queries, keys, values) if beta is None else attend(beta, values)
@@ -305,6 +304,37 @@ def self_attention(
     gated = jnp.asarray(gamma, wide) * gathered.reshape(features.shape).astype(wide)
     y = (gated + features.astype(wide)).astype(features.dtype)
     return y if beta is None else (y, beta)
+
+
+def attention_operands(features: Array, query_kernel: Array, key_kernel: Array, *, pool: int) -> tuple[Array, Array]:
+    """Returns the queries and keys of `self_attention`, from which `attention_map` makes its map.
+
+    Args:
+        features: `[..., H, W, C]`, floating.
+        query_kernel: `[C, D]`, dtype of `features`.
+        key_kernel: `[C, D]`.
+        pool: window of the max-pooling of keys.
+
+    Returns:
+        Queries `[..., H*W, D]` and keys `[..., (H/pool)*(W/pool), D]`.
+
+    Raises:
+        AssertionError: at trace time, when shapes or dtypes do not fit.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> x, k = jnp.ones((4, 6, 8)), jnp.ones((8, 1))
+        >>> [operand.shape for operand in attention_operands(x, k, k, pool=2)]
+        [(24, 1), (6, 1)]
+    """
+    check_arrays(
+        "attention_operands",
+        one_dtype=True,
+        features=(features, "floating [..., H, W, C]"),
+        query_kernel=(query_kernel, "floating [C, D]"),
+        key_kernel=(key_kernel, "floating [C, D]"),
+    )
+    return _merge_positions(features @ query_kernel), _merge_positions(max_pool(features @ key_kernel, pool))
 
 
 def _merge_positions(features: Array) -> Array:

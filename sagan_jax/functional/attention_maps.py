@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from sagan_jax.functional.attention import attention_rows
 from sagan_jax.functional.shape_checks import check_arrays, check_that
 
 Shape = tuple[int, int]
@@ -75,6 +76,54 @@ def attention_distance(attention_map: Array, *, query_shape: Shape, key_shape: S
     rows = _float32_map("attention_distance", attention_map, query_shape, key_shape)
     distances = _distances(query_shape, key_shape).astype(rows.dtype)
     return jnp.einsum("...nm,nm->...n", rows, distances, precision="highest")
+
+
+_ENTRIES_AT_ONCE = 2**22
+"""Of the maps of all images, in `attention_spread`: 16 MiB."""
+
+
+def attention_spread(queries: Array, keys: Array, *, query_shape: Shape, key_shape: Shape) -> tuple[Array, Array]:
+    """Returns `attention_distance` and `attention_entropy` of `attention_map(queries, keys)`, some rows at a time.
+
+    Args:
+        queries: `[..., N, D]`, floating.
+        keys: `[..., M, D]`, dtype and leading axes of `queries`.
+        query_shape: H and W, with N = H W.
+        key_shape: h and w, with M = h w.
+
+    Returns:
+        Distances `[..., N]` in query positions and entropies `[..., N]` in nats, float32 or wider.
+
+    Raises:
+        AssertionError: at trace time, when the shapes or dtypes do not fit.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> distance, _ = attention_spread(jnp.zeros((2, 3)), jnp.ones((2, 3)), query_shape=(1, 2), key_shape=(1, 2))
+        >>> distance.tolist()
+        [0.5, 0.5]
+    """
+    given = {"queries": (queries, "floating [..., N, D]"), "keys": (keys, "floating [..., M, D]")}
+    sizes = check_arrays("attention_spread", one_dtype=True, **given)
+    fits = (sizes["N"], sizes["M"]) == (math.prod(query_shape), math.prod(key_shape))
+    shapes = f"{queries.shape} and {keys.shape}"
+    check_that("attention_spread", fits, f"queries and keys of {query_shape} and {key_shape} positions", shapes)
+    queries, keys = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (queries, keys))
+    scale = query_shape[0] / key_shape[0], query_shape[1] / key_shape[1]
+    starts, ends = (jnp.asarray(x, queries.dtype) for x in (_centers(query_shape, (1, 1)), _centers(key_shape, scale)))
+
+    def spread(positions: Array) -> tuple[Array, Array]:
+        rows = attention_rows(queries, keys, positions)
+        distances = jnp.linalg.norm(starts[positions][:, None] - ends[None], axis=-1)
+        return jnp.einsum("...nm,nm->...n", rows, distances, precision="highest"), attention_entropy(rows)
+
+    images = max(1, math.prod(queries.shape[:-2]))
+    count = -(-images * sizes["N"] * sizes["M"] // _ENTRIES_AT_ONCE)
+    size = -(-sizes["N"] // count)
+    positions = np.arange(count * size).clip(max=sizes["N"] - 1).reshape(count, size)
+    found = jax.lax.map(spread, jnp.asarray(positions))
+    distance, entropy = (jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)[..., : sizes["N"]] for x in found)
+    return distance, entropy
 
 
 def unpool_keys(attention_map: Array, *, query_shape: Shape, key_shape: Shape) -> Array:
@@ -213,17 +262,45 @@ def informative_queries(
     check_that("informative_queries", fits, f"a count from 1 to {positions}, the number of positions", count)
     distance = attention_distance(attention_map, query_shape=query_shape, key_shape=key_shape)
     score = distance / jnp.exp(attention_entropy(attention_map))
+    return spaced_queries(score, count, query_shape=query_shape, min_distance=min_distance)
+
+
+def spaced_queries(score: Array, count: int, *, query_shape: Shape, min_distance: float | None = None) -> Array:
+    """Returns the query positions with the highest scores that do not lie in one place, as `informative_queries`.
+
+    Args:
+        score: `[N]`, floating, at least 0 or NaN. NaN is the lowest.
+        count: K, from 1 to N.
+        query_shape: H and W, with N = H W.
+        min_distance: the smallest distance between two of them, in positions. Defaults to a fifth of the longer side.
+
+    Returns:
+        `[K]` int32, indices of queries in the order they were taken.
+
+    Raises:
+        AssertionError: at trace time, when the shape or the count does not fit.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> spaced_queries(jnp.array([9.0, 8.0, 1.0]), 2, query_shape=(1, 3), min_distance=2).tolist()
+        [0, 2]
+    """
+    sizes = check_arrays("spaced_queries", score=(score, "floating [N]"))
+    positions = math.prod(query_shape)
+    check_that("spaced_queries", sizes["N"] == positions, f"scores of {query_shape} positions", score.shape)
+    fits = isinstance(count, int) and 1 <= count <= positions
+    check_that("spaced_queries", fits, f"a count from 1 to {positions}, the number of positions", count)
     score = jnp.where(jnp.isnan(score), -1, score)  # below that of any other row
     if min_distance is None:
         min_distance = max(query_shape) / 5
-    near = jnp.asarray(_distances(query_shape, query_shape) < min_distance)
+    centers = jnp.asarray(_centers(query_shape, (1, 1)), jnp.float32)
     chosen, free, taken = [], jnp.ones(positions, bool), jnp.zeros(positions, bool)
     for _ in range(count):
         # Free positions rank above those near a taken one, and the taken ones come last.
         best = jnp.argmax(jnp.where(taken, -jnp.inf, jnp.where(free, 1 + score - score.min(), score - score.max() - 1)))
         chosen.append(best)
         taken = taken.at[best].set(True)
-        free = free & ~near[best]
+        free = free & (jnp.linalg.norm(centers - centers[best][None], axis=1) >= min_distance)
     return jnp.stack(chosen).astype(jnp.int32)
 
 

@@ -11,6 +11,7 @@ from jax import Array, export
 
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.interop.networks import Generator
+from sagan_jax.runtime.full_precision import in_float32
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -42,9 +43,9 @@ def to_jax_export(
     # On the host, so that the function does not depend on a device.
     variables = jax.tree.map(np.asarray, dict(variables))
 
+    @in_float32
     def generate(latents: Array, labels: Array) -> Array:
-        with jax.default_matmul_precision("float32"):
-            images: Any = generator.apply(variables, latents, labels, train=False)
+        images: Any = generator.apply(variables, latents, labels, train=False)
         if not generator.num_classes:
             return images
         is_class = (labels >= 0) & (labels < generator.num_classes)

@@ -14,6 +14,7 @@ from jax import Array
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.functional.spectral import power_iteration, spectral_normalize_tree
 from sagan_jax.models import biggan, dcgan, sagan
+from sagan_jax.runtime.full_precision import in_float32
 
 Path = tuple[str, ...]
 Generator = sagan.Generator | biggan.Generator | dcgan.Generator
@@ -120,6 +121,7 @@ class ReleasedNetworks:
     entries: tuple[Entry, ...]
     assumed: tuple[str, ...] = ()
 
+    @in_float32
     def generate(self, latents: Any, labels: Any, train: bool = False) -> Array:
         """Returns images.
 
@@ -136,11 +138,11 @@ class ReleasedNetworks:
         """
         latents = jnp.asarray(latents)
         labels = _checked_labels(labels, latents.shape[0], self.generator.num_classes)
-        with jax.default_matmul_precision("float32"):
-            variables = self._normalized(self.generator_variables)
-            images = self.generator.apply(variables, latents, labels, train=train)
+        variables = self._normalized(self.generator_variables)
+        images = self.generator.apply(variables, latents, labels, train=train)
         return images  # pyrefly: ignore[bad-return]
 
+    @in_float32
     def discriminate(self, images: Any, labels: Any) -> Array:
         """Returns the logits `[B]` of images.
 
@@ -155,9 +157,8 @@ class ReleasedNetworks:
             raise InvalidInputError("discriminate needs a discriminator; these weights have only a generator.")
         images = jnp.asarray(images)
         labels = _checked_labels(labels, images.shape[0], self.discriminator.num_classes)
-        with jax.default_matmul_precision("float32"):
-            variables = self._normalized(self.discriminator_variables)
-            logits = self.discriminator.apply(variables, images, labels, train=False)
+        variables = self._normalized(self.discriminator_variables)
+        logits = self.discriminator.apply(variables, images, labels, train=False)
         return logits  # pyrefly: ignore[bad-return]
 
     def _normalized(self, variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from flax.linen.dtypes import promote_dtype
 from jax import Array
 from jax.typing import DTypeLike
 
-from sagan_jax.functional.attention import self_attention
+from sagan_jax.functional.attention import attention_map, attention_operands, self_attention
 from sagan_jax.functional.normalization import batch_moments, scale_and_shift, standardize
 
 # The release uses this initializer for all convolutions, linear maps and embeddings (brain-research:ops.py).
@@ -189,6 +189,10 @@ class ConditionalBatchNorm(nn.Module):
 class SelfAttention(nn.Module):
     """The self-attention layer of SAGAN. It sows its `attention_map` `[B, N, M]` into `"intermediates"`.
 
+    It also sows the map's operands, `attention_queries` `[B, N, D]` and `attention_keys` `[B, M, D]`. The output is
+    computed without the map, so memory is linear in the positions unless a map is asked for. Under jit, a map that is
+    sown and not used costs nothing.
+
     With `form="release"`, keys have C/8 channels and values C/2, both are max-pooled, and an output kernel maps back to
     C channels. With `form="article"`, keys have C/8 channels and values C, without pooling or output kernel.
 
@@ -223,11 +227,14 @@ class SelfAttention(nn.Module):
             dtype=self.dtype,
         )
         gamma = self.param("gamma", nn.initializers.zeros, (), _FLOAT)
-        features, attention_map = self_attention(
-            features, query_kernel, key_kernel, value_kernel, output_kernel, gamma, pool=2 if release else 1
-        )
-        self.sow("intermediates", "attention_map", attention_map)
-        return features
+        pool = 2 if release else 1
+        if self.is_mutable_collection("intermediates"):
+            queries, keys = attention_operands(features, query_kernel, key_kernel, pool=pool)
+            self.sow("intermediates", "attention_map", attention_map(queries, keys))
+            self.sow("intermediates", "attention_queries", queries)
+            self.sow("intermediates", "attention_keys", keys)
+        kernels = query_kernel, key_kernel, value_kernel, output_kernel
+        return self_attention(features, *kernels, gamma, pool=pool, return_map=False)
 
 
 def attention_widths(channels: int) -> tuple[int, int]:

@@ -13,7 +13,6 @@ from sagan_jax.data.decoding import MAX_FILE_BYTES, decode, unreadable_reason
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.attention import AttentionRecord, discriminator_attention, generator_attention
 from sagan_jax.evaluation.generator import TrainedGenerator
-from sagan_jax.functional import informative_queries
 from sagan_jax.runs.load import CheckpointName, GenerationRun, open_run
 from sagan_jax.runtime.files import read_regular, write_atomically
 from sagan_jax.runtime.metrics_log import read_metrics
@@ -175,23 +174,17 @@ def _figure(record: AttentionRecord, number: int, queries: Sequence[Position], n
     panels = []
     for layer in record.layers:
         rows = [_query_index(position, layer.resolution, resolution) for position in queries]
-        weights = layer.attention_map[number, rows].reshape(len(rows), *layer.key_shape)
+        weights = layer.rows(number, rows).reshape(len(rows), *layer.key_shape)
         title = f"{layer.network[0].upper()} at {layer.resolution}×{layer.resolution}, γ {format_value(layer.gamma)}"
         panels.append(Panel(title, weights))
     return attention_figure(image, queries, panels)
 
 
-# One program, instead of one for each operation.
-_informative_queries = jax.jit(informative_queries, static_argnames=("count", "query_shape", "key_shape"))
-
-
 def _informative_positions(record: AttentionRecord, number: int, count: int) -> list[Position]:
     """Returns the most informative positions of one image in the finest layer, in pixels."""
     finest = max(record.layers, key=lambda layer: layer.resolution)
-    rows = _informative_queries(
-        finest.attention_map[number], count, query_shape=finest.query_shape, key_shape=finest.key_shape
-    )
-    return [_query_centre(int(row), finest.resolution, record.images.shape[1]) for row in np.asarray(rows)]
+    rows = finest.informative_queries(number, count)
+    return [_query_centre(row, finest.resolution, record.images.shape[1]) for row in rows]
 
 
 def _query_index(position: Position, side: int, resolution: int) -> int:

@@ -1,13 +1,19 @@
 """The interactive attention page of a run."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from sagan_jax.evaluation.attention import AttentionRecord, discriminator_attention, generator_attention
+from sagan_jax.evaluation.attention import (
+    AttentionLayer,
+    AttentionRecord,
+    discriminator_attention,
+    generator_attention,
+)
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.evaluation.interpolation import slerp
@@ -17,6 +23,9 @@ from sagan_jax.runtime.files import write_atomically
 from sagan_jax.views.explorer import Frame, Layer, Page, Sample, explorer_page
 
 DEFAULT_SAMPLES = 20
+
+LARGEST_MAP, LARGEST_COARSE_MAP = 2**22, 2**20
+"""Entries of a map that the page holds whole, and of one that takes the place of a larger map."""
 
 
 def write_explorer(
@@ -58,17 +67,57 @@ def write_explorer(
     generator = explorer.generator
     page = explorer_page(
         (explorer.sample(label, seed) for label, seed in requested),
-        layers,
+        [Layer(layer.network, *coarse_shapes(layer), layer.gamma) for layer in layers],
         num_requested=len(requested),
         title=workdir.resolve().name,
         facts=[
             f"step {generator.step:,}",
             "moving average of the weights" if generator.averaged else "weights as trained",
+            *coarse_facts(layers),
         ],
         budget=budget,
     )
     write_atomically(out, page.content)
     return page, len(requested)
+
+
+def coarse_step(layer: AttentionLayer) -> int:
+    """Returns the side of the squares of positions that the page shows as one: 1 unless the map is very large."""
+    step = 1
+    if layer.queries.shape[1] * layer.keys.shape[1] > LARGEST_MAP:
+        sides = (*layer.query_shape, *layer.key_shape)
+        while math.prod(sides) > LARGEST_COARSE_MAP * step**4 and all(side % (2 * step) == 0 for side in sides):
+            step *= 2
+    return step
+
+
+def coarse_shapes(layer: AttentionLayer) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns height and width of the queries and of the keys that the page shows."""
+    step = coarse_step(layer)
+    (height, width), (key_height, key_width) = layer.query_shape, layer.key_shape
+    return (height // step, width // step), (key_height // step, key_width // step)
+
+
+def coarse_map(layer: AttentionLayer, number: int) -> np.ndarray:
+    """Returns the map of one image as the page shows it.
+
+    A very large one has a row for the middle position of each square, with the weights of each square of keys added up.
+    """
+    step = coarse_step(layer)
+    (rows, columns), keys = coarse_shapes(layer)
+    y, x = np.mgrid[:rows, :columns] * step + step // 2
+    weights = layer.rows(number, (y * layer.query_shape[1] + x).ravel())
+    return weights.reshape(len(weights), keys[0], step, keys[1], step).sum(axis=(2, 4)).reshape(len(weights), -1)
+
+
+def coarse_facts(layers: Sequence[AttentionLayer]) -> list[str]:
+    """Returns a text on each layer whose map is too large for the page."""
+    steps = [(layer, coarse_step(layer)) for layer in layers]
+    return [
+        f"{layer.network} at {layer.resolution}×{layer.resolution}: squares of {step}×{step} positions are shown as one"
+        for layer, step in steps
+        if step > 1
+    ]
 
 
 def _requested(classes: np.ndarray, num_samples: int | None, seeds: Sequence[int]) -> list[tuple[int, int]]:
@@ -88,19 +137,17 @@ class _Explorer:
     discriminator: TrainedDiscriminator | None
     steps: int
 
-    def layers(self, label: int, seed: int) -> list[Layer]:
+    def layers(self, label: int, seed: int) -> list[AttentionLayer]:
         """Returns the attention layers of both networks."""
-        return [
-            Layer(layer.network, layer.query_shape, layer.key_shape, layer.gamma)
-            for record in self._records(label, seed)
-            for layer in record.layers
-        ]
+        return [layer for record in self._records(label, seed) for layer in record.layers]
 
     def sample(self, label: int, seed: int) -> Sample:
         """Returns the images of a class and a seed, with the attention maps of all layers."""
         records = self._records(label, seed)
-        maps = [layer.attention_map for record in records for layer in record.layers]
-        frames = [Frame(image, [of_layer[step] for of_layer in maps]) for step, image in enumerate(records[0].images)]
+        layers = [layer for record in records for layer in record.layers]
+        frames = [
+            Frame(image, [coarse_map(layer, step) for layer in layers]) for step, image in enumerate(records[0].images)
+        ]
         return Sample(label if self.generator.num_classes else None, seed, frames)
 
     def _records(self, label: int, seed: int) -> list[AttentionRecord]:

@@ -11,6 +11,7 @@ __all__ = [
     "devices",
     "environment",
     "files",
+    "full_precision",
     "image_files",
     "leftovers",
     "lock",

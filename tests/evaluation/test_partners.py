@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from sagan_jax.data.synthetic import Pairs
-from sagan_jax.evaluation.attention import AttentionLayer, AttentionRecord
+from sagan_jax.evaluation.attention import AttentionRecord
 from sagan_jax.evaluation.partners import partner_attention
+from support.attention_layers import layer_of_map
 
 RULE = Pairs(size=8)
 
@@ -16,7 +17,7 @@ def image_of(*corners):
 
 
 def make_record(images, attention_map, query, key):
-    layer = AttentionLayer("generator", query, 0.5, attention_map.astype(np.float32), (query, query), (key, key))
+    layer = layer_of_map("generator", attention_map, query, key)
     return AttentionRecord(np.stack(images), np.zeros(len(images), np.int32), (layer,))
 
 
@@ -32,10 +33,10 @@ def test_attention_is_measured_from_each_blob_to_the_other():
     attention_map = np.zeros((1, 64, 64))
     places = np.arange(64).reshape(8, 8)
     first, second = places[:2, :2].ravel(), places[4:6, 6:].ravel()
-    attention_map[0, :, 30] = 1  # the ground, for all rows that are not set below
     for rows, keys, weight in ((first, second, 0.75), (second, first, 0.25), (first, first, 0.2)):
         for row in rows:
             attention_map[0, row, keys] = weight / 4
+    attention_map[0, :, 30] = 1 - attention_map[0].sum(axis=1)  # the ground
     found = partner_attention(make_record([image], attention_map, 8, 8), RULE)
     assert found["generator/partner_share_8"] == pytest.approx((0.75 + 0.25) / 2)
     assert found["generator/partner_lift_8"] == pytest.approx(0.5 / (4 / 64))

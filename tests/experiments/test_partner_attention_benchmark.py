@@ -11,10 +11,11 @@ import pytest
 
 from sagan_jax.data.synthetic import Pairs
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.attention import AttentionLayer, AttentionRecord
+from sagan_jax.evaluation.attention import AttentionRecord
 from sagan_jax.runs.build import build_adversarial_task, trained_discriminator, trained_generator
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.training.adversarial import initial_state
+from support.attention_layers import layer_of_map
 from support.programs import BENCHMARKS, load_program
 
 PROGRAM = BENCHMARKS / "partner_attention.py"
@@ -37,9 +38,7 @@ def make_record(network, gamma, weight, clear=True):
     attention_map = np.zeros((1, 64, 64), np.float32)
     for own, other in (places, places[::-1]):
         attention_map[0, own.ravel()] = np.where(other.ravel(), weight / 4, (1 - weight) / 60)
-    return AttentionRecord(
-        image, np.zeros(1, np.int32), (AttentionLayer(network, 8, gamma, attention_map, (8, 8), (8, 8)),)
-    )
+    return AttentionRecord(image, np.zeros(1, np.int32), (layer_of_map(network, attention_map, 8, 8, gamma),))
 
 
 def test_rows_are_means_over_seeds_of_what_each_layer_gives(program, monkeypatch, capsys):

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,8 +8,12 @@ import pytest
 from sagan_jax.functional import (
     attention_distance,
     attention_entropy,
+    attention_map,
+    attention_maps,
     attention_rollup,
+    attention_spread,
     informative_queries,
+    spaced_queries,
     top_keys,
     unpool_keys,
 )
@@ -181,3 +187,34 @@ def test_functions_run_under_jit_and_vmap_and_in_float32_for_narrow_maps():
 def test_shapes_that_do_not_fit_are_refused_by_name(call, says):
     with pytest.raises((AssertionError, ValueError), match=says):
         call()
+
+
+# Without the map
+
+
+@pytest.mark.parametrize("entries", [2**22, 700, 1], ids=["at once", "in blocks", "row by row"])
+def test_spread_is_the_distance_and_the_entropy_of_the_map(monkeypatch, entries):
+    monkeypatch.setattr(attention_maps, "_ENTRIES_AT_ONCE", entries)
+    random = np.random.default_rng(11)
+    queries, keys = (random.normal(size=(2, 3, *shape)).astype(np.float32) for shape in ((8 * 10, 4), (4 * 5, 4)))
+    shapes = {"query_shape": (8, 10), "key_shape": (4, 5)}
+    distance, entropy = attention_spread(jnp.asarray(queries), jnp.asarray(keys), **shapes)
+    weights = attention_map(jnp.asarray(queries), jnp.asarray(keys))
+    assert np.allclose(distance, attention_distance(weights, **shapes), atol=1e-5)
+    assert np.allclose(entropy, attention_entropy(weights), atol=1e-5)
+
+
+def test_spread_of_128_by_128_positions_takes_64_mib_at_most():
+    operand = jax.ShapeDtypeStruct((128**2, 8), jnp.float32)
+    spread = functools.partial(attention_spread, query_shape=(128, 128), key_shape=(128, 128))
+    assert jax.jit(spread).lower(operand, operand).compile().memory_analysis().temp_size_in_bytes <= 2**26
+
+
+def test_spread_refuses_shapes_that_are_not_those_of_the_operands():
+    with pytest.raises(AssertionError, match=r"of \(2, 3\) and \(2, 2\) positions; got \(6, 1\) and \(6, 1\)"):
+        attention_spread(jnp.ones((6, 1)), jnp.ones((6, 1)), query_shape=(2, 3), key_shape=(2, 2))
+
+
+def test_spaced_queries_refuse_scores_of_other_positions():
+    with pytest.raises(AssertionError, match="scores of"):
+        spaced_queries(jnp.ones(5), 1, query_shape=(2, 3))

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sagan_jax.functional import init_spectral
+from sagan_jax.functional import attention_map, init_spectral
+from sagan_jax.models import layers
 from sagan_jax.models.folding import fold_batch_stats
 from sagan_jax.models.layers import (
     ConditionalBatchNorm,
@@ -172,6 +173,37 @@ def test_attention_pools_its_keys_in_the_release_only(form, keys):
     features = jnp.ones((2, 4, 6, 16))
     _, seen = SelfAttention(form).apply(init(SelfAttention(form), features), features, mutable=["intermediates"])
     assert seen["intermediates"]["attention_map"][0].shape == (2, 24, keys)
+
+
+def test_attention_layer_makes_its_map_only_for_those_who_ask(monkeypatch):
+    made, features = [], jnp.ones((2, 4, 6, 16))
+    monkeypatch.setattr(layers, "attention_map", lambda *operands: made.append(operands) or attention_map(*operands))
+    layer = SelfAttention()
+    variables = {"params": jax.tree.map(lambda leaf: leaf + 0.5, init(layer, features)["params"])}
+    unseen = layer.apply(variables, features)
+    assert not made
+    output, seen = layer.apply(variables, features, mutable=["intermediates"])
+    sown = {name: value[0] for name, value in seen["intermediates"].items()}
+    assert {name: value.shape for name, value in sown.items()} == {
+        "attention_map": (2, 24, 6),
+        "attention_queries": (2, 24, 2),
+        "attention_keys": (2, 6, 2),
+    }
+    assert np.array_equal(output, unseen)
+    assert np.allclose(attention_map(sown["attention_queries"], sown["attention_keys"]), sown["attention_map"])
+
+
+@pytest.mark.parametrize("form", ["release", "article"])
+def test_attention_map_that_is_sown_and_not_used_takes_no_memory(form):
+    layer, features = SelfAttention(form), jax.ShapeDtypeStruct((1, 128, 128, 8), jnp.float32)
+    variables = jax.eval_shape(lambda features: layer.init(jax.random.key(0), features), features)
+
+    def look(variables, features):
+        output, seen = layer.apply(variables, features, mutable=["intermediates"])
+        return output, seen["intermediates"]["attention_queries"]
+
+    program = jax.jit(look).lower(variables, features).compile()
+    assert program.memory_analysis().temp_size_in_bytes <= 2**26  # the map alone takes 2**28 or 2**30
 
 
 @pytest.mark.parametrize("form", ["release", "article"])

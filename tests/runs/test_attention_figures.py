@@ -16,7 +16,6 @@ from sagan_jax.cli.attend import read_position
 from sagan_jax.config import Data, Experiment, Networks, Recording, Training
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.attention import (
-    AttentionLayer,
     TrainedDiscriminator,
     discriminator_attention,
     generator_attention,
@@ -26,6 +25,8 @@ from sagan_jax.models.sagan import Discriminator
 from sagan_jax.runs import attention_figures
 from sagan_jax.runs.load import load_run, open_run
 from sagan_jax.views.report import report_page
+from support.assertions import assert_near
+from support.attention_layers import layer_of_map
 from support.commands import command, error_line
 from support.metrics import read_metrics
 
@@ -124,15 +125,15 @@ def test_figure_of_given_positions_shows_their_rows_of_each_map(trained, monkeyp
     assert queries == [(13.0, 21.0), (31.9, 0.0)]
     coarse, fine = (layer.attention_map[1] for layer in seen.layers)
     # x 13, y 21 of 32 pixels is column 3, row 5 of 8 x 8, and column 6, row 10 of 16 x 16.
-    assert np.array_equal(panels[0].weights, coarse[[5 * 8 + 3, 7]].reshape(2, 4, 4))
-    assert np.array_equal(panels[1].weights, fine[[10 * 16 + 6, 15]].reshape(2, 8, 8))
+    assert_near(panels[0].weights, coarse[[5 * 8 + 3, 7]].reshape(2, 4, 4), 1e-6)
+    assert_near(panels[1].weights, fine[[10 * 16 + 6, 15]].reshape(2, 8, 8), 1e-6)
 
 
 def test_spread_of_a_layer_is_in_pixels_of_the_image():
     # Each of 2 x 2 positions looks at the upper left one alone; a position is 8 of the image's 16 pixels.
     looks = np.zeros((1, 4, 4), np.float32)
     looks[:, :, 0] = 1
-    layer = AttentionLayer("generator", 2, 0.5, looks, (2, 2), (2, 2))
+    layer = layer_of_map("generator", looks, 2, 2)
     distance, entropy, uniform = layer.spread(16)
     assert np.allclose(distance, [[0, 8, 8, 8 * 2**0.5]])
     assert np.array_equal(entropy, np.zeros((1, 4)))
@@ -156,7 +157,7 @@ def test_figure_puts_the_dot_of_a_chosen_position_in_its_middle(trained, monkeyp
     rows = informative_queries(jnp.asarray(fine.attention_map[0]), 3, query_shape=(16, 16), key_shape=(8, 8))
     _, queries, panels = drawn(monkeypatch, seen, 0, ())
     assert queries == [(2 * (row % 16) + 1.0, 2 * (row // 16) + 1.0) for row in np.asarray(rows).tolist()]
-    assert np.array_equal(panels[1].weights, fine.attention_map[0][np.asarray(rows)].reshape(3, 8, 8))
+    assert_near(panels[1].weights, fine.attention_map[0][np.asarray(rows)].reshape(3, 8, 8), 1e-6)
 
 
 def test_discriminator_of_a_run_is_the_trained_one_normalised_from_the_stored_u(trained):

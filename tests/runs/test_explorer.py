@@ -1,6 +1,7 @@
 """`sagan-jax explore`: the attention maps of a run as a page."""
 
 import dataclasses
+import resource
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from sagan_jax.config import Experiment, Networks, to_dict
-from sagan_jax.evaluation.attention import discriminator_attention, generator_attention
+from sagan_jax.evaluation.attention import AttentionLayer, discriminator_attention, generator_attention
 from sagan_jax.evaluation.interpolation import slerp
 from sagan_jax.runs import explorer
 from sagan_jax.runs.build import build_adversarial_task
@@ -42,7 +43,8 @@ def make_run(folder: Path, **networks) -> Path:
         ),
     )
     task = build_adversarial_task(experiment)
-    state = initial_state(task, 0, (32, 32, experiment.networks.image_channels))
+    size = experiment.networks.resolution
+    state = initial_state(task, 0, (size, size, experiment.networks.image_channels))
 
     def with_attention(network, gamma):
         def changed(path, leaf):
@@ -202,6 +204,53 @@ def test_explore_refuses_a_folder_without_a_run_or_a_checkpoint(workdir, tmp_pat
 @pytest.fixture(scope="module")
 def chromium():
     yield from start_chromium()
+
+
+def layer_of_positions(query, key):
+    random = np.random.default_rng(0)
+    queries, keys = (random.normal(size=(1, side**2, 3)).astype(np.float32) for side in (query, key))
+    return AttentionLayer("generator", query, 0.5, queries, keys, (query, query), (key, key))
+
+
+@pytest.mark.parametrize(("query", "key", "shown"), [(128, 128, 32), (128, 64, 32), (64, 64, 32), (64, 32, 64)])
+def test_very_large_map_is_shown_by_the_middle_of_squares_with_its_keys_added_up(query, key, shown):
+    layer = layer_of_positions(query, key)
+    step = query // shown
+    assert explorer.coarse_shapes(layer) == ((shown, shown), (key // step, key // step))
+    found = explorer.coarse_map(layer, 0)
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
+    row, column = 7, 11
+    weights = layer.rows(0, [(row * step + step // 2) * query + column * step + step // 2])[0].reshape(key, key)
+    wanted = [
+        weights[top : top + step, left : left + step].sum()
+        for top in range(0, key, step)
+        for left in range(0, key, step)
+    ]
+    assert np.allclose(found[row * shown + column], wanted, atol=1e-6)
+    said = [f"generator at {query}×{query}: squares of {step}×{step} positions are shown as one"]
+    assert explorer.coarse_facts([layer]) == (said if step > 1 else [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["article", "release"])
+def test_attention_at_128_by_128_positions_is_explored_and_drawn_with_little_memory(tmp_path, form):
+    workdir = make_run(
+        tmp_path / "run",
+        resolution=128,
+        attention=form,
+        generator_attention_resolutions=(128,),
+        discriminator_attention_resolutions=(),
+    )
+    before = peak_memory()
+    assert explore(workdir, tmp_path / "e.html", "--num-samples", 1, "--steps", 1) == 0
+    assert command("attend", "--workdir", workdir, "--num-images", 1, "--out", tmp_path / "out") == 0
+    assert peak_memory() - before < 2**29  # one map would be 2**30
+    assert (tmp_path / "e.html").stat().st_size < 10_000_000
+    assert "squares of 4×4 positions are shown as one" in (tmp_path / "e.html").read_text()
+
+
+def peak_memory() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @pytest.mark.slow
