@@ -31,6 +31,7 @@ from sagan_jax.models.layers import (
     check_attention_resolutions,
     check_choice,
     glorot,
+    plain_convolution,
 )
 
 Resolution = Literal[64, 128]
@@ -116,7 +117,7 @@ class ResidualBlock(nn.Module):
     def __call__(self, features: Array) -> Array:
         """Returns the features `[B, H, W, C]` plus the output of the residual branch."""
         channels = features.shape[-1]
-        conv = partial(Conv, channels, (3, 3), dtype=self.dtype)
+        conv = partial(Conv, channels, (3, 3), dtype=self.dtype, conv_general_dilated=plain_convolution)
         hidden = conv(kernel_init=glorot, name="conv_1")(nn.silu(features))
         return features + conv(kernel_init=_small_init, name="conv_2")(nn.silu(hidden))
 

@@ -25,6 +25,7 @@ from sagan_jax.models.layers import (
     check_choice,
     check_image_size,
     kernel_initializer,
+    plain_convolution,
     projection_logits,
     sum_positions,
 )
@@ -204,6 +205,7 @@ class Discriminator(nn.Module):
                 (stride, stride),
                 dtype=self.dtype,
                 kernel_init=kernel_init,
+                conv_general_dilated=plain_convolution,
                 name=f"conv_{name}",
             )(features)
             if self.norm == "batch":

@@ -1,6 +1,6 @@
 """Layers with parameters. Each is a thin flax module over a function of `sagan_jax.functional`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -8,11 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
-from jax import Array
+from jax import Array, lax
 from jax.typing import DTypeLike
 
 from sagan_jax.functional.attention import attention_map, attention_operands, self_attention
+from sagan_jax.functional.convolution import convolve
 from sagan_jax.functional.normalization import batch_moments, scale_and_shift, standardize
+from sagan_jax.functional.resampling import convolve_pool, upsample_convolve
 
 # The release uses this initializer for all convolutions, linear maps and embeddings (brain-research:ops.py).
 glorot = nn.initializers.xavier_uniform()
@@ -81,6 +83,37 @@ class ConvTranspose(nn.ConvTranspose):
         """Returns `[B, ..., features]` of inputs `[B, ..., C]`."""
         outputs = super().__call__(inputs)
         return outputs if self.dtype is None else outputs.astype(self.dtype)
+
+
+def plain_convolution(
+    features: Array,
+    kernel: Array,
+    strides: tuple[int, int],
+    padding: str | Sequence[tuple[int, int]],
+    *,
+    precision: lax.PrecisionLike = None,
+    **_: Any,
+) -> Array:
+    """Returns `convolve`, in the form that `flax.linen.Conv` takes as its `conv_general_dilated`.
+
+    It is for two-dimensional layers without dilation or groups, whose strides are equal.
+    """
+    (top_bottom, left_right) = lax.padtype_to_pads(features.shape[1:3], kernel.shape[:2], strides, padding)
+    return convolve(features, kernel, stride=strides[0], padding=(top_bottom, left_right), precision=precision)
+
+
+def upsampling_convolution(
+    features: Array, kernel: Array, *_: Any, precision: lax.PrecisionLike = None, **__: Any
+) -> Array:
+    """Returns `upsample_convolve`, in the form that a 3x3 `flax.linen.Conv` takes as its `conv_general_dilated`."""
+    return upsample_convolve(features, kernel, precision=precision)
+
+
+def pooling_convolution(
+    features: Array, kernel: Array, *_: Any, precision: lax.PrecisionLike = None, **__: Any
+) -> Array:
+    """Returns `convolve_pool`, in the form that a 3x3 `flax.linen.Conv` takes as its `conv_general_dilated`."""
+    return convolve_pool(features, kernel, precision=precision)
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -295,7 +328,9 @@ class ResidualControl(nn.Module):
     def __call__(self, features: Array) -> Array:
         """Returns the features `[B, H, W, C]` plus the output of the bottleneck."""
         channels = features.shape[-1]
-        conv = partial(Conv, kernel_size=(3, 3), dtype=self.dtype, kernel_init=glorot)
+        conv = partial(
+            Conv, kernel_size=(3, 3), dtype=self.dtype, kernel_init=glorot, conv_general_dilated=plain_convolution
+        )
         hidden = conv(residual_width(channels), name="conv_1")(nn.relu(features))
         return features + conv(channels, name="conv_2")(nn.relu(hidden))
 

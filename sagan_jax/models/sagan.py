@@ -26,8 +26,11 @@ from sagan_jax.models.layers import (
     check_choice,
     check_image_size,
     kernel_initializer,
+    plain_convolution,
+    pooling_convolution,
     projection_logits,
     sum_positions,
+    upsampling_convolution,
 )
 
 Resolution = Literal[32, 64, 128, 256]
@@ -110,10 +113,10 @@ class GeneratorBlock(nn.Module):
         # A 1x1 convolution commutes with nearest upsampling. Before it, the convolution is four times cheaper.
         shortcut = conv(kernel_size=(1, 1), name="shortcut")(features)
         shortcut = upsample_nearest(shortcut)
-        hidden = upsample_nearest(nn.relu(norm("norm_1")(features, labels, train=train)))
-        hidden = conv(kernel_size=(3, 3), name="conv_1")(hidden)
+        hidden = nn.relu(norm("norm_1")(features, labels, train=train))
+        hidden = conv(kernel_size=(3, 3), conv_general_dilated=upsampling_convolution, name="conv_1")(hidden)
         hidden = nn.relu(norm("norm_2")(hidden, labels, train=train))
-        return shortcut + conv(kernel_size=(3, 3), name="conv_2")(hidden)
+        return shortcut + conv(kernel_size=(3, 3), conv_general_dilated=plain_convolution, name="conv_2")(hidden)
 
 
 class Generator(nn.Module):
@@ -242,11 +245,12 @@ class DiscriminatorBlock(nn.Module):
             hidden = activate(hidden, "norm_1")
             if self.shortcut == "after_relu":
                 shortcut = hidden
-        hidden = conv(kernel_size=(3, 3), name="conv_1")(hidden)
-        hidden = conv(kernel_size=(3, 3), name="conv_2")(activate(hidden, "norm_2"))
+        hidden = conv(kernel_size=(3, 3), conv_general_dilated=plain_convolution, name="conv_1")(hidden)
+        last = pooling_convolution if self.downsample else plain_convolution
+        hidden = conv(kernel_size=(3, 3), conv_general_dilated=last, name="conv_2")(activate(hidden, "norm_2"))
         if self.downsample:
             # A 1x1 convolution commutes with average pooling. After it, the convolution is four times cheaper.
-            shortcut, hidden = average_pool(shortcut), average_pool(hidden)
+            shortcut = average_pool(shortcut)
         if self.downsample or features.shape[-1] != self.channels:
             shortcut = conv(kernel_size=(1, 1), name="shortcut")(shortcut)
         return shortcut + hidden

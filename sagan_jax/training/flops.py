@@ -18,8 +18,9 @@ def step_flops(
     normalisation. A multiplication and an addition are two operations. A convolution's window counts only where it
     lies inside the image.
 
-    The count is that of the traced program: XLA's `HloCostAnalysis` of `jax.jit(step).lower(...)`. It is the same for
-    every device. A compiler may add operations by computing values twice, or save some by another way to convolve.
+    The count is that of the traced program: XLA's `HloCostAnalysis` of `jax.jit(step).lower(...)`, in the form that a
+    GPU or a TPU gets. No such device is needed. On a CPU some weight gradients are loops of products instead, with as
+    many operations. A compiler may add operations by computing values twice, or save some by another way to convolve.
 
     No array of the size of the networks is allocated. It takes a few seconds at any width and batch.
 
@@ -35,6 +36,8 @@ def step_flops(
         jax.ShapeDtypeStruct((discriminator_steps, batch_size), jnp.int32),
     )
     whole = dataclasses.replace(task, accumulation_steps=1)  # the body of a loop would be counted once
-    counted = jax.jit(partial(step, whole)).lower(state, batch).cost_analysis()
+    traced = jax.jit(partial(step, whole)).trace(state, batch)
+    # On a CPU the body of a loop of products would be counted once, and on a GPU no product of a library.
+    counted = traced.lower(lowering_platforms=("tpu",)).cost_analysis()
     assert counted is not None  # each of jax's own backends counts
     return counted["flops"]

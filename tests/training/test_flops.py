@@ -16,19 +16,31 @@ def point(size, inputs, outputs):
     return 2 * size**2 * inputs * outputs
 
 
+def upsampled(size, inputs, outputs):
+    """The same after upsampling to `size`: nine products for each position before it."""
+    return point(size // 2, 9 * inputs, outputs)
+
+
+def pooled(size, inputs, outputs):
+    """The same before pooling from `size`: nine products for each position, or a padded 4x4 kernel of stride 2."""
+    if min(inputs, outputs) >= 128:
+        return point(size // 2, 9 * inputs, outputs)
+    return 2 * (2 * size - 2) ** 2 * inputs * outputs
+
+
 def by_hand(base, batch, updates):
     """One step of the 64-pixel networks without attention and classes: their convolutions, and nothing else."""
     generator, last = 0, 16 * base
     for size, width in zip((8, 16, 32, 64), (8, 4, 2, 1), strict=True):
         width *= base
-        generator += convolution(size, last, width) + convolution(size, width, width) + point(size // 2, last, width)
+        generator += upsampled(size, last, width) + convolution(size, width, width) + point(size // 2, last, width)
         last = width
     generator += convolution(64, last, 3)
     image_side = convolution(64, 3, base) + point(32, 3, base)
-    discriminator = image_side + convolution(64, base, base)
+    discriminator = image_side + pooled(64, base, base)
     for size, inputs, outputs in ((32, 1, 2), (16, 2, 4), (8, 4, 8)):
         inputs, outputs = inputs * base, outputs * base
-        discriminator += convolution(size, inputs, outputs) + convolution(size, outputs, outputs)
+        discriminator += convolution(size, inputs, outputs) + pooled(size, outputs, outputs)
         discriminator += point(size // 2, inputs, outputs)
     discriminator += convolution(4, 8 * base, 16 * base) + convolution(4, 16 * base, 16 * base)
     discriminator += point(4, 8 * base, 16 * base)
@@ -56,3 +68,8 @@ def test_step_flops_count_every_discriminator_update():
     one, three = (step_flops(task(48), 24, (64, 64, 3), discriminator_steps=updates) for updates in (1, 3))
     extra = by_hand(48, 24, 3) - by_hand(48, 24, 1)
     assert 1.0 < (three - one) / extra < 1.02
+
+
+def test_step_at_full_width_takes_at_most_720_gflop():
+    wide = AdversarialTask(Generator(128, 1000, 64), Discriminator(128, 1000, 64), num_classes=1000)
+    assert step_flops(wide, 8, (128, 128, 3)) < 720e9

@@ -1,0 +1,233 @@
+"""Convolutions against jax's own in float64: values, gradients, and what else a function of jax can do."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, PartitionSpec
+
+from sagan_jax.functional import convolve
+
+WIDE, NARROW, SMALL, STRIDED = "wide 3x3", "narrow 3x3", "1x2", "wide 4x4 of stride 2"
+# Sizes of the features and the kernel, the stride and the padding. From 128 channels on a CPU has products.
+FORMS = {
+    WIDE: ((2, 5, 7, 128), (3, 3, 128, 130), 1, ((1, 1), (1, 1))),
+    NARROW: ((2, 5, 7, 4), (3, 3, 4, 6), 1, ((1, 1), (1, 1))),
+    SMALL: ((2, 5, 7, 4), (1, 2, 4, 6), 1, ((0, 0), (1, 1))),
+    "2x2": ((2, 5, 7, 4), (2, 2, 4, 6), 1, ((1, 0), (0, 1))),
+    STRIDED: ((2, 6, 10, 129), (4, 4, 129, 128), 2, ((1, 1), (1, 1))),
+    "a stride that leaves rows out": ((2, 6, 9, 4), (2, 1, 4, 6), 3, ((0, 0), (0, 0))),
+}
+
+
+@pytest.fixture(params=FORMS)
+def form(request):
+    return FORMS[request.param]
+
+
+def arrays(form, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    features, kernel = (rng.normal(size=shape) for shape in form[:2])
+    return jnp.asarray(features, dtype), jnp.asarray(kernel / np.sqrt(kernel[..., 0].size), dtype)
+
+
+def ours(form, features, kernel):
+    return convolve(features, kernel, stride=form[2], padding=form[3])
+
+
+def plain(form, features, kernel):
+    """The convolution of jax."""
+    axes = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(features, kernel, (form[2], form[2]), form[3], dimension_numbers=axes)
+
+
+def error(found, expected):
+    """The largest difference of any leaf over its largest magnitude; leaves without entries agree."""
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    return max(
+        float(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)).max() / np.abs(b).max()) for a, b in pairs
+    )
+
+
+def loss(function, features, kernel):
+    """A loss whose gradients differ from position to position."""
+    return jnp.sum(jnp.sin(function(features, kernel)))
+
+
+def gradients(function, features, kernel):
+    return jax.grad(partial(loss, function), argnums=(0, 1))(features, kernel)
+
+
+def in_doubles(operation, form):
+    """Returns what jax's own convolution gives in float64 for the same numbers."""
+    with jax.enable_x64(True):
+        features, kernel = (array.astype(np.float64) for array in map(np.asarray, arrays(form)))
+        return jax.tree.map(np.asarray, operation(partial(plain, form), features, kernel))
+
+
+def test_convolve_is_the_convolution_of_jax(form):
+    found = jax.jit(partial(ours, form))(*arrays(form))
+    assert error(found, in_doubles(lambda function, *given: function(*given), form)) < 1e-5
+
+
+def test_convolve_has_the_gradients_of_the_convolution_of_jax(form):
+    found = jax.jit(partial(gradients, partial(ours, form)))(*arrays(form))
+    assert error(found, in_doubles(gradients, form)) < 1e-5
+
+
+def test_convolve_has_the_same_gradients_in_doubles(form):
+    with jax.enable_x64(True):
+        found = jax.jit(partial(gradients, partial(ours, form)))(*arrays(form, np.float64))
+        assert error(found, gradients(partial(plain, form), *arrays(form, np.float64))) < 1e-12
+
+
+@pytest.mark.parametrize("name", [WIDE, SMALL])
+def test_convolve_has_the_gradient_of_the_gradient(name):
+    def second(function, *given):
+        penalty = lambda *given: sum(jnp.sum(part**3) for part in gradients(function, *given))  # noqa: E731
+        return jax.grad(penalty, argnums=(0, 1))(*given)
+
+    found = jax.jit(partial(second, partial(ours, FORMS[name])))(*arrays(FORMS[name]))
+    assert error(found, in_doubles(second, FORMS[name])) < 1e-5
+
+
+@pytest.mark.parametrize("name", [WIDE, STRIDED, SMALL])
+def test_convolve_has_the_derivative_of_forward_mode(name):
+    def derivative(function, features, kernel):
+        return jax.jvp(function, (features, kernel), (jnp.cos(features), jnp.sin(kernel)))[1]
+
+    found = jax.jit(partial(derivative, partial(ours, FORMS[name])))(*arrays(FORMS[name]))
+    assert error(found, in_doubles(derivative, FORMS[name])) < 1e-5
+
+
+@pytest.mark.parametrize("argument", [0, 1])
+@pytest.mark.parametrize("name", [WIDE, SMALL])
+def test_convolve_has_a_derivative_by_one_argument_alone(name, argument):
+    found = jax.grad(partial(loss, partial(ours, FORMS[name])), argument)(*arrays(FORMS[name]))
+    assert error(found, in_doubles(gradients, FORMS[name])[argument]) < 1e-5
+
+
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
+@pytest.mark.parametrize("name", [WIDE, SMALL])
+def test_convolve_has_gradients_under_vmap(name, axes):
+    many = [
+        array if axis is None else jnp.stack([array, 2 * array])
+        for array, axis in zip(arrays(FORMS[name]), axes, strict=True)
+    ]
+    found, expected = (
+        jax.jit(jax.vmap(partial(gradients, partial(function, FORMS[name])), axes))(*many) for function in (ours, plain)
+    )
+    assert error(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("wrap", [jax.checkpoint, jax.jit])
+@pytest.mark.parametrize("name", [WIDE, SMALL])
+def test_convolve_has_gradients_when_it_is_computed_again(name, wrap):
+    found = jax.jit(partial(gradients, wrap(partial(ours, FORMS[name]))))(*arrays(FORMS[name]))
+    assert error(found, in_doubles(gradients, FORMS[name])) < 1e-5
+
+
+@pytest.mark.parametrize("name", [WIDE, SMALL])
+def test_convolve_has_gradients_on_several_devices(name):
+    features, kernel = arrays(FORMS[name])
+    both = jax.jit(partial(gradients, partial(plain, FORMS[name])))(features, kernel)[1]
+
+    def kernel_gradient(features, kernel):
+        return lax.psum(gradients(partial(ours, FORMS[name]), features, kernel)[1], "data")
+
+    mesh = jax.make_mesh((2,), ("data",), (AxisType.Auto,), devices=jax.devices()[:2])
+    data, whole = PartitionSpec("data"), PartitionSpec()
+    sharded = jax.shard_map(kernel_gradient, mesh=mesh, in_specs=(data, whole), out_specs=whole, check_vma=False)
+    mapped = jax.pmap(kernel_gradient, "data", in_axes=(0, None), devices=jax.devices()[:2])
+    assert error(jax.jit(sharded)(features, kernel), both) < 1e-5
+    assert error(mapped(features[:, None], kernel)[1], both) < 1e-5
+
+
+def lowered(name, platform):
+    function = jax.jit(partial(gradients, partial(ours, FORMS[name])))
+    return function.trace(*arrays(FORMS[name])).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize(("name", "loops"), [(WIDE, True), (STRIDED, True), (SMALL, True), (NARROW, False)])
+def test_convolve_has_products_on_a_cpu_where_they_are_faster(name, loops):
+    text = lowered(name, "cpu")
+    assert ("stablehlo.while" in text, "stablehlo.dot_general" in text) == (loops, loops)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("name", [WIDE, STRIDED, SMALL])
+def test_convolve_has_three_convolutions_elsewhere(name, platform):
+    text = lowered(name, platform)
+    assert "stablehlo.while" not in text
+    assert "stablehlo.dot_general" not in text
+    assert text.count("stablehlo.convolution") == 3
+
+
+def test_convolve_can_be_exported_for_two_platforms_with_its_gradient():
+    function, given = jax.jit(partial(gradients, partial(ours, FORMS[WIDE]))), arrays(FORMS[WIDE])
+    exported = jax.export.export(function, platforms=("cpu", "cuda"))(*given)
+    again = jax.export.deserialize(exported.serialize())
+    assert error(again.call(*given), function(*given)) < 1e-6
+
+
+def test_convolve_has_one_copy_of_the_features_alive_for_its_gradient():
+    shape, kernel = (4, 32, 32, 128), (3, 3, 128, 128)
+    compute = jax.jit(lambda features, kernel, tangent: jax.vjp(convolve, features, kernel)[1](tangent)[1])
+    given = [jax.ShapeDtypeStruct(sizes, jnp.float32) for sizes in (shape, kernel, shape)]
+    one = 4 * np.prod(shape)
+    # The padded features, a shifted copy, and what XLA adds around the loop; with nine copies it is above nine.
+    assert compute.lower(*given).compile().memory_analysis().temp_size_in_bytes < 5 * one
+
+
+def test_convolve_sums_bfloat16_products_in_float32():
+    features = jnp.ones((1, 31, 33, 128), jnp.bfloat16)
+    kernel = jnp.zeros((3, 3, 128, 128), jnp.bfloat16)
+    found = jax.grad(lambda kernel: convolve(features, kernel).astype(jnp.float32).sum())(kernel)
+    assert found.dtype == jnp.bfloat16
+    counts = np.array([[30 * 32, 30 * 33, 30 * 32], [31 * 32, 31 * 33, 31 * 32], [30 * 32, 30 * 33, 30 * 32]])
+    np.testing.assert_allclose(
+        np.asarray(found, np.float32), counts[:, :, None, None] + np.zeros((128, 128)), rtol=4e-3
+    )
+
+
+@pytest.mark.parametrize("name", [WIDE, SMALL])
+def test_convolve_takes_no_images(name):
+    features, kernel = arrays(FORMS[name])
+    of_features, of_kernel = gradients(partial(ours, FORMS[name]), features[:0], kernel)
+    assert of_features.shape == (0, *features.shape[1:])
+    np.testing.assert_array_equal(of_kernel, np.zeros(kernel.shape))
+
+
+@pytest.mark.parametrize(("shape", "padded"), [((3, 5), ((1, 1), (2, 2))), ((2, 4), ((0, 1), (1, 2)))])
+def test_convolve_keeps_the_size_when_no_padding_is_given(shape, padded):
+    features, kernel = arrays(((2, 6, 7, 3), (*shape, 3, 4), 1, padded))
+    found = convolve(features, kernel)
+    assert found.shape == (2, 6, 7, 4)
+    np.testing.assert_array_equal(found, convolve(features, kernel, padding=padded))
+
+
+@pytest.mark.parametrize(
+    ("features", "kernel", "message"),
+    [
+        ((2, 5, 7, 3), (3, 3, 4, 6), r"floating kernel \[K, L, C, E\] of one dtype; got features \(2, 5, 7, 3\)"),
+        ((5, 7, 3), (3, 3, 3, 6), r"floating features \[B, H, W, C\]"),
+        ((2, 5, 7, 3), (3, 3, 3, 0), "no E may be 0"),
+    ],
+)
+def test_convolve_refuses_shapes_that_do_not_fit(features, kernel, message):
+    with pytest.raises(AssertionError, match=message):
+        convolve(jnp.ones(features), jnp.ones(kernel))
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(0, None), (1, ((0, 0), (0, 0)))])
+def test_convolve_refuses_a_stride_of_zero_and_a_kernel_that_sticks_out(stride, padding):
+    with pytest.raises(AssertionError, match="convolve needs a stride of at least 1 and padded features at least as"):
+        convolve(jnp.ones((2, 3, 2, 4)), jnp.ones((3, 3, 4, 5)), stride=stride, padding=padding)
+
+
+def test_convolve_refuses_two_dtypes():
+    with pytest.raises(AssertionError, match="of one dtype"):
+        convolve(jnp.ones((2, 5, 7, 3)), jnp.ones((3, 3, 3, 4), jnp.bfloat16))
