@@ -1,6 +1,6 @@
 """Layers with parameters. Each is a thin flax module over a function of `sagan_jax.functional`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -89,7 +89,7 @@ def plain_convolution(
     features: Array,
     kernel: Array,
     strides: tuple[int, int],
-    padding: str | Sequence[tuple[int, int]],
+    padding: Any,
     *,
     precision: lax.PrecisionLike = None,
     **_: Any,
