@@ -153,8 +153,8 @@ def _summary(
     yield f"{experiment.name}: {job.source.description}"
     yield (
         f"{job.parameter_counts(state)}; "
-        f"{training.batch_size} images a batch over {jax.device_count()} {jax.devices()[0].device_kind} "
-        f"device(s), in {precision}"
+        f"{training.batch_size} images a batch over {jax.device_count()} {jax.devices()[0].device_kind} device(s), "
+        f"in {precision}"
     )
     yield from job.remarks()
     if any(owed):

@@ -42,7 +42,8 @@ def at_precision(step: Step) -> Step:
     normalisation, the penalty on kernels and the optimiser ask for float32 themselves.
 
     Args:
-        step: takes a task, a dataclass whose fields hold the networks.
+        step: takes a task, a dataclass whose fields hold the networks. In bfloat16 it raises ValueError for a network
+            that has no field `dtype`.
     """
 
     @wraps(step)
@@ -59,4 +60,7 @@ def _with_dtype(task: Any) -> Any:
         return task
     values = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
     networks: Any = {name: value for name, value in values.items() if isinstance(value, nn.Module)}
+    for module in networks.values():
+        if not hasattr(module, "dtype"):
+            raise ValueError(f"bfloat16 needs networks with a field dtype; {type(module).__name__} has none.")
     return dataclasses.replace(task, **{name: module.clone(dtype=jnp.bfloat16) for name, module in networks.items()})
