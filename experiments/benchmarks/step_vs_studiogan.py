@@ -112,8 +112,9 @@ def best_of(peers: Mapping[str, Sequence[float]]) -> Sequence[float] | None:
     return min(peers.values(), key=lambda times: spread(times).median, default=None)
 
 
-def line_of(label: str, entry: Mapping[str, Any], work: Work, peers: Mapping[str, Sequence[float]]) -> list[str]:
-    """Returns the cells of a worker."""
+def line_of(label: str, entries: Mapping[str, Any], work: Work, peers: Mapping[str, Sequence[float]]) -> list[str]:
+    """Returns the cells of a worker. The peak is the machine's: the highest that any of the workers reached."""
+    entry = entries[label]
     seconds, facts = entry["seconds"], entry["facts"]
     speeds = spread([work.batch / time for time in seconds])
 
@@ -122,7 +123,8 @@ def line_of(label: str, entry: Mapping[str, Any], work: Work, peers: Mapping[str
 
     plain = PLAIN_GFLOP.get((work.resolution, work.width))
     reached = plain and plain * speeds.median
-    peak = entry["peak_gflops"]["bfloat16" if entry["variant"] == "bfloat16" else "float32"]
+    kind = "bfloat16" if entry["variant"] == "bfloat16" else "float32"
+    peak = max(other["peak_gflops"][kind] for other in entries.values())
     memory = entry["memory_bytes"]
     return [
         label,
@@ -169,7 +171,7 @@ def tables(result: Mapping[str, Any]) -> str:
             f"{figures(entry['peak_gflops']['float32'])} float32, {figures(entry['peak_gflops']['bfloat16'])} bfloat16"
             for entry in {entry["facts"]["library"]: entry for entry in entries.values()}.values()
         )
-        lines = [line_of(label, entry, work, peers) for label, entry in entries.items()]
+        lines = [line_of(label, entries, work, peers) for label in entries]
         parts.append(f"{title}\n\n{markdown(HEADINGS, lines)}\n\nPeak of a product, GFLOP/s: {peaks}.")
     return "\n\n".join(parts)
 
