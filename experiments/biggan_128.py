@@ -2,7 +2,7 @@
 
     sagan-jax train biggan_128 --source imagenet-train
 
-Costs: 952.8 TFLOP a step (counted by `step_flops`); about 1414 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
+Costs: 524.9 TFLOP a step (counted by `step_flops`); about 779 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
 Reached: not measured. The paper's best are FID 8.51 and IS 99.31 (remembered, not checked).
 
 Settings are the paper's (Brock et al. 2019, appendix C): width 96, attention at 64x64, latents of 120 in 6 parts, a

@@ -2,7 +2,7 @@
 
     sagan-jax train mnist_32 --source mnist.npz
 
-Costs: 4.22 TFLOP a step (counted by `step_flops`); about 0.5 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
+Costs: 2.55 TFLOP a step (counted by `step_flops`); about 0.303 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
 Reached: not measured; the paper has no such run.
 
 Two CPU cores can train an eighth of the width, with the rates of `digits_32`: 15 minutes beside other jobs, at 338

@@ -98,8 +98,10 @@ def plain_convolution(
 
     It is for two-dimensional layers without dilation or groups, whose strides are equal.
     """
-    (top_bottom, left_right) = lax.padtype_to_pads(features.shape[1:3], kernel.shape[:2], strides, padding)
-    return convolve(features, kernel, stride=strides[0], padding=(top_bottom, left_right), precision=precision)
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(features.shape[1:3], kernel.shape[:2], strides, padding)
+    vertical, horizontal = padding
+    return convolve(features, kernel, stride=strides[0], padding=(vertical, horizontal), precision=precision)
 
 
 def upsampling_convolution(
