@@ -133,8 +133,11 @@ _IMAGE_BLOCK = 2**20
 
 def _attend_on_cpu(queries: Array, keys: Array, values: Array) -> Array:
     """Attends `[B, N, D]` in whole maps if they are small, else in a few images, or a few rows of one, at a time."""
-    rows, image_size = queries.shape[1], queries.shape[1] * keys.shape[1]
-    if len(queries) * image_size <= _CPU_WHOLE:
+    batch, rows = queries.shape[:2]
+    image_size = rows * keys.shape[1]
+    if not isinstance(batch, int):  # a function that is exported for any batch
+        return _attend_in_parallel(queries, keys, values)
+    if batch * image_size <= _CPU_WHOLE:
         return attend(attention_map(queries, keys), values)
     images = _CPU_BLOCK // image_size
     attend_image = partial(_attend_rows, rows=rows if images else max(1, _CPU_BLOCK // keys.shape[1]))

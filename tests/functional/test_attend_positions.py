@@ -1,6 +1,7 @@
 """`attend_positions` and `attention_rows`: the same numbers as the whole map, in less memory."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -155,6 +156,19 @@ def test_attend_positions_carries_any_leading_axes_and_empty_batches():
     assert_near(attend_positions(q, k, v), plain(q, k, v), 1e-6)
     assert attend_positions(q[:0], k[:0], v[:0]).shape == (0, 3, 5, 6)
     assert attend_positions(*(jnp.ones((0, 2000, 9)) for _ in range(3))).shape == (0, 2000, 9)
+
+
+@pytest.mark.parametrize(("positions", "depth"), [(30, 3), (1100, 3)], ids=["whole maps", "blocks"])
+def test_attend_positions_is_exported_for_any_batch(positions, depth):
+    (batch,) = jax.export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((batch, positions, depth), jnp.float32)
+    read = jax.export.deserialize(
+        jax.export.export(jax.jit(attend_positions), platforms=("cpu", "cuda"))(shape, shape, shape).serialize()
+    )
+    for images in (1, 3):
+        random = np.random.default_rng(images)
+        operands = [jnp.asarray(random.normal(size=(images, positions, depth)), jnp.float32) for _ in range(3)]
+        assert_near(read.call(*operands), plain(*operands), 1e-5)
 
 
 def test_attend_positions_of_an_infinite_score_is_nan():
