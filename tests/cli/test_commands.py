@@ -123,6 +123,15 @@ def test_train_goes_on_from_the_newest_checkpoint_without_being_asked(run, capsy
     assert [line["step"] for line in lines if "generator/loss" in line] == [1, 2, 3, 4, 5]
 
 
+def test_train_goes_on_in_another_precision_and_says_so(run, capsys):
+    assert command("train", "--workdir", run, "--total-steps", 4, "--precision", "bfloat16") == 0
+    assert "trained so far in float32; now in bfloat16, so not bit for bit" in capsys.readouterr().out
+    assert command("train", "--workdir", run, "--total-steps", 5) == 0
+    printed = capsys.readouterr().out
+    assert "device(s), in bfloat16" in printed  # the run's own config is kept
+    assert "trained so far" not in printed
+
+
 @pytest.mark.slow
 def test_train_that_is_resumed_ends_where_an_unbroken_one_does(run, tmp_path):
     train(run, "--total-steps", "4")

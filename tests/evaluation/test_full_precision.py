@@ -1,0 +1,69 @@
+"""What is compared with somebody's numbers has float32 products, whatever jax is set to, as traced."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sagan_jax.evaluation import attention, completer, generator
+from sagan_jax.evaluation.inception import inception_taps
+from sagan_jax.interop.jax_export import to_jax_export
+from sagan_jax.models import sagan
+from sagan_jax.models.completion import CompletionNetwork
+from sagan_jax.models.inception import Inception
+from support.lowered import product_precisions
+
+LATENTS, LABELS, IMAGES = np.ones((2, 6), np.float32), np.zeros(2, np.int32), np.zeros((2, 32, 32, 3), np.float32)
+G = sagan.Generator(32, 3, 1, attention_resolutions=(8,))
+D = sagan.Discriminator(32, 3, 1, attention_resolutions=(8,))
+COMPLETION = CompletionNetwork(64, 3, 1, 6, attention_resolutions=(8,))
+HOLES = np.zeros((2, 64, 64, 3), np.float32), np.ones((2, 64, 64), bool)
+
+
+@pytest.fixture(autouse=True)
+def jax_set_to_inexact_products():
+    with jax.default_matmul_precision("bfloat16"):
+        yield
+
+
+def shapes(network, *inputs, **options):
+    return jax.eval_shape(partial(network.init, **options), jax.random.key(0), *inputs)
+
+
+def programs():
+    """Yields the name of each program and a function that traces it."""
+    drawing = shapes(G, LATENTS, LABELS, train=False)
+    yield "samples", lambda: generator._draw.lower(G, False, drawing, LATENTS, LABELS)
+    yield "attention of G", lambda: attention._apply.lower(G, drawing, LATENTS, LABELS)
+    yield (
+        "attention of D",
+        lambda: attention._apply.lower(D, shapes(D, IMAGES, LABELS, train=False), IMAGES, LABELS),
+    )
+    params = shapes(COMPLETION, *HOLES)["params"]
+    keys = jax.random.split(jax.random.key(0), 2)
+    yield "completions", lambda: completer._forward.lower(COMPLETION, True, params, *HOLES, keys)
+    yield "attention of a completion", lambda: completer._attention.lower(COMPLETION, params, *HOLES)
+    uint8 = jax.ShapeDtypeStruct((1, 299, 299, 3), jnp.uint8)
+    inputs = jnp.zeros((1, 299, 299, 3))
+    yield "inception", lambda: jax.jit(inception_taps).lower(shapes(Inception(), inputs), uint8)
+
+
+PROGRAMS = dict(programs())
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_product_is_traced_in_float32(name):
+    found = product_precisions(PROGRAMS[name]())
+    assert len(found) > 5
+    assert set(found) == {"HIGHEST"}
+
+
+def test_exported_function_has_float32_products():
+    pytest.importorskip("flatbuffers")
+    variables = G.init(jax.random.key(0), LATENTS, LABELS, train=False)
+    exported = jax.export.deserialize(bytearray(to_jax_export(G, variables, 6)))
+    found = product_precisions(str(exported.mlir_module()))
+    assert len(found) > 5
+    assert set(found) == {"HIGHEST"}
