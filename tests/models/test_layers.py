@@ -195,7 +195,7 @@ def test_attention_layer_makes_its_map_only_for_those_who_ask(monkeypatch):
 
 @pytest.mark.parametrize("form", ["release", "article"])
 def test_attention_map_that_is_sown_and_not_used_takes_no_memory(form):
-    layer, features = SelfAttention(form), jax.ShapeDtypeStruct((1, 128, 128, 8), jnp.float32)
+    layer, features = SelfAttention(form), jax.ShapeDtypeStruct((1, 128, 128, 64), jnp.float32)
     variables = jax.eval_shape(lambda features: layer.init(jax.random.key(0), features), features)
 
     def look(variables, features):
