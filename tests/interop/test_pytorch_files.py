@@ -52,6 +52,7 @@ SMALL = dictionary({"layer.weight": tensor((2, 2), (2, 1))})
 
 
 def write(path, content):
+    path.unlink(missing_ok=True)  # some file systems wait for the disk when a file is written over
     path.write_bytes(content)
     return path
 
