@@ -15,6 +15,11 @@ def takes_fused(queries: Array, keys: Array, values: Array) -> bool:
 
     It takes one width of at most 128 that 8 divides. Queries and keys may be narrower than values: zeros change no
     score. A function that is exported for any batch goes without it.
+
+    Examples:
+        >>> narrow, wide = jnp.ones((1, 4, 8), jnp.bfloat16), jnp.ones((1, 4, 64), jnp.bfloat16)
+        >>> takes_fused(narrow, narrow, wide), takes_fused(wide, wide, narrow)
+        (True, False)
     """
     del keys
     batch, _, width = values.shape
