@@ -1,5 +1,9 @@
 """The count of floating-point operations, against one by hand."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from sagan_jax.models.sagan import Discriminator, Generator
@@ -73,3 +77,34 @@ def test_step_flops_count_every_discriminator_update():
 def test_step_at_full_width_takes_at_most_720_gflop():
     wide = AdversarialTask(Generator(128, 1000, 64), Discriminator(128, 1000, 64), num_classes=1000)
     assert step_flops(wide, 8, (128, 128, 3)) < 720e9
+
+
+@pytest.mark.slow
+def test_step_at_full_width_needs_at_most_the_temporaries_that_it_had():
+    """In a process with a user's flags: the tests' own compile without fusion."""
+    found = {}
+    for form, prepare in (("cpu", ""), ("gpu", "convolution._by_products = lambda shape: False")):
+        environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+        command = [sys.executable, "-c", TEMPORARIES.format(prepare=prepare)]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        assert ended.returncode == 0, ended.stderr
+        found[form] = int(ended.stdout.split()[-1]) / 2**30
+    assert found["cpu"] < 1.79
+    assert found["gpu"] < 0.8 * 1.79
+
+
+TEMPORARIES = """
+from functools import partial
+import jax, jax.numpy as jnp
+from sagan_jax.functional import convolution
+from sagan_jax.models.sagan import Discriminator, Generator
+from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
+
+{prepare}
+shape = (128, 128, 3)
+task = AdversarialTask(Generator(128, 1000, 64), Discriminator(128, 1000, 64), num_classes=1000)
+state = jax.eval_shape(lambda: initial_state(task, 0, shape))
+batch = Batch(jax.ShapeDtypeStruct((1, 8, *shape), jnp.float32), jax.ShapeDtypeStruct((1, 8), jnp.int32))
+compiled = jax.jit(partial(step, task)).lower(state, batch).compile()
+print(compiled.memory_analysis().temp_size_in_bytes)
+"""
