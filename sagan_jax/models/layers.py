@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from sagan_jax.functional.attention import self_attention
-from sagan_jax.functional.normalization import batch_moments, scale_and_shift, standardize
+from sagan_jax.functional.normalization import batch_moments, normalize, scale_and_shift
 
 # The release uses this initializer for all convolutions, linear maps and embeddings (brain-research:ops.py).
 glorot = nn.initializers.xavier_uniform()
@@ -107,8 +107,7 @@ class ConditionalBatchNorm(nn.Module):
         else:
             mean, variance = running_mean.value, running_variance.value
         scale, shift = self._scale_and_shift(labels, channels, features.dtype)
-        features = standardize(features, mean, variance, epsilon=self.epsilon)
-        return scale_and_shift(features, scale, shift).astype(dtype)
+        return normalize(features, mean, variance, scale, shift, epsilon=self.epsilon).astype(dtype)
 
     def _scale_and_shift(self, labels: Array | None, channels: int, dtype: jnp.dtype) -> tuple[Array, Array]:
         """Returns scale and shift: `[C]` without classes, `[B, C]` with classes."""
