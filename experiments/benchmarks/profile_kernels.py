@@ -10,6 +10,7 @@ traced steps are left out.
 
 import argparse
 import sys
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,8 @@ def run(arguments: list[str]) -> None:
     """Reads and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workdir", type=Path, help="of a run that was started with --profile-steps")
+    # Reading a trace makes a type of jax 0.12 that Python 3.13 warns of.
+    warnings.filterwarnings("ignore", "builtin type .* has no __module__ attribute", DeprecationWarning)
     trace = jax.profiler.ProfileData.from_file(str(newest_trace(parser.parse_args(arguments).workdir)))
     for line in table(trace.planes):
         print(line)

@@ -1,11 +1,16 @@
 """Tracing some steps, with a step that only counts."""
 
+from contextlib import suppress
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.runtime.step_profiler import StepProfiler, StepRange, read_step_range
+
+# Reading a trace makes a type of jax 0.12 that Python 3.13 warns of; that warning as an error would end the process.
+pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
 
 
 @jax.jit
@@ -81,7 +86,8 @@ def test_trace_that_cannot_be_written_is_a_warning(tmp_path):
         (tmp_path / "profile" / "plugins").write_text("in the way")
         profiled(jnp.float32(0), jnp.float32(1))
     (tmp_path / "profile" / "plugins").unlink()
-    jax.profiler.stop_trace()  # jax holds a trace that it could not write
+    with suppress(RuntimeError):
+        jax.profiler.stop_trace()  # jax 0.10 holds a trace that it could not write
     (line,) = said
     assert line.startswith("warning: the trace of the steps could not be written")
     assert "\n" not in line
