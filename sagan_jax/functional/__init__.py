@@ -43,7 +43,7 @@ from sagan_jax.functional.losses import (
     wasserstein_discriminator,
     wasserstein_generator,
 )
-from sagan_jax.functional.normalization import batch_moments, scale_and_shift, standardize
+from sagan_jax.functional.normalization import batch_moments, normalize, scale_and_shift, standardize
 from sagan_jax.functional.resampling import (
     average_pool,
     convolve_pool,
@@ -94,6 +94,7 @@ __all__ = [
     "moments_of",
     "non_saturating_discriminator",
     "non_saturating_generator",
+    "normalize",
     "orthogonal_penalty",
     "peak_signal_to_noise",
     "power_iteration",

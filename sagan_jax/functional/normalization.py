@@ -102,3 +102,48 @@ def scale_and_shift(features: Array, scale: Array, shift: Array) -> Array:
         scale, shift = scale[None], shift[None]
     axes = tuple(range(1, features.ndim - 1))
     return (features * jnp.expand_dims(scale, axes) + jnp.expand_dims(shift, axes)).astype(features.dtype)
+
+
+def normalize(features: Array, mean: Array, variance: Array, scale: Array, shift: Array, *, epsilon: float) -> Array:
+    """Returns `scale * (x - mean) / sqrt(variance + epsilon) + shift`, as one multiplication and one addition an entry.
+
+    It is `scale_and_shift` of `standardize`, without what is between them: in training a gradient keeps no standardised
+    features. The mean is taken off first, since `x * factor - mean * factor` would lose all digits when it is large.
+
+    Args:
+        features: `[B, ..., C]`, floating.
+        mean: `[C]`.
+        variance: `[C]`, not negative.
+        scale: `[C]`, or `[B, C]` for conditional normalisation. No 1 is added to it.
+        shift: the shape of `scale`.
+        epsilon: added under the root; 1e-5 in the release.
+
+    Returns:
+        `[B, ..., C]` in the dtype of `features`, computed in float32 or wider.
+
+    Raises:
+        AssertionError: at trace time, when the shapes do not fit.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> mean, variance, scale, shift = (jnp.array([value]) for value in (1.0, 4.0, 10.0, 3.0))
+        >>> normalize(jnp.array([[5.0]]), mean, variance, scale, shift, epsilon=0.0).tolist()
+        [[23.0]]
+    """
+    need = "[C]" if scale.ndim == 1 else "[B, C]"
+    check_arrays(
+        "normalize",
+        features=(features, "floating [B, ..., C]"),
+        mean=(mean, "[C]"),
+        variance=(variance, "[C]"),
+        scale=(scale, need),
+        shift=(shift, need),
+    )
+    wide = jnp.promote_types(features.dtype, jnp.float32)
+    inverse = jax.lax.rsqrt(variance.astype(wide) + epsilon)
+    factor = scale.astype(wide) * (inverse if scale.ndim == 1 else inverse[None])
+    if scale.ndim == 1:
+        factor, shift = factor[None], shift[None]
+    axes = tuple(range(1, features.ndim - 1))
+    deviations = features.astype(wide) - jnp.expand_dims(mean.astype(wide), tuple(range(features.ndim - 1)))
+    return (deviations * jnp.expand_dims(factor, axes) + jnp.expand_dims(shift, axes)).astype(features.dtype)

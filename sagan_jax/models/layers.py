@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from sagan_jax.functional.attention import attention_map, attention_operands, self_attention
 from sagan_jax.functional.convolution import convolve
-from sagan_jax.functional.normalization import batch_moments, scale_and_shift, standardize
+from sagan_jax.functional.normalization import batch_moments, normalize, scale_and_shift
 from sagan_jax.functional.resampling import convolve_pool, upsample_convolve
 
 # The release uses this initializer for all convolutions, linear maps and embeddings (brain-research:ops.py).
@@ -187,8 +187,7 @@ class ConditionalBatchNorm(nn.Module):
         else:
             mean, variance = running_mean.value, running_variance.value
         scale, shift = self._scale_and_shift(labels, channels, features.dtype)
-        features = standardize(features, mean, variance, epsilon=self.epsilon)
-        return scale_and_shift(features, scale, shift).astype(dtype)
+        return normalize(features, mean, variance, scale, shift, epsilon=self.epsilon).astype(dtype)
 
     def _scale_and_shift(self, labels: Array | None, channels: int, dtype: jnp.dtype) -> tuple[Array, Array]:
         """Returns scale and shift: `[C]` without classes, `[B, C]` with classes."""

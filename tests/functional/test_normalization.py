@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sagan_jax.functional import batch_moments, scale_and_shift, standardize
+from sagan_jax.functional import batch_moments, normalize, scale_and_shift, standardize
 
 SHAPE = (2, 3, 5, 7)
 
@@ -175,3 +175,48 @@ def test_standardize_computes_in_float32_when_everything_is_bfloat16():
 def test_scale_and_shift_refuses_a_vector():
     with pytest.raises(AssertionError, match=r"features \[B, \.\.\., C\], .*; got features \(3,\)"):
         scale_and_shift(jnp.ones(3), jnp.ones(3), jnp.zeros(3))
+
+
+# The three in one
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_normalize_is_its_formula_in_each_channel_under_a_large_mean(conditional):
+    features = make_features(mean=1000.0)
+    numbers = np.random.default_rng(4)
+    mean, variance = 1000 + jnp.arange(7.0), jnp.arange(1.0, 8.0) ** 2
+    scale, shift = (
+        jnp.asarray(numbers.normal(size=(2, 7)), jnp.float32)[slice(None) if conditional else 0] for _ in "ab"
+    )
+    found = jax.jit(lambda *arguments: normalize(*arguments, epsilon=0.5))(features, mean, variance, scale, shift)
+    wide = [np.asarray(array, np.float64) for array in (features, mean, variance, scale, shift)]
+    rows = [part.reshape(-1, 1, 1, 7) for part in wide[3:]]
+    expected = rows[0] * (wide[0] - wide[1]) / np.sqrt(wide[2] + 0.5) + rows[1]
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("argument", range(5))
+def test_gradients_of_normalize_are_those_of_its_two_parts_in_float64(argument):
+    numbers = np.random.default_rng(5)
+    mean, variance = numbers.normal(size=7), numbers.uniform(1, 2, 7)
+    arrays = [np.asarray(make_features()), mean, variance, numbers.normal(size=(2, 7)), numbers.normal(size=(2, 7))]
+    weights = numbers.normal(size=SHAPE)
+
+    def parts(features, mean, variance, scale, shift):
+        return scale_and_shift(standardize(features, mean, variance, epsilon=0.1), scale, shift)
+
+    found = jax.grad(lambda *a: (weights * normalize(*a, epsilon=0.1)).sum(), argument)(*map(jnp.float32, arrays))
+    with jax.enable_x64(True):
+        expected = jax.grad(lambda *a: (weights * parts(*a)).sum(), argument)(*map(jnp.float64, arrays))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def test_normalize_of_bfloat16_computes_in_float32_and_rounds_once():
+    arguments = [jnp.array([value]) for value in (257.0, 1.0, 3.0, 0.5)]
+    found = normalize(jnp.array([[256.0]], jnp.bfloat16), *arguments, epsilon=0.0)
+    assert (found.dtype, found.tolist()) == (jnp.bfloat16, [[-2.5]])
+
+
+def test_normalize_refuses_shapes_that_do_not_fit_when_traced():
+    with pytest.raises(AssertionError, match="normalize needs"):
+        normalize(jnp.ones(SHAPE), jnp.ones(7), jnp.ones(7), jnp.ones((3, 7)), jnp.ones((3, 7)), epsilon=1e-5)
