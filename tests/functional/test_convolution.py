@@ -193,6 +193,16 @@ def test_convolve_sums_bfloat16_products_in_float32():
     )
 
 
+def test_convolve_asks_for_float32_sums_of_bfloat16_products():
+    given = arrays(FORMS[WIDE], jnp.bfloat16)
+    compute = jax.jit(
+        lambda *given: jax.vjp(partial(ours, FORMS[WIDE]), *given)[1](jnp.ones((2, 5, 7, 130), jnp.bfloat16))
+    )
+    text = compute.trace(*given).lower(lowering_platforms=("cpu",)).as_text()
+    results = [line.rsplit("x", 1)[-1] for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert set(results) == {"f32>"}
+
+
 @pytest.mark.parametrize("name", [WIDE, SMALL])
 def test_convolve_takes_no_images(name):
     features, kernel = arrays(FORMS[name])
