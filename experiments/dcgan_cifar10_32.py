@@ -4,7 +4,7 @@
     sagan-jax train dcgan_cifar10_32 --generator-attention-resolutions 16 --discriminator-attention-resolutions 16
       --workdir runs/dcgan_attention
 
-Costs: 9.44 GFLOP a step (counted by `step_flops`); 9 minutes for 2,000 steps of 64 on 2 CPU cores, shared with other
+Costs: 9.41 GFLOP a step (counted by `step_flops`); 9 minutes for 2,000 steps of 64 on 2 CPU cores, shared with other
 jobs, at 293 images/s (median).
 Reached: varied colours and blobs where objects would be, under a grid that the 4x4 transposed convolutions leave.
 `fd5k_train_random` is 6.78 and recall 0.18. With StudioGAN's rates, 2e-4 for both networks, D wins at this width: its

@@ -3,7 +3,7 @@
     sagan-jax train faces_64 --source faces-train.zip
 
 Costs: 47 minutes on two CPU cores, shared with other jobs most of the time: 37 images/s (median), and 60 without them;
-23.2 GFLOP a step (counted by `step_flops`).
+23.15 GFLOP a step (counted by `step_flops`).
 Reached: gamma is 0.26 in D and -0.08 in G after 3,000 steps. Samples are heads with eyes, nose and mouth in their
 places, with several skin tones, hair and backgrounds. Most are warped. About one in seven of a hundred is the same
 striped face, a mode that G fell into. The paper has no such run.

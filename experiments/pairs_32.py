@@ -2,7 +2,7 @@
 
     sagan-jax train pairs_32
 
-Costs: 5.92 GFLOP a step (counted by XLA as `step_flops` counts); 6 minutes on one CPU core beside another run.
+Costs: 5.90 GFLOP a step (counted by XLA as `step_flops` counts); 6 minutes on one CPU core beside another run.
 Reached: 19.7% of 1,000 images follow the rule, in 4 of the 12 kinds. 39% have two clear blobs. Of these, hues agree in
 77% and forms in 65%; the same blobs, paired at random, would agree in 64% and 66%. The samples are one to three green
 and yellow blobs. G looks at the partner: 45% of a blob's attention falls on the other one, 5.0 times a uniform weight.

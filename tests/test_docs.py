@@ -102,12 +102,14 @@ def tiny(words: list[str]) -> list[str]:
         source = (
             [] if "--source" in given or any(word.startswith("pairs") for word in words) else ["--source", "digits.npz"]
         )
+        profiled = ["--profile-steps", "1:2"] if "--profile-steps" in given else []
         scores = ["--evaluate-every-steps", "2", "--protocols", "fd20_train_random"] if "--protocols" in given else []
         return [
             *words,
             *_TINY_TRAINING,
             *source,
             *scores,
+            *profiled,
             *([] if "--workdir" in given else ["--workdir", "runs/unnamed", "--fresh"]),
         ]
     if words[0] == "evaluate" and "--protocol" not in words and "--holes" not in words:

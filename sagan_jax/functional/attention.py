@@ -127,8 +127,9 @@ def attend_positions(queries: Array, keys: Array, values: Array) -> Array:
 # Entries of maps. On a CPU, the few rows at hand and their gradients should stay in the cache; measured by
 # experiments/benchmarks/attention_speed.py. Whole maps are as fast as blocks up to 2**21 entries.
 _CPU_WHOLE, _CPU_BLOCK = 2**21, 2**19
-# Other devices want work in parallel: all images at once, and of each a block of 4 MiB in float32. Not tuned.
-_IMAGE_BLOCK = 2**20
+# Other devices want work in parallel: all images at once, with whole maps up to those of 64x64 positions of pooled keys,
+# and else a block of 4 MiB of each in float32. Not tuned.
+_IMAGE_WHOLE, _IMAGE_BLOCK = 2**22, 2**20
 
 
 def _attend_on_cpu(queries: Array, keys: Array, values: Array) -> Array:
@@ -149,7 +150,7 @@ def _attend_on_cpu(queries: Array, keys: Array, values: Array) -> Array:
 
 def _attend_in_parallel(queries: Array, keys: Array, values: Array) -> Array:
     """Attends `[B, N, D]` in all images at once, in whole maps if they are small, else in a few rows at a time."""
-    if queries.shape[1] * keys.shape[1] <= _IMAGE_BLOCK:
+    if queries.shape[1] * keys.shape[1] <= _IMAGE_WHOLE:
         return attend(attention_map(queries, keys), values)
     return jax.vmap(partial(_attend_rows, rows=max(1, _IMAGE_BLOCK // keys.shape[1])))(queries, keys, values)
 
