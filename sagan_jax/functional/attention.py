@@ -127,8 +127,8 @@ def attend_positions(queries: Array, keys: Array, values: Array) -> Array:
 # Entries of maps. On a CPU, the few rows at hand and their gradients should stay in the cache; measured by
 # experiments/benchmarks/attention_speed.py. Whole maps are as fast as blocks up to 2**21 entries.
 _CPU_WHOLE, _CPU_BLOCK = 2**21, 2**19
-# Other devices want work in parallel: all images at once, with whole maps up to those of 64x64 positions of pooled keys,
-# and else a block of 4 MiB of each in float32. Not tuned.
+# Other devices want work in parallel: all images at once, with whole maps up to those of 64x64 positions and pooled
+# keys, and else a block of 4 MiB of each in float32. Not tuned.
 _IMAGE_WHOLE, _IMAGE_BLOCK = 2**22, 2**20
 
 

@@ -117,13 +117,15 @@ def upsample_convolve(features: Array, kernel: Array, *, precision: lax.Precisio
     check_arrays("upsample_convolve", one_dtype=True, **_needs(features, kernel))
     check_that("upsample_convolve", kernel.shape[:2] == (3, 3), "a kernel [3, 3, C, E]", kernel.shape)
     batch, height, width, _ = features.shape
+    wide = jnp.promote_types(features.dtype, jnp.float32)
 
     def part(rows: slice, columns: slice) -> Array:
         """Returns the convolution with these entries of the kernel, with zeros all around for two of them."""
         entries = kernel[rows, columns]
         vertical, horizontal = (int(side > 1) for side in entries.shape[:2])
         padding = ((vertical, vertical), (horizontal, horizontal))
-        return convolve(features, entries, padding=padding, precision=precision)
+        # The parts are added in float32 or wider, and rounded once.
+        return convolve(features, entries, padding=padding, precision=precision).astype(wide)
 
     middle, outer = slice(1, 2), slice(0, 3, 2)
     centre, beside, above, corner = part(middle, middle), part(middle, outer), part(outer, middle), part(outer, outer)
@@ -134,7 +136,7 @@ def upsample_convolve(features: Array, kernel: Array, *, precision: lax.Precisio
         return centre + beside[:, :, columns] + above[:, rows] + corner[:, rows, columns]
 
     squares = jnp.stack([jnp.stack([phase(row, 0), phase(row, 1)], axis=3) for row in (0, 1)], axis=2)
-    return squares.reshape(batch, 2 * height, 2 * width, kernel.shape[3])
+    return squares.reshape(batch, 2 * height, 2 * width, kernel.shape[3]).astype(features.dtype)
 
 
 def convolve_pool(features: Array, kernel: Array, *, precision: lax.PrecisionLike = None) -> Array:
