@@ -2,7 +2,7 @@
 
     sagan-jax train imagenet_128 --source imagenet-train
 
-Costs: 18.70 TFLOP a step (counted by `step_flops`); about 111 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32). The
+Costs: 18.69 TFLOP a step (counted by `step_flops`); about 111 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32). The
 authors report about two weeks on 4 GPUs.
 Reached: not measured. The paper's best in a million steps are FID 18.28 and IS 51.43 (its Table 1).
 

@@ -2,7 +2,7 @@
 
     sagan-jax train imagenet_128_attention_64 --source imagenet-train
 
-Costs: 20.02 TFLOP a step (counted by `step_flops`); about 119 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
+Costs: 20.01 TFLOP a step (counted by `step_flops`); about 119 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
 Reached: not measured. The paper's best in a million steps: FID 18.65 and IS 52.52, the abstract's.
 
 Departs from `imagenet_128` in nothing else.

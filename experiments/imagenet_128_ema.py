@@ -2,7 +2,7 @@
 
     sagan-jax train imagenet_128_ema --source imagenet-train
 
-Costs: 20.02 TFLOP a step (counted by `step_flops`); about 119 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
+Costs: 20.01 TFLOP a step (counted by `step_flops`); about 119 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
 Reached: not measured. mmgeneration reports FID 12.83 and IS 69.5 after 826,000 steps, in its own protocol. The paper
 has no such run.
 

@@ -2,7 +2,7 @@
 
     sagan-jax train imagenet_128_no_attention --source imagenet-train
 
-Costs: 18.25 TFLOP a step (counted by `step_flops`); about 108 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
+Costs: 18.24 TFLOP a step (counted by `step_flops`); about 108 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
 Reached: not measured. The paper's, unverified: FID 22.96 and IS 42.87 after a million steps; of Figure 4: FID 99.04
 after 10,000, 40.96 after 160,000, 34.62 after 260,000.
 

@@ -2,7 +2,7 @@
 
     sagan-jax train imagenet_128_residual_8 --source imagenet-train
 
-Costs: 18.47 TFLOP a step (counted by `step_flops`); about 110 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
+Costs: 18.46 TFLOP a step (counted by `step_flops`); about 110 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
 Reached: not measured. The paper's best in a million steps: FID 42.13 and, unverified, IS 23.17.
 
 The authors did not release their block. Ours is two 3x3 convolutions with a bottleneck, around an identity shortcut.

@@ -2,7 +2,7 @@
 
     sagan-jax train imagenet_128_sn_discriminator_only --source imagenet-train
 
-Costs: 18.25 TFLOP a step (counted by `step_flops`); about 108 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
+Costs: 18.24 TFLOP a step (counted by `step_flops`); about 108 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
 Reached: not measured. The paper: mode collapse "very early", unverified: FID 181.84 after 10,000 steps.
 
 Departs from `imagenet_128_no_attention`: G is not normalised (SNGAN's rule), and both networks have one rate, 4e-4. The

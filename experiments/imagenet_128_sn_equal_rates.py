@@ -2,7 +2,7 @@
 
     sagan-jax train imagenet_128_sn_equal_rates --source imagenet-train
 
-Costs: 18.25 TFLOP a step (counted by `step_flops`); about 108 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
+Costs: 18.24 TFLOP a step (counted by `step_flops`); about 108 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
 Reached: not measured. The paper: FID 33.39 after 160,000 steps and 72.41 after 260,000, where quality drops;
 unverified: 93.52 after 10,000.
 

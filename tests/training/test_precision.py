@@ -125,7 +125,8 @@ def test_losses_in_bfloat16_are_those_in_float32(adversarial_steps):
     losses = [name for name in wanted if "loss" in name or "logits" in name]
     assert len(losses) == 7
     for name in losses:
-        np.testing.assert_allclose(found[name], wanted[name], atol=0.05, err_msg=name)
+        # Some logits are -12, where one rounding to bfloat16 alone is 0.03, and where it falls depends on the CPU.
+        np.testing.assert_allclose(found[name], wanted[name], rtol=0.02, atol=0.05, err_msg=name)
 
 
 def test_gradients_in_bfloat16_are_those_in_float32(adversarial_steps):
