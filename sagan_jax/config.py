@@ -98,10 +98,17 @@ class Training:
     """discriminator updates before each generator update"""
     shared_draws: bool = False
     """one pass of G serves D's last update and G's own: a faster step, but another experiment"""
-    loss: Literal["hinge", "non_saturating", "wasserstein"] = "hinge"
-    """hinge as in the paper, non-saturating logistic, or Wasserstein without a penalty"""
+    loss: Literal["hinge", "non_saturating", "wasserstein", "logistic", "least_squares", "relativistic"] = "hinge"
+    """hinge as in the paper; non-saturating or zero-sum logistic; Wasserstein without a penalty; least squares; or
+    relativistic pairs, as R3GAN with --r1 and --r2"""
+    r1: float = 0.0
+    """strength of the gradient penalty on real images; half of it weighs the squared length of D's gradient"""
+    r2: float = 0.0
+    """the same on generated images"""
     augmentation: tuple[Literal["color", "translation", "cutout"], ...] = ()
     """differentiable augmentation of all images that D sees, for small training sets"""
+    flips: bool = False
+    """mirror half of the real images, drawn at random"""
     orthogonal_strength: float = 0.0
     """strength of the orthogonal penalty on the kernels of G; BigGAN's is 1e-4"""
     generator_learning_rate: float = 1e-4

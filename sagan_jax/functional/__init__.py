@@ -30,16 +30,25 @@ from sagan_jax.functional.distances import (
     moments_of,
     precision_recall,
 )
+from sagan_jax.functional.gradient_penalty import value_and_gradient_penalty
 from sagan_jax.functional.losses import (
     HINGE,
+    LEAST_SQUARES,
+    LOGISTIC,
     NON_SATURATING,
+    RELATIVISTIC,
     WASSERSTEIN,
     AdversarialLoss,
     hinge_discriminator,
     hinge_generator,
+    least_squares_discriminator,
+    least_squares_generator,
+    logistic_generator,
     non_saturating_discriminator,
     non_saturating_generator,
     orthogonal_penalty,
+    relativistic_discriminator,
+    relativistic_generator,
     wasserstein_discriminator,
     wasserstein_generator,
 )
@@ -61,7 +70,10 @@ from sagan_jax.functional.spectral import (
 
 __all__ = [
     "HINGE",
+    "LEAST_SQUARES",
+    "LOGISTIC",
     "NON_SATURATING",
+    "RELATIVISTIC",
     "WASSERSTEIN",
     "AdversarialLoss",
     "Augmentation",
@@ -88,6 +100,9 @@ __all__ = [
     "informative_queries",
     "init_spectral",
     "kernel_distance",
+    "least_squares_discriminator",
+    "least_squares_generator",
+    "logistic_generator",
     "masked_mean",
     "max_pool",
     "merge_moments",
@@ -99,6 +114,8 @@ __all__ = [
     "peak_signal_to_noise",
     "power_iteration",
     "precision_recall",
+    "relativistic_discriminator",
+    "relativistic_generator",
     "scale_and_shift",
     "self_attention",
     "spaced_queries",
@@ -110,6 +127,7 @@ __all__ = [
     "unpool_keys",
     "upsample_convolve",
     "upsample_nearest",
+    "value_and_gradient_penalty",
     "wasserstein_discriminator",
     "wasserstein_generator",
 ]

@@ -15,8 +15,11 @@ class AdversarialLoss(NamedTuple):
 
     discriminator: Callable[[Array, Array], tuple[Array, Array]]
     """(real_logits `[B]`, fake_logits `[B]`) to (loss on real `[B]`, loss on fake `[B]`); D minimises their sum."""
-    generator: Callable[[Array], Array]
-    """fake_logits `[B]` to loss `[B]`."""
+    generator: Callable[..., Array]
+    """fake_logits `[B]` to loss `[B]`; of a `paired` loss, (real_logits `[B]`, fake_logits `[B]`) to loss `[B]`."""
+    paired: bool = False
+    """whether entry i of both logits belongs together. The training step then draws generated images of the real
+    images' classes."""
 
 
 def hinge_discriminator(real_logits: Array, fake_logits: Array) -> tuple[Array, Array]:
@@ -160,6 +163,127 @@ def wasserstein_generator(fake_logits: Array) -> Array:
     return -fake_logits
 
 
+def logistic_generator(fake_logits: Array) -> Array:
+    """Returns `log(1 - s(D(G(z))))`, with s the logistic function: what the zero-sum game of logistic losses gives G.
+
+    Its gradient vanishes where D is sure that an image is generated. `non_saturating_generator` was made for that.
+
+    Args:
+        fake_logits: `[B]`, floating.
+
+    Returns:
+        `[B]`, negative.
+
+    Raises:
+        AssertionError: at trace time, when logits are not floating.
+
+    Source: Goodfellow et al. 2014 (arXiv:1406.2661), equation 1.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> round(float(logistic_generator(jnp.zeros(1))[0]), 4)
+        -0.6931
+    """
+    _check_logits("logistic_generator", fake_logits=fake_logits)
+    return -jax.nn.softplus(fake_logits)
+
+
+def least_squares_discriminator(real_logits: Array, fake_logits: Array) -> tuple[Array, Array]:
+    """Returns `(D(x) - 1)^2 / 2` and `D(G(z))^2 / 2`.
+
+    Args:
+        real_logits: `[B]`, floating.
+        fake_logits: `[B]`, floating.
+
+    Returns:
+        The loss on real and on generated images, each the shape of its logits.
+
+    Raises:
+        AssertionError: at trace time, when logits are not floating.
+
+    Source: Mao et al. 2017 (arXiv:1611.04076), equation 9.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> [loss.tolist() for loss in least_squares_discriminator(jnp.array([2.0]), jnp.array([-3.0]))]
+        [[0.5], [4.5]]
+    """
+    _check_logits("least_squares_discriminator", real_logits=real_logits, fake_logits=fake_logits)
+    return jnp.square(real_logits - 1) / 2, jnp.square(fake_logits) / 2
+
+
+def least_squares_generator(fake_logits: Array) -> Array:
+    """Returns `(D(G(z)) - 1)^2 / 2`.
+
+    Args:
+        fake_logits: `[B]`, floating.
+
+    Returns:
+        `[B]`, at least 0.
+
+    Raises:
+        AssertionError: at trace time, when logits are not floating.
+
+    Source: Mao et al. 2017 (arXiv:1611.04076), equation 9.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> least_squares_generator(jnp.array([1.0, -3.0])).tolist()
+        [0.0, 8.0]
+    """
+    _check_logits("least_squares_generator", fake_logits=fake_logits)
+    return jnp.square(fake_logits - 1) / 2
+
+
+def relativistic_discriminator(real_logits: Array, fake_logits: Array) -> tuple[Array, Array]:
+    """Returns half of `-log s(D(x) - D(G(z)))` twice, with s the logistic function: D ranks the images of each pair.
+
+    Args:
+        real_logits: `[B]`, floating.
+        fake_logits: `[B]`, floating; entry i is paired with entry i of `real_logits`.
+
+    Returns:
+        The two halves of the loss, `[B]`. It does not fall apart into one on real and one on generated images.
+
+    Raises:
+        AssertionError: at trace time, when logits are not floating or their shapes differ.
+
+    Source: Jolicoeur-Martineau 2018 (arXiv:1807.00734), RSGAN; Huang et al. 2024 (arXiv:2501.05441), RpGAN.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> [round(float(half[0]), 4) for half in relativistic_discriminator(jnp.ones(1), jnp.ones(1))]
+        [0.3466, 0.3466]
+    """
+    _check_pairs("relativistic_discriminator", real_logits, fake_logits)
+    half = jax.nn.softplus(fake_logits - real_logits) / 2
+    return half, half
+
+
+def relativistic_generator(real_logits: Array, fake_logits: Array) -> Array:
+    """Returns `-log s(D(G(z)) - D(x))`, with s the logistic function.
+
+    Args:
+        real_logits: `[B]`, floating.
+        fake_logits: `[B]`, floating; entry i is paired with entry i of `real_logits`.
+
+    Returns:
+        `[B]`, positive.
+
+    Raises:
+        AssertionError: at trace time, when logits are not floating or their shapes differ.
+
+    Source: as for `relativistic_discriminator`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> round(float(relativistic_generator(jnp.ones(1), jnp.ones(1))[0]), 4)
+        0.6931
+    """
+    _check_pairs("relativistic_generator", real_logits, fake_logits)
+    return jax.nn.softplus(real_logits - fake_logits)
+
+
 def orthogonal_penalty(kernel: Array) -> Array:
     """Returns how far the columns of a kernel are from orthogonal. Their lengths are free.
 
@@ -195,6 +319,13 @@ def _check_logits(function: str, *, fake_logits: Array, real_logits: Array | Non
     check_arrays(function, real_logits=(real_logits, "floating"), fake_logits=(fake_logits, "floating"))
 
 
+def _check_pairs(function: str, real_logits: Array, fake_logits: Array) -> None:
+    check_arrays(function, real_logits=(real_logits, "floating [B]"), fake_logits=(fake_logits, "floating [B]"))
+
+
 HINGE = AdversarialLoss(hinge_discriminator, hinge_generator)
 NON_SATURATING = AdversarialLoss(non_saturating_discriminator, non_saturating_generator)
 WASSERSTEIN = AdversarialLoss(wasserstein_discriminator, wasserstein_generator)
+LOGISTIC = AdversarialLoss(non_saturating_discriminator, logistic_generator)
+LEAST_SQUARES = AdversarialLoss(least_squares_discriminator, least_squares_generator)
+RELATIVISTIC = AdversarialLoss(relativistic_discriminator, relativistic_generator, paired=True)

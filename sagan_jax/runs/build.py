@@ -14,7 +14,7 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.generator import TrainedGenerator
-from sagan_jax.functional import HINGE, NON_SATURATING, WASSERSTEIN
+from sagan_jax.functional import HINGE, LEAST_SQUARES, LOGISTIC, NON_SATURATING, RELATIVISTIC, WASSERSTEIN
 from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.models.sagan import Discriminator
 from sagan_jax.runs.families import build_networks
@@ -25,6 +25,7 @@ from sagan_jax.training.precision import Precision, default_precision
 
 _SHOWN_CLASSES = 10  # in one line
 _LOSSES = {"hinge": HINGE, "non_saturating": NON_SATURATING, "wasserstein": WASSERSTEIN}
+_LOSSES |= {"logistic": LOGISTIC, "least_squares": LEAST_SQUARES, "relativistic": RELATIVISTIC}
 
 
 def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
@@ -44,6 +45,8 @@ def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
         latent_size=networks.latent_size,
         num_classes=networks.num_classes,
         loss=_LOSSES[training.loss],
+        r1=training.r1,
+        r2=training.r2,
         spectral_norm=networks.spectral_norm,
         spectral_evaluation=networks.spectral_evaluation,
         spectral_epsilon=networks.spectral_epsilon,
@@ -52,6 +55,7 @@ def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
         accumulation_steps=training.accumulation_steps,
         shared_draws=training.shared_draws,
         augmentation=training.augmentation,
+        flips=training.flips,
         average_decay=training.ema_decay,
         average_start_step=training.ema_start_step,
         global_moments=training.moments == "global",

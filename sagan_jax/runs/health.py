@@ -19,8 +19,9 @@ WINDOW_LINES = 6
 SCORES_IN_A_ROW = 3
 """How often in a row a score must be bad."""
 
-_UNTOLD_LOSS = {"hinge": 2.0, "non_saturating": 2 * math.log(2)}
-"""D's loss when all its logits are 0. The Wasserstein loss has no scale to compare with."""
+_UNTOLD_LOSS = {"hinge": 2.0, "non_saturating": 2 * math.log(2), "logistic": 2 * math.log(2)}
+_UNTOLD_LOSS |= {"least_squares": 0.25, "relativistic": math.log(2)}
+"""D's least loss when it gives all images one logit. The Wasserstein loss has no scale to compare with."""
 
 _UNITS = tuple(_UNTOLD_LOSS)
 
@@ -93,7 +94,7 @@ SIGNS = (
         "discriminator_says_nothing",
         "D's loss is that of a D that says nothing",
         _MORE_UPDATES,
-        "D's loss as a share of its value when all logits are 0: mean distance from 1 over the window",
+        "D's loss as a share of its least value with one logit for all images: mean distance from 1 over the window",
         begins=0.03,
         ends=0.05,
         severe=False,

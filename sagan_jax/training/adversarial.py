@@ -15,6 +15,7 @@ import optax
 from jax import Array
 
 from sagan_jax.functional.augmentation import Augmentation, augment
+from sagan_jax.functional.gradient_penalty import value_and_gradient_penalty
 from sagan_jax.functional.losses import HINGE, AdversarialLoss, orthogonal_penalty
 from sagan_jax.functional.spectral import spectral_normalize_tree
 from sagan_jax.training.network_state import (
@@ -80,7 +81,11 @@ class AdversarialTask:
         optimizers: one for each network.
         latent_size: Z.
         num_classes: 0 when both networks are unconditional.
-        loss: the pair of losses.
+        loss: the pair of losses. A `paired` one compares generated images with the real images of the same classes, and
+            draws no classes.
+        r1: strength of the zero-centred gradient penalty on real images, r1 / 2 times the mean squared length of D's
+            gradient at them, before they are augmented; 0 turns it off.
+        r2: the same on generated images.
         spectral_norm: which networks are spectrally normalised.
         spectral_evaluation: how sigma of a trained network is computed. "iterated" does one iteration from the stored
             u, as the authors' release does. "stored" takes u and v as they are, as PyTorch does.
@@ -93,6 +98,7 @@ class AdversarialTask:
             augmentation. It saves a pass of G, whose activations are kept while D is updated. Needs
             `accumulation_steps=1`.
         augmentation: applied to every image that D sees, real and generated, in the updates of both networks.
+        flips: mirrors half of the real images, drawn at random.
         average_decay: of G's moving average; 0 turns it off.
         average_start_step: before this step the average is a copy of G.
         global_moments: whether devices share batch moments.
@@ -105,6 +111,8 @@ class AdversarialTask:
     latent_size: int = 128
     num_classes: int = 1000
     loss: AdversarialLoss = HINGE
+    r1: float = 0.0
+    r2: float = 0.0
     spectral_norm: Literal["both", "discriminator", "generator", "none"] = "both"
     spectral_evaluation: Literal["iterated", "stored"] = "iterated"
     spectral_epsilon: float = 1e-12
@@ -113,6 +121,7 @@ class AdversarialTask:
     accumulation_steps: int = 1
     shared_draws: bool = False
     augmentation: tuple[Augmentation, ...] = ()
+    flips: bool = False
     average_decay: float = 0.0
     average_start_step: int = 0
     global_moments: bool = True
@@ -207,7 +216,8 @@ def step(
 ) -> tuple[AdversarialState, Metrics]:
     """Returns the state after the discriminator updates and the generator update that follows them, and the metrics.
 
-    Each discriminator update draws fresh latents and labels and uses one slice of the batch. It normalises D once, from
+    Each discriminator update draws fresh latents and labels and uses one slice of the batch. With a paired loss the
+    labels are those of the slice, and G's update uses the last slice again. It normalises D once, from
     the stored u, for its real and its fake pass. G is normalised once a step, for the updates of both networks. Its
     running moments and its u move once a step, in its own update. G's update draws for itself, or with
     `task.shared_draws` uses what D's last update has drawn and G made of it. Draws are made for the global batch and
@@ -239,6 +249,9 @@ def step(
         _draw(task, jax.random.fold_in(key, number), batch_size, axis_name)
         for number in range(discriminator_steps + (not task.shared_draws))
     ]
+    if task.loss.paired:
+        last = discriminator_steps - 1
+        drawn = [draws._replace(labels=batch.labels[min(number, last)]) for number, draws in enumerate(drawn)]
     normalized = normalize_with_vjp(task.normalize, state.generator)
     statistics = state.generator.batch_stats
     shared = _generate_with_vjp(task, normalized.params, statistics, drawn[-1]) if task.shared_draws else None
@@ -252,7 +265,14 @@ def step(
         axis_name,
     )
     generator, generator_metrics = _update_generator(
-        task, state.generator, normalized, discriminator, drawn[-1], shared, axis_name
+        task,
+        state.generator,
+        normalized,
+        discriminator,
+        jax.tree.map(itemgetter(-1), batch),
+        drawn[-1],
+        shared,
+        axis_name,
     )
     new = AdversarialState(
         step=state.step + 1,
@@ -275,6 +295,8 @@ class _Draws(NamedTuple):
     """`[B]`, for the augmentation of real images"""
     fake_keys: Array
     """`[B]`, for the augmentation of generated images"""
+    flips: Array
+    """`[B]` bool: which real images are mirrored, where the task says so"""
 
 
 def _draw(task: AdversarialTask, key: Array, batch_size: int, axis_name: str | None) -> _Draws:
@@ -288,7 +310,8 @@ def _draw(task: AdversarialTask, key: Array, batch_size: int, axis_name: str | N
         def keys(number: int) -> Array:
             return jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, number)))(jnp.arange(rows))
 
-        return _Draws(latents, labels, keys(2), keys(3))  # 0 and 1 are the keys of the split
+        flips = jax.random.bernoulli(jax.random.fold_in(key, 4), shape=(rows,))
+        return _Draws(latents, labels, keys(2), keys(3), flips)  # 0 and 1 are the keys of the split
 
     return global_draw(draw, batch_size, axis_name)
 
@@ -358,13 +381,17 @@ def _update_discriminator(
     ) -> tuple[Array, tuple[BatchStats, Metrics]]:
         reals, draws = batch
         variables = {"params": params, "batch_stats": batch_stats}
-        real_images = augment(draws.real_keys, reals.images, task.augmentation)
-        real_logits, batch_stats = _apply(task.discriminator, variables, real_images, reals.labels)
-        fake_images = augment(draws.fake_keys, generate(draws), task.augmentation)
-        fake_logits, _ = _apply(task.discriminator, variables, fake_images, draws.labels)
+        on_real = _discriminator_pass(task, variables, draws.real_keys, reals.labels)
+        real_logits, batch_stats, r1 = _judge(on_real, _real_images(task, reals, draws), penalized=bool(task.r1))
+        on_fake = _discriminator_pass(task, variables, draws.fake_keys, draws.labels)
+        fake_logits, _, r2 = _judge(on_fake, generate(draws), penalized=bool(task.r2))
         loss, metrics = discriminator_loss(task.loss, real_logits, fake_logits)
         metrics["discriminator/real_logits"] = real_logits.mean()
         metrics["discriminator/fake_logits"] = fake_logits.mean()
+        for name, strength, penalty in (("r1", task.r1, r1), ("r2", task.r2, r2)):
+            if penalty is not None:
+                loss += strength / 2 * penalty
+                metrics[f"discriminator/{name}"] = penalty
         return loss, (batch_stats, metrics)
 
     gradients = compute_gradients(
@@ -378,11 +405,40 @@ def _update_discriminator(
     return apply_gradients("discriminator", state, gradients, task.optimizers.discriminator, axis_name)
 
 
+def _real_images(task: AdversarialTask, reals: Batch, draws: _Draws) -> Array:
+    """Returns real images, half of them mirrored where the task says so."""
+    if not task.flips:
+        return reals.images
+    return jnp.where(draws.flips[:, None, None, None], reals.images[:, :, ::-1], reals.images)
+
+
+def _discriminator_pass(
+    task: AdversarialTask, variables: Variables, keys: Array, labels: Array
+) -> Callable[[Array], tuple[Array, BatchStats]]:
+    """Returns what maps images to D's logits of them, augmented, and to the new running moments."""
+
+    def judge(images: Array) -> tuple[Array, BatchStats]:
+        return _apply(task.discriminator, variables, augment(keys, images, task.augmentation), labels)
+
+    return judge
+
+
+def _judge(
+    judge: Callable[[Array], tuple[Array, BatchStats]], images: Array, *, penalized: bool
+) -> tuple[Array, BatchStats, Array | None]:
+    """Returns the logits of images, the new running moments, and where it is asked for the mean gradient penalty."""
+    if not penalized:
+        return *judge(images), None
+    (logits, batch_stats), penalties = value_and_gradient_penalty(judge, images, has_aux=True)
+    return logits, batch_stats, penalties.mean()
+
+
 def _update_generator(
     task: AdversarialTask,
     state: NetworkState,
     normalized: Normalized,
     discriminator: NetworkState,
+    reals: Batch,
     draws: _Draws,
     shared: _GeneratorPass | None,
     axis_name: str | None,
@@ -390,25 +446,32 @@ def _update_generator(
     """Returns G after one update against the updated D, whose vectors and running moments do not move."""
     discriminator_variables = normalized_variables(task.normalize, discriminator)
 
-    def loss_of(images: Array, draws: _Draws) -> tuple[Array, Metrics]:
-        images = augment(draws.fake_keys, images, task.augmentation)
-        logits, _ = _apply(task.discriminator, discriminator_variables, images, draws.labels)
-        loss = task.loss.generator(logits).mean()
+    def loss_of(images: Array, reals: Batch, draws: _Draws) -> tuple[Array, Metrics]:
+        logits, _ = _discriminator_pass(task, discriminator_variables, draws.fake_keys, draws.labels)(images)
+        if task.loss.paired:
+            on_real = _discriminator_pass(task, discriminator_variables, draws.real_keys, reals.labels)
+            losses = task.loss.generator(on_real(_real_images(task, reals, draws))[0], logits)
+        else:
+            losses = task.loss.generator(logits)
+        loss = losses.mean()
         return loss, {"generator/loss": loss, "generator/fake_logits": logits.mean()}
 
-    def objective(params: Params, batch_stats: BatchStats, draws: _Draws) -> tuple[Array, tuple[BatchStats, Metrics]]:
+    def objective(
+        params: Params, batch_stats: BatchStats, batch: tuple[Batch, _Draws]
+    ) -> tuple[Array, tuple[BatchStats, Metrics]]:
+        reals, draws = batch
         variables = {"params": params, "batch_stats": batch_stats}
         images, batch_stats = _apply(task.generator, variables, draws.latents, draws.labels)
-        loss, metrics = loss_of(images, draws)
+        loss, metrics = loss_of(images, reals, draws)
         return loss, (batch_stats, metrics)
 
     if shared:
-        image_gradient, metrics = jax.grad(loss_of, has_aux=True)(shared.images, draws)
+        image_gradient, metrics = jax.grad(loss_of, has_aux=True)(shared.images, reals, draws)
         (gradient,) = shared.vjp_fn(image_gradient)
         gradients = gradients_of_stored("generator", normalized, gradient, shared.batch_stats, metrics)
     else:
         gradients = compute_gradients(
-            "generator", normalized, state.batch_stats, objective, draws, microbatches=task.accumulation_steps
+            "generator", normalized, state.batch_stats, objective, (reals, draws), microbatches=task.accumulation_steps
         )
     if task.orthogonal_strength:
         gradients = _add_orthogonal_penalty(gradients, state.params, task.orthogonal_strength)

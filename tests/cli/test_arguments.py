@@ -38,7 +38,7 @@ PACKAGE = Path(sagan_jax.__file__).parent
         ),
         (
             "train --loss hing",
-            "one of hinge, non_saturating, wasserstein; got 'hing'. Perhaps you meant hinge.",
+            "logistic, least_squares, relativistic; got 'hing'. Perhaps you meant hinge.",
         ),
         ("convert --from x", "--from needs to be one of inception, official, studiogan, biggan-pytorch; got 'x'."),
         ("train --fresh=True", "'True' is not expected here."),

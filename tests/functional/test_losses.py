@@ -7,13 +7,21 @@ import pytest
 
 from sagan_jax.functional import (
     HINGE,
+    LEAST_SQUARES,
+    LOGISTIC,
     NON_SATURATING,
+    RELATIVISTIC,
     WASSERSTEIN,
     hinge_discriminator,
     hinge_generator,
+    least_squares_discriminator,
+    least_squares_generator,
+    logistic_generator,
     non_saturating_discriminator,
     non_saturating_generator,
     orthogonal_penalty,
+    relativistic_discriminator,
+    relativistic_generator,
     wasserstein_discriminator,
     wasserstein_generator,
 )
@@ -83,6 +91,45 @@ def test_wasserstein_generator_undoes_the_discriminators_loss_on_generated_image
     np.testing.assert_array_equal(wasserstein_generator(jnp.array(FAKE)), -fake)
 
 
+def test_logistic_generator_undoes_the_cross_entropy_of_generated_images():
+    loss = logistic_generator(jnp.array(FAKE))
+    np.testing.assert_allclose(loss, [math.log(1 - 1 / (1 + math.exp(-d))) for d in FAKE], rtol=1e-6, atol=0)
+    np.testing.assert_array_equal(loss, -non_saturating_discriminator(jnp.array(REAL), jnp.array(FAKE))[1])
+
+
+def test_least_squares_are_what_pencil_gives():
+    real, fake = least_squares_discriminator(jnp.array(REAL), jnp.array(FAKE))
+    np.testing.assert_array_equal(real, [4.5, 1.125, 0.5, 0.03125, 0.0, 0.125])
+    np.testing.assert_array_equal(fake, [4.5, 0.03125, 0.0, 0.125, 0.5, 8.0])
+    np.testing.assert_array_equal(least_squares_generator(jnp.array(FAKE)), [2.0, 0.28125, 0.5, 1.125, 2.0, 12.5])
+
+
+def test_relativistic_discriminator_ranks_the_images_of_each_pair():
+    halves = relativistic_discriminator(jnp.array(REAL), jnp.array(FAKE))
+    wanted = [math.log1p(math.exp(fake - real)) for real, fake in zip(REAL, FAKE, strict=True)]
+    np.testing.assert_allclose(sum(halves), wanted, rtol=1e-6, atol=0)
+    np.testing.assert_array_equal(*halves)
+
+
+def test_relativistic_generator_wants_the_other_order_and_neither_overflows():
+    wanted = [math.log1p(math.exp(real - fake)) for real, fake in zip(REAL, FAKE, strict=True)]
+    np.testing.assert_allclose(relativistic_generator(jnp.array(REAL), jnp.array(FAKE)), wanted, rtol=1e-6, atol=0)
+    far = jnp.array([-200.0, 200.0])
+    np.testing.assert_array_equal(relativistic_generator(far, -far), [0.0, 400.0])
+    np.testing.assert_array_equal(sum(relativistic_discriminator(far, -far)), [400.0, 0.0])
+
+
+def test_relativistic_losses_need_pairs():
+    for loss in (RELATIVISTIC.discriminator, RELATIVISTIC.generator):
+        with pytest.raises(AssertionError, match=r"relativistic_\w+ needs .*; got real_logits \(3,\) .* \(5,\)"):
+            loss(jnp.ones(3), jnp.ones(5))
+
+
+def test_relativistic_losses_alone_are_paired():
+    losses = (HINGE, NON_SATURATING, WASSERSTEIN, LOGISTIC, LEAST_SQUARES, RELATIVISTIC)
+    assert [loss.paired for loss in losses] == [False] * 5 + [True]
+
+
 @pytest.mark.parametrize(("loss", "at_zero"), [(HINGE, 1.0), (NON_SATURATING, math.log(2)), (WASSERSTEIN, 0.0)])
 def test_discriminator_that_knows_nothing_pays_alike_on_both_sides(loss, at_zero):
     real, fake = loss.discriminator(jnp.zeros(3), jnp.zeros(3))
@@ -109,6 +156,8 @@ def test_loss_gives_one_value_an_example_of_either_batch(loss):
         (HINGE, [[0.5], [1.25]], [-0.25]),
         (NON_SATURATING, [[math.log1p(math.exp(-0.5))], [math.log1p(math.exp(0.25))]], [math.log1p(math.exp(-0.25))]),
         (WASSERSTEIN, [[-0.5], [0.25]], [-0.25]),
+        (LOGISTIC, [[math.log1p(math.exp(-0.5))], [math.log1p(math.exp(0.25))]], [-math.log1p(math.exp(0.25))]),
+        (LEAST_SQUARES, [[0.125], [0.03125]], [0.28125]),
     ],
 )
 def test_loss_of_a_name_pairs_the_discriminator_and_generator_of_that_name(loss, discriminator, generator):

@@ -13,6 +13,7 @@ from support.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "health.md"
 LN4 = 2 * math.log(2)
+UNTOLD = {"hinge": 2.0, "non_saturating": LN4, "logistic": LN4, "least_squares": 0.25, "relativistic": LN4 / 2}
 
 
 def table() -> str:
@@ -93,7 +94,7 @@ def test_healthy_metrics_are_met_with_silence(loss, every):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(("every", "step"), [(1, 500), (50, 500), (100, 600), (2000, 12_000)])
 def test_dead_d_is_told_after_one_window_however_rarely_metrics_are_logged(loss, every, step):
-    dead = [line(loss={"hinge": 2.0, "non_saturating": LN4}.get(loss, 0.0), real=0.2, fake=0.2)] * 600
+    dead = [line(loss=UNTOLD.get(loss, 0.0), real=0.2, fake=0.2)] * 600
     wanted = [(step, "logits_inseparable", True)]
     if loss != "wasserstein":
         wanted.append((step, "discriminator_says_nothing", True))
@@ -106,14 +107,14 @@ def test_window_needs_its_steps_and_its_lines():
     assert told(Health("hinge"), [dead] * (WINDOW_LINES - 1), 5000) == []
 
 
-@pytest.mark.parametrize(("loss", "untold"), [("hinge", 2.0), ("non_saturating", LN4)])
+@pytest.mark.parametrize(("loss", "untold"), UNTOLD.items())
 def test_d_loss_near_that_of_silence_is_told_by_loss(loss, untold):
     assert (600, "discriminator_says_nothing", True) in told(Health(loss), [line(loss=1.02 * untold)] * 6)
     assert told(Health(loss), [line(loss=0.9 * untold)] * 6) == []
     assert told(Health(loss), [line(loss=0.8 * untold), line(loss=1.2 * untold)] * 6) == []  # wrong, but not silent
 
 
-@pytest.mark.parametrize(("loss", "untold"), [("hinge", 2.0), ("non_saturating", LN4)])
+@pytest.mark.parametrize(("loss", "untold"), UNTOLD.items())
 def test_d_loss_near_zero_is_told_and_is_no_reason_to_end_the_run(loss, untold):
     assert told(Health(loss), [line(loss=0.05 * untold)] * 6) == [(600, "discriminator_wins", True)]
     assert told(Health(loss), [line(loss=0.15 * untold)] * 6) == []
