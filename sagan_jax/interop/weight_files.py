@@ -35,6 +35,15 @@ class WeightFile:
     arrays: dict[str, np.ndarray] = dataclasses.field(repr=False)
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def origin(self) -> str:
+        """One line that identifies the weights: the file, and the one that `sagan-jax convert` made it from."""
+        line = f"{self.name} sha256:{self.sha256}"
+        if "source_sha256" in self.metadata:
+            source = self.metadata.get("source_name", "another file")
+            line += f", converted from {source} sha256:{self.metadata['source_sha256']}"
+        return line
+
 
 def read_arrays(path: str | Path) -> WeightFile:
     """Returns the arrays of an .npz or .safetensors file. Half precision is widened to float32.
