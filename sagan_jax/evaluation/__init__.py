@@ -16,6 +16,7 @@ from sagan_jax.evaluation.generator import Samples, TrainedGenerator, Truncation
 from sagan_jax.evaluation.image_sets import CompletedImages, GeneratedImages, ImageSet, RealImages
 from sagan_jax.evaluation.inception import inception_features
 from sagan_jax.evaluation.interpolation import interpolate, slerp
+from sagan_jax.evaluation.lite0 import Lite0Weights, read_lite0
 from sagan_jax.evaluation.neighbours import NeighbourReport, nearest_training_images
 from sagan_jax.evaluation.partners import partner_attention
 from sagan_jax.evaluation.protocols import KNOWN_PROTOCOLS, Protocol, parse_protocol
@@ -50,6 +51,7 @@ __all__ = [
     "InceptionScore",
     "IntraClassFrechetDistance",
     "KernelDistance",
+    "Lite0Weights",
     "NeighbourReport",
     "PrecisionRecall",
     "Protocol",
@@ -79,6 +81,7 @@ __all__ = [
     "parse_protocol",
     "partner_attention",
     "random_embedding",
+    "read_lite0",
     "read_statistics",
     "reconstruction_quality",
     "rule_accuracy",
