@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.interop import published_arrays as published
 from sagan_jax.models.dinov2 import DinoV2, table_side
 
 HEAD_WIDTH = 64
 """The width of a head in all published sizes. Weights do not say how many heads there are."""
 
 _UNUSED = ("mask_token",)  # for training alone
-_MAX_FAULTS = 3  # in one message
 _HINT = "Are these the weights of another network, or of DINOv2 with a head on top?"
 _TOKEN, _PATCHES, _TABLE, _REGISTERS = "cls_token", "patch_embed.proj.weight", "pos_embed", "register_tokens"
 _PLAIN, _GATED = "blocks.0.mlp.fc1.weight", "blocks.0.mlp.w12.weight"
@@ -95,22 +95,9 @@ def published_arrays(arrays: Mapping[str, np.ndarray], network: DinoV2, file: st
     Raises:
         InvalidInputError: a name is missing or unknown, or an array has a wrong shape.
     """
-    wanted = published_shapes(network)
     given = {name: array for name, array in arrays.items() if name not in _UNUSED}
-    faults = [f"{name!r} is missing" for name in wanted if name not in given]
-    faults += [f"{name!r} is unknown" for name in given if name not in wanted]
-    faults += [
-        f"{name!r} has {list(given[name].shape)} instead of {list(shape)}"
-        for name, shape in wanted.items()
-        if name in given and given[name].shape != shape
-    ]
-    if faults:
-        more = f", and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
-        raise InvalidInputError(
-            f"{_subject(file)} of width {network.width} and depth {network.depth} needs {len(wanted)} arrays; "
-            f"{', '.join(faults[:_MAX_FAULTS])}{more}. {_HINT}"
-        )
-    return {name: given[name] for name in wanted}
+    subject = f"{_subject(file)} of width {network.width} and depth {network.depth}"
+    return published.published_arrays(given, published_shapes(network), subject=subject, hint=_HINT)
 
 
 def size_words(network: DinoV2) -> str:

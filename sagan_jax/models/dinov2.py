@@ -64,10 +64,10 @@ class DinoV2(nn.Module):
         patches = nn.Conv(self.width, (size, size), (size, size), padding="VALID", name="patch_embed")(images)
         number, rows, columns = patches.shape[:3]
         first = self._tokens("cls_token", 1)
-        table = self._tokens("pos_embed", 1 + self.table_side**2)[0]
-        positions = self._resize(table[1:], rows, columns)
+        table = self._tokens("pos_embed", 1 + self.table_side**2)
+        positions = self._resize(table[0, 1:], rows, columns)
         tokens = [
-            jnp.broadcast_to(first + table[:1], (number, 1, self.width)),
+            jnp.broadcast_to(first + table[:, :1], (number, 1, self.width)),
             patches.reshape(number, rows * columns, self.width) + positions,
         ]
         if self.registers:

@@ -45,7 +45,7 @@ def convert_inception(file: Path, out: Path | None = None) -> Path:
     """
     out = _checked_out(out or evaluation.inception.default_weights_path())
     read = _read(file)
-    return _write_weights(out, read, interop.inception.published_arrays(read.arrays), {})
+    return _write_weights(out, read, interop.inception.published_arrays(read.arrays, read.name), {})
 
 
 def convert_dinov2(file: Path, out: Path | None = None, *, num_heads: int | None = None) -> Path:

@@ -364,6 +364,10 @@ def test_folder_that_holds_a_run_is_left_as_it_is(small, capsys):
         (["--from", "inception"], "--from inception FILE [OUT]"),
         (["--from", "inception", "--generator", "G.npz", "out"], "--from inception FILE [OUT]"),
         (["--from", "inception", "--source-config", "a.yaml", "out"], "--from inception FILE [OUT]"),
+        (["--from", "dinov2"], "for DINOv2: --from dinov2 FILE [OUT]"),
+        (["--from", "dinov2", "absent.npz", "out.npz"], "a .safetensors file to write; got 'out.npz'"),
+        (["--from", "inception", "--num-heads", "4", "a.npz"], "--num-heads goes with --from dinov2"),
+        (["--from", "dinov2", "--num-heads", "-1", "a.npz"], "is at least 1; got -1"),
         (["--from", "official", "--generator", "absent.npz", "out"], "'absent.npz'"),
         (
             ["--from", "official", "--generator", "absent.npz", "--source-config", "a.yaml", "out"],
