@@ -10,7 +10,13 @@ from sagan_jax.evaluation.attention import (
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.completion_quality import completion_scores, diversity, reconstruction_quality
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
-from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, inception_embedding, random_embedding
+from sagan_jax.evaluation.embeddings import (
+    Embedding,
+    ImageBatch,
+    inception_embedding,
+    lite0_embedding,
+    random_embedding,
+)
 from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.generator import Samples, TrainedGenerator, TruncationRule, draw_labels
 from sagan_jax.evaluation.image_sets import CompletedImages, GeneratedImages, ImageSet, RealImages
@@ -76,6 +82,7 @@ __all__ = [
     "inception_embedding",
     "inception_features",
     "interpolate",
+    "lite0_embedding",
     "nearest_training_images",
     "num_modes",
     "parse_protocol",

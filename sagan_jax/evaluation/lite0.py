@@ -82,7 +82,7 @@ def _of_file(path: Path, _modified: int, _size: int) -> Lite0Weights:
 def _read_package() -> Lite0Weights:
     folder = weights_folder()
     cached = folder and folder / _CACHED
-    found = cached and _read_cached(cached)
+    found = _read_cached(cached) if cached else None
     if found:
         return found
     with importlib.resources.as_file(importlib.resources.files(PACKAGE) / "models" / _FILE) as path:
