@@ -15,17 +15,17 @@ from sagan_jax.errors import InvalidInputError
 class Arguments:
     """Convert released weights. No code in a file is executed.
 
-    The FID network and DINOv2: `--from inception FILE [OUT]` writes a .safetensors file. OUT defaults to the place where
-    evaluations look. A generator: `--from SOURCE --generator G.pth [--discriminator D.pth] OUT` writes the folder of a
-    run, for sample, evaluate, attend, explore and `train --init-from`. It prints numbers of a few images and logits
-    for comparison with the source.
+    The FID network: `--from inception FILE [OUT]` writes a .safetensors file. OUT defaults to the place where
+    evaluations look. DINOv2: `--from dinov2 FILE [OUT]` does the same. A generator: `--from SOURCE --generator G.pth
+    [--discriminator D.pth] OUT` writes the folder of a run, for sample, evaluate, attend, explore and `train
+    --init-from`. It prints numbers of a few images and logits for comparison with the source.
     """
 
     source: Annotated[
         Literal["inception", "dinov2", "official", "studiogan", "biggan-pytorch"], tyro.conf.arg(name="from")
     ]
-    """inception: the FID network as torch-fidelity publishes it; dinov2: DINOv2 as its authors publish it; official: the
-    SAGAN authors' release; studiogan: PyTorch-StudioGAN's SAGAN and DCGAN; biggan-pytorch: its BigGAN and SAGAN"""
+    """inception: the FID network as torch-fidelity publishes it; dinov2: as its authors publish it; official: the SAGAN
+    authors' release; studiogan: PyTorch-StudioGAN's SAGAN and DCGAN; biggan-pytorch: its BigGAN and SAGAN"""
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """FILE [OUT] for inception and dinov2, OUT for the others"""
     generator: Path | None = None

@@ -32,7 +32,7 @@ class FeatureStatistics:
         count: how many images there were; None when the file does not say.
         name: the name of the file.
         sha256: of mean and covariance.
-        features: `inception` or `random` in a file of ours; "" when the file does not say.
+        features: the name of the embedding, such as `inception`, in a file of ours; "" when the file does not say.
         identity: of the network in a file of ours; "" when the file does not say.
     """
 
@@ -54,8 +54,12 @@ class FeatureStatistics:
         if len(self.mean) != embedding.size:
             sizes = f"{len(self.mean):,} features of each image, and {embedding.name} ones are {embedding.size:,}"
             return f"holds {sizes}"
-        same = self.identity == embedding.identity or embedding.name == "inception"  # its file may be converted again
-        if self.features and not (self.features == embedding.name and same):
+        if not self.features:
+            return ""
+        if self.features != embedding.name:
+            return f"holds {self.features} features, and the protocol's are {embedding.name} ones"
+        # The file of the FID network may be converted again.
+        if self.identity != embedding.identity and not embedding.name.startswith("inception"):
             return f"holds features of another network, {self.identity}"
         return ""
 

@@ -48,7 +48,7 @@ def load(arrays: Mapping[str, np.ndarray], num_heads: int | None = None, file: s
     """
     network = network_of(arrays, num_heads, file)
     state = published_arrays(arrays, network, file)
-    params = {path: _to_ours(state[name], path[-1] == "kernel") for path, name in _names(network).items()}
+    params = {path: _to_ours(state[_name(path)], path[-1] == "kernel") for path in _leaves(network)}
     return LoadedDinoV2(network, {"params": flax.traverse_util.unflatten_dict(params)})
 
 
@@ -115,22 +115,17 @@ def size_words(network: DinoV2) -> str:
 
 def published_shapes(network: DinoV2) -> dict[str, tuple[int, ...]]:
     """Returns the names of the state dict that a network needs, and their shapes in PyTorch's layouts."""
-    leaves = _leaves(network)
-    return {name: _to_source(leaves[path].shape, path[-1] == "kernel") for path, name in _names(network).items()}
+    return {_name(path): _to_source(leaf.shape, path[-1] == "kernel") for path, leaf in _leaves(network).items()}
 
 
-def _names(network: DinoV2) -> dict[tuple[str, ...], str]:
-    """Returns the published name of each parameter, by its path."""
-    names = {}
-    for path in _leaves(network):
-        *layers, last = path
-        last = {"kernel": "weight", "scale": "weight"}.get(last, last)
-        layers = ["patch_embed.proj" if layer == "patch_embed" else layer.replace("_", ".") for layer in layers]
-        names[path] = ".".join((*layers, last))
-    return names
+def _name(path: tuple[str, ...]) -> str:
+    """Returns the published name of the parameter at a path."""
+    *layers, last = path
+    last = {"kernel": "weight", "scale": "weight"}.get(last, last)
+    layers = ["patch_embed.proj" if layer == "patch_embed" else layer.replace("_", ".") for layer in layers]
+    return ".".join((*layers, last))
 
 
-@functools.cache
 def _leaves(network: DinoV2) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     """Returns the shape of each parameter. All blocks are alike, so that one is traced."""
     images = jax.ShapeDtypeStruct((1, network.patch_size, network.patch_size, 3), jnp.float32)

@@ -37,12 +37,9 @@ class WeightFile:
 
     @property
     def origin(self) -> str:
-        """One line that identifies the weights: the file, and the one that `sagan-jax convert` made it from."""
-        line = f"{self.name} sha256:{self.sha256}"
-        if "source_sha256" in self.metadata:
-            source = self.metadata.get("source_name", "another file")
-            line += f", converted from {source} sha256:{self.metadata['source_sha256']}"
-        return line
+        """The name and the sha256 of the published file: of the one that `sagan-jax convert` read, if it made this."""
+        name, sha256 = (self.metadata.get(f"source_{what}", getattr(self, what)) for what in ("name", "sha256"))
+        return f"{name} sha256:{sha256}"
 
 
 def read_arrays(path: str | Path) -> WeightFile:

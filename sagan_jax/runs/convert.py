@@ -70,14 +70,14 @@ def convert_dinov2(file: Path, out: Path | None = None, *, num_heads: int | None
     read = _read(file)
     heads = num_heads or evaluation.dinov2.stated_heads(read.metadata, read.name)
     network = interop.dinov2.network_of(read.arrays, heads, read.name)
+    arrays = interop.dinov2.published_arrays(read.arrays, network, read.name)
+    words = interop.dinov2.size_words(network)
     if network != evaluation.dinov2.STANDARD and not named:
         raise InvalidInputError(
-            f"{str(file)!r} is DINOv2 of {interop.dinov2.size_words(network)}. Published scores are in the features of "
-            f"{interop.dinov2.size_words(evaluation.dinov2.STANDARD)}, which the usual place is for: name OUT, and name "
-            f"that file with --dinov2-weights later."
+            f"{read.name!r} is DINOv2 of {words}. The usual place is for ViT-L/14, in whose features published scores "
+            f"are: name OUT, and later that file with --dinov2-weights."
         )
-    arrays = interop.dinov2.published_arrays(read.arrays, network, read.name)
-    print(f"DINOv2 of {interop.dinov2.size_words(network)}: {sum(map(np.size, arrays.values())):,} parameters")
+    print(f"DINOv2 of {words}: {sum(map(np.size, arrays.values())):,} parameters")
     return _write_weights(out, read, arrays, {evaluation.dinov2.NUM_HEADS: str(network.num_heads)})
 
 
