@@ -132,8 +132,11 @@ def convert_networks(
         raise InvalidInputError(f"convert needs a new folder to write; {str(out)!r} is a file or holds a run already.")
     config = read_source_config(source_config) if source_config else None
     files = {"generator": _read(generator)} | ({"discriminator": _read(discriminator)} if discriminator else {})
-    released = interop.load(source, _named_arrays(source, files), config)
-    released.refuse_zeros()
+    try:
+        released = interop.load(source, _named_arrays(source, files), config)
+        released.refuse_zeros()
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{' and '.join(repr(file.name) for file in files.values())}: {error}") from error
     experiment = _experiment(source, released)
     check = _check_line(released)
     state = _state(experiment, released)
