@@ -169,6 +169,8 @@ class Evaluation:
     """end the run, saved, at a severe sign of docs/health.md: D or G has died, variety is gone, or the score is bad"""
     inception_weights: str = ""
     """weights of the FID network. Defaults to those of `sagan-jax fetch-weights`"""
+    dinov2_weights: str = ""
+    """weights of DINOv2. Defaults to those of `sagan-jax fetch-weights dinov2`"""
 
 
 @dataclasses.dataclass(frozen=True)

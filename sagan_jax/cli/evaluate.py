@@ -50,6 +50,8 @@ class Arguments:
     """score every checkpoint of --workdir that has no such result yet; print a table, and draw scores/curve.png"""
     inception_weights: str = ""
     """weights of the FID network, .npz or .safetensors. Defaults to those of `sagan-jax fetch-weights`"""
+    dinov2_weights: str = ""
+    """weights of DINOv2, .safetensors or .npz. Defaults to those of `sagan-jax fetch-weights dinov2`"""
     resolution: int = 0
     """of both sets, for --images. Defaults to the shorter side of the first image"""
     max_images: int = 0
@@ -116,7 +118,7 @@ def _check(parsed: Arguments) -> None:
         raise InvalidInputError("--every-checkpoint needs --workdir, and neither --checkpoint nor --save-statistics.")
 
 
-_OF_ALL = ("inception_weights", "batch_size", "cache")
+_OF_ALL = ("inception_weights", "dinov2_weights", "batch_size", "cache")
 _OF_SCORES = (*_OF_ALL, "seed", "out")
 _OF_RUNS = (*_OF_SCORES, "holes", "samples", "source", "held_out", "reference", "trust_checkpoint")
 

@@ -12,18 +12,20 @@ from sagan_jax.cli.arguments import parse_arguments
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
+DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth"
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """Download published weights, verify their sha256, and convert them."""
 
-    weights: tyro.conf.Positional[Literal["inception"]] = "inception"
-    """inception: the FID network"""
+    weights: tyro.conf.Positional[Literal["inception", "dinov2"]] = "inception"
+    """inception: the FID network, 0.1 GB; dinov2: DINOv2 ViT-L/14, 1.2 GB"""
     out: Path | None = None
     """the folder for the file. Defaults to the place where evaluations look"""
-    url: str = INCEPTION_URL
-    """an https address; the file name ends in the start of its sha256, as in NAME-0123abcd.pth"""
+    url: str = ""
+    """an https address of the same weights. The name of the file says its sha256: it ends in the first digits, as in
+    NAME-0123abcd.pth, or is one that the authors of DINOv2 published"""
 
 
 def run(arguments: list[str]) -> None:
@@ -34,6 +36,9 @@ def run(arguments: list[str]) -> None:
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax fetch-weights")
     announce("fetching the weights")
-    from sagan_jax.runs.fetch import fetch_inception
+    from sagan_jax.runs.fetch import fetch_dinov2, fetch_inception
 
-    fetch_inception(parsed.url, parsed.out)
+    if parsed.weights == "inception":
+        fetch_inception(parsed.url or INCEPTION_URL, parsed.out)
+    else:
+        fetch_dinov2(parsed.url or DINOV2_URL, parsed.out)

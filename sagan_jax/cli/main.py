@@ -45,8 +45,8 @@ Self-attention for image generation in JAX.
   neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are any memorised?
   report --workdir DIR [--out FILE]          the report of a run, which a run also writes itself
   export --workdir DIR [--out DIR]           the generator as weights, and as a function that needs jax alone
-  fetch-weights                              download the FID network
-  convert --from SOURCE [...] OUT            convert released weights: networks to a run, the FID network to a file
+  fetch-weights                              download the FID network or DINOv2
+  convert --from SOURCE [...] OUT            convert released weights: to a run, or the FID network and DINOv2 to a file
   info                                       versions, devices, caches and weights: what a bug report needs
   completion {bash,zsh,fish}                 completion of commands and flags for a shell
 

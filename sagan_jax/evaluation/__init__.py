@@ -13,6 +13,7 @@ from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.embeddings import (
     Embedding,
     ImageBatch,
+    dinov2_embedding,
     inception_embedding,
     lite0_embedding,
     random_embedding,
@@ -75,6 +76,7 @@ __all__ = [
     "attention_records",
     "check_rule",
     "completion_scores",
+    "dinov2_embedding",
     "discriminator_attention",
     "diversity",
     "draw_labels",

@@ -15,8 +15,11 @@ import numpy as np
 from jax import Array
 
 from sagan_jax.evaluation import pillow_resize
+from sagan_jax.evaluation.dinov2 import read_dinov2
 from sagan_jax.evaluation.inception import inception_taps, read_inception
 from sagan_jax.evaluation.lite0 import read_lite0
+from sagan_jax.interop.dinov2 import size_words
+from sagan_jax.models import inception
 from sagan_jax.models.convnet import ConvNet
 from sagan_jax.models.lite0 import INPUT_IMAGE_SIZE, NUM_FEATURES, Lite0
 from sagan_jax.runtime.devices import replicate_locally, shard_locally
@@ -47,6 +50,7 @@ class Embedding:
         apply: pure: `(variables, images [B, R, R, 3] uint8) -> {name: [B, D]}`, with `features` among the names.
         variables: what `apply` takes.
         size: D of `features`.
+        caveat: what a score in its features warns of; "" for nothing.
         prepare: what the host does before: `images [B, R, R, C] uint8` to those that `apply` takes, such as a resize by
             Pillow. None if it does nothing.
     """
@@ -57,6 +61,7 @@ class Embedding:
     variables: Variables = dataclasses.field(repr=False)
     size: int
     prepare: Callable[[np.ndarray], np.ndarray] | None = None
+    caveat: str = ""
 
     def __call__(self, batches: Iterable[ImageBatch]) -> Iterator[tuple[dict[str, np.ndarray], ImageBatch]]:
         """Yields the outputs of the network for each batch, `{name: [n, D]}`, and the batch.
@@ -113,6 +118,61 @@ def inception_embedding(path: str | Path) -> Embedding:
 def _inception_features(variables: Variables, images: Array) -> dict[str, Array]:
     taps = inception_taps(variables, images)
     return {"features": taps["2048"], "logits_unbiased": taps["logits_unbiased"]}
+
+
+def as_clean_fid(embedding: Embedding) -> Embedding:
+    """Returns the FID network for images that are resized as clean-fid does: by Pillow, antialiased and in floats.
+
+    Args:
+        embedding: what `inception_embedding` returns.
+    """
+    return dataclasses.replace(
+        embedding,
+        name="inception_clean",
+        apply=_clean_inception_features,
+        prepare=partial(pillow_resize.bicubic_in_floats, size=inception.INPUT_IMAGE_SIZE),
+    )
+
+
+def _clean_inception_features(variables: Variables, images: Array) -> dict[str, Array]:
+    taps: Any = inception.Inception().apply(variables, (images - 128) / 128)
+    return {"features": taps["2048"], "logits_unbiased": taps["logits_unbiased"]}
+
+
+_DINOV2_SIZE = 224
+_IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def dinov2_embedding(path: str | Path) -> Embedding:
+    """Returns DINOv2: `features` are its class token after the last norm, 1,024 in ViT-L/14.
+
+    Images are resized to 224 pixels by Pillow, bicubically with antialiasing, and not cropped.
+
+    Args:
+        path: the file of its weights, .safetensors or .npz.
+
+    Raises:
+        InvalidInputError: the file is absent, damaged, or holds another network.
+
+    Source: Stein et al. 2023 (arXiv:2306.04675); layer6ai-labs/dgm-eval:dgm_eval/models/dinov2.py.
+    """
+    weights = read_dinov2(path)
+    words = size_words(weights.network)
+
+    def features(variables: Variables, images: Array) -> dict[str, Array]:
+        mean, deviation = (jnp.array(values)[(jnp.newaxis,) * 3] for values in (_IMAGENET_MEAN, _IMAGENET_DEVIATION))
+        tokens: Any = weights.network.apply(variables, (images / jnp.float32(255) - mean) / deviation)
+        return {"features": tokens["class_token"]}
+
+    return Embedding(
+        "dinov2",
+        f"DINOv2 of {words}, {weights.origin}",
+        features,
+        weights.variables,
+        weights.network.width,
+        partial(pillow_resize.bicubic, size=_DINOV2_SIZE),
+        "" if weights.is_standard else f"published scores are in the features of ViT-L/14, not of {words}",
+    )
 
 
 @cache

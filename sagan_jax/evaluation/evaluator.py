@@ -48,6 +48,7 @@ class Evaluator:
         train: the images that the networks were trained on; the classifier learns from them. None if there are none.
         held_out: images that the networks were not trained on; None if there are none.
         inception: the FID network; None if its weights are missing.
+        dinov2: DINOv2; None if its weights are missing.
         cache: the folder that keeps statistics of the real images; None keeps them in memory only.
         progress: receives the progress of each pass over images.
         statistics: moments of features that take the place of all real images; None if there are none.
@@ -59,6 +60,7 @@ class Evaluator:
     cache: Path | None = None
     progress: ProgressCallback = dataclasses.field(default_factory=NullProgress)
     statistics: FeatureStatistics | None = None
+    dinov2: Embedding | None = None
 
     def score(self, protocol: Protocol, images: ImageSet, *, seed: int = 0) -> Score:
         """Returns the score of a set of images. Its protocol is what `resolve` returns.
@@ -81,7 +83,11 @@ class Evaluator:
                 raise NonFiniteError(f"{name} is {value}: the images or the network's weights may be damaged.")
         details = {"seed": seed, **images.describe(), **details}
         if protocol.embedding not in ("classifier", None):
-            details["embedding"] = self.references.embedding(protocol).identity
+            embedding = self.references.embedding(protocol)
+            details["embedding"] = embedding.identity
+            if embedding.caveat:
+                already = f"{details['warning']}; " if "warning" in details else ""
+                details["warning"] = f"{already}{embedding.caveat}"
         reference = self.references.describe(protocol)
         if reference:
             details["reference"] = reference
@@ -135,5 +141,5 @@ class Evaluator:
     def references(self) -> ReferenceStatistics:
         """What is known of the real images."""
         return ReferenceStatistics(
-            self.train, self.held_out, self.inception, self.cache, self.progress, self.statistics
+            self.train, self.held_out, self.inception, self.cache, self.progress, self.statistics, self.dinov2
         )

@@ -90,7 +90,7 @@ def read_inception(path: str | Path) -> InceptionWeights:
 @lru_cache(maxsize=1)
 def _read(path: Path, _modified: int, _size: int) -> InceptionWeights:
     file = read_arrays(path)
-    variables = jax.tree.map(jnp.asarray, to_variables(file.arrays))
+    variables = jax.tree.map(jnp.asarray, to_variables(file.arrays, file.name))
     metadata = file.metadata
     source = metadata.get("source_name"), metadata.get("source_sha256")
     return InceptionWeights(variables, file.name, file.sha256, *source)

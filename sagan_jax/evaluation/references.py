@@ -11,7 +11,7 @@ import numpy as np
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import classifier
 from sagan_jax.evaluation.array_cache import Arrays, as_arrays, cached, from_arrays
-from sagan_jax.evaluation.embeddings import Embedding, lite0_embedding, random_embedding
+from sagan_jax.evaluation.embeddings import Embedding, as_clean_fid, lite0_embedding, random_embedding
 from sagan_jax.evaluation.features import gather_features, gather_moments
 from sagan_jax.evaluation.image_sets import RealImages
 from sagan_jax.evaluation.protocols import Protocol
@@ -30,6 +30,7 @@ class ReferenceStatistics:
         train: the images that the networks were trained on; the classifier learns from them. None if there are none.
         held_out: images that the networks were not trained on; None if there are none.
         inception: the FID network; None if its weights are missing.
+        dinov2: DINOv2; None if its weights are missing.
         cache: the folder that keeps statistics; None keeps them in memory only.
         progress: receives the progress of each pass over images.
         statistics: moments of features that take the place of all real images; None if there are none.
@@ -41,6 +42,7 @@ class ReferenceStatistics:
     cache: Path | None = None
     progress: ProgressCallback = dataclasses.field(default_factory=NullProgress)
     statistics: FeatureStatistics | None = None
+    dinov2: Embedding | None = None
     _memory: dict[tuple[Any, ...], Arrays] = dataclasses.field(default_factory=dict, repr=False)
 
     def images(self, protocol: Protocol) -> RealImages | None:
@@ -122,18 +124,26 @@ class ReferenceStatistics:
         if protocol.embedding == "lite0":
             return lite0_embedding()
         if protocol.embedding == "dinov2":
-            raise InvalidInputError(f"{protocol.name} needs the weights of DINOv2, which were not found.")
+            if self.dinov2 is None:
+                raise InvalidInputError(
+                    f"{protocol.name} needs the weights of DINOv2, which were not found: run `sagan-jax fetch-weights "
+                    f"dinov2`, or name a file with --dinov2-weights."
+                )
+            return self.dinov2
         if protocol.embedding != "inception":
             return random_embedding()
-        if protocol.clean:
-            raise InvalidInputError(f"{protocol.name} needs a resize that is not there.")
         if self.inception is None:
             raise InvalidInputError(
                 f"{protocol.name} needs the weights of the FID network, which were not found: run `sagan-jax "
                 f"fetch-weights`, or name a file with --inception-weights. fd5k_train_lite0 and fd5k_train_random "
                 f"need none, but are no FID."
             )
-        return self.inception
+        return self._clean_inception if protocol.clean else self.inception
+
+    @functools.cached_property
+    def _clean_inception(self) -> Embedding:
+        assert self.inception  # `embedding` has seen it
+        return as_clean_fid(self.inception)
 
     def moments(self, protocol: Protocol, label: int | None = None) -> Moments:
         """Returns the moments of the features of the real images, or of those of one class.
@@ -207,7 +217,9 @@ class ReferenceStatistics:
 
     def _key(self, protocol: Protocol, reference: RealImages, *more: Any) -> tuple[Any, ...]:
         shape = reference.source[0][0].shape
-        return ("reference 1", reference.source.fingerprint, shape, self.embedding(protocol).identity, *more)
+        embedding = self.embedding(protocol)
+        resize = ("clean",) if protocol.clean else ()
+        return ("reference 1", reference.source.fingerprint, shape, embedding.identity, *resize, *more)
 
     def _remember(self, key: tuple[Any, ...], compute: Callable[[], Arrays]) -> Arrays:
         if key not in self._memory:

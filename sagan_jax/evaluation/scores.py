@@ -31,6 +31,7 @@ from sagan_jax.runtime.processes import gather
 INCEPTION_SCORE_SPLITS = 10
 KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 100, 1000
 PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
+DINOV2_PRECISION_NEIGHBOURS = 5  # Stein et al. 2023; layer6ai-labs/dgm-eval:dgm_eval/__main__.py
 MOST_REAL_FEATURES = 50_000
 """Kernel distances compare with at most this many real images, drawn with seed 0."""
 
@@ -327,13 +328,14 @@ class PrecisionRecall(Scorer):
 
     def measure(self, images: ImageSet, seed: int) -> Measurement:
         """Counts nearest neighbours among the features of both sets."""
+        nearest = DINOV2_PRECISION_NEIGHBOURS if self.protocol.embedding == "dinov2" else PRECISION_NEIGHBOURS
         real = self.references.features(self.protocol, self.protocol.images)
         fake = self._features(images, seed)
         found = (
-            *precision_recall(real, fake, PRECISION_NEIGHBOURS),
+            *precision_recall(real, fake, nearest),
             *density_coverage(real, fake, DENSITY_NEIGHBOURS),
         )
-        neighbours = {"precision, recall": PRECISION_NEIGHBOURS, "density, coverage": DENSITY_NEIGHBOURS}
+        neighbours = {"precision, recall": nearest, "density, coverage": DENSITY_NEIGHBOURS}
         return Measurement(dict(zip(self.value_names, found, strict=True)), {"neighbours": neighbours})
 
 

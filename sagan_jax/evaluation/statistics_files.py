@@ -54,8 +54,12 @@ class FeatureStatistics:
         if len(self.mean) != embedding.size:
             sizes = f"{len(self.mean):,} features of each image, and {embedding.name} ones are {embedding.size:,}"
             return f"holds {sizes}"
-        same = self.identity == embedding.identity or embedding.name == "inception"  # its file may be converted again
-        if self.features and not (self.features == embedding.name and same):
+        if not self.features:
+            return ""
+        if self.features != embedding.name:
+            return f"holds {self.features} features, and the protocol's are {embedding.name} ones"
+        # The file of the FID network may be converted again.
+        if self.identity != embedding.identity and not embedding.name.startswith("inception"):
             return f"holds features of another network, {self.identity}"
         return ""
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.interop import biggan_pytorch, inception, official, studiogan
+from sagan_jax.interop import biggan_pytorch, dinov2, inception, official, studiogan
 from sagan_jax.interop.jax_export import to_jax_export
 from sagan_jax.interop.networks import ReleasedNetworks
 from sagan_jax.interop.pytorch import read_pth
@@ -18,6 +18,7 @@ __all__ = [
     "ReleasedNetworks",
     "WeightFile",
     "biggan_pytorch",
+    "dinov2",
     "inception",
     "load",
     "official",

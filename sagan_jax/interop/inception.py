@@ -22,7 +22,7 @@ _NORM = ("weight", "bias", "running_mean", "running_var")
 _CLASSES = ("fc",)
 
 
-def to_variables(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def to_variables(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[str, Any]:
     """Returns the parameters of `Inception`, with each batch norm folded into its convolution.
 
     A norm scales each output channel by s = weight / sqrt(running_var + epsilon), so the kernel becomes s * kernel and
@@ -30,6 +30,7 @@ def to_variables(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     Args:
         arrays: the names of the state dict to arrays in PyTorch's layouts. `*.num_batches_tracked` is ignored.
+        file: the file that they come from, for messages.
 
     Returns:
         `{"params": ...}`, float32.
@@ -37,7 +38,7 @@ def to_variables(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     Raises:
         InvalidInputError: when a name is missing or unknown, or an array has a wrong shape.
     """
-    state = published_arrays(arrays)
+    state = published_arrays(arrays, file)
     params = {}
     for layer in _kernel_shapes():
         name = ".".join(layer)
@@ -53,14 +54,15 @@ def to_variables(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {"params": flax.traverse_util.unflatten_dict(params)}
 
 
-def published_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def published_arrays(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[str, np.ndarray]:
     """Returns the arrays of the network under their published names, after checking names and shapes.
 
     Raises:
         InvalidInputError: when a name is missing or unknown, an array has a wrong shape, or a variance is negative.
     """
+    subject = f"{file!r}: the FID network" if file else "The FID network"
     hint = "Are these the weights of another network, such as torchvision's Inception v3?"
-    return published.published_arrays(arrays, published_shapes(), subject="The FID network", hint=hint)
+    return published.published_arrays(arrays, published_shapes(), subject=subject, hint=hint)
 
 
 @cache

@@ -35,6 +35,12 @@ class WeightFile:
     arrays: dict[str, np.ndarray] = dataclasses.field(repr=False)
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def origin(self) -> str:
+        """The name and the sha256 of the published file: of the one that `sagan-jax convert` read, if it made this."""
+        name, sha256 = (self.metadata.get(f"source_{what}", getattr(self, what)) for what in ("name", "sha256"))
+        return f"{name} sha256:{sha256}"
+
 
 def read_arrays(path: str | Path) -> WeightFile:
     """Returns the arrays of an .npz or .safetensors file. Half precision is widened to float32.

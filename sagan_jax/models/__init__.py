@@ -3,9 +3,10 @@
 `biggan`, `dcgan` and `sagan` are read by module: `sagan.Generator(resolution=128)`.
 """
 
-from sagan_jax.models import biggan, completion, convnet, dcgan, folding, inception, layers, lite0, sagan
+from sagan_jax.models import biggan, completion, convnet, dcgan, dinov2, folding, inception, layers, lite0, sagan
 from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.models.convnet import ConvNet
+from sagan_jax.models.dinov2 import DinoV2
 from sagan_jax.models.folding import fold_batch_stats
 from sagan_jax.models.inception import Inception
 from sagan_jax.models.layers import ConditionalBatchNorm, ResidualControl, SelfAttention
@@ -15,6 +16,7 @@ __all__ = [
     "CompletionNetwork",
     "ConditionalBatchNorm",
     "ConvNet",
+    "DinoV2",
     "Inception",
     "Lite0",
     "ResidualControl",
@@ -23,6 +25,7 @@ __all__ = [
     "completion",
     "convnet",
     "dcgan",
+    "dinov2",
     "fold_batch_stats",
     "folding",
     "inception",

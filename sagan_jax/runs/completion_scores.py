@@ -58,6 +58,7 @@ def completion_scores_of_run(
     holes: Sequence[str] = (),
     samples: int = 4,
     inception_weights: str = "",
+    dinov2_weights: str = "",
     seed: int = 0,
     batch_size: int = 50,
     out: Path | None = None,
@@ -74,6 +75,7 @@ def completion_scores_of_run(
         holes: kinds of `sagan_jax.data.masks`. Defaults to `SCORED_HOLES`. Protocols use them in turn.
         samples: completions of each image whose diversity is measured.
         inception_weights: as for `scores_of_run`.
+        dinov2_weights: as for `scores_of_run`.
         seed: of holes and latents.
         batch_size: images a pass.
         out: folder of the result files. Defaults to `scores/` in the workdir.
@@ -90,7 +92,8 @@ def completion_scores_of_run(
         check_hole_kind(kind)
     protocols = [parse_protocol(name) for name in names]
     completer, photographs = run.completer(), run.images(held_out=True)
-    evaluator = completion_evaluator(run, photographs, protocols, inception_weights, progress) if protocols else None
+    weights: Any = {"inception_weights": inception_weights, "dinov2_weights": dinov2_weights}
+    evaluator = completion_evaluator(run, photographs, protocols, progress, **weights) if protocols else None
     choice = choose_completion_protocols(evaluator, protocols, others=bool(holes), keep_going=keep_going, notify=notify)
     files = ResultFiles()
     for kind in kinds:
@@ -139,8 +142,10 @@ def completion_evaluator(
     run: CompletionRun,
     photographs: ImageSource,
     protocols: Sequence[Protocol],
-    inception_weights: str,
     progress: ProgressCallback | None,
+    *,
+    inception_weights: str,
+    dinov2_weights: str,
 ) -> Evaluator:
     """Returns an evaluator of completions against the training images and the photographs."""
     evaluator, _ = evaluator_for(
@@ -148,6 +153,7 @@ def completion_evaluator(
         RealImages(photographs),
         protocols,
         inception_weights=inception_weights,
+        dinov2_weights=dinov2_weights,
         cache=run.experiment.data.cache,
         progress=progress,
     )

@@ -9,11 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from sagan_jax import interop
+from sagan_jax import evaluation, interop
 from sagan_jax.config import Experiment, Training, to_dict
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.inception import default_weights_path
-from sagan_jax.interop.inception import published_arrays
 from sagan_jax.interop.networks import ReleasedNetworks
 from sagan_jax.interop.pytorch import SUFFIXES, read_pth
 from sagan_jax.interop.source_config import read_source_config
@@ -45,17 +43,59 @@ def convert_inception(file: Path, out: Path | None = None) -> Path:
         InvalidInputError: the file is damaged or holds another network, or `out` has another suffix.
         StorageError: the disk refused.
     """
-    out = out or default_weights_path()
+    out = _checked_out(out or evaluation.inception.default_weights_path())
+    read = _read(file)
+    return _write_weights(out, read, interop.inception.published_arrays(read.arrays, read.name), {})
+
+
+def convert_dinov2(file: Path, out: Path | None = None, *, num_heads: int | None = None) -> Path:
+    """Writes the weights of DINOv2 as .safetensors, and prints what they are and the sha256 of both files.
+
+    Args:
+        file: .pth, .pt, .npz or .safetensors, with the published names.
+        out: the file to write. Defaults to the place where evaluations look, which is for ViT-L/14 alone: published
+            scores are in its features.
+        num_heads: the heads of each attention layer. Defaults to what the file says, else to one for each 64 features.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        InvalidInputError: the file is damaged or holds another network, `out` has another suffix, or the network is not
+            ViT-L/14 and there is no `out`.
+        StorageError: the disk refused.
+    """
+    named = out is not None
+    out = _checked_out(out or evaluation.dinov2.default_weights_path())
+    read = _read(file)
+    heads = num_heads or evaluation.dinov2.stated_heads(read.metadata, read.name)
+    network = interop.dinov2.network_of(read.arrays, heads, read.name)
+    arrays = interop.dinov2.published_arrays(read.arrays, network, read.name)
+    words = interop.dinov2.size_words(network)
+    if network != evaluation.dinov2.STANDARD and not named:
+        raise InvalidInputError(
+            f"{read.name!r} is DINOv2 of {words}. The usual place is for ViT-L/14, in whose features published scores "
+            f"are: name OUT, and later that file with --dinov2-weights."
+        )
+    print(f"DINOv2 of {words}: {sum(map(np.size, arrays.values())):,} parameters")
+    return _write_weights(out, read, arrays, {evaluation.dinov2.NUM_HEADS: str(network.num_heads)})
+
+
+def _checked_out(out: Path | None) -> Path:
     if out is None:
         raise InvalidInputError("convert needs OUT, a file: this user has no home folder for a cache.")
     if out.suffix.lower() != ".safetensors":
         raise InvalidInputError(f"convert needs a .safetensors file to write; got {str(out)!r}.")
-    read = _read(file)
+    return out
+
+
+def _write_weights(out: Path, read: WeightFile, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> Path:
+    """Writes arrays of a file that was read, and prints the sha256 of both files."""
     source = {"source_name": read.name, "source_sha256": read.sha256}
     if "source_sha256" in read.metadata:  # the file was converted before: keep its first source
         source = {key: read.metadata.get(key, "") for key in source}
-    write_atomically(out, content := to_safetensors(published_arrays(read.arrays), source))
-    print(f"read  {file}  sha256 {read.sha256}\nwrote {out}  sha256 {hashlib.sha256(content).hexdigest()}")
+    write_atomically(out, content := to_safetensors(arrays, source | metadata))
+    print(f"read  {read.name}  sha256 {read.sha256}\nwrote {out}  sha256 {hashlib.sha256(content).hexdigest()}")
     return out
 
 
@@ -92,8 +132,11 @@ def convert_networks(
         raise InvalidInputError(f"convert needs a new folder to write; {str(out)!r} is a file or holds a run already.")
     config = read_source_config(source_config) if source_config else None
     files = {"generator": _read(generator)} | ({"discriminator": _read(discriminator)} if discriminator else {})
-    released = interop.load(source, _named_arrays(source, files), config)
-    released.refuse_zeros()
+    try:
+        released = interop.load(source, _named_arrays(source, files), config)
+        released.refuse_zeros()
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{' and '.join(repr(file.name) for file in files.values())}: {error}") from error
     experiment = _experiment(source, released)
     check = _check_line(released)
     state = _state(experiment, released)

@@ -22,6 +22,7 @@ def evaluate(
     reference: str = "",
     checkpoint: CheckpointName = "newest",
     inception_weights: str = "",
+    dinov2_weights: str = "",
     seed: int = 0,
     batch_size: int | None = None,
     out: Path | None = None,
@@ -47,6 +48,7 @@ def evaluate(
             features, in place of the training images. Scores are then written only where `out` says.
         checkpoint: the newest, the one with the best score of a run that generates images, or that of a step.
         inception_weights: file of the FID network's weights. Defaults to the config's, then to the usual place.
+        dinov2_weights: file of DINOv2's weights. Defaults likewise.
         seed: of latents, classes and holes, in [0, 2**32).
         batch_size: images a pass. Defaults to 100, or 50 for a run that completes images.
         out: folder of the result files. Defaults to `scores/` in the workdir.
@@ -70,8 +72,8 @@ def evaluate(
         cache=cache,
         trust_checkpoint=trust_checkpoint,
     )
-    shared: Any = {"inception_weights": inception_weights, "seed": seed, "out": out, "progress": progress}
-    shared["keep_going"] = keep_going
+    shared: Any = {"inception_weights": inception_weights, "dinov2_weights": dinov2_weights}
+    shared |= {"seed": seed, "out": out, "progress": progress, "keep_going": keep_going}
     scores: Iterator[Score | HoleScore]
     if isinstance(run, CompletionRun):
         if reference or save_statistics:

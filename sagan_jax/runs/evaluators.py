@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypedDict
 
 from sagan_jax.config import Experiment
 from sagan_jax.data import ImageSource, open_source
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.embeddings import Embedding, inception_embedding
+from sagan_jax.evaluation import dinov2
+from sagan_jax.evaluation.embeddings import Embedding, dinov2_embedding, inception_embedding
 from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.image_sets import RealImages
 from sagan_jax.evaluation.inception import find_weights
@@ -25,17 +27,22 @@ def evaluator_of_run(
     *,
     reference: str = "",
     inception_weights: str = "",
+    dinov2_weights: str = "",
     progress: ProgressCallback | None = None,
 ) -> tuple[Evaluator, Sequence[Protocol]]:
     """Returns an evaluator for a run, and the protocols; the arguments are those of `scores_of_run`."""
     experiment = run.experiment
-    weights = inception_weights or experiment.evaluation.inception_weights
+    weights = {
+        "inception_weights": inception_weights or experiment.evaluation.inception_weights,
+        "dinov2_weights": dinov2_weights or experiment.evaluation.dinov2_weights,
+    }
     if reference:
         statistics = read_statistics(_require_statistics(reference))
-        inception = find_inception(weights) if _needs_inception(protocols) else None
-        evaluator = Evaluator(None, None, inception, None, progress or NullProgress(), statistics)
-        return evaluator, protocols or [parse_protocol(name) for name in default_protocols_of_statistics(statistics)]
-    evaluation = dataclasses.replace(experiment.evaluation, inception_weights=weights)
+        protocols = protocols or [parse_protocol(name) for name in default_protocols_of_statistics(statistics)]
+        networks = _networks(protocols, **weights)
+        evaluator = Evaluator(None, progress=progress or NullProgress(), statistics=statistics, **networks)
+        return evaluator, protocols
+    evaluation = dataclasses.replace(experiment.evaluation, **weights)
     experiment = dataclasses.replace(experiment, evaluation=evaluation)
     return evaluator_for_run(experiment, run.images(), protocols, progress=progress)
 
@@ -56,19 +63,22 @@ def evaluator_of_reference(
     batch_size: int,
     *,
     inception_weights: str,
+    dinov2_weights: str,
     cache: str,
     max_images: int = 0,
     progress: ProgressCallback | None,
 ) -> Evaluator:
     """Returns an evaluator whose real images, or whose statistics of them, are those of a path."""
-    inception = find_inception(inception_weights) if _needs_inception(protocols) else None
     statistics = read_statistics(reference) if is_statistics_file(reference) else None
+    if statistics and not protocols:
+        protocols = [parse_protocol(name) for name in default_protocols_of_statistics(statistics)]
+    networks = _networks(protocols, inception_weights=inception_weights, dinov2_weights=dinov2_weights)
     real = None
     if statistics is None or holds_images(reference):
         source = open_source(reference, resolution=resolution, cache=cache, max_images=max_images, absent_classes=True)
         real = RealImages(source, batch_size)
     folder = cache_folder(cache, "references")
-    return Evaluator(real, real, inception, folder, progress or NullProgress(), statistics)
+    return Evaluator(real, real, cache=folder, progress=progress or NullProgress(), statistics=statistics, **networks)
 
 
 def evaluator_for_run(
@@ -94,6 +104,7 @@ def evaluator_for_run(
         held_out,
         protocols,
         inception_weights=experiment.evaluation.inception_weights,
+        dinov2_weights=experiment.evaluation.dinov2_weights,
         cache=experiment.data.cache,
         progress=progress,
     )
@@ -105,6 +116,7 @@ def evaluator_for(
     protocols: Sequence[Protocol],
     *,
     inception_weights: str,
+    dinov2_weights: str,
     cache: str,
     progress: ProgressCallback | None,
 ) -> tuple[Evaluator, Sequence[Protocol]]:
@@ -115,17 +127,27 @@ def evaluator_for(
         held_out: images that were not trained on, or None.
         protocols: defaults to `default_protocols` when empty.
         inception_weights: file of the FID network's weights. Defaults to the usual place when empty.
+        dinov2_weights: file of DINOv2's weights. Defaults to the usual place when empty.
         cache: as `Data.cache`.
         progress: receives the progress.
     """
-    inception = find_inception(inception_weights) if _needs_inception(protocols) else None
-    protocols = protocols or [parse_protocol(name) for name in default_protocols(train.source, inception)]
+    networks = _networks(protocols, inception_weights=inception_weights, dinov2_weights=dinov2_weights)
+    protocols = protocols or [parse_protocol(name) for name in default_protocols(train.source, networks["inception"])]
     folder = cache_folder(cache, "references")
-    return Evaluator(train, held_out, inception, folder, progress or NullProgress()), protocols
+    return Evaluator(train, held_out, cache=folder, progress=progress or NullProgress(), **networks), protocols
 
 
-def _needs_inception(protocols: Sequence[Protocol]) -> bool:
-    return not protocols or any(protocol.embedding == "inception" for protocol in protocols)
+class _Networks(TypedDict):
+    inception: Embedding | None
+    dinov2: Embedding | None
+
+
+def _networks(protocols: Sequence[Protocol], *, inception_weights: str, dinov2_weights: str) -> _Networks:
+    """Returns the networks that are read from files and that the protocols need; none of them needs the FID network."""
+    needed = {protocol.embedding for protocol in protocols} or {"inception"}
+    inception = find_inception(inception_weights) if "inception" in needed else None
+    found = dinov2.find_weights(dinov2_weights or None) if "dinov2" in needed else None
+    return {"inception": inception, "dinov2": dinov2_embedding(found) if found else None}
 
 
 def find_inception(path: str) -> Embedding | None:

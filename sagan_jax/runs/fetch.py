@@ -9,22 +9,38 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from sagan_jax.errors import InvalidInputError, one_line
-from sagan_jax.evaluation.inception import WEIGHTS_NAME
+from sagan_jax.evaluation import dinov2, inception
 from sagan_jax.interop.pytorch import check_hash_prefix, hash_prefix
-from sagan_jax.runs.convert import convert_inception
+from sagan_jax.runs.convert import convert_dinov2, convert_inception
 from sagan_jax.runtime.cache_folders import weights_folder
 from sagan_jax.runtime.files import disk_errors
 
 _TIMEOUT_SECONDS = 30.0  # without a byte
 _CHUNK_BYTES = 2**18
-_MAX_BYTES = 2**30  # ten times the published file
+_MAX_BYTES = {"inception": 2**30, "dinov2": 2**33}  # ten times the published file; twice the largest one
+
+Network = Literal["inception", "dinov2"]
+
+DINOV2_SHA256 = {
+    "dinov2_vits14_pretrain.pth": "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+    "dinov2_vitb14_pretrain.pth": "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+    "dinov2_vitl14_pretrain.pth": "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+    "dinov2_vitg14_pretrain.pth": "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3",
+    "dinov2_vits14_reg4_pretrain.pth": "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb",
+    "dinov2_vitb14_reg4_pretrain.pth": "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71",
+    "dinov2_vitl14_reg4_pretrain.pth": "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51",
+    "dinov2_vitg14_reg4_pretrain.pth": "746ecb8c6301c645c5c855be91687d274587d6e48fdaec4a729753160b34a283",
+}
+"""Of the files of DINOv2, whose authors state none; from finegrain-ai/refiners' conversion script."""
+
+_STANDARD = "dinov2_vitl14_pretrain.pth"
 
 
 def fetch_inception(url: str, folder: Path | None = None) -> None:
@@ -38,19 +54,43 @@ def fetch_inception(url: str, folder: Path | None = None) -> None:
         InvalidInputError: as for `fetch`, or the file is not the FID network.
         StorageError: as for `fetch`.
     """
+    fetched = fetch(url, _folder(folder))
+    convert_inception(fetched, fetched.with_name(inception.WEIGHTS_NAME))
+
+
+def fetch_dinov2(url: str, folder: Path | None = None) -> None:
+    """Downloads weights of DINOv2, and converts them for evaluations.
+
+    ViT-L/14 is written under the name that evaluations look for, another size under the name of its file.
+
+    Args:
+        url: as for `fetch`.
+        folder: as for `fetch`. Defaults to the place where evaluations look.
+
+    Raises:
+        InvalidInputError: as for `fetch`, or the file is not DINOv2.
+        StorageError: as for `fetch`.
+    """
+    fetched = fetch(url, _folder(folder), "dinov2")
+    standard = DINOV2_SHA256[_STANDARD].startswith(_known_digits(fetched.name, "dinov2"))
+    convert_dinov2(fetched, fetched.with_name(dinov2.WEIGHTS_NAME) if standard else fetched.with_suffix(".safetensors"))
+
+
+def _folder(folder: Path | None) -> Path:
     folder = folder or weights_folder()
     if folder is None:
         raise InvalidInputError("fetch-weights needs --out, a folder: this user has no home folder for a cache.")
-    fetched = fetch(url, folder)
-    convert_inception(fetched, fetched.with_name(WEIGHTS_NAME))
+    return folder
 
 
-def fetch(url: str, folder: Path) -> Path:
-    """Downloads a file whose name carries the start of its sha256; resumes an earlier download.
+def fetch(url: str, folder: Path, network: Network = "inception") -> Path:
+    """Downloads a file whose sha256 is known before; resumes an earlier download.
 
     Args:
-        url: https, or http on this machine.
+        url: https, or http on this machine. The name of the file carries the start of its sha256, or is one of
+            `DINOV2_SHA256`.
         folder: created when absent. The file's name ends in `.part` until its sha256 is verified.
+        network: whose weights are expected.
 
     Returns:
         The file. A file that exists already is verified and kept.
@@ -62,33 +102,49 @@ def fetch(url: str, folder: Path) -> Path:
     """
     _check_scheme(url)
     name = Path(unquote(urlsplit(url).path)).name
-    if not hash_prefix(name):
+    if not _known_digits(name, network):
+        others = f", or in a name that its authors gave, such as {_STANDARD}" if network == "dinov2" else ""
         raise InvalidInputError(
-            f"fetch-weights needs an address that ends in NAME-0123abcd.pth, whose digits start the file's sha256; "
-            f"got {url!r}."
+            f"fetch-weights needs an address that ends in NAME-0123abcd.pth, whose digits start the file's sha256"
+            f"{others}; got {url!r}."
         )
     path = folder / name
     part = path.with_name(f"{name}.part")
     with disk_errors(path):
         if path.exists():
-            check_hash_prefix(name, _sha256(path))
+            _check_sha256(path, name, network)
             return path
         folder.mkdir(parents=True, exist_ok=True)
-        _download(url, part)
+        _download(url, part, network)
         try:
-            check_hash_prefix(name, _sha256(part))
+            _check_sha256(part, name, network)
         except InvalidInputError:
             part.unlink()  # going on from it would never end well
             raise
         return part.replace(path)
 
 
-def _download(url: str, part: Path) -> None:
+def _known_digits(name: str, network: Network) -> str:
+    """Returns the sha256 that a file of this name has, or how it starts; "" if that is not known."""
+    return (network == "dinov2" and DINOV2_SHA256.get(name)) or hash_prefix(name) or ""
+
+
+def _check_sha256(path: Path, name: str, network: Network) -> None:
+    """Raises InvalidInputError when a file is not the one that its name says."""
+    found, wanted = _sha256(path), _known_digits(name, network)
+    check_hash_prefix(name, found)
+    if not found.startswith(wanted):
+        raise InvalidInputError(
+            f"{name!r} needs the sha256 {wanted}; got {found}. The file is damaged, incomplete or a different one."
+        )
+
+
+def _download(url: str, part: Path, network: Network) -> None:
     """Writes what the address serves, from where the file ends if the server can."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with contextlib.ExitStack() as stack:
-        with _reaching(url):
+        with _reaching(url, network):
             try:
                 response = stack.enter_context(_OPENER.open(request, timeout=_TIMEOUT_SECONDS))
             except urllib.error.HTTPError as error:
@@ -102,14 +158,16 @@ def _download(url: str, part: Path) -> None:
         progress = stack.enter_context(_progress())
         task = progress.add_task(part.stem, total=total, completed=start)
         while True:
-            with _reaching(url):
+            with _reaching(url, network):
                 chunk = response.read(_CHUNK_BYTES)
             if not chunk:
                 break
             file.write(chunk)
             progress.advance(task, len(chunk))
-            if file.tell() > _MAX_BYTES:
-                raise InvalidInputError(f"{url} serves more than {_MAX_BYTES:,} bytes: these are not the weights.")
+            if file.tell() > _MAX_BYTES[network]:
+                raise InvalidInputError(
+                    f"{url} serves more than {_MAX_BYTES[network]:,} bytes: these are not the weights."
+                )
         if total and file.tell() < total:
             raise InvalidInputError(
                 f"The download of {url} broke off after {file.tell():,} of {total:,} bytes: the same command again "
@@ -135,14 +193,14 @@ def _check_scheme(url: str) -> None:
 
 
 @contextlib.contextmanager
-def _reaching(url: str) -> Iterator[None]:
+def _reaching(url: str, network: Network) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException) as error:  # of urllib, of sockets, of time-outs
         reason = one_line(error).removeprefix("<urlopen error ").removesuffix(">")
         raise InvalidInputError(
             f"{url} could not be downloaded: {reason}. Without a network, bring the file here by other means, "
-            f"then: sagan-jax convert --from inception FILE."
+            f"then: sagan-jax convert --from {network} FILE."
         ) from error
 
 

@@ -11,6 +11,14 @@ from sagan_jax.evaluation.protocols import Protocol, count_words
 from sagan_jax.evaluation.statistics_files import FeatureStatistics
 
 _FID_FEATURES = 2048
+_OF_RANDOM = "fd", 5_000, "_random"
+_OF_STATISTICS = {
+    "inception": ("fid", 50_000, ""),
+    "inception_clean": ("fid", 50_000, "_clean"),
+    "lite0": ("fd", 5_000, "_lite0"),
+    "dinov2": ("fd", 50_000, "_dinov2"),
+}
+"""The Fréchet distance by default in features of a name: its kind, the largest number of images, and its ending."""
 
 
 class Choice(NamedTuple):
@@ -104,6 +112,7 @@ def default_protocols_of_images(
 
 def default_protocols_of_statistics(statistics: FeatureStatistics, count: int = 50_000) -> tuple[str, ...]:
     """Returns the Fréchet distance that statistics of features serve, of at most so many images."""
-    if len(statistics.mean) == _FID_FEATURES:
-        return (f"fid{count_words(min(50_000, count))}_train",)
-    return (f"fd{count_words(min(5_000, count))}_train_random",)
+    kind, most, ending = _OF_STATISTICS.get(
+        statistics.features or ("inception" if len(statistics.mean) == _FID_FEATURES else "random"), _OF_RANDOM
+    )
+    return (f"{kind}{count_words(min(most, count))}_train{ending}",)

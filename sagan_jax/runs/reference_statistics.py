@@ -19,6 +19,7 @@ def save_statistics_of_images(
     names: Sequence[str] = (),
     *,
     inception_weights: str = "",
+    dinov2_weights: str = "",
     resolution: int = 0,
     max_images: int = 0,
     batch_size: int = 100,
@@ -33,6 +34,7 @@ def save_statistics_of_images(
         path: the .npz file to write.
         names: protocols that say which features. Defaults to those of the FID network where it is there.
         inception_weights: as for `scores_of_images`.
+        dinov2_weights: as for `scores_of_images`.
         resolution: as for `scores_of_images`. Defaults to the shorter side of the first image.
         max_images: as for `scores_of_images`.
         batch_size: as for `scores_of_images`.
@@ -52,6 +54,7 @@ def save_statistics_of_images(
         size,
         batch_size,
         inception_weights=inception_weights,
+        dinov2_weights=dinov2_weights,
         cache=cache,
         max_images=max_images,
         progress=progress,

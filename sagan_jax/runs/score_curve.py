@@ -69,6 +69,7 @@ def score_every_checkpoint(
     held_out: str = "",
     reference: str = "",
     inception_weights: str = "",
+    dinov2_weights: str = "",
     seed: int = 0,
     batch_size: int | None = None,
     out: Path | None = None,
@@ -94,6 +95,7 @@ def score_every_checkpoint(
         held_out: as for `evaluate`.
         reference: as for `evaluate`; needs `out`.
         inception_weights: as for `evaluate`.
+        dinov2_weights: as for `evaluate`.
         seed: as for `evaluate`.
         batch_size: as for `evaluate`.
         out: gets the result files and `curve.png`. Defaults to `scores/` in the workdir.
@@ -118,7 +120,8 @@ def score_every_checkpoint(
             f"The run in {str(workdir)!r} has no checkpoint yet: it was stopped before the first save."
         )
     choosing: Any = {"keep_going": keep_going, "notify": notify}
-    shared: Any = {"seed": seed, "inception_weights": inception_weights, "progress": progress}
+    weights = {"inception_weights": inception_weights, "dinov2_weights": dinov2_weights}
+    shared: Any = {"seed": seed, "weights": weights, "progress": progress}
     if isinstance(run, CompletionRun):
         if reference:
             raise InvalidInputError("--reference is for a run that generates images.")
@@ -176,7 +179,7 @@ def _generation_plan(
     batch_size: int,
     *,
     seed: int,
-    inception_weights: str,
+    weights: dict[str, str],
     progress: ProgressCallback | None,
     keep_going: bool,
     notify: Callable[[str], None],
@@ -185,8 +188,8 @@ def _generation_plan(
         run,
         [parse_protocol(name) for name in names],
         reference=reference,
-        inception_weights=inception_weights,
         progress=progress,
+        **weights,
     )
     choice = choose_protocols(
         [evaluator.resolve(protocol) for protocol in wanted],
@@ -215,7 +218,7 @@ def _completion_plan(
     batch_size: int,
     *,
     seed: int,
-    inception_weights: str,
+    weights: dict[str, str],
     progress: ProgressCallback | None,
     keep_going: bool,
     notify: Callable[[str], None],
@@ -225,7 +228,7 @@ def _completion_plan(
         check_hole_kind(kind)
     photographs = run.images(held_out=True)
     protocols = [parse_protocol(name) for name in names]
-    evaluator = completion_evaluator(run, photographs, protocols, inception_weights, progress) if protocols else None
+    evaluator = completion_evaluator(run, photographs, protocols, progress, **weights) if protocols else None
     resolved = [evaluator.resolve(protocol) for protocol in protocols] if evaluator else []
     choice = choose_completion_protocols(evaluator, resolved, others=bool(holes), keep_going=keep_going, notify=notify)
 

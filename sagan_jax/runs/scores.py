@@ -25,6 +25,7 @@ def scores_of_run(
     *,
     reference: str = "",
     inception_weights: str = "",
+    dinov2_weights: str = "",
     seed: int = 0,
     batch_size: int = 100,
     out: Path | None = None,
@@ -41,6 +42,7 @@ def scores_of_run(
         reference: an .npz file with statistics of features, in place of the run's images; see `read_statistics`. The
             scores are then written only if `out` names a folder.
         inception_weights: file of the FID network's weights. Defaults to the config's, then to the usual place.
+        dinov2_weights: file of DINOv2's weights. Defaults likewise.
         seed: of latents and classes.
         batch_size: images a pass. With `_batch` statistics it is part of the score, and always 100.
         out: folder of the result files. Defaults to `scores/` in the workdir.
@@ -57,7 +59,12 @@ def scores_of_run(
     load = functools.cache(lambda raw: run.generator(raw=raw))
     load(False)  # a missing checkpoint is reported before the images are read
     evaluator, protocols = evaluator_of_run(
-        run, protocols, reference=reference, inception_weights=inception_weights, progress=progress
+        run,
+        protocols,
+        reference=reference,
+        inception_weights=inception_weights,
+        dinov2_weights=dinov2_weights,
+        progress=progress,
     )
     choice = choose_protocols(
         protocols,
@@ -99,6 +106,7 @@ def scores_of_images(
     names: Sequence[str] = (),
     *,
     inception_weights: str = "",
+    dinov2_weights: str = "",
     resolution: int = 0,
     max_images: int = 0,
     seed: int = 0,
@@ -118,6 +126,7 @@ def scores_of_images(
             with statistics of features, which serves Fréchet distances; see `read_statistics`.
         names: of protocols. Defaults to `default_protocols_of_images`.
         inception_weights: file of the FID network's weights. Defaults to the usual place.
+        dinov2_weights: file of DINOv2's weights. Defaults to the usual place.
         resolution: both sets are cropped and resized to it. Defaults to the shorter side of the first of `images`.
         max_images: as for `sagan_jax.data.open_source`, of both sets.
         seed: decides which images are taken where there are more than the protocol needs.
@@ -144,6 +153,7 @@ def scores_of_images(
         resolution,
         batch_size,
         inception_weights=inception_weights,
+        dinov2_weights=dinov2_weights,
         cache=cache,
         max_images=max_images,
         progress=progress,

@@ -290,7 +290,7 @@ def _scores(folder: Path, curves: Mapping[str, Curve], notes: list[str]) -> list
         result = _read_document(path, notes)
         for name, value in _mapping(result.get("values")).items():
             if finite_number(value) is not None:
-                found[name, _step_of(path)] = (value, str(result.get("warning") or ""))
+                found[name, _step_of(path)] = (value, _measured_with(result))
     newest = dict(sorted(found))  # of the steps of a name, the last one stays
     return [
         {
@@ -303,10 +303,22 @@ def _scores(folder: Path, curves: Mapping[str, Curve], notes: list[str]) -> list
     ]
 
 
+def _measured_with(result: Mapping[str, Any]) -> str:
+    """Returns what a result file says of a score beside its values: a warning, the network and the resize."""
+    network = result.get("embedding") or result.get("classifier")
+    resize = _mapping(result.get("protocol")).get("resize")
+    words = [str(result["warning"])] if result.get("warning") else []
+    words += [f"Network: {network}."] if network else []
+    words += [f"Images resized: {resize}."] if network and resize else []
+    return " ".join(words)
+
+
 def _caveat(name: str) -> str:
     """Returns how a score must not be read, where there is something to say."""
     if "_random" in name:
         return "The features have random weights: compare this score between runs only, never with a published FID."
+    if "_dinov2" in name:
+        return "The features are those of DINOv2: never compare this score with a published FID."
     if "_lite0" in name:
         return "The features are those of EfficientNet-Lite0: never compare this score with a published FID."
     if name.startswith("classifier_accuracy"):

@@ -40,7 +40,10 @@ PACKAGE = Path(sagan_jax.__file__).parent
             "train --loss hing",
             "logistic, least_squares, relativistic; got 'hing'. Perhaps you meant hinge.",
         ),
-        ("convert --from x", "--from needs to be one of inception, official, studiogan, biggan-pytorch; got 'x'."),
+        (
+            "convert --from x",
+            "--from needs to be one of inception, dinov2, official, studiogan, biggan-pytorch; got 'x'.",
+        ),
         ("train --fresh=True", "'True' is not expected here."),
         ("train digits_32 cifar10_32", "'cifar10_32' is not expected here. See"),
     ],

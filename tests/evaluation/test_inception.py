@@ -8,6 +8,7 @@ import pytest
 
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import inception
+from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, as_clean_fid
 from sagan_jax.evaluation.inception import (
     default_weights_path,
     find_weights,
@@ -16,6 +17,7 @@ from sagan_jax.evaluation.inception import (
     read_inception,
     resize_like_tensorflow_1,
 )
+from sagan_jax.evaluation.pillow_resize import bicubic_in_floats
 from sagan_jax.interop.inception import published_shapes, to_variables
 from sagan_jax.models.inception import FEATURE_LAYERS, average_pool, conv_relu, max_pool, strided_max_pool
 from sagan_jax.runtime.cache_folders import weights_folder
@@ -252,3 +254,17 @@ def test_weights_folder_is_that_of_the_environment(environment, expected, monkey
     for variable, value in ({"HOME": "/home/me"} | environment).items():
         monkeypatch.setenv(variable, value)
     assert str(weights_folder()) == expected
+
+
+def test_clean_images_reach_the_network_as_clean_fid_scales_them(monkeypatch):
+    class Pixels:
+        def apply(self, variables, images):
+            return {"2048": variables * images[:, 7], "logits_unbiased": images[:, 7, :5]}
+
+    monkeypatch.setattr("sagan_jax.models.inception.Inception", Pixels)
+    network = Embedding("inception", "plain", inception_taps, np.float32(2), 2048)
+    images = np.random.default_rng(3).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    ((outputs, _),) = as_clean_fid(network)([ImageBatch(images, np.zeros(2, np.int32))])
+    wanted = (bicubic_in_floats(images, 299)[:, 7] - 128) / 128
+    np.testing.assert_allclose(outputs["features"], 2 * wanted, atol=1e-6)
+    np.testing.assert_allclose(outputs["logits_unbiased"], wanted[:, :5], atol=1e-6)

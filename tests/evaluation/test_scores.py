@@ -18,6 +18,7 @@ from sagan_jax.evaluation.image_sets import GeneratedImages, RealImages
 from sagan_jax.evaluation.protocols import parse_protocol
 from sagan_jax.evaluation.references import ReferenceStatistics
 from sagan_jax.evaluation.scores import FrechetDistance, IntraClassFrechetDistance
+from sagan_jax.evaluation.statistics_files import read_statistics, write_statistics
 from sagan_jax.functional.distances import density_coverage, inception_score, kernel_distance, precision_recall
 from support.generators import make_generator
 
@@ -423,3 +424,29 @@ def test_batches_are_prepared_on_the_host(tmp_path):
     np.testing.assert_allclose(found[0]["features"], wanted[:5], rtol=1e-5)
     np.testing.assert_allclose(found[1]["features"], wanted, rtol=1e-5)
     assert seen == [np.ndarray, np.ndarray]
+
+
+def test_clean_scores_are_of_another_resize_and_share_nothing_with_the_others(tmp_path, monkeypatch):
+    def half(variables, images):
+        return {"features": plain_network(variables, images)["features"] / 2}
+
+    monkeypatch.setattr(
+        "sagan_jax.evaluation.references.as_clean_fid",
+        lambda network: dataclasses.replace(network, apply=half, name="inception_clean"),
+    )
+    real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
+    evaluator = Evaluator(real, inception=PLAIN, cache=tmp_path / "cache")
+    plain, clean = (evaluator.score(parse_protocol(f"fid47_train{ending}"), fake) for ending in ("", "_clean"))
+    assert clean.value == pytest.approx(plain.value / 4, rel=1e-4)
+    assert "clean-fid" in clean.protocol.settings()["resize"]
+    assert "TensorFlow" in plain.protocol.settings()["resize"]
+
+
+def test_statistics_of_another_resize_are_refused(tmp_path):
+    real = real_images(tmp_path, 61, 0)
+    evaluator = Evaluator(real, inception=PLAIN)
+    write_statistics(tmp_path / "s.npz", evaluator.references.moments(parse_protocol("fid47_train")), PLAIN)
+    given = Evaluator(None, inception=PLAIN, statistics=read_statistics(tmp_path / "s.npz"))
+    with pytest.raises(InvalidInputError, match="holds inception features, and the protocol's are inception_clean"):
+        given.check(parse_protocol("fid47_train_clean"), 0)
+    given.check(parse_protocol("fid47_train"), 0)

@@ -3,18 +3,23 @@
 import hashlib
 import http.server
 import math
+import re
 import socket
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sagan_jax.cli.fetch_weights import INCEPTION_URL
+from sagan_jax.cli.fetch_weights import DINOV2_URL, INCEPTION_URL
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.dinov2 import default_weights_path as default_dinov2_path
 from sagan_jax.evaluation.inception import default_weights_path
+from sagan_jax.interop.dinov2 import published_shapes as published_dinov2_shapes
 from sagan_jax.interop.inception import published_shapes
 from sagan_jax.interop.weight_files import read_arrays
+from sagan_jax.models.dinov2 import DinoV2
 from sagan_jax.runs import fetch as fetching
 from support.commands import command, error_line
 from support.pytorch_files import as_sequence, dictionary, tensor
@@ -156,7 +161,7 @@ def test_fetch_says_what_the_server_said(fetch, server, tmp_path):
 
 
 def test_fetch_stops_at_what_is_far_too_large(fetch, monkeypatch):
-    monkeypatch.setattr(fetching, "_MAX_BYTES", 600_000)
+    monkeypatch.setitem(fetching._MAX_BYTES, "inception", 600_000)
     with pytest.raises(InvalidInputError, match="more than 600,000 bytes"):
         fetch()
 
@@ -250,3 +255,61 @@ def test_fetch_weights_of_other_things_says_so_and_writes_no_weights(server, tmp
 
 def test_published_weights_are_named_by_their_hash():
     assert INCEPTION_URL.endswith("weights-inception-2015-12-05-6726825d.pth")
+
+
+def test_every_published_dinov2_has_its_sha256():
+    assert Path(DINOV2_URL).name in fetching.DINOV2_SHA256
+    assert len(fetching.DINOV2_SHA256) == len({digest[:8] for digest in fetching.DINOV2_SHA256.values()}) == 8
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in fetching.DINOV2_SHA256.values())
+
+
+@pytest.fixture
+def dinov2(server, monkeypatch):
+    """The server has weights of a small DINOv2; returns a function from names to their addresses, and the sha256."""
+    shapes = published_dinov2_shapes(DinoV2(width=64, depth=1, num_heads=1, hidden=3, patch_size=2, table_side=2))
+    size = max(map(math.prod, shapes.values()))
+    body = dictionary({name: tensor(shape, strides_of(shape), length=size) for name, shape in shapes.items()})
+    content = as_sequence(body, {"0": np.full(size, 0.5, np.float32).tobytes()})
+    monkeypatch.setattr(sys.modules[__name__], "CONTENT", content)
+    monkeypatch.setattr(Server, "sends", len(content))
+    monkeypatch.setattr("sagan_jax.interop.pytorch._MAX_EXPANSION", 100)
+    return server.url, hashlib.sha256(content).hexdigest()
+
+
+def fetch_dinov2(tmp_path, url):
+    return command("fetch-weights", "dinov2", "--url", url, "--out", tmp_path)
+
+
+def test_fetch_weights_verifies_dinov2_by_what_is_known_of_its_name(dinov2, tmp_path, capsys):
+    address, sha256 = dinov2
+    assert fetch_dinov2(tmp_path, address("dinov2_vitl14_pretrain.pth")) == 2
+    assert "needs the sha256 d5383ea8f4877b24" in (line := error_line(capsys))
+    assert f"got {sha256}" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fetch_weights_puts_the_standard_dinov2_where_evaluations_look(dinov2, tmp_path, monkeypatch):
+    address, sha256 = dinov2
+    monkeypatch.setitem(fetching.DINOV2_SHA256, "dinov2_vitl14_pretrain.pth", sha256)
+    assert fetch_dinov2(tmp_path, address("dinov2_vitl14_pretrain.pth")) == 0
+    found = read_arrays(tmp_path / default_dinov2_path().name)
+    assert (found.metadata["num_heads"], found.metadata["source_sha256"]) == ("1", sha256)
+    assert found.arrays["blocks.0.ls1.gamma"].tolist() == [0.5] * 64
+
+
+def test_fetch_weights_keeps_the_name_of_another_dinov2(dinov2, tmp_path):
+    address, sha256 = dinov2
+    assert fetch_dinov2(tmp_path, address(f"mine-{sha256[:8]}.pth")) == 0
+    assert sorted(path.suffix for path in tmp_path.glob(f"mine-{sha256[:8]}.*")) == [".pth", ".safetensors"]
+
+
+def test_fetch_weights_refuses_a_dinov2_of_which_nothing_is_known(dinov2, server, tmp_path, capsys):
+    assert fetch_dinov2(tmp_path, dinov2[0]("weights.pth")) == 2
+    assert "a name that its authors gave, such as dinov2_vitl14_pretrain.pth; got 'http" in error_line(capsys)
+    assert server.asked == []
+
+
+def test_fetch_weights_of_dinov2_offline_names_its_own_command(dinov2, server, tmp_path, capsys):
+    server.status = 404
+    assert fetch_dinov2(tmp_path, dinov2[0]("dinov2_vits14_pretrain.pth")) == 2
+    assert "sagan-jax convert --from dinov2 FILE" in error_line(capsys)

@@ -253,6 +253,13 @@ def test_report_shows_the_warning_of_a_result_file(run):
     assert "fid2k_train 4 40 too few images" in shown(run).text
 
 
+def test_report_shows_network_and_resize_of_a_score(run):
+    result = {"values": {"fd9_train_dinov2": 4.0}, "embedding": "a.pth sha256:0123", "protocol": {"resize": "to 224"}}
+    (run / "scores" / "fd9_train_dinov2-00000040.json").write_text(json.dumps(result), encoding="utf-8")
+    text = shown(run).text
+    assert "never compare this score with a published FID. Network: a.pth sha256:0123. Images resized: to 224." in text
+
+
 def test_report_holds_the_pictures_themselves_in_order(run):
     images = shown(run).images
     assert [image["alt"] for image in images] == ["step 20", "step 40"]

@@ -1,0 +1,103 @@
+"""The weights of DINOv2 for scores: read from a file that `sagan-jax convert` writes."""
+
+import dataclasses
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.interop.dinov2 import load
+from sagan_jax.interop.weight_files import read_arrays
+from sagan_jax.models.dinov2 import DinoV2
+from sagan_jax.runtime.cache_folders import weights_folder
+
+STANDARD = DinoV2()
+"""ViT-L/14 without registers, in whose features published scores are."""
+
+NUM_HEADS = "num_heads"
+"""Where a .safetensors file says how many heads there are."""
+
+WEIGHTS_NAME = "dinov2-vitl14.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class DinoV2Weights:
+    """DINOv2 with its weights, and their origin.
+
+    Attributes:
+        network: the module, with the sizes that the file says.
+        variables: what `network.apply` takes.
+        origin: one line that identifies the weights; it is recorded with every score.
+    """
+
+    network: DinoV2
+    variables: dict[str, Any] = dataclasses.field(repr=False)
+    origin: str
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether published scores are in the features of a network of this size."""
+        return self.network == STANDARD
+
+
+def default_weights_path() -> Path | None:
+    """Returns the default file of the weights, where `sagan-jax convert` writes them; None without a home folder."""
+    folder = weights_folder()
+    return folder and folder / WEIGHTS_NAME
+
+
+def find_weights(path: str | Path | None = None) -> Path | None:
+    """Returns the file of the weights: `path` if it is given, else the default file, or None if that is absent.
+
+    Raises:
+        InvalidInputError: `path` is given and is not a file.
+    """
+    found = default_weights_path() if path is None else Path(path)
+    if found and found.is_file():
+        return found
+    if path is None:
+        return None
+    raise InvalidInputError(
+        f"The weights of DINOv2 need to be a file; got {str(path)!r}, which is not a file. Run sagan-jax fetch-weights "
+        f"dinov2, or sagan-jax convert --from dinov2 FILE."
+    )
+
+
+def read_dinov2(path: str | Path) -> DinoV2Weights:
+    """Returns DINOv2 with the weights of a file, which is read again only if it has changed.
+
+    Args:
+        path: a .safetensors or .npz file with the published names and PyTorch's layouts. A .safetensors file may say in
+            its metadata how many heads there are.
+
+    Raises:
+        InvalidInputError: the file is absent, damaged, or holds another network.
+    """
+    path = Path(path)
+    try:
+        state = path.stat()
+    except OSError:  # reading it gives a better message
+        return _read(path, 0, 0)
+    return _read(path.resolve(), state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, _modified: int, _size: int) -> DinoV2Weights:
+    file = read_arrays(path)
+    network, variables = load(file.arrays, stated_heads(file.metadata, file.name), file.name)
+    return DinoV2Weights(network, jax.tree.map(jnp.asarray, variables), file.origin)
+
+
+def stated_heads(metadata: dict[str, str], file: str) -> int | None:
+    """Returns the number of heads that a file states, or None.
+
+    Raises:
+        InvalidInputError: what it states is no number.
+    """
+    stated = metadata.get(NUM_HEADS)
+    if stated is not None and not (stated.isascii() and stated.isdecimal() and len(stated) < 7):
+        raise InvalidInputError(f"{file!r} needs a number as {NUM_HEADS!r} in its metadata; got {stated!r}.")
+    return None if stated is None else int(stated)
