@@ -32,7 +32,7 @@ from sagan_jax.data import ImageSource, open_source
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import classifier
 from sagan_jax.evaluation.array_cache import as_arrays, cached, from_arrays
-from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, random_embedding
+from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, lite0_embedding, random_embedding
 from sagan_jax.evaluation.linear_classifier import LinearClassifier, fit_linear_classifier
 from sagan_jax.functional.distances import (
     density_coverage,
@@ -194,19 +194,13 @@ def judge_of(name: str, subject: Subject, other: Part, count: int, folder: Path 
         def scores(outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> Scores:
             return {"accuracy": float((outputs["features"].argmax(axis=1) == labels).mean())}
     else:
-        embedding = random_embedding() if name == "random" else _lite0()
+        embedding = random_embedding() if name == "random" else lite0_embedding()
         real = kept_outputs(embedding, subject.reference.images, folder)["features"]
         labelled = name == "lite0" and subject.reference.classes
         head = fit_linear_classifier(real, subject.reference.labels, subject.reference.classes) if labelled else None
         scores = feature_scores(real, count, head)
     pool, others = (kept_outputs(embedding, images, folder) for images in (subject.pool.images, other.images[:count]))
     return Judge(name, embedding, pool, others, scores)
-
-
-def _lite0():
-    from sagan_jax.evaluation.lite0 import lite0_embedding
-
-    return lite0_embedding()
 
 
 def trained_classifier(subject: Subject, folder: Path | None) -> Embedding:
