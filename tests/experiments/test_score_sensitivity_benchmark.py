@@ -130,7 +130,7 @@ def measured(program, monkeypatch, tmp_path):
         looked.append(len(images))
         return plain_outputs(embedding, images)
 
-    monkeypatch.setattr(program, "open_source", lambda name, resolution: source)
+    monkeypatch.setattr(program, "open_source", lambda name, resolution, cache: source)
     monkeypatch.setattr(program, "outputs_of", outputs_of)
     words = ["--network", "random", "--images", "20", "--reference", "60", "--cache", str(tmp_path / "cache")]
     return [*words, "--out", str(tmp_path / "s.json")], looked
