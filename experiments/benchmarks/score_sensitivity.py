@@ -35,8 +35,8 @@ from sagan_jax.evaluation.array_cache import as_arrays, cached, from_arrays
 from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, lite0_embedding, random_embedding
 from sagan_jax.evaluation.linear_classifier import LinearClassifier, fit_linear_classifier
 from sagan_jax.functional.distances import (
+    Moments,
     density_coverage,
-    frechet_distance,
     inception_score,
     kernel_distance,
     moments_of,
@@ -175,11 +175,11 @@ def feature_scores(real: np.ndarray, count: int, head: LinearClassifier | None =
         head: what assigns a class to features, if anything does.
     """
     moments = moments_of(real)
+    root = np.linalg.cholesky(moments.covariance + 1e-10 * np.trace(moments.covariance) * np.eye(real.shape[1]))
 
     def scores(outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> Scores:
         fake = outputs["features"]
-        own = moments_of(fake)
-        found = {"fd": frechet_distance(moments.mean, moments.covariance, own.mean, own.covariance)}
+        found = {"fd": distance_to_few(moments, root, fake)}
         found["kd"] = kernel_distance(real, fake)
         found["precision"], found["recall"] = precision_recall(real[:count], fake, 3)
         found["density"], found["coverage"] = density_coverage(real[:count], fake, 5)
@@ -190,6 +190,29 @@ def feature_scores(real: np.ndarray, count: int, head: LinearClassifier | None =
         return found
 
     return scores
+
+
+def distance_to_few(real: Moments, root: np.ndarray, fake: np.ndarray) -> float:
+    """Returns the Fréchet distance of a few features, as `frechet_distance` does but in a fraction of the time.
+
+    With C_1 = L L^T and centred features X of N images, C_2 = X^T X / (N - 1), and the trace of the root of C_1 C_2 is
+    the sum of the singular values of X L / sqrt(N - 1), of which there are only N.
+
+    Args:
+        real: moments of the reference.
+        root: L `[D, D]`.
+        fake: `[N, D]`.
+
+    >>> features = np.random.default_rng(0).standard_normal((9, 3))
+    >>> few = distance_to_few(moments_of(features), np.linalg.cholesky(np.cov(features.T)), features + 2)
+    >>> round(few, 6)
+    12.0
+    """
+    fake = fake.astype(np.float64)
+    centred = (fake - fake.mean(axis=0)) / np.sqrt(len(fake) - 1)
+    singular = np.linalg.svd(centred @ root, compute_uv=False)
+    difference = real.mean - fake.mean(axis=0)
+    return float(difference @ difference + np.trace(real.covariance) + (centred**2).sum() - 2 * singular.sum())
 
 
 def judge_of(name: str, subject: Subject, other: Part, count: int, folder: Path | None) -> Judge:

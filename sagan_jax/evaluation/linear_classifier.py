@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-PENALTY = 1e-3
+PENALTY = 1e-2
 """Of half the squared entries of the kernel, beside the mean cross-entropy of an image."""
 MOST_ITERATIONS = 300
 
