@@ -34,8 +34,8 @@ class Arguments:
     With --workdir: such statistics, in place of the run's images"""
     protocol: tuple[str, ...] = ()
     """the scores. Defaults to rule1k for images that follow a rule, else to fid50k_train where the FID network's
-    weights are, else to fd5k_train_lite0 and classifier_accuracy_lite0 where [lite0] is installed, else to
-    fd5k_train_random and classifier_accuracy; of --images, to as many as there are.
+    weights are, else to fd5k_train_lite0 where [lite0] is installed, else to fd5k_train_random; of --images, to as
+    many as there are.
     What cannot be measured is left out, and said; if it was named here, the exit code is then 2"""
     holes: tuple[str, ...] = ()
     """for a run that completes images: the kinds of holes, such as centre, half_left, strokes. Defaults to all"""

@@ -77,8 +77,8 @@ def choose_protocols(
 def default_protocols(source: ImageSource, inception: Embedding | None) -> tuple[str, ...]:
     """Returns the protocols of a run by default: FID where its network is there, else what needs no download.
 
-    That is the scores that `experiments/benchmarks/score_sensitivity.py` found fit, in the features of
-    EfficientNet-Lite0. Where it is not installed, a distance in random features takes their place.
+    That is the score that `experiments/benchmarks/score_sensitivity.py` found fit: the Fréchet distance in the features
+    of EfficientNet-Lite0. Where it is not installed, that in random features takes its place.
 
     Args:
         source: the training images.
@@ -88,7 +88,7 @@ def default_protocols(source: ImageSource, inception: Embedding | None) -> tuple
         return ("rule1k",)
     if inception:
         return ("fid50k_train",)
-    return _without_inception(5_000, labelled=source.num_classes > 1)
+    return (_frechet_distance(5_000),)
 
 
 def default_protocols_of_images(
@@ -108,13 +108,11 @@ def default_protocols_of_images(
         return (f"rule{count_words(min(1_000, len(scored)))}",)
     if inception:
         return (fid,)
-    return _without_inception(min(5_000, len(scored)), labelled=max(real.num_classes, scored.num_classes) > 1)
+    return (_frechet_distance(min(5_000, len(scored))),)
 
 
-def _without_inception(count: int, *, labelled: bool) -> tuple[str, ...]:
-    features = "lite0" if lite0.is_installed() else "random"
-    accuracy = "classifier_accuracy_lite0" if features == "lite0" else "classifier_accuracy"
-    return (f"fd{count_words(count)}_train_{features}", *((accuracy,) if labelled else ()))
+def _frechet_distance(count: int) -> str:
+    return f"fd{count_words(count)}_train_{'lite0' if lite0.is_installed() else 'random'}"
 
 
 def default_protocols_of_statistics(statistics: FeatureStatistics, count: int = 50_000) -> tuple[str, ...]:

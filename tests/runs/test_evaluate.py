@@ -392,24 +392,16 @@ def test_two_folders_are_compared_by_what_can_be_measured(tmp_path, no_weights, 
     assert evaluate("--images", tmp_path / "a", "--reference", reference, "--cache", "") == 0
     said = capsys.readouterr()
     assert said.out.startswith("fd30_train_random ")
-    refused = "left out: classifier_accuracy needs classes; what is scored has none."
-    assert said.err.splitlines() == [refused, RANDOM_WORDS]
+    assert said.err.splitlines() == [RANDOM_WORDS]
 
 
-@pytest.mark.parametrize(
-    ("classes", "wanted"),
-    [(3, ("fd5k_train_lite0", "classifier_accuracy_lite0")), (1, ("fd5k_train_lite0",))],
-    ids=["labelled", "unlabelled"],
-)
-def test_trained_network_in_a_package_is_the_default(tmp_path, quick_lite0, monkeypatch, classes, wanted):
-    real = open_source(make_images(tmp_path / "a.npz", 40, classes=classes), resolution=32, cache="")
-    assert protocol_choice.default_protocols(real, None) == wanted
-    names = protocol_choice.default_protocols_of_images(real, real, None)
-    assert names == tuple(name.replace("5k", "40") for name in wanted)
+def test_trained_network_in_a_package_is_the_default(tmp_path, quick_lite0, monkeypatch):
+    real = open_source(make_images(tmp_path / "a.npz", 40), resolution=32, cache="")
+    assert protocol_choice.default_protocols(real, None) == ("fd5k_train_lite0",)
+    assert protocol_choice.default_protocols_of_images(real, real, None) == ("fd40_train_lite0",)
     assert protocol_choice.default_protocols(real, random_embedding()) == ("fid50k_train",)
     monkeypatch.setattr("sagan_jax.evaluation.lite0.is_installed", lambda: False)
-    accuracy = ("classifier_accuracy",) if classes > 1 else ()
-    assert protocol_choice.default_protocols(real, None) == ("fd5k_train_random", *accuracy)
+    assert protocol_choice.default_protocols(real, None) == ("fd5k_train_random",)
 
 
 def test_minutes_to_come_are_said_first(tmp_path, quick_lite0, monkeypatch, capsys):
@@ -488,10 +480,6 @@ def test_unconditional_run_of_class_folders_is_scored(tmp_path, no_weights, caps
     write_run_files(tmp_path / "run", to_dict(experiment))
     with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
         checkpoints.save(1, adversarial.initial_state(task, 0, image_shape(experiment)), {})
-    assert protocol_choice.default_protocols(open_source(experiment.data.source, resolution=32), None) == (
-        "fd5k_train_random",
-        "classifier_accuracy",
-    )
     monkeypatch.setattr(evaluators, "default_protocols", lambda *given: ("fd20_train_random", "classifier_accuracy"))
     assert evaluate("--workdir", tmp_path / "run", "--cache", "") == 0
     said = capsys.readouterr()
