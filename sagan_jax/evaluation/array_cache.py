@@ -30,10 +30,10 @@ def cached(folder: Path | None, key: tuple[Any, ...], compute: Callable[[], Mapp
         key: everything that decides the arrays; its `repr` names the file.
         compute: returns arrays by name.
     """
-    path = folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz" if folder else None
-    stored = _read(path) if path else None
-    if all(found.all() for found in gather(np.array([stored is not None]))) and stored is not None:
-        return stored
+    found = stored(folder, key)
+    if found is not None:
+        return found
+    path = _path(folder, key) if folder else None
     arrays = dict(compute())
     if path and is_main_process():
         content = io.BytesIO()
@@ -41,6 +41,16 @@ def cached(folder: Path | None, key: tuple[Any, ...], compute: Callable[[], Mapp
         with contextlib.suppress(StorageError):  # the arrays are then computed again next time
             write_atomically(path, content.getvalue())
     return arrays
+
+
+def stored(folder: Path | None, key: tuple[Any, ...]) -> Arrays | None:
+    """Returns what `cached` stored under a key; None if one of the processes cannot read it."""
+    found = _read(_path(folder, key)) if folder else None
+    return found if all(there.all() for there in gather(np.array([found is not None]))) else None
+
+
+def _path(folder: Path, key: tuple[Any, ...]) -> Path:
+    return folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz"
 
 
 def _read(path: Path) -> Arrays | None:

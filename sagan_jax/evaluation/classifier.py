@@ -1,6 +1,7 @@
 """A classifier of the real images, which tells whether a generated image shows the class that was asked for."""
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from jax import Array
 from sagan_jax.data import ImageSource
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, Variables, resize_to_float
+from sagan_jax.evaluation.linear_classifier import LinearClassifier
 from sagan_jax.models.convnet import ConvNet
 from sagan_jax.runtime.full_precision import in_float32
 from sagan_jax.runtime.processes import gather
@@ -25,6 +27,26 @@ NAME = f"convnet-32-{_STEPS}x{_BATCH_SIZE}"
 """The network and its training, as result files and the keys of caches name them."""
 
 
+@dataclasses.dataclass(frozen=True)
+class FeatureClassifier:
+    """A linear classifier of the features of a network.
+
+    Attributes:
+        network: gives the features.
+        fitted: turns them into logits.
+        identity: of the network, the images and the fit.
+    """
+
+    network: Embedding
+    fitted: LinearClassifier
+    identity: str
+
+    def __call__(self, batches: Iterable[ImageBatch]) -> Iterator[tuple[dict[str, np.ndarray], ImageBatch]]:
+        """Yields the logits of each batch as `features`, and the batch, as `Embedding` does."""
+        for outputs, batch in self.network(batches):
+            yield {"features": self.fitted.logits(outputs["features"])}, batch
+
+
 class Classifier(NamedTuple):
     """A trained classifier.
 
@@ -33,11 +55,13 @@ class Classifier(NamedTuple):
         accuracy: on the real images that it was not trained on, every tenth.
     """
 
-    embedding: Embedding
+    embedding: Embedding | FeatureClassifier
     accuracy: float
 
 
-def accuracy(classifier: Embedding, streams: Iterable[Iterable[ImageBatch]], progress: ProgressCallback) -> float:
+def accuracy(
+    classifier: Embedding | FeatureClassifier, streams: Iterable[Iterable[ImageBatch]], progress: ProgressCallback
+) -> float:
     """Returns the share of the images of all processes that the classifier assigns to the class of their label.
 
     Args:
@@ -50,7 +74,9 @@ def accuracy(classifier: Embedding, streams: Iterable[Iterable[ImageBatch]], pro
     return float(correct / count)
 
 
-def _count_correct(classifier: Embedding, batches: Iterable[ImageBatch], progress: ProgressCallback) -> tuple[int, int]:
+def _count_correct(
+    classifier: Embedding | FeatureClassifier, batches: Iterable[ImageBatch], progress: ProgressCallback
+) -> tuple[int, int]:
     correct = count = 0
     for outputs, batch in classifier(batches):
         correct += int((outputs["features"].argmax(axis=1) == batch.labels).sum())
@@ -91,10 +117,7 @@ def train_classifier(source: ImageSource, progress: ProgressCallback) -> Variabl
     Raises:
         InvalidInputError: the images have no classes, or are too few.
     """
-    if source.num_classes < 2 or len(source) < 20:
-        raise InvalidInputError(
-            f"A classifier needs at least 20 images of at least two classes to learn from; got {source.description}."
-        )
+    require_classes(source)
     network = _network(source.num_classes)
     variables = network.init(jax.random.key(0), jnp.zeros((1, _SIZE, _SIZE, 3)))
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, _STEPS))
@@ -119,6 +142,14 @@ def train_classifier(source: ImageSource, progress: ProgressCallback) -> Variabl
         variables, state = step(variables, state, images, labels)
         progress.tick(_BATCH_SIZE)
     return jax.device_get(variables)
+
+
+def require_classes(source: ImageSource) -> None:
+    """Raises InvalidInputError if the images have no classes, or are too few to learn from."""
+    if source.num_classes < 2 or len(source) < 20:
+        raise InvalidInputError(
+            f"A classifier needs at least 20 images of at least two classes to learn from; got {source.description}."
+        )
 
 
 def is_held_out(count: int) -> np.ndarray:

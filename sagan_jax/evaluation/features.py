@@ -1,7 +1,9 @@
 """From batches of images to the features and moments that scores compare, gathered over all processes."""
 
 import functools
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +52,7 @@ def gather_moments(embedding: Embedding, batches: Iterable[ImageBatch], progress
     Raises:
         NonFiniteError: a feature is NaN or infinite.
     """
-    own = _moments_of_stream(outputs["features"] for outputs, _ in embed(embedding, batches, progress))
+    own = moments_of_stream(outputs["features"] for outputs, _ in embed(embedding, batches, progress))
     parts, size = [] if own is None else [own], embedding.size
     counts = gather(np.array([part.count for part in parts], np.int64))
     means = gather(np.reshape([part.mean for part in parts], (-1, size)))
@@ -59,8 +61,8 @@ def gather_moments(embedding: Embedding, batches: Iterable[ImageBatch], progress
     return functools.reduce(merge_moments, (Moments(int(count), mean, scatter) for count, mean, scatter in everywhere))
 
 
-def _moments_of_stream(features: Iterable[np.ndarray]) -> Moments | None:
-    """Returns the moments of all rows of a stream of `[n, D]`; None of an empty one."""
+def moments_of_stream(features: Iterable[np.ndarray]) -> Moments | None:
+    """Returns the moments of all rows of a stream of `[n, D]`; None of an empty one. Holds few of them in float64."""
     total, rows = None, []
     for batch in features:
         rows.append(batch)
@@ -72,6 +74,37 @@ def _moments_of_stream(features: Iterable[np.ndarray]) -> Moments | None:
 def _merged(total: Moments | None, rows: list[np.ndarray]) -> Moments:
     own = moments_of(np.concatenate(rows))
     return own if total is None else merge_moments(total, own)
+
+
+def moments_of_features(features: np.ndarray) -> Moments:
+    """Returns the moments of `[N, D]`, N at least 1, as `gather_moments` does: few are held in float64."""
+    found = moments_of_stream(np.array_split(features, -(-len(features) // _ROWS_PER_MERGE)))
+    assert found
+    return found
+
+
+class RecentFeatures:
+    """The features of the images that were scored last, for the next score of the same images."""
+
+    def __init__(self) -> None:
+        self._images: tuple[Any, ...] = ()
+        self._found: dict[Hashable, np.ndarray] = {}
+
+    def get(self, images: Any, key: Hashable, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """Returns what `compute` returns, or what it returned for this key and these very images.
+
+        Args:
+            images: what the images are drawn from: a tuple such as a generator and the size of a batch. They are the
+                same if each of the parts is the same object.
+            key: what else decides the features.
+            compute: returns them.
+        """
+        parts = tuple(images)
+        if not (len(parts) == len(self._images) and all(map(operator.is_, parts, self._images))):
+            self._images, self._found = parts, {}
+        if key not in self._found:
+            self._found[key] = compute()
+        return self._found[key]
 
 
 def gather_features(

@@ -100,7 +100,15 @@ class RealImages(NamedTuple):
         Raises:
             InvalidInputError: the source has fewer images.
         """
-        return self.read(self._choose(np.arange(len(self.source)), count, seed, self.source.description))
+        return self.read(self.drawn(count, seed))
+
+    def drawn(self, count: int, seed: int) -> np.ndarray:
+        """Returns the indices of the images that `draw` yields. Those of fewer images are the first of them.
+
+        Raises:
+            InvalidInputError: the source has fewer images.
+        """
+        return self._choose(np.arange(len(self.source)), count, seed, self.source.description)
 
     def draw_class(self, label: int, count: int, seed: int) -> Iterator[ImageBatch]:
         """Yields `count` different images of a class.

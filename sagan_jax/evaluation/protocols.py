@@ -39,6 +39,7 @@ KNOWN_PROTOCOLS = (
     "fd5k_validation_random",
     "fd5k_test_random",
     "classifier_accuracy",
+    "classifier_accuracy_lite0",
     "rule1k",
 )
 """The usual names; other numbers of images, references and endings are valid too."""
@@ -98,7 +99,15 @@ class Protocol:
     @property
     def only_comparable_with_itself(self) -> bool:
         """Whether no published score is comparable, because the features are our own."""
-        return self.embedding in ("random", "classifier")
+        return self.embedding in ("random", "classifier") or self.kind == "classifier_accuracy"
+
+    @property
+    def shares_features(self) -> bool:
+        """Whether the network is so costly that one pass over images serves all scores in its features.
+
+        The statistics of the FID network and of random features were kept apart before, and still are.
+        """
+        return self.embedding in ("lite0", "dinov2")
 
     @property
     def higher_is_better(self) -> bool:
@@ -168,7 +177,7 @@ def parse_protocol(name: str) -> Protocol:
         fault = fault or "takes no subsets: kid and kd do."
     if fault:
         raise InvalidInputError(f"The protocol {name!r} {fault}")
-    own_embedding = {"rule": None, "classifier_accuracy": "classifier"}
+    own_embedding = {"rule": None, "classifier_accuracy": features or "classifier"}
     embedding: Any = own_embedding.get(kind, features or "inception")
     images = found["images"] or (str(_CLASSIFIER_IMAGES) if kind == "classifier_accuracy" else "0")
     count = int(images.removesuffix("k")) * (1000 if images.endswith("k") else 1)
@@ -189,8 +198,8 @@ def _features_fault(name: str, kind: Kind, features: str | None, clean: bool) ->
         )
     if kind == "is" and features in ("random", "dinov2"):
         return f"is impossible: it needs classes, and {features!r} features have no such score; `_lite0` has."
-    if features and kind == "classifier_accuracy":
-        return "is impossible: a classifier has features of its own."
+    if features not in (None, "lite0") and kind == "classifier_accuracy":
+        return "is impossible: a classifier has features of its own, or those of `_lite0`."
     if features and kind == "rule":
         return "is impossible: a rule looks at pixels, not at features."
     if clean and (features or kind in ("classifier_accuracy", "rule")):

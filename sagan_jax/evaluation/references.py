@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,18 @@ import numpy as np
 
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import classifier
-from sagan_jax.evaluation.array_cache import Arrays, as_arrays, cached, from_arrays
+from sagan_jax.evaluation.array_cache import Arrays, as_arrays, cached, from_arrays, stored
 from sagan_jax.evaluation.embeddings import Embedding, as_clean_fid, lite0_embedding, random_embedding
-from sagan_jax.evaluation.features import gather_features, gather_moments
+from sagan_jax.evaluation.features import RecentFeatures, gather_features, gather_moments, moments_of_features
 from sagan_jax.evaluation.image_sets import RealImages
+from sagan_jax.evaluation.linear_classifier import MOST_ITERATIONS, PENALTY, LinearClassifier, fit_linear_classifier
 from sagan_jax.evaluation.protocols import Protocol
 from sagan_jax.evaluation.statistics_files import FeatureStatistics
 from sagan_jax.functional.distances import Moments
 from sagan_jax.runtime.progress import NullProgress, ProgressCallback
+
+MOST_REAL_FEATURES = 50_000
+"""Kernel distances and linear classifiers see at most this many real images, drawn with seed 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,7 @@ class ReferenceStatistics:
         cache: the folder that keeps statistics; None keeps them in memory only.
         progress: receives the progress of each pass over images.
         statistics: moments of features that take the place of all real images; None if there are none.
+        scored: features of the images that were scored last.
     """
 
     train: RealImages | None
@@ -43,6 +48,7 @@ class ReferenceStatistics:
     progress: ProgressCallback = dataclasses.field(default_factory=NullProgress)
     statistics: FeatureStatistics | None = None
     dinov2: Embedding | None = None
+    scored: RecentFeatures = dataclasses.field(default_factory=RecentFeatures, repr=False)
     _memory: dict[tuple[Any, ...], Arrays] = dataclasses.field(default_factory=dict, repr=False)
 
     def images(self, protocol: Protocol) -> RealImages | None:
@@ -159,16 +165,24 @@ class ReferenceStatistics:
         reference = self.require_images(protocol)
 
         def compute() -> Arrays:
-            indices = np.arange(len(reference.source)) if label is None else reference.class_indices(label)
+            count = len(reference.source)
+            if protocol.shares_features and count <= MOST_REAL_FEATURES:
+                features = self.features(protocol, count)
+                labels = reference.source.labels[reference.drawn(count, seed=0)]
+                return moments_of_features(features if label is None else features[labels == label])._asdict()
+            indices = np.arange(count) if label is None else reference.class_indices(label)
             self.progress.begin("real images", len(indices))
             moments = gather_moments(self.embedding(protocol), reference.read(indices), self.progress)
-            return {name: np.asarray(value) for name, value in moments._asdict().items()}
+            return moments._asdict()
 
-        stored = self._remember(self._key(protocol, reference, "moments", label), compute)
-        return Moments(int(stored["count"]), stored["mean"], stored["scatter"])
+        kept = self._remember(self._key(protocol, reference, "moments", label), compute)
+        return Moments(int(kept["count"]), kept["mean"], kept["scatter"])
 
     def features(self, protocol: Protocol, most: int) -> np.ndarray:
         """Returns the features `[N, D]` of real images drawn with seed 0.
+
+        Those of more images begin with those of fewer. In a network whose features are shared, they are not computed
+        again if those of more are kept.
 
         Args:
             protocol: says which images and which features.
@@ -179,14 +193,59 @@ class ReferenceStatistics:
             NonFiniteError: a feature is NaN or infinite.
         """
         reference = self.require_images(protocol)
-        count = min(most, len(reference.source))
+        count, largest = (min(number, len(reference.source)) for number in (most, MOST_REAL_FEATURES))
 
         def compute() -> Arrays:
             self.progress.begin("real images", count)
             drawn = reference.draw(count, seed=0)
             return {"features": gather_features(self.embedding(protocol), drawn, self.progress)}
 
+        kept = self._recall(self._key(protocol, reference, "features", largest)) if protocol.shares_features else None
+        if kept and count < largest:
+            return kept["features"][:count]
         return self._remember(self._key(protocol, reference, "features", count), compute)["features"]
+
+    def missing_features(self, protocol: Protocol) -> int:
+        """Returns how many real images a protocol has to pass through its network, which shares its features.
+
+        It is 0 where what is needed is kept already.
+        """
+        if protocol.kind == "is":
+            return 0
+        compared = protocol if protocol.reference else dataclasses.replace(protocol, reference="train")
+        reference = self.require_images(compared)
+        key, total = functools.partial(self._key, compared, reference), len(reference.source)
+        most = min(MOST_REAL_FEATURES, total)
+        count = {"prdc": min(protocol.images, total), "fd": total, "intra_fd": total}.get(protocol.kind, most)
+        keys = [key("features", size) for size in (count, most) if size >= count]
+        keys += [key("moments", None)] if protocol.kind == "fd" else []
+        return 0 if any(self._recall(one) for one in keys) else count
+
+    def classifier_of(self, protocol: Protocol) -> classifier.Classifier:
+        """Returns the classifier of the training images that a protocol asks: a small network, or one of features.
+
+        Raises:
+            InvalidInputError: the training images have no classes, or are too few; or weights are missing.
+        """
+        return self.trained_classifier if protocol.embedding == "classifier" else self._feature_classifier(protocol)
+
+    def _feature_classifier(self, protocol: Protocol) -> classifier.Classifier:
+        """Returns logistic regression on the features of nine of ten training images."""
+        train, network = self.require_train(protocol), self.embedding(protocol)
+        source, count = train.source, min(MOST_REAL_FEATURES, len(train.source))
+        classifier.require_classes(source)
+
+        def compute() -> Arrays:
+            features = self.features(dataclasses.replace(protocol, reference="train"), count)
+            labels, kept = source.labels[train.drawn(count, seed=0)], classifier.is_held_out(count)
+            fitted = fit_linear_classifier(features[~kept], labels[~kept], source.num_classes)
+            found = (fitted.logits(features[kept]).argmax(axis=1) == labels[kept]).mean()
+            return {**fitted._asdict(), "accuracy": np.asarray(found)}
+
+        identity = f"logistic-regression-{PENALTY:g}-{MOST_ITERATIONS}:{count}:{source.fingerprint}:{network.identity}"
+        arrays = self._remember((identity, source[0][0].shape), compute)
+        fitted = LinearClassifier(arrays["kernel"], arrays["bias"])
+        return classifier.Classifier(classifier.FeatureClassifier(network, fitted, identity), float(arrays["accuracy"]))
 
     @functools.cached_property
     def trained_classifier(self) -> classifier.Classifier:
@@ -221,7 +280,15 @@ class ReferenceStatistics:
         resize = ("clean",) if protocol.clean else ()
         return ("reference 1", reference.source.fingerprint, shape, embedding.identity, *resize, *more)
 
-    def _remember(self, key: tuple[Any, ...], compute: Callable[[], Arrays]) -> Arrays:
+    def _remember(self, key: tuple[Any, ...], compute: Callable[[], Mapping[str, Any]]) -> Arrays:
         if key not in self._memory:
-            self._memory[key] = cached(self.cache, key, compute)
+            arrays = cached(self.cache, key, lambda: {name: np.asarray(value) for name, value in compute().items()})
+            self._memory[key] = arrays
         return self._memory[key]
+
+    def _recall(self, key: tuple[Any, ...]) -> Arrays | None:
+        """Returns what `_remember` keeps under a key; None if nothing is."""
+        found = self._memory.get(key) or stored(self.cache, key)
+        if found:
+            self._memory[key] = found
+        return found

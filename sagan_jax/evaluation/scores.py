@@ -12,10 +12,10 @@ from sagan_jax.data.synthetic import SyntheticSet
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import classifier
 from sagan_jax.evaluation.embeddings import ImageBatch
-from sagan_jax.evaluation.features import gather_features, gather_moments
+from sagan_jax.evaluation.features import gather_features, gather_moments, moments_of_features
 from sagan_jax.evaluation.image_sets import ImageSet, RealImages
 from sagan_jax.evaluation.protocols import Protocol
-from sagan_jax.evaluation.references import ReferenceStatistics
+from sagan_jax.evaluation.references import MOST_REAL_FEATURES, ReferenceStatistics
 from sagan_jax.evaluation.rules import check_rule, num_modes, rule_accuracy
 from sagan_jax.evaluation.statistics_files import FeatureStatistics
 from sagan_jax.functional.distances import (
@@ -32,8 +32,8 @@ INCEPTION_SCORE_SPLITS = 10
 KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 100, 1000
 PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
 DINOV2_PRECISION_NEIGHBOURS = 5  # Stein et al. 2023; layer6ai-labs/dgm-eval:dgm_eval/__main__.py
-MOST_REAL_FEATURES = 50_000
-"""Kernel distances compare with at most this many real images, drawn with seed 0."""
+MOST_SHARED_FEATURES = 10_000
+"""Features of at most this many images are kept for the next score of the same images."""
 
 _CAVEATS = {
     "random": "features of random weights: compares only with itself, never with a published FID",
@@ -146,7 +146,22 @@ class Scorer(abc.ABC):
 
     def _features(self, images: ImageSet, seed: int, output: str = "features") -> np.ndarray:
         embedding = self.references.embedding(self.protocol)
-        return gather_features(embedding, self._draw(images, seed), self.references.progress, output)
+
+        def compute() -> np.ndarray:
+            return gather_features(embedding, self._draw(images, seed), self.references.progress, output)
+
+        if not self._keeps_features():
+            return compute()
+        return self.references.scored.get(images, (embedding.identity, self.protocol.images, seed, output), compute)
+
+    def _moments(self, images: ImageSet, seed: int) -> Moments:
+        if self._keeps_features():
+            return moments_of_features(self._features(images, seed))
+        embedding = self.references.embedding(self.protocol)
+        return gather_moments(embedding, self._draw(images, seed), self.references.progress)
+
+    def _keeps_features(self) -> bool:
+        return self.protocol.shares_features and self.protocol.images <= MOST_SHARED_FEATURES
 
     def _named(self, *parts: str) -> tuple[str, ...]:
         return tuple(f"{self.protocol.name}/{part}" for part in parts)
@@ -193,8 +208,7 @@ class FrechetDistance(Scorer):
     def measure(self, images: ImageSet, seed: int) -> Measurement:
         """Compares the moments of both sets of features."""
         real = self.references.gaussian(self.protocol)
-        embedding = self.references.embedding(self.protocol)
-        fake = gather_moments(embedding, self._draw(images, seed), self.references.progress)
+        fake = self._moments(images, seed)
         return Measurement({self.protocol.name: _frechet_distance(real, fake)}, _warn_of_few(real, fake))
 
 
@@ -314,7 +328,12 @@ class PrecisionRecall(Scorer):
         return self._named("precision", "recall", "density", "coverage")
 
     def check(self, num_classes: int) -> None:
-        """Checks that there are as many real images as will be scored, and more than neighbours."""
+        """Checks that there are as many real images as will be scored, more than neighbours, and trained features."""
+        if self.protocol.embedding == "random":
+            raise InvalidInputError(
+                f"{self.protocol.name} is not measured: in random features uniform noise has the highest precision. "
+                f"{self.protocol.name.replace('_random', '_lite0')} is (pip install 'sagan-jax[lite0]')."
+            )
         super().check(num_classes)
         if self.protocol.images <= DENSITY_NEIGHBOURS:
             raise InvalidInputError(
@@ -362,7 +381,7 @@ class ClassifierAccuracy(Scorer):
         """Classifies images of all classes in turn."""
         streams = self._streams(images, seed)
         train = self.references.require_train(self.protocol)
-        trained = self.references.trained_classifier
+        trained = self.references.classifier_of(self.protocol)
         self.references.progress.begin("images", self.protocol.images)
         value = classifier.accuracy(trained.embedding, streams, self.references.progress)
         details = {"classifier": trained.embedding.identity, "on_real_images_kept_from_it": trained.accuracy}

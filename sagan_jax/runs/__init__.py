@@ -39,6 +39,7 @@ __all__ = [
     "score_curve",
     "score_monitor",
     "scores",
+    "scoring_time",
     "session",
     "train",
     "training_job",

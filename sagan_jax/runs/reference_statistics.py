@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sagan_jax.data import natural_resolution
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation import lite0
 from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.protocols import Protocol, parse_protocol
 from sagan_jax.evaluation.statistics_files import is_statistics_file, write_statistics
@@ -32,7 +33,8 @@ def save_statistics_of_images(
     Args:
         reference: the real images.
         path: the .npz file to write.
-        names: protocols that say which features. Defaults to those of the FID network where it is there.
+        names: protocols that say which features. Defaults to those of the FID network where it is there, else to those
+            of EfficientNet-Lite0, else to random ones.
         inception_weights: as for `scores_of_images`.
         dinov2_weights: as for `scores_of_images`.
         resolution: as for `scores_of_images`. Defaults to the shorter side of the first image.
@@ -79,7 +81,8 @@ def save_reference_statistics(
     """
     if evaluator.statistics and not evaluator.train:
         raise InvalidInputError(f"--save-statistics needs images; {evaluator.statistics.name} is statistics already.")
-    usual = parse_protocol("fid50k_train" if evaluator.inception else "fd5k_train_random")
+    without = "fd5k_train_lite0" if lite0.is_installed() else "fd5k_train_random"
+    usual = parse_protocol("fid50k_train" if evaluator.inception else without)
     protocol = next((protocol for protocol in protocols if protocol.kind in ("fid", "fd")), usual)
     evaluator.check(protocol, 0)
     embedding = evaluator.references.embedding(protocol)

