@@ -40,6 +40,7 @@ from sagan_jax.functional.losses import (
     non_saturating_discriminator,
     non_saturating_generator,
     orthogonal_penalty,
+    perceptual_distance,
     wasserstein_discriminator,
     wasserstein_generator,
 )
@@ -97,6 +98,7 @@ __all__ = [
     "normalize",
     "orthogonal_penalty",
     "peak_signal_to_noise",
+    "perceptual_distance",
     "power_iteration",
     "precision_recall",
     "scale_and_shift",
