@@ -10,12 +10,19 @@ from sagan_jax.evaluation.attention import (
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.completion_quality import completion_scores, diversity, reconstruction_quality
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
-from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, inception_embedding, random_embedding
+from sagan_jax.evaluation.embeddings import (
+    Embedding,
+    ImageBatch,
+    inception_embedding,
+    lite0_embedding,
+    random_embedding,
+)
 from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.generator import Samples, TrainedGenerator, TruncationRule, draw_labels
 from sagan_jax.evaluation.image_sets import CompletedImages, GeneratedImages, ImageSet, RealImages
 from sagan_jax.evaluation.inception import inception_features
 from sagan_jax.evaluation.interpolation import interpolate, slerp
+from sagan_jax.evaluation.lite0 import Lite0Weights, read_lite0
 from sagan_jax.evaluation.neighbours import NeighbourReport, nearest_training_images
 from sagan_jax.evaluation.partners import partner_attention
 from sagan_jax.evaluation.protocols import KNOWN_PROTOCOLS, Protocol, parse_protocol
@@ -50,6 +57,7 @@ __all__ = [
     "InceptionScore",
     "IntraClassFrechetDistance",
     "KernelDistance",
+    "Lite0Weights",
     "NeighbourReport",
     "PrecisionRecall",
     "Protocol",
@@ -74,11 +82,13 @@ __all__ = [
     "inception_embedding",
     "inception_features",
     "interpolate",
+    "lite0_embedding",
     "nearest_training_images",
     "num_modes",
     "parse_protocol",
     "partner_attention",
     "random_embedding",
+    "read_lite0",
     "read_statistics",
     "reconstruction_quality",
     "rule_accuracy",

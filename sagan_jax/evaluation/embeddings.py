@@ -5,7 +5,7 @@ import hashlib
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from sagan_jax.evaluation import pillow_resize
 from sagan_jax.evaluation.inception import inception_taps, read_inception
+from sagan_jax.evaluation.lite0 import read_lite0
 from sagan_jax.models.convnet import ConvNet
+from sagan_jax.models.lite0 import INPUT_IMAGE_SIZE, NUM_FEATURES, Lite0
 from sagan_jax.runtime.devices import replicate_locally, shard_locally
 from sagan_jax.runtime.full_precision import in_float32
 
@@ -44,6 +47,8 @@ class Embedding:
         apply: pure: `(variables, images [B, R, R, 3] uint8) -> {name: [B, D]}`, with `features` among the names.
         variables: what `apply` takes.
         size: D of `features`.
+        prepare: what the host does before: `images [B, R, R, C] uint8` to those that `apply` takes, such as a resize by
+            Pillow. None if it does nothing.
     """
 
     name: str
@@ -51,16 +56,18 @@ class Embedding:
     apply: Callable[[Variables, Array], dict[str, Array]]
     variables: Variables = dataclasses.field(repr=False)
     size: int
+    prepare: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __call__(self, batches: Iterable[ImageBatch]) -> Iterator[tuple[dict[str, np.ndarray], ImageBatch]]:
         """Yields the outputs of the network for each batch, `{name: [n, D]}`, and the batch.
 
-        The forward pass of a batch runs on all devices of this process. Meanwhile the next batch is drawn, and the
-        features of the previous one are used.
+        The forward pass of a batch runs on all devices of this process. Meanwhile the next batch is drawn and prepared,
+        and the features of the previous one are used.
         """
         running: tuple[dict[str, Array], ImageBatch] | None = None
         for batch in batches:
-            started = self._apply(self._device_variables, shard_locally(_pad_to_devices(batch.images))), batch
+            images = self.prepare(np.asarray(batch.images)) if self.prepare else batch.images
+            started = self._apply(self._device_variables, shard_locally(_pad_to_devices(images))), batch
             if running:
                 yield _fetch(*running)
             running = started
@@ -106,6 +113,25 @@ def inception_embedding(path: str | Path) -> Embedding:
 def _inception_features(variables: Variables, images: Array) -> dict[str, Array]:
     taps = inception_taps(variables, images)
     return {"features": taps["2048"], "logits_unbiased": taps["logits_unbiased"]}
+
+
+@cache
+def lite0_embedding() -> Embedding:
+    """Returns EfficientNet-Lite0: 1,280 features of an image at 224 pixels, and the `logits` of its 1,000 classes.
+
+    Images are resized by Pillow, bicubically with antialiasing, and not cropped.
+
+    Raises:
+        InvalidInputError: the package with its weights is not installed or damaged.
+    """
+    weights = read_lite0()
+    prepare = partial(pillow_resize.bicubic, size=INPUT_IMAGE_SIZE)
+    return Embedding("lite0", weights.origin, _lite0_features, weights.variables, NUM_FEATURES, prepare)
+
+
+def _lite0_features(variables: Variables, images: Array) -> dict[str, Array]:
+    outputs: Any = Lite0().apply(variables, (images.astype(jnp.float32) - 127) / 128)
+    return outputs
 
 
 _RANDOM = ConvNet(widths=(32, 64, 128, 256), hidden=512, outputs=512)

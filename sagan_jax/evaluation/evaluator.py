@@ -80,7 +80,7 @@ class Evaluator:
             if not np.isfinite(value):
                 raise NonFiniteError(f"{name} is {value}: the images or the network's weights may be damaged.")
         details = {"seed": seed, **images.describe(), **details}
-        if protocol.embedding in ("random", "inception"):
+        if protocol.embedding not in ("classifier", None):
             details["embedding"] = self.references.embedding(protocol).identity
         reference = self.references.describe(protocol)
         if reference:

@@ -1,11 +1,12 @@
 """Named protocols: the name of a score says how it is measured.
 
     fid50k_train   fid10k_validation   is50k   kid50k_train   prdc10k_train   intra_fid_train
-    fd5k_train_random   prdc5k_test_random   classifier_accuracy   rule1k   fid50k_train_standing_raw
+    fd5k_train_lite0   is5k_lite0   prdc5k_test_random   classifier_accuracy   rule1k   fid50k_train_clean_standing_raw
 
-A name is `<score><images>_<reference>[_random][_subset<images>][_batch | _standing][_raw]`: the score, the number of
-images, the real images that they are compared with, the features, the size of the subsets of a kernel distance, the
-statistics of batch norm, and the weights. What a name leaves out is the default; the result file spells it out.
+A name is `<score><images>_<reference>[_random | _lite0 | _dinov2][_clean][_subset<images>][_batch | _standing][_raw]`:
+the score, the number of images, the real images that they are compared with, the features, another resize than that of
+the features, the size of the subsets of a kernel distance, the statistics of batch norm, and the weights. What a name
+leaves out is the default; the result file spells it out.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from sagan_jax.errors import InvalidInputError
 Kind = Literal["fid", "fd", "is", "kid", "kd", "prdc", "intra_fid", "intra_fd", "classifier_accuracy", "rule"]
 Reference = Literal["train", "validation", "test"]
 Statistics = Literal["stored", "batch", "standing"]
+Features = Literal["inception", "random", "lite0", "dinov2", "classifier"]
 
 KNOWN_PROTOCOLS = (
     "fid50k_train",
@@ -26,6 +28,13 @@ KNOWN_PROTOCOLS = (
     "kid50k_train",
     "intra_fid_train",
     "prdc10k_train",
+    "fd5k_train_lite0",
+    "fd5k_test_lite0",
+    "is5k_lite0",
+    "kd5k_train_lite0",
+    "prdc5k_train_lite0",
+    "intra_fd_train_lite0",
+    "fd50k_train_dinov2",
     "fd5k_train_random",
     "fd5k_validation_random",
     "fd5k_test_random",
@@ -36,12 +45,21 @@ KNOWN_PROTOCOLS = (
 
 _NAME = re.compile(
     r"(?P<kind>intra_fid|intra_fd|fid|fd|is|kid|kd|prdc|classifier_accuracy|rule)(?P<images>[1-9]\d*k?)?"
-    r"(?:_(?P<reference>train|validation|test))?(?P<random>_random)?"
-    r"(?:_subset(?P<subset>[1-9]\d*))?(?:_(?P<statistics>batch|standing))?(?P<raw>_raw)?"
+    r"(?:_(?P<reference>train|validation|test))?(?:_(?P<features>random|lite0|dinov2))?"
+    r"(?P<clean>_clean)?(?:_subset(?P<subset>[1-9]\d*))?(?:_(?P<statistics>batch|standing))?(?P<raw>_raw)?"
 )
-# The established names belong to the FID network; the same distances in random features have other names.
-_OF_RANDOM_FEATURES = {"fd", "kd", "intra_fd"}
-_OF_INCEPTION = {"fid", "kid", "is", "intra_fid"}
+# The established names belong to the FID network; the same distances in other features have other names.
+_OF_OTHER_FEATURES = {"fd", "kd", "intra_fd"}
+_OF_INCEPTION = {"fid", "kid", "intra_fid"}
+_RESIZES = {
+    "inception": "TensorFlow 1 bilinear to 299",
+    "random": "antialiased bilinear to 64",
+    "lite0": "Pillow bicubic with antialiasing to 224, no crop",
+    "dinov2": "Pillow bicubic with antialiasing to 224, no crop",
+    "classifier": "antialiased bilinear to 32",
+    None: "none",
+}
+_CLEAN_RESIZE = "Pillow bicubic with antialiasing to 299, in floats (clean-fid)"
 _CLASSIFIER_IMAGES = 1000
 
 
@@ -59,16 +77,18 @@ class Protocol:
             mean over 100 new batches of 100.
         raw: whether the weights are as trained, not their moving average.
         subset: images of each subset of a kernel distance; 0 means 1,000, and as many as there are if there are fewer.
+        clean: whether the FID network gets images as clean-fid resizes them, not as TensorFlow 1 did.
     """
 
     name: str
     kind: Kind
     images: int
     reference: Reference | None
-    embedding: Literal["inception", "random", "classifier"] | None
+    embedding: Features | None
     statistics: Statistics = "stored"
     raw: bool = False
     subset: int = 0
+    clean: bool = False
 
     @property
     def held_out(self) -> bool:
@@ -88,6 +108,7 @@ class Protocol:
     def settings(self) -> dict[str, Any]:
         """Returns everything that the name decides, for a result file."""
         named = dataclasses.asdict(self)
+        del named["clean"]  # the resize tells it
         if not self.subset:
             del named["subset"]
         drawn = "in turn" if self.kind == "classifier_accuracy" else "uniform at random"
@@ -95,12 +116,7 @@ class Protocol:
             **named,
             "labels": "by class" if self.kind.startswith("intra") else drawn,
             "pixels": "rounded to uint8",
-            "resize": {
-                "inception": "TensorFlow 1 bilinear to 299",
-                "random": "antialiased bilinear to 64",
-                "classifier": "antialiased bilinear to 32",
-                None: "none",
-            }[self.embedding],
+            "resize": _CLEAN_RESIZE if self.clean else _RESIZES[self.embedding],
         }
 
 
@@ -143,7 +159,8 @@ def parse_protocol(name: str) -> Protocol:
     kind: Any = found["kind"]
     reference: Any = found["reference"]
     statistics: Any = found["statistics"]
-    fault = _embedding_fault(kind, bool(found["random"])) or _count_or_reference_fault(
+    features: Any = found["features"]
+    fault = _features_fault(name, kind, features, bool(found["clean"])) or _count_or_reference_fault(
         kind, bool(found["images"]), bool(reference)
     )
     subset = int(found["subset"] or 0)
@@ -152,25 +169,32 @@ def parse_protocol(name: str) -> Protocol:
     if fault:
         raise InvalidInputError(f"The protocol {name!r} {fault}")
     own_embedding = {"rule": None, "classifier_accuracy": "classifier"}
-    embedding: Any = own_embedding.get(kind, "random" if found["random"] else "inception")
+    embedding: Any = own_embedding.get(kind, features or "inception")
     images = found["images"] or (str(_CLASSIFIER_IMAGES) if kind == "classifier_accuracy" else "0")
     count = int(images.removesuffix("k")) * (1000 if images.endswith("k") else 1)
-    return Protocol(name, kind, count, reference, embedding, statistics or "stored", bool(found["raw"]), subset)
+    raw, clean = (bool(found[part]) for part in ("raw", "clean"))
+    return Protocol(name, kind, count, reference, embedding, statistics or "stored", raw, subset, clean)
 
 
-def _embedding_fault(kind: Kind, random: bool) -> str:
-    """Returns why a score cannot be measured in such features; "" if it can."""
-    if kind in _OF_RANDOM_FEATURES and not random:
-        return f"needs `_random` behind it: {kind!r} is the distance of such features."
-    if random and kind in _OF_INCEPTION:
-        other = "no such score" if kind == "is" else repr(kind.replace("id", "d"))
+def _features_fault(name: str, kind: Kind, features: str | None, clean: bool) -> str:
+    """Returns why a score cannot be measured in such features, so resized; "" if it can."""
+    if kind in _OF_OTHER_FEATURES and not features:
+        return f"needs `_lite0`, `_dinov2` or `_random` behind it: {kind!r} is the distance of such features."
+    if features and kind in _OF_INCEPTION:
+        other = kind.replace("id", "d")
+        right = name.replace(kind, other, 1)
         return (
-            f"is impossible: {kind!r} is the name of a score in the FID network's features; random ones give {other}."
+            f"is impossible: {kind!r} is the name of a score in the FID network's features; those of {features!r} give "
+            f"{other!r}. Perhaps you meant {right!r}."
         )
-    if random and kind == "classifier_accuracy":
+    if kind == "is" and features in ("random", "dinov2"):
+        return f"is impossible: it needs classes, and {features!r} features have no such score; `_lite0` has."
+    if features and kind == "classifier_accuracy":
         return "is impossible: a classifier has features of its own."
-    if random and kind == "rule":
+    if features and kind == "rule":
         return "is impossible: a rule looks at pixels, not at features."
+    if clean and (features or kind in ("classifier_accuracy", "rule")):
+        return "is impossible: `_clean` is another resize for the FID network, and for no other."
     return ""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import classifier
 from sagan_jax.evaluation.array_cache import Arrays, as_arrays, cached, from_arrays
-from sagan_jax.evaluation.embeddings import Embedding, random_embedding
+from sagan_jax.evaluation.embeddings import Embedding, lite0_embedding, random_embedding
 from sagan_jax.evaluation.features import gather_features, gather_moments
 from sagan_jax.evaluation.image_sets import RealImages
 from sagan_jax.evaluation.protocols import Protocol
@@ -117,15 +117,21 @@ class ReferenceStatistics:
         """Returns the network in whose features a protocol compares images.
 
         Raises:
-            InvalidInputError: it is the FID network, whose weights are missing.
+            InvalidInputError: its weights are missing.
         """
+        if protocol.embedding == "lite0":
+            return lite0_embedding()
+        if protocol.embedding == "dinov2":
+            raise InvalidInputError(f"{protocol.name} needs the weights of DINOv2, which were not found.")
         if protocol.embedding != "inception":
             return random_embedding()
+        if protocol.clean:
+            raise InvalidInputError(f"{protocol.name} needs a resize that is not there.")
         if self.inception is None:
             raise InvalidInputError(
                 f"{protocol.name} needs the weights of the FID network, which were not found: run `sagan-jax "
-                f"fetch-weights`, or name a file with --inception-weights. fd5k_train_random needs none, but compares "
-                f"only with itself."
+                f"fetch-weights`, or name a file with --inception-weights. fd5k_train_lite0 and fd5k_train_random "
+                f"need none, but are no FID."
             )
         return self.inception
 

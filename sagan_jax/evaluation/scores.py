@@ -34,6 +34,12 @@ PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
 MOST_REAL_FEATURES = 50_000
 """Kernel distances compare with at most this many real images, drawn with seed 0."""
 
+_CAVEATS = {
+    "random": "features of random weights: compares only with itself, never with a published FID",
+    "lite0": "features of EfficientNet-Lite0: never compares with a published FID",
+    "dinov2": "features of DINOv2: never compares with a published FID",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -62,8 +68,8 @@ class Score:
                 f"(a classifier trained on the real images, right on {self.details['on_real_images_kept_from_it']:.1%} "
                 f"of those kept from it; compares only with itself)"
             )
-        elif self.protocol.only_comparable_with_itself:
-            words.append("(features of random weights: compares only with itself, never with a published FID)")
+        elif self.protocol.embedding in _CAVEATS:
+            words.append(f"({_CAVEATS[self.protocol.embedding]})")
         if "classes" in self.details:
             words.append(f"(over {self.details['classes']})")
         if "warning" in self.details:
@@ -247,12 +253,13 @@ class InceptionScore(Scorer):
             )
 
     def measure(self, images: ImageSet, seed: int) -> Measurement:
-        """Computes the score of the FID network's logits, without their biases."""
-        logits = self._features(images, seed, "logits_unbiased")
+        """Computes the score of the network's logits; those of the FID network are taken without their biases."""
+        unbiased = self.protocol.embedding == "inception"
+        logits = self._features(images, seed, "logits_unbiased" if unbiased else "logits")
         mean, deviation = inception_score(logits, INCEPTION_SCORE_SPLITS)
         whole, _ = inception_score(logits, 1)
         values = dict(zip(self.value_names, (mean, deviation, whole), strict=True))
-        return Measurement(values, {"splits": INCEPTION_SCORE_SPLITS, "logits": "without bias"})
+        return Measurement(values, {"splits": INCEPTION_SCORE_SPLITS, "logits": f"with{'out' * unbiased} bias"})
 
 
 class KernelDistance(Scorer):

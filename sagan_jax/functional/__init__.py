@@ -20,6 +20,7 @@ from sagan_jax.functional.attention_maps import (
 )
 from sagan_jax.functional.augmentation import Augmentation, augment
 from sagan_jax.functional.convolution import convolve
+from sagan_jax.functional.depthwise import depthwise_convolve
 from sagan_jax.functional.distances import (
     Moments,
     density_coverage,
@@ -82,6 +83,7 @@ __all__ = [
     "convolve",
     "convolve_pool",
     "density_coverage",
+    "depthwise_convolve",
     "frechet_distance",
     "hinge_discriminator",
     "hinge_generator",

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.interop import published_arrays as published
 from sagan_jax.models.inception import INPUT_IMAGE_SIZE, Inception
 
 EPSILON = 1e-3
@@ -20,7 +20,6 @@ EPSILON = 1e-3
 
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _CLASSES = ("fc",)
-_MAX_FAULTS = 3  # in one message
 
 
 def to_variables(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -60,28 +59,8 @@ def published_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     Raises:
         InvalidInputError: when a name is missing or unknown, an array has a wrong shape, or a variance is negative.
     """
-    wanted = published_shapes()
-    given = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
-    faults = [f"{name!r} is missing" for name in wanted if name not in given]
-    faults += [f"{name!r} is unknown" for name in given if name not in wanted]
-    faults += [
-        f"{name!r} has {list(given[name].shape)} instead of {list(shape)}"
-        for name, shape in wanted.items()
-        if name in given and given[name].shape != shape
-    ]
-    faults += [
-        f"{name!r} has a negative variance"
-        for name, array in given.items()
-        if name.endswith("running_var") and (array < 0).any()
-    ]
-    if faults:
-        more = f", and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
-        raise InvalidInputError(
-            f"The FID network needs the {len(wanted)} arrays of its published state dict; "
-            f"{', '.join(faults[:_MAX_FAULTS])}{more}. Are these the weights of another network, such as torchvision's "
-            f"Inception v3?"
-        )
-    return {name: given[name] for name in wanted}
+    hint = "Are these the weights of another network, such as torchvision's Inception v3?"
+    return published.published_arrays(arrays, published_shapes(), subject="The FID network", hint=hint)
 
 
 @cache

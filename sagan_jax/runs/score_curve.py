@@ -259,7 +259,7 @@ def _settings(evaluator: Evaluator, protocol: Protocol, seed: int) -> dict[str, 
     """Returns what the result file of a protocol holds beside values and images."""
     settings: dict[str, Any] = {"protocol": protocol.settings(), "seed": seed}
     reference = evaluator.references.describe(protocol)
-    if protocol.embedding in ("random", "inception"):
+    if protocol.embedding not in ("classifier", None):
         settings["embedding"] = evaluator.references.embedding(protocol).identity
     return settings | ({"reference": reference} if reference else {})
 

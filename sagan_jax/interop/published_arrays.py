@@ -1,0 +1,45 @@
+"""Checks that a file holds the arrays of a published network, all of them and no others."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from sagan_jax.errors import InvalidInputError
+
+_MAX_FAULTS = 3  # in one message
+
+
+def published_arrays(
+    arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], *, subject: str, hint: str
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of a network under their published names, after checking names and shapes.
+
+    Args:
+        arrays: names to arrays. `*.num_batches_tracked` is ignored.
+        wanted: the published names, and the shapes that the network needs.
+        subject: the network, as the start of a message: `The FID network`.
+        hint: the end of a message: the likely cause.
+
+    Raises:
+        InvalidInputError: when a name is missing or unknown, an array has a wrong shape, or a variance is negative.
+    """
+    given = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
+    faults = [f"{name!r} is missing" for name in wanted if name not in given]
+    faults += [f"{name!r} is unknown" for name in given if name not in wanted]
+    faults += [
+        f"{name!r} has {list(given[name].shape)} instead of {list(shape)}"
+        for name, shape in wanted.items()
+        if name in given and given[name].shape != shape
+    ]
+    faults += [
+        f"{name!r} has a negative variance"
+        for name, array in given.items()
+        if name.endswith("running_var") and (array < 0).any()
+    ]
+    if faults:
+        more = f", and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
+        raise InvalidInputError(
+            f"{subject} needs the {len(wanted)} arrays of its published state dict; "
+            f"{', '.join(faults[:_MAX_FAULTS])}{more}. {hint}"
+        )
+    return {name: given[name] for name in wanted}
