@@ -92,10 +92,11 @@ def completion_scores_of_run(
     for kind in kinds:
         check_hole_kind(kind)
     protocols = [parse_protocol(name) for name in names]
+    lite0 = installed_lite0()
     completer, photographs = run.completer(), run.images(held_out=True)
     evaluator = completion_evaluator(run, photographs, protocols, inception_weights, progress) if protocols else None
     choice = choose_completion_protocols(evaluator, protocols, others=bool(holes), keep_going=keep_going, notify=notify)
-    lite0, files = read_lite0() if is_installed() else None, ResultFiles()
+    files = ResultFiles()
     for kind in kinds:
         score = score_of_holes(completer, photographs, kind, samples, seed, batch_size, lite0)
         name = f"holes_{kind}"
@@ -112,6 +113,11 @@ def completion_scores_of_run(
         yield found
     files.raise_refused()
     choice.raise_refused()
+
+
+def installed_lite0() -> Lite0Weights | None:
+    """Returns the weights of EfficientNet-Lite0, or None where their package is not installed."""
+    return read_lite0() if is_installed() else None
 
 
 def hole_result(score: HoleScore) -> bytes:
