@@ -27,6 +27,7 @@ TITLES = {
     "scaling": "How cost grows",
     "convolutions": "Convolutions",
     "attention_speed": "Attention",
+    "lite0_speed": "EfficientNet-Lite0",
     "input_speed": "Input",
     "start_time": "From the start to the end of step 1",
 }

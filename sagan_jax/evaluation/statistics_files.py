@@ -32,7 +32,7 @@ class FeatureStatistics:
         count: how many images there were; None when the file does not say.
         name: the name of the file.
         sha256: of mean and covariance.
-        features: `inception` or `random` in a file of ours; "" when the file does not say.
+        features: the network in a file of ours, such as `inception` or `lite0`; "" when the file does not say.
         identity: of the network in a file of ours; "" when the file does not say.
     """
 

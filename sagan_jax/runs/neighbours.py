@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from sagan_jax.evaluation.embeddings import random_embedding
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.embeddings import Embedding, lite0_embedding, random_embedding
 from sagan_jax.evaluation.neighbours import NeighbourReport, check_training_images, nearest_training_images
 from sagan_jax.runs.evaluators import find_inception
 from sagan_jax.runs.load import CheckpointName, open_run
 from sagan_jax.runtime.image_files import save_png
 from sagan_jax.runtime.progress import ProgressCallback
 from sagan_jax.views.figures import neighbour_sheet
+
+Features = Literal["auto", "inception", "lite0", "random"]
 
 
 def write_neighbours(
@@ -20,6 +24,7 @@ def write_neighbours(
     nearest: int = 5,
     classes: Sequence[int] = (),
     source: str = "",
+    features: Features = "auto",
     inception_weights: str = "",
     seed: int = 0,
     checkpoint: CheckpointName = "newest",
@@ -35,22 +40,38 @@ def write_neighbours(
         nearest: training images beside each, in pixels and in features.
         classes: of the samples, in turn. Defaults to all.
         source: where the training images are. Defaults to what the config says.
-        inception_weights: file of the FID network's weights. Defaults to the usual place, then to random features.
+        features: the network that gives the features. `auto` takes the FID network where its weights are, else random
+            features.
+        inception_weights: file of the FID network's weights. Defaults to the usual place.
         seed: of the samples.
         checkpoint: the newest, the one with the best score, or that of a step.
         trust_checkpoint: as for `open_run`.
         progress: receives the progress.
 
     Raises:
-        InvalidInputError: there is no run, no checkpoint or no such class, or there are too few training images.
+        InvalidInputError: there is no run, no checkpoint or no such class, there are too few training images, or the
+            weights of the features are missing.
         StorageError: the disk refused.
     """
+    embedding = _embedding(features, inception_weights)
     run = open_run(workdir, checkpoint=checkpoint, source=source, trust_checkpoint=trust_checkpoint)
     generator, images = run.generator(), run.images()
     check_training_images(images, nearest)
     samples = generator.generate(num_images, labels=classes, seed=seed)
-    embedding = find_inception(inception_weights) or random_embedding()
     reports = nearest_training_images(samples.images, images, embedding, count=nearest, progress=progress)
     real = [[[images[int(index)][0] for index in row] for row in report.nearest.indices] for report in reports]
     save_png(out, neighbour_sheet(samples.images, real))
     return reports
+
+
+def _embedding(features: Features, inception_weights: str) -> Embedding:
+    """Returns the network that gives the features."""
+    if features == "lite0":
+        return lite0_embedding()
+    found = find_inception(inception_weights) if features in ("auto", "inception") else None
+    if features == "inception" and found is None:
+        raise InvalidInputError(
+            "--features inception needs the weights of the FID network, which were not found: run sagan-jax "
+            "fetch-weights, or name a file with --inception-weights."
+        )
+    return found or random_embedding()

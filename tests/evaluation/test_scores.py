@@ -11,7 +11,7 @@ import scipy.linalg
 
 from sagan_jax.data import open_source
 from sagan_jax.errors import InvalidInputError, NonFiniteError
-from sagan_jax.evaluation import classifier
+from sagan_jax.evaluation import classifier, references
 from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, random_embedding
 from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.image_sets import GeneratedImages, RealImages
@@ -372,3 +372,54 @@ def test_generator_that_has_diverged_gives_no_score(tmp_path, generator):
         Evaluator(real_images(tmp_path, 61, 0), inception=PLAIN).score(
             parse_protocol("fid40_train"), GeneratedImages(diverged, 8)
         )
+
+
+def lite0_like(variables, images):
+    outputs = plain_network(variables, images)
+    return {"features": 2 * outputs["features"], "logits": 30 * outputs["features"][:, :3]}
+
+
+@pytest.fixture
+def lite0(monkeypatch):
+    """Evaluates in the features of a simple function in place of EfficientNet-Lite0, and not in the FID network's."""
+    network = Embedding("lite0", "like lite0", lite0_like, np.float32(1), 5)
+    monkeypatch.setattr(references, "lite0_embedding", lambda: network)
+    return network
+
+
+def test_scores_named_after_lite0_are_measured_in_its_features(tmp_path, lite0):
+    real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
+    evaluator = Evaluator(real, inception=PLAIN)
+    score = evaluator.score(parse_protocol("fd47_train_lite0"), fake)
+    assert score.value == pytest.approx(4 * gaussian_distance(features_of(real), features_of(fake)), rel=1e-5)
+    assert score.details["embedding"] == "like lite0"
+    assert "never compares with a published FID" in str(score)
+    every = list(real.draw(47, 0))
+    drawn = np.concatenate([plain_features(batch.images[: len(batch.labels)]) for batch in every])
+    score = evaluator.score(parse_protocol("prdc47_train_lite0"), fake)
+    precision, recall = precision_recall(drawn, features_of(fake), 3)
+    assert list(score.values.values())[:2] == pytest.approx([precision, recall])
+
+
+def test_inception_score_of_lite0_is_that_of_its_logits_with_biases(tmp_path, lite0):
+    fake = real_images(tmp_path, 47, 1)
+    score = Evaluator(None).score(parse_protocol("is47_lite0"), fake)
+    wanted = inception_score(30 * features_of(fake)[:, :3], 10)
+    assert list(score.values.values())[:2] == pytest.approx(wanted, rel=1e-5)
+    assert score.details["logits"] == "with bias"
+
+
+def test_batches_are_prepared_on_the_host(tmp_path):
+    seen = []
+
+    def halve(images):
+        seen.append(type(images))
+        return images[:, ::2, ::2]
+
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 24, 1), dtype=np.uint8)
+    batches = [ImageBatch(jnp.asarray(images), np.zeros(5)), ImageBatch(images, np.zeros(6))]
+    found = [outputs for outputs, _ in dataclasses.replace(PLAIN, prepare=halve)(batches)]
+    wanted = plain_features(np.repeat(images[:, ::2, ::2], 3, axis=-1))
+    np.testing.assert_allclose(found[0]["features"], wanted[:5], rtol=1e-5)
+    np.testing.assert_allclose(found[1]["features"], wanted, rtol=1e-5)
+    assert seen == [np.ndarray, np.ndarray]
