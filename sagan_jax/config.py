@@ -234,6 +234,8 @@ class CompletionTraining:
     """nats of each latent that are not penalised"""
     adversarial_weight: float = 0.0
     """weight of the hinge loss; 0 trains without a discriminator"""
+    perceptual_weight: float = 0.0
+    """weight of the distance from the originals in the activations of EfficientNet-Lite0; needs sagan-jax[lite0]"""
     optimizer: Literal["muon", "adam"] = "muon"
     """for convolutions and attention; all other parameters use Adam, with the same learning rate"""
     learning_rate: float = 2e-3

@@ -1,5 +1,9 @@
 """How good completions are: how near they are to what was hidden, and how much several of them differ."""
 
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +11,10 @@ from jax import Array
 
 from sagan_jax.data import ImageSource, draw_masks, to_float
 from sagan_jax.evaluation.completer import TrainedCompleter
+from sagan_jax.functional.losses import perceptual_distance
 from sagan_jax.functional.similarity import WINDOW_RADIUS, masked_mean, peak_signal_to_noise, structural_similarity
+from sagan_jax.models.perceptual import Lite0Activations
+from sagan_jax.runtime.full_precision import in_float32
 
 RECONSTRUCTION_NAMES = ("psnr", "l1", "ssim", "psnr_image", "l1_image", "ssim_image")
 """The values of `reconstruction_quality`: inside the hole, and over the whole image."""
@@ -50,6 +57,29 @@ def _reconstruction_quality(completed: Array, images: Array, masks: Array) -> di
     return found
 
 
+def lite0_distance(completed: np.ndarray, images: np.ndarray, variables: Mapping[str, Any]) -> np.ndarray:
+    """Returns how far completions are from the originals in the activations of EfficientNet-Lite0, `[N]`.
+
+    It is `perceptual_distance` over whole images, known pixels included. So it depends on the size of the hole, and
+    compares between methods that fill the same holes.
+
+    Args:
+        completed: `[N, H, W, C]` uint8, C 1 or 3.
+        images: `[N, H, W, C]` uint8, the originals.
+        variables: of `sagan_jax.models.lite0.Lite0`.
+    """
+    batches = [slice(start, start + _BATCH) for start in range(0, len(images), _BATCH)]
+    parts = [_lite0_distance(variables, to_float(completed[rows]), to_float(images[rows])) for rows in batches]
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+@jax.jit
+@in_float32
+def _lite0_distance(variables: Mapping[str, Any], completed: Array, images: Array) -> Array:
+    activations: Any = partial(Lite0Activations().apply, variables)
+    return perceptual_distance(activations(completed), activations(images))
+
+
 def diversity(samples: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Returns how much the completions of each image differ, `[N]`.
 
@@ -80,6 +110,7 @@ def completion_scores(
     samples: int = 4,
     seed: int = 0,
     batch_size: int = 50,
+    lite0: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
     """Returns the `reconstruction_quality` of completions by the mean latents, and the `diversity` of sampled ones.
 
@@ -91,6 +122,7 @@ def completion_scores(
         samples: completions of each image whose diversity is measured; below 2 leaves it out.
         seed: of holes and latents, in [0, 2**32).
         batch_size: images per forward pass.
+        lite0: the variables of EfficientNet-Lite0, which adds `lite0_image`, the `lite0_distance`; None leaves it out.
 
     Returns:
         Values by name, each `[num_images]`.
@@ -103,6 +135,8 @@ def completion_scores(
     masks = draw_masks(holes, *images.shape[1:3], seed=seed, indices=range(num_images))
     completed = completer.complete(images, masks, batch_size=batch_size)
     found = reconstruction_quality(completed, images, masks)
+    if lite0:
+        found["lite0_image"] = lite0_distance(completed, images, lite0)
     if samples > 1:
         sampled = completer.sample(images, masks, samples, seed=seed, batch_size=batch_size)
         found["diversity"] = diversity(sampled, masks)

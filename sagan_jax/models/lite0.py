@@ -5,6 +5,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from sagan_jax.functional.depthwise import depthwise_convolve
 
@@ -52,7 +53,12 @@ class Lite0(nn.Module):
     replaces its batch norm.
 
     Source: tensorflow/tpu:models/official/efficientnet/lite/efficientnet_lite_builder.py.
+
+    Attributes:
+        dtype: of the computation; None takes that of images and parameters together.
     """
+
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, images: Array, with_activations: bool = False) -> dict[str, Array]:
@@ -68,14 +74,14 @@ class Lite0(nn.Module):
             `block_15`, `[N, H', W', width]`: H' and W' are halved, rounded up, by each block of stride 2.
         """
         outputs = {}
-        x = nn.relu6(nn.Conv(32, (3, 3), 2, padding="SAME", name="stem")(images))
+        x = nn.relu6(nn.Conv(32, (3, 3), 2, padding="SAME", dtype=self.dtype, name="stem")(images))
         outputs["stem"] = x
         for index, block in enumerate(BLOCKS):
-            x = InvertedBottleneck(block, name=f"block_{index}")(x)
+            x = InvertedBottleneck(block, self.dtype, name=f"block_{index}")(x)
             outputs[f"block_{index}"] = x
-        x = nn.relu6(nn.Dense(NUM_FEATURES, name="head")(x))
+        x = nn.relu6(nn.Dense(NUM_FEATURES, dtype=self.dtype, name="head")(x))
         outputs["features"] = x.mean((1, 2))
-        outputs["logits"] = nn.Dense(NUM_CLASSES, name="classes")(outputs["features"])
+        outputs["logits"] = nn.Dense(NUM_CLASSES, dtype=self.dtype, name="classes")(outputs["features"])
         return outputs if with_activations else {name: outputs[name] for name in ("features", "logits")}
 
 
@@ -84,9 +90,11 @@ class InvertedBottleneck(nn.Module):
 
     Attributes:
         block: its sizes.
+        dtype: of the computation.
     """
 
     block: Block
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -94,9 +102,9 @@ class InvertedBottleneck(nn.Module):
         window, stride, expansion, width = self.block
         hidden = x
         if expansion > 1:
-            hidden = nn.relu6(nn.Dense(expansion * x.shape[-1], name="expand")(hidden))
+            hidden = nn.relu6(nn.Dense(expansion * x.shape[-1], dtype=self.dtype, name="expand")(hidden))
         hidden = nn.relu6(Depthwise(window, stride, name="depthwise")(hidden))
-        projected = nn.Dense(width, name="project")(hidden)
+        projected = nn.Dense(width, dtype=self.dtype, name="project")(hidden)
         return projected + x if x.shape == projected.shape else projected
 
 

@@ -16,6 +16,7 @@ from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.functional import HINGE, LEAST_SQUARES, LOGISTIC, NON_SATURATING, RELATIVISTIC, WASSERSTEIN
 from sagan_jax.models.completion import CompletionNetwork
+from sagan_jax.models.perceptual import Lite0Activations
 from sagan_jax.models.sagan import Discriminator
 from sagan_jax.runs.families import build_networks
 from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
@@ -93,6 +94,8 @@ def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
         if adversarial
         else None,
         adversarial_weight=training.adversarial_weight,
+        perceptual=Lite0Activations() if training.perceptual_weight > 0 else None,
+        perceptual_weight=training.perceptual_weight,
         average_decay=training.ema_decay,
         precision=training_precision(experiment),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,8 +11,10 @@ import numpy as np
 from sagan_jax.config import CompletionExperiment
 from sagan_jax.data import training_batches
 from sagan_jax.data.masks import draw_masks
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.completion_quality import completion_scores
+from sagan_jax.evaluation.lite0 import read_lite0
 from sagan_jax.models.completion import WIDTHS
 from sagan_jax.runs.build import build_completion_task, class_lines, open_images, trained_completer
 from sagan_jax.runs.generation import residual_summary
@@ -32,7 +35,7 @@ class CompletionJob:
         workdir: of the run.
 
     Raises:
-        InvalidInputError: the data contradict the config.
+        InvalidInputError: the data contradict the config, or the network of the perceptual term is not installed.
     """
 
     score_monitor = None
@@ -47,8 +50,13 @@ class CompletionJob:
         self.step = partial(step, self.task)
         self.finite_metrics: Sequence[str] = self.task.finite_metrics
         self.images_per_step = experiment.training.batch_size
+        self.constants: Sequence[Any] = perceptual_variables(experiment)
 
-    check = staticmethod(check_config)
+    @staticmethod
+    def check(experiment: CompletionExperiment) -> None:
+        """Raises InvalidInputError for a value that is not possible here, before anything is written."""
+        check_config(experiment)
+        perceptual_variables(experiment)
 
     def initial_state(self) -> CompletionState:
         """Returns the state of randomly initialised networks."""
@@ -130,6 +138,21 @@ class CompletionJob:
         if networks.attention == "residual":
             for size in networks.attention_resolutions:
                 yield residual_summary(f"residual control at {size}", networks.base_channels * WIDTHS[size])
+
+
+def perceptual_variables(experiment: CompletionExperiment) -> tuple[Any, ...]:
+    """Returns the variables of the network that the perceptual term looks through, or nothing without that term.
+
+    Raises:
+        InvalidInputError: the package that brings them is not installed, or is damaged.
+    """
+    weight = experiment.training.perceptual_weight
+    if not weight:
+        return ()
+    try:
+        return (read_lite0().variables,)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"--perceptual-weight {weight}: {error}") from error
 
 
 def sample_sheet(completer: TrainedCompleter, images: np.ndarray, masks: np.ndarray, samples: int = 2) -> np.ndarray:

@@ -13,6 +13,7 @@ from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.completion_quality import completion_scores
 from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.image_sets import CompletedImages, RealImages
+from sagan_jax.evaluation.lite0 import Lite0Weights, is_installed, read_lite0
 from sagan_jax.evaluation.protocols import Protocol, parse_protocol
 from sagan_jax.evaluation.scores import Score
 from sagan_jax.runs.evaluators import evaluator_for
@@ -68,6 +69,8 @@ def completion_scores_of_run(
 ) -> Iterator[HoleScore | Score]:
     """Yields the score of each kind of hole, then of each protocol. Each is written to a result file.
 
+    Where the weights of EfficientNet-Lite0 are installed, the scores of holes have the `lite0_distance` too.
+
     Args:
         run: an opened run that has saved.
         names: of protocols, which compare sampled completions of held-out photographs with real images. Defaults to
@@ -91,13 +94,14 @@ def completion_scores_of_run(
     for kind in kinds:
         check_hole_kind(kind)
     protocols = [parse_protocol(name) for name in names]
+    lite0 = installed_lite0()
     completer, photographs = run.completer(), run.images(held_out=True)
     weights: Any = {"inception_weights": inception_weights, "dinov2_weights": dinov2_weights}
     evaluator = completion_evaluator(run, photographs, protocols, progress, **weights) if protocols else None
     choice = choose_completion_protocols(evaluator, protocols, others=bool(holes), keep_going=keep_going, notify=notify)
     files = ResultFiles()
     for kind in kinds:
-        score = score_of_holes(completer, photographs, kind, samples, seed, batch_size)
+        score = score_of_holes(completer, photographs, kind, samples, seed, batch_size, lite0)
         name = f"holes_{kind}"
         path = out / f"{name}.json" if out else run.workdir / "scores" / f"{name}-{completer.step:08d}.json"
         files.write(path, hole_result(score))
@@ -112,6 +116,11 @@ def completion_scores_of_run(
         yield found
     files.raise_refused()
     choice.raise_refused()
+
+
+def installed_lite0() -> Lite0Weights | None:
+    """Returns the weights of EfficientNet-Lite0, or None where their package is not installed."""
+    return read_lite0() if is_installed() else None
 
 
 def hole_result(score: HoleScore) -> bytes:
@@ -161,13 +170,21 @@ def completion_evaluator(
 
 
 def score_of_holes(
-    completer: TrainedCompleter, photographs: ImageSource, kind: str, samples: int, seed: int, batch_size: int
+    completer: TrainedCompleter,
+    photographs: ImageSource,
+    kind: str,
+    samples: int,
+    seed: int,
+    batch_size: int,
+    lite0: Lite0Weights | None = None,
 ) -> HoleScore:
-    """Returns how well a network fills holes of one kind; the arguments are those of `completion_scores_of_run`."""
+    """Returns how well a network fills holes of one kind; the arguments are those of `completion_scores_of_run`.
+
+    With the weights of EfficientNet-Lite0 it also measures the `lite0_distance`.
+    """
     count = len(photographs)
-    found = completion_scores(
-        completer, photographs, kind, num_images=count, samples=samples, seed=seed, batch_size=batch_size
-    )
+    options: Any = {"samples": samples, "seed": seed, "batch_size": batch_size, "lite0": lite0 and lite0.variables}
+    found = completion_scores(completer, photographs, kind, num_images=count, **options)
     environment = reproducibility_info()
     return HoleScore(
         kind,
@@ -182,6 +199,7 @@ def score_of_holes(
             "fingerprint": photographs.fingerprint,
             "completed_by_step": completer.step,
             "weights": "moving average" if completer.averaged else "as trained",
+            **({"lite0": lite0.origin} if lite0 else {}),
             "completed": "by the mean of the latents' distribution; diversity: of sampled completions",
             "versions": environment["versions"],
             "devices": f"{environment['device_count']} {environment['device_kind']}",

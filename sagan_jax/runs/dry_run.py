@@ -55,7 +55,8 @@ def _lines(experiment: AnyExperiment, workdir: Path, fresh: bool) -> Iterator[st
     yield f"steps {step} to {training.total_steps}, into {workdir}"
     if step < training.total_steps:
         yield "compiling a step .."
-        yield _memory(ParallelStep(job.step, driver=training.driver).memory(state, next(job.batches(step))))
+        parallel = ParallelStep(job.step, job.constants, driver=training.driver)
+        yield _memory(parallel.memory(state, next(job.batches(step))))
     yield "dry run: no step was done and nothing written"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -48,6 +49,7 @@ class GenerationJob:
 
     check = staticmethod(check_config)
     finite_metrics: Sequence[str] = FINITE_METRICS
+    constants: Sequence[Any] = ()
 
     def __init__(self, experiment: Experiment, workdir: Path) -> None:
         training = experiment.training

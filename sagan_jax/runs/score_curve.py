@@ -20,6 +20,7 @@ from sagan_jax.runs.completion_scores import (
     choose_completion_protocols,
     completion_evaluator,
     hole_result,
+    installed_lite0,
     score_of_holes,
 )
 from sagan_jax.runs.evaluators import evaluator_of_run
@@ -226,7 +227,7 @@ def _completion_plan(
     kinds = tuple(holes) or SCORED_HOLES
     for kind in kinds:
         check_hole_kind(kind)
-    photographs = run.images(held_out=True)
+    lite0, photographs = installed_lite0(), run.images(held_out=True)
     protocols = [parse_protocol(name) for name in names]
     evaluator = completion_evaluator(run, photographs, protocols, progress, **weights) if protocols else None
     resolved = [evaluator.resolve(protocol) for protocol in protocols] if evaluator else []
@@ -238,10 +239,11 @@ def _completion_plan(
         of_step = {"seed": seed, "completed_by_step": step}
         for kind in kinds:
             settings = {**of_step, "holes": kind, "samples": samples, "fingerprint": photographs.fingerprint}
+            settings |= {"lite0": lite0.origin} if lite0 else {}
             yield _Item(
                 f"holes_{kind}",
                 settings,
-                lambda kind=kind: score_of_holes(load(False), photographs, kind, samples, seed, batch_size),
+                lambda kind=kind: score_of_holes(load(False), photographs, kind, samples, seed, batch_size, lite0),
                 hole_result,
             )
         for protocol in choice.possible:

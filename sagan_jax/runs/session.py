@@ -105,7 +105,7 @@ class _Session:
     def run(self, first_step: int, state: State, owed: Owed) -> tuple[int, State]:
         """Returns how many steps are done, and the state after them."""
         total_steps = self.experiment.training.total_steps
-        parallel = ParallelStep(self.job.step, driver=self.experiment.training.driver)
+        parallel = ParallelStep(self.job.step, self.job.constants, driver=self.experiment.training.driver)
         done, state = first_step, parallel.replicate(state)
         self.begin_again_what_was_removed()  # the first look: what is there now
         self.pay(first_step, state, owed)

@@ -25,6 +25,7 @@ class TrainingJob(Protocol):
         health: watches the metrics; None for a task that has no signs.
         finite_metrics: the metrics that end a run when they are not finite.
         images_per_step: real images that a step reads, over all devices.
+        constants: trees of arrays that the step takes after the batch and does not change.
     """
 
     source: ImageSource
@@ -32,6 +33,7 @@ class TrainingJob(Protocol):
     health: Health | None
     finite_metrics: Sequence[str]
     images_per_step: int
+    constants: Sequence[Any]
 
     def initial_state(self) -> State:
         """Returns the state before the first step; also the template of a checkpoint."""
@@ -41,7 +43,9 @@ class TrainingJob(Protocol):
         """Returns the state at step 0, with the networks of another run where the config names one."""
         ...
 
-    def step(self, state: State, batch: Batch, *, axis_name: str | None = None) -> tuple[State, dict[str, Any]]:
+    def step(
+        self, state: State, batch: Batch, *constants: Any, axis_name: str | None = None
+    ) -> tuple[State, dict[str, Any]]:
         """Returns the state after one step, and the metrics."""
         ...
 

@@ -25,7 +25,8 @@ _FROM_ONE |= {"log_every_steps", "sample_every_steps", "save_every_steps", "eval
 _ABOVE_ZERO = {"generator_learning_rate", "discriminator_learning_rate", "learning_rate"}
 _SHARES = {"adam_beta1", "adam_beta2", "ema_decay", "norm_decay", "final_norm_decay"}
 _FROM_ZERO = {"adam_epsilon", "norm_epsilon", "spectral_epsilon", "orthogonal_strength", "ema_start_step"}
-_FROM_ZERO |= {"visible_weight", "kl_weight", "free_bits", "adversarial_weight", "warmup_steps", "r1", "r2"}
+_FROM_ZERO |= {"visible_weight", "kl_weight", "free_bits", "adversarial_weight", "perceptual_weight"}
+_FROM_ZERO |= {"warmup_steps", "r1", "r2"}
 _FROM_ZERO |= {"skip_unreadable", "max_images", "num_classes", "shared_size", "discriminator_base_channels"}
 _FROM_ZERO |= {"keep_every_steps"}
 

@@ -77,13 +77,15 @@ class StepMemory:
 
 
 class ParallelStep:
-    """Runs a step `(state, batch, *, axis_name) -> (state, metrics)` on all devices, each with its part of the batch.
+    """Runs a step `(state, batch, *constants, axis_name) -> (state, metrics)` on all devices, each with its part.
 
-    The state is replicated and donated. Batch leaves `[updates, B, ...]` are split along B. Both drivers run the same
-    function with the same collectives, and give bitwise equal results.
+    The state is replicated and donated. Batch leaves `[updates, B, ...]` are split along B. Constants are replicated
+    once, and stay. Both drivers run the same function with the same collectives, and give bitwise equal results.
 
     Args:
         step: a pure function that averages its results over `axis_name`.
+        constants: what every step reads after the batch and none changes, such as the weights of a network that is not
+            trained. As arguments, they are no part of the program that is compiled.
         driver: `pmap` or `shard_map`. The global arrays of `shard_map` suit many hosts.
         devices: the devices to use. Defaults to all devices of all processes.
     """
@@ -91,6 +93,7 @@ class ParallelStep:
     def __init__(
         self,
         step: Step,
+        constants: Sequence[Any] = (),
         *,
         driver: Literal["pmap", "shard_map"] = "pmap",
         devices: Sequence[jax.Device] | None = None,
@@ -105,7 +108,7 @@ class ParallelStep:
             self._step = jax.pmap(
                 step,
                 axis_name=AXIS,
-                in_axes=(None, 1),
+                in_axes=(None, 1, *(None for _ in constants)),
                 out_axes=None,
                 devices=self._devices if jax.process_count() == 1 else None,
                 donate_argnums=0,
@@ -114,13 +117,14 @@ class ParallelStep:
             mapped = jax.shard_map(
                 step,
                 mesh=self._mesh,
-                in_specs=(PartitionSpec(), PartitionSpec(None, AXIS)),
+                in_specs=(PartitionSpec(), PartitionSpec(None, AXIS), *(PartitionSpec() for _ in constants)),
                 out_specs=PartitionSpec(),
                 # With the check, jax sums the gradients of replicated parameters itself. The average in the step would
                 # then silently return the sum over devices instead of the mean.
                 check_vma=False,
             )
             self._step = jax.jit(mapped, donate_argnums=0)
+        self._constants = tuple(map(self.replicate, constants))
 
     def replicate(self, state: Any) -> Any:
         """Returns the state on every device, in new buffers, so that donation does not delete the argument."""
@@ -156,7 +160,7 @@ class ParallelStep:
 
     def run(self, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
         """Returns the next state and the metrics, for a state from `replicate` and a batch from `shard`."""
-        return self._step(state, batch)
+        return self._step(state, batch, *self._constants)
 
     def memory(self, state: Any, batch: Any) -> StepMemory | None:
         """Compiles the step, and returns the memory that it needs; None where the compiler does not tell.
@@ -165,7 +169,7 @@ class ParallelStep:
             state: shapes suffice.
             batch: this process's part of a batch, on the host.
         """
-        analysis = self._step.lower(state, self.shard(batch)).compile().memory_analysis()
+        analysis = self._step.lower(state, self.shard(batch), *self._constants).compile().memory_analysis()
         if analysis is None:
             return None
         new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from sagan_jax.functional.losses import HINGE
+from sagan_jax.functional.losses import HINGE, perceptual_distance
 from sagan_jax.functional.similarity import masked_mean, peak_signal_to_noise
 from sagan_jax.functional.spectral import spectral_normalize_tree
 from sagan_jax.models.completion import CompletionNetwork
@@ -83,6 +83,9 @@ class CompletionTask:
         discriminator: sees whole images, without classes. None leaves the adversarial term out.
         discriminator_optimizer: of the discriminator.
         adversarial_weight: weight of the hinge term in the network's loss.
+        perceptual: takes images `[B, H, W, C]` in [-1, 1] and returns the activations of some layers; it is not
+            trained. None leaves the perceptual term out.
+        perceptual_weight: weight of the `perceptual_distance` of completed images from the originals.
         average_decay: of the moving average, which forgets faster at the start; 0 turns it off.
         precision: of the step; the state is float32 in each, and so is everything but the step.
     """
@@ -97,6 +100,8 @@ class CompletionTask:
     discriminator: nn.Module | None = None
     discriminator_optimizer: optax.GradientTransformation | None = None
     adversarial_weight: float = 0.0
+    perceptual: nn.Module | None = None
+    perceptual_weight: float = 0.0
     average_decay: float = 0.0
     precision: Precision = "float32"
 
@@ -151,11 +156,17 @@ def _initial_state(task: CompletionTask, seed: Array, network: Variables, discri
 
 @at_precision
 def step(
-    task: CompletionTask, state: CompletionState, batch: CompletionBatch, *, axis_name: str | None = None
+    task: CompletionTask,
+    state: CompletionState,
+    batch: CompletionBatch,
+    perceptual: Variables | None = None,
+    *,
+    axis_name: str | None = None,
 ) -> tuple[CompletionState, Metrics]:
     """Returns the state after one update of the network, and of D before it where there is one, and the metrics.
 
         loss = error in the hole + w_v error outside + w_kl sum_z max(KL_z, free) - w_a E[D(completed)]
+               + w_p E[d(completed, original)]
 
     Latents are drawn for the global batch and sliced, and the free bits count for the mean over the global batch. The
     number of devices therefore does not change the experiment. A loss or gradient that is not finite leaves the state
@@ -165,6 +176,7 @@ def step(
         task: networks, optimisers and weights of the loss.
         state: replicated over devices.
         batch: this device's part.
+        perceptual: the variables of `task.perceptual`, where there is one.
         axis_name: the mapped axis over devices, or None for one device.
     """
     images, masks = batch.images[0], batch.masks[0]
@@ -179,7 +191,8 @@ def step(
         discriminator, metrics = _update_discriminator(task, discriminator, images, completed, axis_name)
         discriminator_variables = normalized_variables(_normalize, discriminator)
 
-    network, network_metrics = _update_network(task, state, images, masks, noise, discriminator_variables, axis_name)
+    fixed = _Fixed(discriminator_variables, perceptual or {})
+    network, network_metrics = _update_network(task, state, images, masks, noise, fixed, axis_name)
     new = CompletionState(
         step=state.step + 1,
         seed=state.seed,
@@ -188,6 +201,13 @@ def step(
         average=_update_average(task, state, network.params),
     )
     return keep_if_finite(new, state, metrics | network_metrics, task.finite_metrics)
+
+
+class _Fixed(NamedTuple):
+    """The variables of networks that the update of the completion network only looks through."""
+
+    discriminator: Variables
+    perceptual: Variables
 
 
 class _Completed(NamedTuple):
@@ -216,7 +236,7 @@ def _update_network(
     images: Array,
     masks: Array,
     noise: Array,
-    discriminator_variables: Variables,
+    fixed: _Fixed,
     axis_name: str | None,
 ) -> tuple[NetworkState, Metrics]:
     """Returns the network after one update. It is not spectrally normalised and has no running moments."""
@@ -241,10 +261,15 @@ def _update_network(
             "completion/latents_in_use": in_use.mean(),
         }
         if task.discriminator:
-            logits: Any = task.discriminator.apply(discriminator_variables, completed.images, None, train=True)
+            logits: Any = task.discriminator.apply(fixed.discriminator, completed.images, None, train=True)
             adversarial = HINGE.generator(logits).mean()
             loss += task.adversarial_weight * adversarial
             metrics["completion/adversarial_loss"] = adversarial
+        if task.perceptual:
+            activations: Any = partial(task.perceptual.apply, fixed.perceptual)
+            distance = perceptual_distance(activations(completed.images), activations(images)).mean()
+            loss += task.perceptual_weight * distance
+            metrics["completion/perceptual_distance"] = distance
         return loss, metrics | {"completion/loss": loss, "completion/divergence_weight": kl_weight}
 
     gradient, metrics = jax.grad(objective, has_aux=True)(state.network.params)

