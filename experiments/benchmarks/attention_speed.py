@@ -4,7 +4,8 @@
 
 At the paper's sizes: 32x32 and 64x64 positions, pooled, of 256 channels. Prints a line for each size, forward and with
 the backward pass: median milliseconds, and the median of the ratio to `attend_positions` in the same round. PyTorch
-gets queries and keys as they are, and padded to the width of the values, which its fastest kernel needs.
+gets queries and keys as they are, and padded to the width of the values, which its fastest kernel needs. Each round
+has the reverse order of the one before.
 """
 
 import argparse
@@ -123,6 +124,13 @@ def rested(take: Callable[[], float]) -> float:
     return take()
 
 
+def in_turn(takes: list[Callable[[], float]], *, backwards: bool) -> list[float]:
+    """Returns the seconds of one run of each. Every other round goes backwards, so that none gains from its place."""
+    if backwards:
+        return in_turn(takes[::-1], backwards=False)[::-1]
+    return [rested(take) for take in takes]
+
+
 def print_table(rounds: int, peers: dict[str, Callable[[Size, bool], float]]) -> None:
     """Prints a line for each size, forward and with the backward pass."""
     names = ["attend_positions", "with its map", *peers]
@@ -133,7 +141,7 @@ def print_table(rounds: int, peers: dict[str, Callable[[Size, bool], float]]) ->
             takes += [functools.partial(peer, size, backward) for peer in peers.values()]
             for take in takes:
                 take()  # the first run also allocates memory
-            times = [[rested(take) for take in takes] for _ in range(rounds)]
+            times = [in_turn(takes, backwards=number % 2 == 1) for number in range(rounds)]
             cells = [
                 f"{1000 * statistics.median(column):.1f} ms"
                 f" ({statistics.median(time / first for time, (first, *_) in zip(column, times, strict=True)):.2f})"

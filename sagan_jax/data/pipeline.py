@@ -120,20 +120,7 @@ def training_batches(
     Raises:
         InvalidInputError: at the call, when a number is outside its range. At any time, when an image cannot be read.
     """
-    if batch_size < 1 or discriminator_steps < 1 or process_count < 1 or first_step < 0:
-        raise InvalidInputError(
-            f"Batches need batch_size, discriminator_steps and process_count of at least 1, and first_step of at least "
-            f"0; got {batch_size}, {discriminator_steps}, {process_count} and {first_step}."
-        )
-    if batch_size % process_count:
-        raise InvalidInputError(
-            f"batch_size needs to be a multiple of the number of processes; got {batch_size} and {process_count}."
-        )
-    if not 0 <= process_index < process_count:
-        raise InvalidInputError(f"process_index needs to be in [0, {process_count}); got {process_index}.")
-    if not 0 <= seed < 2**32:
-        raise InvalidInputError(f"The seed needs to be in [0, 2**32); got {seed}.")
-
+    _check_numbers(batch_size, discriminator_steps, seed, first_step, process_index, process_count)
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     local_batch_size = batch_size // process_count
 
@@ -160,6 +147,25 @@ def training_batches(
     options = grain.ReadOptions(num_threads=min(threads, buffer), prefetch_buffer_size=buffer)
     steps = grain.MapDataset.range(first_step, max(first_step, total_steps)).map(read_step)
     return _iterate(steps.to_iter_dataset(options))
+
+
+def _check_numbers(
+    batch_size: int, discriminator_steps: int, seed: int, first_step: int, process_index: int, process_count: int
+) -> None:
+    """Refuses a number outside its range."""
+    if batch_size < 1 or discriminator_steps < 1 or process_count < 1 or first_step < 0:
+        raise InvalidInputError(
+            f"Batches need batch_size, discriminator_steps and process_count of at least 1, and first_step of at least "
+            f"0; got {batch_size}, {discriminator_steps}, {process_count} and {first_step}."
+        )
+    if batch_size % process_count:
+        raise InvalidInputError(
+            f"batch_size needs to be a multiple of the number of processes; got {batch_size} and {process_count}."
+        )
+    if not 0 <= process_index < process_count:
+        raise InvalidInputError(f"process_index needs to be in [0, {process_count}); got {process_index}.")
+    if not 0 <= seed < 2**32:
+        raise InvalidInputError(f"The seed needs to be in [0, 2**32); got {seed}.")
 
 
 def _integer_labels(labels: list[int]) -> np.ndarray:

@@ -222,6 +222,30 @@ def open_source(
             `labels` or `label_column` does not fit the kind of source; or when there are more classes than
             `max_images`.
     """
+    _check_options(source, resolution, image_channels, skip_unreadable, max_images, decoding)
+    path = Path(source)
+    if source == "digits" or is_synthetic(source):
+        _refuse_labels(source, labels, label_column)
+        if source == "digits":
+            return _from_arrays(*_read_digits(), resolution, image_channels, max_images)
+        return _open_synthetic(source, resolution, image_channels, max_images)
+    _require_existing(source)
+    if _is_array_file(path):
+        _refuse_labels(source, labels, label_column)
+        return _from_arrays(*_read_arrays(path, absent_classes, notify), resolution, image_channels, max_images)
+    encoded = _open_encoded(path, notify, labels, label_column)
+    try:
+        part = dataclasses.replace(part_of(encoded, max_images), decoding=decoding)
+        return _from_encoded(part, resolution, image_channels, skip_unreadable, cache_folder(cache), notify)
+    except BaseException:
+        encoded.close()
+        raise
+
+
+def _check_options(
+    source: str, resolution: int, image_channels: int, skip_unreadable: int, max_images: int, decoding: str
+) -> None:
+    """Refuses numbers and words that fit no source."""
     if resolution < 1 or image_channels not in MODES:
         raise InvalidInputError(
             f"A source needs a resolution of at least 1 and 1 or 3 image channels; got {resolution} and "
@@ -234,42 +258,28 @@ def open_source(
         raise InvalidInputError(f"decoding needs to be {' or '.join(DECODINGS)}; got {decoding!r}.")
     if not source:
         raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; got ''.")
-    path = Path(source)
-    if source == "digits" or is_synthetic(source):
-        _refuse_labels(source, labels, label_column)
-    if source == "digits":
-        digits = read_digits()
-        return _from_arrays(
-            digits,
-            "digits",
-            lambda: hashlib.sha256(digits.images.tobytes()).hexdigest(),
-            resolution,
-            image_channels,
-            max_images,
-        )
-    if is_synthetic(source):
-        rule = parse_synthetic(source)
-        if 0 < max_images < rule.images:
-            rule = dataclasses.replace(rule, images=max_images)
-        rule.check(resolution)
-        drawn = _SyntheticImages(rule, resolution, image_channels)
-        return ImageSource(drawn, None, (), source, content=lambda: repr(rule), rule=rule)
-    _require_existing(source)
-    if _is_array_file(path):
-        _refuse_labels(source, labels, label_column)
-        arrays = (
-            read_npz(path, notify, absent_classes=absent_classes) if path.suffix.lower() == ".npz" else read_npy(path)
-        )
-        name = f"{path.name} ({', '.join(arrays.names)})" if arrays.names else path.name
-        digest = functools.partial(digest_files, path.parent, [path.name])
-        return _from_arrays(arrays, name, digest, resolution, image_channels, max_images)
-    encoded = _open_encoded(path, notify, labels, label_column)
-    try:
-        part = dataclasses.replace(part_of(encoded, max_images), decoding=decoding)
-        return _from_encoded(part, resolution, image_channels, skip_unreadable, cache_folder(cache), notify)
-    except BaseException:
-        encoded.close()
-        raise
+
+
+def _read_digits() -> tuple[ImageArrays, str, Callable[[], str]]:
+    """Returns the digits, their name, and a function that returns a digest of them."""
+    digits = read_digits()
+    return digits, "digits", lambda: hashlib.sha256(digits.images.tobytes()).hexdigest()
+
+
+def _read_arrays(path: Path, absent_classes: bool, notify: Notify) -> tuple[ImageArrays, str, Callable[[], str]]:
+    """Returns the arrays of a file, their name, and a function that returns a digest of the file."""
+    arrays = read_npz(path, notify, absent_classes=absent_classes) if path.suffix.lower() == ".npz" else read_npy(path)
+    name = f"{path.name} ({', '.join(arrays.names)})" if arrays.names else path.name
+    return arrays, name, functools.partial(digest_files, path.parent, [path.name])
+
+
+def _open_synthetic(source: str, resolution: int, image_channels: int, max_images: int) -> ImageSource:
+    rule = parse_synthetic(source)
+    if 0 < max_images < rule.images:
+        rule = dataclasses.replace(rule, images=max_images)
+    rule.check(resolution)
+    drawn = _SyntheticImages(rule, resolution, image_channels)
+    return ImageSource(drawn, None, (), source, content=lambda: repr(rule), rule=rule)
 
 
 def _require_existing(source: str) -> None:

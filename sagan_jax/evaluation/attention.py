@@ -15,6 +15,7 @@ from sagan_jax.data import ImageSource, to_float, to_uint8
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.functional import attention_map, attention_rows, attention_spread, spaced_queries
+from sagan_jax.models.programs import bind_static
 from sagan_jax.runtime.full_precision import in_float32
 
 _map, _rows = jax.jit(in_float32(attention_map)), jax.jit(in_float32(attention_rows))
@@ -119,7 +120,9 @@ def generator_attention(trained: TrainedGenerator, latents: Array | np.ndarray, 
         latents: `[B, Z]`, for example from `TrainedGenerator.latents`.
         labels: `[B]` int32.
     """
-    images, operands = _apply(trained.generator, trained.variables, np.asarray(latents), np.asarray(labels))
+    images, operands = bind_static(_apply, trained.generator)(
+        trained.variables, np.asarray(latents), np.asarray(labels)
+    )
     layers = _layers("generator", trained.variables, operands)
     return AttentionRecord(to_uint8(np.asarray(images)), np.asarray(labels), layers)
 
@@ -132,7 +135,7 @@ def discriminator_attention(trained: TrainedDiscriminator, images: np.ndarray, l
         images: `[B, R, R, C]` uint8; R is its resolution.
         labels: `[B]` int32; they do not affect attention, which comes before the class projection.
     """
-    _, operands = _apply(trained.discriminator, trained.variables, to_float(images), np.asarray(labels))
+    _, operands = bind_static(_apply, trained.discriminator)(trained.variables, to_float(images), np.asarray(labels))
     return AttentionRecord(images, np.asarray(labels), _layers("discriminator", trained.variables, operands))
 
 

@@ -14,6 +14,7 @@ from jax import Array
 
 from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.evaluation.embeddings import ImageBatch, Variables
+from sagan_jax.models.programs import bind_static
 from sagan_jax.runtime.devices import replicate_locally, shard_locally
 from sagan_jax.runtime.full_precision import in_float32
 from sagan_jax.runtime.progress import NullProgress, ProgressCallback
@@ -110,7 +111,8 @@ class TrainedGenerator:
         Raises:
             NonFiniteError: an image is not finite.
         """
-        drawn, finite = _draw(self.generator, self.batch_statistics, self.variables, jnp.asarray(latents), labels)
+        draw = bind_static(_draw, self.generator, self.batch_statistics)
+        drawn, finite = draw(self.variables, jnp.asarray(latents), labels)
         if not finite:
             raise NonFiniteError(_DIVERGED)
         return np.asarray(drawn)
@@ -150,12 +152,12 @@ class TrainedGenerator:
         labels = _checked_labels(labels, self.num_classes)
         devices = jax.local_device_count()
         batch_size = -(-batch_size // devices) * devices
-        key = jax.random.key(seed)
+        key, draw = jax.random.key(seed), bind_static(_draw, self.generator, self.batch_statistics)
         for start in range(shard_index * batch_size, len(labels), shard_count * batch_size):
             numbers = np.arange(start, start + batch_size) % len(labels)
             latents = shard_locally(self.latents(key, numbers, truncation, truncation_rule))
             classes = shard_locally(labels[numbers])
-            images, finite = _draw(self.generator, self.batch_statistics, self._device_variables, latents, classes)
+            images, finite = draw(self._device_variables, latents, classes)
             if not finite:
                 raise NonFiniteError(_DIVERGED)
             yield ImageBatch(images, labels[start : start + batch_size], start)

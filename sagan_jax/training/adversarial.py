@@ -18,6 +18,7 @@ from sagan_jax.functional.augmentation import Augmentation, augment
 from sagan_jax.functional.gradient_penalty import value_and_gradient_penalty
 from sagan_jax.functional.losses import HINGE, AdversarialLoss, orthogonal_penalty
 from sagan_jax.functional.spectral import spectral_normalize_tree
+from sagan_jax.models.programs import bind_static
 from sagan_jax.training.network_state import (
     BatchStats,
     Metrics,
@@ -171,8 +172,8 @@ def initial_state(task: AdversarialTask, seed: int, image_shape: tuple[int, int,
         seed: in [0, 2**32).
         image_shape: (H, W, C).
     """
-    generator, discriminator = _initial_variables(task, tuple(image_shape), np.uint32(seed))
-    return _initial_state(task, np.uint32(seed), generator, discriminator)
+    generator, discriminator = bind_static(_initial_variables, task, tuple(image_shape))(np.uint32(seed))
+    return bind_static(_initial_state, task)(np.uint32(seed), generator, discriminator)
 
 
 def _network_keys(seed: Array) -> Array:

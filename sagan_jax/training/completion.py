@@ -16,6 +16,7 @@ from sagan_jax.functional.losses import HINGE, perceptual_distance
 from sagan_jax.functional.similarity import masked_mean, peak_signal_to_noise
 from sagan_jax.functional.spectral import spectral_normalize_tree
 from sagan_jax.models.completion import CompletionNetwork
+from sagan_jax.models.programs import bind_static
 from sagan_jax.training.network_state import (
     BatchStats,
     Metrics,
@@ -121,8 +122,8 @@ def initial_state(task: CompletionTask, seed: int) -> CompletionState:
         task: networks and optimisers.
         seed: in [0, 2**32).
     """
-    network, discriminator = _initial_variables(task, np.uint32(seed))
-    return _initial_state(task, np.uint32(seed), network, discriminator)
+    network, discriminator = bind_static(_initial_variables, task)(np.uint32(seed))
+    return bind_static(_initial_state, task)(np.uint32(seed), network, discriminator)
 
 
 def _network_keys(seed: Array) -> Array:

@@ -1,5 +1,7 @@
 """Runs that complete images, and the command that fills the hole of a photograph, on small networks."""
 
+import contextlib
+import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.load import load_completer, read_experiment
 from sagan_jax.runtime.metrics_log import read_metrics
 from support.commands import command, error_line
+from support.metrics import read_metrics
 
 SIZE = 64
 TINY = ["--batch-size", "4", "--base-channels", "1", "--latent-size", "5", "--log-every-steps", "1", "--cache", ""]
@@ -127,11 +130,28 @@ def test_run_of_fewer_steps_is_another_run(trained, images, tmp_path, capsys):
     assert "training.total_steps: 4 -> 3" in error_line(capsys)
 
 
-def test_run_is_resumed_for_more_steps_and_says_what_becomes_of_its_learning_rate(trained, images, tmp_path, capsys):
-    shutil.copytree(trained, tmp_path / "run")
-    assert train(tmp_path / "run", images, "--total-steps", "5") == 0
-    assert "the learning rate now follows the schedule of 5 steps, not of 4" in capsys.readouterr().out
-    assert load_completer(tmp_path / "run").step == 5
+@pytest.fixture(scope="module")
+def resumed(trained, images, tmp_path_factory):
+    """Returns the run after one more step, in bfloat16, and what it printed."""
+    workdir, printed = tmp_path_factory.mktemp("resumed") / "run", io.StringIO()
+    shutil.copytree(trained, workdir)
+    with contextlib.redirect_stdout(printed):
+        assert train(workdir, images, "--total-steps", "5", "--precision", "bfloat16") == 0
+    return workdir, printed.getvalue()
+
+
+def test_run_is_resumed_for_more_steps_and_says_what_becomes_of_its_learning_rate(resumed):
+    workdir, printed = resumed
+    assert "the learning rate now follows the schedule of 5 steps, not of 4" in printed
+    assert load_completer(workdir).step == 5
+
+
+def test_run_goes_on_in_another_precision_and_says_so(resumed):
+    workdir, printed = resumed
+    assert printed.count("trained so far in float32; now in bfloat16, so not bit for bit the run that was stopped") == 1
+    losses = [line["completion/loss"] for line in read_metrics(workdir) if "completion/loss" in line]
+    assert len(losses) == 5
+    assert abs(losses[4] - np.mean(losses[:4])) < 0.2
 
 
 def test_holes_and_flips_do_not_depend_on_where_a_run_is_taken_up(images, tmp_path):

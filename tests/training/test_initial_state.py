@@ -1,5 +1,7 @@
 """The state before the first step: what each network, its vectors and its optimiser would be by themselves."""
 
+import dataclasses
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.functional import init_spectral
 from sagan_jax.models import biggan, sagan
 from sagan_jax.models.completion import CompletionNetwork
@@ -15,6 +18,7 @@ from sagan_jax.training import adversarial, completion
 from sagan_jax.training.adversarial import AdversarialTask
 from sagan_jax.training.completion import CompletionTask
 from support.assertions import same_bits
+from support.networks import SmallDiscriminator, SmallGenerator
 
 SIZE, LATENTS, CLASSES = 32, 6, 3
 NETWORKS = {
@@ -85,3 +89,20 @@ def test_state_of_a_completion_is_bit_for_bit_that_of_each_network_alone():
     assert same_bits(parts(state.discriminator), wanted)
     assert same_bits(state.average, state.network.params)
     assert separate(state)
+
+
+class ListedGenerator(SmallGenerator):
+    sizes: Sequence[int] = (4, 4)
+
+
+def test_network_with_a_list_among_its_fields_is_initialised_trained_and_sampled():
+    task = AdversarialTask(
+        ListedGenerator((4, 4, 3), sizes=[4, 4]), SmallDiscriminator(), latent_size=LATENTS, num_classes=CLASSES
+    )
+    state = adversarial.initial_state(task, 5, (4, 4, 3))
+    plain = dataclasses.replace(task, generator=SmallGenerator((4, 4, 3)))
+    assert same_bits(state, adversarial.initial_state(plain, 5, (4, 4, 3)))
+    batch = adversarial.Batch(np.zeros((1, 4, 4, 4, 3), np.float32), np.zeros((1, 4), np.int32))
+    jax.eval_shape(partial(adversarial.step, task), state, batch)
+    trained = TrainedGenerator(task.generator, dict(state.generator.variables), LATENTS, CLASSES, step=0)
+    assert trained.generate(3, batch_size=3).images.shape == (3, 4, 4, 3)

@@ -18,9 +18,9 @@ import pytest
 from sagan_jax.functional import NON_SATURATING
 from sagan_jax.models import biggan, dcgan, sagan
 from sagan_jax.models.completion import CompletionNetwork
-from sagan_jax.models.layers import SelfAttention
+from sagan_jax.models.layers import ConditionalBatchNorm, SelfAttention
 from sagan_jax.training import adversarial, completion
-from sagan_jax.training.optimizers import Optimizers
+from sagan_jax.training.optimizers import Optimizers, muon
 from sagan_jax.training.precision import default_precision
 from support.lowered import product_precisions
 from support.networks import SmallDiscriminator, SmallGenerator
@@ -209,6 +209,29 @@ def test_completion_in_bfloat16_is_that_in_float32(gammas):
     jax.tree.map(lambda old, new: np.testing.assert_equal(old.dtype, new.dtype), state, found)
 
 
+def test_muon_gets_float32_numbers_and_products_in_bfloat16():
+    inner, dtypes, precisions = muon(1e-3), set(), set()
+
+    def update(gradients, state, params):
+        dtypes.update(leaf.dtype for leaf in jax.tree.leaves((gradients, params)))
+        precisions.update(product_precisions(jax.jit(muon(1e-3).update).lower(*kernel_alone)))
+        return inner.update(gradients, state, params)
+
+    kernel = {"conv": {"kernel": jnp.ones((3, 3, 2, 5))}}
+    kernel_alone = kernel, inner.init(kernel), kernel  # its products are those of any other
+    task = completion.CompletionTask(
+        CompletionNetwork(64, 3, 1, 5, attention_resolutions=()),
+        optax.GradientTransformation(inner.init, update),
+        precision="bfloat16",
+    )
+    state = jax.eval_shape(partial(completion.initial_state, task, 1))
+    batch = completion.CompletionBatch(np.zeros((1, 4, 64, 64, 3), np.float32), np.zeros((1, 4, 64, 64), bool))
+    after, _ = jax.eval_shape(partial(completion.step, task), state, batch)
+    assert dtypes == {np.dtype(np.float32)}
+    assert precisions == {"HIGHEST"}
+    jax.tree.map(lambda old, new: np.testing.assert_equal(old.dtype, new.dtype), state, after)
+
+
 def test_products_of_a_step_have_the_precision_of_its_name():
     found = {}
     for name in ("float32", "tensorfloat32"):
@@ -230,26 +253,80 @@ def test_network_without_a_dtype_is_refused_in_bfloat16_alone():
         jax.eval_shape(partial(adversarial.step, refused), state, batch)
 
 
-def attention_outputs(features, dtype):
-    layer = SelfAttention(dtype=dtype)
+def attention_and_gradient(features, pull, gamma, dtype):
+    """Returns what attention with scores of 10,000 makes of features, and the gradients of its parameters."""
     channels = features.shape[-1]
     params = {
-        "query_kernel": jnp.eye(channels, channels // 8) * 100,
-        "key_kernel": jnp.eye(channels, channels // 8) * 100,
+        "query_kernel": jnp.eye(channels, channels // 8) * 200,
+        "key_kernel": jnp.eye(channels, channels // 8) * 200,
         "value_kernel": jnp.eye(channels, channels // 2),
         "output_kernel": jnp.eye(channels // 2, channels),
-        "gamma": jnp.float32(0.5),
+        "gamma": jnp.float32(gamma),
     }
-    return layer.apply({"params": params}, features)
+    apply = lambda params: SelfAttention(dtype=dtype).apply({"params": params}, features.astype(dtype))  # noqa: E731
+
+    @partial(jax.jit, compiler_options=OPTIONS)
+    def run(params):
+        found, pullback = jax.vjp(apply, params)
+        return found, pullback(jnp.asarray(pull, dtype))[0]
+
+    found, gradient = run(params)
+    return found, {name: np.asarray(leaf) for name, leaf in gradient.items()}
 
 
-def test_scores_of_ten_thousand_do_not_overflow_in_bfloat16():
-    """Each position has one key with the score 1e4; every other score is -1e4 or 0."""
+@pytest.mark.parametrize("gamma", [0.0, 0.5])
+def test_scores_of_ten_thousand_do_not_overflow_in_bfloat16(gamma):
+    """Each position has keys with the score 1e4, and others with -1e4. With a gamma of 0 only gamma has a gradient."""
     signs = jnp.where(jnp.arange(16).reshape(1, 4, 4, 1) % 3 == 0, 1.0, -1.0)
-    features = signs * jnp.ones((1, 1, 1, 8))
-    wanted, found = (attention_outputs(features.astype(dtype), dtype) for dtype in (jnp.float32, jnp.bfloat16))
+    features = signs * jnp.linspace(0.5, 1.0, 8)[None, None, None]
+    pull = np.random.default_rng(3).normal(size=features.shape).astype(np.float32)
+    (wanted, wanted_gradient), (found, found_gradient) = (
+        attention_and_gradient(features, pull, gamma, dtype) for dtype in (jnp.float32, jnp.bfloat16)
+    )
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(found.astype(jnp.float32), wanted, rtol=1e-2)
+    if not gamma:
+        assert np.array_equal(found, features.astype(jnp.bfloat16))
+    for name, wide in wanted_gradient.items():
+        assert np.isfinite(wide).all()
+        np.testing.assert_allclose(
+            found_gradient[name], wide, atol=0.02 * max(np.abs(wide).max(), 1e-3), rtol=0, err_msg=name
+        )
+    assert np.abs(wanted_gradient["gamma"]) > 0.1
+
+
+def test_norm_of_constant_channels_in_bfloat16_is_that_of_float64():
+    """Their variance is 0, and an error of the mean counts 316 times. 70 numbers have no exact mean in float32."""
+    numbers = np.random.default_rng(4)
+    features = np.broadcast_to([0.0, 3.0, -2.5, 100.5, 0.0], (2, 5, 7, 5)).copy()
+    features[..., 4] = numbers.normal(size=(2, 5, 7))  # this one is not constant
+    features = np.asarray(features, jnp.bfloat16)  # all constants are exact in it
+    pull = numbers.normal(size=features.shape).astype(np.float32)
+    scale, shift = numbers.normal(size=(2, 5)).astype(np.float32)
+
+    def apply(features, scale, shift):
+        layer = ConditionalBatchNorm(dtype=jnp.bfloat16)
+        zeros = {"mean": jnp.zeros(5), "variance": jnp.ones(5)}
+        return layer.apply(
+            {"params": {"scale": scale, "shift": shift}, "batch_stats": zeros}, features, None, train=True
+        )
+
+    @partial(jax.jit, compiler_options=OPTIONS)
+    def run(*inputs):
+        found, pullback = jax.vjp(apply, *inputs)
+        return found, pullback(jnp.asarray(pull, jnp.bfloat16))
+
+    found, gradients = run(features, scale, shift)
+    wide, pull = features.astype(float), np.asarray(pull, jnp.bfloat16).astype(float)
+    axes = (0, 1, 2)
+    inverse = 1 / np.sqrt(wide.var(axis=axes) + 1e-5)
+    standard = (wide - wide.mean(axis=axes)) * inverse
+    slopes = pull - pull.mean(axis=axes) - standard * (pull * standard).mean(axis=axes)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(found, float), scale * standard + shift, rtol=2**-8, atol=0.01)
+    wanted = scale * inverse * slopes, (pull * standard).sum(axis=axes), pull.sum(axis=axes)
+    for gradient, exact in zip(gradients, wanted, strict=True):
+        np.testing.assert_allclose(np.asarray(gradient, float), exact, rtol=2**-7, atol=0.1)
 
 
 def test_attention_keeps_the_dtype_of_a_network_in_bfloat16():
