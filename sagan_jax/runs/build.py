@@ -1,6 +1,7 @@
 """From a config to objects: tasks, trained networks and image sources."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -36,7 +37,7 @@ def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
     return AdversarialTask(
         generator,
         discriminator,
-        two_time_scale(
+        _two_time_scale(
             generator_learning_rate=training.generator_learning_rate,
             discriminator_learning_rate=training.discriminator_learning_rate,
             beta1=training.adam_beta1,
@@ -90,9 +91,7 @@ def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
         )
         if adversarial
         else None,
-        discriminator_optimizer=optax.adam(training.discriminator_learning_rate, b1=0.0, b2=0.9)
-        if adversarial
-        else None,
+        discriminator_optimizer=_critic_optimizer(training.discriminator_learning_rate) if adversarial else None,
         adversarial_weight=training.adversarial_weight,
         perceptual=Lite0Activations() if training.perceptual_weight > 0 else None,
         perceptual_weight=training.perceptual_weight,
@@ -101,12 +100,17 @@ def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
     )
 
 
+# Equal configs have equal tasks in one process, and so share what jax has traced and compiled.
+_two_time_scale = cache(two_time_scale)
+
+
 def training_precision(experiment: AnyExperiment) -> Precision:
     """Returns the precision that a run trains in on this machine."""
     named = experiment.training.precision
     return default_precision(jax.default_backend()) if named == "auto" else named
 
 
+@cache
 def _completion_optimizer(training: CompletionTraining) -> optax.GradientTransformation:
     """Returns the network's optimiser; its rate warms up, then falls along a cosine to a hundredth."""
     highest, warmup = training.learning_rate, min(training.warmup_steps, training.total_steps // 2)
@@ -114,6 +118,11 @@ def _completion_optimizer(training: CompletionTraining) -> optax.GradientTransfo
     if training.optimizer == "muon":
         return muon(rate, beta1=training.adam_beta1, beta2=training.adam_beta2)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b1=training.adam_beta1, b2=training.adam_beta2))
+
+
+@cache
+def _critic_optimizer(learning_rate: float) -> optax.GradientTransformation:
+    return optax.adam(learning_rate, b1=0.0, b2=0.9)
 
 
 def image_shape(experiment: AnyExperiment) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import jax
@@ -101,29 +101,11 @@ class ParallelStep:
         self._devices = list(jax.devices() if devices is None else devices)
         self._mesh = Mesh(np.array(self._devices), (AXIS,))
         self._driver = driver
-        step = partial(step, axis_name=AXIS)
         if driver not in ("pmap", "shard_map"):
             raise InvalidInputError(f"The driver needs to be 'pmap' or 'shard_map'; got {driver!r}.")
-        if driver == "pmap":
-            self._step = jax.pmap(
-                step,
-                axis_name=AXIS,
-                in_axes=(None, 1, *(None for _ in constants)),
-                out_axes=None,
-                devices=self._devices if jax.process_count() == 1 else None,
-                donate_argnums=0,
-            )
-        else:
-            mapped = jax.shard_map(
-                step,
-                mesh=self._mesh,
-                in_specs=(PartitionSpec(), PartitionSpec(None, AXIS), *(PartitionSpec() for _ in constants)),
-                out_specs=PartitionSpec(),
-                # With the check, jax sums the gradients of replicated parameters itself. The average in the step would
-                # then silently return the sum over devices instead of the mean.
-                check_vma=False,
-            )
-            self._step = jax.jit(mapped, donate_argnums=0)
+        function, fixed = (step.func, step.args) if isinstance(step, partial) and not step.keywords else (step, ())
+        program = _program if _is_hashable((function, *fixed)) else _program.__wrapped__
+        self._step = program(function, fixed, len(constants), driver, tuple(self._devices))
         self._constants = tuple(map(self.replicate, constants))
 
     def replicate(self, state: Any) -> Any:
@@ -174,6 +156,42 @@ class ParallelStep:
             return None
         new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
         return StepMemory(analysis.argument_size_in_bytes + max(new, 0), analysis.temp_size_in_bytes)
+
+
+def _is_hashable(values: tuple[Any, ...]) -> bool:
+    """Tells whether all values are hashable. A task is not, if a field of its networks is a list."""
+    try:
+        hash(values)
+    except TypeError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4)  # a second run of a process, or one that goes on in it, neither traces nor compiles again
+def _program(
+    function: Step, fixed: tuple[Any, ...], num_constants: int, driver: str, devices: tuple[jax.Device, ...]
+) -> Any:
+    """Returns `function` with its first arguments fixed, as one program of all devices."""
+    step = partial(function, *fixed, axis_name=AXIS)
+    if driver == "pmap":
+        return jax.pmap(
+            step,
+            axis_name=AXIS,
+            in_axes=(None, 1, *(None for _ in range(num_constants))),
+            out_axes=None,
+            devices=devices if jax.process_count() == 1 else None,
+            donate_argnums=0,
+        )
+    mapped = jax.shard_map(
+        step,
+        mesh=Mesh(np.array(devices), (AXIS,)),
+        in_specs=(PartitionSpec(), PartitionSpec(None, AXIS), *(PartitionSpec() for _ in range(num_constants))),
+        out_specs=PartitionSpec(),
+        # With the check, jax sums the gradients of replicated parameters itself. The average in the step would then
+        # silently return the sum over devices instead of the mean.
+        check_vma=False,
+    )
+    return jax.jit(mapped, donate_argnums=0)
 
 
 def replicate_locally(tree: Any) -> Any:

@@ -4,8 +4,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sagan_jax.config import CompletionExperiment, CompletionNetworks, Data, Experiment, Networks, from_dict, to_dict
-from sagan_jax.runs.build import class_lines, open_images, open_labelled_images
+from sagan_jax.config import (
+    CompletionExperiment,
+    CompletionNetworks,
+    CompletionTraining,
+    Data,
+    Experiment,
+    Networks,
+    Training,
+    from_dict,
+    to_dict,
+)
+from sagan_jax.runs.build import (
+    build_adversarial_task,
+    build_completion_task,
+    class_lines,
+    open_images,
+    open_labelled_images,
+)
 from sagan_jax.runs.validate import check_config
 from sagan_jax.runtime.lock import WorkdirLock
 from support.archives import write_folder, write_zip
@@ -18,6 +34,18 @@ PNG = encoded(noise(32, 32, 3))
 def experiment(num_classes=2, **data):
     networks = Networks(resolution=32, num_classes=num_classes)
     return Experiment("a_run", Data(cache="", **{name: str(value) for name, value in data.items()}), networks)
+
+
+def test_equal_configs_have_equal_tasks_and_others_do_not():
+    """Programs that jax has compiled are shared by equal tasks."""
+    fast = replace(Experiment(), training=Training(generator_learning_rate=0.3))
+    tasks = [build_adversarial_task(of) for of in (Experiment(), replace(Experiment(), name="other"), fast)]
+    assert tasks[0] == tasks[1] != tasks[2]
+    muon, adam = CompletionExperiment(), replace(CompletionExperiment(), training=CompletionTraining(optimizer="adam"))
+    against = replace(muon, training=CompletionTraining(adversarial_weight=0.1))
+    for of in (muon, adam, against):
+        assert build_completion_task(of) == build_completion_task(replace(of, name="other"))
+    assert len({build_completion_task(of) for of in (muon, adam, against)}) == 3
 
 
 def test_the_fields_of_labels_reach_the_source(tmp_path):

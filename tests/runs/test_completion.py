@@ -22,7 +22,7 @@ from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.runs import build, completion, photographs, session
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.load import load_completer, read_experiment
-from sagan_jax.runtime.metrics_log import read_metrics
+from sagan_jax.runtime import metrics_log
 from support.commands import command, error_line
 from support.metrics import read_metrics
 
@@ -214,7 +214,7 @@ def test_run_with_a_perceptual_term_records_it_and_needs_no_network_afterwards(i
     with monkeypatch.context() as patched:
         patched.setattr(completion, "read_lite0", lambda: weights)
         assert train(tmp_path / "run", images, "--perceptual-weight", "0.5", "--total-steps", "2") == 0
-    curve = read_metrics(tmp_path / "run" / "metrics.jsonl").curves["completion/perceptual_distance"]
+    curve = metrics_log.read_metrics(tmp_path / "run" / "metrics.jsonl").curves["completion/perceptual_distance"]
     assert curve.steps.tolist() == [1, 2]
     assert (curve.values > 0).all()
     assert load_completer(tmp_path / "run").step == 2

@@ -91,6 +91,29 @@ def test_driver_hands_the_constants_to_every_step_whole(driver):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+def test_step_is_traced_once_for_equal_arguments_and_again_for_others(driver):
+    traced = []
+
+    def shifted(shift, state, batch, *, axis_name):
+        traced.append(shift)
+        return state + shift, {}
+
+    def shifted_by_one(shifts, state, batch, *, axis_name):
+        return state + shifts[0], {}
+
+    runner = parallel_step(partial(shifted_by_one, [7]), driver)  # a list is no key, and is taken
+    assert float(runner(runner.replicate(jnp.float32(0)), small_batch())[0]) == 7
+    # Equal numbers of different types: equal as keys, and other objects, as the tasks of two runs are.
+    ends = [
+        float(runner(runner.replicate(jnp.float32(0)), small_batch())[0])
+        for shift in (3, 3.0, 5)
+        for runner in [parallel_step(partial(shifted, shift), driver)]
+    ]
+    assert ends == [3, 3, 5]
+    assert traced == [3, 5]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_driver_uses_the_devices_it_is_given(driver):
     runner = parallel_step(sums, driver, devices=2)
     state, metrics = runner(runner.replicate(small_state()), small_batch())

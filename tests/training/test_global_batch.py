@@ -1,10 +1,10 @@
 """Two processes of two devices each against one process of four, on the same global batch."""
 
 import os
-import socket
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,10 @@ from sagan_jax.models.sagan import Discriminator, Generator
 from sagan_jax.runtime.devices import ParallelStep
 from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
 from sagan_jax.training.optimizers import Optimizers
+from support.processes import free_port
 from support.sources import NoiseImages
+
+DRIVERS = ("pmap", "shard_map")
 
 # A descent of rate 1: parameters move by their gradients, and nothing hides behind Adam's division.
 TASK = AdversarialTask(
@@ -53,21 +56,25 @@ def one_step(driver):
     return leaves, sorted(source.read - {0})  # the first is looked at for its size
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("driver", ["pmap", "shard_map"])
-def test_two_processes_take_the_step_of_one_and_each_reads_its_share(driver, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+@pytest.fixture(scope="module")
+def saved_by_two(tmp_path_factory):
+    """The folder where each of two processes saved its step by each driver."""
+    folder = tmp_path_factory.mktemp("two")
+    address = f"127.0.0.1:{free_port()}"
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, __file__, driver, address]
-    both = [subprocess.Popen([*command, str(n), str(tmp_path / f"{n}.npz")], env=environment) for n in range(2)]
+    command = [sys.executable, __file__, address, str(folder)]
+    both = [subprocess.Popen([*command, str(number)], env=environment) for number in range(2)]
     assert [process.wait(400) for process in both] == [0, 0]
+    return folder
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_two_processes_take_the_step_of_one_and_each_reads_its_share(driver, saved_by_two):
     expected, everything = one_step(driver)
     read = []
     for number in range(2):
-        with np.load(tmp_path / f"{number}.npz") as saved:
+        with np.load(saved_by_two / f"{driver}-{number}.npz") as saved:
             read.append(set(saved["read"].tolist()))
             scale = max(np.abs(leaf).max() for name, leaf in expected.items() if ".params" in name)
             for name, leaf in expected.items():
@@ -77,7 +84,8 @@ def test_two_processes_take_the_step_of_one_and_each_reads_its_share(driver, tmp
 
 
 if __name__ == "__main__":
-    chosen, coordinator, number, out = sys.argv[1:]
+    coordinator, folder, number = sys.argv[1:]
     jax.distributed.initialize(coordinator, num_processes=2, process_id=int(number))
-    found, indices = one_step(chosen)
-    np.savez(out, read=indices, **found)
+    for chosen in DRIVERS:
+        found, indices = one_step(chosen)
+        np.savez(Path(folder) / f"{chosen}-{number}.npz", read=indices, **found)
