@@ -14,6 +14,7 @@ __all__ = [
     "interpolate",
     "main",
     "neighbours",
+    "plan",
     "progress",
     "report",
     "sample",

@@ -24,6 +24,7 @@ COMMANDS = {
     "interpolate": "interpolate",
     "neighbours": "neighbours",
     "report": "report",
+    "plan": "plan",
     "export": "export",
     "convert": "convert",
     "fetch-weights": "fetch_weights",
@@ -44,6 +45,7 @@ Self-attention for image generation in JAX.
   interpolate --workdir DIR --out FILE       images between two samples, as a picture or an animation
   neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are any memorised?
   report --workdir DIR [--out FILE]          the report of a run, which a run also writes itself
+  plan EXPERIMENT [--topology v5e:2x4 ...]   memory, collectives and time on TPUs and GPUs that are not here
   export --workdir DIR [--out DIR]           the generator as weights, and as a function that needs jax alone
   fetch-weights                              download the FID network or DINOv2
   convert --from SOURCE [...] OUT            convert released weights: to a run, or the FID network and DINOv2 to a file
@@ -64,6 +66,7 @@ _MEMORY_FLAGS = {
     "explore": "--steps",
     "interpolate": "--rows or --steps",
     "neighbours": "--num-images",
+    "plan": "--batch-size",
 }
 
 

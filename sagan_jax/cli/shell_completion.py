@@ -47,4 +47,5 @@ def _commands() -> dict[str, Callable[..., Any]]:
         name.replace("_", "-"): module.Arguments for name, module in modules.items() if hasattr(module, "Arguments")
     }
     found["completion"] = found.pop("shell-completion")
-    return found | {"train": modules["train"].Arguments[modules["train"].Experiment]}
+    experiment = modules["train"].Experiment
+    return found | {name: modules[name].Arguments[experiment] for name in ("train", "plan")}

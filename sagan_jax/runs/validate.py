@@ -46,7 +46,12 @@ def check_config(experiment: AnyExperiment) -> None:
             f"--keep-best-by {evaluation.keep_best_by} needs --protocols, the scores that are measured while the run "
             f"trains; got none, so nothing would be kept.",
         )
-    batch_size, devices = experiment.training.batch_size, jax.device_count()
+    check_shares(experiment, jax.device_count())
+
+
+def check_shares(experiment: AnyExperiment, devices: int) -> None:
+    """Raises InvalidInputError where that many devices cannot share a batch equally."""
+    batch_size = experiment.training.batch_size
     _require(
         batch_size % devices == 0,
         f"--batch-size needs a multiple of the {devices} devices, so that each gets an equal part; got {batch_size}.",

@@ -6,7 +6,10 @@ Import from the modules: nothing is loaded here, so that writing a file loads ne
 __all__ = [
     "cache_folders",
     "checkpoints",
+    "chips",
+    "collectives",
     "compilation_cache",
+    "compiled_programs",
     "coordinator",
     "devices",
     "environment",
@@ -27,4 +30,5 @@ __all__ = [
     "signal_listener",
     "signals",
     "step_profiler",
+    "topologies",
 ]

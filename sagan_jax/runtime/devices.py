@@ -144,6 +144,25 @@ class ParallelStep:
         """Returns the next state and the metrics, for a state from `replicate` and a batch from `shard`."""
         return self._step(state, batch, *self._constants)
 
+    def trace(self, state: Any, batch: Any) -> jax.stages.Traced:
+        """Traces the step for shapes alone. The devices may be those of a topology, which cannot run anything.
+
+        Args:
+            state: a tree of `jax.ShapeDtypeStruct`.
+            batch: the same, of the whole batch `[updates, B, ...]`. B is a multiple of the number of devices.
+
+        Raises:
+            ValueError: the driver is `pmap`, which places data as it runs.
+        """
+        if self._driver != "shard_map":
+            raise ValueError(f"A step is traced for shapes with the driver shard_map; got {self._driver}.")
+
+        def placed(tree: Any, spec: PartitionSpec) -> Any:
+            sharding = NamedSharding(self._mesh, spec)
+            return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+        return self._step.trace(placed(state, PartitionSpec()), placed(batch, PartitionSpec(None, AXIS)))
+
     def memory(self, state: Any, batch: Any) -> StepMemory | None:
         """Compiles the step, and returns the memory that it needs; None where the compiler does not tell.
 

@@ -1,7 +1,9 @@
 """What a step costs: the floating-point operations that XLA counts in it, without compiling or running it."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +38,17 @@ def step_flops(
         jax.ShapeDtypeStruct((discriminator_steps, batch_size), jnp.int32),
     )
     whole = dataclasses.replace(task, accumulation_steps=1)  # the body of a loop would be counted once
-    traced = jax.jit(partial(step, whole)).trace(state, batch)
+    return program_flops(partial(step, whole), state, batch)
+
+
+def program_flops(function: Callable[..., Any], *arguments: Any) -> float:
+    """Returns the floating-point operations of a function, counted as in `step_flops`: the body of a loop once.
+
+    Args:
+        function: is traced, neither compiled nor run.
+        arguments: shapes suffice.
+    """
+    traced = jax.jit(function).trace(*arguments)
     # On a CPU the body of a loop of products would be counted once, and on a GPU no product of a library.
     counted = traced.lower(lowering_platforms=("tpu",)).cost_analysis()
     assert counted is not None  # each of jax's own backends counts

@@ -5,6 +5,7 @@ __all__ = [
     "curves",
     "explorer",
     "figures",
+    "plan",
     "report",
     "templates",
 ]

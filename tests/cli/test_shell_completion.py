@@ -23,6 +23,7 @@ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); $function; echo "${COMPREPLY[@]}"
         (["train", "--total"], ["--total-steps"]),
         (["train", "--loss", ""], ["hinge", "non_saturating", "wasserstein"]),
         (["explore", "--megab"], ["--megabytes"]),
+        (["plan", "--topo"], ["--topology"]),
     ],
 )
 def test_completion_script_completes_commands_flags_and_choices(words, found, capsys):

@@ -135,6 +135,7 @@ COMMANDS = [
     ["interpolate", *RUN, "--out", "x.png"],
     ["neighbours", *RUN, "--out", "x.png"],
     ["report", *RUN],
+    ["plan", "digits_32"],
     ["export", *RUN],
     ["convert", "--from", "inception", "weights.pth"],
     ["fetch-weights"],
@@ -161,6 +162,8 @@ WRONG = [
     (["attend", *RUN, "--queries", "1;2"], "--queries needs positions"),
     (["interpolate", *RUN, "--out", "x.png", "--steps", "1"], "--steps from 2 up; got 5, 1"),
     (["neighbours", *RUN, "--out", "x.png", "--seed", str(2**32)], "--seed"),
+    (["plan", "digits_32", "--topology", "v5e:3x3"], "There is no TPU slice 'v5e:3x3'"),
+    (["plan"], "EXPERIMENT, the first word, must be given"),
 ]
 
 

@@ -1,0 +1,69 @@
+"""What a plan is made for, by name: a TPU slice, some GPUs, or the devices that are here. Checking loads no jax."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.chips import CHIPS, Chip, chip_of
+from sagan_jax.runtime.topologies import TOPOLOGIES, check_topology, require_libtpu, topology_devices
+
+_GPUS = tuple(name for name in CHIPS if name not in TOPOLOGIES)
+
+
+class Target(NamedTuple):
+    """Devices to plan for."""
+
+    name: str
+    """such as `v5e:2x4`"""
+    platform: str
+    """of jax: `cpu`, `gpu` or `tpu`"""
+    kind: str
+    """of one device, as jax calls it, or the name of the chip"""
+    count: int
+    memory: int | None
+    """bytes of each; None where it is not known"""
+    chip: Chip | None
+    """None where its published figures are not known"""
+    devices: Sequence[Any] | None
+    """what to compile for; None where no compiler is at hand"""
+
+
+def check_target(name: str) -> None:
+    """Raises InvalidInputError for a name that stands for no devices, or for a slice that nothing can compile for."""
+    if re.fullmatch(rf"({'|'.join(map(re.escape, _GPUS))}):[1-9]\d{{0,4}}", name):
+        return
+    try:
+        check_topology(name)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"{error} GPUs are named with their number, such as h200:8: {', '.join(_GPUS)}."
+        ) from None
+    require_libtpu()
+
+
+def open_target(name: str = "") -> Target:
+    """Returns the devices that a name stands for; without a name those that jax sees.
+
+    Raises:
+        InvalidInputError: as `check_target`.
+    """
+    if not name:
+        return _here()
+    check_target(name)
+    chip = CHIPS[name.partition(":")[0]]
+    if chip.name in _GPUS:
+        return Target(name, "gpu", chip.name, int(name.partition(":")[2]), chip.memory, chip, None)
+    devices = topology_devices(name)
+    return Target(name, "tpu", devices[0].device_kind, len(devices), chip.memory, chip, devices)
+
+
+def _here() -> Target:
+    import jax
+
+    devices = jax.devices()
+    first, kind = devices[0], devices[0].device_kind
+    chip = chip_of(kind)
+    stated = None if first.platform == "cpu" else first.memory_stats()  # a CPU's is that of the machine
+    memory = (stated or {}).get("bytes_limit") or (chip.memory if chip else None)
+    return Target(f"{len(devices)} x {kind}", first.platform, kind, len(devices), memory, chip, devices)

@@ -1,0 +1,142 @@
+"""What devices tell each other in a program: the collectives that were written, and those that a compiler left."""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+_KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+# jax's own names of the same, in a traced program.
+_PRIMITIVES = {
+    "psum": "all-reduce",
+    "psum_invariant": "all-reduce",
+    "pmax": "all-reduce",
+    "pmin": "all-reduce",
+    "all_gather": "all-gather",
+    "all_gather_invariant": "all-gather",
+    "reduce_scatter": "reduce-scatter",
+    "all_to_all": "all-to-all",
+    "ppermute": "collective-permute",
+}
+# `%name = TYPE kind(`, also `kind-start(`. The `-done` of a pair moves nothing more.
+_INSTRUCTION = re.compile(rf"= (?P<type>.*?) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\(")
+_ARRAY = re.compile(r"\b(?P<type>pred|[a-z]+\d+\w*)\[(?P<shape>[\d,<=]*)\]")
+_COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) (?:\(.*\) -> .*)?\{$")
+_CALLED = re.compile(
+    r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
+    r"|(?:calls|branch_computations|called_computations)=\{([^}]*)\}"
+)
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Collectives:
+    """The collectives of one kind in a program, as often as the program does them.
+
+    Attributes:
+        kind: in XLA's words, such as "all-reduce".
+        count: how often one is done.
+        arrays: how many arrays they carry; a compiler joins those of several into one.
+        num_bytes: the size of these arrays on one device, of results where an all-gather makes them larger.
+    """
+
+    kind: str
+    count: int
+    arrays: int
+    num_bytes: int
+
+
+def compiled_collectives(text: str) -> tuple[Collectives, ...]:
+    """Returns the collectives of a compiled program, by kind.
+
+    One in the body of a loop counts once for each round, where the compiler knows how many rounds there are.
+
+    Args:
+        text: the program in XLA's own form, from `compiled.as_text()`.
+
+    Examples:
+        >>> compiled_collectives("ENTRY main {\\n  r = (f32[8]{0}, bf16[2,3]) all-reduce(a, b), to_apply=add\\n}")
+        (Collectives(kind='all-reduce', count=1, arrays=2, num_bytes=44),)
+    """
+    rounds = _rounds(text)
+    found = []
+    for computation, line in _lines(text):
+        match = _INSTRUCTION.search(line)
+        if match:
+            arrays = [_array_bytes(array) for array in _ARRAY.finditer(match["type"])]
+            if match["start"] and match["kind"] in ("all-gather", "collective-permute"):
+                arrays = arrays[len(arrays) // 2 :] if match["kind"] == "all-gather" else arrays[1:2]
+            times = rounds.get(computation, 1)
+            found.append(Collectives(match["kind"], times, times * len(arrays), times * sum(arrays)))
+    return _by_kind(found)
+
+
+def traced_collectives(jaxpr: Any) -> tuple[Collectives, ...]:
+    """Returns the collectives of a traced program, by kind, as they are written: one for each array.
+
+    Args:
+        jaxpr: from `jax.jit(function).trace(...).jaxpr`. The rounds of a `scan` count; of a `while` loop one does.
+    """
+    return _by_kind(_written(jaxpr, 1))
+
+
+def _written(jaxpr: Any, times: int) -> Iterator[Collectives]:
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        kind = _PRIMITIVES.get(equation.primitive.name)
+        if kind:
+            sizes = [variable.aval.size * variable.aval.dtype.itemsize for variable in equation.outvars]
+            yield Collectives(kind, times * len(sizes), times * len(sizes), times * sum(sizes))
+        rounds = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(getattr(inner, "jaxpr", inner), "eqns"):
+                    yield from _written(inner, times * rounds)
+
+
+def _by_kind(found: Iterable[Collectives]) -> tuple[Collectives, ...]:
+    sums: dict[str, list[int]] = {}
+    for one in found:
+        total = sums.setdefault(one.kind, [0, 0, 0])
+        for place, value in enumerate((one.count, one.arrays, one.num_bytes)):
+            total[place] += value
+    return tuple(Collectives(kind, *total) for kind, total in sorted(sums.items()))
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    """Yields the lines of a program, each with the name of the computation that it is in."""
+    name = ""
+    for line in text.splitlines():
+        head = _COMPUTATION.match(line)
+        if head:
+            name = head["name"]
+        else:
+            yield name, line
+
+
+def _rounds(text: str) -> dict[str, int]:
+    """Returns how often each computation of a program is done."""
+    entry, called = "", collections.defaultdict(list)
+    for line in text.splitlines():
+        head = _COMPUTATION.match(line)
+        if head and head["entry"]:
+            entry = head["name"]
+    for computation, line in _lines(text):
+        trips = _TRIPS.search(line)
+        for one, several in _CALLED.findall(line):
+            for name in [one] if one else re.findall(r"[\w.\-]+", several):
+                called[computation].append((name, int(trips[1]) if trips else 1))
+    rounds: dict[str, int] = collections.defaultdict(int)
+    waiting = [(entry, 1)]
+    while waiting:  # XLA has no recursion
+        computation, times = waiting.pop()
+        rounds[computation] += times
+        waiting += [(name, times * trips) for name, trips in called[computation]]
+    return rounds
+
+
+def _array_bytes(array: re.Match[str]) -> int:
+    size = math.prod(int(length.lstrip("<=")) for length in array["shape"].split(",") if length)
+    bits = 8 if array["type"] == "pred" else int(re.findall(r"\d+", array["type"])[0])
+    return size * bits // 8

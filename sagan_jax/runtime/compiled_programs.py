@@ -1,0 +1,112 @@
+"""What a compiler says of a program: memory, operations, bytes and collectives. Nothing of it is run."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from sagan_jax.errors import one_line
+from sagan_jax.runtime.collectives import Collectives, compiled_collectives, traced_collectives
+from sagan_jax.runtime.memory import memory_error
+
+# In the words of XLA for TPUs: "... for HLO temporaries (20.00G) exceeds available HBM (15.75G)".
+_NEEDED = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledProgram:
+    """A program on one of its devices. What the compiler does not tell is None.
+
+    Attributes:
+        arguments: bytes of what it is called with.
+        outputs: bytes of its results.
+        aliased: bytes of results that take the memory of arguments.
+        temporary: bytes of what is computed on the way.
+        flops: operations, as the compiler counts them: the body of a loop once.
+        bytes_accessed: bytes that its operations read and write.
+        seconds: the compiler's own estimate of its time. It may be nonsense.
+        written: the collectives of the traced program.
+        collectives: those of the compiled program.
+        compile_seconds: how long compiling took.
+        refused: why there is no program: it does not fit the memory. Empty where there is one.
+        needed: bytes of memory that a refused program needs at least, where the compiler tells.
+    """
+
+    arguments: int | None = None
+    outputs: int | None = None
+    aliased: int | None = None
+    temporary: int | None = None
+    flops: float | None = None
+    bytes_accessed: float | None = None
+    seconds: float | None = None
+    written: tuple[Collectives, ...] = ()
+    collectives: tuple[Collectives, ...] = ()
+    compile_seconds: float = 0.0
+    refused: str = ""
+    needed: int | None = None
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that the program needs on each device: arguments, temporaries, and outputs that are not aliased."""
+        if self.arguments is None or self.outputs is None or self.aliased is None or self.temporary is None:
+            return self.needed
+        return self.arguments + self.temporary + max(self.outputs - self.aliased, 0)
+
+
+def compile_program(traced: jax.stages.Traced) -> CompiledProgram:
+    """Compiles a traced program, and returns what the compiler says of it. That can take minutes.
+
+    Args:
+        traced: for devices that are here, or of a topology.
+
+    Returns:
+        The program; with `refused` where it does not fit the memory of the devices.
+    """
+    written, start = traced_collectives(traced.jaxpr), time.monotonic()
+    try:
+        compiled = traced.lower().compile()
+    except Exception as error:
+        if memory_error(error, "") is None:
+            raise
+        reason = one_line(error)
+        needed = _NEEDED.search(reason)
+        return CompiledProgram(
+            written=written,
+            compile_seconds=time.monotonic() - start,
+            refused=reason[:300],
+            needed=int(float(needed[1]) * _UNITS[needed[2]]) if needed else None,
+        )
+    memory, costs = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    return CompiledProgram(
+        arguments=getattr(memory, "argument_size_in_bytes", None),
+        outputs=getattr(memory, "output_size_in_bytes", None),
+        aliased=getattr(memory, "alias_size_in_bytes", None),
+        temporary=getattr(memory, "temp_size_in_bytes", None),
+        flops=costs.get("flops"),
+        bytes_accessed=costs.get("bytes accessed"),
+        seconds=costs.get("optimal_seconds"),
+        written=written,
+        collectives=compiled_collectives(compiled.as_text() or ""),
+        compile_seconds=time.monotonic() - start,
+    )
+
+
+def program_to_dict(program: CompiledProgram) -> dict[str, Any]:
+    """Returns a program as a dictionary of JSON types."""
+    return dataclasses.asdict(program)
+
+
+def program_from_dict(values: Mapping[str, Any]) -> CompiledProgram:
+    """Returns the program that `program_to_dict` turned into `values`.
+
+    Raises:
+        TypeError: it is none of this version.
+    """
+    fields = dict(values)
+    for name in ("written", "collectives"):
+        fields[name] = tuple(Collectives(**one) for one in fields[name])
+    return CompiledProgram(**fields)
