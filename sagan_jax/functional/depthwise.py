@@ -24,7 +24,7 @@ def depthwise_convolve(features: Array, kernel: Array, *, stride: int = 1) -> Ar
         stride: the step along height and width, at least 1.
 
     Returns:
-        `[B, ceil(H / stride), ceil(W / stride), C]`, the same dtype.
+        `[B, ceil(H / stride), ceil(W / stride), C]`, the same dtype. bfloat16 products are summed in float32.
 
     Raises:
         AssertionError: at trace time, when shapes or dtypes do not fit.
@@ -69,12 +69,11 @@ def _sum_of_shifted(features: Array, kernel: Array, stride: int) -> Array:
     padding = lax.padtype_to_pads(features.shape[1:3], (height, width), strides, "SAME")
     padded = jnp.pad(features, ((0, 0), *padding, (0, 0)))
     rows, columns = (-(-size // stride) for size in features.shape[1:3])
-    total = jnp.zeros((), features.dtype)
+    wide = jnp.promote_types(features.dtype, jnp.float32)
+    weights, total = kernel.astype(wide), jnp.zeros((), wide)
     for row in range(height):
         for column in range(width):
             last = row + (rows - 1) * stride + 1, column + (columns - 1) * stride + 1
-            total += (
-                padded[:, row : last[0] : stride, column : last[1] : stride]
-                * kernel[row : row + 1, column : column + 1]
-            )
-    return total
+            shifted = padded[:, row : last[0] : stride, column : last[1] : stride].astype(wide)
+            total += shifted * weights[row : row + 1, column : column + 1]
+    return total.astype(features.dtype)

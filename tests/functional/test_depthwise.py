@@ -53,6 +53,14 @@ def test_depthwise_convolution_is_that_of_scalar_loops(sides, window, stride, fo
     np.testing.assert_allclose(ours, by_scalars(features, kernel, stride), atol=1e-5)
 
 
+def test_products_of_bfloat16_are_summed_in_float32():
+    features, kernel = (jnp.asarray(array, jnp.bfloat16) for array in drawn((2, 6, 7, 3), (5, 5)))
+    wanted = by_scalars(np.asarray(features, float), np.asarray(kernel, float), 1)
+    ours = depthwise_convolve(features, kernel)
+    assert ours.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(ours, float), wanted, rtol=2**-8, atol=1e-5)  # rounded once, at the end
+
+
 def test_gradients_are_those_of_xlas_convolution():
     features, kernel = drawn((2, 7, 6, 3), (5, 3))
     weights = np.random.default_rng(1).standard_normal((2, 4, 3, 3)).astype(np.float32)
