@@ -1,6 +1,7 @@
 """The world the tests run in: four virtual CPU devices, a strict jax, and the shared data where a machine has it."""
 
 import atexit
+import ctypes
 import gc
 import importlib.metadata
 import os
@@ -63,6 +64,9 @@ def compiled_programs_are_let_go():
     yield
     jax.clear_caches()
     gc.collect()
+    # glibc keeps what is freed, apart for each of jax's many threads. Other C libraries may have no such function.
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 @pytest.fixture(scope="session")
