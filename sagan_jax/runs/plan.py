@@ -20,6 +20,7 @@ import sagan_jax
 from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment, from_dict, to_dict
 from sagan_jax.errors import InvalidInputError, SaganError, StorageError, one_line
 from sagan_jax.runs.build import build_adversarial_task, build_completion_task, image_shape
+from sagan_jax.runs.completion import perceptual_variables
 from sagan_jax.runs.largest_batch import largest_batch
 from sagan_jax.runs.plan_targets import Target, open_target
 from sagan_jax.runs.validate import check_saved_config, check_shares
@@ -248,7 +249,7 @@ def _abstract_step(experiment: AnyExperiment, batch_size: int) -> tuple[Callable
             jax.ShapeDtypeStruct((1, batch_size, *shape), jnp.float32),
             jax.ShapeDtypeStruct((1, batch_size, *shape[:2]), jnp.bool_),
         )
-        return partial(completion.step, task), jax.eval_shape(lambda: completion.initial_state(task, 0)), batch
+        return _completion_step(experiment, task), jax.eval_shape(lambda: completion.initial_state(task, 0)), batch
     task = build_adversarial_task(experiment)
     updates = experiment.training.discriminator_steps
     batch = adversarial.Batch(
@@ -256,6 +257,16 @@ def _abstract_step(experiment: AnyExperiment, batch_size: int) -> tuple[Callable
         jax.ShapeDtypeStruct((updates, batch_size), jnp.int32),
     )
     return partial(adversarial.step, task), jax.eval_shape(lambda: adversarial.initial_state(task, 0, shape)), batch
+
+
+def _completion_step(experiment: CompletionExperiment, task: completion.CompletionTask) -> Callable[..., Any]:
+    """Returns the step of a completion, which holds the weights of a perceptual term as constants of the program."""
+    constants = perceptual_variables(experiment)
+
+    def step(state: Any, batch: Any, *, axis_name: str | None = None) -> Any:
+        return completion.step(task, state, batch, *constants, axis_name=axis_name)
+
+    return step
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import pytest
 
 from sagan_jax.config import Experiment, Networks, Training
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation import lite0
 from sagan_jax.runs import plan as planning
 from sagan_jax.runs.build import build_adversarial_task
 from sagan_jax.runs.experiments import load_experiment
@@ -138,6 +139,10 @@ def test_completion_is_planned_too():
     one, four = plans(small, ["h100:1", "h100:4"])
     assert one.flops / four.flops == pytest.approx(4, rel=0.2)
     assert (one.batch_size, one.images_per_step, one.accumulation_steps) == (32, 32, 1)
+    if lite0.is_installed():
+        perceptual = dataclasses.replace(small, training=dataclasses.replace(small.training, perceptual_weight=1.0))
+        (more,) = plans(perceptual, ["h100:4"])
+        assert more.flops > 1.5 * four.flops
 
 
 @pytest.mark.parametrize(
