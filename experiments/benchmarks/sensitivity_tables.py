@@ -108,7 +108,7 @@ def tables(results: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             f"Does a score worsen with the strength of the damage? {settings['images']:,} images of each strength, "
-            f"{settings['reference']:,} of the reference.",
+            f"{settings['reference']:,} of the reference. An empty place was not measured.",
             markdown(["features", "score", *STRENGTHS], rows),
             "The floor is real images against other real images: mean and deviation of four draws. After it stands "
             "the score of uniform noise.",
