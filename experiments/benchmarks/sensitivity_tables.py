@@ -108,7 +108,7 @@ def tables(results: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             f"Does a score worsen with the strength of the damage? {settings['images']:,} images of each strength, "
-            f"{settings['reference']:,} of the reference.",
+            f"{settings['reference']:,} of the reference. An empty place was not measured.",
             markdown(["features", "score", *STRENGTHS], rows),
             "The floor is real images against other real images: mean and deviation of four draws. After it stands "
             "the score of uniform noise.",
@@ -136,9 +136,9 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
             if score not in cells.get(f"{place}/floor/0", {}):
                 axes.axis("off")
                 continue
-            for damage in STRENGTHS:
+            for number, damage in enumerate(STRENGTHS):
                 if values := series(cells, place, damage, score):
-                    axes.plot(values, marker=".", label=damage)
+                    axes.plot(values, marker=".", label=damage, color=f"C{number}")
             axes.axhline(cells[f"{place}/uniform"][score], color="grey", linewidth=0.7, linestyle=":")
             axes.set(title=f"{name}: {score} ({network})")
             axes.set_yscale("log" if score in LOWER_IS_BETTER else "linear")

@@ -85,7 +85,7 @@ def choose_protocols(
 def default_protocols(source: ImageSource, inception: Embedding | None) -> tuple[str, ...]:
     """Returns the protocols of a run by default: FID where its network is there, else what needs no download.
 
-    That is the score that `experiments/benchmarks/score_sensitivity.py` found fit: the Fréchet distance in the features
+    That is what `experiments/benchmarks/score_sensitivity.py` found fit: the Fréchet distance in the features
     of EfficientNet-Lite0. Where it is not installed, that in random features takes its place.
 
     Args:
