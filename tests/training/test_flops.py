@@ -85,8 +85,8 @@ def test_step_at_full_width_needs_at_most_the_temporaries_that_it_had():
 
     Training donates the state. Temporaries then have 0.85 GiB more, since the results are no scratch memory any more,
     and since XLA copies on a CPU what it may not overwrite yet. Before convolutions were joined they were 1.785 GiB.
-    That share says nothing about a GPU, so the form that a GPU gets is compiled without it, and compared with the
-    0.927 GiB of that time.
+    What a GPU's compiler makes of it is not known here. So the form that a GPU gets is compiled without it, and
+    compared with the 0.927 GiB of that time.
     """
     found = {}
     for form, prepare, donated in (("cpu", "", "0"), ("gpu", "convolution._by_products = lambda shape: False", "()")):
