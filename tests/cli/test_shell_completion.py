@@ -21,7 +21,10 @@ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); $function; echo "${COMPREPLY[@]}"
         (["sa"], ["sample"]),
         (["fetch"], ["fetch-weights"]),
         (["train", "--total"], ["--total-steps"]),
-        (["train", "--loss", ""], ["hinge", "non_saturating", "wasserstein"]),
+        (
+            ["train", "--loss", ""],
+            ["hinge", "least_squares", "logistic", "non_saturating", "relativistic", "wasserstein"],
+        ),
         (["explore", "--megab"], ["--megabytes"]),
         (["plan", "--topo"], ["--topology"]),
     ],
