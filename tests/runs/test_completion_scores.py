@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import sagan_jax
+from sagan_jax.evaluation import lite0
 from support.commands import command, error_line
 from support.images import smooth_images
 from support.metrics import read_metrics
@@ -56,7 +57,8 @@ def test_evaluate_prints_and_writes_each_kind_of_hole_and_protocol(trained, caps
 
 def test_evaluate_in_python_returns_values_by_name(trained, tmp_path):
     found = sagan_jax.evaluate(trained, holes=["half_top"], samples=0, out=tmp_path, cache="")
-    assert set(found) == {f"half_top/{name}" for name in ("psnr", "l1", "ssim", "psnr_image", "l1_image", "ssim_image")}
+    names = ["psnr", "l1", "ssim", "psnr_image", "l1_image", "ssim_image"] + ["lite0_image"] * lite0.is_installed()
+    assert set(found) == {f"half_top/{name}" for name in names}
     assert [path.name for path in tmp_path.iterdir()] == ["holes_half_top.json"]
 
 

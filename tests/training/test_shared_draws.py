@@ -283,7 +283,8 @@ def test_both_gradients_are_those_of_the_authors_graph_on_its_draw(golden, monke
         differentiate_vectors=networks.spectral_rule["differentiate_vectors"],
         shared_draws=True,
     )
-    draws = adversarial._Draws(arrays["in/z"], arrays["in/fake_labels"], *2 * [jax.random.split(jax.random.key(0), 4)])
+    keys = jax.random.split(jax.random.key(0), 4)
+    draws = adversarial._Draws(arrays["in/z"], arrays["in/fake_labels"], keys, keys, np.zeros(4, bool))
     monkeypatch.setattr(adversarial, "_draw", lambda *_: draws)
     batch = Batch(arrays["in/real_images"][None], arrays["in/real_labels"][None])
     new, metrics = jax.jit(partial(step, task))(state, batch)
