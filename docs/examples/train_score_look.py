@@ -60,10 +60,10 @@ plt.show()
 # ## Score
 #
 # The name of a score says everything about it: 500 images, against the training images, in the features of a fixed
-# random network. The other is the share of images in which a classifier sees the class that was asked for.
+# random network. The other score is the kernel distance of the same features.
 
 # %%
-for name, value in sagan_jax.evaluate(workdir, "fd500_train_random", "classifier_accuracy").items():
+for name, value in sagan_jax.evaluate(workdir, "fd500_train_random", "kd500_train_random").items():
     print(f"{name}: {value:.3f}")
 
 # %% [markdown]
