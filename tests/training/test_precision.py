@@ -137,6 +137,7 @@ def test_gradients_in_bfloat16_are_those_in_float32(adversarial_steps):
         assert_close_gradients(*(gradients(getattr(after, network)) for after in (found, wanted)), 0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", NETWORKS)
 def test_bfloat16_moves_a_gradient_little_more_than_rounded_inputs_do(family):
     task = task_of(family)
