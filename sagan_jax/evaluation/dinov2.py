@@ -1,7 +1,6 @@
 """The weights of DINOv2 for scores: read from a file that `sagan-jax convert` writes."""
 
 import dataclasses
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.weight_places import find_file, read_once
 from sagan_jax.interop.dinov2 import load
 from sagan_jax.interop.weight_files import read_arrays
 from sagan_jax.models.dinov2 import DinoV2
@@ -55,18 +55,12 @@ def find_weights(path: str | Path | None = None) -> Path | None:
     Raises:
         InvalidInputError: `path` is given and is not a file.
     """
-    found = default_weights_path() if path is None else Path(path)
-    if found and found.is_file():
-        return found
-    if path is None:
-        return None
-    raise InvalidInputError(
-        f"The weights of DINOv2 need to be a file; got {str(path)!r}, which is not a file. Run sagan-jax fetch-weights "
-        f"dinov2, or sagan-jax convert --from dinov2 FILE."
-    )
+    hint = "sagan-jax fetch-weights dinov2, or sagan-jax convert --from dinov2 FILE"
+    return find_file(path, default_weights_path(), network="DINOv2", hint=hint)
 
 
-def read_dinov2(path: str | Path) -> DinoV2Weights:
+@read_once
+def read_dinov2(path: Path) -> DinoV2Weights:
     """Returns DINOv2 with the weights of a file, which is read again only if it has changed.
 
     Args:
@@ -76,16 +70,6 @@ def read_dinov2(path: str | Path) -> DinoV2Weights:
     Raises:
         InvalidInputError: the file is absent, damaged, or holds another network.
     """
-    path = Path(path)
-    try:
-        state = path.stat()
-    except OSError:  # reading it gives a better message
-        return _read(path, 0, 0)
-    return _read(path.resolve(), state.st_mtime_ns, state.st_size)
-
-
-@lru_cache(maxsize=1)
-def _read(path: Path, _modified: int, _size: int) -> DinoV2Weights:
     file = read_arrays(path)
     network, variables = load(file.arrays, stated_heads(file.metadata, file.name), file.name)
     return DinoV2Weights(network, jax.tree.map(jnp.asarray, variables), file.origin)

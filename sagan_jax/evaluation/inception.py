@@ -1,7 +1,7 @@
 """Features of the FID network: takes uint8 images, resizes them as TensorFlow 1 did, reads weights from a file."""
 
 import dataclasses
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.weight_places import find_file, read_once
 from sagan_jax.interop.inception import to_variables
 from sagan_jax.interop.weight_files import read_arrays
 from sagan_jax.models.inception import FEATURE_LAYERS, INPUT_IMAGE_SIZE, Inception
@@ -59,18 +60,12 @@ def find_weights(path: str | Path | None = None) -> Path | None:
     Raises:
         InvalidInputError: `path` is given and is not a file.
     """
-    found = default_weights_path() if path is None else Path(path)
-    if found and found.is_file():
-        return found
-    if path is None:
-        return None
-    raise InvalidInputError(
-        f"The weights of the FID network need to be a file; got {str(path)!r}, which is not a file. Run sagan-jax "
-        f"fetch-weights, or sagan-jax convert --from inception FILE."
-    )
+    hint = "sagan-jax fetch-weights, or sagan-jax convert --from inception FILE"
+    return find_file(path, default_weights_path(), network="the FID network", hint=hint)
 
 
-def read_inception(path: str | Path) -> InceptionWeights:
+@read_once
+def read_inception(path: Path) -> InceptionWeights:
     """Returns the weights of the FID network; a file is read again only if it has changed.
 
     Args:
@@ -79,16 +74,6 @@ def read_inception(path: str | Path) -> InceptionWeights:
     Raises:
         InvalidInputError: the file is absent, damaged, or holds another network.
     """
-    path = Path(path)
-    try:
-        state = path.stat()
-    except OSError:  # reading it gives a better message
-        return _read(path, 0, 0)
-    return _read(path.resolve(), state.st_mtime_ns, state.st_size)
-
-
-@lru_cache(maxsize=1)
-def _read(path: Path, _modified: int, _size: int) -> InceptionWeights:
     file = read_arrays(path)
     variables = jax.tree.map(jnp.asarray, to_variables(file.arrays, file.name))
     metadata = file.metadata

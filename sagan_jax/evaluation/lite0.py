@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from sagan_jax.errors import InvalidInputError, StorageError
+from sagan_jax.evaluation.weight_places import read_once
 from sagan_jax.interop.lite0 import to_variables
 from sagan_jax.interop.pytorch import SUFFIXES, read_pth
 from sagan_jax.interop.weight_files import WeightFile, read_arrays, to_safetensors
@@ -54,14 +55,7 @@ def read_lite0(path: str | Path | None = None) -> Lite0Weights:
     Raises:
         InvalidInputError: the package is not installed, or the file is absent, damaged, or holds another network.
     """
-    if path is None:
-        return _of_package()
-    path = Path(path)
-    try:
-        state = path.stat()
-    except OSError:  # reading it gives a better message
-        return _of_file(path, 0, 0)
-    return _of_file(path, state.st_mtime_ns, state.st_size)
+    return _of_package() if path is None else _of_file(path)
 
 
 def _of_package() -> Lite0Weights:
@@ -73,8 +67,8 @@ def _of_package() -> Lite0Weights:
     return _read_package()
 
 
-@lru_cache(maxsize=1)
-def _of_file(path: Path, _modified: int, _size: int) -> Lite0Weights:
+@read_once
+def _of_file(path: Path) -> Lite0Weights:
     return _weights((read_pth if path.suffix.lower() in SUFFIXES else read_arrays)(path))
 
 
