@@ -1,11 +1,12 @@
 """How fast attention is: `attend_positions`, the plain form with its map, and PyTorch, taking turns.
 
     python experiments/benchmarks/attention_speed.py --torch ~/torch/bin/python
+    python experiments/benchmarks/attention_speed.py --dtype bfloat16 --images 64    # on a GPU: cuDNN's kernel
 
 At the paper's sizes: 32x32 and 64x64 positions, pooled, of 256 channels. Prints a line for each size, forward and with
 the backward pass: median milliseconds, and the median of the ratio to `attend_positions` in the same round. PyTorch
 gets queries and keys as they are, and padded to the width of the values, which its fastest kernel needs. Each round
-has the reverse order of the one before.
+has the reverse order of the one before. Both use a GPU where they find one.
 """
 
 import argparse
@@ -29,6 +30,7 @@ Size = tuple[int, int, int]
 """Images, queries and keys."""
 
 SIZES = {"32x32": (8, 1024, 256), "64x64": (4, 4096, 1024)}
+DTYPES = ("float32", "bfloat16")
 DEPTH, WIDTH = 32, 128  # of queries and values
 
 # A program for the other process: it reads `kind images queries keys backward` and answers with seconds.
@@ -36,20 +38,25 @@ WORKER = f"""
 import functools, sys, time, torch
 from torch.nn.functional import pad, scaled_dot_product_attention as attention
 
+device, dtype = "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, sys.argv[1])
+wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+
 @functools.cache
 def operands(images, queries, keys):
     shapes = (queries, {DEPTH}), (keys, {DEPTH}), (keys, {WIDTH})
-    return [torch.randn(images, 1, *shape, requires_grad=True) for shape in shapes]
+    return [torch.randn(images, 1, *shape, dtype=dtype, device=device, requires_grad=True) for shape in shapes]
 
 for line in sys.stdin:
     kind, *numbers, backward = line.split()
     q, k, v = operands(*map(int, numbers))
+    wait()
     start = time.perf_counter()
     with torch.set_grad_enabled(backward == "1"):
         wide = {WIDTH - DEPTH} if kind == "padded" else 0
         found = attention(pad(q, (0, wide)), pad(k, (0, wide)), v, scale=1.0)
     if backward == "1":
         torch.autograd.grad(found.sum(), (q, k, v))
+    wait()
     print(time.perf_counter() - start, flush=True)
 """
 
@@ -59,11 +66,11 @@ def plain(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
     return attend(attention_map(queries, keys), values)
 
 
-def ours(form: Callable[..., jax.Array], size: Size, backward: bool) -> Callable[[], float]:
+def ours(form: Callable[..., jax.Array], size: Size, backward: bool, dtype: str) -> Callable[[], float]:
     """Returns a function that runs a form once and returns the seconds."""
     images, queries, keys = size
     shapes = (images, queries, DEPTH), (images, keys, DEPTH), (images, keys, WIDTH)
-    operands = [jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate(shapes)]
+    operands = [jax.random.normal(jax.random.key(n), shape, dtype) for n, shape in enumerate(shapes)]
 
     def run(*operands: jax.Array) -> tuple[jax.Array, ...]:
         if not backward:
@@ -102,20 +109,23 @@ def run(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--torch", metavar="PYTHON", help="a Python that has PyTorch; without it, PyTorch is left out")
     parser.add_argument("--rounds", type=int, default=20, help="runs of each")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--images", type=int, help="in a batch; default 8 and 4, as a CPU takes them")
     given = parser.parse_args(arguments)
-    if given.rounds < 1:
-        raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")
+    for name in ("rounds", "images"):
+        if (number := getattr(given, name)) is not None and number < 1:
+            raise InvalidInputError(f"--{name} needs at least 1; got {number}.")
     if given.torch is None:
-        print_table(given.rounds, {})
+        print_table(given, {})
         return
-    command = [given.torch, "-c", WORKER]
+    command = [given.torch, "-c", WORKER, given.dtype]
     try:
         worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     except OSError as error:
         raise InvalidInputError(f"--torch needs a Python that has torch; {given.torch!r} does not start.") from error
     with worker:
         peers = {f"PyTorch, {kind}": functools.partial(theirs, worker, kind) for kind in ("narrow", "padded")}
-        print_table(given.rounds, peers)
+        print_table(given, peers)
 
 
 def rested(take: Callable[[], float]) -> float:
@@ -131,19 +141,20 @@ def in_turn(takes: list[Callable[[], float]], *, backwards: bool) -> list[float]
     return [rested(take) for take in takes]
 
 
-def print_table(rounds: int, peers: dict[str, Callable[[Size, bool], float]]) -> None:
+def print_table(given: argparse.Namespace, peers: dict[str, Callable[[Size, bool], float]]) -> None:
     """Prints a line for each size, forward and with the backward pass."""
     names = ["attend_positions", "with its map", *peers]
     print(f"| positions | pass | {' | '.join(names)} |\n|---|---|{'---|' * len(names)}")
-    for label, size in SIZES.items():
+    for label, (images, queries, keys) in SIZES.items():
+        size = given.images or images, queries, keys
         for backward in (False, True):
-            takes = [ours(form, size, backward) for form in (attend_positions, plain)]
+            takes = [ours(form, size, backward, given.dtype) for form in (attend_positions, plain)]
             takes += [functools.partial(peer, size, backward) for peer in peers.values()]
             for take in takes:
                 take()  # the first run also allocates memory
-            times = [in_turn(takes, backwards=number % 2 == 1) for number in range(rounds)]
+            times = [in_turn(takes, backwards=number % 2 == 1) for number in range(given.rounds)]
             cells = [
-                f"{1000 * statistics.median(column):.1f} ms"
+                f"{1000 * statistics.median(column):.4g} ms"
                 f" ({statistics.median(time / first for time, (first, *_) in zip(column, times, strict=True)):.2f})"
                 for column in zip(*times, strict=True)
             ]

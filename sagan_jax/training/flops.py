@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
 
 
@@ -47,9 +48,25 @@ def program_flops(function: Callable[..., Any], *arguments: Any) -> float:
     Args:
         function: is traced, neither compiled nor run.
         arguments: shapes suffice.
+
+    Raises:
+        InvalidInputError: `JAX_PLATFORMS` leaves out the CPU, whose backend counts.
     """
-    traced = jax.jit(function).trace(*arguments)
-    # On a CPU the body of a loop of products would be counted once, and on a GPU no product of a library.
-    counted = traced.lower(lowering_platforms=("tpu",)).cost_analysis()
-    assert counted is not None  # each of jax's own backends counts
+    # The backend of a CPU counts, also for other platforms; that of a GPU does not.
+    with jax.default_device(_cpu()):
+        traced = jax.jit(function).trace(*arguments)
+        # On a CPU the body of a loop of products would be counted once, and on a GPU no product of a library.
+        counted = traced.lower(lowering_platforms=("tpu",)).cost_analysis()
+    assert counted is not None
     return counted["flops"]
+
+
+def _cpu() -> jax.Device:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        asked = jax.config.jax_platforms  # pyrefly: ignore[missing-attribute]
+        raise InvalidInputError(
+            f"Operations are counted by jax's CPU backend, which JAX_PLATFORMS={asked!r} leaves out. "
+            f"Set JAX_PLATFORMS={asked},cpu."
+        ) from error

@@ -17,7 +17,7 @@ from sagan_jax.runs.generation import GenerationJob
 from sagan_jax.training import completion
 from sagan_jax.training.adversarial import Batch, initial_state, step
 from sagan_jax.training.completion import CompletionBatch
-from sagan_jax.training.flops import step_flops
+from sagan_jax.training.flops import program_flops, step_flops
 from support.params import num_parameters
 from support.paths import ROOT
 from support.programs import EXPERIMENTS
@@ -89,8 +89,7 @@ def test_completion_costs_what_it_says():
         jax.ShapeDtypeStruct((1, rows, size, size, 3), np.float32), jax.ShapeDtypeStruct((1, rows, size, size), bool)
     )
     state = jax.eval_shape(lambda: completion.initial_state(task, 0))
-    traced = jax.jit(partial(completion.step, task)).trace(state, batch)
-    flops = traced.lower(lowering_platforms=("tpu",)).cost_analysis()["flops"]  # as in `step_flops`
+    flops = program_flops(partial(completion.step, task), state, batch)
     said = re.search(r"([\d.]+) GFLOP a step", text_of("faces_completion_64"))
     assert said
     assert flops == pytest.approx(float(said[1]) * 1e9, rel=5e-3)

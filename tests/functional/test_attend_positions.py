@@ -324,3 +324,23 @@ def test_gradients_of_gradients_of_the_fused_kernel_are_those_of_the_plain_form(
     for ours, theirs in zip(twice(fused.fused_attention(plain)), twice(plain), strict=True):
         for one, other in zip(ours, theirs, strict=True):
             assert_near(one, other, 1e-5)
+
+
+@pytest.mark.skipif(not fused.has_fused_attention(), reason="needs a CUDA device of compute capability 8 or more")
+@pytest.mark.parametrize(("depth", "width"), [(8, 64), (32, 128)])
+def test_cudnns_attention_and_its_gradients_are_those_of_the_plain_form_within_bfloat16(depth, width):
+    random = np.random.default_rng(depth)
+    shapes = (3, 256, depth), (3, 64, depth), (3, 64, width), (3, 256, width)
+    *operands, cotangent = (jnp.asarray(random.normal(size=shape), jnp.bfloat16) for shape in shapes)
+
+    @jax.jit
+    def ours(*operands):
+        found, pullback = jax.vjp(attend_positions, *operands)
+        return found, *pullback(cotangent)
+
+    assert "__cudnn$fmha" in ours.lower(*operands).as_text()
+    wide = [np.asarray(operand, np.float64) for operand in operands]
+    wanted = oracle(*wide, np.asarray(cotangent, np.float64))
+    for name, one, other in zip(("value", "queries", "keys", "values"), ours(*operands), wanted, strict=True):
+        assert one.dtype == jnp.bfloat16, name
+        assert np.abs(np.asarray(one, np.float64) - other).max() <= 0.02 * np.abs(other).max(), name

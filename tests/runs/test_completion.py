@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from sagan_jax.runs import build, completion, photographs, session
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.load import load_completer, read_experiment
 from sagan_jax.runtime import metrics_log
+from sagan_jax.training.precision import default_precision
 from support.commands import command, error_line
 from support.metrics import read_metrics
 
@@ -148,7 +150,9 @@ def test_run_is_resumed_for_more_steps_and_says_what_becomes_of_its_learning_rat
 
 def test_run_goes_on_in_another_precision_and_says_so(resumed):
     workdir, printed = resumed
-    assert printed.count("trained so far in float32; now in bfloat16, so not bit for bit the run that was stopped") == 1
+    before = default_precision(jax.default_backend())
+    said = f"trained so far in {before}; now in bfloat16, so not bit for bit the run that was stopped"
+    assert printed.count(said) == 1
     losses = [line["completion/loss"] for line in read_metrics(workdir) if "completion/loss" in line]
     assert len(losses) == 5
     assert abs(losses[4] - np.mean(losses[:4])) < 0.2

@@ -280,6 +280,10 @@ def test_save_says_in_one_line_that_the_directory_is_a_file(tmp_path):
     assert "\n" not in str(raised.value)
 
 
+# tensorstore before 0.1.86 tells the number alone.
+TOO_LARGE = rf"(File too large|os_error_code='{errno.EFBIG}')"
+
+
 @pytest.fixture
 def small_disk():
     """Files of more than 100 kB are refused."""
@@ -293,7 +297,7 @@ def test_leaving_the_block_says_in_one_line_that_the_last_save_failed(tmp_path, 
     checkpoints = Checkpoints(tmp_path / "c")
     checkpoints.save(1, {"kernel": np.zeros(2)}, {})
     small_disk()
-    with pytest.raises(StorageError, match=r"^Checkpoint 2 could .*File too large") as raised, checkpoints:
+    with pytest.raises(StorageError, match=rf"^Checkpoint 2 could .*{TOO_LARGE}") as raised, checkpoints:
         checkpoints.save(2, state, {})
     assert "\n" not in str(raised.value)
     assert not caplog.records
@@ -306,7 +310,7 @@ def test_save_names_the_step_whose_save_in_the_background_failed(tmp_path, small
         checkpoints.save(1, {"kernel": np.zeros(2)}, {})
         small_disk()
         checkpoints.save(5, state, {})
-        with pytest.raises(StorageError, match=r"^Checkpoint 5 could not be saved in .*File too large"):
+        with pytest.raises(StorageError, match=rf"^Checkpoint 5 could not be saved in .*{TOO_LARGE}"):
             checkpoints.save(10, state, {})
 
 
@@ -438,7 +442,7 @@ def test_restore_needs_a_backend_before_it_reads(tmp_path, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(jax, "devices", fail)
-    with pytest.raises(InvalidInputError, match="no 'cpu' backend here"):
+    with pytest.raises(InvalidInputError, match=r"no '.*cpu' backend here"):
         restore(tmp_path / "c")
 
 

@@ -16,6 +16,7 @@ from sagan_jax.runtime.devices import ParallelStep, backend_error, require_backe
 from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
 from sagan_jax.training.optimizers import Optimizers
 from support.assertions import same_bits
+from support.devices import several_devices
 from support.networks import SmallDiscriminator, SmallGenerator
 
 DEVICES = 4
@@ -26,14 +27,8 @@ DESCENT = Optimizers(optax.sgd(1.0), optax.sgd(1.0))
 SMALL = AdversarialTask(SmallGenerator(), SmallDiscriminator(), DESCENT, latent_size=6, num_classes=5)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def four_devices():
-    if jax.device_count() < DEVICES:
-        pytest.skip(f"needs {DEVICES} devices; there are {jax.device_count()}, and JAX_NUM_CPU_DEVICES asks for more.")
-
-
 def parallel_step(function, driver, devices=DEVICES):
-    return ParallelStep(function, driver=driver, devices=jax.devices()[:devices])
+    return ParallelStep(function, driver=driver, devices=several_devices(devices))
 
 
 def shards_agree(tree):
@@ -79,7 +74,7 @@ def test_driver_hands_the_constants_to_every_step_whole(driver):
         return {"total": state["total"] + rows + offset}, {"size": weights["scale"].size}
 
     constants = ({"scale": np.full((3, 1), 2.0, np.float32)}, np.float32(0.5))
-    runner = ParallelStep(scaled, constants, driver=driver, devices=jax.devices()[:DEVICES])
+    runner = ParallelStep(scaled, constants, driver=driver, devices=several_devices(DEVICES))
     state = runner.replicate({"total": jnp.zeros(())})
     placed = runner.shard(small_batch())
     for done in (1, 2):  # they outlive the step, and are not moved again
@@ -118,7 +113,7 @@ def test_driver_uses_the_devices_it_is_given(driver):
     runner = parallel_step(sums, driver, devices=2)
     state, metrics = runner(runner.replicate(small_state()), small_batch())
     assert int(metrics["devices"]) == 2
-    assert state["total"].devices() == set(jax.devices()[:2])
+    assert state["total"].devices() == set(several_devices(2))
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -153,7 +148,8 @@ def test_batch_that_is_placed_ahead_lies_on_its_devices_and_is_not_moved_again(d
     lies_on = {shard.device: np.asarray(shard.data).ravel().tolist() for shard in placed["rows"].addressable_shards}
     rows = small_batch()["rows"]
     assert lies_on == {
-        device: rows[:, 2 * index : 2 * index + 2].ravel().tolist() for index, device in enumerate(jax.devices())
+        device: rows[:, 2 * index : 2 * index + 2].ravel().tolist()
+        for index, device in enumerate(several_devices(DEVICES))
     }
     state = runner.replicate(small_state())
     with jax.transfer_guard("disallow"):
@@ -202,7 +198,7 @@ def no_devices(monkeypatch):
 )
 def test_backend_that_is_absent_is_named_in_one_line(error, reason, no_devices):
     no_devices(error)
-    with pytest.raises(InvalidInputError, match=rf"^no 'cpu' backend here: JAX_PLATFORMS .*{reason}") as raised:
+    with pytest.raises(InvalidInputError, match=rf"^no '.*cpu' backend here: JAX_PLATFORMS .*{reason}") as raised:
         require_backend()
     assert "\n" not in str(raised.value)
 

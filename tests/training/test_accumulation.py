@@ -17,6 +17,7 @@ from sagan_jax.training.accumulation import mean_gradient
 from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
 from sagan_jax.training.flops import step_flops
 from sagan_jax.training.optimizers import Optimizers
+from support.devices import several_devices
 from support.networks import SmallDiscriminator, SmallGenerator
 
 ROWS, MICROBATCHES, SIZE, CHANNELS, LATENTS, CLASSES = 12, 3, 4, 2, 6, 5
@@ -133,9 +134,7 @@ def test_losses_are_means_over_the_microbatches(state, batch, after):
 
 @pytest.mark.parametrize("driver", ["pmap", "shard_map"])
 def test_microbatches_on_two_devices_are_those_on_one(driver, state, batch, after):
-    if jax.device_count() < 2:
-        pytest.skip("needs two devices")
-    parallel = ParallelStep(partial(step, TASK), driver=driver, devices=jax.devices()[:2])
+    parallel = ParallelStep(partial(step, TASK), driver=driver, devices=several_devices(2))
     found, _ = parallel(parallel.replicate(state), batch)
     for name in ("generator", "discriminator"):
         one, two = getattr(after[0], name), getattr(found, name)
@@ -177,7 +176,7 @@ def test_augmentation_sees_the_same_draws_in_microbatches_and_on_devices(state, 
     task = dataclasses.replace(TASK, augmentation=("color", "translation", "cutout"), accumulation_steps=1)
 
     def moves(task, devices):
-        parallel = ParallelStep(partial(step, task), devices=jax.devices()[:devices])
+        parallel = ParallelStep(partial(step, task), devices=several_devices(devices))
         found, _ = parallel(parallel.replicate(state), batch)
         return moved(found.discriminator, state.discriminator), moved(found.generator, state.generator)
 

@@ -72,6 +72,12 @@ def gradient_descent(rate):
     return optax.GradientTransformation(lambda params: jnp.float32(1.0), update)
 
 
+ON_CPU = jax.default_backend() == "cpu"
+# On an H200 gradients of D differed by up to 9.4e-4 of the largest entry, and what follows from them by up to 7.6e-5.
+GRADIENTS = 1e-5 if ON_CPU else 2e-3
+AFTER_GRADIENTS = 1e-5 if ON_CPU else 2e-4
+
+
 TASK = AdversarialTask(
     small_generator(),
     ProjectionDiscriminator(),
@@ -83,7 +89,7 @@ TASK = AdversarialTask(
 
 def compiled(task, state, batch):
     # These programs run for milliseconds: most of a test's time would go into optimising them.
-    options = {"xla_backend_optimization_level": 0}
+    options = {"xla_backend_optimization_level": 0} if ON_CPU else None
     return jax.jit(partial(step, task), compiler_options=options).lower(state, batch).compile()
 
 
@@ -270,12 +276,12 @@ def u_only(spectral):
 def test_step_updates_the_discriminator_by_the_gradient_of_the_composition(recorded, composed, start):
     moved = difference(start.discriminator.params, recorded.state.discriminator.params, "discriminator")
     total = jax.tree.map(jnp.add, *(gradient for _, _, gradient in composed[0][1:]))
-    assert distance(moved, total) < 1e-5
+    assert distance(moved, total) < GRADIENTS
 
 
 def test_step_lets_the_generator_follow_the_updated_discriminator(recorded, composed, start):
     moved = difference(start.generator.params, recorded.state.generator.params, "generator")
-    assert distance(moved, composed[1]) < 1e-5
+    assert distance(moved, composed[1]) < AFTER_GRADIENTS
 
 
 def test_step_does_not_let_the_generator_follow_the_old_discriminator(recorded, start):
@@ -321,12 +327,13 @@ def test_real_and_fake_pass_share_one_normalization_from_the_stored_u(recorded, 
         real, fake = (recorded.passes[2 * number + side][3] for side in range(2))
         assert same_bits(real, fake)
         params, spectral, _ = composed[0][number]
-        np.testing.assert_allclose(real, normalized(params, spectral)["conv"]["kernel"], rtol=1e-5, atol=1e-6)
+        kernel = normalized(params, spectral)["conv"]["kernel"]
+        np.testing.assert_allclose(real, kernel, rtol=AFTER_GRADIENTS, atol=1e-6 if ON_CPU else 1e-4)
 
 
 def test_vectors_of_the_discriminator_move_once_an_update_and_not_in_the_generators(recorded, composed):
     moved = u_only(recorded.state.discriminator.spectral)
-    assert distance(moved, u_only(composed[0][-1][1])) < 1e-5
+    assert distance(moved, u_only(composed[0][-1][1])) < AFTER_GRADIENTS
     once_more = stepped_vectors(*composed[0][-1][:2])
     assert distance(moved, u_only(once_more)) > 1e-3
 
@@ -403,7 +410,7 @@ def test_metrics_hold_the_mean_logits(recorded):
 def test_metrics_hold_the_norm_of_each_gradient(recorded, composed):
     for name, gradient in (("discriminator", composed[0][-1][2]), ("generator", composed[1])):
         norm = np.sqrt(sum(np.sum(np.float64(leaf) ** 2) for leaf in jax.tree.leaves(gradient)))
-        np.testing.assert_allclose(recorded.metrics[f"{name}/gradient_norm"], norm, rtol=1e-5)
+        np.testing.assert_allclose(recorded.metrics[f"{name}/gradient_norm"], norm, rtol=AFTER_GRADIENTS)
 
 
 def test_metrics_hold_the_gamma_the_pass_was_made_with(recorded, composed, start):

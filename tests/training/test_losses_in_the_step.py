@@ -18,6 +18,7 @@ from sagan_jax.functional import HINGE, LEAST_SQUARES, RELATIVISTIC
 from sagan_jax.runtime.devices import ParallelStep
 from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
 from sagan_jax.training.optimizers import Optimizers
+from support.devices import several_devices
 
 UPDATES, ROWS, SHAPE, CLASSES = 2, 8, (3, 4, 2), 5
 RATES = Optimizers(0.25, 0.125)
@@ -148,7 +149,7 @@ def test_step_with_pairs_and_penalties_is_the_formula(state, batch, fields):
 
 @pytest.mark.parametrize("driver", ["pmap", "shard_map"])
 def test_step_with_pairs_and_penalties_on_two_devices_is_the_formula(state, batch, driver):
-    parallel = ParallelStep(partial(step, TASK), driver=driver, devices=jax.devices()[:2])
+    parallel = ParallelStep(partial(step, TASK), driver=driver, devices=several_devices(2))
     assert_is(parallel(parallel.replicate(state), batch), by_hand(state, batch))
 
 

@@ -19,6 +19,7 @@ from sagan_jax.training.adversarial import AdversarialState, AdversarialTask, Ba
 from sagan_jax.training.flops import step_flops
 from sagan_jax.training.network_state import NetworkState
 from sagan_jax.training.optimizers import Optimizers
+from support.devices import several_devices
 from support.networks import SmallDiscriminator, SmallGenerator
 
 # All different, so that no swapped axis can hide.
@@ -196,9 +197,7 @@ def test_generator_follows_the_gradient_by_hand(taken, expected, start):
 
 
 def test_two_devices_take_the_step_of_one(taken, start, batch):
-    if jax.device_count() < 2:
-        pytest.skip("needs two devices")
-    parallel = ParallelStep(partial(step, TASK), devices=jax.devices()[:2])
+    parallel = ParallelStep(partial(step, TASK), devices=several_devices(2))
     state, _ = parallel(parallel.replicate(start), batch)
     assert distance(parts_of(state), parts_of(taken.state)) < 1e-5
 
