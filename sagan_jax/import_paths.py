@@ -120,16 +120,15 @@ def run_file(path: Path, what: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     with explained(path, what):
         digest = hashlib.sha256(whole.read_bytes()).hexdigest()
-        before = sys.modules.get(name), _files.get(whole)
+        before = _files.get(whole)
         # A class is named, and dataclasses look for its module, while the file still runs.
         sys.modules[name], _files[whole] = module, (digest, module)
         try:
             spec.loader.exec_module(module)
         except BaseException:
-            for known, key, old in ((sys.modules, name, before[0]), (_files, whole, before[1])):
-                known.pop(key)
-                if old is not None:
-                    known[key] = old
+            del sys.modules[name], _files[whole]
+            if before:
+                sys.modules[name], _files[whole] = before[1], before
             raise
     return module
 

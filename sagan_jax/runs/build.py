@@ -19,7 +19,9 @@ from sagan_jax.functional import HINGE, LEAST_SQUARES, LOGISTIC, NON_SATURATING,
 from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.models.perceptual import Lite0Activations
 from sagan_jax.models.sagan import Discriminator
+from sagan_jax.runs.attention_kinds import find_attention
 from sagan_jax.runs.families import build_networks
+from sagan_jax.runs.validate import check_completion_attention
 from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
 from sagan_jax.training.completion import CompletionState, CompletionTask
 from sagan_jax.training.optimizers import muon, two_time_scale
@@ -68,6 +70,7 @@ def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
 def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
     """Returns what stays fixed in the completion training that a config describes."""
     networks, training = experiment.networks, experiment.training
+    check_completion_attention(experiment)
     adversarial = training.adversarial_weight > 0
     return CompletionTask(
         CompletionNetwork(
@@ -76,7 +79,7 @@ def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
             networks.base_channels,
             networks.latent_size,
             networks.attention_resolutions,
-            networks.attention,
+            find_attention(str(networks.attention)),
             networks.blocks,
             networks.skips,
         ),
