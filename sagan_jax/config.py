@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from sagan_jax.import_paths import import_path
+from sagan_jax.import_paths import import_path, is_import_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,10 +20,14 @@ else:
     Named = str
 
 
-def _name_objects(section: Any, *fields: str) -> None:
+OBJECT_FIELDS = ("attention", "generator_attention", "discriminator_attention")
+"""The fields, of any section, that may name a user's object by its import path."""
+
+
+def _name_objects(section: Any) -> None:
     """Puts the import path of a user's object in the place of the object, so that a config is plain data."""
-    for name in fields:
-        value = getattr(section, name)
+    for name in OBJECT_FIELDS:
+        value = getattr(section, name, None)
         if isinstance(value, str) or callable(value):
             object.__setattr__(section, name, import_path(value))
 
@@ -108,7 +112,7 @@ class Networks:
 
     def __post_init__(self) -> None:
         """Names the objects of a user."""
-        _name_objects(self, "attention", "generator_attention", "discriminator_attention")
+        _name_objects(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +242,7 @@ class CompletionNetworks:
 
     def __post_init__(self) -> None:
         """Names the objects of a user."""
-        _name_objects(self, "attention")
+        _name_objects(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -332,6 +336,13 @@ class Table:
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     strips: tuple[str, ...] = ()
     share_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def user_objects(experiment: AnyExperiment) -> list[str]:
+    """Returns the import paths of the user's objects that a config names, sorted."""
+    sections = [value for value in vars(experiment).values() if dataclasses.is_dataclass(value)]
+    values = [getattr(section, name, "") for section in sections for name in OBJECT_FIELDS]
+    return sorted({value for value in values if is_import_path(value)})
 
 
 def to_dict(experiment: AnyExperiment) -> dict[str, Any]:

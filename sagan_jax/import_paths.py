@@ -95,6 +95,8 @@ def source_digest(name: str) -> str:
     """
     find_object(name)
     place = name.rpartition(":")[0]
+    if Path(place).absolute() in _files:
+        return _files[Path(place).absolute()][0]  # of the source that was run; the file may have changed since
     file = place if place.endswith(".py") else getattr(sys.modules[place], "__file__", None)
     try:
         return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

@@ -28,6 +28,7 @@ from sagan_jax.runs.health import Health
 from sagan_jax.runs.load import open_run
 from sagan_jax.runs.resume import check_same_sizes
 from sagan_jax.runs.samples import sample_grid
+from sagan_jax.runs.saved_config import source_digests
 from sagan_jax.runs.score_monitor import ScoreMonitor
 from sagan_jax.runs.validate import check_config
 from sagan_jax.runtime.metrics_log import MetricsWriter, image_path
@@ -54,6 +55,7 @@ class GenerationJob:
     def __init__(self, experiment: Experiment, workdir: Path) -> None:
         training = experiment.training
         self.experiment = experiment
+        self.code = source_digests(experiment)
         if training.init_from:
             check_same_sizes(Path(training.init_from), experiment.networks)
         self.source = open_labelled_images(experiment, decoding=experiment.data.decoding)
