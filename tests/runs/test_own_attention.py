@@ -273,6 +273,7 @@ def test_completion_takes_every_kind(kind, trained):
     )
 
 
+RETURNS = "The attention layer layer needs to return features of"
 CONTRACT = {
     "shape": (
         "def layer(x):\n    return x[:, 1:]",
