@@ -7,7 +7,29 @@ import dataclasses
 import reprlib
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from sagan_jax.import_paths import import_path, is_import_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Named = str | Callable[..., Any]
+    """A name; in Python also a class, a function or an object that has a name at the top of a file or a module."""
+else:
+    Named = str
+
+
+OBJECT_FIELDS = ("attention", "generator_attention", "discriminator_attention")
+"""The fields, of any section, that may name a user's object by its import path."""
+
+
+def _name_objects(section: Any) -> None:
+    """Puts the import path of a user's object in the place of the object, so that a config is plain data."""
+    for name in OBJECT_FIELDS:
+        value = getattr(section, name, None)
+        if isinstance(value, str) or callable(value):
+            object.__setattr__(section, name, import_path(value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +82,13 @@ class Networks:
     """feature-map sizes, in pixels, with attention after the first block of that size"""
     discriminator_attention_resolutions: tuple[int, ...] = (32,)
     """the same for D"""
-    attention: Literal["release", "article", "residual"] = "release"
-    """what sits there: the release's pooled attention, the article's attention, or Table 1's residual control"""
+    attention: Named = "release"
+    """what sits there: release or article (self-attention), multi_head, uniform, squeeze_excite, residual (Table 1's
+    control), none, or a module of yours, as module:NAME or file.py:NAME"""
+    generator_attention: Named = ""
+    """the same for G alone. Defaults to --attention"""
+    discriminator_attention: Named = ""
+    """the same for D alone. Defaults to --attention"""
     norm_epsilon: float = 1e-5
     """added to the variance in batch norm"""
     norm_decay: float = 0.999
@@ -82,6 +109,10 @@ class Networks:
     """sigma of a trained network: one iteration from the stored u (the release), or the stored u and v (PyTorch)"""
     spectral_epsilon: float = 1e-12
     """added to the length of a vector in the power iteration of spectral norm"""
+
+    def __post_init__(self) -> None:
+        """Names the objects of a user."""
+        _name_objects(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,14 +231,18 @@ class CompletionNetworks:
     """entries of the latent that a sampled completion is drawn from"""
     attention_resolutions: tuple[int, ...] = (16,)
     """feature-map sizes with attention after their blocks, in encoder and decoder"""
-    attention: Literal["release", "article", "residual"] = "release"
-    """what sits there: the release's pooled attention, the article's attention, or a residual block of equal size"""
+    attention: Named = "release"
+    """what sits there: the same as in the networks that generate images"""
     blocks: int = 1
     """residual blocks of each size"""
     skips: bool = True
     """give the encoder's feature maps of the visible part to the decoder, not only the latents"""
     discriminator_base_channels: int = 16
     """base channels of the discriminator, which is used when --adversarial-weight is above 0"""
+
+    def __post_init__(self) -> None:
+        """Names the objects of a user."""
+        _name_objects(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,6 +336,13 @@ class Table:
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     strips: tuple[str, ...] = ()
     share_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def user_objects(experiment: AnyExperiment) -> list[str]:
+    """Returns the import paths of the user's objects that a config names, sorted."""
+    sections = [value for value in vars(experiment).values() if dataclasses.is_dataclass(value)]
+    values = [getattr(section, name, "") for section in sections for name in OBJECT_FIELDS]
+    return sorted({value for value in values if is_import_path(value)})
 
 
 def to_dict(experiment: AnyExperiment) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.functional import HINGE, LEAST_SQUARES, LOGISTIC, NON_SATURATING, RELATIVISTIC, WASSERSTEIN
-from sagan_jax.models.completion import CompletionNetwork
+from sagan_jax.models.completion import WIDTHS, CompletionNetwork
 from sagan_jax.models.perceptual import Lite0Activations
 from sagan_jax.models.sagan import Discriminator
+from sagan_jax.runs.attention_kinds import check_attention_layer, find_attention
 from sagan_jax.runs.families import build_networks
 from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
 from sagan_jax.training.completion import CompletionState, CompletionTask
@@ -66,8 +67,14 @@ def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
 
 
 def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
-    """Returns what stays fixed in the completion training that a config describes."""
+    """Returns what stays fixed in the completion training that a config describes.
+
+    Raises:
+        InvalidInputError: a layer of a user is not found, or breaks its contract.
+    """
     networks, training = experiment.networks, experiment.training
+    attention, places = str(networks.attention), networks.attention_resolutions
+    check_attention_layer(attention, "--attention", {size: networks.base_channels * WIDTHS[size] for size in places})
     adversarial = training.adversarial_weight > 0
     return CompletionTask(
         CompletionNetwork(
@@ -76,7 +83,7 @@ def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
             networks.base_channels,
             networks.latent_size,
             networks.attention_resolutions,
-            networks.attention,
+            find_attention(attention),
             networks.blocks,
             networks.skips,
         ),

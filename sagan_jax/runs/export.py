@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 from sagan_jax import __version__
 from sagan_jax.errors import InvalidInputError, NonFiniteError, one_line
 from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.import_paths import import_path
 from sagan_jax.interop.jax_export import PLATFORMS, to_jax_export
 from sagan_jax.interop.weight_files import to_safetensors
 from sagan_jax.models.folding import fold_batch_stats
@@ -82,7 +83,7 @@ def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:
         "sagan_jax": __version__,
         "run": name,
         "family": type(generator).__module__.rpartition(".")[2],
-        "generator": json.dumps(_fields(generator)),
+        "generator": json.dumps(_fields(generator), default=import_path),
         "latent_size": str(trained.latent_size),
         "num_classes": str(trained.num_classes),
         "step": str(trained.step),
@@ -113,12 +114,19 @@ def _construction(generator: Any) -> str:
     """Returns the Python that makes the module, on one line or two: the fields that count and are not the default."""
     default = _fields(type(generator)())
     given = [
-        f"{name}={json.dumps(value) if isinstance(value, str) else repr(value)}"
+        f"{name}={_expression(value)}"
         for name, value in _fields(generator).items()
         if name not in _TRAINING_FIELDS and value != default[name]
     ]
     line = f"Generator({', '.join(given)})"
     return line if len(line) <= 106 else f"Generator(\n    {', '.join(given)})"
+
+
+def _expression(value: Any) -> str:
+    """Returns the Python that makes the value of a field."""
+    if callable(value):
+        return f"find_object({json.dumps(import_path(value))})"
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def _readme(trained: TrainedGenerator, generator: Any, notes: dict[str, str], rows: list[str]) -> str:
@@ -131,6 +139,8 @@ latents = np.random.default_rng(0).normal(size=(4, {trained.latent_size})).astyp
 labels = {asked}"""
     outside = f" A label outside [0, {classes}) gives a grey image: zeros." if classes else ""
     table = "\n".join(rows)
+    construction = _construction(generator)
+    finds = "from sagan_jax.import_paths import find_object\n" if "find_object(" in construction else ""
     return f"""\
 # The generator of {notes["run"]}
 
@@ -167,10 +177,10 @@ pixels = np.rint((np.asarray(images) + 1) * 127.5).astype(np.uint8)
 ```python
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from sagan_jax.interop.weight_files import read_arrays
+{finds}from sagan_jax.interop.weight_files import read_arrays
 from {type(generator).__module__} import Generator
 
-generator = {_construction(generator)}
+generator = {construction}
 params = unflatten_dict(read_arrays("{WEIGHTS}").arrays, sep="/")
 {inputs}
 images = generator.apply({{"params": params}}, latents, labels, train=False)
