@@ -1,9 +1,10 @@
 """Builds the manual into site/: `python docs/build.py` runs the worked examples, then zensical with warnings as errors.
 
-`--keep-examples` uses the pages of the examples as an earlier call made them.
+`--keep-examples` uses the pages of the examples as an earlier call made them. `--quick` trains them for 20 steps.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,15 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-def render_example(script: Path) -> None:
+def render_example(script: Path, quick: bool) -> None:
     """Runs a script as a notebook and writes it, with what it printed and drew, as a page beside the script."""
     notebook = script.with_suffix(".ipynb")
     python = [sys.executable, "-m"]
-    subprocess.run([*python, "jupytext", "--quiet", "--to", "ipynb", "--output", notebook, script], check=True)
+    code = script.read_text("utf-8")
+    if quick:
+        code = re.sub(r"\btotal_steps=\d+", "total_steps=20", code)
+    convert = [*python, "jupytext", "--quiet", "--from", "py:percent", "--to", "ipynb", "--output", notebook, "-"]
+    subprocess.run(convert, input=code, text=True, check=True)
     options = ["--ExecutePreprocessor.timeout=900", "--CoalesceStreamsPreprocessor.enabled=True"]
     subprocess.run(
         [*python, "nbconvert", "--log-level=ERROR", "--to=markdown", "--execute", *options, notebook], check=True
@@ -28,11 +33,12 @@ def main() -> None:
     """Builds the manual."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep-examples", action="store_true", help="do not run the examples again")
-    keep = parser.parse_args().keep_examples
+    parser.add_argument("--quick", action="store_true", help="train for 20 steps: enough to see that all of it runs")
+    given = parser.parse_args()
     for script in sorted(EXAMPLES.glob("*.py")):
-        if not (keep and script.with_suffix(".md").is_file()):
+        if not (given.keep_examples and script.with_suffix(".md").is_file()):
             print(f"running {script.relative_to(ROOT)}", flush=True)
-            render_example(script)
+            render_example(script, given.quick)
     subprocess.run([Path(sys.executable).parent / "zensical", "build", "--strict", "--clean"], cwd=ROOT, check=True)
 
 

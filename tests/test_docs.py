@@ -23,6 +23,8 @@ from support.commands import command
 from support.images import encoded, noise
 from support.paths import ROOT
 
+pytestmark = pytest.mark.one_jax
+
 README = ROOT / "README.md"
 MANUAL = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [README, ROOT / "CONTRIBUTING.md", *MANUAL]

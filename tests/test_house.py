@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.one_jax
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Imports point from a higher level to a strictly lower one, or stay in their own room.

@@ -7,6 +7,8 @@ import pytest
 
 from support.paths import ROOT
 
+pytestmark = pytest.mark.one_jax
+
 
 class PytestBenchmarkWarning(pytest.PytestWarning):
     """What pytest-benchmark warns with, before any test runs."""

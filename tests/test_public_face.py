@@ -133,12 +133,14 @@ def checked(user_file: Path, *command: str) -> dict:
     return json.loads(answer.stdout)
 
 
+@pytest.mark.one_jax
 def test_pyrefly_sees_the_types_from_a_users_file(user_file):
     flags = "--output-format", "json", "--python-interpreter-path", sys.executable
     found = checked(user_file, "pyrefly", "check", *flags)
     assert {error["line"] for error in found["errors"] if error["severity"] == "error"} == WRONG
 
 
+@pytest.mark.one_jax
 def test_pyright_sees_the_types_from_a_users_file(user_file):
     found = checked(user_file, "basedpyright", "--outputjson", "--pythonpath", sys.executable, "user.py")
     errors = [entry for entry in found["generalDiagnostics"] if entry["severity"] == "error"]

@@ -30,8 +30,8 @@ from sagan_jax.runtime.files import read_json
 
 BASE = Work(64, 8, 8, attention=32)
 AXES = {"batch": (4, 8, 16, 32), "resolution": (64, 128, 256), "width": (4, 8, 16, 32), "devices": (1, 2, 4, 8)}
-QUICK_BASE = Work(64, 1, 2, classes=3, latent=5, attention=32)
-QUICK_AXES = {"batch": (2, 4), "resolution": (64, 128), "width": (1, 2), "devices": (1, 2)}
+QUICK_BASE = Work(32, 1, 2, classes=3, latent=5, attention=16)
+QUICK_AXES = {"batch": (2, 4), "resolution": (32, 64), "width": (1, 2), "devices": (1, 2)}
 MEASURES = {"ms a step": "seconds", "GFLOP": "flops", "MiB of temporaries": "temporary_bytes"}
 UNITS = {"seconds": 1e3, "flops": 1e-9, "temporary_bytes": 2**-20}
 

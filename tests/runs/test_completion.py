@@ -142,12 +142,14 @@ def resumed(trained, images, tmp_path_factory):
     return workdir, printed.getvalue()
 
 
+@pytest.mark.slow
 def test_run_is_resumed_for_more_steps_and_says_what_becomes_of_its_learning_rate(resumed):
     workdir, printed = resumed
     assert "the learning rate now follows the schedule of 5 steps, not of 4" in printed
     assert load_completer(workdir).step == 5
 
 
+@pytest.mark.slow
 def test_run_goes_on_in_another_precision_and_says_so(resumed):
     workdir, printed = resumed
     before = default_precision(jax.default_backend())
@@ -210,6 +212,7 @@ class MeanColours(nn.Module):
         return [nn.avg_pool(images, (8, 8), (8, 8)) * self.param("scale", nn.initializers.ones, (3,))[None, None, None]]
 
 
+@pytest.mark.slow
 def test_run_with_a_perceptual_term_records_it_and_needs_no_network_afterwards(images, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "Lite0Activations", MeanColours)
     weights = lite0.Lite0Weights({"params": {"scale": jnp.ones(3)}}, "a network")

@@ -11,6 +11,8 @@ from support.commands import command, error_line
 from support.images import smooth_images
 from support.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 SIZE, COUNT = 64, 7
 
 
@@ -31,7 +33,6 @@ def trained(path, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.slow
 def test_run_records_the_quality_on_images_that_it_was_not_trained_on(trained):
     lines = read_metrics(trained)
     found = {line["step"]: line["held_out/psnr"] for line in lines if "held_out/psnr" in line}
@@ -62,7 +63,6 @@ def test_evaluate_in_python_returns_values_by_name(trained, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["holes_half_top.json"]
 
 
-@pytest.mark.slow
 def test_evaluate_scores_holes_and_protocols_of_every_checkpoint_once(trained, tmp_path, capsys):
     flags = ["--holes", "centre", "--protocol", "fd5_test_random", "classifier_accuracy", "--samples", "0"]
     words = ["--workdir", trained, "--every-checkpoint", *flags, "--cache", "", "--out", tmp_path]

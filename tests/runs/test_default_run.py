@@ -10,7 +10,7 @@ import pytest
 
 from sagan_jax.data import open_source
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.one_jax]
 
 
 @pytest.fixture(scope="module")

@@ -128,20 +128,24 @@ def test_best_checkpoint_is_the_one_with_the_best_score(trained):
     assert sagan_jax.load_run(workdir, checkpoint="best").step == best
 
 
+@pytest.fixture(scope="module")
+def never_scored(trained, tmp_path_factory):
+    """The workdir of the same run without scores."""
+    workdir = tmp_path_factory.mktemp("plain") / "run"
+    sagan_jax.train(dataclasses.replace(trained[0], evaluation=Evaluation()), workdir)
+    return workdir
+
+
 @pytest.mark.slow
-def test_run_that_was_never_scored_has_no_best_checkpoint(trained, tmp_path, capsys):
-    experiment, _ = trained
-    sagan_jax.train(dataclasses.replace(experiment, evaluation=Evaluation()), tmp_path / "run")
-    assert not (tmp_path / "run" / "best").exists()
-    assert evaluate("--workdir", tmp_path / "run", "--checkpoint", "best") == 2
+def test_run_that_was_never_scored_has_no_best_checkpoint(never_scored, capsys):
+    assert not (never_scored / "best").exists()
+    assert evaluate("--workdir", never_scored, "--checkpoint", "best") == 2
     assert "has no best checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_scores_do_not_change_what_is_trained(trained, tmp_path):
-    experiment, workdir = trained
-    sagan_jax.train(dataclasses.replace(experiment, evaluation=Evaluation()), tmp_path / "run")
-    plain, monitor = (sagan_jax.load_run(run).generate(6).images for run in (tmp_path / "run", workdir))
+def test_scores_do_not_change_what_is_trained(trained, never_scored):
+    plain, monitor = (sagan_jax.load_run(run).generate(6).images for run in (never_scored, trained[1]))
     assert np.array_equal(plain, monitor)
 
 

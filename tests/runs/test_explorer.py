@@ -254,6 +254,7 @@ def peak_memory() -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_pointer_shows_the_rows_that_the_model_gave(chromium, workdir, tmp_path):
     explore(workdir, tmp_path / "e.html", "--num-samples", 2, "--steps", 2)
     opened = OpenedPage(chromium, tmp_path / "e.html")

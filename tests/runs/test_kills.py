@@ -1,6 +1,8 @@
 """A run that is killed between a save and what follows it: the same command makes up for that, and no more."""
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,9 +26,9 @@ def images(tmp_path_factory):
     return path
 
 
-def start(workdir, images, *write):
-    """Returns the process of a run that ended, with what it printed; `write` is where it kills itself."""
-    command = [sys.executable, killed_run.__file__, workdir, images, *write]
+def start(action, workdir, images, *writes):
+    """Returns the process of a run that ended: it kills itself, or copies its workdir, at the writes."""
+    command = [sys.executable, killed_run.__file__, action, workdir, images, *writes]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
@@ -45,15 +47,6 @@ def left_by(workdir):
     return {"names": names, "pictures": pictures, "scores": scores, "metrics": lines, "finished": status}
 
 
-@pytest.fixture(scope="module")
-def unbroken(images, tmp_path_factory):
-    """What a run leaves that was never killed."""
-    workdir = tmp_path_factory.mktemp("unbroken") / "run"
-    done = start(workdir, images)
-    assert done.returncode == 0, done.stderr
-    return left_by(workdir)
-
-
 WRITES = {
     "before the last picture and all that follows": "after checkpoints 4",
     "between the last scores and their line": "after fd20_train_random-00000004.json",
@@ -67,13 +60,43 @@ WRITES = {
 }
 
 
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    """The workdir of a run that was never killed, with copies of it as it was at each of the writes."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    done = start("copy", workdir, images, *WRITES.values())
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def unbroken(whole):
+    """What that run leaves."""
+    return left_by(whole)
+
+
+def contents(workdir):
+    """Returns all files of a run by name, but for what has times or the number of the process in it."""
+    files = [path for path in workdir.rglob("*") if path.is_file() and "tensorboard" not in path.parts]
+    names = {re.sub(r"\.\d+\.tmp$", ".N.tmp", str(path.relative_to(workdir))): path for path in files}
+    kept = {name: path for name, path in names.items() if path.suffix in (".png", ".tmp") and "report" not in name}
+    lines = (workdir / "metrics.jsonl").read_text().count("\n")
+    return {name for name in names if name.count("/") < 2}, {name: kept[name].read_bytes() for name in kept}, lines
+
+
+@pytest.mark.parametrize("write", ["after checkpoints 4", "before discriminator.png"])
+def test_killed_run_leaves_what_the_copies_have(write, whole, images, tmp_path):
+    killed = start("kill", tmp_path / "run", images, write)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert contents(tmp_path / "run") == contents(killed_run.copy_at(whole, write))
+
+
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_run_that_is_killed_and_started_again_leaves_what_an_unbroken_one_does(
-    write, unbroken, images, tmp_path, capsys
+    write, whole, unbroken, images, tmp_path, capsys
 ):
-    killed = start(tmp_path / "run", images, write)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    # Another process than the one that was killed; one of its own for each run would mostly import and compile.
+    # Another process than the one that was ended; one of its own for each run would mostly import and compile.
+    shutil.copytree(killed_run.copy_at(whole, write), tmp_path / "run")
     sagan_jax.train(killed_run.experiment_on(str(images)), tmp_path / "run")
     left = left_by(tmp_path / "run")
     for what, value in unbroken.items():

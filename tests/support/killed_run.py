@@ -1,10 +1,14 @@
-"""A tiny run that kills itself (SIGKILL) at a write that was named: `python killed_run.py WORKDIR IMAGES [WRITE]`.
+"""A tiny run with something done at its writes: `python killed_run.py kill|copy WORKDIR IMAGES [WRITE...]`.
+
+`kill` kills the process (SIGKILL) at the write. `copy` copies the workdir there, and the run goes on. So one run shows
+what a kill at each of many writes leaves.
 
 A write is `before NAME` or `after NAME` for a file that is renamed to its final name, and for a line of the metrics,
-which is called `line STEP METRIC` by its first metric. Without WRITE the run is whole, and prints all its writes.
+which is called `line STEP METRIC` by its first metric. The run prints all its writes.
 """
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -36,14 +40,20 @@ def experiment_on(images: str) -> Experiment:
     )
 
 
-def plant(where: str) -> None:
-    """Makes this process kill itself at a write, or print all of them where none is named."""
+def copy_at(workdir: Path, write: str) -> Path:
+    """Returns where `copy` puts the workdir as it was at a write."""
+    return workdir.with_name(f"{workdir.name}-{write.replace('/', '_')}")
+
+
+def plant(action: str, workdir: Path, writes: list[str]) -> None:
+    """Makes this process kill itself, or copy its workdir, at the writes."""
 
     def reach(write: str) -> None:
-        if not where:
-            print(write, flush=True)
-        if write == where:
+        print(write, flush=True)
+        if write in writes and action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif write in writes and not copy_at(workdir, write).exists():  # at the first of each name, as a kill
+            shutil.copytree(workdir, copy_at(workdir, write))
 
     rename, write_line, save = Path.replace, MetricsWriter._write_line, Checkpoints.save
 
@@ -68,6 +78,6 @@ def plant(where: str) -> None:
 
 
 if __name__ == "__main__":
-    workdir, images, *where = sys.argv[1:]
-    plant(*(where or [""]))
+    action, workdir, images, *writes = sys.argv[1:]
+    plant(action, Path(workdir), writes)
     sagan_jax.train(experiment_on(images), workdir)

@@ -80,8 +80,9 @@ def test_step_at_full_width_takes_at_most_720_gflop():
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax  # the bounds are those of its compiler
 def test_step_at_full_width_needs_at_most_the_temporaries_that_it_had():
-    """In a process with a user's flags: the tests' own compile without fusion.
+    """In a process whose flags leave the plan of the memory as a user has it: the tests' own compile without fusion.
 
     Training donates the state. Temporaries then have 0.85 GiB more, since the results are no scratch memory any more,
     and since XLA copies on a CPU what it may not overwrite yet. Before convolutions were joined they were 1.785 GiB.
@@ -90,7 +91,9 @@ def test_step_at_full_width_needs_at_most_the_temporaries_that_it_had():
     """
     found = {}
     for form, prepare, donated in (("cpu", "", "0"), ("gpu", "convolution._by_products = lambda shape: False", "()")):
-        environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+        # The machine code is made after memory is planned, so it may be bad.
+        flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"}
+        environment = os.environ | flags
         command = [sys.executable, "-c", TEMPORARIES.format(prepare=prepare, donated=donated)]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         assert ended.returncode == 0, ended.stderr

@@ -111,16 +111,29 @@ def opened(state):
     )
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name != "sagan")) for name in NETWORKS]
+)
 def adversarial_steps(request):
+    """The state, and what is after a step in float32, in bfloat16, and in float32 from rounded inputs."""
     task = task_of(request.param)
-    state = adversarial.initial_state(task, 2, (SIZE, SIZE, 3))
-    state = opened(state)
-    return state, *steps_in_both(adversarial.step, task, state, batch_of(task.num_classes))
+    batch = batch_of(task.num_classes)
+    state = opened(adversarial.initial_state(task, 2, (SIZE, SIZE, 3)))
+    coarse = dataclasses.replace(
+        state,
+        generator=dataclasses.replace(state.generator, params=rounded(state.generator.params)),
+        discriminator=dataclasses.replace(state.discriminator, params=rounded(state.discriminator.params)),
+    )
+    whole, half = (
+        jax.jit(partial(adversarial.step, dataclasses.replace(task, precision=name)), compiler_options=OPTIONS)
+        for name in ("float32", "bfloat16")
+    )
+    from_coarse = whole(coarse, batch._replace(images=np.asarray(rounded(batch.images))))
+    return state, whole(state, batch), half(state, batch), from_coarse
 
 
 def test_losses_in_bfloat16_are_those_in_float32(adversarial_steps):
-    _, (_, wanted), (_, found) = adversarial_steps
+    _, (_, wanted), (_, found), _ = adversarial_steps
     assert found["finite"]
     losses = [name for name in wanted if "loss" in name or "logits" in name]
     assert len(losses) == 7
@@ -130,34 +143,22 @@ def test_losses_in_bfloat16_are_those_in_float32(adversarial_steps):
 
 
 def test_gradients_in_bfloat16_are_those_in_float32(adversarial_steps):
-    before, (wanted, _), (found, _) = adversarial_steps
+    before, (wanted, _), (found, _), _ = adversarial_steps
     if before.discriminator.batch_stats:
         pytest.skip("batch norm in D amplifies rounding: see the next test")
     for network in ("generator", "discriminator"):
         assert_close_gradients(*(gradients(getattr(after, network)) for after in (found, wanted)), 0.2)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", NETWORKS)
-def test_bfloat16_moves_a_gradient_little_more_than_rounded_inputs_do(family):
-    task = task_of(family)
-    state = opened(adversarial.initial_state(task, 2, (SIZE, SIZE, 3)))
-    batch = batch_of(task.num_classes)
-    (wanted, _), (found, _) = steps_in_both(adversarial.step, task, state, batch)
-    coarse = dataclasses.replace(
-        state,
-        generator=dataclasses.replace(state.generator, params=rounded(state.generator.params)),
-        discriminator=dataclasses.replace(state.discriminator, params=rounded(state.discriminator.params)),
-    )
-    program = jax.jit(partial(adversarial.step, task), compiler_options=OPTIONS)
-    moved, _ = program(coarse, batch._replace(images=np.asarray(rounded(batch.images))))
+def test_bfloat16_moves_a_gradient_little_more_than_rounded_inputs_do(adversarial_steps):
+    _, (wanted, _), (found, _), (moved, _) = adversarial_steps
     for network in ("generator", "discriminator"):
         one, other, exact = (gradients(getattr(after, network)) for after in (found, moved, wanted))
         assert distance(one, exact) <= 2.5 * distance(other, exact)
 
 
 def test_sigmas_do_not_depend_on_the_precision(adversarial_steps):
-    _, (_, wanted), (_, found) = adversarial_steps
+    _, (_, wanted), (_, found), _ = adversarial_steps
     names = [name for name in wanted if "/sigma/" in name and name.startswith("discriminator")]
     assert names
     for name in names:
@@ -165,13 +166,13 @@ def test_sigmas_do_not_depend_on_the_precision(adversarial_steps):
 
 
 def test_state_keeps_its_dtypes(adversarial_steps):
-    before, _, (after, metrics) = adversarial_steps
+    before, _, (after, metrics), _ = adversarial_steps
     jax.tree.map(lambda old, new: np.testing.assert_equal(old.dtype, new.dtype), before, after)
     assert {metrics[name].dtype for name in metrics if name != "finite"} == {np.dtype(np.float32)}
 
 
 def test_steps_in_bfloat16_do_differ(adversarial_steps):
-    _, (wanted, _), (found, _) = adversarial_steps
+    _, (wanted, _), (found, _), _ = adversarial_steps
     same = jax.tree.map(
         lambda one, other: bool((one == other).all()), wanted.generator.optimizer, found.generator.optimizer
     )

@@ -14,6 +14,9 @@ from sagan_jax.views import explorer
 from sagan_jax.views.explorer import Frame, Layer, Sample, explorer_page, pack_map, quantize_rows
 from support.explorer_pages import OpenedPage, decoded, embedded, start_chromium, unpack
 
+# A page and its browser know nothing of jax.
+pytestmark = pytest.mark.one_jax
+
 # Pooled keys in the one, as in the release; not in the other, as in the article. No two sides of a kind are the same.
 LAYERS = [Layer("generator", (8, 12), (4, 6), 0.25), Layer("discriminator", (4, 6), (4, 6), -0.5)]
 
