@@ -1,5 +1,7 @@
 """Batch normalisation in three steps: moments, standardising, and a scale and shift that may depend on the class."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -12,6 +14,8 @@ def batch_moments(features: Array, *, axis_name: str | None = None) -> tuple[Arr
 
     The variance takes a second pass: it is the mean of squared deviations. E[x^2] - E[x]^2 would lose all digits when
     the mean is large. The variance is biased (divided by n, not n - 1), as in TensorFlow.
+
+    Parts of a batch tell each other their own moments: one collective for both, and one for their gradients.
 
     Args:
         features: `[..., C]`, floating.
@@ -31,14 +35,61 @@ def batch_moments(features: Array, *, axis_name: str | None = None) -> tuple[Arr
     check_arrays("batch_moments", features=(features, "floating [..., C]"))
     axes = tuple(range(features.ndim - 1))
     wide = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+    if axis_name is not None and jax.lax.axis_size(axis_name) > 1:
+        return _joint_moments(wide, axis_name)
 
     def mean_over_batch(values: Array) -> Array:
         mean = jnp.mean(values, axis=axes)
+        # An axis of one. Without this the compiler would join other operations, and runs on one device change bits.
         return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
 
     mean = mean_over_batch(wide)
     deviations = wide - jnp.expand_dims(mean, axes)
     return mean, mean_over_batch(deviations * deviations)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _joint_moments(features: Array, axis_name: str) -> tuple[Array, Array]:
+    """Returns the mean and the variance over the equal parts of a mapped axis, with one collective.
+
+        mean = mean_d(m_d),    variance = mean_d(v_d + (m_d - mean)^2)
+
+    m_d and v_d are the mean and the variance of part d. A float32 is too coarse for a large m_d: its rounding would
+    enter the distances in first order. So each part also tells the rest, what is left of the mean of its deviations.
+
+    Source: Chan, Golub and LeVeque 1979, Updating formulae and a pairwise algorithm for computing sample variances, for
+    equal parts; the same 1983, Algorithms for computing the sample variance, for the rest ("corrected two-pass").
+    """
+    axes = tuple(range(features.ndim - 1))
+    mean = jnp.mean(features, axis=axes)
+    deviations = features - jnp.expand_dims(mean, axes)
+    rest = jnp.mean(deviations, axis=axes)
+    square = jnp.maximum(jnp.mean(deviations * deviations, axis=axes) - rest * rest, 0)
+    own = jnp.stack([mean, rest, square])
+    means, rests, squares = jax.lax.all_gather(own, axis_name, axis=1)
+    centre = means.mean(0, keepdims=True)
+    distances = means - centre + rests
+    shift = distances.mean(0, keepdims=True)
+    return (centre + shift)[0], (squares + jnp.square(distances - shift)).mean(0)
+
+
+@_joint_moments.defjvp
+def _differentiate_joint_moments(
+    axis_name: str, primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Returns the moments and their derivatives, whose transpose is one collective too.
+
+        d mean = mean(dx),    d variance = 2 mean((x - mean) dx)
+
+    What the mean does to the deviations is left out: their sum is zero.
+    """
+    (features,), (change,) = primals, tangents
+    axes = tuple(range(features.ndim - 1))
+    mean, variance = _joint_moments(features, axis_name)
+    deviations = features - jnp.expand_dims(mean, axes)
+    own = jnp.stack([jnp.mean(change, axis=axes), 2 * jnp.mean(deviations * change, axis=axes)])
+    mean_change, variance_change = jax.lax.pmean(own, axis_name)
+    return (mean, variance), (mean_change, variance_change)
 
 
 def standardize(features: Array, mean: Array, variance: Array, *, epsilon: float) -> Array:

@@ -22,6 +22,8 @@ _PRIMITIVES = {
 }
 # `%name = TYPE kind(`, also `kind-start(`. The `-done` of a pair moves nothing more.
 _INSTRUCTION = re.compile(rf"= (?P<type>.*?) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\(")
+# One that is done in parts, next to other operations, is written once for each part.
+_CHAIN = re.compile(r'chain_id="(\d+)"')
 _ARRAY = re.compile(r"\b(?P<type>pred|[a-z]+\d+\w*)\[(?P<shape>[\d,<=]*)\]")
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) (?:\(.*\) -> .*)?\{$")
 _CALLED = re.compile(
@@ -61,16 +63,17 @@ def compiled_collectives(text: str) -> tuple[Collectives, ...]:
         (Collectives(kind='all-reduce', count=1, arrays=2, num_bytes=44),)
     """
     rounds = _rounds(text)
-    found = []
-    for computation, line in _lines(text):
+    found = {}
+    for number, (computation, line) in enumerate(_lines(text)):
         match = _INSTRUCTION.search(line)
         if match:
             arrays = [_array_bytes(array) for array in _ARRAY.finditer(match["type"])]
             if match["start"] and match["kind"] in ("all-gather", "collective-permute"):
                 arrays = arrays[len(arrays) // 2 :] if match["kind"] == "all-gather" else arrays[1:2]
-            times = rounds.get(computation, 1)
-            found.append(Collectives(match["kind"], times, times * len(arrays), times * sum(arrays)))
-    return _by_kind(found)
+            times, chain = rounds.get(computation, 1), _CHAIN.search(line)
+            one = Collectives(match["kind"], times, times * len(arrays), times * sum(arrays))
+            found[match["kind"], chain[1] if chain else number] = one
+    return _by_kind(found.values())
 
 
 def traced_collectives(jaxpr: Any) -> tuple[Collectives, ...]:

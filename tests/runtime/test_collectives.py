@@ -24,6 +24,18 @@ OF_A_TPU = """HloModule jit_step, is_scheduled=true, input_output_alias={ {0}: (
   ROOT %lt = pred[] compare(%gte.3, %constant.1), direction=LT
 }
 
+%async_collective_fusion.1 (p.7: f32[1,5]) -> f32[8,5] {
+  ROOT %all-gather.5 = f32[8,5]{1,0} all-gather(%p.7), channel_id=9, frontend_attributes={chain_id="0"}
+}
+
+%async_collective_fusion.2 (p.8: f32[1,5]) -> f32[8,5] {
+  ROOT %all-gather.6 = f32[8,5]{1,0} all-gather(%p.8), channel_id=9, frontend_attributes={chain_id="0"}
+}
+
+%async_collective_fusion.3 (p.9: f32[1,11]) -> f32[8,11] {
+  ROOT %all-gather.7 = f32[8,11]{1,0} all-gather(%p.9), channel_id=3, frontend_attributes={chain_id="1"}
+}
+
 ENTRY %main.650_spmd (param.359: s32[], param.362: f32[64,8]) -> (s32[], f32[64,8]) {
   %psum.970 = f32[64]{0:T(128)S(1)} all-reduce(%fusion.93), to_apply=%region_99.104
   %ar = (f32[64]{0:T(128)S(1)}, bf16[3,5]{1,0:T(8,128)(2,1)S(1)}) all-reduce(%f.2, %f.1), to_apply=%region_99.104
@@ -31,6 +43,9 @@ ENTRY %main.650_spmd (param.359: s32[], param.362: f32[64,8]) -> (s32[], f32[64,
   %w = (s32[], f32[64,8]) while(%t), condition=%c, body=%body.7, backend_config={"known_trip_count":{"n":"5"}}
   %ag.1 = (f32[2,7]{1,0}, f32[16,7]{1,0}) all-gather-start(%p.1), dimensions={0}
   %ag.2 = f32[16,7]{1,0} all-gather-done(%ag.1)
+  %ag.3 = f32[8,5]{1,0} fusion(%p.4), calls=%async_collective_fusion.1
+  %ag.4 = f32[8,5]{1,0} fusion(%ag.3), calls=%async_collective_fusion.2
+  %ag.5 = f32[8,11]{1,0} fusion(%p.5), calls=%async_collective_fusion.3
   %cp.1 = (u8[3]{0}, u8[3]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%p.2)
   ROOT %t = (s32[], f32[64,8]{1,0}) tuple(%p.3, %get-tuple-element.9)
 }
@@ -39,7 +54,7 @@ ENTRY %main.650_spmd (param.359: s32[], param.362: f32[64,8]) -> (s32[], f32[64,
 
 def test_collectives_of_a_tpu_program_are_those_counted_by_hand():
     assert compiled_collectives(OF_A_TPU) == (
-        Collectives("all-gather", 1, 1, 16 * 7 * 4),
+        Collectives("all-gather", 3, 3, (16 * 7 + 8 * 5 + 8 * 11) * 4),
         Collectives("all-reduce", 2 + 5, 3 + 5, 64 * 4 + (64 * 4 + 15 * 2) + 5 * 64 * 8 * 4),
         Collectives("collective-permute", 1, 1, 3),
     )

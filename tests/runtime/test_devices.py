@@ -12,6 +12,7 @@ import pytest
 
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.models.sagan import Discriminator, Generator
+from sagan_jax.runtime.collectives import traced_collectives
 from sagan_jax.runtime.devices import ParallelStep, backend_error, require_backend
 from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
 from sagan_jax.training.optimizers import Optimizers
@@ -300,6 +301,20 @@ def test_variances_of_devices_apart_miss_the_spread_between_them(local, runs):
     missed = together["variance"] - apart["variance"]
     assert missed.min() > 0
     assert missed.max() > 1e-4
+
+
+def test_moments_take_one_collective_for_each_norm_and_pass_and_one_for_its_gradient(start, batch):
+    """Of norms, G and D have one each. Two updates of D pass G once and D twice, and that of G passes each once."""
+
+    def counts(task):
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (start, batch))
+        traced = parallel_step(partial(step, task), "shard_map").trace(*shapes)
+        return {found.kind: found.count for found in traced_collectives(traced.jaxpr)}
+
+    together, apart = counts(SMALL), counts(dataclasses.replace(SMALL, global_moments=False))
+    assert together["all-gather"] == 2 * (1 + 2) + (1 + 1)
+    assert together["all-reduce"] - apart["all-reduce"] == 2 * 2 + (1 + 1)
+    assert "all-gather" not in apart
 
 
 # The real networks in float64. D has batch norm here, so that it too must share its moments.
