@@ -145,6 +145,8 @@ def _generated(generator: TrainedGenerator, count: int, classes: Sequence[int], 
 def _discriminator_has_attention(experiment: Experiment) -> bool:
     """Tells whether D has an attention layer, without building it: then no images need to be read."""
     networks = experiment.networks
+    if networks.modules:  # what they sow is seen when they are applied
+        return True
     return networks.attention != "residual" and bool(networks.discriminator_attention_resolutions)
 
 

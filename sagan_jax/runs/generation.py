@@ -61,7 +61,8 @@ class GenerationJob:
         if experiment.evaluation.protocols:
             exact = self.source if experiment.data.decoding == "exact" else open_labelled_images(experiment)
             self.score_monitor = ScoreMonitor(experiment, workdir, exact)
-        self.health = Health(training.loss, self.score_monitor.best_by if self.score_monitor else None)
+        loss = training.loss if isinstance(training.loss, str) else ""  # two functions of a user
+        self.health = Health(loss, self.score_monitor.best_by if self.score_monitor else None)
         self._diversity = Diversity(self.source)
         self.task = build_adversarial_task(experiment)
         self.step = partial(step, self.task)
@@ -123,6 +124,8 @@ class GenerationJob:
             "discriminator": networks.discriminator_attention_resolutions,
         }
         wanted = [name for name, places in sizes.items() if places and networks.attention != "residual"]
+        if networks.modules:  # what they sow is not known here; the grid is drawn last
+            wanted = []
         return image_path(workdir, "samples", done).is_file() and all(
             record_path(workdir / "attention", name).is_file()
             and any(metric.startswith(f"{name}/attention_") for metric in recorded)

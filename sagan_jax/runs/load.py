@@ -1,6 +1,7 @@
 """Opening a run: its config, its checkpoint and its images, each read once."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from sagan_jax.runs.build import (
     trained_discriminator,
     trained_generator,
 )
+from sagan_jax.runs.own_objects import changed_sources
 from sagan_jax.runs.saved_config import read_experiment
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.devices import require_backend
@@ -150,11 +152,14 @@ class GenerationRun:
     @cached_property
     def _restored(self) -> tuple[AdversarialState, dict[str, Any]]:
         experiment = self.experiment
-        return _restore(
+        state, meta = _restore(
             self.workdir,
             self.checkpoint,
             lambda: adversarial.initial_state(self.task, experiment.training.seed, image_shape(experiment)),
         )
+        for line in changed_sources(meta.get("experiment", {}), experiment):
+            print(f"warning: {line}", file=sys.stderr, flush=True)
+        return state, meta
 
 
 @dataclasses.dataclass(frozen=True)

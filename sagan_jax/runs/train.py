@@ -16,6 +16,7 @@ from sagan_jax.runs.build import training_precision
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.generation import GenerationJob
 from sagan_jax.runs.owed import Owed, owed_by
+from sagan_jax.runs.own_objects import changed_sources, recorded
 from sagan_jax.runs.resume import check_removable, check_same_data, check_same_run, forget_after, remove_run
 from sagan_jax.runs.saved_config import differences
 from sagan_jax.runs.session import train_from
@@ -99,7 +100,7 @@ def train_to_the_end(
             check_same_run(workdir, experiment, trust_checkpoint=trust_checkpoint)
         job: TrainingJob = job_type(experiment, workdir)
         fingerprint = job.source.fingerprint
-        require_same({"config": json.dumps(to_dict(experiment)), "data": fingerprint})
+        require_same({"config": json.dumps(recorded(experiment)), "data": fingerprint})
         require_shared_folder(workdir)
         if fresh and is_main_process():
             remove_run(workdir)
@@ -124,7 +125,7 @@ def train_to_the_end(
                     print(line, flush=True)
             at_the_end = first_step >= experiment.training.total_steps
             if not at_the_end and is_main_process():
-                write_run_files(workdir, to_dict(experiment), resumed=first_step > 0)
+                write_run_files(workdir, recorded(experiment), resumed=first_step > 0)
             if not at_the_end or any(owed):
                 state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock, owed, profiled)
             return job, state
@@ -171,8 +172,10 @@ def _summary(
         earlier = meta.get("precision", precision)
         if earlier != precision:
             yield f"trained so far in {earlier}; now in {precision}, so not bit for bit the run that was stopped"
+        yield from changed_sources(meta.get("experiment", {}), experiment)
         before = meta.get("experiment", {}).get("training", {}).get("total_steps")
-        if isinstance(experiment, CompletionExperiment) and before != training.total_steps:
+        falls = isinstance(experiment, CompletionExperiment) or experiment.training.schedule == "linear"
+        if falls and before != training.total_steps:
             yield f"the learning rate now follows the schedule of {training.total_steps} steps, not of {before}"
     else:
         yield f"{training.total_steps} steps, into {workdir}"
