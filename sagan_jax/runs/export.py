@@ -92,7 +92,7 @@ def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:
         weights = to_safetensors(arrays, notes)
     except ValueError as error:
         raise NonFiniteError(f"The generator has diverged: {one_line(error)}.") from error
-    own = errors_of_user_code("The generator could not be exported for a batch of any size b")
+    own = errors_of_user_code("The generator could not be exported for any b, the latents.shape[0] that len() cannot tell")
     with own if is_own(generator) else nullcontext():
         function = to_jax_export(generator, variables, trained.latent_size, num_classes=trained.num_classes)
     parameters = sum(array.size for array in arrays.values())
