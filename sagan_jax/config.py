@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from sagan_jax.import_paths import import_path
+from sagan_jax.import_paths import import_path, is_import_path
 
 if TYPE_CHECKING:
     Named = Any
@@ -355,6 +355,14 @@ class Table:
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     strips: tuple[str, ...] = ()
     share_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def user_objects(experiment: AnyExperiment) -> list[str]:
+    """Returns the import paths of the user's objects that a config names, sorted."""
+    sections = [value for value in vars(experiment).values() if dataclasses.is_dataclass(value)]
+    values = [getattr(section, name, ()) for section in sections for name in OBJECT_FIELDS]
+    names = [name for value in values for name in ([value] if isinstance(value, str) else value)]
+    return sorted({name for name in names if is_import_path(name)})
 
 
 def to_dict(experiment: AnyExperiment) -> dict[str, Any]:

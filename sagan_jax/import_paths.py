@@ -95,6 +95,8 @@ def source_digest(name: str) -> str:
     """
     find_object(name)
     place = name.rpartition(":")[0]
+    if Path(place).absolute() in _files:
+        return _files[Path(place).absolute()][0]  # of the source that was run; the file may have changed since
     file = place if place.endswith(".py") else getattr(sys.modules[place], "__file__", None)
     try:
         return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
@@ -120,16 +122,15 @@ def run_file(path: Path, what: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     with explained(path, what):
         digest = hashlib.sha256(whole.read_bytes()).hexdigest()
-        before = sys.modules.get(name), _files.get(whole)
+        before = _files.get(whole)
         # A class is named, and dataclasses look for its module, while the file still runs.
         sys.modules[name], _files[whole] = module, (digest, module)
         try:
             spec.loader.exec_module(module)
         except BaseException:
-            for known, key, old in ((sys.modules, name, before[0]), (_files, whole, before[1])):
-                known.pop(key)
-                if old is not None:
-                    known[key] = old
+            del sys.modules[name], _files[whole]
+            if before:
+                sys.modules[name], _files[whole] = before[1], before
             raise
     return module
 

@@ -28,9 +28,11 @@ from sagan_jax.functional import (
 from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.models.perceptual import Lite0Activations
 from sagan_jax.models.sagan import Discriminator
+from sagan_jax.runs.attention_kinds import find_attention
 from sagan_jax.runs.contracts import check_contracts
 from sagan_jax.runs.families import build_networks
-from sagan_jax.runs.own_objects import has_own_objects, own_augmentation, own_loss, own_optimizers
+from sagan_jax.runs.own_objects import own_augmentation, own_loss, own_optimizers
+from sagan_jax.runs.validate import check_completion_attention
 from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
 from sagan_jax.training.completion import CompletionState, CompletionTask
 from sagan_jax.training.optimizers import Optimizers, muon, scheduled_rate, two_time_scale
@@ -72,7 +74,8 @@ def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
         global_moments=training.moments == "global",
         precision=training_precision(experiment),
     )
-    if has_own_objects(experiment):
+    own_augmentations = [one for one in task.augmentation if not isinstance(one, str)]
+    if networks.modules or training.loss not in _LOSSES or own_augmentations or training.optimizer != "adam":
         check_contracts(task, image_shape(experiment))
     return task
 
@@ -80,6 +83,7 @@ def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
 def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
     """Returns what stays fixed in the completion training that a config describes."""
     networks, training = experiment.networks, experiment.training
+    check_completion_attention(experiment)
     adversarial = training.adversarial_weight > 0
     return CompletionTask(
         CompletionNetwork(
@@ -88,7 +92,7 @@ def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
             networks.base_channels,
             networks.latent_size,
             networks.attention_resolutions,
-            networks.attention,
+            find_attention(str(networks.attention)),
             networks.blocks,
             networks.skips,
         ),

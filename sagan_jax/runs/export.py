@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict
 from sagan_jax import __version__
 from sagan_jax.errors import InvalidInputError, NonFiniteError, one_line
 from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.import_paths import import_path
 from sagan_jax.interop.jax_export import PLATFORMS, to_jax_export
 from sagan_jax.interop.weight_files import to_safetensors
 from sagan_jax.models.folding import fold_batch_stats
@@ -82,7 +83,7 @@ def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:
         "sagan_jax": __version__,
         "run": name,
         "family": type(generator).__name__ if is_own(generator) else type(generator).__module__.rpartition(".")[2],
-        "generator": json.dumps(_fields(generator), default=repr),
+        "generator": json.dumps(_fields(generator), default=_path_or_text),
         "latent_size": str(trained.latent_size),
         "num_classes": str(trained.num_classes),
         "step": str(trained.step),
@@ -92,7 +93,9 @@ def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:
         weights = to_safetensors(arrays, notes)
     except ValueError as error:
         raise NonFiniteError(f"The generator has diverged: {one_line(error)}.") from error
-    own = errors_of_user_code("The generator could not be exported for any b, the latents.shape[0] that len() cannot tell")
+    own = errors_of_user_code(
+        "The generator could not be exported for any b, the latents.shape[0] that len() cannot tell"
+    )
     with own if is_own(generator) else nullcontext():
         function = to_jax_export(generator, variables, trained.latent_size, num_classes=trained.num_classes)
     parameters = sum(array.size for array in arrays.values())
@@ -125,12 +128,27 @@ def _construction(generator: Any) -> str:
     """Returns the Python that makes the module, on one line or two: the fields that count and are not the default."""
     default = _fields(type(generator)())
     given = [
-        f"{name}={json.dumps(value) if isinstance(value, str) else repr(value)}"
+        f"{name}={_expression(value)}"
         for name, value in _fields(generator).items()
         if name not in _TRAINING_FIELDS and value != default[name]
     ]
     line = f"Generator({', '.join(given)})"
     return line if len(line) <= 106 else f"Generator(\n    {', '.join(given)})"
+
+
+def _path_or_text(value: Any) -> str:
+    """Returns what stands for a value that JSON does not have: its import path, or else its text."""
+    try:
+        return import_path(value)
+    except InvalidInputError:
+        return repr(value)
+
+
+def _expression(value: Any) -> str:
+    """Returns the Python that makes the value of a field."""
+    if callable(value):
+        return f"find_object({json.dumps(import_path(value))})"
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def _readme(trained: TrainedGenerator, generator: Any, notes: dict[str, str], rows: list[str]) -> str:
@@ -201,16 +219,18 @@ variables = found if "params" in found else {{"params": found}}
 images = generator.apply(variables, latents, labels, train=False)
 ```
 """
+    construction = _construction(generator)
+    finds = "from sagan_jax.import_paths import find_object\n" if "find_object(" in construction else ""
     return f"""\
 ## The weights, with sagan_jax
 
 ```python
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from sagan_jax.interop.weight_files import read_arrays
+{finds}from sagan_jax.interop.weight_files import read_arrays
 from {type(generator).__module__} import Generator
 
-generator = {_construction(generator)}
+generator = {construction}
 params = unflatten_dict(read_arrays("{WEIGHTS}").arrays, sep="/")
 {inputs}
 images = generator.apply({{"params": params}}, latents, labels, train=False)

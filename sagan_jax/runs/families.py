@@ -11,6 +11,7 @@ from sagan_jax.functional.spectral import init_spectral
 from sagan_jax.import_paths import is_import_path
 from sagan_jax.interop.networks import Discriminator, Generator, ReleasedNetworks
 from sagan_jax.models import biggan, dcgan, sagan
+from sagan_jax.runs.attention_kinds import check_attention_layer, find_attention
 from sagan_jax.runs.own_objects import own_networks
 
 _MODELS = {"sagan": sagan, "dcgan": dcgan, "biggan": biggan}
@@ -31,24 +32,27 @@ def build_networks(networks: Networks) -> tuple[Generator, Discriminator]:
     """Returns the two modules that a config describes.
 
     Raises:
-        InvalidInputError: they are a user's own, and there are no such modules.
+        InvalidInputError: modules or a layer of a user are not found, or a layer breaks its contract.
     """
     if networks.modules:
         return own_networks(networks.modules)
+    check_attention(networks)
     shared: dict[str, Any] = {
         "resolution": networks.resolution,
         "num_classes": networks.num_classes,
         "base_channels": networks.base_channels,
-        "attention": networks.attention,
         "norm_epsilon": networks.norm_epsilon,
         "norm_decay": networks.norm_decay,
         "initializer": networks.initializer,
     }
+    attention = {network: find_attention(*named) for network, named in attention_names(networks).items()}
     generator_fields = shared | {
+        "attention": attention["generator"],
         "image_channels": networks.image_channels,
         "attention_resolutions": networks.generator_attention_resolutions,
     }
     discriminator_fields = shared | {
+        "attention": attention["discriminator"],
         "attention_resolutions": networks.discriminator_attention_resolutions,
         "norm": networks.discriminator_norm,
         "base_channels": networks.discriminator_base_channels or networks.base_channels,
@@ -116,8 +120,10 @@ def _generator_config(released: ReleasedNetworks) -> dict[str, Any]:
 def _discriminator_config(discriminator: Discriminator, generator: Generator) -> dict[str, Any]:
     """Returns the config fields that a released discriminator decides."""
     base, shared = discriminator.base_channels, discriminator.base_channels == generator.base_channels
+    same_attention = discriminator.attention == generator.attention
     fields: dict[str, Any] = {
         "discriminator_attention_resolutions": discriminator.attention_resolutions,
+        "discriminator_attention": "" if same_attention else discriminator.attention,
         "discriminator_norm": discriminator.norm,
         "discriminator_base_channels": 0 if shared else base,
     }
@@ -137,6 +143,23 @@ def _is_normalized(variables: dict[str, Any]) -> bool:
             "The weights are spectrally normalised in some layers and not in others: no config describes that."
         )
     return True
+
+
+def attention_names(networks: Networks) -> dict[str, tuple[str, str]]:
+    """Returns, for `generator` and `discriminator`, the name of what sits at the attention places, and its flag."""
+    found = {}
+    for network in ("generator", "discriminator"):
+        own = getattr(networks, f"{network}_attention")
+        found[network] = (own, f"--{network}-attention") if own else (str(networks.attention), "--attention")
+    return found
+
+
+def check_attention(networks: Networks) -> None:
+    """Raises InvalidInputError for a user's layer that is not found, or breaks its contract at one of its places."""
+    channels = dict(zip(("generator", "discriminator"), attention_channels(networks), strict=True))
+    for network, (name, flag) in attention_names(networks).items():
+        sizes = getattr(networks, f"{network}_attention_resolutions")
+        check_attention_layer(name, flag, {size: channels[network][size] for size in sizes})
 
 
 def attention_channels(networks: Networks) -> tuple[dict[int, int], dict[int, int]]:

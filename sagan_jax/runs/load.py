@@ -26,7 +26,7 @@ from sagan_jax.runs.build import (
     trained_generator,
 )
 from sagan_jax.runs.own_objects import changed_sources
-from sagan_jax.runs.saved_config import read_experiment
+from sagan_jax.runs.saved_config import read_experiment, source_digests
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.devices import require_backend
 from sagan_jax.training import adversarial, completion
@@ -157,8 +157,10 @@ class GenerationRun:
             self.checkpoint,
             lambda: adversarial.initial_state(self.task, experiment.training.seed, image_shape(experiment)),
         )
-        for line in changed_sources(meta.get("experiment", {}), experiment):
-            print(f"warning: {line}", file=sys.stderr, flush=True)
+        changed = changed_sources(meta.get("sources", {}), source_digests(experiment))
+        if changed:
+            line = f"warning: the source of {', '.join(changed)} has changed since the run was saved"
+            print(line, file=sys.stderr, flush=True)
         return state, meta
 
 

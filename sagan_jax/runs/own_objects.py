@@ -1,6 +1,6 @@
 """The objects of a user that a config names: networks, a loss, augmentations and optimisers; and their sources."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import flax.linen as nn
@@ -9,7 +9,7 @@ import optax
 from sagan_jax.config import OBJECT_FIELDS, AnyExperiment, from_dict, to_dict
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.functional import AdversarialLoss
-from sagan_jax.import_paths import find_object, is_import_path, source_digest
+from sagan_jax.import_paths import find_object, is_import_path
 from sagan_jax.runs.contracts import errors_of_user_code
 from sagan_jax.training.optimizers import Optimizers
 
@@ -90,42 +90,15 @@ def _made(path: str, flag: str, kind: type, words: str) -> Any:
     return found
 
 
-def has_own_objects(experiment: AnyExperiment) -> bool:
-    """Tells whether a config names objects of a user."""
-    return any(_import_paths(experiment))
-
-
-def _import_paths(experiment: AnyExperiment) -> Iterator[str]:
-    """Yields the import path of every object of a user that a config names."""
-    for section in to_dict(experiment).values():
-        for field in OBJECT_FIELDS:
-            value = section.get(field, ()) if isinstance(section, dict) else ()
-            yield from filter(is_import_path, [value] if isinstance(value, str) else value)
-
-
-def recorded(experiment: AnyExperiment) -> dict[str, Any]:
-    """Returns what `config.json` holds: the config and, where it names objects of a user, the digest of each source.
-
-    Raises:
-        InvalidInputError: there is no such object.
-    """
-    sources = {path: source_digest(path) for path in _import_paths(experiment)}
-    return to_dict(experiment) | ({"sources": sources} if sources else {})
-
-
-def changed_sources(before: Mapping[str, Any], experiment: AnyExperiment) -> list[str]:
-    """Returns a line where the source of objects of a user is another one than before.
+def changed_sources(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Returns the import paths of the objects whose source is another one than before.
 
     Args:
-        before: what was recorded.
-        experiment: the config now.
+        before: digests by import path. A file that has moved is known by the rest of its path.
+        now: the same of what is there now.
     """
-    earlier = before.get("sources", {})
-    now = recorded(experiment).get("sources", {})
-    # A file that has moved is known by the rest of its import path.
-    known = {_local(path): digest for path, digest in earlier.items()}
-    changed = {path.rpartition(":")[0] for path, digest in now.items() if known.get(_local(path), digest) != digest}
-    return [f"changed since this run was saved: {', '.join(sorted(changed))}"] if changed else []
+    known = {_local(path): digest for path, digest in before.items()}
+    return [path for path, digest in now.items() if known.get(_local(path), digest) != digest]
 
 
 def without_folders(values: Any) -> Any:

@@ -6,8 +6,9 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from sagan_jax.config import AnyExperiment, from_dict, to_dict
+from sagan_jax.config import AnyExperiment, from_dict, to_dict, user_objects
 from sagan_jax.errors import InvalidInputError, StorageError, one_line
+from sagan_jax.import_paths import source_digest
 from sagan_jax.runs.own_objects import without_folders
 from sagan_jax.runs.validate import check_saved_config
 from sagan_jax.runtime.checkpoints import read_sealed_meta
@@ -53,6 +54,20 @@ def read_experiment(
     if sealed:
         _check_same(workdir, *sealed, experiment, offer_trust=offer_trust)
     return experiment
+
+
+def source_digests(experiment: AnyExperiment) -> dict[str, str]:
+    """Returns the SHA-256 of the source of each user's object that a config names, by its import path.
+
+    Raises:
+        InvalidInputError: an object is not found.
+    """
+    return {name: source_digest(name) for name in user_objects(experiment)}
+
+
+def saved_values(experiment: AnyExperiment, sources: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what `config.json` holds: the config, and as `sources` the digests of a user's objects if it has some."""
+    return to_dict(experiment) | ({"sources": dict(sources)} if sources else {})
 
 
 def sealed_experiment(workdir: Path, checkpoints: str = "checkpoints") -> tuple[int, AnyExperiment] | None:
@@ -105,6 +120,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _experiment(values: Any, where: str) -> AnyExperiment:
     """Returns the config that JSON values stand for, after every value was checked."""
     try:
+        if isinstance(values, dict):  # the digests of a user's objects are for the reader
+            values = {name: value for name, value in values.items() if name != "sources"}
         experiment = from_dict(values)
         check_saved_config(experiment)
     except (TypeError, InvalidInputError) as error:

@@ -8,14 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sagan_jax.config import AnyExperiment, Experiment
+from sagan_jax.config import AnyExperiment, Experiment, to_dict
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
 from sagan_jax.runs.build import training_precision
 from sagan_jax.runs.health_watch import HealthWatch, observed_intervals
 from sagan_jax.runs.memory_advice import COMPILING, memory_advice
 from sagan_jax.runs.owed import Owed
-from sagan_jax.runs.own_objects import recorded
 from sagan_jax.runs.report import write_report
+from sagan_jax.runs.saved_config import saved_values
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.devices import ParallelStep, Step
@@ -195,7 +195,7 @@ class _Session:
         self.lock.require_held()
         for name in self.removals.removed():
             if name in RUN_FILES:
-                write_run_files(self.workdir, self.meta["experiment"], resumed=True)
+                write_run_files(self.workdir, saved_values(self.experiment, self.job.code), resumed=True)
             what = "written again" if name in RUN_FILES else "begun again with what comes next"
             print(
                 f"warning: {self.workdir / name} was removed while the run used it, and is {what}.",
@@ -253,9 +253,10 @@ class _Session:
     def meta(self) -> dict[str, Any]:
         """What is saved beside the state."""
         return {
-            "experiment": recorded(self.experiment),
+            "experiment": to_dict(self.experiment),
             "environment": reproducibility_info(),
             "data": self.job.source.fingerprint,
+            "sources": dict(self.job.code),
             "precision": training_precision(self.experiment),
         }
 

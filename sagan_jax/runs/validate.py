@@ -17,8 +17,10 @@ from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment, Tr
 from sagan_jax.data.masks import MASK_KINDS
 from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.import_paths import is_import_path
-from sagan_jax.models.completion import completion_resolutions
-from sagan_jax.runs.families import check_family
+from sagan_jax.models.attention import AttentionKind
+from sagan_jax.models.completion import WIDTHS, completion_resolutions
+from sagan_jax.runs.attention_kinds import check_attention_layer
+from sagan_jax.runs.families import check_attention, check_family
 
 # The fields of all configs by the values that they allow; no config has all of these fields.
 _FROM_ONE = {"total_steps", "batch_size", "accumulation_steps", "discriminator_steps", "kl_warmup_steps"}
@@ -50,6 +52,9 @@ def check_config(experiment: AnyExperiment) -> None:
             f"--keep-best-by {evaluation.keep_best_by} needs --protocols, the scores that are measured while the run "
             f"trains; got none, so nothing would be kept.",
         )
+        check_attention(experiment.networks)
+    else:
+        check_completion_attention(experiment)
     check_shares(experiment, jax.device_count())
 
 
@@ -100,6 +105,13 @@ def _check_optimizer(training: Training) -> None:
         )
 
 
+def check_completion_attention(experiment: CompletionExperiment) -> None:
+    """Raises InvalidInputError for a user's layer that is not found, or breaks its contract at one of its places."""
+    networks = experiment.networks
+    places = {size: networks.base_channels * WIDTHS[size] for size in networks.attention_resolutions}
+    check_attention_layer(str(networks.attention), "--attention", places)
+
+
 def _check_completion(experiment: CompletionExperiment) -> None:
     networks, training = experiment.networks, experiment.training
     check_hole_kind(training.holes)
@@ -133,10 +145,19 @@ def _check_fields(experiment: AnyExperiment) -> None:
     values = {name: value for section in sections for name, value in vars(section).items()}
     for name, value in values.items():
         _check_range(name, value)
+    _check_attention_names(values)
     _require(0 <= values["seed"] < 2**32, f"--seed needs to be in [0, 2**32); got {values['seed']}.")
     _check_kept(values["keep_every_steps"], values["save_every_steps"])
     channels = values["image_channels"]
     _require(channels in (1, 3), f"--image-channels needs to be 3 (RGB) or 1 (grey); got {channels}.")
+
+
+def _check_attention_names(values: dict[str, Any]) -> None:
+    for name in ("attention", "generator_attention", "discriminator_attention"):
+        value = values.get(name, "")
+        follows = name != "attention" and not value
+        if name in values and not follows and not is_import_path(value):
+            _check_choice(name, value, (*get_args(AttentionKind), "module:NAME", "file.py:NAME"))
 
 
 def _check_kept(keep_every: int, save_every: int) -> None:

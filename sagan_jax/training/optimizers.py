@@ -98,7 +98,7 @@ def muon(
 
     def matrix_axes(path: tuple[Any, ...], leaf: Array) -> contrib.MuonDimensionNumbers | None:
         name = path[-1].key
-        if name.endswith("_kernel"):
+        if name.endswith("_kernel") and leaf.ndim == 2:
             return contrib.MuonDimensionNumbers(0, 1)
         if name == "kernel" and leaf.ndim == 4:
             return contrib.MuonDimensionNumbers((0, 1, 2), 3)
