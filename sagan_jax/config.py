@@ -373,8 +373,6 @@ def to_dict(experiment: AnyExperiment) -> dict[str, Any]:
 def from_dict(values: Any, kind: type | None = None) -> Any:
     """Returns the `kind` that `to_dict` turned into `values`. Fields that are absent get their defaults.
 
-    What `config.json` says of the `sources` of a user's objects is passed over.
-
     The values of fields are not checked: that is done by `sagan_jax.runs.validate`.
 
     Args:
@@ -388,7 +386,6 @@ def from_dict(values: Any, kind: type | None = None) -> Any:
         raise TypeError(f"needs a JSON object with the fields of a config; got {reprlib.repr(values)}")
     if kind is None:
         kind = CompletionExperiment if values.get("task") == "completion" else Experiment
-        values = {name: value for name, value in values.items() if name != "sources"}  # a record, not a setting
     hints = typing.get_type_hints(kind)
     unknown = [name for name in values if name not in hints]
     if unknown:

@@ -72,7 +72,7 @@ def test_rates_of_both_networks_follow_the_schedule_step_by_step(moves, shares):
 
 
 def test_a_run_whose_rates_fall_may_go_on_longer_but_not_end_earlier(tmp_path):
-    ours = replace(experiment(source="digits"), training=Training(total_steps=20, schedule="linear"))
+    ours = Experiment(training=Training(total_steps=20, schedule="linear"))
     (tmp_path / "config.json").write_text(json.dumps(to_dict(ours)))
     for steps, fits in ((20, True), (30, True), (10, False)):
         other = replace(ours, training=replace(ours.training, total_steps=steps))
@@ -86,7 +86,7 @@ def test_a_run_whose_rates_fall_may_go_on_longer_but_not_end_earlier(tmp_path):
 
 
 def test_a_warm_up_of_the_whole_run_leaves_nothing_to_fall():
-    wrong = replace(experiment(), training=Training(total_steps=9, warmup_steps=9, schedule="linear"))
+    wrong = Experiment(training=Training(total_steps=9, warmup_steps=9, schedule="linear"))
     assert "--schedule linear needs --warmup-steps below --total-steps, 9; got 9" in refusal(check_config, wrong)
 
 
