@@ -60,6 +60,10 @@ Attention = AttentionKind | AttentionModule | Callable[..., Any]
 """A name, or a layer of one's own; see `AttentionModule`."""
 
 
+class BrokenContractError(ValueError):
+    """A layer of one's own returned something else than features of the shape and dtype that it was given."""
+
+
 class UniformAttention(nn.Module):
     """A mean over positions in place of the learned map: a control for what the map of the release is worth.
 
@@ -251,7 +255,7 @@ def _checked(layer: Callable[[Array], Any], given: Any) -> Callable[[Array], Arr
         wide_enough = is_array and jnp.promote_types(dtype, features.dtype) == dtype
         if not wide_enough or shape != features.shape or not jnp.issubdtype(dtype, jnp.floating):
             got = f"{dtype} {list(shape)}" if is_array else f"a {type(found).__name__}"
-            raise ValueError(
+            raise BrokenContractError(
                 f"The attention layer {getattr(given, '__name__', type(given).__name__)} needs to return features "
                 f"of {features.dtype} {list(features.shape)}, as it is given; got {got}."
             )

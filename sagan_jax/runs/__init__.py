@@ -6,6 +6,7 @@ those of `sagan_jax` itself.
 
 __all__ = [
     "attention_figures",
+    "attention_kinds",
     "best_checkpoint",
     "build",
     "completion",

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from sagan_jax.errors import InvalidInputError, one_line
 from sagan_jax.evaluation.attention import sown_maps
 from sagan_jax.import_paths import find_object, is_import_path, line_of
-from sagan_jax.models.attention import Attention, attention_layer
+from sagan_jax.models.attention import Attention, BrokenContractError, attention_layer
 
 
 def find_attention(name: str, flag: str = "--attention") -> Attention:
@@ -62,6 +62,8 @@ def _variables(place: nn.Module, features: jax.ShapeDtypeStruct, what: str, wher
     """Returns the shapes of what a layer owns and sows; `where` is its file or its module."""
     try:
         return jax.eval_shape(lambda given: place.init(jax.random.key(0), given, mutable=True), features)
+    except BrokenContractError as error:
+        raise InvalidInputError(f"{what}: {one_line(error)}.") from error
     except Exception as error:  # the user's code may raise anything
         file = where if where.endswith(".py") else getattr(sys.modules.get(where), "__file__", None) or where
         raise InvalidInputError(
