@@ -187,6 +187,11 @@ def test_run_goes_on_with_changed_source_and_says_so(run, capsys):
     assert f"{file}:optimizer has changed" in said
     assert read_metrics(workdir)[-1]["step"] == 3
     assert len(set(json.loads((workdir / "config.json").read_text())["sources"].values())) == 1
+    file.write_text(f"{SOURCE}# changed again")
+    assert sagan_jax.open_run(workdir).state.step == 3
+    said = capsys.readouterr().err
+    assert said.startswith("warning: the source of ")
+    assert said.count(f"{file}:") == 6
 
 
 def test_run_whose_file_is_gone_says_which(run, file, tmp_path, capsys):
