@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import sagan_jax
 from sagan_jax.errors import InvalidInputError, SaganError, one_line
 from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.functional.spectral import init_spectral
 from sagan_jax.training.adversarial import AdversarialTask
 
 _COLLECTIONS = {"params", "batch_stats"}
@@ -87,7 +88,19 @@ def _check_network(
         )
         if train and "batch_stats" in moved and _shapes(moved["batch_stats"]) != _shapes(variables["batch_stats"]):
             raise InvalidInputError(f"{what} needs batch_stats of the same shapes before and after a step.")
+    _check_params(what, variables["params"], normalized=task.spectral_norm in ("both", what.rpartition(" ")[2]))
     return variables["params"]
+
+
+def _check_params(what: str, params: Mapping[str, Any], *, normalized: bool) -> None:
+    """Refuses parameters that cannot be trained, or kernels that cannot be normalised."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InvalidInputError(f"{what} needs parameters that are floating; {name} is {_words(leaf)}.")
+    if normalized:
+        with errors_of_user_code(f"{what} cannot be spectrally normalised (--spectral-norm)"):
+            jax.eval_shape(lambda params: init_spectral(jax.random.key(0), params), params)
 
 
 def _check_loss(task: AdversarialTask) -> None:

@@ -276,6 +276,17 @@ BROKEN = {
         ("nn.relu(features)", "self.variable('cache', 'last', lambda: features).value"),
         "which are all that a run keeps; got batch_stats, cache, params.",
     ),
+    "a kernel of one axis": (
+        (
+            "nn.relu(features)",
+            "features + self.param('kernel', nn.initializers.zeros, (self.width,))[None, None, None]",
+        ),
+        "the generator cannot be spectrally normalised (--spectral-norm): ValueError: init_spectral needs leaves",
+    ),
+    "a parameter that is a whole number": (
+        ("nn.relu(features)", "features + self.param('one', nn.initializers.zeros, (), int)"),
+        "the generator needs parameters that are floating; one is int32 [].",
+    ),
     "one loss": (
         ("return jnp.square(real_logits - 1), jnp.square(fake_logits)", "return jnp.square(real_logits)"),
         "needs to return 2 arrays, the loss on real and on generated images; got 1.",
