@@ -25,14 +25,13 @@ from sagan_jax.functional import (
     WASSERSTEIN,
     AdversarialLoss,
 )
-from sagan_jax.models.completion import CompletionNetwork
+from sagan_jax.models.completion import WIDTHS, CompletionNetwork
 from sagan_jax.models.perceptual import Lite0Activations
 from sagan_jax.models.sagan import Discriminator
-from sagan_jax.runs.attention_kinds import find_attention
+from sagan_jax.runs.attention_kinds import check_attention_layer, find_attention
 from sagan_jax.runs.contracts import check_contracts
 from sagan_jax.runs.families import build_networks
 from sagan_jax.runs.own_objects import own_augmentation, own_loss, own_optimizers
-from sagan_jax.runs.validate import check_completion_attention
 from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
 from sagan_jax.training.completion import CompletionState, CompletionTask
 from sagan_jax.training.optimizers import Optimizers, muon, scheduled_rate, two_time_scale
@@ -81,9 +80,14 @@ def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
 
 
 def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
-    """Returns what stays fixed in the completion training that a config describes."""
+    """Returns what stays fixed in the completion training that a config describes.
+
+    Raises:
+        InvalidInputError: a layer of a user is not found, or breaks its contract.
+    """
     networks, training = experiment.networks, experiment.training
-    check_completion_attention(experiment)
+    attention, places = str(networks.attention), networks.attention_resolutions
+    check_attention_layer(attention, "--attention", {size: networks.base_channels * WIDTHS[size] for size in places})
     adversarial = training.adversarial_weight > 0
     return CompletionTask(
         CompletionNetwork(
@@ -92,7 +96,7 @@ def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
             networks.base_channels,
             networks.latent_size,
             networks.attention_resolutions,
-            find_attention(str(networks.attention)),
+            find_attention(attention),
             networks.blocks,
             networks.skips,
         ),

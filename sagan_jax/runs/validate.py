@@ -18,9 +18,8 @@ from sagan_jax.data.masks import MASK_KINDS
 from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.import_paths import is_import_path
 from sagan_jax.models.attention import AttentionKind
-from sagan_jax.models.completion import WIDTHS, completion_resolutions
-from sagan_jax.runs.attention_kinds import check_attention_layer
-from sagan_jax.runs.families import check_attention, check_family
+from sagan_jax.models.completion import completion_resolutions
+from sagan_jax.runs.families import check_family
 
 # The fields of all configs by the values that they allow; no config has all of these fields.
 _FROM_ONE = {"total_steps", "batch_size", "accumulation_steps", "discriminator_steps", "kl_warmup_steps"}
@@ -52,9 +51,6 @@ def check_config(experiment: AnyExperiment) -> None:
             f"--keep-best-by {evaluation.keep_best_by} needs --protocols, the scores that are measured while the run "
             f"trains; got none, so nothing would be kept.",
         )
-        check_attention(experiment.networks)
-    else:
-        check_completion_attention(experiment)
     check_shares(experiment, jax.device_count())
 
 
@@ -103,13 +99,6 @@ def _check_optimizer(training: Training) -> None:
             getattr(training, name) == getattr(Training(), name),
             f"--{name.replace('_', '-')} does nothing with an --optimizer of yours: leave it, and set it there.",
         )
-
-
-def check_completion_attention(experiment: CompletionExperiment) -> None:
-    """Raises InvalidInputError for a user's layer that is not found, or breaks its contract at one of its places."""
-    networks = experiment.networks
-    places = {size: networks.base_channels * WIDTHS[size] for size in networks.attention_resolutions}
-    check_attention_layer(str(networks.attention), "--attention", places)
 
 
 def _check_completion(experiment: CompletionExperiment) -> None:

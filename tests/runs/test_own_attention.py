@@ -311,6 +311,13 @@ def test_layer_that_breaks_the_contract_is_refused_in_one_line(broken, tmp_path)
     assert message in line
 
 
+def test_completion_refuses_a_layer_that_breaks_the_contract(tmp_path):
+    (tmp_path / "broken.py").write_text("def layer(x):\n    return x[..., 1:]\n")
+    networks = CompletionNetworks(attention=f"{tmp_path}/broken.py:layer", base_channels=2, attention_resolutions=(8,))
+    line = refusal(build_completion_task, CompletionExperiment(networks=networks))
+    assert line.startswith(f"--attention {tmp_path}/broken.py:layer: {RETURNS} float32 [2, 8, 8, ")
+
+
 def test_broken_layer_is_refused_before_anything_is_written(trained, tmp_path, capsys):
     (tmp_path / "broken.py").write_text("def layer(x):\n    return x[:, 1:]\n")
     flags = ["--attention", f"{tmp_path}/broken.py:layer", "--workdir", tmp_path / "run"]
