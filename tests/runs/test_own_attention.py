@@ -52,6 +52,8 @@ def experiment():
         name="mine",
         data=Data(source=SOURCE_OF_IMAGES),
         networks=Networks(
+            family="dcgan",
+            norm_decay=0.9,
             resolution=32,
             num_classes=2,
             base_channels=2,
@@ -251,7 +253,7 @@ def test_map_is_shown_where_a_network_sows_one():
 def test_operations_of_a_step_grow_with_what_the_layer_does():
     """The step of each is traced with all gradients and counted, and not compiled."""
     tasks = [
-        build_adversarial_task(Experiment(networks=small(generator_attention="none", attention=kind)))
+        build_adversarial_task(Experiment(networks=small(family="dcgan", generator_attention="none", attention=kind)))
         for kind in ("none", "multi_head")
     ]
     without, with_heads = (step_flops(task, 4, (32, 32, 3)) for task in tasks)
