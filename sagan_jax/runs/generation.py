@@ -63,7 +63,8 @@ class GenerationJob:
         if experiment.evaluation.protocols:
             exact = self.source if experiment.data.decoding == "exact" else open_labelled_images(experiment)
             self.score_monitor = ScoreMonitor(experiment, workdir, exact)
-        self.health = Health(training.loss, self.score_monitor.best_by if self.score_monitor else None)
+        loss = training.loss if isinstance(training.loss, str) else ""  # two functions of a user
+        self.health = Health(loss, self.score_monitor.best_by if self.score_monitor else None)
         self._diversity = Diversity(self.source)
         self.task = build_adversarial_task(experiment)
         self.step = partial(step, self.task)

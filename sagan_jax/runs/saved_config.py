@@ -9,6 +9,7 @@ from flax.traverse_util import flatten_dict
 from sagan_jax.config import AnyExperiment, from_dict, to_dict, user_objects
 from sagan_jax.errors import InvalidInputError, StorageError, one_line
 from sagan_jax.import_paths import source_digest
+from sagan_jax.runs.own_objects import without_folders
 from sagan_jax.runs.validate import check_saved_config
 from sagan_jax.runtime.checkpoints import read_sealed_meta
 from sagan_jax.runtime.files import read_json
@@ -102,11 +103,13 @@ def _check_same(workdir: Path, step: int, saved: AnyExperiment, found: AnyExperi
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns a line `name: old -> new` for each value that differs between two nested dictionaries.
 
+    The files of a user's objects may have moved.
+
     Examples:
         >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
         ['a.c: 2 -> 3']
     """
-    before, after = (flatten_dict(values, sep=".") for values in (old, new))
+    before, after = (flatten_dict(without_folders(values), sep=".") for values in (old, new))
     return [
         f"{name}: {before.get(name)} -> {after.get(name)}"
         for name in sorted(before.keys() | after.keys())

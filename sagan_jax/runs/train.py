@@ -16,6 +16,7 @@ from sagan_jax.runs.build import training_precision
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.generation import GenerationJob
 from sagan_jax.runs.owed import Owed, owed_by
+from sagan_jax.runs.own_objects import changed_sources
 from sagan_jax.runs.resume import check_removable, check_same_data, check_same_run, forget_after, remove_run
 from sagan_jax.runs.saved_config import differences, saved_values
 from sagan_jax.runs.session import train_from
@@ -168,15 +169,15 @@ def _summary(
         changed = differences(meta.get("environment", {}), reproducibility_info())
         if changed:
             yield f"not bit for bit the run that was stopped: {'; '.join(changed)}"
-        code = meta.get("sources", {})
-        changed = [name for name, digest in job.code.items() if code.get(name, digest) != digest]
+        changed = changed_sources(meta.get("sources", {}), job.code)
         if changed:
             yield f"not bit for bit the run that was stopped: the source of {', '.join(changed)} has changed"
         earlier = meta.get("precision", precision)
         if earlier != precision:
             yield f"trained so far in {earlier}; now in {precision}, so not bit for bit the run that was stopped"
         before = meta.get("experiment", {}).get("training", {}).get("total_steps")
-        if isinstance(experiment, CompletionExperiment) and before != training.total_steps:
+        falls = isinstance(experiment, CompletionExperiment) or experiment.training.schedule == "linear"
+        if falls and before != training.total_steps:
             yield f"the learning rate now follows the schedule of {training.total_steps} steps, not of {before}"
     else:
         yield f"{training.total_steps} steps, into {workdir}"
