@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import select
 import signal
 import statistics
 import subprocess
@@ -92,8 +93,18 @@ class Worker:
             self._errors.close()
             raise InvalidInputError(f"{name} needs {command[0]} to be a program; {error.strerror}.") from error
 
-    def wait(self) -> "Worker":
-        """Waits until the process is ready, and returns the worker."""
+    def wait(self, seconds: float | None = None) -> "Worker":
+        """Waits until the process is ready, and returns the worker.
+
+        Args:
+            seconds: the longest wait; None has no end.
+
+        Raises:
+            InvalidInputError: the process is not ready by then, has ended, or did not answer in JSON.
+        """
+        assert self._process.stdout
+        if seconds is not None and not select.select([self._process.stdout], [], [], seconds)[0]:
+            raise InvalidInputError(f"{self._name} needs more than the {seconds:g} s that it was given to be ready.")
         self.facts = self._answer()
         return self
 
@@ -124,7 +135,7 @@ class Worker:
         self._errors.seek(0)
         last = ([line.strip() for line in self._errors if line.strip()] or ["it said nothing"])[-1]
         if code == -signal.SIGKILL:
-            return "was killed: the memory may not have sufficed. Choose another --row, or end other programs."
+            return "was killed: the memory may not have sufficed. Measure less at once, or end other programs."
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         return f"ended {how}: {last[:300]}"
 

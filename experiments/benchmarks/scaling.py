@@ -3,12 +3,15 @@
     python experiments/benchmarks/scaling.py
     python experiments/benchmarks/scaling.py --axis width --out scaling.json
 
-Along each axis all else stays: batch 8, 64 pixels, width 8, attention at 32. Each point is a process, and the points of
-an axis take turns. An exponent is the slope of a straight line through the logarithms, with its standard error; in a
-column that grows like a power, the error is small.
+Along each axis all else stays: batch 8, 64 pixels, width 8, attention at 32. Each point is a process. The points of an
+axis compile one after another, which may take minutes each, and then take turns. One that does not fit in the time or
+memory is said and left out. A second run need not compile where jax's JAX_COMPILATION_CACHE_DIR names a folder.
+
+An exponent is the slope of a straight line through the logarithms, with its standard error; in a column that grows
+like a power, the error is small.
 
 The devices are virtual ones of a CPU and share a batch of 16. One machine does the work of all, so the time should
-stay; operations and memory are those of one device, and should fall. It takes a few minutes on two CPU cores.
+stay; operations and memory are those of one device, and should fall.
 """
 
 import argparse
@@ -62,35 +65,48 @@ def point(axis: str, size: int, base: Work) -> list[str]:
     return dataclasses.replace(base, **{axis: size}).flags
 
 
-def measure(axis: str, sizes: Sequence[int], base: Work, given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Returns what each point of an axis costs."""
+def measure(
+    axis: str, sizes: Sequence[int], base: Work, given: argparse.Namespace
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Returns what each point of an axis costs, and a line for each that is left out.
+
+    Raises:
+        InvalidInputError: all points are left out.
+    """
     environment = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(max(sizes))} if axis == "devices" else {}
-    command = [sys.executable, str(HERE / "sagan_worker.py")]
+    command, workers, left_out = [sys.executable, str(HERE / "sagan_worker.py")], {}, []
     with ExitStack() as open_workers:
-        workers = {
-            name: open_workers.enter_context(Worker(name, [*command, *point(axis, size, base)], environment))
-            for size in sizes
-            for name in [f"{axis} {size}"]
-        }
-        for name, worker in workers.items():
-            worker.wait()
-            progress(f"ready: {name}")
-        steppers = {name: stepper(worker) for name, worker in workers.items()}
+        for size in sizes:
+            name = f"{axis} {size}"
+            try:
+                with ExitStack() as alone:  # ends this worker, where it fails
+                    worker = alone.enter_context(Worker(name, [*command, *point(axis, size, base)], environment))
+                    workers[size] = worker.wait(given.compile_seconds)
+                    open_workers.push(alone.pop_all())
+                progress(f"ready: {name}")
+            except InvalidInputError as error:
+                left_out.append(str(error))
+                progress(f"left out: {error}")
+        if not workers:
+            raise InvalidInputError(f"The {axis} needs a point that can be measured; {left_out[0]}")
+        steppers = {f"{axis} {size}": stepper(worker) for size, worker in workers.items()}
         times = take_turns(steppers, rounds=given.rounds, turn_seconds=given.turn_seconds, say=progress)
-        return [
-            {"size": size, "seconds": spread(times[name]).median, **{key: worker.facts.get(key) for key in FACTS}}
-            for size, (name, worker) in zip(sizes, workers.items(), strict=True)
-        ]
+    seconds = [spread(rounds).median for rounds in times.values()]
+    points = [
+        {"size": size, "seconds": median, **{key: worker.facts.get(key) for key in FACTS}}
+        for (size, worker), median in zip(workers.items(), seconds, strict=True)
+    ]
+    return points, left_out
 
 
 FACTS = ("flops", "temporary_bytes", "library", "device")
 
 
 def fits(points: Sequence[Mapping[str, Any]]) -> dict[str, Fit | None]:
-    """Returns the exponent of each cost along an axis; None for one that is not known."""
+    """Returns the exponent of each cost along an axis; None for one that is not known at two points or more."""
     sizes = [point["size"] for point in points]
     found = {key: [point[key] for point in points] for key in UNITS}
-    return {key: fit(sizes, costs) if all(costs) else None for key, costs in found.items()}
+    return {key: fit(sizes, costs) if len(sizes) > 1 and all(costs) else None for key, costs in found.items()}
 
 
 def shown(found: Fit | None) -> str:
@@ -114,6 +130,7 @@ def tables(result: Mapping[str, Any]) -> str:
         powers = fits(points)
         lines.append(["**exponent**", *(shown(powers[key]) for key in MEASURES.values())])
         parts.append(markdown([axis, *MEASURES], lines))
+        parts.extend(f"Left out: {line}" for line in result.get("left_out", {}).get(axis, []))
     return "\n\n".join(parts)
 
 
@@ -129,12 +146,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--axis", action="append", choices=AXES, default=[], help="repeatable; default all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--turn-seconds", type=float, default=0.3)
+    parser.add_argument("--compile-seconds", type=float, default=600.0, help="the longest that a point may compile")
     parser.add_argument("--out", type=Path, help="JSON file, written after each axis")
     parser.add_argument("--tables", type=Path, help="print the tables of such a file, and measure nothing")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works")
     given = parser.parse_args(arguments)
     if given.rounds < 1:
         raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")
+    if not 0 < given.compile_seconds < math.inf:
+        raise InvalidInputError(f"--compile-seconds needs a number above 0; got {given.compile_seconds:g}.")
     if given.quick:
         given.rounds, given.turn_seconds = 1, 0.0
     return given
@@ -147,9 +167,9 @@ def run(arguments: list[str]) -> None:
         print(tables(read_json(given.tables)))
         return
     axes, base = (QUICK_AXES, QUICK_BASE) if given.quick else (AXES, BASE)
-    result: dict[str, Any] = {"machine": machine(), "base": vars(base), "axes": {}}
+    result: dict[str, Any] = {"machine": machine(), "base": vars(base), "axes": {}, "left_out": {}}
     for axis in given.axis or axes:
-        result["axes"][axis] = measure(axis, axes[axis], base, given)
+        result["axes"][axis], result["left_out"][axis] = measure(axis, axes[axis], base, given)
         write_result(given.out, result)
     print(tables(result))
 

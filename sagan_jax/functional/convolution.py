@@ -72,9 +72,10 @@ def _by_products(kernel_shape: tuple[int, ...]) -> bool:
     """Returns whether a CPU computes the gradient of a kernel `[K, L, C, E]` as K*L products.
 
     How fast XLA's gradient of a 3x3 kernel is differs between CPUs. With 128 channels or more on both sides, products
-    were 1.5 to 2.8 times as fast on one with AMX, and 1.0 to 1.3 times on one without. There a whole step had 0.92
-    times the speed at 32 pixels and 1.06 times at 128. With fewer channels they are slower. XLA's gradient of a padded
-    kernel of one or two positions along an axis left its fast path (jax 0.10.2): 3 GFLOP/s instead of about 150.
+    were 1.5 to 2.8 times as fast on one with AMX. On one without they had 0.3 to 1.2 times its speed; there a whole
+    step had 0.92 times the speed at 32 pixels and 1.06 times at 128. With fewer channels they are slower. XLA's
+    gradient of a padded kernel of one or two positions along an axis left its fast path (jax 0.10.2): 3 GFLOP/s instead
+    of about 150. `experiments/benchmarks/convolutions.py` measures 3x3 kernels.
     """
     height, width, inputs, outputs = kernel_shape
     return min(inputs, outputs) >= _NARROWEST or 1 < height * width < 9

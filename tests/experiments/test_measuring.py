@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import signal
 import sys
 
 import pytest
@@ -89,7 +90,7 @@ def test_what_a_library_prints_is_no_answer(start):
         ("lambda: __import__('os').kill(__import__('os').getpid(), 15)", "the echo ended by SIGTERM: it said nothing"),
         (
             "lambda: __import__('os').kill(__import__('os').getpid(), 9)",
-            "the echo was killed: the memory may not have sufficed. Choose another --row, or end other programs.",
+            "the echo was killed: the memory may not have sufficed. Measure less at once, or end other programs.",
         ),
     ],
 )
@@ -103,6 +104,18 @@ def test_a_worker_that_dies_is_one_line(start, die, line):
 def test_a_worker_that_does_not_speak_json_is_one_line(start):
     with start("print('hello there')") as worker:
         assert refusal(worker.wait) == "the echo needs to answer in JSON; it said 'hello there'."
+
+
+def test_a_worker_that_is_not_ready_in_time_is_one_line_and_ends(start):
+    processes = []
+
+    def wait():
+        with start("import time; time.sleep(60)") as worker:
+            processes.append(worker._process)
+            worker.wait(0.2)
+
+    assert refusal(wait) == "the echo needs more than the 0.2 s that it was given to be ready."
+    assert processes[0].returncode == -signal.SIGKILL
 
 
 def test_a_program_that_is_not_there_is_one_line(measuring, tmp_path):

@@ -69,8 +69,79 @@ def test_what_is_not_known_is_left_out(program):
     assert program.tables({"axes": {"devices": points}}).splitlines()[-1].endswith("| 0.00 | 0.00 |  |")
 
 
-def test_no_rounds_are_refused(program):
-    assert refusal(program.run, ["--rounds", "0"]) == "--rounds needs at least 1; got 0."
+def test_one_point_has_no_exponent(program):
+    points = [{"size": 4, "seconds": 1.0, "flops": 1.0, "temporary_bytes": 1}]
+    assert program.tables({"axes": {"batch": points}}).splitlines()[-1] == "| **exponent** |  |  |  |"
+
+
+WORKER = """
+import sys, time
+from worker import serve
+
+size = sys.argv[sys.argv.index("--batch") + 1]
+
+def note(what, answer=0.5):
+    with open({log!r}, "a") as file:
+        print(what, size, file=file)
+    return answer
+
+note("start")
+time.sleep(60 if size == "5" else 0)
+if size == "3":
+    sys.exit("RESOURCE_EXHAUSTED: no memory")
+note("ready")
+serve({{"flops": int(size), "temporary_bytes": int(size)}}, {{"step": lambda count: note("step", int(size) * count)}})
+"""
+
+
+@pytest.fixture
+def stand_in(program, monkeypatch, tmp_path):
+    """Puts a worker without jax in the place of ours; returns the lines that it writes as it goes."""
+    (tmp_path / "sagan_worker.py").write_text(WORKER.format(log=str(tmp_path / "log")))
+    monkeypatch.setattr(program, "HERE", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS))
+    return lambda: (tmp_path / "log").read_text().splitlines()
+
+
+def test_points_compile_one_after_another_and_those_that_do_not_fit_are_said(
+    program, stand_in, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setitem(program.AXES, "batch", (2, 5, 3, 4))
+    words = ["--axis", "batch", "--rounds", "2", "--compile-seconds", "3", "--out", str(tmp_path / "out.json")]
+    program.run(words)
+    compiled = ["start 2", "ready 2", "start 5", "start 3", "start 4", "ready 4"]
+    assert stand_in() == compiled + 3 * ["step 2", "step 4"]  # the first of each tells how long a step takes
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[2:] == [
+        "| 2 | 2000 | 0.00000000200 | 0.00000191 |",
+        "| 4 | 4000 | 0.00000000400 | 0.00000381 |",
+        "| **exponent** | 1.00 | 1.00 | 1.00 |",
+        "",
+        "Left out: batch 5 needs more than the 3 s that it was given to be ready.",
+        "",
+        "Left out: batch 3 ended with exit code 1: RESOURCE_EXHAUSTED: no memory",
+    ]
+    assert "left out: batch 3 ended with exit code 1: RESOURCE_EXHAUSTED: no memory" in printed.err
+    program.run(["--tables", str(tmp_path / "out.json")])
+    assert capsys.readouterr().out == printed.out
+
+
+def test_an_axis_without_a_point_is_one_line(program, stand_in, monkeypatch):
+    monkeypatch.setitem(program.AXES, "batch", (3,))
+    line = "The batch needs a point that can be measured; batch 3 ended with exit code 1: RESOURCE_EXHAUSTED: no memory"
+    assert refusal(program.run, ["--axis", "batch"]) == line
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--rounds", "0"], "--rounds needs at least 1; got 0."),
+        (["--compile-seconds", "0"], "--compile-seconds needs a number above 0; got 0."),
+        (["--compile-seconds", "nan"], "--compile-seconds needs a number above 0; got nan."),
+    ],
+)
+def test_numbers_out_of_range_are_refused(program, words, line):
+    assert refusal(program.run, words) == line
 
 
 @pytest.mark.slow
