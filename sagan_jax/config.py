@@ -7,7 +7,32 @@ import dataclasses
 import reprlib
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from sagan_jax.import_paths import import_path, is_import_path
+
+if TYPE_CHECKING:
+    Named = Any
+    """An import path; in Python also an object that has a name at the top of a file or a module."""
+else:
+    Named = str
+
+OBJECT_FIELDS = ("modules", "attention", "generator_attention", "discriminator_attention")
+OBJECT_FIELDS += ("loss", "augmentation", "optimizer")
+"""The fields that take objects of a user. See docs/bring_your_own.md."""
+
+
+def _name_objects(section: Any) -> None:
+    """Puts the import path of a user's object in the place of the object, so that a config is plain data."""
+    for name in OBJECT_FIELDS:
+        if hasattr(section, name):
+            object.__setattr__(section, name, _named(getattr(section, name)))
+
+
+def _named(value: Any) -> Any:
+    if type(value) in (tuple, list):  # a pair; a named tuple, as a transformation of optax is one, is an object
+        return tuple(map(_named, value))
+    return import_path(value) if isinstance(value, str | tuple) or callable(value) else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +65,8 @@ class Networks:
 
     family: Literal["sagan", "dcgan", "biggan"] = "sagan"
     """generator and discriminator: sagan, or dcgan, its ancestor, or biggan, its successor"""
+    modules: tuple[Named, ...] = ()
+    """two flax modules of yours in place of a family, generator and discriminator, each as file.py:NAME"""
     resolution: Literal[32, 64, 128, 256] = 128
     """height and width of the images, in pixels"""
     num_classes: int = 1000
@@ -60,8 +87,13 @@ class Networks:
     """feature-map sizes, in pixels, with attention after the first block of that size"""
     discriminator_attention_resolutions: tuple[int, ...] = (32,)
     """the same for D"""
-    attention: Literal["release", "article", "residual"] = "release"
-    """what sits there: the release's pooled attention, the article's attention, or Table 1's residual control"""
+    attention: Named = "release"
+    """what sits there: release or article (self-attention), multi_head, uniform, squeeze_excite, residual (Table 1's
+    control), none, or a module of yours, as module:NAME or file.py:NAME"""
+    generator_attention: Named = ""
+    """the same for G alone. Defaults to --attention"""
+    discriminator_attention: Named = ""
+    """the same for D alone. Defaults to --attention"""
     norm_epsilon: float = 1e-5
     """added to the variance in batch norm"""
     norm_decay: float = 0.999
@@ -83,6 +115,10 @@ class Networks:
     spectral_epsilon: float = 1e-12
     """added to the length of a vector in the power iteration of spectral norm"""
 
+    def __post_init__(self) -> None:
+        """Names the objects of a user."""
+        _name_objects(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class Training:
@@ -98,23 +134,33 @@ class Training:
     """discriminator updates before each generator update"""
     shared_draws: bool = False
     """one pass of G serves D's last update and G's own: a faster step, but another experiment"""
-    loss: Literal["hinge", "non_saturating", "wasserstein", "logistic", "least_squares", "relativistic"] = "hinge"
-    """hinge as in the paper; non-saturating or zero-sum logistic; Wasserstein without a penalty; least squares; or
-    relativistic pairs, as R3GAN with --r1 and --r2"""
+    loss: (
+        Literal["hinge", "non_saturating", "wasserstein", "logistic", "least_squares", "relativistic"]
+        | Named
+        | tuple[Named, Named]
+    ) = "hinge"
+    """hinge as in the paper; non-saturating or zero-sum logistic; Wasserstein without a penalty; least squares;
+    relativistic pairs, as R3GAN with --r1 and --r2; or two functions of yours, of D and of G, each as file.py:NAME"""
     r1: float = 0.0
     """strength of the gradient penalty on real images; half of it weighs the squared length of D's gradient"""
     r2: float = 0.0
     """the same on generated images"""
-    augmentation: tuple[Literal["color", "translation", "cutout"], ...] = ()
-    """differentiable augmentation of all images that D sees, for small training sets"""
+    augmentation: tuple[Literal["color", "translation", "cutout"] | Named, ...] = ()
+    """differentiable augmentation of all images that D sees, for small training sets; file.py:NAME for one of yours"""
     flips: bool = False
     """mirror half of the real images, drawn at random"""
     orthogonal_strength: float = 0.0
     """strength of the orthogonal penalty on the kernels of G; BigGAN's is 1e-4"""
+    optimizer: Literal["adam"] | Named | tuple[Named, Named] = "adam"
+    """Adam with the rates below, or an optax transformation of yours as file.py:NAME, or two, of G and of D"""
     generator_learning_rate: float = 1e-4
     """learning rate of G"""
     discriminator_learning_rate: float = 4e-4
     """learning rate of D"""
+    schedule: Literal["constant", "linear"] = "constant"
+    """how both rates go on after the warm-up: as they are, or in a straight line to 0 at the last step"""
+    warmup_steps: int = 0
+    """steps over which both rates grow from 0"""
     adam_beta1: float = 0.0
     """Adam's decay of the mean gradient, for both networks"""
     adam_beta2: float = 0.9
@@ -137,6 +183,10 @@ class Training:
     """start from the networks of this workdir, of a run or of `sagan-jax convert`"""
     seed: int = 0
     """of the weights, the order of the images and all draws"""
+
+    def __post_init__(self) -> None:
+        """Names the objects of a user."""
+        _name_objects(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,14 +250,18 @@ class CompletionNetworks:
     """entries of the latent that a sampled completion is drawn from"""
     attention_resolutions: tuple[int, ...] = (16,)
     """feature-map sizes with attention after their blocks, in encoder and decoder"""
-    attention: Literal["release", "article", "residual"] = "release"
-    """what sits there: the release's pooled attention, the article's attention, or a residual block of equal size"""
+    attention: Named = "release"
+    """what sits there: the same as in the networks that generate images"""
     blocks: int = 1
     """residual blocks of each size"""
     skips: bool = True
     """give the encoder's feature maps of the visible part to the decoder, not only the latents"""
     discriminator_base_channels: int = 16
     """base channels of the discriminator, which is used when --adversarial-weight is above 0"""
+
+    def __post_init__(self) -> None:
+        """Names the objects of a user."""
+        _name_objects(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,6 +355,14 @@ class Table:
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     strips: tuple[str, ...] = ()
     share_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def user_objects(experiment: AnyExperiment) -> list[str]:
+    """Returns the import paths of the user's objects that a config names, sorted."""
+    sections = [value for value in vars(experiment).values() if dataclasses.is_dataclass(value)]
+    values = [getattr(section, name, ()) for section in sections for name in OBJECT_FIELDS]
+    names = [name for value in values for name in ([value] if isinstance(value, str) else value)]
+    return sorted({name for name in names if is_import_path(name)})
 
 
 def to_dict(experiment: AnyExperiment) -> dict[str, Any]:

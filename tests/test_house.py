@@ -23,9 +23,10 @@ LEVELS = {
     "interop": 3,
     "models": 2,
     "data": 2,
+    "config": 2,
     "functional": 1,
     "runtime": 1,
-    "config": 0,
+    "import_paths": 1,
     "errors": 0,
 }
 TOP_LEVEL = {

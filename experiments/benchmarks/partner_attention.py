@@ -46,7 +46,7 @@ def layer_values(record: AttentionRecord, rule: Pairs) -> dict[Layer, tuple[floa
     The last two are nan if no image has clear blobs.
     """
     found = partner_attention(record, rule)
-    gammas = {(layer.network, layer.resolution): abs(layer.gamma) for layer in record.layers}
+    gammas = {(layer.network, layer.resolution): abs(layer.gamma or 0.0) for layer in record.layers}
     return {
         (network, resolution): (
             gamma,

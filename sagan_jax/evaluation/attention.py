@@ -1,53 +1,69 @@
 """The attention maps of trained networks on images: generated, real or a user's own."""
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from sagan_jax.data import ImageSource, to_float, to_uint8
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.generator import TrainedGenerator
-from sagan_jax.functional import attention_map, attention_rows, attention_spread, spaced_queries
+from sagan_jax.functional import (
+    attention_distance,
+    attention_entropy,
+    attention_map,
+    attention_rows,
+    attention_spread,
+    spaced_queries,
+)
 from sagan_jax.models.programs import bind_static
 from sagan_jax.runtime.full_precision import in_float32
 
 _map, _rows = jax.jit(in_float32(attention_map)), jax.jit(in_float32(attention_rows))
 _spread = jax.jit(in_float32(attention_spread), static_argnames=("query_shape", "key_shape"))
+_distance = jax.jit(in_float32(attention_distance), static_argnames=("query_shape", "key_shape"))
+_entropy = jax.jit(in_float32(attention_entropy))
 _spaced = jax.jit(spaced_queries, static_argnames=("count", "query_shape"))
 
 
 class AttentionLayer(NamedTuple):
-    """The attention of one layer of a network on a batch of images.
+    """The attention of one layer of a network on a batch of images, by queries and keys or by maps.
 
     Attributes:
         network: `generator` or `discriminator`.
         resolution: the side of its features, in positions.
-        gamma: the weight with which attention is added to the features.
-        queries: `[B, N, D]` float32, row by row.
-        keys: `[B, M, D]` float32, row by row.
+        gamma: the weight with which attention is added to the features; None for a layer without one.
+        queries: `[B, N, D]` or `[B, heads, N, D]` float32, row by row; empty where there are maps.
+        keys: `[B, M, D]` or `[B, heads, M, D]` float32, row by row; empty where there are maps.
         query_shape: height and width of the queries, in positions.
         key_shape: height and width of the keys; half as large if keys are pooled, as in the authors' release.
+        maps: `[B, N, M]` float32; None where queries and keys make them. What is told of heads is of their mean map.
     """
 
     network: str
     resolution: int
-    gamma: float
+    gamma: float | None
     queries: np.ndarray
     keys: np.ndarray
     query_shape: tuple[int, int]
     key_shape: tuple[int, int]
+    maps: np.ndarray | None = None
 
     @property
     def attention_map(self) -> np.ndarray:
         """The whole map, `[B, N, M]` float32; rows sum to 1. At 128 x 128 positions it takes up to 1 GiB an image."""
-        return np.asarray(_map(self.queries, self.keys))
+        if self.maps is not None:
+            return self.maps
+        if self.queries.ndim == 3:
+            return np.asarray(_map(self.queries, self.keys))
+        positions = np.arange(self.queries.shape[-2])
+        return np.stack([self.rows(number, positions) for number in range(len(self.queries))])
 
     def rows(self, number: int, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Returns where some query positions of one image look, without the whole map.
@@ -59,13 +75,19 @@ class AttentionLayer(NamedTuple):
         Returns:
             `[P, M]` float32; rows sum to 1.
         """
-        return np.asarray(_rows(self.queries[number], self.keys[number], np.asarray(positions, np.int32)))
+        if self.maps is not None:
+            return self.maps[number, np.asarray(positions)]
+        rows = np.asarray(_rows(self.queries[number], self.keys[number], np.asarray(positions, np.int32)))
+        return rows if rows.ndim == 2 else rows.mean(axis=0)
 
     def informative_queries(self, number: int, count: int) -> list[int]:
         """Returns the positions of one image whose rows say most; see `sagan_jax.functional.informative_queries`."""
-        shapes = {"query_shape": self.query_shape, "key_shape": self.key_shape}
-        distance, entropy = _spread(self.queries[number], self.keys[number], **shapes)
-        scores = np.asarray(distance) / np.exp(entropy)
+        one = slice(number, number + 1)
+        layer = self._replace(
+            queries=self.queries[one], keys=self.keys[one], maps=None if self.maps is None else self.maps[one]
+        )
+        distance, entropy = layer._spread()
+        scores = distance[0] / np.exp(entropy[0])
         return np.asarray(_spaced(scores, count=count, query_shape=self.query_shape)).tolist()
 
     def spread(self, resolution: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -77,9 +99,18 @@ class AttentionLayer(NamedTuple):
         Returns:
             Mean distances `[B, N]` in pixels, entropies `[B, N]` in nats, and the entropy of uniform attention.
         """
-        distance, entropy = _spread(self.queries, self.keys, query_shape=self.query_shape, key_shape=self.key_shape)
-        uniform = math.log(self.keys.shape[1])
-        return np.asarray(distance) * resolution / self.resolution, np.asarray(entropy), uniform
+        distance, entropy = self._spread()
+        return distance * resolution / self.resolution, entropy, math.log(math.prod(self.key_shape))
+
+    def _spread(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns distances in positions and entropies, both `[B, N]`."""
+        shapes = {"query_shape": self.query_shape, "key_shape": self.key_shape}
+        if self.maps is None and self.queries.ndim == 3:
+            distance, entropy = _spread(self.queries, self.keys, **shapes)
+        else:
+            maps = self.attention_map
+            distance, entropy = _distance(maps, **shapes), _entropy(maps)
+        return np.asarray(distance), np.asarray(entropy)
 
     @property
     def name(self) -> str:
@@ -100,13 +131,16 @@ class AttentionRecord(NamedTuple):
     def statistics(self) -> dict[str, float]:
         """Returns gamma, and the mean attention distance, in pixels, and entropy, in nats, of each layer, as metrics.
 
+        A layer without a gamma has the other two.
+
         Gamma is that of the network that looked. The gamma that training logs is of the weights before its last update,
         and of G itself where this network may be its moving average.
         """
         found = {}
         for layer in self.layers:
             distance, entropy, _ = layer.spread(self.images.shape[1])
-            found[f"{layer.network}/attention_gamma_{layer.resolution}"] = layer.gamma
+            if layer.gamma is not None:
+                found[f"{layer.network}/attention_gamma_{layer.resolution}"] = layer.gamma
             found[f"{layer.network}/attention_distance_{layer.resolution}"] = float(distance.mean())
             found[f"{layer.network}/attention_entropy_{layer.resolution}"] = float(entropy.mean())
         return found
@@ -162,24 +196,77 @@ def attention_records(
     return [record for record in (sampled, real) if record.layers]
 
 
+def sows_attention(network: nn.Module, inputs: tuple[int, ...]) -> bool:
+    """Tells whether a network has a layer that sows an attention map. The network is traced, not run.
+
+    Args:
+        network: as in `generator_attention` or `discriminator_attention`.
+        inputs: the shape of one latent or of one image.
+    """
+    given = jax.ShapeDtypeStruct((1, *inputs), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    variables: Any = jax.eval_shape(
+        lambda *given: network.init(jax.random.key(0), *given, train=False, mutable=True), *given
+    )
+    return any(True for _ in sown_maps(variables.get("intermediates", {})))
+
+
+def sown_maps(sown: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Yields the path of each layer that sowed a map, and by their names its map, queries and keys.
+
+    Args:
+        sown: the collection `intermediates`.
+        path: of the module that it belongs to.
+    """
+    parts = ("attention_map", "attention_queries", "attention_keys")
+    if isinstance(sown.get("attention_map"), tuple):
+        yield path, {part: sown[part][0] for part in parts if isinstance(sown.get(part), tuple)}
+    for name, inner in sown.items():
+        if isinstance(inner, Mapping):
+            yield from sown_maps(inner, (*path, name))
+
+
+def mean_over_heads(attention_map: Array) -> Array:
+    """Returns a map `[B, N, M]` of one `[B, heads, N, M]`, in float32; one without heads is as it was."""
+    attention_map = attention_map.astype(jnp.float32)
+    return attention_map if attention_map.ndim == 3 else attention_map.mean(axis=1)
+
+
 @partial(jax.jit, static_argnums=0)
 @in_float32
 def _apply(module: nn.Module, variables: Any, inputs: Array, labels: Array) -> tuple[Array, dict[str, Any]]:
+    """Returns the outputs, and by the path of a layer its queries and keys, or where it has none its maps."""
     applied: Any = module.apply(variables, inputs, labels, train=False, mutable=["intermediates"])
     outputs, sown = applied
-    # The maps are sown too. They are not returned, so they are not computed.
-    wanted = ("attention_queries", "attention_keys")
-    layers = sown.get("intermediates", {}).items()
-    return outputs, {name: [layer[part][0] for part in wanted] for name, layer in layers if "attention_map" in layer}
+    found = {}
+    for path, parts in sown_maps(sown.get("intermediates", {})):
+        # A map that is not returned is not computed.
+        if {"attention_queries", "attention_keys"} <= set(parts):
+            found["/".join(path)] = {"queries": parts["attention_queries"], "keys": parts["attention_keys"]}
+        else:
+            found["/".join(path)] = {"maps": mean_over_heads(parts["attention_map"])}
+    return outputs, found
 
 
-def _layers(network: str, variables: Mapping[str, Any], operands: Mapping[str, Any]) -> tuple[AttentionLayer, ...]:
+def _layers(network: str, variables: Mapping[str, Any], seen: Mapping[str, Any]) -> tuple[AttentionLayer, ...]:
     found = []
-    for name, sown in operands.items():
-        resolution = int(re.sub(r"\D", "", name) or 0)
-        queries, keys = (np.asarray(operand, np.float32) for operand in sown)
-        side = round(keys.shape[1] ** 0.5)
-        gamma = float(variables["params"][name]["gamma"])
+    for path, parts in seen.items():
+        arrays = {part: np.asarray(array, np.float32) for part, array in parts.items()}
+        maps = arrays.get("maps")
+        queries, keys = arrays.get("queries", _NOTHING), arrays.get("keys", _NOTHING)
+        rows, columns = maps.shape[1:] if maps is not None else (queries.shape[-2], keys.shape[-2])
+        resolution, side = (round(positions**0.5) for positions in (rows, columns))
         shapes = (resolution, resolution), (side, side)
-        found.append(AttentionLayer(network, resolution, gamma, queries, keys, *shapes))
+        gamma = _gamma(variables["params"], path)
+        found.append(AttentionLayer(network, resolution, gamma, queries, keys, *shapes, maps))
     return tuple(sorted(found, key=lambda layer: layer.resolution, reverse=network == "discriminator"))
+
+
+_NOTHING = np.zeros((0, 0, 0), np.float32)
+
+
+def _gamma(params: Any, path: str) -> float | None:
+    """Returns the scalar `gamma` among the parameters of a layer, or None."""
+    for name in filter(None, path.split("/")):
+        params = params.get(name, {})
+    gamma = params.get("gamma")
+    return float(gamma) if getattr(gamma, "shape", None) == () else None

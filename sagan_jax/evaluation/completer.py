@@ -11,6 +11,7 @@ from jax import Array
 
 from sagan_jax.data import to_float, to_uint8
 from sagan_jax.errors import InvalidInputError, NonFiniteError
+from sagan_jax.evaluation.attention import mean_over_heads, sown_maps
 from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.runtime.full_precision import in_float32
 
@@ -89,7 +90,8 @@ class TrainedCompleter:
             masks: as for `complete`.
 
         Returns:
-            By layer, such as `encoder_16`, its map `[N, Q, K]` float32: queries and keys row by row; rows sum to 1.
+            By layer, such as `encoder_16`, its map `[N, Q, K]` float32: queries and keys row by row; rows sum to 1. Of
+            several heads it is the mean.
         """
         maps = _attention(self.network, self.params, to_float(images), masks)
         return {name: np.asarray(attention_map, np.float32) for name, attention_map in maps.items()}
@@ -136,8 +138,7 @@ def _forward(network: CompletionNetwork, sampled: bool, params: Any, images: Arr
 def _attention(network: CompletionNetwork, params: Any, images: Array, masks: Array) -> dict[str, Array]:
     applied: Any = network.apply({"params": params}, images, masks, mutable=["intermediates"])
     found = {}
-    for part, layers in applied[1].get("intermediates", {}).items():
-        for layer, sown in layers.items():
-            if "attention_map" in sown:
-                found[layer.replace("attention", part)] = sown["attention_map"][0]
+    for (part, layer, *inner), sown in sown_maps(applied[1].get("intermediates", {})):
+        name = "_".join([layer.replace("attention", part), *inner])
+        found[name] = mean_over_heads(sown["attention_map"])
     return found

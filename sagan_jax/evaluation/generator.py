@@ -194,11 +194,17 @@ class TrainedGenerator:
             seed: draws latents and classes.
 
         Raises:
-            InvalidInputError: a number is out of range or not an integer.
+            InvalidInputError: a number is out of range or not an integer, or the generator does not let its decay be
+                set.
 
         Source: ajbrock/BigGAN-PyTorch:utils.py, `accumulate_standing_stats`; compare_gan's accumulators.
         """
         _check_integers("with_standing_statistics", batches=batches, batch_size=batch_size, seed=seed)
+        if self.variables["batch_stats"] and not hasattr(self.generator, "norm_decay"):
+            raise InvalidInputError(
+                f"Standing statistics need a generator with a field norm_decay, the decay of its running moments; "
+                f"{type(self.generator).__name__} has none."
+            )
         decays = [name for name in ("norm_decay", "final_norm_decay") if hasattr(self.generator, name)]
         zeros: dict[str, Any] = dict.fromkeys(decays, 0.0)  # each pass then stores the moments of its own batch
         undecayed = self.generator.clone(**zeros)
@@ -273,7 +279,8 @@ def _draw(
     generator: nn.Module, batch_statistics: bool, variables: Variables, latents: Array, labels: Array
 ) -> tuple[Array, Array]:
     """Returns uint8 images, and whether none of their values was NaN."""
-    drawn: Any = generator.apply(variables, latents, labels, train=batch_statistics)
+    # Norms may write their new moments, which are not kept.
+    drawn: Any = generator.apply(variables, latents, labels, train=batch_statistics, mutable=["batch_stats"])[0]
     levels = jnp.rint((drawn.astype(jnp.float32) + 1) * 127.5)  # `sagan_jax.data.to_uint8`, on the devices
     return levels.clip(0, 255).astype(jnp.uint8), ~jnp.isnan(levels).any()
 

@@ -78,8 +78,8 @@ def interpolate(
     one_hot = np.eye(max(1, trained.num_classes))
     t = (shares if between != "z" else np.zeros(steps))[None, :, None]
     mixtures = (1 - t) * one_hot[first][:, None] + t * one_hot[second][:, None]
-    images = [
-        trained.images(z.astype(np.float32), mixture.astype(np.float32))
-        for z, mixture in zip(path, mixtures, strict=True)
-    ]
-    return np.stack(images)
+    if between == "z":  # one class a row: a network of a user need not take mixtures
+        labels = np.repeat(first[:, None], steps, axis=1).astype(np.int32)
+    else:
+        labels = mixtures.astype(np.float32)
+    return np.stack([trained.images(z.astype(np.float32), of_row) for z, of_row in zip(path, labels, strict=True)])

@@ -1,6 +1,6 @@
 """Differentiable augmentation: random changes to real and generated images alike before D sees them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax
@@ -10,9 +10,11 @@ from jax import Array
 from sagan_jax.functional.shape_checks import check_arrays
 
 Augmentation = Literal["color", "translation", "cutout"]
+AugmentationFunction = Callable[[Array, Array], Array]
+"""Maps a PRNG key and an image `[H, W, C]` to an image of that shape."""
 
 
-def augment(keys: Array, images: Array, augmentations: Sequence[Augmentation]) -> Array:
+def augment(keys: Array, images: Array, augmentations: Sequence[Augmentation | AugmentationFunction]) -> Array:
     """Returns the images after each of the augmentations, in the order given.
 
     - `color` shifts the brightness by up to 0.5, then scales the saturation by 0 to 2, then the contrast by 0.5 to 1.5.
@@ -25,7 +27,8 @@ def augment(keys: Array, images: Array, augmentations: Sequence[Augmentation]) -
     Args:
         keys: `[B]`, one PRNG key per image.
         images: `[B, H, W, C]`, floating, in [-1, 1]; the result of `color` may lie outside that range.
-        augmentations: names out of `Augmentation`; an empty sequence returns the images unchanged.
+        augmentations: names out of `Augmentation`, or functions of a key and an image `[H, W, C]` that return an image
+            of that shape; an empty sequence returns the images unchanged.
 
     Returns:
         `[B, H, W, C]`, the dtype of `images`.
@@ -44,11 +47,14 @@ def augment(keys: Array, images: Array, augmentations: Sequence[Augmentation]) -
         ((2, 8, 8, 3), 0.0, 1.0)
     """
     check_arrays("augment", images=(images, "floating [B, H, W, C]"), keys=(keys, "[B]"))
-    for name in augmentations:
-        if name not in _AUGMENTATIONS:
-            raise ValueError(f"augment needs augmentations out of {', '.join(_AUGMENTATIONS)}; got {name!r}.")
-        own_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, list(_AUGMENTATIONS).index(name))
-        images = jax.vmap(_AUGMENTATIONS[name])(own_keys, images)
+    for place, chosen in enumerate(augmentations):
+        if callable(chosen):
+            number, function = len(_AUGMENTATIONS) + place, chosen
+        elif chosen in _AUGMENTATIONS:
+            number, function = list(_AUGMENTATIONS).index(chosen), _AUGMENTATIONS[chosen]
+        else:
+            raise ValueError(f"augment needs augmentations out of {', '.join(_AUGMENTATIONS)}; got {chosen!r}.")
+        images = jax.vmap(function)(jax.vmap(jax.random.fold_in, (0, None))(keys, number), images)
     return images
 
 

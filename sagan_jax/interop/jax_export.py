@@ -17,7 +17,12 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def to_jax_export(
-    generator: Generator, variables: Mapping[str, Any], latent_size: int, *, platforms: Sequence[str] = PLATFORMS
+    generator: Generator,
+    variables: Mapping[str, Any],
+    latent_size: int,
+    *,
+    num_classes: int | None = None,
+    platforms: Sequence[str] = PLATFORMS,
 ) -> bytes:
     """Returns the bytes of a file that `jax.export.deserialize` reads, with only jax, numpy and flatbuffers installed.
 
@@ -31,6 +36,7 @@ def to_jax_export(
         generator: the module; a folded one has parameters only.
         variables: the variables, after spectral normalisation if the network was trained with it.
         latent_size: Z.
+        num_classes: that it takes labels of. Defaults to the module's own.
         platforms: the platforms on which the function can run. This machine need not have them.
 
     Raises:
@@ -43,12 +49,14 @@ def to_jax_export(
     # On the host, so that the function does not depend on a device.
     variables = jax.tree.map(np.asarray, dict(variables))
 
+    classes = generator.num_classes if num_classes is None else num_classes
+
     @in_float32
     def generate(latents: Array, labels: Array) -> Array:
         images: Any = generator.apply(variables, latents, labels, train=False)
-        if not generator.num_classes:
+        if not classes:
             return images
-        is_class = (labels >= 0) & (labels < generator.num_classes)
+        is_class = (labels >= 0) & (labels < classes)
         return jnp.where(is_class[:, None, None, None], images, 0)
 
     (batch,) = export.symbolic_shape("b")

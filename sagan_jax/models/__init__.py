@@ -3,7 +3,20 @@
 `biggan`, `dcgan` and `sagan` are read by module: `sagan.Generator(resolution=128)`.
 """
 
-from sagan_jax.models import biggan, completion, convnet, dcgan, dinov2, folding, inception, layers, lite0, sagan
+from sagan_jax.models import (
+    attention,
+    biggan,
+    completion,
+    convnet,
+    dcgan,
+    dinov2,
+    folding,
+    inception,
+    layers,
+    lite0,
+    sagan,
+)
+from sagan_jax.models.attention import AttentionModule, MultiHeadAttention, SqueezeExcite, UniformAttention
 from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.models.convnet import ConvNet
 from sagan_jax.models.dinov2 import DinoV2
@@ -13,14 +26,19 @@ from sagan_jax.models.layers import ConditionalBatchNorm, ResidualControl, SelfA
 from sagan_jax.models.lite0 import Lite0
 
 __all__ = [
+    "AttentionModule",
     "CompletionNetwork",
     "ConditionalBatchNorm",
     "ConvNet",
     "DinoV2",
     "Inception",
     "Lite0",
+    "MultiHeadAttention",
     "ResidualControl",
     "SelfAttention",
+    "SqueezeExcite",
+    "UniformAttention",
+    "attention",
     "biggan",
     "completion",
     "convnet",

@@ -11,13 +11,12 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from sagan_jax.models import sagan
+from sagan_jax.models.attention import Attention, attention_layer, check_attention
 from sagan_jax.models.layers import (
-    AttentionKind,
     ConditionalBatchNorm,
     Conv,
     Dense,
     Initializer,
-    attention_layer,
     check_attention_resolutions,
     check_choice,
     kernel_initializer,
@@ -40,7 +39,7 @@ class Generator(nn.Module):
         base_channels: the unit of the widths in `GENERATOR_WIDTHS`.
         image_channels: 3 for RGB, 1 for grey.
         attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size.
-        attention: the kind of layer at these sizes.
+        attention: what sits at these sizes: a name, or a layer of one's own.
         shared_size: the size of the shared embedding. With 0 each norm has its own table of the classes.
         hierarchical: whether the latent is split evenly over the first linear map and the blocks.
         norm_epsilon: added to the variance in each norm.
@@ -59,7 +58,7 @@ class Generator(nn.Module):
     base_channels: int = 96
     image_channels: int = 3
     attention_resolutions: tuple[int, ...] = (64,)
-    attention: AttentionKind = "release"
+    attention: Attention = "release"
     shared_size: int = 128
     hierarchical: bool = True
     norm_epsilon: float = 1e-5
@@ -88,7 +87,7 @@ class Generator(nn.Module):
                 ends, or the latent cannot be split evenly.
         """
         check_choice("resolution", self.resolution, sagan.Resolution)
-        check_choice("attention", self.attention, AttentionKind)
+        check_attention(self.attention)
         resolutions = sagan.generator_resolutions(self.resolution)
         check_attention_resolutions("generator", self.attention_resolutions, resolutions)
         first, *widths = [self.base_channels * width for width in GENERATOR_WIDTHS[self.resolution]]

@@ -23,11 +23,10 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from sagan_jax.functional.resampling import average_pool, upsample_nearest
+from sagan_jax.models.attention import Attention, attention_layer, check_attention
 from sagan_jax.models.layers import (
-    AttentionKind,
     Conv,
     Dense,
-    attention_layer,
     check_attention_resolutions,
     check_choice,
     glorot,
@@ -129,7 +128,7 @@ class Encoder(nn.Module):
     base_channels: int
     latent_size: int
     attention_resolutions: tuple[int, ...]
-    attention: AttentionKind
+    attention: Attention
     blocks: int
     skips: bool
     dtype: DTypeLike | None = None
@@ -165,7 +164,7 @@ class Decoder(nn.Module):
     image_channels: int
     base_channels: int
     attention_resolutions: tuple[int, ...]
-    attention: AttentionKind
+    attention: Attention
     blocks: int
     dtype: DTypeLike | None = None
 
@@ -216,7 +215,7 @@ class CompletionNetwork(nn.Module):
         base_channels: the unit of the widths in `WIDTHS`.
         latent_size: Z, the number of latents.
         attention_resolutions: feature-map sizes; the layer sits after the blocks of that size, in encoder and decoder.
-        attention: the kind of layer at these sizes.
+        attention: what sits at these sizes: a name, or a layer of one's own.
         blocks: the number of residual blocks at each size, in encoder and decoder.
         skips: whether the decoder receives the encoder's feature maps. Otherwise it receives only the latents.
         dtype: the dtype of the computation; None takes that of inputs and parameters together. Images, and the
@@ -228,7 +227,7 @@ class CompletionNetwork(nn.Module):
     base_channels: int = 32
     latent_size: int = 256
     attention_resolutions: tuple[int, ...] = (16,)
-    attention: AttentionKind = "release"
+    attention: Attention = "release"
     blocks: int = 1
     skips: bool = True
     dtype: DTypeLike | None = None
@@ -236,7 +235,7 @@ class CompletionNetwork(nn.Module):
     def setup(self) -> None:
         """Creates the encoder and the decoder."""
         check_choice("resolution", self.resolution, Resolution)
-        check_choice("attention", self.attention, AttentionKind)
+        check_attention(self.attention)
         check_attention_resolutions(
             "completion network", self.attention_resolutions, completion_resolutions(self.resolution)
         )

@@ -12,15 +12,14 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from sagan_jax.models.attention import Attention, attention_layer, check_attention
 from sagan_jax.models.layers import (
-    AttentionKind,
     ConditionalBatchNorm,
     Conv,
     ConvTranspose,
     Dense,
     Gain,
     Initializer,
-    attention_layer,
     check_attention_resolutions,
     check_choice,
     check_image_size,
@@ -69,7 +68,7 @@ class Generator(nn.Module):
         image_channels: 3 for RGB, 1 for grey.
         attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size. DCGAN has
             none.
-        attention: the kind of layer at these sizes.
+        attention: what sits at these sizes: a name, or a layer of one's own.
         norm_epsilon: added to the variance in each norm.
         norm_decay: the decay of the running moments.
         conditional_gain: see `ConditionalBatchNorm`.
@@ -85,7 +84,7 @@ class Generator(nn.Module):
     base_channels: int = 64
     image_channels: int = 3
     attention_resolutions: tuple[int, ...] = ()
-    attention: AttentionKind = "release"
+    attention: Attention = "release"
     norm_epsilon: float = 1e-5
     norm_decay: float = 0.9
     conditional_gain: Gain = "table"
@@ -112,7 +111,7 @@ class Generator(nn.Module):
                 ends.
         """
         check_choice("resolution", self.resolution, Resolution)
-        check_choice("attention", self.attention, AttentionKind)
+        check_attention(self.attention)
         resolutions = generator_resolutions(self.resolution)
         check_attention_resolutions("generator", self.attention_resolutions, resolutions)
         first, *widths = [self.base_channels * width for width in GENERATOR_WIDTHS[self.resolution]]
@@ -152,7 +151,7 @@ class Discriminator(nn.Module):
         num_classes: 0 for an unconditional network, as in DCGAN.
         base_channels: the unit of the widths in `DISCRIMINATOR_WIDTHS`.
         attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size.
-        attention: the kind of layer at these sizes.
+        attention: what sits at these sizes: a name, or a layer of one's own.
         norm: `"batch"` as in DCGAN, or `"none"` for networks with spectral normalisation.
         norm_epsilon: added to the variance in each norm.
         norm_decay: the decay of the running moments.
@@ -166,7 +165,7 @@ class Discriminator(nn.Module):
     num_classes: int = 0
     base_channels: int = 64
     attention_resolutions: tuple[int, ...] = ()
-    attention: AttentionKind = "release"
+    attention: Attention = "release"
     norm: DiscriminatorNorm = "batch"
     norm_epsilon: float = 1e-5
     norm_decay: float = 0.9
@@ -190,8 +189,9 @@ class Discriminator(nn.Module):
             ValueError: when a field has an unknown value, `attention_resolutions` names a size at which no block
                 ends, or the images have another size.
         """
-        for field, choices in (("resolution", Resolution), ("attention", AttentionKind), ("norm", DiscriminatorNorm)):
+        for field, choices in (("resolution", Resolution), ("norm", DiscriminatorNorm)):
             check_choice(field, getattr(self, field), choices)
+        check_attention(self.attention)
         check_image_size(images, self.resolution)
         resolutions = discriminator_resolutions(self.resolution)
         check_attention_resolutions("discriminator", self.attention_resolutions, resolutions)

@@ -32,7 +32,6 @@ def check_choice(field: str, value: Any, choices: Any) -> None:
 Gain = Literal["table", "map"]
 Initializer = Literal["xavier", "orthogonal"]
 AttentionForm = Literal["release", "article"]
-AttentionKind = Literal["release", "article", "residual"]
 
 
 def kernel_initializer(name: Initializer) -> nn.initializers.Initializer:
@@ -334,16 +333,6 @@ class ResidualControl(nn.Module):
         )
         hidden = conv(residual_width(channels), name="conv_1")(nn.relu(features))
         return features + conv(channels, name="conv_2")(nn.relu(hidden))
-
-
-def attention_layer(
-    kind: AttentionKind, resolution: int, initializer: Initializer = "xavier", dtype: DTypeLike | None = None
-) -> nn.Module:
-    """Returns the layer for one of a network's `attention_resolutions`. Its name contains the feature-map size."""
-    name = f"attention_{resolution}"
-    if kind == "residual":
-        return ResidualControl(dtype=dtype, name=name)
-    return SelfAttention(form=kind, initializer=initializer, dtype=dtype, name=name)
 
 
 def check_attention_resolutions(network: str, wanted: tuple[int, ...], resolutions: tuple[int, ...]) -> None:

@@ -14,14 +14,13 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from sagan_jax.functional.resampling import average_pool, upsample_nearest
+from sagan_jax.models.attention import Attention, attention_layer, check_attention
 from sagan_jax.models.layers import (
-    AttentionKind,
     ConditionalBatchNorm,
     Conv,
     Dense,
     Gain,
     Initializer,
-    attention_layer,
     check_attention_resolutions,
     check_choice,
     check_image_size,
@@ -128,7 +127,7 @@ class Generator(nn.Module):
         base_channels: the unit of the widths in `GENERATOR_WIDTHS`.
         image_channels: 3 for RGB, 1 for grey.
         attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size.
-        attention: the kind of layer at these sizes.
+        attention: what sits at these sizes: a name, or a layer of one's own.
         norm_epsilon: added to the variance in each norm.
         norm_decay: the decay of the running moments in the conditional norms.
         final_norm_decay: the decay of the running moments in the last norm, which is unconditional.
@@ -145,7 +144,7 @@ class Generator(nn.Module):
     base_channels: int = 64
     image_channels: int = 3
     attention_resolutions: tuple[int, ...] = (32,)
-    attention: AttentionKind = "release"
+    attention: Attention = "release"
     norm_epsilon: float = 1e-5
     norm_decay: float = 0.999
     final_norm_decay: float = 0.9999
@@ -173,7 +172,7 @@ class Generator(nn.Module):
                 ends.
         """
         check_choice("resolution", self.resolution, Resolution)
-        check_choice("attention", self.attention, AttentionKind)
+        check_attention(self.attention)
         resolutions = generator_resolutions(self.resolution)
         check_attention_resolutions("generator", self.attention_resolutions, resolutions)
         first, *widths = [self.base_channels * width for width in GENERATOR_WIDTHS[self.resolution]]
@@ -267,7 +266,7 @@ class Discriminator(nn.Module):
         num_classes: the number of classes; 0 for an unconditional network.
         base_channels: the unit of the widths in `DISCRIMINATOR_WIDTHS`.
         attention_resolutions: feature-map sizes; the layer sits after the first block whose output has that size.
-        attention: the kind of layer at these sizes.
+        attention: what sits at these sizes: a name, or a layer of one's own.
         shortcut: whether the shortcuts after the first block read the features before or after the ReLU.
         norm: `"batch"` puts a batch norm before each ReLU of the blocks, for networks without spectral norm.
         norm_epsilon: added to the variance in each norm.
@@ -282,7 +281,7 @@ class Discriminator(nn.Module):
     num_classes: int = 1000
     base_channels: int = 64
     attention_resolutions: tuple[int, ...] = (32,)
-    attention: AttentionKind = "release"
+    attention: Attention = "release"
     shortcut: Shortcut = "before_relu"
     norm: DiscriminatorNorm = "none"
     norm_epsilon: float = 1e-5
@@ -311,11 +310,11 @@ class Discriminator(nn.Module):
         """
         for field, choices in (
             ("resolution", Resolution),
-            ("attention", AttentionKind),
             ("shortcut", Shortcut),
             ("norm", DiscriminatorNorm),
         ):
             check_choice(field, getattr(self, field), choices)
+        check_attention(self.attention)
         check_image_size(images, self.resolution)
         resolutions = discriminator_resolutions(self.resolution)
         check_attention_resolutions("discriminator", self.attention_resolutions, resolutions)

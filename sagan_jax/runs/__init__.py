@@ -6,10 +6,12 @@ those of `sagan_jax` itself.
 
 __all__ = [
     "attention_figures",
+    "attention_kinds",
     "best_checkpoint",
     "build",
     "completion",
     "completion_scores",
+    "contracts",
     "convert",
     "diversity",
     "dry_run",
@@ -29,6 +31,7 @@ __all__ = [
     "memory_advice",
     "neighbours",
     "owed",
+    "own_objects",
     "photographs",
     "plan",
     "plan_files",

@@ -11,8 +11,14 @@ from sagan_jax.config import Experiment
 from sagan_jax.data import ImageSource
 from sagan_jax.data.decoding import MAX_FILE_BYTES, decode, unreadable_reason
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.attention import AttentionRecord, discriminator_attention, generator_attention
+from sagan_jax.evaluation.attention import (
+    AttentionRecord,
+    discriminator_attention,
+    generator_attention,
+    sows_attention,
+)
 from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.runs.build import image_shape
 from sagan_jax.runs.load import CheckpointName, GenerationRun, open_run
 from sagan_jax.runtime.files import read_regular, write_atomically
 from sagan_jax.runtime.metrics_log import read_metrics
@@ -100,8 +106,8 @@ def record_path(out: Path, network: str) -> Path:
 def no_attention_error(workdir: Path) -> InvalidInputError:
     """Returns the error for a run that has no attention layer."""
     return InvalidInputError(
-        f"The run in {str(workdir)!r} has no attention layer to look at: it was trained without, or with "
-        f"--attention residual."
+        f"The run in {str(workdir)!r} has no attention layer to look at: it was trained without, or with one "
+        f"that has no map (--attention residual, squeeze_excite or none, or a layer of yours that sows none)."
     )
 
 
@@ -125,7 +131,7 @@ def _records(
             f"--image needs a discriminator to look at it; the weights in {str(run.workdir)!r} came without one."
         )
     wanted = None
-    if discriminator and _discriminator_has_attention(run.experiment):
+    if discriminator and sows_attention(discriminator.discriminator, image_shape(run.experiment)):  # reads no images
         wanted = given or _choose_images(run.images(), num_images, seed)
     if given is None:
         records["generator"] = _generated(generator, num_images, classes, seed)
@@ -140,12 +146,6 @@ def _records(
 def _generated(generator: TrainedGenerator, count: int, classes: Sequence[int], seed: int) -> AttentionRecord:
     labels = np.resize(generator.classes(classes or None), count).astype(np.int32)
     return generator_attention(generator, generator.latents(jax.random.key(seed), np.arange(count)), labels)
-
-
-def _discriminator_has_attention(experiment: Experiment) -> bool:
-    """Tells whether D has an attention layer, without building it: then no images need to be read."""
-    networks = experiment.networks
-    return networks.attention != "residual" and bool(networks.discriminator_attention_resolutions)
 
 
 def _read_image(path: Path, experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
@@ -175,8 +175,8 @@ def _figure(record: AttentionRecord, number: int, queries: Sequence[Position], n
     for layer in record.layers:
         rows = [_query_index(position, layer.resolution, resolution) for position in queries]
         weights = layer.rows(number, rows).reshape(len(rows), *layer.key_shape)
-        title = f"{layer.network[0].upper()} at {layer.resolution}×{layer.resolution}, γ {format_value(layer.gamma)}"
-        panels.append(Panel(title, weights))
+        gamma = "" if layer.gamma is None else f", γ {format_value(layer.gamma)}"
+        panels.append(Panel(f"{layer.network[0].upper()} at {layer.resolution}×{layer.resolution}{gamma}", weights))
     return attention_figure(image, queries, panels)
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import optax
 
-from sagan_jax.config import AnyExperiment, CompletionExperiment, CompletionTraining, Experiment
+from sagan_jax.config import AnyExperiment, CompletionExperiment, CompletionTraining, Experiment, Training
 from sagan_jax.data import ImageSource, open_source
 from sagan_jax.data.decoding import Decoding
 from sagan_jax.data.layouts import is_split
@@ -15,38 +16,47 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.generator import TrainedGenerator
-from sagan_jax.functional import HINGE, LEAST_SQUARES, LOGISTIC, NON_SATURATING, RELATIVISTIC, WASSERSTEIN
-from sagan_jax.models.completion import CompletionNetwork
+from sagan_jax.functional import (
+    HINGE,
+    LEAST_SQUARES,
+    LOGISTIC,
+    NON_SATURATING,
+    RELATIVISTIC,
+    WASSERSTEIN,
+    AdversarialLoss,
+)
+from sagan_jax.models.completion import WIDTHS, CompletionNetwork
 from sagan_jax.models.perceptual import Lite0Activations
 from sagan_jax.models.sagan import Discriminator
+from sagan_jax.runs.attention_kinds import check_attention_layer, find_attention
+from sagan_jax.runs.contracts import check_contracts
 from sagan_jax.runs.families import build_networks
+from sagan_jax.runs.own_objects import own_augmentation, own_loss, own_optimizers
 from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
 from sagan_jax.training.completion import CompletionState, CompletionTask
-from sagan_jax.training.optimizers import muon, two_time_scale
+from sagan_jax.training.optimizers import Optimizers, muon, scheduled_rate, two_time_scale
 from sagan_jax.training.precision import Precision, default_precision
 
 _SHOWN_CLASSES = 10  # in one line
-_LOSSES = {"hinge": HINGE, "non_saturating": NON_SATURATING, "wasserstein": WASSERSTEIN}
+_LOSSES: dict[Any, AdversarialLoss] = {"hinge": HINGE, "non_saturating": NON_SATURATING, "wasserstein": WASSERSTEIN}
 _LOSSES |= {"logistic": LOGISTIC, "least_squares": LEAST_SQUARES, "relativistic": RELATIVISTIC}
 
 
 def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
-    """Returns what stays fixed in the adversarial training that a config describes."""
+    """Returns what stays fixed in the adversarial training that a config describes.
+
+    Raises:
+        InvalidInputError: an object of a user is not there, or does not keep its contract.
+    """
     networks, training = experiment.networks, experiment.training
     generator, discriminator = build_networks(networks)
-    return AdversarialTask(
+    task = AdversarialTask(
         generator,
         discriminator,
-        _two_time_scale(
-            generator_learning_rate=training.generator_learning_rate,
-            discriminator_learning_rate=training.discriminator_learning_rate,
-            beta1=training.adam_beta1,
-            beta2=training.adam_beta2,
-            epsilon=training.adam_epsilon,
-        ),
+        _adam(training) if training.optimizer == "adam" else own_optimizers(training.optimizer),
         latent_size=networks.latent_size,
         num_classes=networks.num_classes,
-        loss=_LOSSES[training.loss],
+        loss=_LOSSES.get(training.loss) or own_loss(training.loss),
         r1=training.r1,
         r2=training.r2,
         spectral_norm=networks.spectral_norm,
@@ -56,18 +66,28 @@ def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
         orthogonal_strength=training.orthogonal_strength,
         accumulation_steps=training.accumulation_steps,
         shared_draws=training.shared_draws,
-        augmentation=training.augmentation,
+        augmentation=own_augmentation(training.augmentation),
         flips=training.flips,
         average_decay=training.ema_decay,
         average_start_step=training.ema_start_step,
         global_moments=training.moments == "global",
         precision=training_precision(experiment),
     )
+    own_augmentations = [one for one in task.augmentation if not isinstance(one, str)]
+    if networks.modules or training.loss not in _LOSSES or own_augmentations or training.optimizer != "adam":
+        check_contracts(task, image_shape(experiment))
+    return task
 
 
 def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
-    """Returns what stays fixed in the completion training that a config describes."""
+    """Returns what stays fixed in the completion training that a config describes.
+
+    Raises:
+        InvalidInputError: a layer of a user is not found, or breaks its contract.
+    """
     networks, training = experiment.networks, experiment.training
+    attention, places = str(networks.attention), networks.attention_resolutions
+    check_attention_layer(attention, "--attention", {size: networks.base_channels * WIDTHS[size] for size in places})
     adversarial = training.adversarial_weight > 0
     return CompletionTask(
         CompletionNetwork(
@@ -76,7 +96,7 @@ def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
             networks.base_channels,
             networks.latent_size,
             networks.attention_resolutions,
-            networks.attention,
+            find_attention(attention),
             networks.blocks,
             networks.skips,
         ),
@@ -100,8 +120,41 @@ def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
     )
 
 
+def _adam(training: Training) -> Optimizers:
+    """Returns the optimisers that the rates of a config describe."""
+    falls_until = training.total_steps if training.schedule == "linear" else 0
+    return _scheduled_adam(
+        training.generator_learning_rate,
+        training.discriminator_learning_rate,
+        training.adam_beta1,
+        training.adam_beta2,
+        training.adam_epsilon,
+        training.warmup_steps,
+        falls_until,
+        training.discriminator_steps if training.warmup_steps or falls_until else 1,
+    )
+
+
 # Equal configs have equal tasks in one process, and so share what jax has traced and compiled.
-_two_time_scale = cache(two_time_scale)
+@cache
+def _scheduled_adam(
+    generator_rate: float,
+    discriminator_rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    warmup_steps: int,
+    falls_until: int,
+    discriminator_steps: int,
+) -> Optimizers:
+    moves = {"warmup_steps": warmup_steps, "falls_until": falls_until}
+    return two_time_scale(
+        generator_learning_rate=scheduled_rate(generator_rate, **moves),
+        discriminator_learning_rate=scheduled_rate(discriminator_rate, **moves, updates_per_step=discriminator_steps),
+        beta1=beta1,
+        beta2=beta2,
+        epsilon=epsilon,
+    )
 
 
 def training_precision(experiment: AnyExperiment) -> Precision:

@@ -18,6 +18,7 @@ from sagan_jax.evaluation.lite0 import read_lite0
 from sagan_jax.models.completion import WIDTHS
 from sagan_jax.runs.build import build_completion_task, class_lines, open_images, trained_completer
 from sagan_jax.runs.generation import residual_summary
+from sagan_jax.runs.saved_config import source_digests
 from sagan_jax.runs.validate import check_config
 from sagan_jax.runtime.metrics_log import MetricsWriter, image_path
 from sagan_jax.training.completion import CompletionBatch, CompletionState, initial_state, step
@@ -44,6 +45,7 @@ class CompletionJob:
     def __init__(self, experiment: CompletionExperiment, workdir: Path) -> None:
         del workdir
         self.experiment = experiment
+        self.code = source_digests(experiment)
         self.source = open_images(experiment, decoding=experiment.data.decoding)
         self.held_out = open_images(experiment, held_out=True) if experiment.data.held_out else None
         self.task = build_completion_task(experiment)

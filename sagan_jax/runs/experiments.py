@@ -1,15 +1,12 @@
 """Finding an experiment by name or path, and reading it."""
 
-import contextlib
 import difflib
-import importlib.util
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import sagan_jax
 from sagan_jax.config import AnyExperiment
-from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.import_paths import explained, run_file
 
 _PACKAGE = Path(sagan_jax.__file__).parent
 _CONTRACT = (
@@ -41,41 +38,16 @@ def load_experiment(name: str) -> AnyExperiment:
         InvalidInputError: there is no such file, or it cannot be read as an experiment.
     """
     path = _experiment_file(name)
-    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with _explained(path):
-        spec.loader.exec_module(module)
+    module = run_file(path, "The experiment file")
     if not callable(getattr(module, "experiment", None)):
         raise InvalidInputError(f"The experiment file {str(path)!r} has no function `experiment()`. {_CONTRACT}")
-    with _explained(path):
+    with explained(path, "The experiment file"):
         experiment = module.experiment()
     if not isinstance(experiment, AnyExperiment):
         raise InvalidInputError(
             f"`experiment()` in {str(path)!r} returned an object of type {type(experiment).__name__}. {_CONTRACT}"
         )
     return experiment
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turns what an experiment file raises into one line that names the line of the file."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:  # the user's file may raise anything
-        raise InvalidInputError(
-            f"The experiment file {str(path)!r} could not be read: {type(error).__name__}{_place(error, path)}: "
-            f"{one_line(error)}."
-        ) from error
-
-
-def _place(error: BaseException, path: Path) -> str:
-    """Returns the line at which an error left the experiment file, or at which a file could not be parsed."""
-    if isinstance(error, SyntaxError) and error.lineno:
-        return f" in line {error.lineno} of {Path(error.filename or path).name!r}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path.absolute())]
-    return f" in line {frames[-1].lineno}" if frames else ""
 
 
 def _experiment_file(name: str) -> Path:

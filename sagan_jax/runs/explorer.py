@@ -84,8 +84,8 @@ def write_explorer(
 def coarse_step(layer: AttentionLayer) -> int:
     """Returns the side of the squares of positions that the page shows as one: 1 unless the map is very large."""
     step = 1
-    if layer.queries.shape[1] * layer.keys.shape[1] > LARGEST_MAP:
-        sides = (*layer.query_shape, *layer.key_shape)
+    sides = (*layer.query_shape, *layer.key_shape)
+    if math.prod(sides) > LARGEST_MAP:
         while math.prod(sides) > LARGEST_COARSE_MAP * step**4 and all(side % (2 * step) == 0 for side in sides):
             step *= 2
     return step

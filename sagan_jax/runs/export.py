@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from flax.traverse_util import flatten_dict
 from sagan_jax import __version__
 from sagan_jax.errors import InvalidInputError, NonFiniteError, one_line
 from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.import_paths import import_path
 from sagan_jax.interop.jax_export import PLATFORMS, to_jax_export
 from sagan_jax.interop.weight_files import to_safetensors
 from sagan_jax.models.folding import fold_batch_stats
+from sagan_jax.runs.contracts import errors_of_user_code, is_own
 from sagan_jax.runs.load import CheckpointName, open_run
 from sagan_jax.runtime.files import write_files_atomically
 
@@ -73,16 +76,14 @@ def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:
         InvalidInputError: flatbuffers is absent.
         NonFiniteError: the weights are no numbers.
     """
-    generator: Any = trained.generator.clone(folded=True)
-    params = fold_batch_stats(
-        trained.variables["params"], trained.variables["batch_stats"], epsilon=generator.norm_epsilon
-    )
+    generator, variables = _folded(trained)
+    params = variables["params"] if len(variables) == 1 else variables
     arrays = {name: np.asarray(leaf, np.float32) for name, leaf in flatten_dict(params, sep="/").items()}
     notes = {
         "sagan_jax": __version__,
         "run": name,
-        "family": type(generator).__module__.rpartition(".")[2],
-        "generator": json.dumps(_fields(generator)),
+        "family": type(generator).__name__ if is_own(generator) else type(generator).__module__.rpartition(".")[2],
+        "generator": json.dumps(_fields(generator), default=_path_or_text),
         "latent_size": str(trained.latent_size),
         "num_classes": str(trained.num_classes),
         "step": str(trained.step),
@@ -92,7 +93,11 @@ def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:
         weights = to_safetensors(arrays, notes)
     except ValueError as error:
         raise NonFiniteError(f"The generator has diverged: {one_line(error)}.") from error
-    function = to_jax_export(generator, {"params": params}, trained.latent_size)
+    own = errors_of_user_code(
+        "The generator could not be exported for any b, the latents.shape[0] that len() cannot tell"
+    )
+    with own if is_own(generator) else nullcontext():
+        function = to_jax_export(generator, variables, trained.latent_size, num_classes=trained.num_classes)
     parameters = sum(array.size for array in arrays.values())
     whats = {
         FUNCTION: (f"the function, for {', '.join(PLATFORMS)}", function),
@@ -101,6 +106,16 @@ def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:
     rows = [f"| `{file}` | {what} | `{hashlib.sha256(of).hexdigest()}` |" for file, (what, of) in whats.items()]
     readme = _readme(trained, generator, notes, rows)
     return {WEIGHTS: weights, FUNCTION: function, README: readme.encode()}
+
+
+def _folded(trained: TrainedGenerator) -> tuple[Any, dict[str, Any]]:
+    """Returns the module and its variables; a module of ours with its running moments folded into its parameters."""
+    generator: Any = trained.generator
+    if is_own(generator):
+        return generator, {name: tree for name, tree in trained.variables.items() if tree}
+    generator = generator.clone(folded=True)
+    params, moments = trained.variables["params"], trained.variables["batch_stats"]
+    return generator, {"params": fold_batch_stats(params, moments, epsilon=generator.norm_epsilon)}
 
 
 def _fields(generator: Any) -> dict[str, Any]:
@@ -113,7 +128,7 @@ def _construction(generator: Any) -> str:
     """Returns the Python that makes the module, on one line or two: the fields that count and are not the default."""
     default = _fields(type(generator)())
     given = [
-        f"{name}={json.dumps(value) if isinstance(value, str) else repr(value)}"
+        f"{name}={_expression(value)}"
         for name, value in _fields(generator).items()
         if name not in _TRAINING_FIELDS and value != default[name]
     ]
@@ -121,22 +136,43 @@ def _construction(generator: Any) -> str:
     return line if len(line) <= 106 else f"Generator(\n    {', '.join(given)})"
 
 
+def _path_or_text(value: Any) -> str:
+    """Returns what stands for a value that JSON does not have: its import path, or else its text."""
+    try:
+        return import_path(value)
+    except InvalidInputError:
+        return repr(value)
+
+
+def _expression(value: Any) -> str:
+    """Returns the Python that makes the value of a field."""
+    if callable(value):
+        return f"find_object({json.dumps(import_path(value))})"
+    return json.dumps(value) if isinstance(value, str) else repr(value)
+
+
 def _readme(trained: TrainedGenerator, generator: Any, notes: dict[str, str], rows: list[str]) -> str:
     """Returns the page that goes with the files; `rows` are of its table."""
-    size, channels, classes = generator.resolution, generator.image_channels, trained.num_classes
+    classes = trained.num_classes
+    shape = jax.eval_shape(
+        lambda latents, labels: trained.generator.apply(trained.variables, latents, labels, train=False),
+        jax.ShapeDtypeStruct((1, trained.latent_size), np.float32),
+        jax.ShapeDtypeStruct((1,), np.int32),
+    ).shape
     of_classes = f"in [0, {classes})" if classes else "(not read: it has no classes)"
     asked = f"np.arange(4, dtype=np.int32) % {classes}" if classes else "np.zeros(4, np.int32)  # not read"
     inputs = f"""\
 latents = np.random.default_rng(0).normal(size=(4, {trained.latent_size})).astype(np.float32)
 labels = {asked}"""
+    folded = "spectral norm" if is_own(generator) else "spectral norm and statistics"
     outside = f" A label outside [0, {classes}) gives a grey image: zeros." if classes else ""
     table = "\n".join(rows)
     return f"""\
 # The generator of {notes["run"]}
 
-A {notes["family"]} after {trained.step:,} steps ({notes["weights"]}), with spectral norm and statistics folded in:
+A {notes["family"]} after {trained.step:,} steps ({notes["weights"]}), with {folded} folded in:
 latents `[b, {trained.latent_size}]` float32, drawn from N(0, 1), and labels `[b]` int32 {of_classes}
-to images `[b, {size}, {size}, {channels}]` float32 in [-1, 1], for any b.
+to images `[b, {", ".join(map(str, shape[1:]))}]` float32 in [-1, 1], for any b.
 Written by `sagan-jax export` of sagan_jax {__version__} with jax {jax.__version__}.
 
 | file | what | sha256 |
@@ -162,15 +198,39 @@ images = generate(latents, labels)
 pixels = np.rint((np.asarray(images) + 1) * 127.5).astype(np.uint8)
 ```
 
+{_weights_section(generator, inputs)}"""
+
+
+def _weights_section(generator: Any, inputs: str) -> str:
+    """Returns how the weights are loaded: by a module of this package, or by the user's own."""
+    if is_own(generator):
+        return f"""\
+## The weights, with your module
+
+`generator` is the {type(generator).__name__} that was trained, of a file of yours.
+
+<!-- not run: it needs that file -->
+```python
+from flax.traverse_util import unflatten_dict
+from sagan_jax.interop.weight_files import read_arrays
+
+found = unflatten_dict(read_arrays("{WEIGHTS}").arrays, sep="/")
+variables = found if "params" in found else {{"params": found}}
+images = generator.apply(variables, latents, labels, train=False)
+```
+"""
+    construction = _construction(generator)
+    finds = "from sagan_jax.import_paths import find_object\n" if "find_object(" in construction else ""
+    return f"""\
 ## The weights, with sagan_jax
 
 ```python
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from sagan_jax.interop.weight_files import read_arrays
+{finds}from sagan_jax.interop.weight_files import read_arrays
 from {type(generator).__module__} import Generator
 
-generator = {_construction(generator)}
+generator = {construction}
 params = unflatten_dict(read_arrays("{WEIGHTS}").arrays, sep="/")
 {inputs}
 images = generator.apply({{"params": params}}, latents, labels, train=False)

@@ -8,8 +8,11 @@ import jax
 from sagan_jax.config import Networks
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.functional.spectral import init_spectral
+from sagan_jax.import_paths import is_import_path
 from sagan_jax.interop.networks import Discriminator, Generator, ReleasedNetworks
 from sagan_jax.models import biggan, dcgan, sagan
+from sagan_jax.runs.attention_kinds import check_attention_layer, find_attention
+from sagan_jax.runs.own_objects import own_networks
 
 _MODELS = {"sagan": sagan, "dcgan": dcgan, "biggan": biggan}
 # The config fields that a family does not read: a changed value would silently have no effect.
@@ -20,22 +23,36 @@ _UNUSED_FIELDS = {
 }
 
 
+# What it reads where the modules are a user's own.
+_READ_WITH_MODULES = {"modules", "resolution", "num_classes", "image_channels", "latent_size"}
+_READ_WITH_MODULES |= {"spectral_norm", "spectral_evaluation", "spectral_epsilon"}
+
+
 def build_networks(networks: Networks) -> tuple[Generator, Discriminator]:
-    """Returns the two modules that a config describes."""
+    """Returns the two modules that a config describes.
+
+    Raises:
+        InvalidInputError: modules or a layer of a user are not found, or a layer breaks its contract.
+    """
+    if networks.modules:
+        return own_networks(networks.modules)
+    check_attention(networks)
     shared: dict[str, Any] = {
         "resolution": networks.resolution,
         "num_classes": networks.num_classes,
         "base_channels": networks.base_channels,
-        "attention": networks.attention,
         "norm_epsilon": networks.norm_epsilon,
         "norm_decay": networks.norm_decay,
         "initializer": networks.initializer,
     }
+    attention = {network: find_attention(*named) for network, named in attention_names(networks).items()}
     generator_fields = shared | {
+        "attention": attention["generator"],
         "image_channels": networks.image_channels,
         "attention_resolutions": networks.generator_attention_resolutions,
     }
     discriminator_fields = shared | {
+        "attention": attention["discriminator"],
         "attention_resolutions": networks.discriminator_attention_resolutions,
         "norm": networks.discriminator_norm,
         "base_channels": networks.discriminator_base_channels or networks.base_channels,
@@ -103,8 +120,10 @@ def _generator_config(released: ReleasedNetworks) -> dict[str, Any]:
 def _discriminator_config(discriminator: Discriminator, generator: Generator) -> dict[str, Any]:
     """Returns the config fields that a released discriminator decides."""
     base, shared = discriminator.base_channels, discriminator.base_channels == generator.base_channels
+    same_attention = discriminator.attention == generator.attention
     fields: dict[str, Any] = {
         "discriminator_attention_resolutions": discriminator.attention_resolutions,
+        "discriminator_attention": "" if same_attention else discriminator.attention,
         "discriminator_norm": discriminator.norm,
         "discriminator_base_channels": 0 if shared else base,
     }
@@ -126,6 +145,25 @@ def _is_normalized(variables: dict[str, Any]) -> bool:
     return True
 
 
+def attention_names(networks: Networks) -> dict[str, tuple[str, str]]:
+    """Returns, for `generator` and `discriminator`, the name of what sits at the attention places, and its flag."""
+    found = {}
+    for network in ("generator", "discriminator"):
+        own = getattr(networks, f"{network}_attention")
+        found[network] = (own, f"--{network}-attention") if own else (str(networks.attention), "--attention")
+    return found
+
+
+def check_attention(networks: Networks) -> None:
+    """Raises InvalidInputError for a user's layer that is not found, or breaks its contract at one of its places."""
+    if networks.modules:
+        return
+    channels = dict(zip(("generator", "discriminator"), attention_channels(networks), strict=True))
+    for network, (name, flag) in attention_names(networks).items():
+        sizes = getattr(networks, f"{network}_attention_resolutions")
+        check_attention_layer(name, flag, {size: channels[network][size] for size in sizes})
+
+
 def attention_channels(networks: Networks) -> tuple[dict[int, int], dict[int, int]]:
     """Returns the feature-map sizes at which attention can sit in G and in D, each with its channels."""
     family = _MODELS[networks.family]
@@ -143,8 +181,25 @@ def attention_channels(networks: Networks) -> tuple[dict[int, int], dict[int, in
     )
 
 
+def _check_modules(networks: Networks) -> None:
+    """Refuses settings that modules of a user's own would not see."""
+    if len(networks.modules) != 2 or not all(map(is_import_path, networks.modules)):
+        raise InvalidInputError(
+            f"--modules needs two flax modules, generator and discriminator, each as file.py:NAME; "
+            f"got {' '.join(networks.modules)}."
+        )
+    for name, default in vars(Networks()).items():
+        if name not in _READ_WITH_MODULES and getattr(networks, name) != default:
+            raise InvalidInputError(
+                f"--{name.replace('_', '-')} does nothing with --modules: leave it, and set it in your module."
+            )
+
+
 def check_family(networks: Networks) -> None:
     """Raises InvalidInputError for the first setting that the family of a config does not have."""
+    if networks.modules:
+        _check_modules(networks)
+        return
     family = _MODELS[networks.family]
     sizes = sorted(family.GENERATOR_WIDTHS)
     if networks.resolution not in sizes:

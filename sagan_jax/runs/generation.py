@@ -10,7 +10,7 @@ import jax
 from sagan_jax.config import Experiment, Networks
 from sagan_jax.data import training_batches
 from sagan_jax.data.synthetic import Pairs
-from sagan_jax.evaluation.attention import attention_records
+from sagan_jax.evaluation.attention import attention_records, sows_attention
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.evaluation.partners import partner_attention
 from sagan_jax.models.layers import attention_parameter_count, residual_parameter_count, residual_width
@@ -23,11 +23,12 @@ from sagan_jax.runs.build import (
     trained_generator,
 )
 from sagan_jax.runs.diversity import Diversity
-from sagan_jax.runs.families import attention_channels
+from sagan_jax.runs.families import attention_channels, attention_names
 from sagan_jax.runs.health import Health
 from sagan_jax.runs.load import open_run
 from sagan_jax.runs.resume import check_same_sizes
 from sagan_jax.runs.samples import sample_grid
+from sagan_jax.runs.saved_config import source_digests
 from sagan_jax.runs.score_monitor import ScoreMonitor
 from sagan_jax.runs.validate import check_config
 from sagan_jax.runtime.metrics_log import MetricsWriter, image_path
@@ -54,6 +55,7 @@ class GenerationJob:
     def __init__(self, experiment: Experiment, workdir: Path) -> None:
         training = experiment.training
         self.experiment = experiment
+        self.code = source_digests(experiment)
         if training.init_from:
             check_same_sizes(Path(training.init_from), experiment.networks)
         self.source = open_labelled_images(experiment, decoding=experiment.data.decoding)
@@ -61,7 +63,8 @@ class GenerationJob:
         if experiment.evaluation.protocols:
             exact = self.source if experiment.data.decoding == "exact" else open_labelled_images(experiment)
             self.score_monitor = ScoreMonitor(experiment, workdir, exact)
-        self.health = Health(training.loss, self.score_monitor.best_by if self.score_monitor else None)
+        loss = training.loss if isinstance(training.loss, str) else ""  # two functions of a user
+        self.health = Health(loss, self.score_monitor.best_by if self.score_monitor else None)
         self._diversity = Diversity(self.source)
         self.task = build_adversarial_task(experiment)
         self.step = partial(step, self.task)
@@ -117,12 +120,8 @@ class GenerationJob:
         """Tells whether the grid, the figures of attention and the statistics of a step are there."""
         from sagan_jax.runs.attention_figures import record_path
 
-        networks = self.experiment.networks
-        sizes = {
-            "generator": networks.generator_attention_resolutions,
-            "discriminator": networks.discriminator_attention_resolutions,
-        }
-        wanted = [name for name, places in sizes.items() if places and networks.attention != "residual"]
+        inputs = {"generator": (self.task.latent_size,), "discriminator": image_shape(self.experiment)}
+        wanted = [name for name, shape in inputs.items() if sows_attention(getattr(self.task, name), shape)]
         return image_path(workdir, "samples", done).is_file() and all(
             record_path(workdir / "attention", name).is_file()
             and any(metric.startswith(f"{name}/attention_") for metric in recorded)
@@ -150,15 +149,15 @@ class GenerationJob:
         """Yields the classes of the images, and the parameter counts of a residual control in place of attention."""
         networks = self.experiment.networks
         yield from class_lines(self.source, self.experiment.data.source, networks.num_classes)
-        if networks.attention == "residual":
-            yield from _residual_summary(networks)
+        yield from _residual_summary(networks)
 
 
 def _residual_summary(networks: Networks) -> Iterator[str]:
-    wanted = networks.generator_attention_resolutions, networks.discriminator_attention_resolutions
-    for network, sizes, channels_at in zip("GD", wanted, attention_channels(networks), strict=True):
-        for size in sizes:
-            yield residual_summary(f"residual control in {network} at {size}", channels_at[size])
+    names = attention_names(networks)
+    for network, channels_at in zip(names, attention_channels(networks), strict=True):
+        if names[network][0] == "residual":
+            for size in getattr(networks, f"{network}_attention_resolutions"):
+                yield residual_summary(f"residual control in {network[0].upper()} at {size}", channels_at[size])
 
 
 def residual_summary(name: str, channels: int) -> str:

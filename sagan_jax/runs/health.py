@@ -213,13 +213,14 @@ class Health:
     as one that was never stopped.
 
     Args:
-        loss: the adversarial loss.
+        loss: the adversarial loss; another name than those of `LOSSES` for one that is not known here.
         score: the score to watch; None where none is measured.
     """
 
     def __init__(self, loss: str, score: Score | None = None) -> None:
         self._loss, self._score = loss, score
-        self._signs = {sign.name: sign for sign in SIGNS if loss in sign.losses}
+        # Of a loss of a user's own, those that hold for any loss.
+        self._signs = {sign.name: sign for sign in SIGNS if loss in sign.losses or sign.losses == LOSSES}
         self._present: set[str] = set()
         self._lines: list[_Line] = []
         self._largest_gradient = _SMALLEST_GRADIENT
@@ -272,6 +273,8 @@ class Health:
         yield "generator_gradient_gone", gradient / self._largest_gradient
 
     def _discriminator(self) -> Iterator[tuple[str, float]]:
+        if self._loss not in LOSSES:
+            return
         separation = statistics.fmean(line.separation for line in self._lines)
         if self._loss in _UNTOLD_LOSS:
             yield "logits_inseparable", separation
@@ -319,8 +322,9 @@ def sign_lines(curves: Mapping[str, Curve], config: Mapping[str, Any]) -> list[s
     """
     training = config.get("training")
     loss = training.get("loss") if isinstance(training, dict) else "hinge"
-    if loss not in LOSSES:
+    if loss is None:
         return []
+    loss = loss if isinstance(loss, str) else ""  # two functions of a user
     watched = any(name.startswith("health/") for name in curves)
     events = _recorded(curves) if watched else observe_curves(Health(loss), curves)
     return [

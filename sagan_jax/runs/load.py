@@ -1,6 +1,7 @@
 """Opening a run: its config, its checkpoint and its images, each read once."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,8 @@ from sagan_jax.runs.build import (
     trained_discriminator,
     trained_generator,
 )
-from sagan_jax.runs.saved_config import read_experiment
+from sagan_jax.runs.own_objects import changed_sources
+from sagan_jax.runs.saved_config import read_experiment, source_digests
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.devices import require_backend
 from sagan_jax.training import adversarial, completion
@@ -150,11 +152,16 @@ class GenerationRun:
     @cached_property
     def _restored(self) -> tuple[AdversarialState, dict[str, Any]]:
         experiment = self.experiment
-        return _restore(
+        state, meta = _restore(
             self.workdir,
             self.checkpoint,
             lambda: adversarial.initial_state(self.task, experiment.training.seed, image_shape(experiment)),
         )
+        changed = changed_sources(meta.get("sources", {}), source_digests(experiment))
+        if changed:
+            line = f"warning: the source of {', '.join(changed)} has changed since the run was saved"
+            print(line, file=sys.stderr, flush=True)
+        return state, meta
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from sagan_jax.runs.build import build_adversarial_task, build_completion_task, 
 from sagan_jax.runs.completion import perceptual_variables
 from sagan_jax.runs.largest_batch import largest_batch
 from sagan_jax.runs.plan_targets import Target, open_target
+from sagan_jax.runs.saved_config import source_digests
 from sagan_jax.runs.validate import check_saved_config, check_shares
 from sagan_jax.runtime.cache_folders import cache_folder
 from sagan_jax.runtime.compiled_programs import CompiledProgram, compile_program, program_from_dict, program_to_dict
@@ -297,6 +298,7 @@ def _key(experiment: AnyExperiment, target: Target) -> str:
     decides = {
         "task": type(experiment).__name__,
         "networks": values["networks"],
+        "own": source_digests(experiment),
         "training": training,
         "devices": [target.name, target.platform, target.kind, target.count],
         "versions": {name: _version(name) for name in ("jax", "jaxlib", "libtpu", "flax", "optax")},

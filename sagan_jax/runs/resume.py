@@ -7,6 +7,7 @@ from sagan_jax.config import AnyExperiment, Experiment, Networks, to_dict
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runs.best_checkpoint import SET_ASIDE
 from sagan_jax.runs.load import require_experiment
+from sagan_jax.runs.own_objects import where_they_are_now
 from sagan_jax.runs.saved_config import MAY_CHANGE, differences, read_experiment
 from sagan_jax.runtime.files import disk_errors, sweep_temporaries
 
@@ -31,8 +32,9 @@ def check_same_run(workdir: Path, experiment: AnyExperiment, *, trust_checkpoint
     if saved is None:
         return
     may_change = MAY_CHANGE
-    if not isinstance(experiment, Experiment) and experiment.training.total_steps < saved.training.total_steps:
-        # The learning rate of a completion falls until the last step, which may be moved on but not back.
+    falls = not isinstance(experiment, Experiment) or experiment.training.schedule == "linear"
+    if falls and experiment.training.total_steps < saved.training.total_steps:
+        # The learning rate falls until the last step, which may be moved on but not back.
         may_change = tuple(name for name in MAY_CHANGE if name != "training.total_steps")
     changed = [line for line in differences(to_dict(saved), to_dict(experiment)) if not line.startswith(may_change)]
     if changed:
@@ -66,6 +68,7 @@ def resumed_experiment(
             f"The run in {str(workdir)!r} is of the experiment {saved.name!r}; got {named.name!r}: leave EXPERIMENT "
             f"out to go on with it, or give another --workdir, or --fresh to start over with {named.name!r}."
         )
+    saved = where_they_are_now(saved, named)
     changed = [line for line in differences(to_dict(named), to_dict(saved)) if not line.startswith("name:")]
     kept = f"the run's own config is kept, which differs from {named.name}: {'; '.join(changed)}"
     return saved, [kept] if changed else []

@@ -10,6 +10,7 @@ import numpy as np
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.generator import Samples, TrainedGenerator
 from sagan_jax.evaluation.interpolation import Between, interpolate
+from sagan_jax.runs.contracts import check_takes_mixtures
 from sagan_jax.runtime.files import write_atomically
 from sagan_jax.runtime.image_files import save_animation, save_png
 from sagan_jax.runtime.manifest import check_results, finish_results, read_manifest, start_results
@@ -103,6 +104,8 @@ def write_interpolation(
         InvalidInputError: as for `interpolate`.
         StorageError: the disk refused.
     """
+    if between != "z":
+        check_takes_mixtures(generator)
     images = interpolate(generator, between=between, rows=rows, steps=steps, classes=tuple(classes), seed=seed)
     if out.suffix.lower() == ".png":
         save_png(out, image_grid(images.reshape(-1, *images.shape[2:]), steps))

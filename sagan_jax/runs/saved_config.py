@@ -6,8 +6,10 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from sagan_jax.config import AnyExperiment, from_dict, to_dict
+from sagan_jax.config import AnyExperiment, from_dict, to_dict, user_objects
 from sagan_jax.errors import InvalidInputError, StorageError, one_line
+from sagan_jax.import_paths import source_digest
+from sagan_jax.runs.own_objects import without_folders
 from sagan_jax.runs.validate import check_saved_config
 from sagan_jax.runtime.checkpoints import read_sealed_meta
 from sagan_jax.runtime.files import read_json
@@ -54,6 +56,20 @@ def read_experiment(
     return experiment
 
 
+def source_digests(experiment: AnyExperiment) -> dict[str, str]:
+    """Returns the SHA-256 of the source of each user's object that a config names, by its import path.
+
+    Raises:
+        InvalidInputError: an object is not found.
+    """
+    return {name: source_digest(name) for name in user_objects(experiment)}
+
+
+def saved_values(experiment: AnyExperiment, sources: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what `config.json` holds: the config, and as `sources` the digests of a user's objects if it has some."""
+    return to_dict(experiment) | ({"sources": dict(sources)} if sources else {})
+
+
 def sealed_experiment(workdir: Path, checkpoints: str = "checkpoints") -> tuple[int, AnyExperiment] | None:
     """Returns the newest step in a folder and the config that is saved in it, or None where there is none.
 
@@ -87,11 +103,13 @@ def _check_same(workdir: Path, step: int, saved: AnyExperiment, found: AnyExperi
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns a line `name: old -> new` for each value that differs between two nested dictionaries.
 
+    The files of a user's objects may have moved.
+
     Examples:
         >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
         ['a.c: 2 -> 3']
     """
-    before, after = (flatten_dict(values, sep=".") for values in (old, new))
+    before, after = (flatten_dict(without_folders(values), sep=".") for values in (old, new))
     return [
         f"{name}: {before.get(name)} -> {after.get(name)}"
         for name in sorted(before.keys() | after.keys())
@@ -102,6 +120,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _experiment(values: Any, where: str) -> AnyExperiment:
     """Returns the config that JSON values stand for, after every value was checked."""
     try:
+        if isinstance(values, dict):  # the digests of a user's objects are for the reader
+            values = {name: value for name, value in values.items() if name != "sources"}
         experiment = from_dict(values)
         check_saved_config(experiment)
     except (TypeError, InvalidInputError) as error:

@@ -15,6 +15,7 @@ from sagan_jax.runs.health_watch import HealthWatch, observed_intervals
 from sagan_jax.runs.memory_advice import COMPILING, memory_advice
 from sagan_jax.runs.owed import Owed
 from sagan_jax.runs.report import write_report
+from sagan_jax.runs.saved_config import saved_values
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.devices import ParallelStep, Step
@@ -194,7 +195,7 @@ class _Session:
         self.lock.require_held()
         for name in self.removals.removed():
             if name in RUN_FILES:
-                write_run_files(self.workdir, to_dict(self.experiment), resumed=True)
+                write_run_files(self.workdir, saved_values(self.experiment, self.job.code), resumed=True)
             what = "written again" if name in RUN_FILES else "begun again with what comes next"
             print(
                 f"warning: {self.workdir / name} was removed while the run used it, and is {what}.",
@@ -255,6 +256,7 @@ class _Session:
             "experiment": to_dict(self.experiment),
             "environment": reproducibility_info(),
             "data": self.job.source.fingerprint,
+            "sources": dict(self.job.code),
             "precision": training_precision(self.experiment),
         }
 

@@ -16,8 +16,9 @@ from sagan_jax.runs.build import training_precision
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.generation import GenerationJob
 from sagan_jax.runs.owed import Owed, owed_by
+from sagan_jax.runs.own_objects import changed_sources
 from sagan_jax.runs.resume import check_removable, check_same_data, check_same_run, forget_after, remove_run
-from sagan_jax.runs.saved_config import differences
+from sagan_jax.runs.saved_config import differences, saved_values
 from sagan_jax.runs.session import train_from
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runs.validate import check_free_space
@@ -99,7 +100,7 @@ def train_to_the_end(
             check_same_run(workdir, experiment, trust_checkpoint=trust_checkpoint)
         job: TrainingJob = job_type(experiment, workdir)
         fingerprint = job.source.fingerprint
-        require_same({"config": json.dumps(to_dict(experiment)), "data": fingerprint})
+        require_same({"config": json.dumps(saved_values(experiment, job.code)), "data": fingerprint})
         require_shared_folder(workdir)
         if fresh and is_main_process():
             remove_run(workdir)
@@ -124,7 +125,7 @@ def train_to_the_end(
                     print(line, flush=True)
             at_the_end = first_step >= experiment.training.total_steps
             if not at_the_end and is_main_process():
-                write_run_files(workdir, to_dict(experiment), resumed=first_step > 0)
+                write_run_files(workdir, saved_values(experiment, job.code), resumed=first_step > 0)
             if not at_the_end or any(owed):
                 state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock, owed, profiled)
             return job, state
@@ -168,11 +169,15 @@ def _summary(
         changed = differences(meta.get("environment", {}), reproducibility_info())
         if changed:
             yield f"not bit for bit the run that was stopped: {'; '.join(changed)}"
+        changed = changed_sources(meta.get("sources", {}), job.code)
+        if changed:
+            yield f"not bit for bit the run that was stopped: the source of {', '.join(changed)} has changed"
         earlier = meta.get("precision", precision)
         if earlier != precision:
             yield f"trained so far in {earlier}; now in {precision}, so not bit for bit the run that was stopped"
         before = meta.get("experiment", {}).get("training", {}).get("total_steps")
-        if isinstance(experiment, CompletionExperiment) and before != training.total_steps:
+        falls = isinstance(experiment, CompletionExperiment) or experiment.training.schedule == "linear"
+        if falls and before != training.total_steps:
             yield f"the learning rate now follows the schedule of {training.total_steps} steps, not of {before}"
     else:
         yield f"{training.total_steps} steps, into {workdir}"

@@ -21,6 +21,7 @@ class TrainingJob(Protocol):
 
     Attributes:
         source: the training images.
+        code: the digests of the source of a user's objects, by their import paths.
         score_monitor: measures scores while the run trains; None when the config names no protocols.
         health: watches the metrics; None for a task that has no signs.
         finite_metrics: the metrics that end a run when they are not finite.
@@ -29,6 +30,7 @@ class TrainingJob(Protocol):
     """
 
     source: ImageSource
+    code: Mapping[str, str]
     score_monitor: ScoreMonitor | None
     health: Health | None
     finite_metrics: Sequence[str]

@@ -8,13 +8,16 @@ import re
 import reprlib
 import shutil
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import jax
 
-from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment
+from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment, Training
 from sagan_jax.data.masks import MASK_KINDS
 from sagan_jax.errors import InvalidInputError, StorageError
+from sagan_jax.import_paths import is_import_path
+from sagan_jax.models.attention import AttentionKind
 from sagan_jax.models.completion import completion_resolutions
 from sagan_jax.runs.families import check_family
 
@@ -29,6 +32,8 @@ _FROM_ZERO |= {"visible_weight", "kl_weight", "free_bits", "adversarial_weight",
 _FROM_ZERO |= {"warmup_steps", "r1", "r2"}
 _FROM_ZERO |= {"skip_unreadable", "max_images", "num_classes", "shared_size", "discriminator_base_channels"}
 _FROM_ZERO |= {"keep_every_steps"}
+
+_ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon", "schedule", "warmup_steps")
 
 # The largest values. No network has such sizes, and the shapes of jax are 64-bit integers.
 _LARGEST = dict.fromkeys(("base_channels", "discriminator_base_channels", "latent_size", "shared_size"), 2**20)
@@ -70,6 +75,7 @@ def check_saved_config(experiment: AnyExperiment) -> None:
     if isinstance(experiment, Experiment):
         check_family(experiment.networks)
         training = experiment.training
+        _check_optimizer(training)
         _require(
             training.accumulation_steps == 1 or not training.shared_draws,
             f"--shared-draws keeps one pass of G for both updates and needs --accumulation-steps 1; "
@@ -77,6 +83,22 @@ def check_saved_config(experiment: AnyExperiment) -> None:
         )
     else:
         _check_completion(experiment)
+
+
+def _check_optimizer(training: Training) -> None:
+    """Refuses a schedule that cannot be, and settings of Adam that an optimiser of a user would not see."""
+    _require(
+        training.schedule == "constant" or training.warmup_steps < training.total_steps,
+        f"--schedule linear needs --warmup-steps below --total-steps, {training.total_steps}; "
+        f"got {training.warmup_steps}.",
+    )
+    if training.optimizer == "adam":
+        return
+    for name in ("generator_learning_rate", "discriminator_learning_rate", *_ADAM):
+        _require(
+            getattr(training, name) == getattr(Training(), name),
+            f"--{name.replace('_', '-')} does nothing with an --optimizer of yours: leave it, and set it there.",
+        )
 
 
 def _check_completion(experiment: CompletionExperiment) -> None:
@@ -112,10 +134,19 @@ def _check_fields(experiment: AnyExperiment) -> None:
     values = {name: value for section in sections for name, value in vars(section).items()}
     for name, value in values.items():
         _check_range(name, value)
+    _check_attention_names(values)
     _require(0 <= values["seed"] < 2**32, f"--seed needs to be in [0, 2**32); got {values['seed']}.")
     _check_kept(values["keep_every_steps"], values["save_every_steps"])
     channels = values["image_channels"]
     _require(channels in (1, 3), f"--image-channels needs to be 3 (RGB) or 1 (grey); got {channels}.")
+
+
+def _check_attention_names(values: dict[str, Any]) -> None:
+    for name in ("attention", "generator_attention", "discriminator_attention"):
+        value = values.get(name, "")
+        follows = name != "attention" and not value
+        if name in values and not follows and not is_import_path(value):
+            _check_choice(name, value, (*get_args(AttentionKind), "module:NAME", "file.py:NAME"))
 
 
 def _check_kept(keep_every: int, save_every: int) -> None:
@@ -168,6 +199,8 @@ def _check_types(section: Any) -> None:
             entry_hint = get_args(hint)[0] if get_origin(hint) is tuple else hint
             if get_origin(entry_hint) is Literal:
                 _check_choice(name, entry, get_args(entry_hint))
+            elif get_origin(entry_hint) in (Union, UnionType):
+                _check_choice_or_object(name, entry, get_args(entry_hint))
             else:
                 _check_plain(name, entry, entry_hint)
 
@@ -191,12 +224,23 @@ def _is_text(value: str) -> bool:
         return False
 
 
-def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+def _check_choice_or_object(name: str, value: Any, hints: tuple[Any, ...]) -> None:
+    """Refuses what is neither one of the choices nor the import path of an object, nor two where two are taken."""
+    takes_two = any(get_origin(hint) is tuple for hint in hints)
+    paths = value if takes_two and isinstance(value, tuple) and len(value) == 2 else (value,)
+    if all(isinstance(path, str) and is_import_path(path) for path in paths):
+        return
+    choices = next(get_args(hint) for hint in hints if get_origin(hint) is Literal)
+    _check_choice(name, value, choices, " or an object of yours as file.py:NAME")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...], more: str = "") -> None:
     near = difflib.get_close_matches(_short(value).strip("'"), [str(choice) for choice in choices], 1)
     hint = f" Perhaps you meant {near[0]}." if near else ""
     _require(
         any(value == choice and type(value) is type(choice) for choice in choices),
-        f"--{name.replace('_', '-')} needs to be one of {', '.join(map(str, choices))}; got {_short(value)}.{hint}",
+        f"--{name.replace('_', '-')} needs to be one of {', '.join(map(str, choices))}{more}; "
+        f"got {_short(value)}.{hint}",
     )
 
 

@@ -18,7 +18,14 @@ from sagan_jax.training.network_state import (
     init_network_state,
     normalize_with_vjp,
 )
-from sagan_jax.training.optimizers import Optimizers, muon, two_time_scale
+from sagan_jax.training.optimizers import Optimizers, muon, scheduled_rate, two_time_scale
+from sagan_jax.training.protocols import (
+    DiscriminatorLoss,
+    DiscriminatorNetwork,
+    GeneratorLoss,
+    GeneratorNetwork,
+    ImageAugmentation,
+)
 from sagan_jax.training.updates import moving_average
 from sagan_jax.training.warm_start import load_matching_params, warm_start
 
@@ -28,6 +35,11 @@ __all__ = [
     "BatchStats",
     "CompletionState",
     "CompletionTask",
+    "DiscriminatorLoss",
+    "DiscriminatorNetwork",
+    "GeneratorLoss",
+    "GeneratorNetwork",
+    "ImageAugmentation",
     "Metrics",
     "NetworkState",
     "Optimizers",
@@ -42,6 +54,7 @@ __all__ = [
     "moving_average",
     "muon",
     "normalize_with_vjp",
+    "scheduled_rate",
     "step_flops",
     "two_time_scale",
     "warm_start",

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from sagan_jax.functional.augmentation import Augmentation, augment
+from sagan_jax.functional.augmentation import Augmentation, AugmentationFunction, augment
 from sagan_jax.functional.gradient_penalty import value_and_gradient_penalty
 from sagan_jax.functional.losses import HINGE, AdversarialLoss, orthogonal_penalty
 from sagan_jax.functional.spectral import spectral_normalize_tree
@@ -77,8 +77,10 @@ class AdversarialTask:
     """What stays fixed while the state moves: networks, losses and rates.
 
     Attributes:
-        generator: maps latents `[B, Z]` and labels to images. The step sets its `axis_name`.
-        discriminator: maps images and labels to logits. The step sets its `axis_name`.
+        generator: maps latents `[B, Z]` and labels to images; see `sagan_jax.training.GeneratorNetwork`. Where it has a
+            field `axis_name`, the step sets it.
+        discriminator: maps images and labels to logits; see `sagan_jax.training.DiscriminatorNetwork`. Where it has a
+            field `axis_name`, the step sets it.
         optimizers: one for each network.
         latent_size: Z.
         num_classes: 0 when both networks are unconditional.
@@ -98,7 +100,8 @@ class AdversarialTask:
         shared_draws: lets one pass of G serve D's last update of a step and G's own, with the same latents, labels and
             augmentation. It saves a pass of G, whose activations are kept while D is updated. Needs
             `accumulation_steps=1`.
-        augmentation: applied to every image that D sees, real and generated, in the updates of both networks.
+        augmentation: applied to every image that D sees, real and generated, in the updates of both networks. Names,
+            or functions as `augment` takes them.
         flips: mirrors half of the real images, drawn at random.
         average_decay: of G's moving average; 0 turns it off.
         average_start_step: before this step the average is a copy of G.
@@ -121,7 +124,7 @@ class AdversarialTask:
     orthogonal_strength: float = 0.0
     accumulation_steps: int = 1
     shared_draws: bool = False
-    augmentation: tuple[Augmentation, ...] = ()
+    augmentation: tuple[Augmentation | AugmentationFunction, ...] = ()
     flips: bool = False
     average_decay: float = 0.0
     average_start_step: int = 0
@@ -241,8 +244,8 @@ def step(
     moments_axis = axis_name if task.global_moments else None
     task = dataclasses.replace(
         task,
-        generator=task.generator.clone(axis_name=moments_axis),
-        discriminator=task.discriminator.clone(axis_name=moments_axis),
+        generator=_on_axis(task.generator, moments_axis),
+        discriminator=_on_axis(task.discriminator, moments_axis),
     )
     discriminator_steps, batch_size = batch.labels.shape
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
@@ -283,6 +286,11 @@ def step(
         average=_update_average(task, state, generator),
     )
     return keep_if_finite(new, state, metrics | generator_metrics, FINITE_METRICS)
+
+
+def _on_axis(network: nn.Module, axis_name: str | None) -> nn.Module:
+    """Returns the network with its batch moments taken over a mapped axis, where it has a field for that."""
+    return network.clone(axis_name=axis_name) if hasattr(network, "axis_name") else network
 
 
 class _Draws(NamedTuple):
@@ -348,9 +356,8 @@ def _run_discriminator_updates(
     """Returns D after one update for each batch of real images, and the metrics to report."""
 
     def generate(draws: _Draws) -> Array:
-        # G does not change in these updates, and neither do its running moments.
-        images: Any = task.generator.apply(generator_variables, draws.latents, draws.labels, train=True)
-        return images
+        # G does not change in these updates, and neither do its running moments: the new ones are not used.
+        return _apply(task.generator, generator_variables, draws.latents, draws.labels)[0]
 
     metrics, last = {}, len(batch.labels) - 1
     # A plain loop: inside `lax.scan` the CPU backend's convolutions are six times slower, even for one round.

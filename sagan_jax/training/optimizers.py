@@ -17,8 +17,8 @@ class Optimizers(NamedTuple):
 
 def two_time_scale(
     *,
-    generator_learning_rate: float = 1e-4,
-    discriminator_learning_rate: float = 4e-4,
+    generator_learning_rate: optax.ScalarOrSchedule = 1e-4,
+    discriminator_learning_rate: optax.ScalarOrSchedule = 4e-4,
     beta1: float = 0.0,
     beta2: float = 0.9,
     epsilon: float = 1e-8,
@@ -28,8 +28,8 @@ def two_time_scale(
     The paper's beta2 is 0.9; the authors' release leaves it at TensorFlow's 0.999.
 
     Args:
-        generator_learning_rate: positive.
-        discriminator_learning_rate: positive.
+        generator_learning_rate: positive, or a schedule.
+        discriminator_learning_rate: positive, or a schedule.
         beta1: decay of the first moment, in [0, 1).
         beta2: decay of the second moment, in [0, 1).
         epsilon: added to the root of the second moment.
@@ -37,10 +37,45 @@ def two_time_scale(
     Source: Heusel et al. 2017 (arXiv:1706.08500); Zhang et al. 2018, section 4.
     """
 
-    def adam(learning_rate: float) -> optax.GradientTransformation:
+    def adam(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
         return optax.adam(learning_rate, b1=beta1, b2=beta2, eps=epsilon)
 
     return Optimizers(adam(generator_learning_rate), adam(discriminator_learning_rate))
+
+
+def scheduled_rate(
+    learning_rate: float, *, warmup_steps: int = 0, falls_until: int = 0, updates_per_step: int = 1
+) -> optax.ScalarOrSchedule:
+    """Returns a learning rate that grows from 0 in a straight line, and may then fall to 0 in another.
+
+    Args:
+        learning_rate: the largest value, positive.
+        warmup_steps: steps over which it grows; 0 for none.
+        falls_until: the step at which it has fallen to 0, above `warmup_steps`; 0 lets it stay.
+        updates_per_step: how often the optimiser is called in a step.
+
+    Returns:
+        The number itself where nothing moves; else a schedule: a function of the number of updates done.
+
+    Examples:
+        >>> rate = scheduled_rate(8.0, warmup_steps=2, falls_until=6)
+        >>> [float(rate(step)) for step in range(7)]
+        [0.0, 4.0, 8.0, 6.0, 4.0, 2.0, 0.0]
+        >>> scheduled_rate(8.0)
+        8.0
+    """
+    if not (warmup_steps or falls_until):
+        return learning_rate
+    last = optax.constant_schedule(learning_rate)
+    if falls_until:
+        last = optax.linear_schedule(learning_rate, 0.0, falls_until - warmup_steps)
+    growing = [optax.linear_schedule(0.0, learning_rate, warmup_steps)] if warmup_steps else []
+    schedule = optax.join_schedules([*growing, last], [warmup_steps] if warmup_steps else [])
+
+    def rate(count: Any) -> Any:
+        return schedule(count // updates_per_step)
+
+    return rate
 
 
 def muon(
@@ -63,7 +98,7 @@ def muon(
 
     def matrix_axes(path: tuple[Any, ...], leaf: Array) -> contrib.MuonDimensionNumbers | None:
         name = path[-1].key
-        if name.endswith("_kernel"):
+        if name.endswith("_kernel") and leaf.ndim == 2:
             return contrib.MuonDimensionNumbers(0, 1)
         if name == "kernel" and leaf.ndim == 4:
             return contrib.MuonDimensionNumbers((0, 1, 2), 3)

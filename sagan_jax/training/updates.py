@@ -173,7 +173,7 @@ def _gammas(prefix: str, params: Params) -> Metrics:
     found = {}
     for layer, part in params.items():
         if layer.startswith("attention_"):
-            if "gamma" in part:
+            if isinstance(part, Mapping) and getattr(part.get("gamma"), "shape", None) == ():
                 found[f"{prefix}/gamma_{layer.removeprefix('attention_')}"] = part["gamma"]
         elif isinstance(part, Mapping):
             found |= _gammas(f"{prefix}/{layer}", part)

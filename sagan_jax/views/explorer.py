@@ -24,13 +24,13 @@ class Layer(NamedTuple):
         network: `generator` or `discriminator`.
         query_shape: height and width of the queries, in positions.
         key_shape: height and width of the keys; half of `query_shape` where keys are pooled.
-        gamma: scales the output of the layer, which is then added to the features.
+        gamma: scales the output of the layer, which is then added to the features; None for a layer without one.
     """
 
     network: str
     query_shape: tuple[int, int]
     key_shape: tuple[int, int]
-    gamma: float
+    gamma: float | None
 
 
 class Frame(NamedTuple):

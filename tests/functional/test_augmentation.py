@@ -231,3 +231,21 @@ def test_wrong_shapes_are_refused(count, images, error, words):
 def test_unknown_augmentation_is_refused():
     with pytest.raises(ValueError, match="color, translation, cutout; got 'colour'"):
         augment(keys(), some_images(), ["colour"])
+
+
+def test_function_of_a_user_gets_a_key_of_each_image_and_of_its_place():
+    images = some_images()
+
+    def noisy(key, image):
+        return image + jax.random.normal(key, image.shape)
+
+    once, twice = (np.asarray(augment(keys(), images, (noisy,) * count)) for count in (1, 2))
+    drawn = np.concatenate([once - images, twice - once])
+    assert drawn.std() == pytest.approx(1, abs=0.1)
+    correlations = np.corrcoef(drawn.reshape(2 * ROWS, -1))
+    assert np.abs(correlations - np.eye(2 * ROWS)).max() < 0.15
+
+
+def test_function_of_a_user_changes_the_images_in_its_turn():
+    moved_up = augment(keys(), some_images(), (lambda key, image: image + 1, "translation"))
+    assert np.array_equal(moved_up, augment(keys(), some_images() + 1, ["translation"]))

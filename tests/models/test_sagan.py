@@ -390,7 +390,7 @@ def test_resampling_of_the_blocks_is_the_functions():
 @pytest.mark.parametrize(
     ("network", "word"),
     [
-        (Generator(32, 0, 1, attention="artcle"), "attention needs to be one of 'release', 'article', 'residual'"),
+        (Generator(32, 0, 1, attention="artcle"), "attention needs to be one of 'release', 'article', 'multi_head'"),
         (Generator(32, 3, 1, conditional_gain="tabel"), "gain"),
         (Generator(48, 0, 1), "resolution needs to be one of 32, 64, 128, 256; got 48"),
         (Discriminator(32, 0, 1, norm="spectral"), "norm"),

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from sagan_jax.runs.build import (
     open_images,
     open_labelled_images,
 )
+from sagan_jax.runs.resume import check_same_run
 from sagan_jax.runs.validate import check_config
 from sagan_jax.runtime.lock import WorkdirLock
 from support.archives import write_folder, write_zip
@@ -46,6 +48,46 @@ def test_equal_configs_have_equal_tasks_and_others_do_not():
     for of in (muon, adam, against):
         assert build_completion_task(of) == build_completion_task(replace(of, name="other"))
     assert len({build_completion_task(of) for of in (muon, adam, against)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("moves", "shares"),
+    [
+        ({"warmup_steps": 2, "schedule": "linear"}, [0, 0.5, 1, 0.75, 0.5, 0.25]),
+        ({"warmup_steps": 4}, [0, 0.25, 0.5, 0.75, 1, 1]),
+        ({"schedule": "linear"}, [1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
+        ({}, [1] * 6),
+    ],
+)
+def test_rates_of_both_networks_follow_the_schedule_step_by_step(moves, shares):
+    """Adam moves a number whose gradient stays the same by its rate, as often as the network is updated in a step."""
+    training = Training(total_steps=6, discriminator_steps=3, generator_learning_rate=0.5, **moves)
+    task = build_adversarial_task(replace(Experiment(), training=training))
+    for optimizer, rate, updates in ((task.optimizers.generator, 0.5, 1), (task.optimizers.discriminator, 4e-4, 3)):
+        state, found = optimizer.init(np.float32(0)), []
+        for _ in range(6 * updates):
+            moved, state = optimizer.update(np.float32(7), state)
+            found.append(-float(moved))
+        np.testing.assert_allclose(found, np.repeat(shares, updates) * rate, rtol=1e-5, atol=1e-9)
+
+
+def test_a_run_whose_rates_fall_may_go_on_longer_but_not_end_earlier(tmp_path):
+    ours = Experiment(training=Training(total_steps=20, schedule="linear"))
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(ours)))
+    for steps, fits in ((20, True), (30, True), (10, False)):
+        other = replace(ours, training=replace(ours.training, total_steps=steps))
+        if fits:
+            check_same_run(tmp_path, other)
+        else:
+            assert "training.total_steps: 20 -> 10" in refusal(check_same_run, tmp_path, other)
+    constant = replace(ours, training=replace(ours.training, schedule="constant"))
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(constant)))
+    check_same_run(tmp_path, replace(constant, training=replace(constant.training, total_steps=10)))
+
+
+def test_a_warm_up_of_the_whole_run_leaves_nothing_to_fall():
+    wrong = Experiment(training=Training(total_steps=9, warmup_steps=9, schedule="linear"))
+    assert "--schedule linear needs --warmup-steps below --total-steps, 9; got 9" in refusal(check_config, wrong)
 
 
 def test_the_fields_of_labels_reach_the_source(tmp_path):

@@ -135,6 +135,10 @@ def test_config_of_released_networks_builds_them(golden, name):
     wide = dataclasses.replace(released, discriminator=released.discriminator.clone(base_channels=96))
     assert networks_config(wide).discriminator_base_channels == 96
     assert build_networks(networks_config(wide))[1].base_channels == 96
+    # So are kinds of attention that differ.
+    other = dataclasses.replace(released, discriminator=released.discriminator.clone(attention="article"))
+    kinds = [network.attention for network in build_networks(networks_config(other))]
+    assert kinds == [released.generator.attention, "article"]
 
 
 @pytest.fixture(scope="module")

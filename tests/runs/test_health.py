@@ -220,6 +220,15 @@ def test_report_lines_of_a_run_that_watched_for_nothing_are_found_anew(dead_run)
     assert sign_lines(dead_run, {"training": None})
 
 
+def test_a_loss_of_a_user_is_watched_for_the_signs_of_any_loss(dead_run):
+    names = {event.sign.name for event in observe_curves(Health("my_gan.py:LOSS"), dead_run)}
+    assert names == {"generator_gradient_gone", "sigma_runs_away"}
+    for loss in ("my_gan.py:LOSS", ["my_gan.py:one", "my_gan.py:other"]):
+        lines = sign_lines(dead_run, {"training": {"loss": loss}})
+        assert lines
+        assert not any("D cannot tell" in line for line in lines)
+
+
 def test_report_lines_of_a_completion_run_are_none(dead_run):
     assert sign_lines(dead_run, {"training": {"reconstruction": "squared"}}) == []
 

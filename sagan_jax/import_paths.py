@@ -1,0 +1,216 @@
+"""Classes and functions of a user by name, such as `my_package.layers:Layer` or `layers.py:Layer`."""
+
+import contextlib
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sagan_jax.errors import InvalidInputError, one_line
+
+_OBJECT = "It is written module:NAME or path/to/file.py:NAME, where NAME is a class or a function."
+# The files that were read, by path: the digest of the source, and the module that it gave.
+_files: dict[Path, tuple[str, ModuleType]] = {}
+
+
+def is_import_path(name: str) -> bool:
+    """Tells whether a text has the form of an import path.
+
+    Examples:
+        >>> is_import_path("layers.py:Layer"), is_import_path("release")
+        (True, False)
+    """
+    place, colon, attribute = name.rpartition(":")
+    return bool(place and colon and attribute)
+
+
+def import_path(value: Any) -> str:
+    """Returns the import path of a class, a function or an object at the top of a module; `find_object` finds it again.
+
+    Args:
+        value: the object, or its import path already. The path of a file becomes absolute.
+
+    Raises:
+        InvalidInputError: the object has no name in a module, as one made inside a function.
+
+    Examples:
+        >>> from fractions import Fraction
+        >>> import_path(Fraction), import_path("flax.linen:Dense")
+        ('fractions:Fraction', 'flax.linen:Dense')
+    """
+    if isinstance(value, str):
+        place, _, attribute = value.rpartition(":")
+        return f"{Path(place).absolute()}:{attribute}" if place.endswith(".py") else value
+    for module in _modules_of(value):
+        for attribute in (getattr(value, "__qualname__", ""), *_names_in(module, value)):
+            if attribute and _get(module, attribute) is value:
+                return f"{_place_of(module)}:{attribute}"
+    raise InvalidInputError(
+        f"{_short(value)} has no name by which a saved run could find it again: give a class, a function or an object "
+        f"that has a name at the top level of a file or a module, or give that name as module:NAME."
+    )
+
+
+def find_object(name: str, wanted: str = "the object") -> Any:
+    """Returns the object of an import path. A module is imported; a file is run, once for each version of its source.
+
+    Args:
+        name: such as `my_package.layers:Layer` or `layers.py:Layer`.
+        wanted: what the object is for, such as `--attention`; starts a message.
+
+    Raises:
+        InvalidInputError: there is no such module, file or object, or it fails when it is run.
+
+    Examples:
+        >>> find_object("fractions:Fraction")
+        <class 'fractions.Fraction'>
+    """
+    place, _, attribute = name.rpartition(":")
+    if not is_import_path(name):
+        raise InvalidInputError(f"{wanted} needs the name of an object; got {name!r}. {_OBJECT}")
+    module = _module(place, f"{wanted} {name}")
+    found = _get(module, attribute)
+    if found is None:
+        near = difflib.get_close_matches(attribute, vars(module), 1)
+        hint = f" Perhaps you meant {near[0]}." if near else ""
+        raise InvalidInputError(f"{wanted} {name}: {place} has no {attribute!r}.{hint}")
+    return found
+
+
+def source_digest(name: str) -> str:
+    """Returns the SHA-256 of the file that holds the object of an import path; "" if it is in no file.
+
+    Args:
+        name: an import path that `find_object` finds.
+
+    Raises:
+        InvalidInputError: as `find_object`.
+    """
+    find_object(name)
+    place = name.rpartition(":")[0]
+    if Path(place).absolute() in _files:
+        return _files[Path(place).absolute()][0]  # of the source that was run; the file may have changed since
+    file = place if place.endswith(".py") else getattr(sys.modules[place], "__file__", None)
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    except OSError:
+        return ""
+
+
+def run_file(path: Path, what: str) -> ModuleType:
+    """Runs a Python file and returns its module.
+
+    Args:
+        path: of the file.
+        what: what the file is, such as `The experiment file`; starts a message.
+
+    Raises:
+        InvalidInputError: the file cannot be read, or raises.
+    """
+    whole = path.absolute()
+    name = f"_{hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, whole)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with explained(path, what):
+        digest = hashlib.sha256(whole.read_bytes()).hexdigest()
+        before = _files.get(whole)
+        # A class is named, and dataclasses look for its module, while the file still runs.
+        sys.modules[name], _files[whole] = module, (digest, module)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name], _files[whole]
+            if before:
+                sys.modules[name], _files[whole] = before[1], before
+            raise
+    return module
+
+
+@contextlib.contextmanager
+def explained(path: Path, what: str) -> Iterator[None]:
+    """Turns what a user's file raises into an InvalidInputError of one line, which names the line of the file.
+
+    Args:
+        path: of the file.
+        what: as for `run_file`.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # the user's file may raise anything
+        raise InvalidInputError(
+            f"{what} {str(path)!r} could not be read: {type(error).__name__}{line_of(error, path)}: {one_line(error)}."
+        ) from error
+
+
+def line_of(error: BaseException, path: str | Path) -> str:
+    """Returns the line at which an error left a file, or at which a file could not be parsed, as ` in line 3`."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f" in line {error.lineno} of {Path(error.filename or path).name!r}"
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(Path(path).absolute())
+    ]
+    return f" in line {frames[-1].lineno}" if frames else ""
+
+
+def _module(place: str, what: str) -> ModuleType:
+    """Returns the module of the first part of an import path."""
+    if place.endswith(".py"):
+        path = Path(place).absolute()
+        if not path.is_file():
+            raise InvalidInputError(f"{what}: there is no file {place!r}.")
+        main = sys.modules["__main__"]  # a script that names its own class is not run again
+        if getattr(main, "__file__", None) and Path(main.__file__).absolute() == path:
+            return main
+        with explained(path, f"{what}: the file"):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        known, module = _files.get(path, ("", None))
+        return module if module and known == digest else run_file(path, f"{what}: the file")
+    try:
+        return importlib.import_module(place)
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
+        raise InvalidInputError(
+            f"{what}: the module {place!r} could not be imported: {type(error).__name__}: {one_line(error)}. "
+            f"Is its folder on PYTHONPATH? A file is named as path/to/file.py:NAME."
+        ) from error
+
+
+def _modules_of(value: Any) -> Iterator[ModuleType]:
+    """Yields the modules where an object may have its name: its own, then those of files, then the program's."""
+    for name in (getattr(value, "__module__", None), type(value).__module__):
+        if isinstance(name, str) and name in sys.modules:
+            yield sys.modules[name]
+    yield from (module for _, module in _files.values())
+    yield sys.modules["__main__"]
+
+
+def _names_in(module: ModuleType, value: Any) -> list[str]:
+    return [name for name, found in vars(module).items() if found is value]
+
+
+def _place_of(module: ModuleType) -> str:
+    """Returns the part of an import path before the colon."""
+    file = getattr(module, "__file__", None)
+    is_file = module.__name__ == "__main__" or any(module is known for _, known in _files.values())
+    return str(Path(file).absolute()) if file and is_file else module.__name__
+
+
+def _get(module: ModuleType, attribute: str) -> Any:
+    """Returns the object of a dotted name in a module, or None."""
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,0 +1,277 @@
+"""What sits at an attention place of a network: the layers that have a name, and a layer of one's own."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+from jax import Array
+from jax.typing import DTypeLike
+
+from sagan_jax.functional.attention import attend_positions, attention_map
+from sagan_jax.functional.resampling import max_pool
+from sagan_jax.models.layers import (
+    Dense,
+    Initializer,
+    ResidualControl,
+    SelfAttention,
+    attention_widths,
+    check_choice,
+    kernel_initializer,
+)
+
+AttentionKind = Literal["release", "article", "multi_head", "uniform", "squeeze_excite", "residual", "none"]
+
+# Parameters are created in float32, as in `sagan_jax.models.layers`.
+_FLOAT = jnp.float32
+
+
+class AttentionModule(Protocol):
+    """What a layer of one's own has to do: features in, features of the same shape out.
+
+    It is a flax linen module, its class, or a function. A class is constructed without arguments at each place; one
+    with a field `dtype` gets the dtype of the computation. The layer owns parameters only: it is not told whether it
+    trains, so it has no running statistics and no dropout. Parameters whose names end in `kernel` are spectrally
+    normalised where the network is. A scalar parameter `gamma` is logged.
+
+    A layer that calls `self.sow("intermediates", "attention_map", weights)` is shown in all figures of attention. The
+    weights are `[B, N, M]` or `[B, heads, N, M]`, floating, not negative, and rows sum to one. N = H W are the query
+    positions. M = (H/p) (W/p) are the key positions, with p = 1 for keys that are not pooled. Both count row by row.
+    Figures show the mean over the heads.
+    """
+
+    def __call__(self, features: Array, /) -> Array:
+        """Returns new features.
+
+        Args:
+            features: `[B, H, W, C]`, floating; H and W are the size of the place.
+
+        Returns:
+            `[B, H, W, C]` in the dtype of `features`. A wider floating dtype is cast to it.
+        """
+        ...
+
+
+Attention = AttentionKind | AttentionModule | Callable[..., Any]
+"""A name, or a layer of one's own; see `AttentionModule`."""
+
+
+class BrokenContractError(ValueError):
+    """A layer of one's own returned something else than features of the shape and dtype that it was given."""
+
+
+class UniformAttention(nn.Module):
+    """A mean over positions in place of the learned map: a control for what the map of the release is worth.
+
+        o_j = 1/M sum_i h(x_i),    y = gamma o W_v + x
+
+    It has the parameters of `SelfAttention` in the release's form, initialised to the same values from one seed. The
+    kernels of queries and keys are not read and get no gradient. It sows what that layer sows; each entry of the map is
+    1/M.
+
+    Attributes:
+        initializer: the initializer of the kernels.
+        dtype: the dtype of the computation; None takes that of the features and the parameters together. The mean is
+            computed in float32 or wider.
+    """
+
+    initializer: Initializer = "xavier"
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        """Returns the features `[B, H, W, C]`, H and W even, plus gamma times the mean."""
+        kernel_init = kernel_initializer(self.initializer)
+        channels = features.shape[-1]
+        keys, values = attention_widths(channels)
+        features, _, _, value_kernel, output_kernel = promote_dtype(
+            features,
+            self.param("query_kernel", kernel_init, (channels, keys), _FLOAT),
+            self.param("key_kernel", kernel_init, (channels, keys), _FLOAT),
+            self.param("value_kernel", kernel_init, (channels, values), _FLOAT),
+            self.param("output_kernel", kernel_init, (values, channels), _FLOAT),
+            dtype=self.dtype,
+        )
+        gamma = self.param("gamma", nn.initializers.zeros, (), _FLOAT)
+        pooled = max_pool(features @ value_kernel, 2)
+        if self.is_mutable_collection("intermediates"):
+            batch, height, width, _ = features.shape
+            # Equal scores make equal weights.
+            queries = jnp.zeros((batch, height * width, 1), features.dtype)
+            keys = jnp.zeros((batch, pooled.shape[1] * pooled.shape[2], 1), features.dtype)
+            _sow_map(self, queries, keys)
+        wide = jnp.promote_types(features.dtype, _FLOAT)
+        mean = pooled.mean(axis=(1, 2), keepdims=True, dtype=wide).astype(features.dtype)
+        return _gated(gamma, mean @ output_kernel, features)
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention as in a transformer, with SAGAN's gate: y = gamma MultiHead(x) + x, where gamma starts at 0.
+
+        o = concat_h softmax(q_h k_h^T / sqrt(d)) v_h,    y = gamma o W_o + x,    d = C / heads
+
+    Keys are not pooled, and there are no biases. It sows its map `attention_map` `[B, heads, N, N]`, and the operands
+    of the map, `attention_queries`, divided by sqrt(d), and `attention_keys`, both `[B, heads, N, d]`. As in
+    `SelfAttention`, the output is computed without the map.
+
+    Attributes:
+        num_heads: at most so many heads: the largest number that divides both it and C.
+        initializer: the initializer of the kernels, each `[C, C]`.
+        dtype: the dtype of the computation; None takes that of the features and the parameters together. Scores and
+            softmax are computed in float32 or wider.
+
+    Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.2; `flax.linen.MultiHeadDotProductAttention`.
+    """
+
+    num_heads: int = 4
+    initializer: Initializer = "xavier"
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        """Returns the features `[B, H, W, C]` plus gamma times the attention output."""
+        kernel_init = kernel_initializer(self.initializer)
+        batch, height, width, channels = features.shape
+        heads = math.gcd(self.num_heads, channels)
+        names = ("query_kernel", "key_kernel", "value_kernel", "output_kernel")
+        features, query_kernel, key_kernel, value_kernel, output_kernel = promote_dtype(
+            features, *(self.param(name, kernel_init, (channels, channels), _FLOAT) for name in names), dtype=self.dtype
+        )
+        gamma = self.param("gamma", nn.initializers.zeros, (), _FLOAT)
+
+        def split(kernel: Array) -> Array:
+            projected = (features @ kernel).reshape(batch, height * width, heads, channels // heads)
+            return projected.swapaxes(1, 2)
+
+        queries, keys, values = split(query_kernel), split(key_kernel), split(value_kernel)
+        queries = queries * (channels // heads) ** -0.5
+        if self.is_mutable_collection("intermediates"):
+            _sow_map(self, queries, keys)
+        gathered = attend_positions(queries, keys, values).swapaxes(1, 2).reshape(features.shape)
+        return _gated(gamma, gathered @ output_kernel, features)
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation: one weight for each channel of each image, the same at all positions. It sows no map.
+
+        s = mean_j x_j,    e = sigmoid(relu(s W_1 + b_1) W_2 + b_2),    y_j = e x_j
+
+    Attributes:
+        reduction: the first layer has C / reduction channels, at least 1.
+        initializer: the initializer of the kernels.
+        dtype: the dtype of the computation; None takes that of the features and the parameters together. The mean is
+            computed in float32 or wider.
+
+    Source: Hu et al. 2018 (arXiv:1709.01507), equations 2 to 4, with the biases of its released code.
+    """
+
+    reduction: int = 16
+    initializer: Initializer = "xavier"
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        """Returns the features `[B, H, W, C]`, each channel scaled by a number in (0, 1)."""
+        kernel_init = kernel_initializer(self.initializer)
+        channels = features.shape[-1]
+        wide = jnp.promote_types(features.dtype, _FLOAT)
+        squeezed = features.mean(axis=(1, 2), dtype=wide).astype(features.dtype)
+        hidden = Dense(max(1, channels // self.reduction), dtype=self.dtype, kernel_init=kernel_init, name="squeeze")
+        excite = Dense(channels, dtype=self.dtype, kernel_init=kernel_init, name="excite")
+        weights = jax.nn.sigmoid(excite(nn.relu(hidden(squeezed))))
+        return features * weights[:, None, None].astype(features.dtype)
+
+
+class FunctionLayer(nn.Module):
+    """A function of features as a module. Modules that the function makes are its own."""
+
+    function: Callable[..., Any]
+
+    @nn.compact
+    def __call__(self, features: Array) -> Any:
+        """Returns what the function returns."""
+        return self.function(features)
+
+
+def check_attention(attention: Any) -> None:
+    """Raises ValueError unless this is the name of a layer, or a class, a module or a function."""
+    if not callable(attention):
+        check_choice("attention", attention, AttentionKind)
+
+
+def attention_layer(
+    attention: Attention, resolution: int, initializer: Initializer = "xavier", dtype: DTypeLike | None = None
+) -> Callable[[Array], Array]:
+    """Returns the layer for one of a network's `attention_resolutions`. Its name contains the feature-map size.
+
+    Call this inside a compact method. The calling module owns the layer.
+
+    Args:
+        attention: a name, or a layer of one's own, whose result is checked when it is called.
+        resolution: the feature-map size.
+        initializer: of the kernels of named layers.
+        dtype: of the computation.
+    """
+    name = f"attention_{resolution}"
+    if callable(attention):
+        return _checked(_users_layer(attention, name, dtype), attention)
+    if attention == "none":
+        return lambda features: features
+    if attention == "residual":
+        return ResidualControl(dtype=dtype, name=name)
+    if attention == "uniform":
+        return UniformAttention(initializer, dtype, name=name)
+    if attention == "multi_head":
+        return MultiHeadAttention(initializer=initializer, dtype=dtype, name=name)
+    if attention == "squeeze_excite":
+        return SqueezeExcite(initializer=initializer, dtype=dtype, name=name)
+    return SelfAttention(form=attention, initializer=initializer, dtype=dtype, name=name)
+
+
+def _users_layer(given: Any, name: str, dtype: DTypeLike | None) -> Callable[[Array], Any]:
+    """Returns a user's class, module or function as a module with a name, which the calling module owns."""
+    is_class = isinstance(given, type) and issubclass(given, nn.Module)
+    if not is_class and not isinstance(given, nn.Module):
+        return FunctionLayer(given, name=name)
+    fields = [field.name for field in dataclasses.fields(given) if field.init and field.name not in ("parent", "name")]
+    values = {} if is_class else {field: getattr(given, field) for field in fields}
+    if dtype is not None and "dtype" in fields and values.get("dtype") is None:
+        values["dtype"] = dtype
+    made: Any = given if is_class else type(given)
+    return made(**values, name=name)
+
+
+def _checked(layer: Callable[[Array], Any], given: Any) -> Callable[[Array], Array]:
+    """Returns the layer with a check of its result."""
+
+    def call(features: Array) -> Array:
+        found = layer(features)
+        shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
+        is_array = shape is not None and dtype is not None
+        wide_enough = is_array and jnp.promote_types(dtype, features.dtype) == dtype
+        if not wide_enough or shape != features.shape or not jnp.issubdtype(dtype, jnp.floating):
+            got = f"{dtype} {list(shape)}" if is_array else f"a {type(found).__name__}"
+            raise BrokenContractError(
+                f"The attention layer {getattr(given, '__name__', type(given).__name__)} needs to return features "
+                f"of {features.dtype} {list(features.shape)}, as it is given; got {got}."
+            )
+        return found.astype(features.dtype)
+
+    return call
+
+
+def _sow_map(layer: nn.Module, queries: Array, keys: Array) -> None:
+    """Sows a map and its operands. Under jit, what is sown and not used costs nothing."""
+    layer.sow("intermediates", "attention_map", attention_map(queries, keys))
+    layer.sow("intermediates", "attention_queries", queries)
+    layer.sow("intermediates", "attention_keys", keys)
+
+
+def _gated(gamma: Array, gathered: Array, features: Array) -> Array:
+    """Returns `gamma gathered + features`, summed as in `sagan_jax.functional.self_attention`."""
+    wide = jnp.promote_types(features.dtype, _FLOAT)
+    return (gamma.astype(wide) * gathered.astype(wide) + features.astype(wide)).astype(features.dtype)

@@ -1,0 +1,95 @@
+"""What a config puts at an attention place: from its name to a layer, and whether a user's layer keeps the contract."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.evaluation.attention import sown_maps
+from sagan_jax.import_paths import find_object, is_import_path, line_of
+from sagan_jax.models.attention import Attention, BrokenContractError, attention_layer
+
+
+def find_attention(name: str, flag: str = "--attention") -> Attention:
+    """Returns what a name of a config stands for: the name itself, or a user's class, module or function.
+
+    Raises:
+        InvalidInputError: there is no such object, or it cannot be called.
+    """
+    if not is_import_path(name):
+        return name  # pyrefly: ignore[bad-return]
+    found = find_object(name, flag)
+    if not callable(found):
+        raise InvalidInputError(
+            f"{flag} {name} needs a flax module, its class, or a function of features [B, H, W, C]; it is of type "
+            f"{type(found).__name__}."
+        )
+    return found
+
+
+def check_attention_layer(name: str, flag: str, places: Mapping[int, int]) -> None:
+    """Raises InvalidInputError where a user's layer breaks the contract of `sagan_jax.models.AttentionModule`.
+
+    It is traced with two images at each place, in float32 and in bfloat16, and not run.
+
+    Args:
+        name: an import path. Other names pass.
+        flag: that gives it; starts a message.
+        places: the feature-map sizes at which it sits, each with its channels.
+    """
+    if not is_import_path(name):
+        return
+    layer, what = find_attention(name, flag), f"{flag} {name}"
+    for size, channels in places.items():
+        for dtype in (None, jnp.bfloat16):
+            features = jax.ShapeDtypeStruct((2, size, size, channels), dtype or jnp.float32)
+            variables = _variables(_Place(layer, dtype), features, what, name.rpartition(":")[0])
+            others = sorted(set(variables) - {"params", "intermediates"})
+            if others:
+                raise InvalidInputError(
+                    f"{what} has variables {', '.join(others)}: it is not told whether it trains, so it may own "
+                    f"parameters only. Leave out batch norm, dropout and other state."
+                )
+            for _, parts in sown_maps(variables.get("intermediates", {})):
+                _check_map(parts["attention_map"], what, size)
+
+
+def _variables(place: nn.Module, features: jax.ShapeDtypeStruct, what: str, where: str) -> Mapping[str, Any]:
+    """Returns the shapes of what a layer owns and sows; `where` is its file or its module."""
+    try:
+        return jax.eval_shape(lambda given: place.init(jax.random.key(0), given, mutable=True), features)
+    except BrokenContractError as error:
+        raise InvalidInputError(f"{what}: {one_line(error)}.") from error
+    except Exception as error:  # the user's code may raise anything
+        file = where if where.endswith(".py") else getattr(sys.modules.get(where), "__file__", None) or where
+        raise InvalidInputError(
+            f"{what} failed on features {list(features.shape)} of {features.dtype}: {type(error).__name__}"
+            f"{line_of(error, file)}: {one_line(error)}."
+        ) from error
+
+
+def _check_map(attention_map: Any, what: str, size: int) -> None:
+    shape = tuple(getattr(attention_map, "shape", ()))
+    key_maps = [(size // pool) ** 2 for pool in range(1, size + 1) if size % pool == 0]
+    fits = len(shape) in (3, 4) and shape[0] == 2 and shape[-2] == size**2 and shape[-1] in key_maps
+    if not fits or not jnp.issubdtype(attention_map.dtype, jnp.floating):
+        raise InvalidInputError(
+            f"{what} needs to sow an attention_map [B, N, M] or [B, heads, N, M] of floats, with N = {size**2} query "
+            f"positions and M = {' or '.join(map(str, key_maps[:3]))} keys at {size}x{size}; got {list(shape)} for "
+            f"B = 2."
+        )
+
+
+class _Place(nn.Module):
+    """A place of a network."""
+
+    layer: Any
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        return attention_layer(self.layer, features.shape[1], dtype=self.dtype)(features)

@@ -1,0 +1,215 @@
+"""Whether the objects of a user keep the contracts of `sagan_jax.training.protocols`, told from shapes alone."""
+
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+import sagan_jax
+from sagan_jax.errors import InvalidInputError, SaganError, one_line
+from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.functional.spectral import init_spectral
+from sagan_jax.training.adversarial import AdversarialTask
+
+_COLLECTIONS = {"params", "batch_stats"}
+_INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+_INSTALLED += [Path(sagan_jax.__file__).parent]
+_B = 2  # images of a batch; the networks are initialised with as many
+
+
+def check_contracts(task: AdversarialTask, image_shape: tuple[int, int, int]) -> None:
+    """Traces networks, loss, augmentations and optimisers of a task on shapes, one by one.
+
+    Args:
+        task: of a run.
+        image_shape: (H, W, C) of its images.
+
+    Raises:
+        InvalidInputError: one of them does not take what it is given, or gives what is not wanted. The line names what
+            was wanted and, where a user's own file raised, its line.
+    """
+    images = _floats(_B, *image_shape)
+    labels = jax.ShapeDtypeStruct((_B,), jnp.int32)
+    generator = _check_network(
+        task, "--modules: the generator", task.generator, _floats(_B, task.latent_size), labels, images
+    )
+    discriminator = _check_network(
+        task, "--modules: the discriminator", task.discriminator, images, labels, _floats(_B)
+    )
+    _check_loss(task)
+    for number, augmentation in enumerate(task.augmentation, start=1):
+        if not isinstance(augmentation, str):
+            what = f"--augmentation: number {number}, called with a key and an image {list(image_shape)}"
+            _check(what, augmentation, _floats(*image_shape), _key(), _floats(*image_shape))
+    for name, params in (("generator", generator), ("discriminator", discriminator)):
+        _check_optimizer(f"--optimizer: that of the {name}", getattr(task.optimizers, name), params)
+
+
+def _check_network(
+    task: AdversarialTask, what: str, module: nn.Module, inputs: Any, labels: Any, wanted: Any
+) -> Mapping[str, Any]:
+    """Returns the shapes of the parameters of a network."""
+    if task.precision == "bfloat16" and not hasattr(module, "dtype"):
+        raise InvalidInputError(
+            f"{what} needs a field dtype for --precision bfloat16; {type(module).__name__} has none. Give it one, or "
+            f"give --precision tensorfloat32."
+        )
+    called = f"{what}, called with {_words(inputs)}, {_words(labels)} and train="
+    with errors_of_user_code(f"{called}False"):
+        variables = jax.eval_shape(
+            lambda key, *arrays: module.init(key, *arrays, train=False), jax.random.key(0), inputs, labels
+        )
+    others = sorted(set(variables) - _COLLECTIONS)
+    if others or "params" not in variables:
+        raise InvalidInputError(
+            f"{what} needs the variables params and, if it has norms, batch_stats, which are all that a run keeps; "
+            f"got {', '.join(sorted(variables)) or 'none'}."
+        )
+    variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+    def apply(variables: Any, *arrays: Any, train: bool) -> Any:
+        return module.apply(variables, *arrays, train=train, mutable=["batch_stats"])
+
+    for train in (False, True):
+        moved = _check(
+            f"{called}{train}",
+            lambda *arrays, train=train: apply(*arrays, train=train),
+            wanted,
+            variables,
+            inputs,
+            labels,
+            with_others=True,
+        )
+        if train and "batch_stats" in moved and _shapes(moved["batch_stats"]) != _shapes(variables["batch_stats"]):
+            raise InvalidInputError(f"{what} needs batch_stats of the same shapes before and after a step.")
+    _check_params(what, variables["params"], normalized=task.spectral_norm in ("both", what.rpartition(" ")[2]))
+    return variables["params"]
+
+
+def _check_params(what: str, params: Mapping[str, Any], *, normalized: bool) -> None:
+    """Refuses parameters that cannot be trained, or kernels that cannot be normalised."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise InvalidInputError(f"{what} needs parameters that are floating; {name} is {_words(leaf)}.")
+    if normalized:
+        with errors_of_user_code(f"{what} cannot be spectrally normalised (--spectral-norm)"):
+            jax.eval_shape(lambda params: init_spectral(jax.random.key(0), params), params)
+
+
+def _check_loss(task: AdversarialTask) -> None:
+    logits = _floats(_B)
+    called = f"called with real_logits {_words(logits)} and fake_logits {_words(logits)}"
+    with errors_of_user_code(f"--loss: the discriminator's, {called}"):
+        found = jax.eval_shape(task.loss.discriminator, logits, logits)
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        number = len(found) if isinstance(found, tuple | list) else 1
+        raise InvalidInputError(
+            f"--loss: the discriminator's, {called}, needs to return 2 arrays, the loss on real and on generated "
+            f"images; got {number}."
+        )
+    for part, on in zip(found, ("real", "generated"), strict=True):
+        _check_array(f"--loss: the discriminator's on {on} images, {called}", part, logits, _NOT_THE_MEAN)
+    given = (logits, logits) if task.loss.paired else (logits,)
+    called = called if task.loss.paired else f"called with fake_logits {_words(logits)}"
+    _check(f"--loss: the generator's, {called}", task.loss.generator, logits, *given, hint=_NOT_THE_MEAN)
+
+
+_NOT_THE_MEAN = " It is one value for an image, not the mean of a batch."
+
+
+def _check_optimizer(what: str, optimizer: Any, params: Mapping[str, Any]) -> None:
+    with errors_of_user_code(f"{what}, initialised and updated with the parameters"):
+        state = jax.eval_shape(optimizer.init, params)
+        updates, after = jax.eval_shape(optimizer.update, params, state, params)
+    if _shapes(updates) != _shapes(params) or _shapes(after) != _shapes(state):
+        raise InvalidInputError(
+            f"{what} needs to return updates of the shapes of the parameters, and a state of the shapes of its state."
+        )
+
+
+def _check(
+    what: str, function: Callable[..., Any], wanted: Any, *given: Any, with_others: bool = False, hint: str = ""
+) -> Any:
+    """Refuses a function that does not return a floating array of the wanted shape; returns what it returns beside."""
+    with errors_of_user_code(what):
+        found = jax.eval_shape(function, *given)
+    found, others = found if with_others else (found, None)
+    _check_array(what, found, wanted, hint)
+    return others
+
+
+def _check_array(what: str, found: Any, wanted: Any, hint: str = "") -> None:
+    if isinstance(found, tuple | list):
+        raise InvalidInputError(f"{what}, needs to return one array {_words(wanted)}; got {len(found)}.")
+    fits = getattr(found, "shape", None) == wanted.shape and jnp.issubdtype(found.dtype, jnp.floating)
+    if not fits:
+        raise InvalidInputError(f"{what}, needs to return {_words(wanted)}, floating; got {_words(found)}.{hint}")
+
+
+def check_takes_mixtures(trained: TrainedGenerator) -> None:
+    """Raises InvalidInputError for a generator of a user that takes no mixtures of classes in place of labels."""
+    if not (trained.num_classes and is_own(trained.generator)):
+        return
+    latents, mixtures = _floats(_B, trained.latent_size), _floats(_B, trained.num_classes)
+    with errors_of_user_code(f"Between classes the generator is called with mixtures {_words(mixtures)} as labels"):
+        jax.eval_shape(
+            lambda *given: trained.generator.apply(*given, train=False), trained.variables, latents, mixtures
+        )
+
+
+def is_own(module: nn.Module) -> bool:
+    """Tells whether a module is a user's own, and not of this package."""
+    return not type(module).__module__.startswith("sagan_jax.")
+
+
+@contextmanager
+def errors_of_user_code(what: str) -> Iterator[None]:
+    """Turns what the code of a user raises into an InvalidInputError of one line, with file and line.
+
+    Args:
+        what: what was called, and with what; starts the message.
+    """
+    try:
+        yield
+    except SaganError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        raise InvalidInputError(f"{what}: {type(error).__name__}{_place(error)}: {one_line(error)}.") from error
+
+
+def _place(error: BaseException) -> str:
+    """Returns where an error left a file of a user, as ` in line 3 of 'networks.py'`; "" where it passed none."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(Path(frame.filename))]
+    return f" in line {frames[-1].lineno} of {Path(frames[-1].filename).name!r}" if frames else ""
+
+
+def _is_own(path: Path) -> bool:
+    return path.is_file() and not any(path.is_relative_to(folder) for folder in _INSTALLED)
+
+
+def _floats(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _key() -> Any:
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def _shapes(tree: Any) -> Any:
+    """Returns the structure of a tree with the shapes of its leaves."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
+
+
+def _words(array: Any) -> str:
+    """Returns the shape and the dtype of an array, as `float32 [2, 8]`, or what is no array."""
+    if not hasattr(array, "shape"):
+        return repr(array)
+    return f"{array.dtype} {list(array.shape)}"

@@ -1,0 +1,137 @@
+"""The objects of a user that a config names: networks, a loss, augmentations and optimisers; and their sources."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import flax.linen as nn
+import optax
+
+from sagan_jax.config import OBJECT_FIELDS, AnyExperiment, from_dict, to_dict
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.functional import AdversarialLoss
+from sagan_jax.import_paths import find_object, is_import_path
+from sagan_jax.runs.contracts import errors_of_user_code
+from sagan_jax.training.optimizers import Optimizers
+
+Kind = TypeVar("Kind", bound=AnyExperiment)
+
+
+def own_networks(modules: tuple[str, ...]) -> tuple[Any, Any]:
+    """Returns the two modules of a user.
+
+    Args:
+        modules: import paths of G and of D. Each is a module, or what makes one when it is called without arguments.
+
+    Raises:
+        InvalidInputError: there is no such object, or it is no flax module.
+    """
+    generator, discriminator = (_made(path, "--modules", nn.Module, "a flax.linen module") for path in modules)
+    return generator, discriminator
+
+
+def own_loss(loss: str | tuple[str, str]) -> AdversarialLoss:
+    """Returns the loss of a user.
+
+    Args:
+        loss: import paths of D's and G's function, or that of an `AdversarialLoss` or of a pair.
+
+    Raises:
+        InvalidInputError: there is no such object, or it is no pair of functions.
+    """
+    found = find_object(loss, "--loss") if isinstance(loss, str) else [find_object(path, "--loss") for path in loss]
+    if isinstance(found, AdversarialLoss):
+        return found
+    if not (isinstance(found, tuple | list) and len(found) == 2 and all(map(callable, found))):
+        raise InvalidInputError(
+            f"--loss needs two functions, the discriminator's and the generator's, or a "
+            f"sagan_jax.functional.AdversarialLoss; got {_short(found)}."
+        )
+    return AdversarialLoss(*found)
+
+
+def own_augmentation(names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Returns the augmentations: names of ours as they are, and functions of a user in place of their import paths.
+
+    Raises:
+        InvalidInputError: there is no such object, or it cannot be called.
+    """
+    found = [find_object(name, "--augmentation") if is_import_path(name) else name for name in names]
+    for one in found:
+        if not (isinstance(one, str) or callable(one)):
+            raise InvalidInputError(f"--augmentation needs a function (key, image) -> image; got {_short(one)}.")
+    return tuple(found)
+
+
+def own_optimizers(optimizer: str | tuple[str, str]) -> Optimizers:
+    """Returns the optimisers of a user, one for each network.
+
+    Args:
+        optimizer: the import path of a transformation of optax for both networks, or those of G's and of D's. Each is a
+            transformation, or what makes one when it is called without arguments.
+
+    Raises:
+        InvalidInputError: there is no such object, or it is no transformation.
+    """
+    paths = (optimizer, optimizer) if isinstance(optimizer, str) else optimizer
+    kind, words = optax.GradientTransformation, "an optax transformation"
+    generator, discriminator = (_made(path, "--optimizer", kind, words) for path in paths)
+    return Optimizers(generator, discriminator)
+
+
+def _made(path: str, flag: str, kind: type, words: str) -> Any:
+    """Returns the object of an import path, or what it makes when it is called."""
+    found = find_object(path, flag)
+    if not isinstance(found, kind) and callable(found):
+        with errors_of_user_code(f"{flag} {path} could not be called without arguments"):
+            found = found()
+    if not isinstance(found, kind):
+        nnx = " An nnx module goes into flax.nnx.bridge.ToLinen." if kind is nn.Module else ""
+        raise InvalidInputError(f"{flag} {path} needs to be {words}, or to make one; got {_short(found)}.{nnx}")
+    return found
+
+
+def changed_sources(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Returns the import paths of the objects whose source is another one than before.
+
+    Args:
+        before: digests by import path. A file that has moved is known by the rest of its path.
+        now: the same of what is there now.
+    """
+    known = {_local(path): digest for path, digest in before.items()}
+    return [path for path, digest in now.items() if known.get(_local(path), digest) != digest]
+
+
+def without_folders(values: Any) -> Any:
+    """Returns a config as nested dictionaries, with the files of a user's objects named without their folders."""
+    if not isinstance(values, dict):
+        return values
+    return {
+        field: _local(value) if field in OBJECT_FIELDS else without_folders(value) for field, value in values.items()
+    }
+
+
+def where_they_are_now(experiment: Kind, named: AnyExperiment) -> Kind:
+    """Returns the config of a run with the import paths of another one, where they differ in folders alone.
+
+    Args:
+        experiment: of the run.
+        named: as its file says now, which may have moved.
+    """
+    values, now = to_dict(experiment), to_dict(named)
+    for name, section in values.items():
+        for field in OBJECT_FIELDS:
+            if isinstance(section, dict) and field in section and _local(section[field]) == _local(now[name][field]):
+                section[field] = now[name][field]
+    return from_dict(values)
+
+
+def _local(value: Any) -> Any:
+    """Returns an import path, or several, without the folders of files."""
+    if isinstance(value, str):
+        return value.replace("\\", "/").rpartition("/")[2] if is_import_path(value) else value
+    return [_local(path) for path in value] if isinstance(value, tuple | list) else value
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:60]}..."
