@@ -13,7 +13,7 @@ from sagan_jax.runtime.lock import WorkdirLock
 
 
 def session_in(workdir, lock=None, writer=None):
-    job = SimpleNamespace(score_monitor=None, source=SimpleNamespace(fingerprint="f"), draw=writer)
+    job = SimpleNamespace(score_monitor=None, source=SimpleNamespace(fingerprint="f"), draw=writer, code={})
     return _Session(Experiment(), job, workdir, None, lock, writer, None, None)
 
 
