@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from sagan_jax.config import AnyExperiment, Experiment
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.generator import TrainedGenerator
@@ -127,7 +127,11 @@ def load_pretrained(
 
 def _folder(source: str | Path, revision: str | None) -> Path:
     """Returns the folder with the files, which are downloaded if it is not there."""
-    if str(source) and Path(source).is_dir():
+    try:
+        there = bool(str(source)) and Path(source).is_dir()
+    except OSError as error:
+        raise StorageError(f"{str(source)!r} could not be read: {error.strerror or error}.") from error
+    if there:
         if revision is not None:
             raise InvalidInputError(f"revision is for a repository of the hub; {str(source)!r} is a folder.")
         return Path(source)

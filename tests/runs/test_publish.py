@@ -24,9 +24,11 @@ from sagan_jax.interop.weight_files import read_arrays, to_safetensors
 from sagan_jax.runs.build import build_adversarial_task, build_completion_task
 from sagan_jax.runs.load import NO_DISCRIMINATOR
 from sagan_jax.runs.publish import publish_run
+from sagan_jax.runs.published import arrays_of, state_of
 from sagan_jax.runs.samples import sample_grid
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.training import adversarial, completion
+from sagan_jax.training.network_state import NetworkState
 from support.assertions import refusal, same_bits
 from support.commands import command, error_line
 from support.params import draw_tree
@@ -171,6 +173,18 @@ def test_weights_have_names_by_network_and_kind(run, folder):
     assert np.array_equal(arrays["generator/params/block_1/conv_1/kernel"], kernel)
     averaged = state.average["params"]["block_1"]["conv_1"]["kernel"]
     assert np.array_equal(arrays["generator/average/params/block_1/conv_1/kernel"], averaged)
+
+
+def test_parameters_of_half_precision_come_back_with_their_bits():
+    drawn = np.random.default_rng(0).normal(size=(3, 5))
+    params = {"a": jax.numpy.asarray(drawn, jax.numpy.bfloat16), "b": drawn.astype(np.float16), "c": np.float32(2)}
+    network = NetworkState(params, {}, {}, ())
+    state = adversarial.AdversarialState(np.int32(3), np.uint32(0), network, network, {})
+    arrays = arrays_of(state, True)
+    assert (arrays["generator/params/a"].dtype, len(arrays)) == (np.float32, 6)
+    back = state_of(state, arrays, 3, True, "a file")
+    assert same_bits(back.discriminator.params, params)
+    assert back.step == 3
 
 
 def test_card_has_the_fields_of_the_hub_and_the_scores_of_its_step(folder):
@@ -348,6 +362,8 @@ def test_weights_of_other_sizes_are_one_line(copy):
 def test_what_is_neither_folder_nor_repository_is_one_line(tmp_path, folder):
     for source in (tmp_path / "gone", str(tmp_path / "gone"), "a/b/c", ""):
         assert f"there is no folder {str(source)!r}" in refusal(sagan_jax.load_pretrained, source)
+    with pytest.raises(StorageError, match="xxx' could not be read: File name too long"):
+        sagan_jax.load_pretrained("x" * 300)
     assert "revision is for a repository" in refusal(sagan_jax.load_pretrained, folder, revision="main")
 
 
@@ -375,7 +391,11 @@ def test_repository_is_loaded_from_where_the_hub_puts_it(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("raised", "kind", "words"),
     [
-        (RuntimeError("404\nnot found."), ValueError, "gave"),
+        (
+            RuntimeError("404\nnot found."),
+            ValueError,
+            "the hub did not give a repository of that name at 'v1': RuntimeError: 404",
+        ),
         (OSError(28, "No space left on device", "/cache/x"), StorageError, "No space left on device"),
     ],
 )
@@ -384,10 +404,7 @@ def test_what_the_hub_refuses_is_one_line(raised, kind, words, monkeypatch):
         raise raised
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
-    wanted = (
-        words if kind is StorageError else "the hub did not give a repository of that name at 'v1': RuntimeError: 404"
-    )
-    with pytest.raises(kind, match=wanted) as caught:
+    with pytest.raises(kind, match=words) as caught:
         sagan_jax.load_pretrained("me/tiny", revision="v1")
     assert "\n" not in str(caught.value)
 
