@@ -21,9 +21,11 @@ from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.own_objects import changed_sources, own_loss, where_they_are_now
 from sagan_jax.runs.saved_config import differences
 from sagan_jax.runs.validate import check_config
+from sagan_jax.training.adversarial import _on_axis
 from support.assertions import refusal
 from support.commands import command
 from support.metrics import read_metrics
+from support.networks import SmallGenerator
 
 SOURCE = """
 import flax.linen as nn
@@ -392,3 +394,9 @@ def test_standing_statistics_need_a_generator_that_lets_its_decay_be_set(finishe
     assert isinstance(trained, TrainedGenerator)
     assert "need a generator with a field norm_decay" in refusal(trained.with_standing_statistics, batches=1)
     assert np.isfinite(jnp.asarray(trained.with_batch_statistics().generate(4).images)).all()
+
+
+def test_axis_over_devices_is_set_where_a_network_has_a_field_for_it(file):
+    plain = build_adversarial_task(load_experiment(str(file))).generator
+    assert _on_axis(plain, "devices") == plain
+    assert _on_axis(SmallGenerator(), "devices") == SmallGenerator(axis_name="devices")
