@@ -119,8 +119,7 @@ import sagan_jax
 
 networks = sagan_jax.load_pretrained("."{trust})  # this folder, or OWNER/NAME on the hub; raw=True: as trained
 {fills if isinstance(experiment, CompletionExperiment) else draws}
-```
-"""
+```"""
 
 
 def _own_objects(published: Published) -> str:

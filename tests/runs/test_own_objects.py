@@ -1,5 +1,6 @@
 """Networks, a loss, an augmentation and an optimiser of a user's own: a run of them, and broken contracts."""
 
+import doctest
 import hashlib
 import json
 import shutil
@@ -16,6 +17,7 @@ import sagan_jax
 from sagan_jax import functional
 from sagan_jax.config import Experiment, Training, from_dict, to_dict
 from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.runs import own_objects
 from sagan_jax.runs.build import build_adversarial_task
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.own_objects import changed_sources, own_loss, where_they_are_now
@@ -266,6 +268,10 @@ def test_a_moved_file_is_no_change_of_the_config_and_is_taken_from_where_it_is(f
     other = load_experiment(str(write(tmp_path, name="other.py")))
     assert where_they_are_now(saved, other) == saved
     assert differences(to_dict(saved), to_dict(other))[0].startswith("networks.modules: ")
+
+
+def test_doctests_of_the_module_hold():
+    assert doctest.testmod(own_objects).failed == 0
 
 
 def test_changed_sources_are_found_in_another_folder_too():
