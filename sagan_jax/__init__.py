@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         open_completion_run,
         open_run,
     )
+    from sagan_jax.runs.pretrained import Pretrained, load_pretrained
     from sagan_jax.runs.train import train
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ __all__ = [
     "Experiment",
     "GenerationRun",
     "Networks",
+    "Pretrained",
     "Recording",
     "Training",
     "__version__",
@@ -56,6 +58,7 @@ __all__ = [
     "functional",
     "interop",
     "load_completer",
+    "load_pretrained",
     "load_run",
     "models",
     "open_completion_run",
@@ -70,6 +73,7 @@ _LOAD = ("CompletionRun", "GenerationRun", "load_completer", "load_run", "open_c
 _MODULE_OF = {
     **dict.fromkeys(_CONFIG, "sagan_jax.config"),
     **dict.fromkeys(_LOAD, "sagan_jax.runs.load"),
+    **dict.fromkeys(("Pretrained", "load_pretrained"), "sagan_jax.runs.pretrained"),
     "evaluate": "sagan_jax.runs.evaluate",
     "train": "sagan_jax.runs.train",
 }

@@ -44,6 +44,7 @@ def test_package_of_modules_names_all_of_them(package):
 PROMISED = ["functional", "models", "training", "data", "evaluation", "interop", "errors", "train", "load_run"]
 PROMISED += ["load_completer", "evaluate", "Experiment", "CompletionExperiment", "Data", "Networks", "Training"]
 PROMISED += ["Recording", "Evaluation", "CompletionNetworks", "CompletionTraining", "open_run", "open_completion_run"]
+PROMISED += ["load_pretrained", "Pretrained"]
 
 
 def test_promised_names_are_in_a_fresh_package():
@@ -62,7 +63,7 @@ def test_unknown_name_is_an_attribute_error():
         sagan_jax.trian  # noqa: B018  the access is the test
 
 
-@pytest.mark.parametrize("function", ["train", "evaluate", "load_run", "load_completer", "open_run"])
+@pytest.mark.parametrize("function", ["train", "evaluate", "load_run", "load_completer", "load_pretrained", "open_run"])
 def test_function_has_typed_arguments_and_no_catch_all(function):
     parameters = inspect.signature(getattr(sagan_jax, function)).parameters.values()
     assert all(parameter.annotation is not inspect.Parameter.empty for parameter in parameters)

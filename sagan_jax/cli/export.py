@@ -1,4 +1,4 @@
-"""`sagan-jax export`: the generator of a run, for use elsewhere."""
+"""`sagan-jax export`: the networks of a run, for use elsewhere."""
 
 import dataclasses
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Literal
 
 from sagan_jax.cli.announcement import announce
 from sagan_jax.cli.arguments import parse_arguments
+from sagan_jax.errors import InvalidInputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,12 +15,18 @@ class Arguments:
 
     generator.safetensors holds the weights for this package. generator.jax_export is a function that needs jax alone.
     README.md has the Python code that loads each.
+
+    With --format hub: the networks of the run as a folder for the Hugging Face hub, for sagan_jax.load_pretrained.
     """
 
     workdir: Path
     """the folder of the run"""
     out: Path | None = None
-    """the folder for the files. Defaults to export/ in the workdir"""
+    """the folder for the files. Defaults to export/ in the workdir, or hub/"""
+    format: Literal["files", "hub"] = "files"
+    """files: the generator alone. hub: all networks, as trained and averaged, with config, model card and samples"""
+    license: str = ""
+    """for the model card of --format hub: an identifier of the hub, such as apache-2.0"""
     checkpoint: Literal["newest", "best"] | int = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     raw: bool = False
@@ -37,15 +44,23 @@ def run(arguments: list[str]) -> None:
         arguments: those after the name of the command.
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax export")
-    announce("exporting the generator", compilation_cache=parsed.compilation_cache)
-    from sagan_jax.runs.export import export_run
+    hub = parsed.format == "hub"
+    if parsed.license and not hub:
+        raise InvalidInputError("--license is for the model card of --format hub; the other files have none.")
+    if parsed.raw and hub:
+        raise InvalidInputError(
+            "--raw does nothing with --format hub: it has the weights as trained and their average."
+        )
+    what = "the networks" if hub else "the generator"
+    announce(f"exporting {what}", compilation_cache=parsed.compilation_cache)
+    chosen = {"checkpoint": parsed.checkpoint, "trust_checkpoint": parsed.trust_checkpoint}
+    if hub:
+        from sagan_jax.runs.publish import publish_run
 
-    written = export_run(
-        parsed.workdir,
-        parsed.out,
-        checkpoint=parsed.checkpoint,
-        raw=parsed.raw,
-        trust_checkpoint=parsed.trust_checkpoint,
-    )
+        written = publish_run(parsed.workdir, parsed.out, license=parsed.license, **chosen)
+    else:
+        from sagan_jax.runs.export import export_run
+
+        written = export_run(parsed.workdir, parsed.out, raw=parsed.raw, **chosen)
     for path in written:
         print(f"{path}: {path.stat().st_size / 1e3:,.1f} kB")

@@ -46,7 +46,7 @@ Self-attention for image generation in JAX.
   neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are any memorised?
   report --workdir DIR [--out FILE]          the report of a run, which a run also writes itself
   plan EXPERIMENT [--topology v5e:2x4 ...]   memory, collectives and time on TPUs and GPUs that are not here
-  export --workdir DIR [--out DIR]           the generator as weights, and as a function that needs jax alone
+  export --workdir DIR [--out DIR]           the generator as weights and function, or a folder for the HF hub
   fetch-weights                              download the FID network or DINOv2
   convert --from SOURCE [...] OUT            convert released weights: to a run, or the FID network and DINOv2 to a file
   info                                       versions, devices, caches and weights: what a bug report needs

@@ -50,14 +50,20 @@ def export_run(
         NonFiniteError: the weights are no numbers.
         StorageError: the disk refused.
     """
-    folder = Path(out) if out is not None else Path(workdir) / "export"
-    lowest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not lowest.is_dir():
-        raise InvalidInputError(f"--out needs a folder; got {str(folder)!r}, where {str(lowest)!r} is a file.")
+    folder = checked_folder(workdir, out, "export")
     run = open_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
     files = exported_files(run.generator(raw=raw), run.experiment.name)
     write_files_atomically(folder, files)
     return [folder / file for file in files]
+
+
+def checked_folder(workdir: str | Path, out: str | Path | None, default: str) -> Path:
+    """Returns the folder to write, `default` in the workdir where none is named; refuses a file."""
+    folder = Path(out) if out is not None else Path(workdir) / default
+    lowest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not lowest.is_dir():
+        raise InvalidInputError(f"--out needs a folder; got {str(folder)!r}, where {str(lowest)!r} is a file.")
+    return folder
 
 
 def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:

@@ -188,7 +188,7 @@ class CompletionRun:
             InvalidInputError: there is no whole checkpoint.
             StorageError: the checkpoint cannot be read.
         """
-        return trained_completer(self.task, self._state, raw)
+        return trained_completer(self.task, self.state, raw)
 
     def images(self, *, held_out: bool = False) -> ImageSource:
         """Returns the images that the run trained on, or those held out from it.
@@ -212,7 +212,8 @@ class CompletionRun:
         return build_completion_task(self.experiment)
 
     @cached_property
-    def _state(self) -> CompletionState:
+    def state(self) -> CompletionState:
+        """The state at the checkpoint, as numpy arrays."""
         seed = self.experiment.training.seed
         return _restore(self.workdir, self.checkpoint, lambda: completion.initial_state(self.task, seed))[0]
 

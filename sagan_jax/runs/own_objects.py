@@ -97,8 +97,8 @@ def changed_sources(before: Mapping[str, str], now: Mapping[str, str]) -> list[s
         before: digests by import path. A file that has moved is known by the rest of its path.
         now: the same of what is there now.
     """
-    known = {_local(path): digest for path, digest in before.items()}
-    return [path for path, digest in now.items() if known.get(_local(path), digest) != digest]
+    known = {without_folder(path): digest for path, digest in before.items()}
+    return [path for path, digest in now.items() if known.get(without_folder(path), digest) != digest]
 
 
 def without_folders(values: Any) -> Any:
@@ -106,7 +106,8 @@ def without_folders(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
     return {
-        field: _local(value) if field in OBJECT_FIELDS else without_folders(value) for field, value in values.items()
+        field: without_folder(value) if field in OBJECT_FIELDS else without_folders(value)
+        for field, value in values.items()
     }
 
 
@@ -120,16 +121,25 @@ def where_they_are_now(experiment: Kind, named: AnyExperiment) -> Kind:
     values, now = to_dict(experiment), to_dict(named)
     for name, section in values.items():
         for field in OBJECT_FIELDS:
-            if isinstance(section, dict) and field in section and _local(section[field]) == _local(now[name][field]):
+            if (
+                isinstance(section, dict)
+                and field in section
+                and without_folder(section[field]) == without_folder(now[name][field])
+            ):
                 section[field] = now[name][field]
     return from_dict(values)
 
 
-def _local(value: Any) -> Any:
-    """Returns an import path, or several, without the folders of files."""
+def without_folder(value: Any) -> Any:
+    """Returns an import path, or several, without the folders of files.
+
+    Examples:
+        >>> without_folder("/home/me/layers.py:Layer"), without_folder("package.layers:Layer")
+        ('layers.py:Layer', 'package.layers:Layer')
+    """
     if isinstance(value, str):
         return value.replace("\\", "/").rpartition("/")[2] if is_import_path(value) else value
-    return [_local(path) for path in value] if isinstance(value, tuple | list) else value
+    return [without_folder(path) for path in value] if isinstance(value, tuple | list) else value
 
 
 def _short(value: Any) -> str:

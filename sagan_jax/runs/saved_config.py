@@ -46,7 +46,7 @@ def read_experiment(
         return sealed[1]
     path = workdir / "config.json"
     try:
-        experiment = _experiment(read_json(path), repr(str(path)))
+        experiment = config_of(read_json(path), repr(str(path)))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -84,7 +84,7 @@ def sealed_experiment(workdir: Path, checkpoints: str = "checkpoints") -> tuple[
     if found is None or "experiment" not in found[1]:  # the first runs did not save it
         return None
     step, meta = found
-    return step, _experiment(meta["experiment"], f"what checkpoint {step} in {str(workdir)!r} holds")
+    return step, config_of(meta["experiment"], f"what checkpoint {step} in {str(workdir)!r} holds")
 
 
 def _check_same(workdir: Path, step: int, saved: AnyExperiment, found: AnyExperiment, *, offer_trust: bool) -> None:
@@ -117,8 +117,16 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _experiment(values: Any, where: str) -> AnyExperiment:
-    """Returns the config that JSON values stand for, after every value was checked."""
+def config_of(values: Any, where: str) -> AnyExperiment:
+    """Returns the config that JSON values stand for, after every value was checked.
+
+    Args:
+        values: as `saved_values` gives them.
+        where: what holds them; starts a message.
+
+    Raises:
+        InvalidInputError: they are no config that this version can read.
+    """
     try:
         if isinstance(values, dict):  # the digests of a user's objects are for the reader
             values = {name: value for name, value in values.items() if name != "sources"}

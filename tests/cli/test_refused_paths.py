@@ -37,6 +37,7 @@ OTHERS = [
     ["explore", "--workdir", "run", "--out", "PATH.html"],
     ["report", "--workdir", "run", "--out", "PATH.html"],
     ["export", "--workdir", "run", "--out", "PATH"],
+    ["export", "--workdir", "run", "--out", "PATH", "--format", "hub"],
     ["attend", "--workdir", "run", "--image", "PATH.png"],
     ["complete", "PATH.png", "--workdir", "completing", "--holes", "centre"],
     ["complete", "photo.png", "--workdir", "completing", "--mask", "PATH.png"],

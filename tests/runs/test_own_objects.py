@@ -1,5 +1,6 @@
 """Networks, a loss, an augmentation and an optimiser of a user's own: a run of them, and broken contracts."""
 
+import doctest
 import hashlib
 import json
 import shutil
@@ -16,6 +17,7 @@ import sagan_jax
 from sagan_jax import functional
 from sagan_jax.config import Experiment, Training, from_dict, to_dict
 from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.runs import own_objects
 from sagan_jax.runs.build import build_adversarial_task
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.own_objects import changed_sources, own_loss, where_they_are_now
@@ -170,6 +172,35 @@ def test_exported_function_of_a_users_generator_is_the_generator(finished, tmp_p
     assert "`[b, 32, 32, 3]`" in (tmp_path / "README.md").read_text()
 
 
+def test_published_networks_of_a_user_are_named_and_not_copied(finished, file, tmp_path):
+    assert command("export", "--workdir", finished, "--format", "hub", "--out", tmp_path) == 0
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".md", ".png", ".safetensors"}
+    assert not [path for path in tmp_path.iterdir() if str(file.parent).encode() in path.read_bytes()]
+    card, digest = (tmp_path / "README.md").read_text(), hashlib.sha256(file.read_bytes()).hexdigest()
+    assert f"| `my_gan.py:GENERATOR` | `{digest}` |\n| `my_gan.py:MyDiscriminator` | `{digest}` |\n" in card
+    assert "my_gan.py:optimizer" not in card
+    assert 'load_pretrained(".", trust_code=True)' in card
+
+
+def test_published_networks_of_a_user_need_consent_and_the_file(finished, file, tmp_path, monkeypatch, capsys):
+    command("export", "--workdir", finished, "--format", "hub", "--out", tmp_path / "hub")
+    shutil.copy(file, tmp_path / "hub")  # code beside the weights is not run
+    monkeypatch.chdir(tmp_path)
+    needed = "need code of their author, my_gan.py:GENERATOR, my_gan.py:MyDiscriminator, not published with them"
+    line = refusal(sagan_jax.load_pretrained, "hub")
+    assert f"The networks of 'hub' {needed}. Put that file into the current folder" in line
+    line = refusal(sagan_jax.load_pretrained, "hub", trust_code=True)
+    assert f"{needed}: --modules my_gan.py:GENERATOR: there is no file 'my_gan.py'" in line.replace(f"{tmp_path}/", "")
+    write(tmp_path, ("def optimizer", "def another_optimizer"), ("optimizer=optimizer,", ""))
+    capsys.readouterr()
+    images = sagan_jax.load_pretrained("hub", trust_code=True).generator().generate(5, seed=3).images
+    assert np.array_equal(images, sagan_jax.load_run(finished).generate(5, seed=3).images)
+    said = capsys.readouterr().err
+    assert said.startswith("warning: the source of ")
+    assert "my_gan.py:GENERATOR" in said
+    assert "optimizer" not in said
+
+
 def test_commands_take_a_run_of_a_users_networks(run, tmp_path):
     workdir, _ = run
     assert command("sample", "--workdir", workdir, "--num-images", 4, "--out", tmp_path / "samples.png") == 0
@@ -237,6 +268,10 @@ def test_a_moved_file_is_no_change_of_the_config_and_is_taken_from_where_it_is(f
     other = load_experiment(str(write(tmp_path, name="other.py")))
     assert where_they_are_now(saved, other) == saved
     assert differences(to_dict(saved), to_dict(other))[0].startswith("networks.modules: ")
+
+
+def test_doctests_of_the_module_hold():
+    assert doctest.testmod(own_objects).failed == 0
 
 
 def test_changed_sources_are_found_in_another_folder_too():
