@@ -74,12 +74,9 @@ def measure(work: Work, given: argparse.Namespace) -> dict[str, Any]:
     """Returns what a row came to: for each worker its facts, its peak and its seconds a step, round by round."""
     workers: dict[str, tuple[str, Worker]] = {}
     with ExitStack() as open_workers:
-        started = (
-            (variant, open_workers.enter_context(Worker(f"{Path(command[1]).stem} ({variant})", command, SHARING)))
-            for variant, command in commands(work, given)
-        )
-        # On a GPU one after another: compilers there choose kernels by timing them.
-        for variant, worker in list(started) if backend() == "cpu" else started:
+        # They compile one after another: on a GPU compilers choose kernels by timing them.
+        for variant, command in commands(work, given):
+            worker = open_workers.enter_context(Worker(f"{Path(command[1]).stem} ({variant})", command, SHARING))
             label = label_of(worker.wait().facts, variant)
             progress(f"ready: {label}")
             if label in workers:

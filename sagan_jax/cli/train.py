@@ -14,6 +14,7 @@ import tyro
 from sagan_jax.cli.announcement import announce
 from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.config import AnyExperiment, Experiment
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.runs.experiments import experiment_names, load_experiment
 
 DEFAULT = "digits_32"
@@ -72,6 +73,10 @@ def run(arguments: list[str]) -> None:
         f"flags change that: EXPERIMENT and the flags of its start need not be given again.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
+    # This flag takes all words that follow, since a function of a user has any name.
+    taken = " ".join(rest).partition("--augmentation ")[2].partition(" --")[0]
+    if not name and (hint := _misplaced_experiment(taken)):
+        raise InvalidInputError(f"train: {taken.split()[-1]!r} is not expected here.{hint}")
     announce(f"training {parsed.experiment.name}", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.dry_run import dry_run
     from sagan_jax.runs.train import train_to_the_end

@@ -38,7 +38,7 @@ PACKAGE = Path(sagan_jax.__file__).parent
         ),
         (
             "train --loss hing",
-            "logistic, least_squares, relativistic; got 'hing'. Perhaps you meant hinge.",
+            "relativistic or an object of yours as file.py:NAME; got 'hing'. Perhaps you meant hinge.",
         ),
         (
             "convert --from x",

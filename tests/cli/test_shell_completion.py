@@ -21,10 +21,7 @@ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); $function; echo "${COMPREPLY[@]}"
         (["sa"], ["sample"]),
         (["fetch"], ["fetch-weights"]),
         (["train", "--total"], ["--total-steps"]),
-        (
-            ["train", "--loss", ""],
-            ["hinge", "least_squares", "logistic", "non_saturating", "relativistic", "wasserstein"],
-        ),
+        (["train", "--spectral-norm", ""], ["both", "discriminator", "generator", "none"]),
         (["explore", "--megab"], ["--megabytes"]),
         (["plan", "--topo"], ["--topology"]),
     ],
