@@ -31,6 +31,9 @@ _CALLED = re.compile(
     r"|(?:calls|branch_computations|called_computations)=\{([^}]*)\}"
 )
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+)")
+_CONSTANT = re.compile(r"%?([\w.\-]+) = s32\[\]\S* constant\((\d+)\)")
+_BELOW = re.compile(r"ROOT .* compare\(.*?%?([\w.\-]+)\), direction=LT")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Collectives:
 def compiled_collectives(text: str) -> tuple[Collectives, ...]:
     """Returns the collectives of a compiled program, by kind.
 
-    One in the body of a loop counts once for each round, where the compiler knows how many rounds there are.
+    One in the body of a loop counts once for each round, where the program tells how many rounds there are.
 
     Args:
         text: the program in XLA's own form, from `compiled.as_text()`.
@@ -125,11 +128,13 @@ def _rounds(text: str) -> dict[str, int]:
         head = _COMPUTATION.match(line)
         if head and head["entry"]:
             entry = head["name"]
+    bounds = _loop_bounds(text)
     for computation, line in _lines(text):
-        trips = _TRIPS.search(line)
+        trips, loop = _TRIPS.search(line), _WHILE.search(line)
+        count = int(trips[1]) if trips else bounds.get(loop[1], 1) if loop else 1
         for one, several in _CALLED.findall(line):
             for name in [one] if one else re.findall(r"[\w.\-]+", several):
-                called[computation].append((name, int(trips[1]) if trips else 1))
+                called[computation].append((name, count))
     rounds: dict[str, int] = collections.defaultdict(int)
     waiting = [(entry, 1)]
     while waiting:  # XLA has no recursion
@@ -137,6 +142,25 @@ def _rounds(text: str) -> dict[str, int]:
         rounds[computation] += times
         waiting += [(name, times * trips) for name, trips in called[computation]]
     return rounds
+
+
+def _loop_bounds(text: str) -> dict[str, int]:
+    """Returns the rounds of the loops of a program, by the computation that is their condition.
+
+    The compiler for TPUs does not write the count of rounds beside the loop. But the condition of a `scan` compares
+    a counter, which starts at 0, with it.
+    """
+    constants = {(computation, match[1]): int(match[2]) for computation, match in _matches(text, _CONSTANT)}
+    found = {computation: constants.get((computation, match[1])) for computation, match in _matches(text, _BELOW)}
+    return {computation: bound for computation, bound in found.items() if bound is not None}
+
+
+def _matches(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Match[str]]]:
+    """Yields what a pattern finds in the lines of a program, each with the name of the computation that it is in."""
+    for computation, line in _lines(text):
+        match = pattern.search(line)
+        if match:
+            yield computation, match
 
 
 def _array_bytes(array: re.Match[str]) -> int:

@@ -36,11 +36,22 @@ OF_A_TPU = """HloModule jit_step, is_scheduled=true, input_output_alias={ {0}: (
   ROOT %all-gather.7 = f32[8,11]{1,0} all-gather(%p.9), channel_id=3, frontend_attributes={chain_id="1"}
 }
 
+%c.9 (param.7: (s32[], f32[64,8])) -> pred[] {
+  %constant.3 = s32[]{:T(128)} constant(4), metadata={op_name="jit(step)/shard_map"}
+  %other.3 = s32[]{:T(128)} constant(9)
+  ROOT %lt.1 = pred[]{:T(512)} compare(%get-tuple-element.2, %constant.3), direction=LT, metadata={}
+}
+
+%body.9 (param.8: (s32[], f32[64,8])) -> (s32[], f32[64,8]) {
+  %psum.9 = f32[7,2]{1,0} all-reduce(%get-tuple-element.8), to_apply=%region_99.104
+}
+
 ENTRY %main.650_spmd (param.359: s32[], param.362: f32[64,8]) -> (s32[], f32[64,8]) {
   %psum.970 = f32[64]{0:T(128)S(1)} all-reduce(%fusion.93), to_apply=%region_99.104
   %ar = (f32[64]{0:T(128)S(1)}, bf16[3,5]{1,0:T(8,128)(2,1)S(1)}) all-reduce(%f.2, %f.1), to_apply=%region_99.104
   %gte.8 = f32[64]{0:T(128)S(1)} get-tuple-element(%ar), index=1
   %w = (s32[], f32[64,8]) while(%t), condition=%c, body=%body.7, backend_config={"known_trip_count":{"n":"5"}}
+  %w.9 = (s32[], f32[64,8]) while(%t.9), condition=%c.9, body=%body.9
   %ag.1 = (f32[2,7]{1,0}, f32[16,7]{1,0}) all-gather-start(%p.1), dimensions={0}
   %ag.2 = f32[16,7]{1,0} all-gather-done(%ag.1)
   %ag.3 = f32[8,5]{1,0} fusion(%p.4), calls=%async_collective_fusion.1
@@ -55,7 +66,7 @@ ENTRY %main.650_spmd (param.359: s32[], param.362: f32[64,8]) -> (s32[], f32[64,
 def test_collectives_of_a_tpu_program_are_those_counted_by_hand():
     assert compiled_collectives(OF_A_TPU) == (
         Collectives("all-gather", 3, 3, (16 * 7 + 8 * 5 + 8 * 11) * 4),
-        Collectives("all-reduce", 2 + 5, 3 + 5, 64 * 4 + (64 * 4 + 15 * 2) + 5 * 64 * 8 * 4),
+        Collectives("all-reduce", 2 + 5 + 4, 3 + 5 + 4, 64 * 4 + (64 * 4 + 15 * 2) + 5 * 64 * 8 * 4 + 4 * 7 * 2 * 4),
         Collectives("collective-permute", 1, 1, 3),
     )
 
