@@ -6,11 +6,11 @@ from itertools import combinations
 
 import numpy as np
 
-from comparisons.permutation import DIGITS
-
 Cells = Mapping[tuple[int, ...], Sequence[float]]
 """The values of the runs at each combination of levels; a level is -1 or 1."""
 MOST_SUMS = 1_000_000
+DIGITS = 12
+"""Sums that agree in so many digits of the largest value are ties: the last bits depend on the order of the values."""
 DRAWS = 99_999
 
 

@@ -44,7 +44,8 @@ def exact_p(one, other):
         ([0.1, 0.2, 0.3], [0.3, 0.1, 0.2]),  # a difference of 0, and many ties
         ([0.1, 0.7], [0.3, 0.3, 0.2, 0.6]),  # groups of two sizes
         ([0.3, 0.6, 0.9, 1.2], [0.1, 0.2, 0.4, 0.5, 0.3]),
-        ([1e9 + 0.1, 1e9 + 0.3], [1e9 + 0.2, 1e9 + 0.7, 1e9 + 0.4]),
+        ([1e9 + 0.125, 1e9 + 0.25], [1e9 + 0.125, 1e9 + 0.75, 1e9 + 0.5]),
+        ([0.5, 0.5, 0.5], [0.5, 0.5]),
         ([0.38, 0.31, 0.44, 0.52], [0.61, 0.35, 0.72, 0.6]),
     ],
 )
@@ -140,6 +141,7 @@ def test_level_that_few_runs_attain_is_a_whole_number_of_groupings():
     assert power.attained_level(5, 5, 0.05) == pytest.approx(12 / 252)
     assert power.attained_level(5, 5, 2 / 252) == pytest.approx(2 / 252)
     assert power.smallest_effect(5, 5, 0.005) is None
+    assert power.smallest_effect(4, 4, 0.05) == power.smallest_effect(4, 4, 2 / 70)
 
 
 def test_smallest_count_is_that_of_fisher():
