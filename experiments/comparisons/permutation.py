@@ -30,13 +30,11 @@ def permutation_p(one: Sequence[float], other: Sequence[float]) -> float:
         raise ValueError("permutation_p needs two runs in each group.")
     if math.comb(len(one) + len(other), len(one)) > MOST_GROUPINGS:
         raise ValueError(f"permutation_p counts at most {MOST_GROUPINGS:,} groupings: give fewer runs.")
-    values = np.array([*one, *other], np.float64)
-    values -= values.min()  # what all have in common takes no digits
 
     def difference(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
         return abs(first.mean(axis) - second.mean(axis))
 
-    groups = values[: len(one)], values[len(one) :]
+    groups = np.array(one, np.float64), np.array(other, np.float64)
     tested = stats.permutation_test(
         groups, difference, vectorized=True, n_resamples=np.inf, batch=50_000, alternative="greater"
     )

@@ -26,7 +26,7 @@ def test_doctests_hold(module):
 
 def exact_p(one, other):
     """The share of groupings with a difference of means at least as large, in fractions: without any rounding."""
-    values = [Fraction(str(value)) for value in [*one, *other]]
+    values = [Fraction(repr(value)) for value in [*one, *other]]
 
     def difference(chosen):
         first = [values[index] for index in chosen]
@@ -44,7 +44,7 @@ def exact_p(one, other):
         ([0.1, 0.2, 0.3], [0.3, 0.1, 0.2]),  # a difference of 0, and many ties
         ([0.1, 0.7], [0.3, 0.3, 0.2, 0.6]),  # groups of two sizes
         ([0.3, 0.6, 0.9, 1.2], [0.1, 0.2, 0.4, 0.5, 0.3]),
-        ([1e9 + 0.125, 1e9 + 0.25], [1e9 + 0.125, 1e9 + 0.75, 1e9 + 0.5]),
+        ([2**40 + eighths / 8 for eighths in (1, 2, 6)], [2**40 + eighths / 8 for eighths in (1, 4, 6, 3)]),
         ([0.5, 0.5, 0.5], [0.5, 0.5]),
         ([0.38, 0.31, 0.44, 0.52], [0.61, 0.35, 0.72, 0.6]),
     ],

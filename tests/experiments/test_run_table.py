@@ -353,17 +353,20 @@ def test_search_runs_first_on_its_own_seeds_and_each_row_takes_its_best(program,
     assert list(rates) == ["none-0", "attention-0"]
 
 
-def test_setting_whose_runs_collapse_is_not_chosen(program, searched):
-    trials = program.search_table(searched)
+def test_setting_with_a_run_that_collapses_is_not_chosen(program, searched):
+    searched = replace(searched, search=replace(searched.search, seeds=(100, 101)))
 
-    def result(l1, loss):
-        return {100: {"values": {"centre/psnr": 1.0, "centre/l1": l1}, "curves": {"loss": [[4, loss]]}}}
+    def results(l1, *losses):
+        run = {"values": {"centre/psnr": 1.0, "centre/l1": l1}}
+        return {100 + number: run | {"curves": {"loss": [[4, loss]]}} for number, loss in enumerate(losses)}
 
-    names = list(trials.rows)
-    found = {name: result(0.3, 1.0) for name in names}
-    found[names[0]] = result(0.1, 0.2)  # the better score, of one image again and again
-    found.pop(names[3])
+    names = list(program.search_table(searched).rows)
+    found = {name: results(0.3, 1.0, 1.0) for name in names}
+    found[names[0]] = results(0.1, 0.2, 1.0)  # the better score, but one run drew one image again and again
+    found[names[3]].pop(101)
     assert program.choices(searched, found) == {"none": "rate 0.002"}
+    found[names[1]] = results(0.3, 0.2, 0.2)  # and here both
+    assert program.choices(searched, found) == {"none": "rate 0.001"}
     assert program.chosen_table(searched, {}).rows == searched.rows
 
 
