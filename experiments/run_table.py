@@ -2,10 +2,13 @@
 
     python experiments/run_table.py completion_attention --out runs/completion_attention
 
-A finished run is not run again, and a stopped run is resumed. After each run, the table and the plot are written from
-what the workdirs hold. OUT/ROW-SEED is the workdir of each row and seed. OUT/table.md and OUT/curves.png are the
-results, and OUT/samples.png too where images follow a rule. All rows of one seed run before the next seed, so a table
-that was stopped compares rows fairly. Ctrl-C stops it. Exit codes are those of `sagan-jax`.
+The question of the table, its rows, its analysis and what so many runs can show are printed first, and written to
+OUT/plan.md before the first run. A finished run is not run again, and a stopped run is resumed. After each run, the
+table and the plot are written from what the workdirs hold. OUT/ROW-SEED is the workdir of each row and seed.
+OUT/table.md and OUT/curves.png are the results, and OUT/samples.png too where images follow a rule. All rows of one
+seed run before the next seed, so a table that was stopped compares rows fairly. Where the table searches for settings,
+OUT/search holds the same of the search, which is finished before the first run. Ctrl-C stops it. Exit codes are those
+of `sagan-jax`. It needs scipy and statsmodels: pip install 'sagan-jax[tables]'.
 
 The result of a run is OUT/ROW-SEED/row.json. Some of ours are in `experiments/results`. Copied to OUT they count as
 finished.
@@ -14,9 +17,11 @@ finished.
 import argparse
 import dataclasses
 import importlib.util
+import inspect
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,10 @@ import matplotlib
 import numpy as np
 
 import sagan_jax
+from comparisons.outcomes import outcomes
+from comparisons.plan import plan
+from comparisons.search import choices, chosen_table, search_table, trial
+from comparisons.tables import estimate, known, whole
 from sagan_jax.cli.main import explained
 from sagan_jax.config import AnyExperiment, Experiment, Table, from_dict, to_dict
 from sagan_jax.data.synthetic import parse_synthetic
@@ -47,7 +56,7 @@ STRIP = 2, 16
 
 
 def load_table(name: str) -> Table:
-    """Returns the table of a file in `experiments/tables`.
+    """Returns the table of a file in `experiments/tables`, with what the file says as its question.
 
     Raises:
         InvalidInputError: there is no such table.
@@ -61,7 +70,7 @@ def load_table(name: str) -> Table:
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.table()
+    return dataclasses.replace(module.table(), question=inspect.getdoc(module) or "")
 
 
 def rounded(curve: Curve) -> list[tuple[int, float]]:
@@ -152,7 +161,13 @@ def is_result(table: Table, result: Any) -> bool:
         and all(is_number(values.get(name)) for name in table.scores)
         and isinstance(curves, dict)
         and all(isinstance(curve, list) and all(map(is_point, curve)) for curve in curves.values())
+        and (table.collapse is None or bool(curves.get(table.collapse.curve)))
     )
+
+
+def kept_curves(table: Table) -> list[str]:
+    """Returns the metrics that a result keeps: those that are drawn, and the one that tells a collapse."""
+    return list(dict.fromkeys([*table.curves, *([table.collapse.curve] if table.collapse else [])]))
 
 
 def run_row(table: Table, row: str, seed: int, out: Path) -> None:
@@ -174,7 +189,7 @@ def run_row(table: Table, row: str, seed: int, out: Path) -> None:
         "experiment": to_dict(experiment),
         "values": {name: values[name] for name in table.scores},
         "minutes": minutes_of(experiment, curves["images_per_second"].values),
-        "curves": {name: rounded(curves[name]) if name in curves else [] for name in table.curves},
+        "curves": {name: rounded(curves[name]) if name in curves else [] for name in kept_curves(table)},
     }
     write_atomically(workdir / RESULT, (json.dumps(result) + "\n").encode())
 
@@ -185,53 +200,6 @@ def results(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
         row: {seed: result for seed in table.seeds if (result := read_result(table, row, seed, out))}
         for row in table.rows
     }
-
-
-def spread(values: list[float], digits: int = 2, *, sign: bool = False) -> str:
-    """Returns mean and sample standard deviation for a person.
-
-    >>> spread([1.0, 2.0, 3.0]), spread([0.5], sign=True), spread([])
-    ('2.00 ± 1.00', '+0.50', '–')
-    """
-    if not values:
-        return "–"
-    plus = "+" if sign else ""
-    mean = f"{np.mean(values):{plus}.{digits}f}"
-    return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
-
-
-def markdown(table: Table, found: dict[str, dict[int, dict[str, Any]]]) -> str:
-    """Returns the table: mean and spread of each row, and of its differences from its baseline, seed by seed.
-
-    In brackets stands how many seeds a cell is of, where the others have no such value.
-    """
-
-    def values(row: str, score: str) -> dict[int, float]:
-        counted = table.share_of.get(score)
-        runs = {seed: run["values"] for seed, run in found[row].items()}
-        return {seed: of_run[score] for seed, of_run in runs.items() if counted is None or of_run[counted]}
-
-    def cell(numbers: list[float], seeds: int, *, sign: bool = False) -> str:
-        return spread(numbers, sign=sign) + (f" ({len(numbers)})" if 0 < len(numbers) < seeds else "")
-
-    head = ["row", *table.scores.values(), "parameters", "ms a step", "minutes", "seeds"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for row, runs in found.items():
-        cells = [cell(list(values(row, score).values()), len(runs)) for score in table.scores]
-        minutes = [run["minutes"] for run in runs.values()]
-        pace = [60_000 * value / table.rows[row].training.total_steps for value in minutes]
-        cells += [f"{parameters_of(table.rows[row]):,}", spread(pace, 0), spread(minutes, 1), str(len(runs))]
-        lines.append("| " + " | ".join([row, *cells]) + " |")
-    for row, baseline in table.baselines.items():
-        common = [seed for seed in found[row] if seed in found[baseline]]
-        if common:
-            cells = []
-            for score in table.scores:
-                one, other = values(row, score), values(baseline, score)
-                gains = [one[seed] - other[seed] for seed in common if seed in one and seed in other]
-                cells.append(cell(gains, len(common), sign=True))
-            lines.append("| " + " | ".join([f"{row} − {baseline}", *cells, "", "", "", str(len(common))]) + " |")
-    return "\n".join(lines) + "\n"
 
 
 def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -> None:
@@ -280,7 +248,7 @@ def draw_strips(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: 
         for number in np.flatnonzero(check_rule(images, parse_synthetic(table.rows[row].data.source)).follows_rule):
             left, bottom = number % columns * step, (number // columns + 1) * step - 5
             axes.plot([left, left + step - 9], [bottom, bottom], color="C2", linewidth=2.5, clip_on=False)
-        axes.set_title(f"{row}: {called} {spread([run['values'][score] for run in found[row].values()])}", fontsize=9)
+        axes.set_title(f"{row}: {called} {estimate(known(outcomes(table, found, row, score)))}", fontsize=9)
         axes.axis("off")
     save(figure, out / "samples.png", dpi=120)
 
@@ -301,22 +269,76 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--rows", nargs="+", default=[], help="some of them. Defaults to all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="some of them. Defaults to all")
     given = parser.parse_args(arguments)
+    if importlib.util.find_spec("statsmodels") is None:
+        raise InvalidInputError("Tables need scipy and statsmodels: pip install 'sagan-jax[tables]'.")
     table = load_table(given.name)
-    for wanted, known in ((given.rows, table.rows), (given.seeds, table.seeds)):
+    for wanted, offered in ((given.rows, table.rows), (given.seeds, table.seeds)):
         for name in wanted:
-            if name not in known:
-                raise InvalidInputError(f"The table {given.name!r} has {', '.join(map(str, known))}; got {name}.")
+            if name not in offered:
+                raise InvalidInputError(f"The table {given.name!r} has {', '.join(map(str, offered))}; got {name}.")
     if given.out.exists() and not given.out.is_dir():
         raise InvalidInputError(f"--out needs a folder; {str(given.out)!r} is a file.")
-    results(table, given.out)  # refuses what is not of this table, before anything runs
-    for seed in given.seeds or table.seeds:
-        for row in given.rows or table.rows:
-            run_row(table, row, seed, given.out)
-            found = results(table, given.out)
-            write_atomically(given.out / "table.md", markdown(table, found).encode())
-            plot(table, found, given.out)
-            draw_strips(table, found, given.out)
-    print(markdown(table, results(table, given.out)))
+    state_plan(table, given.out)
+    rows, seeds = given.rows or list(table.rows), given.seeds or table.seeds
+    if table.search:
+        trials = search_table(table)
+        wanted = [trial(row, setting) for row in rows for setting in table.search.settings]
+        run_rows(trials, wanted, trials.seeds, given.out / "search")
+    chosen, table = resolved(table, given.out)
+    if chosen:
+        print(settings_text(chosen), flush=True)
+    run_rows(table, rows, seeds, given.out, above=settings_text(chosen))
+    print((given.out / "table.md").read_text(encoding="utf-8"))
+
+
+def state_plan(table: Table, out: Path) -> None:
+    """Prints the plan of a table, and writes it to OUT/plan.md. If it was another before, that one stays above it."""
+    stated, path = plan(table), out / "plan.md"
+    print(stated, flush=True)
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if before.endswith(stated):
+        return
+    if before:
+        finished = len(list(out.glob("**/" + RESULT)))
+        print(f"The plan in {str(path)!r} was another: it is kept there above this one.", flush=True)
+        before += f"\n---\n\nChanged when {finished} runs were finished:\n\n"
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (before + stated).encode())
+
+
+def resolved(table: Table, out: Path) -> tuple[dict[str, str], Table]:
+    """Returns the settings that the search of a table chose so far, by row, and the table with them."""
+    if table.search is None:
+        return {}, table
+    chosen = choices(table, results(search_table(table), out / "search"))
+    return chosen, chosen_table(table, chosen)
+
+
+def settings_text(chosen: dict[str, str]) -> str:
+    """Returns what the search chose, for a person."""
+    return "".join(f"- {row}: {setting}\n" for row, setting in chosen.items())
+
+
+def run_rows(table: Table, rows: Sequence[str], seeds: Sequence[int], out: Path, above: str = "") -> None:
+    """Runs what is left of some rows and seeds, and writes the table after each run.
+
+    Args:
+        table: without a search.
+        rows: of the table.
+        seeds: of the table.
+        out: the folder of the results.
+        above: what the written table begins with.
+    """
+    results(table, out)  # refuses what is not of this table, before anything runs
+    parameters = {row: parameters_of(experiment) for row, experiment in table.rows.items()}
+    for seed in seeds:
+        for row in rows:
+            run_row(table, row, seed, out)
+            found = results(table, out)
+            text = whole(table, found, parameters)
+            write_atomically(out / "table.md", (f"{above}\n{text}" if above else text).encode())
+            plot(table, found, out)
+            draw_strips(table, found, out)
 
 
 if __name__ == "__main__":

@@ -330,20 +330,49 @@ AnyExperiment = Experiment | CompletionExperiment
 
 
 @dataclasses.dataclass(frozen=True)
+class Collapse:
+    """What a collapsed run is: a curve of it that ends below a limit. It began where the curve last went below it."""
+
+    curve: str
+    """metric of the run, one that better runs have more of"""
+    below: float
+    """the limit"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """The same small search for each row of a table, on seeds that the table does not report."""
+
+    settings: Mapping[str, Mapping[str, Any]]
+    """fields of `training` by the name of a setting; the rows try the same ones"""
+    seeds: tuple[int, ...]
+    """what each setting is tried with"""
+    by: str
+    """the score whose mean decides; where runs collapse, fewer collapsed ones come first"""
+
+
+@dataclasses.dataclass(frozen=True)
 class Table:
     """Runs to be compared. The name of a row says how its runs differ from the others.
 
     Attributes:
         rows: experiments by name.
-        seeds: the seeds of each row; a row's numbers are mean and spread over them.
+        seeds: the seeds of each row; a row's numbers are means over them, with intervals.
         scores: the columns: names of scores as `evaluate` returns them, with their headings.
-        baselines: for a row, the row that it is compared with, seed by seed.
+        baselines: for a row, the row that it is compared with. Seeds are not paired.
         curves: metrics of the runs that the plot shows.
         protocols: what `evaluate` measures.
         evaluation: further arguments of `evaluate`.
         strips: rows whose images are shown; they follow a rule of `sagan_jax.data.synthetic`.
         share_of: for a score that is a share of another score's count, the name of that score. Where that is 0, the
             share is left out.
+        tested: the scores whose comparisons with the baselines are one family of tests, and `collapsed` for the
+            share of runs that collapse. Defaults to the first score.
+        lower_is_better: scores that are better where they are lower.
+        collapse: which runs collapsed. Their scores are not averaged. Defaults to none.
+        search: for settings of each row, before its runs. Defaults to none.
+        factors: for a factorial design, the rows at the higher level of each factor.
+        question: what the table's file says of it before the first run.
     """
 
     rows: Mapping[str, AnyExperiment]
@@ -355,6 +384,12 @@ class Table:
     evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     strips: tuple[str, ...] = ()
     share_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tested: tuple[str, ...] = ()
+    lower_is_better: tuple[str, ...] = ()
+    collapse: Collapse | None = None
+    search: Search | None = None
+    factors: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    question: str = ""
 
 
 def user_objects(experiment: AnyExperiment) -> list[str]:

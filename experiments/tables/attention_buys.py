@@ -13,6 +13,7 @@ see `sagan_jax/evaluation/rules.py`. Independent blobs would follow the rule in 
 from dataclasses import replace
 from typing import Literal
 
+from comparisons.columns import FOLLOWS_RULE, FOLLOWS_RULE_SHARE_OF
 from sagan_jax.config import Experiment, Table
 from sagan_jax.runs.experiments import load_experiment
 
@@ -44,16 +45,7 @@ def table() -> Table:
     return Table(
         rows=rows,
         seeds=(0, 1, 2, 3, 4),
-        scores={
-            "rule5k": "follow the rule",
-            "rule5k/parts": "two clear blobs",
-            "rule5k/hue": "same hue",
-            "rule5k/hue_chance": "by chance",
-            "rule5k/form": "same form",
-            "rule5k/form_chance": "by chance",
-            "rule5k/kinds": "kinds",
-            "rule5k/entropy": "entropy",
-        },
+        scores={**FOLLOWS_RULE, "rule5k/entropy": "entropy"},
         baselines={row: "none" for row in rows if row != "none"},
         curves=(
             "score/rule1k",
@@ -66,8 +58,5 @@ def table() -> Table:
         ),
         protocols=("rule5k",),
         strips=("none", "at 16"),
-        share_of={
-            **{f"rule5k/{name}": "rule5k/parts" for name in ("hue", "hue_chance", "form", "form_chance")},
-            **{f"rule5k/{name}": "rule5k" for name in ("kinds", "entropy")},
-        },
+        share_of={**FOLLOWS_RULE_SHARE_OF, "rule5k/entropy": "rule5k"},
     )

@@ -11,6 +11,7 @@ steps.
 
 from dataclasses import replace
 
+from comparisons.columns import FOLLOWS_RULE, FOLLOWS_RULE_SHARE_OF
 from sagan_jax.config import Experiment, Table
 from sagan_jax.runs.experiments import load_experiment
 
@@ -44,21 +45,10 @@ def table() -> Table:
     return Table(
         rows={"none": pairs, "at 16": replace(pairs, networks=networks)},
         seeds=(0, 1, 2, 3, 4),
-        scores={
-            "rule5k": "follow the rule",
-            "rule5k/parts": "two clear blobs",
-            "rule5k/hue": "same hue",
-            "rule5k/hue_chance": "by chance",
-            "rule5k/form": "same form",
-            "rule5k/form_chance": "by chance",
-            "rule5k/kinds": "kinds",
-        },
+        scores=FOLLOWS_RULE,
         baselines={"at 16": "none"},
         curves=("score/rule1k", "score/rule1k/hue", "generator/gamma_16"),
         protocols=("rule5k",),
         strips=("none", "at 16"),
-        share_of={
-            **{f"rule5k/{name}": "rule5k/parts" for name in ("hue", "hue_chance", "form", "form_chance")},
-            "rule5k/kinds": "rule5k",
-        },
+        share_of=FOLLOWS_RULE_SHARE_OF,
     )

@@ -10,6 +10,7 @@ A network of width 16 has four times the parameters and takes about three times 
 
 from dataclasses import replace
 
+from comparisons.columns import FOLLOWS_RULE, FOLLOWS_RULE_SHARE_OF
 from sagan_jax.config import Experiment, Table
 from sagan_jax.runs.experiments import load_experiment
 
@@ -37,21 +38,10 @@ def table() -> Table:
             "at 16, width 16": run(16, 16),
         },
         seeds=(0, 1, 2),
-        scores={
-            "rule5k": "follow the rule",
-            "rule5k/parts": "two clear blobs",
-            "rule5k/hue": "same hue",
-            "rule5k/hue_chance": "by chance",
-            "rule5k/form": "same form",
-            "rule5k/form_chance": "by chance",
-            "rule5k/kinds": "kinds",
-        },
+        scores=FOLLOWS_RULE,
         baselines={f"at 16, width {width}": f"none, width {width}" for width in (4, 16)},
         curves=("score/rule1k", "score/rule1k/hue", "generator/gamma_16"),
         protocols=("rule5k",),
         strips=("none, width 16", "at 16, width 16"),
-        share_of={
-            **{f"rule5k/{name}": "rule5k/parts" for name in ("hue", "hue_chance", "form", "form_chance")},
-            "rule5k/kinds": "rule5k",
-        },
+        share_of=FOLLOWS_RULE_SHARE_OF,
     )

@@ -1,0 +1,18 @@
+"""Columns that several tables have."""
+
+FOLLOWS_RULE = {
+    "rule5k": "follow the rule",
+    "rule5k/parts": "two clear blobs",
+    "rule5k/hue": "same hue",
+    "rule5k/hue_chance": "by chance",
+    "rule5k/form": "same form",
+    "rule5k/form_chance": "by chance",
+    "rule5k/kinds": "kinds",
+}
+"""How images of `pairs` follow their rule; see `sagan_jax/evaluation/rules.py`."""
+
+FOLLOWS_RULE_SHARE_OF = {
+    **{f"rule5k/{name}": "rule5k/parts" for name in ("hue", "hue_chance", "form", "form_chance")},
+    "rule5k/kinds": "rule5k",
+}
+"""What these columns are shares of."""

@@ -1,0 +1,43 @@
+"""What the finished runs of a table came to: scores, and which of them collapsed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from comparisons.survival import collapse_step
+from sagan_jax.config import Table
+
+Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""By row and seed: `values` by the name of a score, and `curves` by that of a metric."""
+COLLAPSED = "collapsed"
+"""The outcome that each run of a table with a `collapse` has, 0 or 1."""
+
+
+def collapsed_at(table: Table, result: Mapping[str, Any]) -> int | None:
+    """Returns the step at which a run collapsed, if it did."""
+    if table.collapse is None:
+        return None
+    return collapse_step(result["curves"].get(table.collapse.curve, ()), table.collapse.below)
+
+
+def outcomes(table: Table, found: Results, row: str, score: str) -> list[float | None]:
+    """Returns a score of each run of a row; None where the run collapsed, or the score is a share of nothing."""
+    runs = found.get(row, {}).values()
+    if score == COLLAPSED:
+        return [float(collapsed_at(table, run) is not None) for run in runs]
+    counted = table.share_of.get(score)
+    return [
+        None
+        if collapsed_at(table, run) is not None or (counted is not None and not run["values"][counted])
+        else run["values"][score]
+        for run in runs
+    ]
+
+
+def tested_scores(table: Table) -> tuple[str, ...]:
+    """Returns the scores of the family of tests."""
+    return table.tested or tuple(table.scores)[:1]
+
+
+def family(table: Table) -> list[tuple[str, str, str]]:
+    """Returns the comparisons that a table states, as row, baseline and score."""
+    return [(row, baseline, score) for row, baseline in table.baselines.items() for score in tested_scores(table)]

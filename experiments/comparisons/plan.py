@@ -1,0 +1,75 @@
+"""What a table will do, in words: written before its first run."""
+
+from comparisons.outcomes import COLLAPSED, family, tested_scores
+from comparisons.permutation import smallest_p
+from comparisons.power import POWER, smallest_count, smallest_effect
+from comparisons.tables import heading, is_lower_better
+from sagan_jax.config import Table
+
+LEVEL = 0.05
+
+
+def plan(table: Table) -> str:
+    """Returns the question of a table, its rows and its analysis, with what so many runs can show."""
+    parts = [table.question.strip(), rows_text(table), search_text(table), collapse_text(table), analysis_text(table)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def rows_text(table: Table) -> str:
+    """Returns the rows, and the seeds of each."""
+    steps = {row: experiment.training.total_steps for row, experiment in table.rows.items()}
+    listed = "\n".join(f"- {row}: {count:,} steps" for row, count in steps.items())
+    return f"Rows, each with the seeds {', '.join(map(str, table.seeds))}:\n{listed}"
+
+
+def search_text(table: Table) -> str:
+    """Returns what is sought before, if anything is."""
+    search = table.search
+    if search is None:
+        return ""
+    listed = "\n".join(
+        f"- {name}: {', '.join(f'{field} {value:g}' for field, value in fields.items())}"
+        for name, fields in search.settings.items()
+    )
+    better = "lowest" if is_lower_better(table, search.by) else "highest"
+    seeds = ", ".join(map(str, search.seeds))
+    return (
+        f"Settings. Each row tries these {len(search.settings)} with seeds that are not reported: {seeds}. It takes "
+        f"the one with the fewest collapsed runs, and among those the {better} mean of {search.by}:\n{listed}"
+    )
+
+
+def collapse_text(table: Table) -> str:
+    """Returns which runs collapsed."""
+    if table.collapse is None:
+        return ""
+    return (
+        f"A run collapsed if its last {table.collapse.curve} is below {table.collapse.below:g}. Its scores are not "
+        f"averaged; its rate is a column. Survival is estimated by Kaplan and Meier."
+    )
+
+
+def analysis_text(table: Table) -> str:
+    """Returns the family of tests and what they can show."""
+    if not table.baselines:
+        return "No row is compared with another: no test."
+    runs, stated = len(table.seeds), family(table)
+    level = LEVEL / len(stated)
+    scores = ", ".join(heading(table, score) for score in tested_scores(table))
+    parts = [
+        f"Tests: unpaired exact permutation tests of differences of means, two-sided, of {scores}, for "
+        f"{', '.join(f'{row} against {baseline}' for row, baseline in table.baselines.items())}. Where a run of either "
+        f"row has no value, both are ranked with such runs worst, and the ranks are tested.",
+        f"The family, corrected by Holm: {len(stated)}. The least p must be at most {level:.2g}. With {runs} "
+        f"runs against {runs}, no p is below {smallest_p(runs, runs):.2g}.",
+    ]
+    effect, count = smallest_effect(runs, runs, level), smallest_count(runs, runs, level)
+    if effect is None:
+        parts.append("So no difference can survive the correction: this table can show none.")
+    else:
+        parts.append(
+            f"A difference of {effect:.1f} standard deviations passes that level in {POWER:.0%} of such experiments."
+        )
+    if COLLAPSED in tested_scores(table) and count is not None:
+        parts.append(f"Of collapse it takes {count} of {runs} against none of {runs}.")
+    return " ".join(parts)

@@ -1,0 +1,56 @@
+"""What the tables have in common that ask whether the loss of R3GAN is the better baseline."""
+
+from dataclasses import replace
+
+from sagan_jax.config import Collapse, Experiment, Recording, Search, Table
+
+HINGE = "hinge, spectral norm"
+SEARCH = Search(
+    settings={
+        f"rates {generator:g} and {discriminator:g}": {
+            "generator_learning_rate": generator,
+            "discriminator_learning_rate": discriminator,
+        }
+        for generator, discriminator in ((2e-4, 2e-4), (5e-4, 5e-4), (5e-4, 2e-3))
+    },
+    seeds=(100,),
+    by="fd5k_train_lite0",
+)
+"""R3GAN's rates, those of `digits_32`, which are in SAGAN's ratio of 4, and between them the rate of its G for both."""
+
+
+def rows(experiment: Experiment, strength: float) -> dict[str, Experiment]:
+    """Returns the rows: the loss of an experiment, and that of R3GAN with and without spectral norm in both networks.
+
+    Args:
+        experiment: has the hinge loss, and spectral norm in both networks.
+        strength: of both gradient penalties.
+    """
+    recording = Recording(log_every_steps=50, sample_every_steps=250, save_every_steps=500, keep_checkpoints=1)
+    experiment = replace(experiment, recording=recording)
+    training = replace(experiment.training, loss="relativistic", r1=strength, r2=strength)
+    relativistic = replace(experiment, training=training)
+    return {
+        HINGE: experiment,
+        "R3GAN's loss, spectral norm": relativistic,
+        "R3GAN's loss, no spectral norm": replace(
+            relativistic, networks=replace(experiment.networks, spectral_norm="none")
+        ),
+    }
+
+
+def table_of(made: dict[str, Experiment], seeds: tuple[int, ...]) -> Table:
+    """Returns the table of some rows."""
+    scores = {"fd5k_train_lite0": "FD, lite0", "kd5k_train_lite0": "KD, lite0"}
+    return Table(
+        rows=made,
+        seeds=seeds,
+        scores=scores,
+        baselines={row: HINGE for row in made if row != HINGE},
+        curves=("health/diversity", "discriminator/loss"),
+        protocols=tuple(scores),
+        tested=("fd5k_train_lite0", "collapsed"),
+        lower_is_better=tuple(scores),
+        collapse=Collapse("health/diversity", below=0.1),
+        search=SEARCH,
+    )

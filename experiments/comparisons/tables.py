@@ -1,0 +1,189 @@
+"""A table of runs in Markdown: means, comparisons, when runs collapse, and factors."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from comparisons import factorial
+from comparisons.families import holm
+from comparisons.intervals import bootstrap, wilson
+from comparisons.outcomes import COLLAPSED, Results, collapsed_at, family, outcomes, tested_scores
+from comparisons.permutation import difference_p, worst_ranks
+from comparisons.survival import kaplan_meier
+from sagan_jax.config import Table
+
+
+def line(cells: Sequence[str]) -> str:
+    """Returns a line of a table.
+
+    >>> line(["row", "2"])
+    '| row | 2 |'
+    """
+    return "| " + " | ".join(cells) + " |"
+
+
+def with_head(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Returns a table."""
+    return "\n".join([line(head), "|---" * len(head) + "|", *map(line, lines)]) + "\n"
+
+
+def estimate(*groups: Sequence[float], sign: str = "") -> str:
+    """Returns a mean, or a difference of two, with its bootstrap interval.
+
+    >>> estimate([1.0, 1.0]), estimate([3.0], [1.0], sign="+"), estimate([])
+    ('1.00 [1.00, 1.00]', '+2.00', '–')
+    """
+    if not all(groups):
+        return "–"
+    value = float(np.mean(groups[0])) - (float(np.mean(groups[1])) if len(groups) > 1 else 0.0)
+    digits = 2 if abs(value) < 100 else 1
+    bounds = bootstrap(*groups)
+    shown = f"{value:{sign}.{digits}f}"
+    return f"{shown} [{bounds[0]:{sign}.{digits}f}, {bounds[1]:{sign}.{digits}f}]" if bounds else shown
+
+
+def share(count: int, total: int) -> str:
+    """Returns a share of runs with Wilson's interval.
+
+    >>> share(0, 20)
+    '0 of 20 [0.00, 0.16]'
+    """
+    low, high = wilson(count, total)
+    return f"{count} of {total} [{low:.2f}, {high:.2f}]"
+
+
+def known(values: Sequence[float | None]) -> list[float]:
+    """Returns those that are not None."""
+    return [value for value in values if value is not None]
+
+
+def p_text(p: float | None) -> str:
+    """Returns a p in two digits.
+
+    >>> p_text(0.0001554), p_text(1.0), p_text(None)
+    ('0.00016', '1', '–')
+    """
+    return "–" if p is None else f"{p:.2g}"
+
+
+def means(table: Table, found: Results, parameters: Mapping[str, int]) -> str:
+    """Returns the mean of each score over the runs of each row, how many collapsed, and the parameters.
+
+    In brackets stands how many runs a mean is of, where others collapsed or have no such value.
+    """
+    head = ["row", *table.scores.values(), *([COLLAPSED] if table.collapse else []), "parameters", "seeds"]
+    lines = []
+    for row in table.rows:
+        runs, cells = len(found.get(row, ())), [row]
+        for score in table.scores:
+            values = known(outcomes(table, found, row, score))
+            cells.append(estimate(values) + (f" ({len(values)})" if 0 < len(values) < runs else ""))
+        if table.collapse:
+            cells.append(share(round(sum(known(outcomes(table, found, row, COLLAPSED)))), runs) if runs else "–")
+        lines.append([*cells, f"{parameters[row]:,}", str(runs)])
+    return with_head(head, lines)
+
+
+def comparisons(table: Table, found: Results) -> str:
+    """Returns the family of tests: each difference from a baseline, its exact p, and the p after Holm's correction."""
+    stated, p_values, lines = family(table), [], []
+    for row, baseline, score in stated:
+        groups = [outcomes(table, found, one, score) for one in (row, baseline)]
+        enough = min(map(len, groups)) > 1
+        p_values.append(difference_p(*groups, lower_is_better=is_lower_better(table, score)) if enough else None)
+        ranks = enough and None in groups[0] + groups[1]
+        seeds = f"{len(groups[0])} and {len(groups[1])}"
+        difference = estimate(*map(known, groups), sign="+")
+        lines.append([f"{row} − {baseline}", heading(table, score), difference, "ranks" if ranks else "means", seeds])
+    adjusted = holm(p_values)
+    head = ["comparison", "of", "difference", "test of", "seeds", "p", f"p, Holm over {len(stated)}"]
+    return with_head(
+        head, [[*cells, p_text(p), p_text(q)] for cells, p, q in zip(lines, p_values, adjusted, strict=True)]
+    )
+
+
+def is_lower_better(table: Table, score: str) -> bool:
+    """Tells whether a lower score is a better one. To collapse less often is better."""
+    return score == COLLAPSED or score in table.lower_is_better
+
+
+def heading(table: Table, score: str) -> str:
+    """Returns what a score is called in the table."""
+    return table.scores.get(score, score)
+
+
+def survival(table: Table, found: Results) -> str:
+    """Returns the share of runs that have not collapsed at quarters of the longest row, by Kaplan and Meier."""
+    longest = max(row.training.total_steps for row in table.rows.values())
+    steps = [longest * quarter // 4 for quarter in (1, 2, 3, 4)]
+    lines = []
+    for row, experiment in table.rows.items():
+        ends = [collapsed_at(table, run) for run in found.get(row, {}).values()]
+        if not ends:
+            continue
+        lasted = [experiment.training.total_steps if end is None else end for end in ends]
+        shares = kaplan_meier(lasted, [end is not None for end in ends], steps)
+        lines.append([row, *(f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in shares)])
+    return with_head(["not collapsed at step", *map(str, steps)], lines)
+
+
+def factor_tables(table: Table, found: Results) -> str:
+    """Returns main effects and two-way interactions of each tested score, or what is missing for them."""
+    names, texts = list(table.factors), []
+    for score in tested_scores(table):
+        values = {row: outcomes(table, found, row, score) for row in table.rows}
+        if not all(values.values()):
+            texts.append(f"Factors of {heading(table, score)}: some rows have no run yet.\n")
+            continue
+        ranked = None in [value for of_row in values.values() for value in of_row]
+        cells = _cells(table, values, lower_is_better=is_lower_better(table, score))
+        title = f"{heading(table, score)}{', in ranks from the worst on' if ranked else ''}"
+        texts.append(_main_effects(cells, names, title) + "\n" + _interactions(cells, names, title))
+    return "\n".join(texts)
+
+
+def _cells(table: Table, values: Mapping[str, list[float | None]], *, lower_is_better: bool) -> factorial.Cells:
+    """Returns the values by levels, or the ranks of all of them where a run has no value."""
+    joined = [value for of_row in values.values() for value in of_row]
+    numbers = iter(worst_ranks(joined, lower_is_better=lower_is_better) if None in joined else known(joined))
+    return {
+        tuple(1 if row in high else -1 for high in table.factors.values()): [next(numbers) for _ in of_row]
+        for row, of_row in values.items()
+    }
+
+
+def _effect_text(cells: factorial.Cells, factors: Sequence[int]) -> str:
+    error = factorial.standard_error(cells)
+    return f"{factorial.effect(cells, factors):+.2f}" + ("" if error is None else f" ± {error:.2f}")
+
+
+def _main_effects(cells: factorial.Cells, names: Sequence[str], title: str) -> str:
+    p_values: list[float | None] = [factorial.main_effect_p(cells, factor) for factor in range(len(names))]
+    lines = [
+        [name, _effect_text(cells, [factor]), p_text(p), p_text(q)]
+        for (factor, name), p, q in zip(enumerate(names), p_values, holm(p_values), strict=True)
+    ]
+    return with_head([f"main effect on {title}", "± standard error", "p", f"p, Holm over {len(names)}"], lines)
+
+
+def _interactions(cells: factorial.Cells, names: Sequence[str], title: str) -> str:
+    lines = []
+
+    def say(factors: Sequence[int]) -> str:
+        return " × ".join(names[factor] for factor in factors)
+
+    for pair in combinations(range(len(names)), 2):
+        other = factorial.alias(cells, pair)
+        same_as = f"{'−' if other[0] < 0 else ''}{say(other[1])}" if other else "none"
+        lines.append([say(pair), _effect_text(cells, pair), same_as])
+    return with_head([f"interaction on {title}", "± standard error", "alias"], lines)
+
+
+def whole(table: Table, found: Results, parameters: Mapping[str, int]) -> str:
+    """Returns all that a table says."""
+    parts = [means(table, found, parameters)]
+    parts += [comparisons(table, found)] if table.baselines else []
+    parts += [survival(table, found)] if table.collapse and any(found.values()) else []
+    parts += [factor_tables(table, found)] if table.factors else []
+    return "\n".join(parts)

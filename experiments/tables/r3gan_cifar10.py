@@ -1,0 +1,31 @@
+"""Is the loss of R3GAN a better baseline than the hinge loss with spectral norm, in small networks on CIFAR-10?
+
+Asked before the runs. The question, the rows, the grid of rates and the analysis are those of `r3gan_digits`. Networks,
+batch and averages are those of `cifar10_32`, at width 8 and 2,000 steps. Both penalties have strength 0.05, R3GAN's
+first value for CIFAR-10. There are five seeds, so it is good for a remark, not for a claim.
+
+Costs by the pilot of `r3gan_digits`: 6 minutes a run with the hinge loss and 10 with both penalties, then 2 minutes to
+score; 1.7 hours for 9 runs of the search, 2.7 hours for the 15 of the table, and once 18 minutes for real images.
+
+    python experiments/run_table.py r3gan_cifar10 --out runs/r3gan_cifar10
+    python experiments/benchmarks/step_speed.py r3gan_cifar10 --rounds 20
+"""
+
+from dataclasses import replace
+
+from comparisons.r3gan import rows, table_of
+from sagan_jax.config import Experiment, Table
+from sagan_jax.runs.experiments import load_experiment
+
+
+def table() -> Table:
+    """Returns 15 runs of about 6 to 10 minutes on two free CPU cores, after 9 of the search."""
+    cifar10 = load_experiment("cifar10_32")
+    assert isinstance(cifar10, Experiment)
+    cifar10 = replace(
+        cifar10,
+        name="r3gan_cifar10",
+        networks=replace(cifar10.networks, base_channels=8),
+        training=replace(cifar10.training, total_steps=2000),
+    )
+    return table_of(rows(cifar10, strength=0.05), seeds=(0, 1, 2, 3, 4))

@@ -1,0 +1,269 @@
+"""The statistics of tables: each beside an enumeration, a published example, a closed form or another library."""
+
+import doctest
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from scipy import stats
+
+pytest.importorskip("statsmodels", reason="statsmodels is not installed (pip install 'sagan-jax[tables]')")
+
+from statsmodels.duration.survfunc import SurvfuncRight
+
+from comparisons import factorial, families, intervals, outcomes, permutation, plan, power, search, survival, tables
+
+pytestmark = pytest.mark.one_jax
+MODULES = [factorial, families, intervals, outcomes, permutation, plan, power, search, survival, tables]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_doctests_hold(module):
+    assert not doctest.testmod(module).failed
+
+
+def exact_p(one, other):
+    """The share of groupings with a difference of means at least as large, in fractions: without any rounding."""
+    values = [Fraction(repr(value)) for value in [*one, *other]]
+
+    def difference(chosen):
+        first = [values[index] for index in chosen]
+        rest = [value for index, value in enumerate(values) if index not in chosen]
+        return abs(sum(first) / len(first) - sum(rest) / len(rest))
+
+    groupings = list(itertools.combinations(range(len(values)), len(one)))
+    measured = difference(range(len(one)))
+    return sum(difference(chosen) >= measured for chosen in groupings) / len(groupings)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([0.1, 0.2, 0.3], [0.3, 0.1, 0.2]),  # a difference of 0, and many ties
+        ([0.1, 0.7], [0.3, 0.3, 0.2, 0.6]),  # groups of two sizes
+        ([0.3, 0.6, 0.9, 1.2], [0.1, 0.2, 0.4, 0.5, 0.3]),
+        ([2**40 + eighths / 8 for eighths in (1, 2, 6)], [2**40 + eighths / 8 for eighths in (1, 4, 6, 3)]),
+        ([0.5, 0.5, 0.5], [0.5, 0.5]),
+        ([0.38, 0.31, 0.44, 0.52], [0.61, 0.35, 0.72, 0.6]),
+    ],
+)
+def test_permutation_p_is_that_of_every_grouping_counted_in_fractions(one, other):
+    assert permutation.permutation_p(one, other) == pytest.approx(exact_p(one, other), rel=1e-12)
+
+
+def test_permutation_p_of_shares_is_fishers_exact_test():
+    for ones in range(1, 6):
+        one, other = [1.0] * ones + [0.0] * (5 - ones), [1.0, 0.0, 0.0, 0.0, 0.0]
+        fisher = stats.fisher_exact([[ones, 5 - ones], [1, 4]]).pvalue
+        assert permutation.permutation_p(one, other) == pytest.approx(fisher, rel=1e-9)
+
+
+def test_lady_who_tells_all_eight_cups_has_a_chance_of_one_in_seventy():
+    assert permutation.smallest_p(4, 4) == pytest.approx(2 / 70)  # Fisher 1935, on both sides
+    assert permutation.permutation_p([1, 1, 1, 1], [0, 0, 0, 0]) == pytest.approx(2 / 70)
+
+
+@pytest.mark.parametrize(("one", "other"), [(2, 2), (3, 2), (4, 4), (2, 5)])
+def test_smallest_p_is_that_of_groups_that_do_not_overlap(one, other):
+    values = [2.0**exponent for exponent in range(one + other)]
+    groupings = (set(chosen) for chosen in itertools.combinations(values, one))
+    least = min(exact_p(chosen, [value for value in values if value not in chosen]) for chosen in groupings)
+    assert permutation.smallest_p(one, other) == pytest.approx(least)
+
+
+def test_permutation_test_rejects_no_more_often_than_it_says():
+    rng = np.random.default_rng(1)
+    p_values = [permutation.permutation_p(*np.split(rng.exponential(size=8), 2)) for _ in range(300)]
+    assert 0.01 < np.mean(np.array(p_values) <= 4 / 70) < 0.1  # 0.057 expected, standard deviation 0.013
+
+
+@pytest.mark.parametrize(("one", "other"), [([2.0], [1.0, 3.0]), ([1.0] * 13, [1.0] * 13)])
+def test_groups_that_cannot_be_counted_are_refused(one, other):
+    with pytest.raises(ValueError, match=r"needs two runs in each group|counts at most"):
+        permutation.permutation_p(one, other)
+
+
+def test_collapsed_runs_are_worst_whichever_way_scores_go():
+    better = [3.0, 2.0, 1.0]
+    for sign, lower in ((1, False), (-1, True)):
+        one, other = [sign * value for value in better], [None, None, sign * 2.5]
+        ranks = permutation.worst_ranks([*one, *other], lower_is_better=lower)
+        assert ranks == [6, 4, 3, 1.5, 1.5, 5]
+        found = permutation.difference_p(one, other, lower_is_better=lower)
+        assert found == pytest.approx(exact_p(ranks[:3], ranks[3:]))
+    assert permutation.difference_p([1.0, 5.0], [2.0, 9.0], lower_is_better=True) == pytest.approx(
+        exact_p([1, 5], [2, 9])
+    )
+
+
+def test_holm_keeps_the_place_of_what_is_not_measured():
+    p_values = [0.012, None, 0.001, 0.04]
+    # By hand: 0.001 x 4; 0.012 x 3; 0.04 x 2; the p of 1 comes last.
+    assert families.holm(p_values) == pytest.approx([0.036, None, 0.004, 0.08])
+    assert families.holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "low", "high"),
+    # Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I, method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_intervals_are_those_of_newcombe(count, total, low, high):
+    assert intervals.wilson(count, total) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_bootstrap_interval_is_that_of_all_resamples():
+    values, other = [1.0, 2.0, 4.0, 8.0, 16.0], [3.0, 5.0, 6.0]
+    of_one = np.array(list(itertools.product(values, repeat=5))).mean(axis=1)
+    assert intervals.bootstrap(values) == pytest.approx(np.quantile(of_one, [0.025, 0.975]), abs=0.21)
+    of_other = np.array(list(itertools.product(other, repeat=3))).mean(axis=1)
+    differences = np.subtract.outer(of_one, of_other).ravel()
+    assert intervals.bootstrap(values, other) == pytest.approx(np.quantile(differences, [0.025, 0.975]), abs=0.25)
+    assert intervals.bootstrap([1.0]) is None
+    assert intervals.bootstrap(values) == intervals.bootstrap(values)
+
+
+def test_effect_of_many_runs_is_cohens():
+    assert power.smallest_effect(64, 64, 0.05) == pytest.approx(0.5, abs=0.002)  # Cohen 1988, table 2.4.1
+
+
+def test_smallest_effect_is_found_in_four_of_five_simulated_experiments():
+    rng, level = np.random.default_rng(0), 0.05 / 3
+    shift = power.smallest_effect(5, 5, level)
+    found = [permutation.permutation_p(rng.normal(size=5), rng.normal(shift, size=5)) <= level for _ in range(400)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.06)  # standard deviation 0.02
+
+
+def test_level_that_few_runs_attain_is_a_whole_number_of_groupings():
+    assert power.attained_level(4, 4, 0.05) == pytest.approx(2 / 70)
+    assert power.attained_level(5, 5, 0.05) == pytest.approx(12 / 252)
+    assert power.attained_level(5, 5, 2 / 252) == pytest.approx(2 / 252)
+    assert power.smallest_effect(5, 5, 0.005) is None
+    assert power.smallest_effect(4, 4, 0.05) == power.smallest_effect(4, 4, 2 / 70)
+
+
+def test_smallest_count_is_that_of_fisher():
+    for runs, level in ((8, 0.05), (8, 0.0125), (5, 0.05), (5, 0.0125)):
+        p_values = {
+            count: stats.fisher_exact([[count, runs - count], [0, runs]]).pvalue for count in range(1, runs + 1)
+        }
+        assert power.smallest_count(runs, runs, level) == min(count for count in p_values if p_values[count] <= level)
+
+
+# Remission under 6-mercaptopurine in weeks, Freireich et al. 1963; + for those that were still in it.
+WEEKS = "6 6 6 6+ 7 9+ 10 10+ 11+ 13 16 17+ 19+ 20+ 22 23 25+ 32+ 32+ 34+ 35+"
+
+
+def test_survival_is_the_published_one_of_freireich():
+    weeks = WEEKS.split()
+    lasted, ended = [int(week.strip("+")) for week in weeks], [not week.endswith("+") for week in weeks]
+    steps = [5, 6, 7, 10, 13, 16, 22, 23]
+    shares = [0.857, 0.807, 0.753, 0.690, 0.627, 0.538, 0.448]
+    deviations = [0.0764, 0.0869, 0.0963, 0.1068, 0.1141, 0.1282, 0.1346]
+    found = survival.kaplan_meier(lasted, ended, steps)
+    assert found[0] == pytest.approx((1, *stats.binomtest(21, 21).proportion_ci(method="wilson")))
+    assert [share for share, _, _ in found[1:]] == pytest.approx(shares, abs=6e-4)
+    for (share, low, high), deviation in zip(found[1:], deviations, strict=True):
+        # The interval of log(-log S), from the published deviation of S.
+        reach = 1.959964 * deviation / (share * abs(math.log(share)))
+        assert (low, high) == pytest.approx((share ** math.exp(reach), share ** math.exp(-reach)), abs=1e-3)
+    other = SurvfuncRight(lasted, ended)
+    assert [share for share, _, _ in found[1:]] == pytest.approx(other.surv_prob.tolist())
+
+
+def test_survival_of_runs_that_all_collapse_or_none_has_wilsons_interval():
+    none = survival.kaplan_meier([9, 9, 9], [False] * 3, [9])
+    assert none == [pytest.approx((1.0, *intervals.wilson(3, 3)))]
+    everyone = survival.kaplan_meier([2, 3, 4], [True] * 3, [1, 4, 9])
+    assert everyone[0][0] == 1
+    assert everyone[1] == everyone[2] == pytest.approx((0.0, *intervals.wilson(0, 3)))
+    with pytest.raises(ValueError, match="needs a run"):
+        survival.kaplan_meier([], [], [1])
+
+
+@pytest.mark.parametrize(
+    ("values", "step"),
+    [([0.5, 0.4, 0.3], None), ([0.5, 0.05, 0.02], 20), ([0.05, 0.5, 0.5], None), ([0.0, 0.0, 0.0], 10), ([], None)],
+)
+def test_collapse_begins_where_the_curve_stays_below_the_limit(values, step):
+    assert survival.collapse_step(list(zip((10, 20, 30), values, strict=False)), 0.1) == step
+    assert survival.collapse_step([(10, 0.1)], 0.1) is None
+
+
+# Pilot plant of Box, Hunter and Hunter (1978), section 10.2: yield by temperature, concentration and catalyst, twice.
+PILOT = [(59, 61), (74, 70), (50, 58), (69, 67), (50, 54), (81, 85), (46, 44), (79, 81)]
+PLANT = {levels[::-1]: list(runs) for levels, runs in zip(itertools.product((-1, 1), repeat=3), PILOT, strict=True)}
+
+
+def test_effects_are_those_of_the_published_pilot_plant():
+    published = {(0,): 23, (1,): -5, (2,): 1.5, (0, 1): 1.5, (0, 2): 10, (1, 2): 0, (0, 1, 2): 0.5}
+    assert {factors: factorial.effect(PLANT, factors) for factors in published} == pytest.approx(published)
+    assert factorial.standard_error(PLANT) == pytest.approx(math.sqrt(2))  # 1.4 in the book
+    assert factorial.alias(PLANT, [0, 1]) is None
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_effect_of_half_a_design_is_that_of_the_whole_and_its_alias(sign):
+    half = {levels: runs for levels, runs in PLANT.items() if math.prod(levels) == sign}
+    for pair in itertools.combinations(range(3), 2):
+        found, (third,) = factorial.alias(half, pair)
+        assert found == sign
+        assert {*pair, third} == {0, 1, 2}
+        both = factorial.effect(PLANT, pair) + sign * factorial.effect(PLANT, [third])
+        assert factorial.effect(half, pair) == pytest.approx(both)
+        assert factorial.effect(half, pair) == pytest.approx(sign * factorial.effect(half, [third]))
+
+
+def test_p_of_a_main_effect_is_that_of_every_grouping_within_the_other_factor():
+    cells = {(-1, -1): [1.0, 4.0], (1, -1): [3.0, 6.0, 5.0], (-1, 1): [10.0, 13.0], (1, 1): [12.0, 19.0]}
+
+    def groupings(other):
+        low, high = cells[-1, other], cells[1, other]
+        values = [Fraction(value) for value in (*high, *low)]
+        for chosen in itertools.combinations(range(len(values)), len(high)):
+            first = [values[index] for index in chosen]
+            yield sum(first) / len(high) - (sum(values) - sum(first)) / len(low)
+
+    measured = abs(sum(next(iter(groupings(other))) for other in (-1, 1)))
+    sums = [abs(one + two) for one, two in itertools.product(groupings(-1), groupings(1))]
+    assert len(sums) == 10 * 6
+    assert factorial.main_effect_p(cells, 0) == pytest.approx(sum(found >= measured for found in sums) / len(sums))
+    # The other factor moves each run by 9: that is no spread for the first.
+    moved = {levels: [value + 9 * (levels[1] > 0) for value in values] for levels, values in cells.items()}
+    assert factorial.main_effect_p(moved, 0) == factorial.main_effect_p(cells, 0)
+
+
+def test_drawn_groupings_come_near_the_counted_ones(monkeypatch):
+    counted = factorial.main_effect_p(PLANT, 1)
+    monkeypatch.setattr(factorial, "MOST_SUMS", 100)
+    drawn = factorial.main_effect_p(PLANT, 1)
+    assert 0.001 < counted < 0.5
+    assert drawn != counted
+    assert drawn == pytest.approx(counted, abs=0.006)
+
+
+def test_p_of_half_a_design_finds_what_is_there_and_is_blind_to_the_other_factors():
+    rng = np.random.default_rng(4)
+    levels = [of for of in itertools.product((-1, 1), repeat=3) if math.prod(of) == 1]
+    half = {of: (rng.normal(size=4) + 3 * of[0]).tolist() for of in levels}
+    moved = {of: [value + 50 * of[1] for value in values] for of, values in half.items()}
+    assert factorial.main_effect_p(half, 0) < 0.001
+    assert factorial.main_effect_p(moved, 0) == pytest.approx(factorial.main_effect_p(half, 0), abs=1e-3)
+    assert factorial.main_effect_p(half, 2) > 0.05
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ({(-1,): [1.0]}, "needs all 2 combinations"),
+        ({(-1, -1): [1.0], (1, 1): [1.0]}, "needs all 4"),
+        ({of: [1.0] for of in itertools.product((-1, 1), repeat=3) if of[0] > 0}, "product of all levels is the same"),
+        ({(0,): [1.0], (1,): [2.0]}, "level of -1 or 1"),
+        ({(-1,): [1.0], (1,): []}, "needs a run at each"),
+    ],
+)
+def test_design_that_is_neither_whole_nor_half_is_refused(cells, words):
+    with pytest.raises(ValueError, match=words):
+        factorial.half_sign(cells)
