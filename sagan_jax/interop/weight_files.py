@@ -64,7 +64,8 @@ def read_arrays(path: str | Path) -> WeightFile:
         )
     if path.suffix.lower() not in readers:
         raise InvalidInputError(
-            f"Weights need to be a .npz or .safetensors file; got {where}. The suffix determines the format."
+            f"Weights need to be a .npz or .safetensors file; got {where}. The suffix determines the format. sagan-jax "
+            f"convert reads .pth and .pt too."
         )
     content = read_bytes(path)
     try:
@@ -148,15 +149,24 @@ def _read_npz(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         if sum(member.file_size for member in archive.infolist()) > 4 * len(content) + _EXTRA_BYTES:
             raise ValueError("it would expand to far more than its size")
         for member in archive.infolist():
-            # A header that states too large a size costs no memory, because numpy does not touch what it allocates.
-            array = np.load(io.BytesIO(archive.read(member)), allow_pickle=False)
-            arrays[member.filename.removesuffix(".npy")] = array
+            name, member_content = member.filename.removesuffix(".npy"), archive.read(member)
+            if not member_content.startswith(np.lib.format.MAGIC_PREFIX):
+                raise ValueError(f"its entry {member.filename!r} is no array of numpy, whatever else it is")
+            try:
+                # A header that states too large a size costs no memory, because numpy does not touch what it allocates.
+                arrays[name] = np.load(io.BytesIO(member_content), allow_pickle=False)
+            except Exception as error:  # numpy raises many kinds of error
+                raise ValueError(f"{name!r} cannot be read: {one_line(error)}") from error
     return arrays, {}
 
 
 def _read_safetensors(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     arrays = {}
-    for name, entry in safetensors.deserialize(content):
+    try:
+        entries = safetensors.deserialize(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{one_line(error)}{_where_it_was_cut(content)}") from error
+    for name, entry in entries:
         if entry["dtype"] == "BF16":  # the upper half of a float32; numpy has no such dtype
             halves = np.frombuffer(entry["data"], "<u2").astype(np.uint32)
             array = (halves << 16).view(np.float32)
@@ -165,6 +175,18 @@ def _read_safetensors(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, 
         arrays[name] = array.reshape(entry["shape"])
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # deserialize has validated the header
     return arrays, header.get("__metadata__", {})
+
+
+def _where_it_was_cut(content: bytes) -> str:
+    """Returns words that name the first tensor which a .safetensors file ends before; "" if it is not that."""
+    try:
+        start = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:start])
+        stops = {name: start + entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
+        stop, name = min((stop, name) for name, stop in stops.items() if stop > len(content))
+    except Exception:  # the header may be anything
+        return ""
+    return f"; {name!r} needs the bytes up to {stop:,}, and the file has {len(content):,}"
 
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?"}

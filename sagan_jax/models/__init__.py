@@ -14,6 +14,7 @@ from sagan_jax.models import (
     inception,
     layers,
     lite0,
+    perceptual,
     sagan,
 )
 from sagan_jax.models.attention import AttentionModule, MultiHeadAttention, SqueezeExcite, UniformAttention
@@ -24,6 +25,7 @@ from sagan_jax.models.folding import fold_batch_stats
 from sagan_jax.models.inception import Inception
 from sagan_jax.models.layers import ConditionalBatchNorm, ResidualControl, SelfAttention
 from sagan_jax.models.lite0 import Lite0
+from sagan_jax.models.perceptual import Lite0Activations
 
 __all__ = [
     "AttentionModule",
@@ -33,6 +35,7 @@ __all__ = [
     "DinoV2",
     "Inception",
     "Lite0",
+    "Lite0Activations",
     "MultiHeadAttention",
     "ResidualControl",
     "SelfAttention",
@@ -49,5 +52,6 @@ __all__ = [
     "inception",
     "layers",
     "lite0",
+    "perceptual",
     "sagan",
 ]

@@ -146,11 +146,16 @@ def _networks(protocols: Sequence[Protocol], *, inception_weights: str, dinov2_w
     """Returns the networks that are read from files and that the protocols need; none of them needs the FID network."""
     needed = {protocol.embedding for protocol in protocols} or {"inception"}
     inception = find_inception(inception_weights) if "inception" in needed else None
-    found = dinov2.find_weights(dinov2_weights or None) if "dinov2" in needed else None
-    return {"inception": inception, "dinov2": dinov2_embedding(found) if found else None}
+    return {"inception": inception, "dinov2": find_dinov2(dinov2_weights) if "dinov2" in needed else None}
 
 
 def find_inception(path: str) -> Embedding | None:
     """Returns the FID network with the named weights, else with those in the usual place, else None."""
     found = find_weights(path or None)
     return inception_embedding(found) if found else None
+
+
+def find_dinov2(path: str) -> Embedding | None:
+    """Returns DINOv2 with the named weights, else with those in the usual place, else None."""
+    found = dinov2.find_weights(path or None)
+    return dinov2_embedding(found) if found else None

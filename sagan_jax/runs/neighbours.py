@@ -7,13 +7,13 @@ from typing import Literal
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.embeddings import Embedding, lite0_embedding, random_embedding
 from sagan_jax.evaluation.neighbours import NeighbourReport, check_training_images, nearest_training_images
-from sagan_jax.runs.evaluators import find_inception
+from sagan_jax.runs.evaluators import find_dinov2, find_inception
 from sagan_jax.runs.load import CheckpointName, open_run
 from sagan_jax.runtime.image_files import save_png
 from sagan_jax.runtime.progress import ProgressCallback
 from sagan_jax.views.figures import neighbour_sheet
 
-Features = Literal["auto", "inception", "lite0", "random"]
+Features = Literal["auto", "inception", "lite0", "dinov2", "random"]
 
 
 def write_neighbours(
@@ -26,6 +26,7 @@ def write_neighbours(
     source: str = "",
     features: Features = "auto",
     inception_weights: str = "",
+    dinov2_weights: str = "",
     seed: int = 0,
     checkpoint: CheckpointName = "newest",
     trust_checkpoint: bool = False,
@@ -43,6 +44,7 @@ def write_neighbours(
         features: the network that gives the features. `auto` takes the FID network where its weights are, else random
             features.
         inception_weights: file of the FID network's weights. Defaults to the usual place.
+        dinov2_weights: file of DINOv2's weights. Defaults to the usual place.
         seed: of the samples.
         checkpoint: the newest, the one with the best score, or that of a step.
         trust_checkpoint: as for `open_run`.
@@ -53,7 +55,7 @@ def write_neighbours(
             weights of the features are missing.
         StorageError: the disk refused.
     """
-    embedding = _embedding(features, inception_weights)
+    embedding = _embedding(features, inception_weights, dinov2_weights)
     run = open_run(workdir, checkpoint=checkpoint, source=source, trust_checkpoint=trust_checkpoint)
     generator, images = run.generator(), run.images()
     check_training_images(images, nearest)
@@ -64,14 +66,22 @@ def write_neighbours(
     return reports
 
 
-def _embedding(features: Features, inception_weights: str) -> Embedding:
+def _embedding(features: Features, inception_weights: str, dinov2_weights: str) -> Embedding:
     """Returns the network that gives the features."""
     if features == "lite0":
         return lite0_embedding()
+    if features == "dinov2":
+        return _required(find_dinov2(dinov2_weights), "dinov2", "DINOv2", "fetch-weights dinov2")
     found = find_inception(inception_weights) if features in ("auto", "inception") else None
-    if features == "inception" and found is None:
-        raise InvalidInputError(
-            "--features inception needs the weights of the FID network, which were not found: run sagan-jax "
-            "fetch-weights, or name a file with --inception-weights."
-        )
+    if features == "inception":
+        return _required(found, "inception", "the FID network", "fetch-weights")
     return found or random_embedding()
+
+
+def _required(found: Embedding | None, features: Features, network: str, command: str) -> Embedding:
+    if found is None:
+        raise InvalidInputError(
+            f"--features {features} needs the weights of {network}, which were not found: run sagan-jax {command}, or "
+            f"name a file with --{features}-weights."
+        )
+    return found

@@ -1,9 +1,13 @@
 """From batches to moments and features, on a network whose feature is the brightness of an image."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from sagan_jax.errors import NonFiniteError
+from sagan_jax.evaluation import features
 from sagan_jax.evaluation.embeddings import Embedding, ImageBatch
 from sagan_jax.evaluation.features import embed, gather_features, gather_moments
 from sagan_jax.runtime.progress import NullProgress
@@ -48,6 +52,46 @@ def test_features_come_in_the_order_of_the_draw(images):
 def test_another_output_than_the_features_can_be_gathered(images):
     found = gather_features(EMBEDDING, make_batches(images[:5], [5]), NullProgress(), "doubled")
     assert found == pytest.approx(2 * images[:5].astype(np.float64).mean((1, 2)), rel=1e-5)
+
+
+@pytest.fixture
+def in_processes(monkeypatch):
+    """Calls a function with each argument in a thread of its own; the threads gather as processes do."""
+
+    def run(function, arguments):
+        barrier, parts = threading.Barrier(len(arguments), timeout=10), {}
+
+        def gather(array):
+            parts[threading.current_thread()] = array
+            barrier.wait()
+            found = sorted(parts.items(), key=lambda item: item[0].name)
+            barrier.wait()
+            assert len({(part.dtype, part.shape[1:]) for _, part in found}) == 1  # as the real one needs
+            return [part for _, part in found]
+
+        monkeypatch.setattr(features, "gather", gather)
+        with ThreadPoolExecutor(len(arguments)) as pool:
+            return list(pool.map(function, arguments))
+
+    return run
+
+
+@pytest.mark.parametrize(("output", "width"), [("features", 2), ("doubled", 3)])
+def test_process_without_batches_gets_the_outputs_of_the_others(images, in_processes, output, width):
+    batches = list(make_batches(images[:19], [8, 8, 3]))
+    shares = [[], batches[1:2], batches[::2]]
+    found = in_processes(lambda share: gather_features(EMBEDDING, share, NullProgress(), output), shares)
+    wanted = np.concatenate([outputs[output] for outputs, _ in EMBEDDING(batches)])
+    assert wanted.shape == (19, width)
+    assert all(np.array_equal(one, wanted) for one in found)
+
+
+def test_process_without_batches_gets_the_moments_of_the_others(images, in_processes):
+    batches = list(make_batches(images[:19], [8, 8, 3]))
+    found = in_processes(lambda share: gather_moments(EMBEDDING, share, NullProgress()), [batches, []])
+    wanted = images[:19].astype(np.float64).mean((1, 2))[:, :2]
+    assert [moments.count for moments in found] == [19, 19]
+    assert all(moments.mean == pytest.approx(wanted.mean(0), rel=1e-6) for moments in found)
 
 
 def test_features_that_are_not_finite_are_an_error(images):

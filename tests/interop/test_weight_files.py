@@ -100,7 +100,8 @@ def test_another_byte_order_is_turned(tmp_path):
 
 @pytest.mark.parametrize("name", ["weights.pkl", "weights", "weights.h5"])
 def test_another_suffix_is_refused(name, tmp_path):
-    assert "suffix determines the format" in refused(read_arrays, write(tmp_path / name, b"x"))
+    line = refused(read_arrays, write(tmp_path / name, b"x"))
+    assert "suffix determines the format. sagan-jax convert reads .pth and .pt too" in line
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.PT"])
@@ -154,7 +155,7 @@ def test_other_content_is_refused_for_what_it_is_not(suffix, words, content, tmp
         ("npz", 0.3, "not a zip file"),  # its directory is at the end
         ("npz", 0.999, "not a zip file"),
         ("safetensors", 0.3, "header length"),
-        ("safetensors", 0.999, "not fully covered"),
+        ("safetensors", 0.999, "'layer.weight' needs the bytes up to"),
     ],
 )
 def test_truncated_files_are_refused_for_what_is_missing(suffix, kept, words, tmp_path):
@@ -177,7 +178,7 @@ def test_a_flipped_bit_in_an_array_is_found(suffix, words, tmp_path):
 def test_pickled_arrays_are_refused_and_not_run(tmp_path):
     ran = tmp_path / "ran"
     path = npz(tmp_path / "a.npz", a=np.array([MakesFolder(ran)], object))
-    assert "Object arrays cannot be loaded" in refused(read_arrays, path)
+    assert "'a' cannot be read: Object arrays cannot be loaded" in refused(read_arrays, path)
     assert not ran.exists()
     np.load(path, allow_pickle=True)["a"]
     assert ran.exists()
@@ -188,7 +189,7 @@ def test_pickles_packed_into_a_zip_are_refused_and_not_run(name, tmp_path):
     ran = tmp_path / "ran"
     pickled = pickle.dumps(MakesFolder(ran))
     write_zip(tmp_path / "a.npz", {name: pickled})
-    assert "contains pickled (object) data" in refused(read_arrays, tmp_path / "a.npz")
+    assert f"its entry {name!r} is no array of numpy" in refused(read_arrays, tmp_path / "a.npz")
     assert not ran.exists()
     pickle.loads(pickled)
     assert ran.exists()
@@ -251,6 +252,18 @@ def test_malformed_safetensors_are_refused_for_what_is_wrong(header, data, words
 def test_well_formed_safetensors_of_the_same_making_are_read(tmp_path):
     path = safetensors_file(tmp_path / "a.safetensors", entry(), TWO)
     assert read_arrays(path).arrays["a"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(("kept", "name"), [(40, "b"), (20, "d"), (4, "a")])
+def test_safetensors_that_were_cut_are_refused_by_the_first_tensor_that_is_missing(kept, name, tmp_path):
+    header, stop = {}, 0
+    for tensor, size in (("a", 2), ("d", 4), ("b", 6)):
+        header |= {tensor: {"dtype": "F32", "shape": [size], "data_offsets": [stop, stop + 4 * size]}}
+        stop += 4 * size
+    path = safetensors_file(tmp_path / "a.safetensors", header, bytes(kept))
+    start = path.stat().st_size - kept
+    needed = start + header[name]["data_offsets"][1]
+    assert f"{name!r} needs the bytes up to {needed}, and the file has {start + kept}" in refused(read_arrays, path)
 
 
 @pytest.mark.parametrize(("length", "words"), [(2**60, "header too large"), (3, "header length")])
