@@ -416,9 +416,8 @@ def _open_encoded(
         return open_zip(path, notify, _csv_labels(labels, path.parent))
     if path.exists() and not path.is_file():
         raise InvalidInputError(f"{str(path)!r} needs to be a regular file or a folder; it is a pipe or a device.")
-    raise InvalidInputError(
-        f"The data source needs to be {_SOURCE_KINDS}; got {str(path)!r}. Unpack other archives first."
-    )
+    hint = f"Name the object in it: {path}:NAME." if path.suffix == ".py" else "Unpack other archives first."
+    raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; got {str(path)!r}. {hint}")
 
 
 def _csv_labels(labels: str, folder: Path) -> CsvLabels | None:

@@ -1,6 +1,7 @@
 """Data sets of a user: what is read of them, and what is said where one breaks the contract."""
 
 import threading
+from pathlib import Path
 
 import grain
 import numpy as np
@@ -29,6 +30,7 @@ class Numbered:
 
 
 def opened(data, **options):
+    data = str(data) if isinstance(data, Path) else data
     return open_source(data, **{"resolution": 5, "notify": lambda line: None, **options})
 
 
@@ -319,6 +321,8 @@ def test_import_path_that_is_no_data_set_is_refused(name, said, tmp_path):
 
 def test_file_that_is_gone_and_module_that_is_absent_are_named(tmp_path):
     assert "there is no file" in refused(f"{tmp_path}/gone.py:FACES")
+    (tmp_path / "faces.py").write_text(FILE)
+    assert refused(tmp_path / "faces.py").endswith(f"Name the object in it: {tmp_path}/faces.py:NAME.")
     assert "the module 'no_such_module' could not be imported" in refused("no_such_module:FACES")
 
 

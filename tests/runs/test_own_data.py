@@ -12,6 +12,7 @@ import pytest
 import sagan_jax
 from sagan_jax.config import Data, Experiment, from_dict, holds_objects, to_dict, user_data
 from sagan_jax.data.synthetic import SYNTHETIC_SETS
+from sagan_jax.import_paths import find_object
 from sagan_jax.runs.build import balanced_by, open_images
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.own_objects import where_they_are_now
@@ -107,6 +108,8 @@ def test_run_takes_images_and_names_of_classes_from_the_data_sets(finished):
     assert (len(run.images()), len(run.images(held_out=True))) == (15, 12)
     assert run.images().class_names == ("wide", "narrow")
     assert run.images()[3][0].shape == (32, 32, 3)
+    other = sagan_jax.open_run(finished, source=find_object(run.experiment.data.held_out))
+    assert len(other.images()) == 12
 
 
 def test_images_are_scored_against_a_data_set_by_its_name(file, tmp_path, capsys):
