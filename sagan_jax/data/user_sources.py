@@ -262,7 +262,7 @@ def _class_names(data: Any, items: _Items, *, absent_classes: bool, notify: Noti
 
 
 def _read_all(items: _Items, kept: np.ndarray | None, digested: bool, notify: Notify) -> tuple[np.ndarray | None, str]:
-    """Reads every item once; returns the labels, or None, and a digest of all pixels and labels, or "".
+    """Reads every item once; returns the labels, or None, and a digest of all pixels, or "".
 
     Args:
         items: are read.
@@ -278,7 +278,7 @@ def _read_all(items: _Items, kept: np.ndarray | None, digested: bool, notify: No
                 image, label = items.read(index)
                 if kept is not None:
                     kept[index] = fit_array(image, *kept.shape[2:])
-                found.append((label, _digest(image, label) if digested else b""))
+                found.append((label, _digest(image) if digested else b""))
         except Exception as error:
             return error
         return found
@@ -308,5 +308,6 @@ def _in_order(read_chunk: Callable[[int], Any], items: _Items, notify: Notify) -
         pool.shutdown(cancel_futures=True)
 
 
-def _digest(image: np.ndarray, label: int | None) -> bytes:
-    return hashlib.sha256(f"{image.shape} {label} ".encode() + image.tobytes()).digest()
+def _digest(image: np.ndarray) -> bytes:
+    """Returns a digest of shape and pixels. Labels go into the fingerprint of the source, beside it."""
+    return hashlib.sha256(f"{image.shape} ".encode() + image.tobytes()).digest()
