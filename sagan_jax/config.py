@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from sagan_jax.import_paths import import_path, is_import_path
+from sagan_jax.import_paths import import_path, is_import_path, names_an_object
 
 if TYPE_CHECKING:
     Named = Any
@@ -20,6 +20,10 @@ else:
 OBJECT_FIELDS = ("modules", "attention", "generator_attention", "discriminator_attention")
 OBJECT_FIELDS += ("loss", "augmentation", "optimizer")
 """The fields that take objects of a user. See docs/bring_your_own.md."""
+DATA_FIELDS = ("source", "held_out")
+"""The fields that take a data set of a user, or the path of files."""
+
+_DRAWN_SETS = ("pairs", "mirror")  # their options follow a colon too
 
 
 def _name_objects(section: Any) -> None:
@@ -39,24 +43,41 @@ def _named(value: Any) -> Any:
 class Data:
     """Where the images come from."""
 
-    source: str = ""
-    """`digits`, `pairs`, `mirror`, or a folder or zip of (class folders of) images, .parquet, .npz or .npy"""
-    held_out: str = ""
+    source: Named = ""
+    """`digits`, `pairs`, `mirror`, or a folder or zip of (class folders of) images, .parquet, .npz, .npy, .hdf5, a
+    folder of Hugging Face datasets or of LMDB; or a data set of yours, as module:NAME or file.py:NAME"""
+    held_out: Named = ""
     """images of the same kind that are not trained on: the reference of scores named `_validation` or `_test`"""
     labels: str = ""
     """CSV file with the columns file,class: the labels of --source when it is a folder or zip"""
     held_out_labels: str = ""
     """the same for --held-out"""
     label_column: str = ""
-    """column of the labels in parquet files. Defaults to the first of label, labels, fine_label and class"""
+    """column of the labels in .parquet, .hdf5 or a folder of datasets. Defaults to the first of label, labels,
+    fine_label and class"""
+    image_column: str = ""
+    """column of the images there. Defaults to image or img, in .hdf5 to imgs or images"""
     max_images: int = 0
     """use at most so many images of --source, of all classes equally; 0 for all"""
     skip_unreadable: int = 0
     """number of unreadable image files that are tolerated. They are left out and listed"""
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """uniform: each image once an epoch, in random order; balanced: each class equally often"""
     decoding: Literal["exact", "fast"] = "exact"
     """fast lets the decoder reduce large JPEGs of --source for training; scores always use exact images"""
     cache: str = "auto"
     """folder for decoded images, "" for none; auto: $SAGAN_JAX_CACHE, or ~/.cache/sagan_jax/images"""
+
+    def __post_init__(self) -> None:
+        """Names the data sets of a user."""
+        for name in DATA_FIELDS:
+            value = getattr(self, name)
+            # What a damaged config.json may hold is no object: its type is refused later.
+            is_object = callable(value) or (
+                hasattr(value, "__getitem__") and not isinstance(value, str | bytes | dict | tuple)
+            )
+            if is_object or (isinstance(value, str) and names_an_object(value)):
+                object.__setattr__(self, name, import_path(value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -393,11 +414,29 @@ class Table:
 
 
 def user_objects(experiment: AnyExperiment) -> list[str]:
-    """Returns the import paths of the user's objects that a config names, sorted."""
+    """Returns the import paths of the user's objects that a config names, sorted, without data sets."""
     sections = [value for value in vars(experiment).values() if dataclasses.is_dataclass(value)]
     values = [getattr(section, name, ()) for section in sections for name in OBJECT_FIELDS]
     names = [name for value in values for name in ([value] if isinstance(value, str) else value)]
     return sorted({name for name in names if is_import_path(name)})
+
+
+def user_data(experiment: AnyExperiment) -> list[str]:
+    """Returns the import paths of the user's data sets that a config names, sorted."""
+    data = experiment.data
+    return sorted({value for name in DATA_FIELDS if holds_objects(name, value := getattr(data, name))})
+
+
+def holds_objects(field: str, value: Any) -> bool:
+    """Tells whether a field of a config may hold import paths of a user's objects, as its value does.
+
+    Examples:
+        >>> holds_objects("source", "faces.py:FACES"), holds_objects("source", "faces.zip"), holds_objects("seed", 3)
+        (True, False, False)
+    """
+    if field in DATA_FIELDS:
+        return isinstance(value, str) and value.partition(":")[0] not in _DRAWN_SETS and names_an_object(value)
+    return field in OBJECT_FIELDS
 
 
 def to_dict(experiment: AnyExperiment) -> dict[str, Any]:

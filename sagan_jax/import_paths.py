@@ -7,15 +7,18 @@ import importlib
 import importlib.util
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.errors import InvalidInputError, SaganError, one_line
 
 _OBJECT = "It is written module:NAME or path/to/file.py:NAME, where NAME is a class or a function."
+_INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+_INSTALLED += [Path(__file__).parent]
 # The files that were read, by path: the digest of the source, and the module that it gave.
 _files: dict[Path, tuple[str, ModuleType]] = {}
 
@@ -29,6 +32,27 @@ def is_import_path(name: str) -> bool:
     """
     place, colon, attribute = name.rpartition(":")
     return bool(place and colon and attribute)
+
+
+def names_an_object(text: str) -> bool:
+    """Tells whether a text that may also be the path of a file is an import path.
+
+    It is `path/to/file.py:NAME`, or `module:NAME` where there is no file of that name.
+
+    Examples:
+        >>> names_an_object("faces.py:FACES"), names_an_object("my_package.faces:FACES")
+        (True, True)
+        >>> names_an_object("/data/faces"), names_an_object("pairs:blobs=3")
+        (False, False)
+    """
+    place, _, attribute = text.rpartition(":")
+    if not _is_dotted_name(attribute):
+        return False
+    return place.endswith(".py") or (_is_dotted_name(place) and not os.path.exists(text))  # noqa: PTH110  never raises
+
+
+def _is_dotted_name(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))
 
 
 def import_path(value: Any) -> str:
@@ -149,6 +173,31 @@ def explained(path: Path, what: str) -> Iterator[None]:
         raise InvalidInputError(
             f"{what} {str(path)!r} could not be read: {type(error).__name__}{line_of(error, path)}: {one_line(error)}."
         ) from error
+
+
+@contextlib.contextmanager
+def errors_of_user_code(what: str) -> Iterator[None]:
+    """Turns what the code of a user raises into an InvalidInputError of one line, with file and line.
+
+    Args:
+        what: what was called, and with what; starts the message.
+    """
+    try:
+        yield
+    except SaganError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        raise InvalidInputError(f"{what}: {type(error).__name__}{_place(error)}: {one_line(error)}.") from error
+
+
+def _place(error: BaseException) -> str:
+    """Returns where an error left a file of a user, as ` in line 3 of 'networks.py'`; "" where it passed none."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(Path(frame.filename))]
+    return f" in line {frames[-1].lineno} of {Path(frames[-1].filename).name!r}" if frames else ""
+
+
+def _is_own(path: Path) -> bool:
+    return path.is_file() and not any(path.is_relative_to(folder) for folder in _INSTALLED)
 
 
 def line_of(error: BaseException, path: str | Path) -> str:

@@ -229,6 +229,21 @@ def natural_size(data: bytes) -> int:
         return min(image.size)
 
 
+def plain_array(image: Image.Image) -> np.ndarray:
+    """Returns a Pillow image of any mode at its own size: uint8 `[H, W, 1]` for grey, else `[H, W, 3]`.
+
+    It is turned, blended with white and converted as in `decode`.
+
+    Raises:
+        ValueError: when it has grey levels of an unknown range: floating point or 32 bits.
+        Exception: when its file is damaged, or has been closed.
+    """
+    if image.mode == "F" or image.mode == "I" or _unknown_range(image):
+        raise ValueError("the range of its grey levels is unknown; give 8 bits, or 16 unsigned bits")
+    plain = _on_white(_upright(image))
+    return _to_array(_in_mode(plain, "L" if plain.mode in ("1", "L") else "RGB"))
+
+
 def fit_array(array: np.ndarray, resolution: int, image_channels: int) -> np.ndarray:
     """Returns an image `[H, W, 1 or 3]`, uint8, cropped, resized and converted as in `decode`: uint8 `[R, R, C]`."""
     image = Image.fromarray(array if array.shape[2] == 3 else array[:, :, 0])

@@ -5,19 +5,17 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sagan_jax.data import decoding
+from sagan_jax.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, check_classes, integers, listed
 from sagan_jax.data.encoded import EncodedImages, Notify, digest_files
-from sagan_jax.data.layouts import class_names_from_labels, is_hidden, is_split
+from sagan_jax.data.layouts import is_hidden, is_split
 from sagan_jax.errors import InvalidInputError, one_line
 
-_IMAGE_COLUMNS = ("image", "img")
-_LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
 _FOLDER_LEVELS = 2  # of the hub: a configuration, and a split in it
 _MAX_FOLDERS = 64  # of one folder; class folders of images may be thousands
 _CACHED_BYTES = 2**28  # of recently read row groups that stay in memory
@@ -52,13 +50,15 @@ def _shards_below(folder: Path, where: str, levels: int) -> list[Path]:
     below = {name: shards for name in folders if (shards := _shards_below(name, where, levels - 1))}
     if len(below) > 1 and not all(map(_split_of_folder, below)):
         raise InvalidInputError(
-            f"{where} needs parquet files of one data set; its folders {_listed(name.name for name in below)} each "
+            f"{where} needs parquet files of one data set; its folders {listed(name.name for name in below)} each "
             f"hold some. Give the path of one of them."
         )
     return [shard for shards in below.values() for shard in shards]
 
 
-def open_parquet(path: Path, shards: list[Path], notify: Notify, label_column: str = "") -> EncodedImages:
+def open_parquet(
+    path: Path, shards: list[Path], notify: Notify, label_column: str = "", image_column: str = ""
+) -> EncodedImages:
     """Returns the images of .parquet files, one file after the other.
 
     The column `image` (or `img`) holds the bytes of image files, either plain or as `{bytes, path}`. The labels are the
@@ -73,6 +73,7 @@ def open_parquet(path: Path, shards: list[Path], notify: Notify, label_column: s
         shards: the files, at least one.
         notify: receives a line when files are ignored or missing, or when columns hold no labels.
         label_column: the column of the labels, or "" for the usual names.
+        image_column: the column of the images, likewise.
 
     Raises:
         InvalidInputError: when pyarrow is not installed, a file is damaged, the columns of two files differ, or a label
@@ -95,14 +96,14 @@ def open_parquet(path: Path, shards: list[Path], notify: Notify, label_column: s
             with pq.ParquetFile(shard) as file:
                 metadata.append(file.metadata)
                 names = names or file.schema_arrow.names
-                columns.append(_columns(file.schema_arrow, repr(str(shard)), label_column))
+                columns.append(_columns(file.schema_arrow, repr(str(shard)), label_column, image_column))
                 if columns[-1] != columns[0]:
                     raise InvalidInputError(
                         f"{where} needs files with the same columns; {shard.name!r} has {list(columns[-1])} and "
                         f"{shards[0].name!r} has {list(columns[0])}."
                     )
                 if columns[0].label:
-                    labels.append(_integers(file.read([columns[0].label]).column(0), repr(str(shard))))
+                    labels.append(integers(file.read([columns[0].label]).column(0), repr(str(shard))))
         except InvalidInputError:
             raise
         except Exception as error:  # hostile bytes can raise any error in pyarrow
@@ -113,12 +114,12 @@ def open_parquet(path: Path, shards: list[Path], notify: Notify, label_column: s
     all_labels = np.concatenate(labels) if labels else None
     if all_labels is None and len(names) > 1:
         notify(
-            f"{where} is read without labels: of its columns {_listed(names)}, none holds integers and is named "
-            f"{', '.join(_LABEL_COLUMNS[:-1])} or {_LABEL_COLUMNS[-1]}"
+            f"{where} is read without labels: of its columns {listed(names)}, none holds integers and is named "
+            f"{', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}"
         )
     class_names: list[str] = []
     if all_labels is not None:
-        class_names = _check_classes(all_labels, columns[0].class_names, rows.count, where, notify)
+        class_names = check_classes(all_labels, columns[0].class_names, rows.count, where, notify)
     return EncodedImages(
         title=path.name if path.is_file() else _title(path, shards[0]),
         where=where,
@@ -145,12 +146,14 @@ def _title(path: Path, shard: Path) -> str:
     return f"{path.resolve().name}/{f'{in_folder}/' if in_folder else _split_of_name(shard)}*.parquet"
 
 
-def _columns(schema: Any, where: str, label_column: str) -> _Columns:
+def _columns(schema: Any, where: str, label_column: str, image_column: str) -> _Columns:
     import pyarrow as pa
 
-    image = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
+    usual = (image_column,) if image_column else IMAGE_COLUMNS
+    image = next((name for name in usual if name in schema.names), None)
     if image is None:
-        raise InvalidInputError(f"{where} needs a column `image` or `img`; its columns are {_listed(schema.names)}.")
+        wanted = " or ".join(f"`{name}`" for name in usual)
+        raise InvalidInputError(f"{where} needs a column {wanted}; its columns are {listed(schema.names)}.")
     kind = schema.field(image).type
     inner = kind
     if pa.types.is_struct(kind):
@@ -167,22 +170,18 @@ def _label_column(schema: Any, where: str, wanted: str) -> str:
     import pyarrow as pa
 
     if wanted and wanted not in schema.names:
-        raise InvalidInputError(f"{where} has no column {wanted!r}; its columns are {_listed(schema.names)}.")
-    found = [name for name in ((wanted,) if wanted else _LABEL_COLUMNS) if name in schema.names]
+        raise InvalidInputError(f"{where} has no column {wanted!r}; its columns are {listed(schema.names)}.")
+    found = [name for name in ((wanted,) if wanted else LABEL_COLUMNS) if name in schema.names]
     label = next((name for name in found if pa.types.is_integer(schema.field(name).type)), "")
     refused = wanted or next((name for name in ("label", "fine_label") if name in found), "")
     if refused and not label:  # `labels` and `class` may well be something else, such as a list or a text
         integers = [field.name for field in schema if pa.types.is_integer(field.type)]
-        hint = f" Integers are in {_listed(integers)}: give one as the label column." if integers else ""
+        hint = f" Integers are in {listed(integers)}: give one as the label column." if integers else ""
         raise InvalidInputError(
             f"{where} needs integer labels in its column {refused!r}; it holds {schema.field(refused).type}. Its "
-            f"columns are {_listed(schema.names)}.{hint}"
+            f"columns are {listed(schema.names)}.{hint}"
         )
     return label
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names))
 
 
 def _class_names(metadata: bytes, label: str) -> tuple[str, ...]:
@@ -192,28 +191,6 @@ def _class_names(metadata: bytes, label: str) -> tuple[str, ...]:
     except (ValueError, LookupError, TypeError, RecursionError):
         return ()
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
-
-
-def _integers(column: Any, where: str) -> np.ndarray:
-    if column.null_count:
-        row = column.is_null().to_pylist().index(True)
-        raise InvalidInputError(f"{where} needs a label in each row; row {row} has none.")
-    return column.to_numpy().astype(np.int64)
-
-
-def _check_classes(labels: np.ndarray, names: tuple[str, ...], count: int, where: str, notify: Notify) -> list[str]:
-    if not names:
-        return class_names_from_labels(labels, count, where)
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(names)))
-    if len(wrong):
-        raise InvalidInputError(
-            f"{where} needs labels from 0 to {len(names) - 1}, because it names {len(names)} classes; got "
-            f"{labels[wrong[0]]} in row {wrong[0]}. Is it a split without labels?"
-        )
-    absent = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
-    if len(absent):
-        notify(f"warning: {len(absent)} of {len(names)} classes of {where} have no image, such as {names[absent[0]]!r}")
-    return list(names)
 
 
 def _split_of_name(shard: Path) -> str:

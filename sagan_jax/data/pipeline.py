@@ -8,6 +8,7 @@ from typing import Protocol
 import grain
 import numpy as np
 
+from sagan_jax.data.order import balanced_order, uniform_order
 from sagan_jax.errors import InvalidInputError
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -93,14 +94,20 @@ def training_batches(
     total_steps: int,
     process_index: int = 0,
     process_count: int = 1,
+    first_image: int | None = None,
+    balanced_by: np.ndarray | None = None,
 ) -> Generator[Batch, None, None]:
     """Yields the batches of steps `first_step`, .., `total_steps` - 1, for this process.
 
-    The images follow one endless order, fixed by `seed`: a new permutation of all images for each epoch. With
-    D = `discriminator_steps` and B = `batch_size`, step t reads positions t D B, .., (t + 1) D B - 1 of that order.
-    Process p of P reads the p-th part of each of the D batches. The data of step t therefore depend on (seed, t) alone:
-    not on the first step of the run, and not on the number of processes. No image is dropped at the end of an epoch, so
-    a batch may contain images of two epochs. A batch larger than the data set contains images more than once.
+    The images follow one endless order, fixed by `seed`: a new permutation of all images for each epoch, or the order
+    of `sagan_jax.data.order.balanced_order`. With D = `discriminator_steps` and B = `batch_size`, step t reads
+    positions t D B, .., (t + 1) D B - 1 of that order. Process p of P reads the p-th part of each of the D batches. The
+    data of step t therefore depend on (seed, t) alone: not on the first step of the run, and not on the number of
+    processes. No image is dropped at the end of an epoch, so a batch may contain images of two epochs. A batch larger
+    than the data set contains images more than once.
+
+    A run that goes on with another B gives `first_image`, the number of images that it has read. It reads on from
+    there, so no image of an epoch is left out or comes twice.
 
     Threads prefetch batches. They stop when the generator is closed, garbage-collected or exhausted.
 
@@ -113,6 +120,8 @@ def training_batches(
         total_steps: one more than the last step. Nothing is yielded when `first_step` is at least this.
         process_index: p.
         process_count: P.
+        first_image: the position at which the first step begins. Defaults to `first_step` D B.
+        balanced_by: integers `[N]`, the labels of the images, to read all classes equally often. Defaults to none.
 
     Yields:
         Images float32 `[D, B / P, R, R, C]` in [-1, 1] and labels int32 `[D, B / P]`.
@@ -121,19 +130,15 @@ def training_batches(
         InvalidInputError: at the call, when a number is outside its range. At any time, when an image cannot be read.
     """
     _check_numbers(batch_size, discriminator_steps, seed, first_step, process_index, process_count)
-    order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    order = uniform_order(len(source), seed) if balanced_by is None else balanced_order(balanced_by, seed)
     local_batch_size = batch_size // process_count
-
-    def example(record: int) -> tuple[np.ndarray, int]:
-        index = order[record]
-        assert index is not None  # grain returns None for filtered elements only
-        return source[int(index)]
+    before = 0 if first_image is None else first_image - first_step * discriminator_steps * batch_size
 
     def read_step(step: int) -> Batch | Exception:
-        first = process_index * local_batch_size
+        first = before + process_index * local_batch_size
         starts = [(step * discriminator_steps + d) * batch_size + first for d in range(discriminator_steps)]
         try:
-            examples = [example(start + offset) for start in starts for offset in range(local_batch_size)]
+            examples = [source[order(start + offset)] for start in starts for offset in range(local_batch_size)]
             images = to_float(np.stack([image for image, _ in examples]))
             labels = _integer_labels([label for _, label in examples])
         except Exception as error:  # returned as a value, because grain adds lines to the errors that it raises

@@ -30,17 +30,23 @@ from sagan_jax.data.encoded import (
     trait_line,
 )
 from sagan_jax.data.folders import open_folder
+from sagan_jax.data.hdf5 import SUFFIXES as HDF5_SUFFIXES
+from sagan_jax.data.hdf5 import Hdf5Images
+from sagan_jax.data.huggingface import is_saved_dataset, open_saved_dataset
 from sagan_jax.data.layouts import check_label_array
+from sagan_jax.data.lmdb_files import is_lmdb, open_lmdb
 from sagan_jax.data.parquet import find_shards, open_parquet
 from sagan_jax.data.selection import choose_images, part_content, part_of
 from sagan_jax.data.synthetic import SyntheticSet, is_synthetic, parse_synthetic
+from sagan_jax.data.user_sources import DataSource, find_user_source, first_size, is_user_source, read_items
 from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.import_paths import names_an_object
 from sagan_jax.runtime.cache_folders import cache_folder
 
 IN_MEMORY_BYTES = 2**30
 """A data set of at most this many bytes, as uint8 at the requested resolution, is held in memory."""
 
-_SOURCE_KINDS = "`digits`, `pairs`, `mirror`, or the path of a folder, a .zip, .parquet, .npz or .npy file"
+_SOURCE_KINDS = "`digits`, `pairs`, `mirror`, or the path of a folder, a .zip, .parquet, .npz, .npy or .hdf5 file"
 _MAX_NAMES = 20  # of skipped files in one message
 
 
@@ -116,6 +122,7 @@ class ImageSource:
 
         It does not depend on the resolution or on the path of the data. The content of a zip is the names, sizes and
         CRCs of its images. The content of a folder or of another file is all its bytes, which the first access reads.
+        The content of a data set of a user is its own `fingerprint`, or all its pixels and labels.
         """
         facts = [self._content(), self.class_names, self.skipped]
         digest = hashlib.sha256(json.dumps(facts).encode())
@@ -158,7 +165,7 @@ def _print_to_stderr(line: str) -> None:
 
 
 def open_source(
-    source: str,
+    source: str | DataSource,
     *,
     resolution: int,
     image_channels: int = 3,
@@ -167,6 +174,7 @@ def open_source(
     cache: str = "",
     labels: str = "",
     label_column: str = "",
+    image_column: str = "",
     max_images: int = 0,
     decoding: Decoding = "exact",
     notify: Notify = _print_to_stderr,
@@ -196,7 +204,12 @@ def open_source(
             an .npz file with images, uint8 `[N, H, W, C]` with C 1 or 3, or `[N, H, W]`, and optionally labels,
             integers `[N]` or `[N, 1]` in which each of 0, 1, .., max occurs. See `sagan_jax.data.array_names` for the
             names of the arrays;
-            an .npy file of such images, without labels. A large file is mapped into memory.
+            an .npy file of such images, without labels. A large file is mapped into memory;
+            a folder that `save_to_disk` of Hugging Face datasets wrote: see `sagan_jax.data.huggingface`;
+            an .hdf5 file as StudioGAN writes it: see `sagan_jax.data.hdf5`;
+            an LMDB environment of image files, as LSUN is: see `sagan_jax.data.lmdb_files`;
+            a data set of a user: an object, or its import path as `module:NAME` or `file.py:NAME`; see
+            `sagan_jax.data.DataSource`.
         resolution: height and width of the returned images in pixels.
         image_channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
         skip_unreadable: how many unreadable image files may be skipped. They are found when the source is opened.
@@ -206,7 +219,9 @@ def open_source(
             `sagan_jax.data.cache`. If the disk is full or read-only, a warning is given and the cache is not used.
         labels: a CSV file with the class of each image of a folder or zip, or "" for none; see
             `sagan_jax.data.csv_labels`. A path that does not exist is taken as relative to the source's own folder.
-        label_column: the column of integers with the labels of a parquet file, or "" for the usual names.
+        label_column: the column of integers with the labels of a parquet file, a folder of datasets or an HDF5 file,
+            or "" for the usual names.
+        image_column: the column of the images there, likewise.
         max_images: the largest number of images, or 0 for all. Of more images, a fixed random choice is read, in which
             all classes are as equal as they can be; see `sagan_jax.data.selection`. Of a synthetic set, the first.
         decoding: `exact`, or `fast` to let the decoder reduce large JPEGs; see `sagan_jax.data.decoding.decode`. Their
@@ -222,18 +237,31 @@ def open_source(
             `labels` or `label_column` does not fit the kind of source; or when there are more classes than
             `max_images`.
     """
-    _check_options(source, resolution, image_channels, skip_unreadable, max_images, decoding)
+    _check_options(resolution, image_channels, skip_unreadable, max_images, decoding)
+    columns = {"label_column": label_column, "image_column": image_column}
+    size = (resolution, image_channels, max_images)
+    if not isinstance(source, str) or _names_user_source(source):
+        data, where, title = _user_source(source)
+        _refuse_labels(where, labels, **columns)
+        _refuse_skipping(where, skip_unreadable)
+        return _from_user(data, where, title, *size, absent_classes, notify)
+    if not source:
+        raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; got ''.")
     path = Path(source)
     if source == "digits" or is_synthetic(source):
-        _refuse_labels(source, labels, label_column)
+        _refuse_labels(repr(source), labels, **columns)
         if source == "digits":
-            return _from_arrays(*_read_digits(), resolution, image_channels, max_images)
-        return _open_synthetic(source, resolution, image_channels, max_images)
+            return _from_arrays(*_read_digits(), *size)
+        return _open_synthetic(source, *size)
     _require_existing(source)
     if _is_array_file(path):
-        _refuse_labels(source, labels, label_column)
-        return _from_arrays(*_read_arrays(path, absent_classes, notify), resolution, image_channels, max_images)
-    encoded = _open_encoded(path, notify, labels, label_column)
+        _refuse_labels(repr(source), labels, **columns)
+        return _from_arrays(*_read_arrays(path, absent_classes, notify), *size)
+    if _is_hdf5(path):
+        _refuse_labels(repr(source), labels)
+        content = functools.partial(digest_files, path.parent, [path.name])
+        return _from_user(Hdf5Images(path, **columns), repr(source), path.name, *size, absent_classes, notify, content)
+    encoded = _open_encoded(path, notify, labels, **columns)
     try:
         part = dataclasses.replace(part_of(encoded, max_images), decoding=decoding)
         return _from_encoded(part, resolution, image_channels, skip_unreadable, cache_folder(cache), notify)
@@ -242,9 +270,7 @@ def open_source(
         raise
 
 
-def _check_options(
-    source: str, resolution: int, image_channels: int, skip_unreadable: int, max_images: int, decoding: str
-) -> None:
+def _check_options(resolution: int, image_channels: int, skip_unreadable: int, max_images: int, decoding: str) -> None:
     """Refuses numbers and words that fit no source."""
     if resolution < 1 or image_channels not in MODES:
         raise InvalidInputError(
@@ -256,8 +282,6 @@ def _check_options(
             raise InvalidInputError(f"{name} needs to be at least 0; got {number}.")
     if decoding not in DECODINGS:
         raise InvalidInputError(f"decoding needs to be {' or '.join(DECODINGS)}; got {decoding!r}.")
-    if not source:
-        raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; got ''.")
 
 
 def _read_digits() -> tuple[ImageArrays, str, Callable[[], str]]:
@@ -298,15 +322,44 @@ def _is_array_file(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in (".npz", ".npy")
 
 
-def _refuse_labels(source: str, labels: str, label_column: str) -> None:
-    """Raises InvalidInputError when a file or a column of labels is given to a source that takes none."""
+def _is_hdf5(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in HDF5_SUFFIXES
+
+
+def _names_user_source(source: str) -> bool:
+    return names_an_object(source) and not is_synthetic(source)
+
+
+def _user_source(source: str | DataSource) -> tuple[DataSource, str, str]:
+    """Returns a data set of a user, its name in messages, and its name in descriptions."""
+    if isinstance(source, str):
+        return find_user_source(source), repr(source), source.replace("\\", "/").rpartition("/")[2]
+    if not is_user_source(source):
+        raise InvalidInputError(
+            f"The data source needs to be {_SOURCE_KINDS}, or an object with __len__ and __getitem__; got an object of "
+            f"type {type(source).__name__}."
+        )
+    name = type(source).__name__
+    return source, f"the data source {name}", name
+
+
+def _refuse_labels(where: str, labels: str, label_column: str = "", image_column: str = "") -> None:
+    """Raises InvalidInputError when a file of labels or a column is given to a source that takes none."""
     if labels:
-        raise InvalidInputError(f"A CSV file of labels is for images in a folder or a zip; {source!r} is neither.")
-    if label_column:
-        raise InvalidInputError(f"A label column is for parquet files; {source!r} is none.")
+        raise InvalidInputError(f"A CSV file of labels is for images in a folder or a zip; {where} is neither.")
+    for name, column in (("A label column", label_column), ("An image column", image_column)):
+        if column:
+            raise InvalidInputError(
+                f"{name} is for parquet files, HDF5 files and folders of datasets; {where} is none."
+            )
 
 
-def natural_resolution(source: str) -> int:
+def _refuse_skipping(where: str, skip_unreadable: int) -> None:
+    if skip_unreadable:
+        raise InvalidInputError(f"Unreadable images can be skipped where they are files; leave them out of {where}.")
+
+
+def natural_resolution(source: str | DataSource) -> int:
     """Returns the shorter side of the first image of a source, in pixels.
 
     Args:
@@ -315,6 +368,9 @@ def natural_resolution(source: str) -> int:
     Raises:
         InvalidInputError: when the source does not exist, is synthetic, or its first image cannot be read.
     """
+    if not isinstance(source, str) or _names_user_source(source):
+        data, where, _ = _user_source(source)
+        return first_size(data, where)
     path = Path(source)
     if source == "digits":
         return min(read_digits().images.shape[1:3])
@@ -323,6 +379,8 @@ def natural_resolution(source: str) -> int:
     if _is_array_file(path):
         arrays = read_npz(path, absent_classes=True) if path.suffix.lower() == ".npz" else read_npy(path)
         return min(arrays.images.shape[1:3])
+    if _is_hdf5(path):
+        return first_size(Hdf5Images(path), repr(source))
     if not path.exists():
         raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; {source!r} does not exist.")
     encoded = _open_encoded(path, lambda line: None)
@@ -336,23 +394,30 @@ def natural_resolution(source: str) -> int:
         encoded.close()
 
 
-def _open_encoded(path: Path, notify: Notify, labels: str = "", label_column: str = "") -> EncodedImages:
+def _open_encoded(
+    path: Path, notify: Notify, labels: str = "", label_column: str = "", image_column: str = ""
+) -> EncodedImages:
+    if is_saved_dataset(path):
+        _refuse_labels(repr(str(path)), labels)
+        return open_saved_dataset(path, notify, label_column=label_column, image_column=image_column)
+    if is_lmdb(path):
+        _refuse_labels(repr(str(path)), labels, label_column, image_column)
+        return open_lmdb(path)
     shards = find_shards(path) if path.is_dir() else []
     if path.is_file() and path.suffix.lower() == ".parquet":
         shards = [path]
     if shards:
-        _refuse_labels(str(path), labels, "")
-        return open_parquet(path, shards, notify, label_column)
-    _refuse_labels(str(path), "", label_column)
+        _refuse_labels(repr(str(path)), labels)
+        return open_parquet(path, shards, notify, label_column, image_column)
+    _refuse_labels(repr(str(path)), "", label_column, image_column)
     if path.is_dir():
         return open_folder(path, notify, _csv_labels(labels, path))
     if path.is_file() and path.suffix.lower() == ".zip":
         return open_zip(path, notify, _csv_labels(labels, path.parent))
     if path.exists() and not path.is_file():
         raise InvalidInputError(f"{str(path)!r} needs to be a regular file or a folder; it is a pipe or a device.")
-    raise InvalidInputError(
-        f"The data source needs to be {_SOURCE_KINDS}; got {str(path)!r}. Unpack other archives first."
-    )
+    hint = f"Name the object in it: {path}:NAME." if path.suffix == ".py" else "Unpack other archives first."
+    raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; got {str(path)!r}. {hint}")
 
 
 def _csv_labels(labels: str, folder: Path) -> CsvLabels | None:
@@ -387,6 +452,42 @@ def _from_arrays(
         name,
         content=content if chosen is None else lambda: part_content(content(), chosen),
         total=0 if chosen is None else count,
+    )
+
+
+def _from_user(
+    data: DataSource,
+    where: str,
+    title: str,
+    resolution: int,
+    image_channels: int,
+    most: int,
+    absent_classes: bool,
+    notify: Notify,
+    content: Callable[[], str] | None = None,
+) -> ImageSource:
+    """Returns a source of `most` of the images of a user's data set, or of all for 0."""
+    images, labels, names, content = read_items(
+        data,
+        where,
+        resolution=resolution,
+        image_channels=image_channels,
+        most_bytes=IN_MEMORY_BYTES,
+        absent_classes=absent_classes,
+        notify=notify,
+        content=content,
+    )
+    count = len(images)
+    if not 0 < most < count:
+        return ImageSource(images, labels, names, title, content=content)
+    chosen = choose_images(count, labels, names, most, where)
+    return ImageSource(
+        images[chosen] if isinstance(images, np.ndarray) else _Subset(images, chosen),
+        None if labels is None else labels[chosen],
+        names,
+        title,
+        content=lambda: part_content(content(), chosen),
+        total=count,
     )
 
 

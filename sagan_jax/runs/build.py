@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from sagan_jax.config import AnyExperiment, CompletionExperiment, CompletionTraining, Experiment, Training
@@ -199,7 +200,8 @@ def open_images(experiment: AnyExperiment, held_out: bool = False, *, decoding: 
     path, flag = (data.held_out, "--held-out") if held_out else (data.source, "--source")
     if not path:
         raise InvalidInputError(
-            f"{experiment.name} needs images: give {flag} a folder or zip of class folders, .parquet or .npz."
+            f"{experiment.name} needs images: give {flag} a folder or zip of class folders, .parquet or .npz, or a "
+            f"data set of yours as file.py:NAME."
         )
     try:
         return open_source(
@@ -210,6 +212,7 @@ def open_images(experiment: AnyExperiment, held_out: bool = False, *, decoding: 
             cache=data.cache,
             labels=data.held_out_labels if held_out else data.labels,
             label_column=data.label_column,
+            image_column=data.image_column,
             max_images=0 if held_out else data.max_images,
             decoding=decoding,
         )
@@ -251,6 +254,23 @@ def open_labelled_images(
             f"give --num-classes {source.num_classes}.{f' Or: {hint}' if hint else ''}"
         )
     return source
+
+
+def balanced_by(experiment: AnyExperiment, source: ImageSource) -> np.ndarray | None:
+    """Returns the labels by which all classes are read equally often; None where the config does not ask for that.
+
+    Raises:
+        InvalidInputError: the images have no labels, or are all of one class.
+    """
+    if experiment.data.sampling != "balanced":
+        return None
+    present = len(np.unique(source.labels))
+    if present < 2:
+        raise InvalidInputError(
+            f"--sampling balanced needs images of at least 2 classes; {experiment.data.source!r} has "
+            f"{present if source.num_classes else 'no labels'}. Give --sampling uniform."
+        )
+    return source.labels
 
 
 def class_lines(source: ImageSource, path: str, num_classes: int) -> Iterator[str]:

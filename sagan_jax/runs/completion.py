@@ -16,7 +16,7 @@ from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.completion_quality import completion_scores
 from sagan_jax.evaluation.lite0 import read_lite0
 from sagan_jax.models.completion import WIDTHS
-from sagan_jax.runs.build import build_completion_task, class_lines, open_images, trained_completer
+from sagan_jax.runs.build import balanced_by, build_completion_task, class_lines, open_images, trained_completer
 from sagan_jax.runs.generation import residual_summary
 from sagan_jax.runs.saved_config import source_digests
 from sagan_jax.runs.validate import check_config
@@ -45,8 +45,9 @@ class CompletionJob:
     def __init__(self, experiment: CompletionExperiment, workdir: Path) -> None:
         del workdir
         self.experiment = experiment
-        self.code = source_digests(experiment)
+        self.code = source_digests(experiment, data=True)
         self.source = open_images(experiment, decoding=experiment.data.decoding)
+        self._balanced_by = balanced_by(experiment, self.source)
         self.held_out = open_images(experiment, held_out=True) if experiment.data.held_out else None
         self.task = build_completion_task(experiment)
         self.step = partial(step, self.task)
@@ -68,11 +69,11 @@ class CompletionJob:
         """Returns the state unchanged: a completion run starts from no other run."""
         return state
 
-    def batches(self, first_step: int) -> Iterator[CompletionBatch]:
+    def batches(self, first_step: int, first_image: int | None = None) -> Iterator[CompletionBatch]:
         """Yields this process's share of the data of each step from `first_step` on.
 
-        Holes and flips depend only on the seed and on an image's place in the endless order of all images. So neither
-        the number of processes nor a restart changes them.
+        Holes depend only on the seed and on an image's place in the endless order of all images, and flips on the seed
+        and on its place in the batch of a step. So neither the number of processes nor a restart changes them.
         """
         training, size = self.experiment.training, self.experiment.networks.resolution
         process, processes = jax.process_index(), jax.process_count()
@@ -85,10 +86,13 @@ class CompletionJob:
             total_steps=training.total_steps,
             process_index=process,
             process_count=processes,
+            first_image=first_image,
+            balanced_by=self._balanced_by,
         )
+        before = 0 if first_image is None else first_image - first_step * training.batch_size
         part = training.batch_size // processes
         for number, (images, _) in enumerate(batches, start=first_step):
-            first = number * training.batch_size + process * part
+            first = before + number * training.batch_size + process * part
             masks = draw_masks(training.holes, size, size, seed=training.seed, indices=range(first, first + part))
             if training.flips:
                 drawn = np.random.default_rng([training.seed, 1, number]).random(training.batch_size) < 0.5

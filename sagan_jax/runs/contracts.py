@@ -1,25 +1,19 @@
 """Whether the objects of a user keep the contracts of `sagan_jax.training.protocols`, told from shapes alone."""
 
-import sysconfig
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-import sagan_jax
-from sagan_jax.errors import InvalidInputError, SaganError, one_line
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.functional.spectral import init_spectral
+from sagan_jax.import_paths import errors_of_user_code
 from sagan_jax.training.adversarial import AdversarialTask
 
 _COLLECTIONS = {"params", "batch_stats"}
-_INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
-_INSTALLED += [Path(sagan_jax.__file__).parent]
 _B = 2  # images of a batch; the networks are initialised with as many
 
 
@@ -167,31 +161,6 @@ def check_takes_mixtures(trained: TrainedGenerator) -> None:
 def is_own(module: nn.Module) -> bool:
     """Tells whether a module is a user's own, and not of this package."""
     return not type(module).__module__.startswith("sagan_jax.")
-
-
-@contextmanager
-def errors_of_user_code(what: str) -> Iterator[None]:
-    """Turns what the code of a user raises into an InvalidInputError of one line, with file and line.
-
-    Args:
-        what: what was called, and with what; starts the message.
-    """
-    try:
-        yield
-    except SaganError:
-        raise
-    except Exception as error:  # a user's code may raise anything
-        raise InvalidInputError(f"{what}: {type(error).__name__}{_place(error)}: {one_line(error)}.") from error
-
-
-def _place(error: BaseException) -> str:
-    """Returns where an error left a file of a user, as ` in line 3 of 'networks.py'`; "" where it passed none."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(Path(frame.filename))]
-    return f" in line {frames[-1].lineno} of {Path(frames[-1].filename).name!r}" if frames else ""
-
-
-def _is_own(path: Path) -> bool:
-    return path.is_file() and not any(path.is_relative_to(folder) for folder in _INSTALLED)
 
 
 def _floats(*shape: int) -> jax.ShapeDtypeStruct:

@@ -14,11 +14,11 @@ from flax.traverse_util import flatten_dict
 from sagan_jax import __version__
 from sagan_jax.errors import InvalidInputError, NonFiniteError, one_line
 from sagan_jax.evaluation.generator import TrainedGenerator
-from sagan_jax.import_paths import import_path
+from sagan_jax.import_paths import errors_of_user_code, import_path
 from sagan_jax.interop.jax_export import PLATFORMS, to_jax_export
 from sagan_jax.interop.weight_files import to_safetensors
 from sagan_jax.models.folding import fold_batch_stats
-from sagan_jax.runs.contracts import errors_of_user_code, is_own
+from sagan_jax.runs.contracts import is_own
 from sagan_jax.runs.load import CheckpointName, open_run
 from sagan_jax.runtime.files import write_files_atomically
 

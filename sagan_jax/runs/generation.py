@@ -15,6 +15,7 @@ from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.evaluation.partners import partner_attention
 from sagan_jax.models.layers import attention_parameter_count, residual_parameter_count, residual_width
 from sagan_jax.runs.build import (
+    balanced_by,
     build_adversarial_task,
     class_lines,
     image_shape,
@@ -55,10 +56,11 @@ class GenerationJob:
     def __init__(self, experiment: Experiment, workdir: Path) -> None:
         training = experiment.training
         self.experiment = experiment
-        self.code = source_digests(experiment)
+        self.code = source_digests(experiment, data=True)
         if training.init_from:
             check_same_sizes(Path(training.init_from), experiment.networks)
         self.source = open_labelled_images(experiment, decoding=experiment.data.decoding)
+        self._balanced_by = balanced_by(experiment, self.source)
         self.score_monitor = None
         if experiment.evaluation.protocols:
             exact = self.source if experiment.data.decoding == "exact" else open_labelled_images(experiment)
@@ -89,7 +91,7 @@ class GenerationJob:
                     print(f"reinitialised in the {network}: {', '.join(names[:3])}{more}", flush=True)
         return state
 
-    def batches(self, first_step: int) -> Iterator[Batch]:
+    def batches(self, first_step: int, first_image: int | None = None) -> Iterator[Batch]:
         """Returns this process's share of the data of each step from `first_step` on."""
         training = self.experiment.training
         batches = training_batches(
@@ -101,6 +103,8 @@ class GenerationJob:
             total_steps=training.total_steps,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            first_image=first_image,
+            balanced_by=self._balanced_by,
         )
         return map(Batch._make, batches)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import jax
 
 from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment
-from sagan_jax.data import ImageSource
+from sagan_jax.data import DataSource, ImageSource
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
@@ -272,8 +272,8 @@ def open_run(
     workdir: str | Path,
     *,
     checkpoint: CheckpointName = "newest",
-    source: str = "",
-    held_out: str = "",
+    source: str | DataSource = "",
+    held_out: str | DataSource = "",
     cache: str | None = None,
     trust_checkpoint: bool = False,
 ) -> GenerationRun:
@@ -283,8 +283,9 @@ def open_run(
         workdir: the folder of a run that has saved.
         checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
             step, such as 1000.
-        source: where the training images are. Defaults to what the config says.
-        held_out: where the held-out images are. Defaults to what the config says.
+        source: where the training images are, or a data set of yours that has a name at the top of a file or a module.
+            Defaults to what the config says.
+        held_out: where the held-out images are, likewise.
         cache: as `Data.cache`. Defaults to what the config says.
         trust_checkpoint: use the config that the checkpoint was saved with, not `config.json`. Older checkpoints do not
             hold one; for them this does nothing.
@@ -302,8 +303,8 @@ def open_completion_run(
     workdir: str | Path,
     *,
     checkpoint: CheckpointName = "newest",
-    source: str = "",
-    held_out: str = "",
+    source: str | DataSource = "",
+    held_out: str | DataSource = "",
     cache: str | None = None,
     trust_checkpoint: bool = False,
 ) -> CompletionRun:
@@ -338,8 +339,8 @@ def open_any_run(
     workdir: str | Path,
     *,
     checkpoint: CheckpointName = "newest",
-    source: str = "",
-    held_out: str = "",
+    source: str | DataSource = "",
+    held_out: str | DataSource = "",
     cache: str | None = None,
     trust_checkpoint: bool = False,
 ) -> GenerationRun | CompletionRun:
@@ -356,13 +357,13 @@ def open_any_run(
     return CompletionRun(workdir, _with_data(experiment, source, held_out, cache), checkpoint)
 
 
-def _with_data(experiment: _Kind, source: str, held_out: str, cache: str | None) -> _Kind:
+def _with_data(experiment: _Kind, source: str | DataSource, held_out: str | DataSource, cache: str | None) -> _Kind:
     """Returns the config with the data that were given in place of its own."""
     data = experiment.data
     data = dataclasses.replace(
         data,
-        source=source or data.source,
-        held_out=held_out or data.held_out,
+        source=data.source if isinstance(source, str) and not source else source,
+        held_out=data.held_out if isinstance(held_out, str) and not held_out else held_out,
         cache=data.cache if cache is None else cache,
     )
     return dataclasses.replace(experiment, data=data)

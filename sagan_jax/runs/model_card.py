@@ -7,8 +7,9 @@ from typing import Any
 import jax
 
 from sagan_jax import __version__
-from sagan_jax.config import CompletionExperiment, Experiment
+from sagan_jax.config import CompletionExperiment, Experiment, holds_objects
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runs.own_objects import without_folder
 from sagan_jax.runs.published import CONFIG, LIBRARY, PICTURE, WEIGHTS, Published, needed_objects
 from sagan_jax.runtime.files import read_json
 
@@ -56,6 +57,7 @@ def model_card(
     completes = isinstance(experiment, CompletionExperiment)
     kind = "completion" if completes else _kind(experiment)
     size, data = experiment.networks.resolution, experiment.data.source
+    data = without_folder(data) if holds_objects("source", data) else data
     trained = f"It was trained for {published.step:,} steps{f' on `{data}`' if data else ''}."
     counts = ", ".join(f"{count:,} parameters in the {network}" for network, count in parameters.items())
     picture = "" if completes else f"\n![Samples of fixed latents]({PICTURE})\n"

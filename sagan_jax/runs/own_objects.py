@@ -6,11 +6,10 @@ from typing import Any, TypeVar
 import flax.linen as nn
 import optax
 
-from sagan_jax.config import OBJECT_FIELDS, AnyExperiment, from_dict, to_dict
+from sagan_jax.config import AnyExperiment, from_dict, holds_objects, to_dict
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.functional import AdversarialLoss
-from sagan_jax.import_paths import find_object, is_import_path
-from sagan_jax.runs.contracts import errors_of_user_code
+from sagan_jax.import_paths import errors_of_user_code, find_object, is_import_path
 from sagan_jax.training.optimizers import Optimizers
 
 Kind = TypeVar("Kind", bound=AnyExperiment)
@@ -106,7 +105,7 @@ def without_folders(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
     return {
-        field: without_folder(value) if field in OBJECT_FIELDS else without_folders(value)
+        field: without_folder(value) if holds_objects(field, value) else without_folders(value)
         for field, value in values.items()
     }
 
@@ -120,12 +119,8 @@ def where_they_are_now(experiment: Kind, named: AnyExperiment) -> Kind:
     """
     values, now = to_dict(experiment), to_dict(named)
     for name, section in values.items():
-        for field in OBJECT_FIELDS:
-            if (
-                isinstance(section, dict)
-                and field in section
-                and without_folder(section[field]) == without_folder(now[name][field])
-            ):
+        for field, value in section.items() if isinstance(section, dict) else ():
+            if holds_objects(field, value) and without_folder(value) == without_folder(now[name][field]):
                 section[field] = now[name][field]
     return from_dict(values)
 

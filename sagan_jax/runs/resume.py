@@ -1,7 +1,9 @@
 """Whether a run may be resumed: with the same config, on the same images; and starting over."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sagan_jax.config import AnyExperiment, Experiment, Networks, to_dict
 from sagan_jax.errors import InvalidInputError
@@ -84,6 +86,26 @@ def check_same_data(workdir: Path, saved: str | None, found: str) -> None:
             f"The run in {str(workdir)!r} was trained on other images than --source holds now: bring those back, or "
             f"give another --workdir, or --fresh to start over."
         )
+
+
+def images_read(step: int, meta: Mapping[str, Any], images_per_step: int) -> int:
+    """Returns how many images a run had read when it saved a checkpoint; the next one is at that place of their order.
+
+    Args:
+        step: of the checkpoint.
+        meta: what was saved beside its state.
+        images_per_step: of the run as it is now. Counts where a checkpoint is so old that it does not say its own.
+
+    Examples:
+        >>> images_read(3, {"images_read": 70}, 8), images_read(3, {}, 8)
+        (70, 24)
+    """
+    if "images_read" in meta:
+        return int(meta["images_read"])
+    training = meta.get("experiment", {}).get("training", {})
+    if "batch_size" in training:  # before the size could change, a run had one
+        images_per_step = training["batch_size"] * training.get("discriminator_steps", 1)
+    return step * images_per_step
 
 
 def check_same_sizes(workdir: Path, networks: Networks) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from sagan_jax.config import AnyExperiment, from_dict, to_dict, user_objects
+from sagan_jax.config import AnyExperiment, from_dict, to_dict, user_data, user_objects
 from sagan_jax.errors import InvalidInputError, StorageError, one_line
 from sagan_jax.import_paths import source_digest
 from sagan_jax.runs.own_objects import without_folders
@@ -14,9 +14,9 @@ from sagan_jax.runs.validate import check_saved_config
 from sagan_jax.runtime.checkpoints import read_sealed_meta
 from sagan_jax.runtime.files import read_json
 
-# What a resumed run may change: how long, how often and through which cache, not what is trained.
+# What a resumed run may change: how long, how often, through which cache and in which batches, not what is trained.
 MAY_CHANGE = ("name", "recording", "evaluation", "data.held_out", "data.cache", "training.total_steps")
-MAY_CHANGE += ("training.driver", "training.precision")
+MAY_CHANGE += ("training.driver", "training.precision", "training.batch_size", "training.accumulation_steps")
 
 _NAMED, _LONGEST = 8, 200  # differences that a message names, and the characters of one
 
@@ -56,13 +56,18 @@ def read_experiment(
     return experiment
 
 
-def source_digests(experiment: AnyExperiment) -> dict[str, str]:
+def source_digests(experiment: AnyExperiment, *, data: bool = False) -> dict[str, str]:
     """Returns the SHA-256 of the source of each user's object that a config names, by its import path.
+
+    Args:
+        experiment: the config.
+        data: those of data sets too. Networks are opened without them.
 
     Raises:
         InvalidInputError: an object is not found.
     """
-    return {name: source_digest(name) for name in user_objects(experiment)}
+    names = [*user_objects(experiment), *(user_data(experiment) if data else ())]
+    return {name: source_digest(name) for name in names}
 
 
 def saved_values(experiment: AnyExperiment, sources: Mapping[str, str]) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def train_from(
     lock: WorkdirLock | None,
     owed: Owed,
     profiled: StepRange | None = None,
+    first_image: int | None = None,
 ) -> State:
     """Returns the state after the last step of the run, after it has made up for what the first step owes.
 
@@ -54,6 +55,7 @@ def train_from(
         lock: of the workdir; None in a process that does not hold it.
         owed: what the steps already done owe; with it, a run that is at its last step is finished.
         profiled: the steps that jax's profiler traces, or None.
+        first_image: how many images the steps already done have read. Defaults to those of steps of this batch size.
 
     Raises:
         StoppedError: a signal ended the run before its last step; the state is saved.
@@ -70,7 +72,10 @@ def train_from(
     ):
         clock = _Throughput(first_step, job.images_per_step)
         watch = _health_watch(experiment, job, workdir, first_step, progress)
-        session = _Session(experiment, job, workdir, checkpoints, lock, writer, progress, clock, stop, watch, profiled)
+        images = _ImagesRead(first_step, job.images_per_step, first_image)
+        session = _Session(
+            experiment, job, workdir, checkpoints, lock, writer, progress, clock, stop, watch, profiled, images
+        )
         try:
             with memory_errors(lambda: memory_advice(experiment, stop.activity)):
                 done, state = session.run(first_step, state, owed)
@@ -88,6 +93,19 @@ def train_from(
 
 
 @dataclasses.dataclass(frozen=True)
+class _ImagesRead:
+    """How many images a run has read: earlier sessions may have had another batch size."""
+
+    first_step: int
+    per_step: int
+    at_first_step: int | None
+
+    def after(self, done: int) -> int:
+        before = self.first_step * self.per_step if self.at_first_step is None else self.at_first_step
+        return before + (done - self.first_step) * self.per_step
+
+
+@dataclasses.dataclass(frozen=True)
 class _Session:
     """A run in progress, and what is done with its state on the way. Only the first process writes and shows."""
 
@@ -102,6 +120,7 @@ class _Session:
     stop: StopSignals = dataclasses.field(default_factory=StopSignals)
     health: HealthWatch | None = None
     profiled: StepRange | None = None
+    images: _ImagesRead = _ImagesRead(0, 0, 0)
 
     def run(self, first_step: int, state: State, owed: Owed) -> tuple[int, State]:
         """Returns how many steps are done, and the state after them."""
@@ -126,7 +145,7 @@ class _Session:
             return run_loop(
                 step,
                 state,
-                self.job.batches(first_step),
+                self.job.batches(first_step, self.images.after(first_step)),
                 place=parallel.shard,
                 first_step=first_step,
                 total_steps=self.experiment.training.total_steps,
@@ -207,7 +226,7 @@ class _Session:
         self.doing(f"saving step {done}")
         if self.lock:
             self.lock.require_held()
-        self.checkpoints.save(done, state, self.meta)
+        self.checkpoints.save(done, state, self.meta(done))
 
     def pay(self, done: int, state: State, owed: Owed) -> None:
         """Does what was due after a step and was left out, in the order of `actions`."""
@@ -231,7 +250,7 @@ class _Session:
         assert monitor
         self.doing(f"scoring step {done}")
         self.record(done, monitor.measure(done, lambda raw: self.job.trained(state, raw)))
-        monitor.keep_best(done, state, self.meta)
+        monitor.keep_best(done, state, self.meta(done))
 
     def report(self, status: str) -> None:
         self.doing("writing the report")
@@ -249,9 +268,12 @@ class _Session:
         """Of what the run has written; `metrics.jsonl`, `tensorboard/` and `best/` are looked after where they are."""
         return RemovalWatch(self.workdir, (*RUN_FILES, "samples", "attention", "scores", "checkpoints"))
 
+    def meta(self, done: int) -> dict[str, Any]:
+        """Returns what is saved beside the state after a step."""
+        return self.constant_meta | {"images_read": self.images.after(done)}
+
     @cached_property
-    def meta(self) -> dict[str, Any]:
-        """What is saved beside the state."""
+    def constant_meta(self) -> dict[str, Any]:
         return {
             "experiment": to_dict(self.experiment),
             "environment": reproducibility_info(),

@@ -17,7 +17,14 @@ from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.generation import GenerationJob
 from sagan_jax.runs.owed import Owed, owed_by
 from sagan_jax.runs.own_objects import changed_sources
-from sagan_jax.runs.resume import check_removable, check_same_data, check_same_run, forget_after, remove_run
+from sagan_jax.runs.resume import (
+    check_removable,
+    check_same_data,
+    check_same_run,
+    forget_after,
+    images_read,
+    remove_run,
+)
 from sagan_jax.runs.saved_config import differences, saved_values
 from sagan_jax.runs.session import train_from
 from sagan_jax.runs.training_job import State, TrainingJob
@@ -127,7 +134,8 @@ def train_to_the_end(
             if not at_the_end and is_main_process():
                 write_run_files(workdir, saved_values(experiment, job.code), resumed=first_step > 0)
             if not at_the_end or any(owed):
-                state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock, owed, profiled)
+                read = images_read(first_step, meta, job.images_per_step)
+                state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock, owed, profiled, read)
             return job, state
 
 
@@ -175,9 +183,29 @@ def _summary(
         earlier = meta.get("precision", precision)
         if earlier != precision:
             yield f"trained so far in {earlier}; now in {precision}, so not bit for bit the run that was stopped"
+        yield from _changed_batches(experiment, meta, images_read(first_step, meta, job.images_per_step))
         before = meta.get("experiment", {}).get("training", {}).get("total_steps")
         falls = isinstance(experiment, CompletionExperiment) or experiment.training.schedule == "linear"
         if falls and before != training.total_steps:
             yield f"the learning rate now follows the schedule of {training.total_steps} steps, not of {before}"
     else:
         yield f"{training.total_steps} steps, into {workdir}"
+
+
+def _changed_batches(experiment: AnyExperiment, meta: Mapping[str, Any], read: int) -> Iterator[str]:
+    """Yields a line where a run goes on in other batches than before.
+
+    Args:
+        experiment: of the run now.
+        meta: of the checkpoint.
+        read: how many images it has read.
+    """
+    before, training = meta.get("experiment", {}).get("training", {}), experiment.training
+    names = {"batch_size": "images a batch", "accumulation_steps": "accumulation steps"}
+    changed = [
+        f"{getattr(training, name)} {words}, not {before[name]}"
+        for name, words in names.items()
+        if before.get(name, getattr(training, name, None)) != getattr(training, name, None)
+    ]
+    if changed:
+        yield f"from here on {' and '.join(changed)}; the order of the images goes on after the {read:,} that were read"

@@ -51,8 +51,13 @@ class TrainingJob(Protocol):
         """Returns the state after one step, and the metrics."""
         ...
 
-    def batches(self, first_step: int) -> Iterator[Batch]:
-        """Returns this process's share of the data of each step from `first_step` on."""
+    def batches(self, first_step: int, first_image: int | None = None) -> Iterator[Batch]:
+        """Returns this process's share of the data of each step from `first_step` on.
+
+        Args:
+            first_step: 0, or the step at which the run goes on.
+            first_image: how many images it has read by then. Defaults to those of steps of this batch size.
+        """
         ...
 
     def draw(self, state: State, done: int, writer: MetricsWriter, workdir: Path) -> None:

@@ -167,6 +167,9 @@ def test_holes_and_flips_do_not_depend_on_where_a_run_is_taken_up(images, tmp_pa
     later = next(iter(task.batches(2)))
     assert np.array_equal(whole[2].images, later.images)
     assert np.array_equal(whole[2].masks, later.masks)
+    smaller = replace(experiment, training=replace(experiment.training, batch_size=16))
+    moved = next(iter(CompletionJob(smaller, tmp_path).batches(5, first_image=64)))  # as after two batches of 32
+    assert np.array_equal(moved.masks[0], later.masks[0, :16])
     assert whole[0].images.shape == (1, 32, SIZE, SIZE, 3)
     assert whole[0].masks.shape == (1, 32, SIZE, SIZE)
     # Every image appears both ways round.

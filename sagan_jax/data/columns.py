@@ -1,0 +1,53 @@
+"""Images and labels in the columns of a table: how they are called, and what labels may be."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from sagan_jax.data.encoded import Notify
+from sagan_jax.data.layouts import class_names_from_labels
+from sagan_jax.errors import InvalidInputError
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns names, quoted, for a message."""
+    return ", ".join(map(repr, names))
+
+
+def integers(column: Any, where: str) -> np.ndarray:
+    """Returns a column of pyarrow as int64 `[N]`; raises InvalidInputError where a row has none."""
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True)
+        raise InvalidInputError(f"{where} needs a label in each row; row {row} has none.")
+    return column.to_numpy().astype(np.int64)
+
+
+def check_classes(labels: np.ndarray, names: tuple[str, ...], count: int, where: str, notify: Notify) -> list[str]:
+    """Returns the names of the classes, as texts; without names the labels 0, 1, .., max.
+
+    Args:
+        labels: integers `[count]`.
+        names: one for each label, or () for none.
+        count: the number of images.
+        where: the source, quoted, for messages.
+        notify: receives a line when a class that has a name has no image.
+
+    Raises:
+        InvalidInputError: when a label has no name; or, without names, when a label does not occur.
+    """
+    if not names:
+        return class_names_from_labels(labels, count, where)
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(names)))
+    if len(wrong):
+        raise InvalidInputError(
+            f"{where} needs labels from 0 to {len(names) - 1}, because it names {len(names)} classes; got "
+            f"{labels[wrong[0]]} in row {wrong[0]}. Is it a split without labels?"
+        )
+    absent = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)
+    if len(absent):
+        notify(f"warning: {len(absent)} of {len(names)} classes of {where} have no image, such as {names[absent[0]]!r}")
+    return list(names)

@@ -1,0 +1,145 @@
+"""Images in a folder that `save_to_disk` of Hugging Face datasets wrote."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from sagan_jax.data import decoding
+from sagan_jax.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, check_classes, integers, listed
+from sagan_jax.data.encoded import EncodedImages, Notify, digest_files
+from sagan_jax.errors import InvalidInputError, one_line
+
+_SPLITS_FILE = "dataset_dict.json"
+_FILES = ("state.json", "dataset_info.json")
+
+
+def is_saved_dataset(path: Path) -> bool:
+    """Tells whether a path is a folder that `save_to_disk` wrote, of one data set or of several splits."""
+    return (path / _SPLITS_FILE).is_file() or all((path / name).is_file() for name in _FILES)
+
+
+def open_saved_dataset(path: Path, notify: Notify, *, label_column: str = "", image_column: str = "") -> EncodedImages:
+    """Returns the images of a saved data set. Nothing is downloaded.
+
+    The images are in the column `image` or `img`, or in the only one of the feature `Image`. The labels are in the
+    first column of the feature `ClassLabel`, or of integers, among `label`, `labels`, `fine_label` and `class`; else
+    in the only one of the feature `ClassLabel`. The names of the classes are those of the `ClassLabel`. Of several
+    splits, `train` is read.
+
+    Args:
+        path: a folder that `is_saved_dataset` accepts.
+        notify: receives a line when one of several splits is read, or when no column holds labels.
+        label_column: the column of the labels, or "" for the usual ones.
+        image_column: the column of the images, or "" for the usual ones.
+
+    Raises:
+        InvalidInputError: when the package datasets is not installed, the folder is damaged, it has no split `train`,
+            or a column is absent or holds something else.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise InvalidInputError(
+            f"{str(path)!r} is a folder of Hugging Face datasets, and needs the package datasets, which is not "
+            f"installed. Run: pip install 'sagan-jax[datasets]'."
+        ) from error
+    title = path.resolve().name
+    split = _split(path, notify)
+    if split:
+        path, title = path / split, f"{title}/{split}"
+    where = repr(str(path))
+    try:
+        found = datasets.Dataset.load_from_disk(str(path))
+    except Exception as error:  # hostile bytes can raise any error in pyarrow
+        raise InvalidInputError(f"Cannot read {where} as a folder of datasets: {one_line(error)}.") from error
+    if not len(found):
+        raise InvalidInputError(f"{where} needs images; it has no rows.")
+    image = _image_column(found.features, where, image_column)
+    label = _label_column(found.features, where, label_column)
+    if not label and len(found.features) > 1:
+        notify(f"{where} is read without labels: none of its columns {listed(found.features)} holds classes")
+    rows: Any = found.with_format("arrow")
+    labels, class_names = None, []
+    if label:
+        names = tuple(getattr(found.features[label], "names", ()))
+        labels = integers(rows.select_columns([label])[:].column(0), where)
+        class_names = check_classes(labels, names, len(found), where, notify)
+    files = [os.path.relpath(file["filename"], path) for file in found.cache_files]
+
+    def read(index: int) -> bytes:
+        value = rows[index].column(image)[0].as_py()
+        data = value["bytes"] if value else None
+        if data is None:
+            raise ValueError("its row holds no bytes")
+        if len(data) > decoding.MAX_FILE_BYTES:
+            raise ValueError(f"it has more than {decoding.MAX_FILE_BYTES:,} bytes")
+        return data
+
+    return EncodedImages(
+        title=title,
+        where=where,
+        count=len(found),
+        name=lambda index: f"row {index}",
+        read=read,
+        labels=labels,
+        class_names=class_names,
+        content=lambda: digest_files(path, files),
+    )
+
+
+def _split(path: Path, notify: Notify) -> str:
+    """Returns the split to read, `train` of several ones; "" for a folder of one data set."""
+    file = path / _SPLITS_FILE
+    if not file.is_file():
+        return ""
+    try:
+        splits = json.loads(file.read_bytes())["splits"]
+        known = [name for name in splits if isinstance(name, str) and is_saved_dataset(path / name)]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InvalidInputError(f"Cannot read {str(file)!r}: {one_line(error)}.") from error
+    if "train" not in known and len(known) != 1:
+        raise InvalidInputError(
+            f"{str(path)!r} needs one split, or a split 'train'; it holds {listed(known) or 'none'}. Give the folder "
+            f"of one."
+        )
+    split = known[0] if len(known) == 1 else "train"
+    if len(known) > 1:
+        notify(f"reading one of the {len(known)} splits in {str(path)!r}: {split!r}")
+    return split
+
+
+def _image_column(features: Any, where: str, wanted: str) -> str:
+    import datasets
+
+    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    if wanted and wanted not in images:
+        raise InvalidInputError(
+            f"{where} needs a column {wanted!r} of the feature Image; such columns are {listed(images) or 'none'}."
+        )
+    usual = [name for name in IMAGE_COLUMNS if name in images]
+    if not wanted and not usual and len(images) != 1:
+        raise InvalidInputError(
+            f"{where} needs a column of the feature Image; such columns are {listed(images) or 'none'}. "
+            f"{'Give one with --image-column.' if images else 'Its columns are ' + listed(features) + '.'}"
+        )
+    return wanted or [*usual, *images][0]
+
+
+def _label_column(features: Any, where: str, wanted: str) -> str:
+    """Returns the name of the column of labels, "" for none."""
+    import datasets
+
+    classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    whole = [name for name, feature in features.items() if "int" in str(getattr(feature, "dtype", ""))]
+    if wanted and wanted not in whole:
+        raise InvalidInputError(
+            f"{where} needs a column {wanted!r} of the feature ClassLabel, or of integers; such columns are "
+            f"{listed(whole) or 'none'}."
+        )
+    usual = [name for name in LABEL_COLUMNS if name in whole]
+    if not wanted and not usual and len(classes) > 1:
+        raise InvalidInputError(
+            f"{where} has several columns of classes, {listed(classes)}: give one with --label-column."
+        )
+    return wanted or next(iter([*usual, *classes]), "")
