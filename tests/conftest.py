@@ -51,10 +51,20 @@ import jax  # noqa: E402  after the environment it reads
 
 from support.paths import ROOT  # noqa: E402  after its assertions were asked for
 
+# Tracing makes objects by the thousand, and Python would look through them all again and again: a quarter of its time.
+# Each test file ends with a collection.
+gc.set_threshold(50_000, 20, 20)
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A GPU or TPU rounds the operands of float32 products by default. The oracles of the tests do not.
 jax.config.update("jax_default_matmul_precision", "float32")
 # Not jax_numpy_dtype_promotion="strict": optax's own Adam and schedules multiply an int32 count with a float (0.2.8).
+
+
+def pytest_collection_finish():
+    """Leaves what is imported and collected out of every later collection: it stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
