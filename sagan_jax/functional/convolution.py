@@ -1,6 +1,7 @@
 """Two-dimensional convolutions whose gradient is fast on a CPU, for the kernels for which XLA's is slow there."""
 
-from functools import partial
+import os
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 _NARROWEST = 128
 """Fewer channels than this, on either side, and XLA's own weight gradient of a 3x3 convolution is the faster one."""
 
+_SWITCH = "SAGAN_JAX_WIDE_PRODUCTS"
+
 
 def convolve(
     features: Array,
@@ -29,10 +32,12 @@ def convolve(
 
         y_ij = sum_kl x_(si+k, sj+l) w_kl
 
-    It is `jax.lax.conv_general_dilated`, and so are its derivatives, but for one: on a CPU, the gradient of wide or of
-    very small kernels is computed as one matrix product for each entry kl, one after the other, so that one shifted
-    copy of the features is alive at a time. Programs for other platforms are not affected. Forward mode, gradients
-    of gradients and `vmap` work as for any function.
+    It is `jax.lax.conv_general_dilated`, and so are its derivatives, but for one: on a CPU, the gradient of kernels
+    smaller than 3x3 is computed as one matrix product for each entry kl, one after the other, so that one shifted copy
+    of the features is alive at a time. On a CPU with AMX so is that of larger kernels with 128 channels or more.
+    `SAGAN_JAX_WIDE_PRODUCTS`, 1 or 0, says for these whether it is, on any CPU. It is read when a function is traced.
+    Programs for other platforms are not affected. Forward mode, gradients of gradients and `vmap` work as for any
+    function.
 
     Args:
         features: `[B, H, W, C]`, floating.
@@ -71,14 +76,31 @@ def convolve(
 def _by_products(kernel_shape: tuple[int, ...]) -> bool:
     """Returns whether a CPU computes the gradient of a kernel `[K, L, C, E]` as K*L products.
 
-    How fast XLA's gradient of a 3x3 kernel is differs between CPUs. With 128 channels or more on both sides, products
-    were 1.5 to 2.8 times as fast on one with AMX. On one without they had 0.3 to 1.2 times its speed; there a whole
-    step had 0.92 times the speed at 32 pixels and 1.06 times at 128. With fewer channels they are slower. XLA's
-    gradient of a padded kernel of one or two positions along an axis left its fast path (jax 0.10.2): 3 GFLOP/s instead
-    of about 150. `experiments/benchmarks/convolutions.py` measures 3x3 kernels.
+    For a 1x1 kernel one product had 1.0 to 2.7 times the speed of XLA's gradient. That of a padded kernel of one or two
+    positions along an axis left XLA's fast path: 3 GFLOP/s instead of 30 to 260. Which is faster for larger kernels
+    differs between CPUs. With 128 channels or more on both sides, products were 1.5 to 2.8 times as fast on one with
+    AMX, and had 0.3 to 1.2 times the speed on one without. With fewer channels they are slower on both.
+    `experiments/benchmarks/convolutions.py` measures 3x3 kernels.
     """
     height, width, inputs, outputs = kernel_shape
-    return min(inputs, outputs) >= _NARROWEST or 1 < height * width < 9
+    return height * width < 9 or (min(inputs, outputs) >= _NARROWEST and _wide_by_products())
+
+
+def _wide_by_products() -> bool:
+    """Returns whether wide kernels of 3x3 and more have products, as the environment or else the CPU says."""
+    asked = os.environ.get(_SWITCH, "")
+    check_that("convolve", asked in ("", "0", "1"), f"{_SWITCH} to be 0, 1 or not set", repr(asked))
+    return asked == "1" if asked else _has_amx()
+
+
+@cache
+def _has_amx() -> bool:
+    """Returns whether the CPU multiplies matrices by tiles, as Linux tells; False where there is no Linux."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  no pathlib in this room
+            return "amx_tile" in file.read().split()
+    except OSError:
+        return False
 
 
 def _plain(features: Array, kernel: Array, stride: int, padding: Padding, precision: lax.PrecisionLike) -> Array:

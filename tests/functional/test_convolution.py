@@ -1,5 +1,6 @@
 """Convolutions against jax's own in float64: values, gradients, and what else a function of jax can do."""
 
+import io
 from functools import partial
 
 import jax
@@ -10,18 +11,27 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
 from sagan_jax.functional import convolve
+from sagan_jax.functional.convolution import _has_amx
 from support.devices import several_devices
 
 WIDE, NARROW, SMALL, STRIDED = "wide 3x3", "narrow 3x3", "1x2", "wide 4x4 of stride 2"
-# Sizes of the features and the kernel, the stride and the padding. From 128 channels on a CPU has products.
+POINT = "1x1"
+# Sizes of the features and the kernel, the stride and the padding. From 128 channels on a CPU may have products.
 FORMS = {
     WIDE: ((2, 5, 7, 128), (3, 3, 128, 130), 1, ((1, 1), (1, 1))),
     NARROW: ((2, 5, 7, 4), (3, 3, 4, 6), 1, ((1, 1), (1, 1))),
     SMALL: ((2, 5, 7, 4), (1, 2, 4, 6), 1, ((0, 0), (1, 1))),
+    POINT: ((2, 5, 7, 4), (1, 1, 4, 6), 1, ((0, 0), (0, 0))),
     "2x2": ((2, 5, 7, 4), (2, 2, 4, 6), 1, ((1, 0), (0, 1))),
     STRIDED: ((2, 6, 10, 129), (4, 4, 129, 128), 2, ((1, 1), (1, 1))),
     "a stride that leaves rows out": ((2, 6, 9, 4), (2, 1, 4, 6), 3, ((0, 0), (0, 0))),
 }
+
+
+@pytest.fixture(autouse=True)
+def wide_kernels_have_products(monkeypatch):
+    """On any CPU: where a test sets nothing else, the form is the one that XLA does not have."""
+    monkeypatch.setenv("SAGAN_JAX_WIDE_PRODUCTS", "1")
 
 
 @pytest.fixture(params=FORMS)
@@ -152,10 +162,55 @@ def lowered(name, platform):
     return function.trace(*arrays(FORMS[name])).lower(lowering_platforms=(platform,)).as_text()
 
 
+def has_products(name, platform="cpu"):
+    return "stablehlo.dot_general" in lowered(name, platform)
+
+
 @pytest.mark.parametrize(("name", "loops"), [(WIDE, True), (STRIDED, True), (SMALL, True), (NARROW, False)])
 def test_convolve_has_products_on_a_cpu_where_they_are_faster(name, loops):
-    text = lowered(name, "cpu")
-    assert ("stablehlo.while" in text, "stablehlo.dot_general" in text) == (loops, loops)
+    assert ("stablehlo.while" in lowered(name, "cpu"), has_products(name)) == (loops, loops)
+
+
+def test_convolve_has_one_product_for_a_kernel_of_one_entry():
+    assert has_products(POINT)
+
+
+@pytest.mark.parametrize(("name", "still"), [(WIDE, False), (STRIDED, False), (SMALL, True), (POINT, True)])
+def test_convolve_leaves_wide_kernels_to_xla_where_it_is_told(name, still, monkeypatch):
+    monkeypatch.setenv("SAGAN_JAX_WIDE_PRODUCTS", "0")
+    assert has_products(name) == still
+
+
+@pytest.mark.parametrize(
+    ("told", "products"),
+    [("flags : fpu avx512f amx_tile amx_int8\n", True), ("flags : fpu avx512f amx_tiles\n", False), (None, False)],
+)
+def test_convolve_has_products_for_wide_kernels_on_a_cpu_with_amx(told, products, monkeypatch, request):
+    def read(path, **_):
+        if told is None:
+            raise FileNotFoundError(path)
+        return io.StringIO({"/proc/cpuinfo": told}[path])
+
+    monkeypatch.delenv("SAGAN_JAX_WIDE_PRODUCTS")
+    monkeypatch.setattr("sagan_jax.functional.convolution.open", read, raising=False)
+    _has_amx.cache_clear()
+    request.addfinalizer(_has_amx.cache_clear)
+    assert has_products(WIDE) == products
+
+
+def test_convolve_gives_the_same_gradients_in_both_forms(monkeypatch):
+    products = gradients(partial(ours, FORMS[WIDE]), *arrays(FORMS[WIDE]))
+    monkeypatch.setenv("SAGAN_JAX_WIDE_PRODUCTS", "0")
+    assert error(gradients(partial(ours, FORMS[WIDE]), *arrays(FORMS[WIDE])), products) < 1e-5
+
+
+@pytest.mark.parametrize("value", ["yes", "2"])
+def test_convolve_refuses_another_value_of_its_switch(value, monkeypatch):
+    monkeypatch.setenv("SAGAN_JAX_WIDE_PRODUCTS", value)
+    with pytest.raises(
+        AssertionError, match=f"convolve needs SAGAN_JAX_WIDE_PRODUCTS to be 0, 1 or not set; got '{value}'"
+    ):
+        convolve(*arrays(FORMS[WIDE]))
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
