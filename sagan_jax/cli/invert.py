@@ -73,17 +73,17 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
     announce("looking for the latents", compilation_cache=parsed.compilation_cache)
     from sagan_jax.cli.progress import ScoreProgress
-    from sagan_jax.evaluation.inversion import Search
+    from sagan_jax.evaluation.inversion import LatentSearch
     from sagan_jax.runs.invert import invert_photos
 
-    fields = [field.name for field in dataclasses.fields(Search)]
+    fields = [field.name for field in dataclasses.fields(LatentSearch)]
     with ScoreProgress() as progress:
         found, written = invert_photos(
             parsed.workdir,
             parsed.photos,
             parsed.out,
             classes=parsed.classes,
-            search=Search(**{name: getattr(parsed, name) for name in fields}),
+            search=LatentSearch(**{name: getattr(parsed, name) for name in fields}),
             checkpoint=parsed.checkpoint,
             raw=parsed.raw,
             trust_checkpoint=parsed.trust_checkpoint,

@@ -29,7 +29,7 @@ _DRAWS_PER_START, _DRAWS_PER_CLASS = 8, 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Search:
+class LatentSearch:
     """How an image is looked for: `starts` descents by Adam, whose rate falls along a cosine to 0.
 
     Attributes:
@@ -71,7 +71,7 @@ def invert(
     image: np.ndarray,
     *,
     labels: int | Sequence[int] | np.ndarray | None = None,
-    search: Search | None = None,
+    search: LatentSearch | None = None,
     lite0: Mapping[str, Any] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Inversion:
@@ -97,7 +97,7 @@ def invert(
 
     Source: Lipton and Tripathi 2017 (arXiv:1702.04782); Zhu et al. 2016 (arXiv:1609.03552), section 3.1.
     """
-    search = search or Search()
+    search = search or LatentSearch()
     _check(search, lite0)
     progress = progress or NullProgress()
     descend = partial(bind_static(_descend, trained.generator), trained.variables, lite0 if search.perceptual else None)
@@ -164,7 +164,7 @@ def _descend(
 
 
 def _draws(
-    trained: TrainedGenerator, labels: int | Sequence[int] | np.ndarray | None, search: Search
+    trained: TrainedGenerator, labels: int | Sequence[int] | np.ndarray | None, search: LatentSearch
 ) -> tuple[Array, np.ndarray]:
     """Returns latents `[N, Z]` and classes `[N]` to start from; N is a multiple of the starts."""
     classes = trained.classes(labels)
@@ -194,7 +194,7 @@ def _finite(losses: np.ndarray) -> np.ndarray:
     return losses
 
 
-def _check(search: Search, lite0: Mapping[str, Any] | None) -> None:
+def _check(search: LatentSearch, lite0: Mapping[str, Any] | None) -> None:
     for name, least in (("starts", 1), ("steps", 1), ("prior", 0), ("perceptual", 0)):
         value = getattr(search, name)
         if not (np.isfinite(value) and value >= least):

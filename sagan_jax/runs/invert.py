@@ -10,7 +10,7 @@ import numpy as np
 
 from sagan_jax.data.decoding import MAX_FILE_BYTES, decode, unreadable_reason
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.inversion import Inversion, Search, invert
+from sagan_jax.evaluation.inversion import Inversion, LatentSearch, invert
 from sagan_jax.evaluation.lite0 import read_lite0
 from sagan_jax.runs.build import image_shape
 from sagan_jax.runs.class_names import class_numbers
@@ -32,7 +32,7 @@ def invert_photos(
     out: str | Path | None = None,
     *,
     classes: Sequence[int | str] = (),
-    search: Search | None = None,
+    search: LatentSearch | None = None,
     checkpoint: CheckpointName = "newest",
     raw: bool = False,
     trust_checkpoint: bool = False,
@@ -62,7 +62,7 @@ def invert_photos(
         NonFiniteError: the generator has diverged.
         StorageError: the disk refused.
     """
-    folder, search = checked_folder(workdir, out, "inverted"), search or Search()
+    folder, search = checked_folder(workdir, out, "inverted"), search or LatentSearch()
     run = open_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
     images = [_read(path, *image_shape(run.experiment)[1:]) for path in photos]
     lite0 = read_lite0().variables if search.perceptual else None

@@ -8,13 +8,13 @@ import pytest
 from sagan_jax.errors import NonFiniteError
 from sagan_jax.evaluation import inversion
 from sagan_jax.evaluation.generator import TrainedGenerator
-from sagan_jax.evaluation.inversion import Search, _nearest_of_each, invert
+from sagan_jax.evaluation.inversion import LatentSearch, _nearest_of_each, invert
 from sagan_jax.models.sagan import Generator
 from support.assertions import refusal
 from support.images import noise
 from support.params import draw_tree, variable_shapes
 
-SEARCH = Search(starts=6, steps=120, prior=1e-5)
+SEARCH = LatentSearch(starts=6, steps=120, prior=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_image_that_no_generator_made_is_not_found(trained):
 
 
 def test_larger_prior_gives_a_shorter_latent(trained, made, found):
-    pulled = invert(trained, made[0], labels=[1], search=Search(starts=6, steps=120, prior=1.0))
+    pulled = invert(trained, made[0], labels=[1], search=LatentSearch(starts=6, steps=120, prior=1.0))
     assert np.linalg.norm(pulled.latent) < 0.8 * np.linalg.norm(found.latent)
 
 
@@ -72,7 +72,7 @@ def test_loss_is_that_of_pixels_activations_and_prior(trained, made, monkeypatch
             return [variables["gain"] * images[:, ::2]]
 
     monkeypatch.setattr(inversion, "Lite0Activations", Halved)
-    search = Search(starts=6, steps=3, prior=0.25, perceptual=0.5)
+    search = LatentSearch(starts=6, steps=3, prior=0.25, perceptual=0.5)
     found = invert(trained, made[0], search=search, lite0={"gain": jnp.float32(2.0)})
     drawn = trained.generator.apply(trained.variables, found.latent[None], np.int32([found.label]), train=False)
     drawn, target = np.float64(drawn[0]), made[0] / 127.5 - 1
@@ -99,12 +99,12 @@ def test_generator_that_has_diverged_is_an_error(trained, made):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"search": Search(starts=0)}, "starts of at least 1; got 0"),
-        ({"search": Search(steps=0)}, "steps of at least 1; got 0"),
-        ({"search": Search(prior=-1.0)}, "prior of at least 0; got -1.0"),
-        ({"search": Search(learning_rate=0.0)}, "a learning_rate above 0; got 0.0"),
-        ({"search": Search(seed=-1)}, r"a seed in [0, 2**32); got -1"),
-        ({"search": Search(perceptual=1.0)}, "the variables of EfficientNet-Lite0"),
+        ({"search": LatentSearch(starts=0)}, "starts of at least 1; got 0"),
+        ({"search": LatentSearch(steps=0)}, "steps of at least 1; got 0"),
+        ({"search": LatentSearch(prior=-1.0)}, "prior of at least 0; got -1.0"),
+        ({"search": LatentSearch(learning_rate=0.0)}, "a learning_rate above 0; got 0.0"),
+        ({"search": LatentSearch(seed=-1)}, r"a seed in [0, 2**32); got -1"),
+        ({"search": LatentSearch(perceptual=1.0)}, "the variables of EfficientNet-Lite0"),
         ({"labels": [3]}, "has the 3 classes 0 to 2; got the classes [3]"),
     ],
 )
