@@ -192,6 +192,40 @@ def test_invert_refuses_what_cannot_be_in_one_line(words, said, finished, tmp_pa
     assert not (finished / "inverted").exists()
 
 
+def test_export_to_onnx_draws_and_judges_as_the_run_does(finished, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="comes with the extra `onnx`")
+    assert command("export", "--workdir", finished, "--format", "onnx", "--out", tmp_path) == 0
+    draw, judge = (onnxruntime.InferenceSession(tmp_path / f"{name}.onnx") for name in ("generator", "discriminator"))
+    run = sagan_jax.open_run(finished)
+    generator = run.generator()
+    latents, labels = np.asarray(generator.latents(jax.random.key(3), np.arange(5))), np.arange(5, dtype=np.int32)
+    (images,) = draw.run(["images"], {"latents": latents, "labels": labels})
+    assert np.abs(np.rint((images + 1) * 127.5) - generator.images(latents, labels)).max() <= 1
+    assert (draw.run(["images"], {"latents": latents[:2], "labels": np.int32([-1, 10])})[0] == 0).all()
+    network = run.discriminator()
+    wanted = np.asarray(network.discriminator.apply(network.variables, images, labels, train=False))
+    (logits,) = judge.run(["logits"], {"images": images, "labels": labels})
+    assert np.abs(logits - wanted).max() < 1e-4
+    assert wanted.std() > 1e-3
+    assert draw.get_modelmeta().custom_metadata_map["step"] == "3"
+
+
+def test_export_to_onnx_that_does_not_agree_is_not_written(finished, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime", reason="comes with the extra `onnx`")
+    from sagan_jax.runs import onnx_files
+
+    monkeypatch.setattr(onnx_files, "TOLERANCE", -1.0)
+    assert command("export", "--workdir", finished, "--format", "onnx", "--out", tmp_path / "o") == 2
+    assert "generator.onnx needs to agree with jax to -1 in onnxruntime" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "o").exists()
+
+
+def test_export_to_onnx_without_its_packages_says_what_to_install(finished, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert command("export", "--workdir", finished, "--format", "onnx") == 2
+    assert "needs onnx and onnxruntime. Run: pip install 'sagan-jax[onnx]'" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_config_survives_json():
     experiment = load_experiment("cifar10_32")
     assert from_dict(json.loads(json.dumps(to_dict(experiment)))) == experiment
