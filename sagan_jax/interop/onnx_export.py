@@ -159,11 +159,11 @@ class _Graph:
                 return self.emit("Pad", operands[0], _integers([*low, *high]), operands[1])
             case "dynamic_slice" if not any(isinstance(start, str) for start in operands[1:]):
                 return self.window(operands[0], [int(start) for start in operands[1:]], params["slice_sizes"])
-            case "gather" if _is_window(params, ranks[0]) and not isinstance(operands[1], str):
+            case "gather" if _is_window(params, ranks) and not isinstance(operands[1], str):
                 starts = [0] * ranks[0]
                 for axis, start in zip(params["dimension_numbers"].start_index_map, operands[1], strict=True):
                     starts[axis] = int(start)
-                return self.window(operands[0], starts, params["slice_sizes"])
+                return self.reshape(self.window(operands[0], starts, params["slice_sizes"]), shape)
             case "dot_general":
                 return self.emit("Einsum", *operands, equation=_einsum(params["dimension_numbers"], ranks))
             case "conv_general_dilated":
@@ -258,10 +258,9 @@ def _integers(values: Any) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-def _is_window(params: dict[str, Any], rank: int) -> bool:
-    """Tells whether a gather is a slice whose start is computed."""
-    numbers = params["dimension_numbers"]
-    return numbers.offset_dims == tuple(range(rank)) and not numbers.operand_batching_dims
+def _is_window(params: dict[str, Any], ranks: Sequence[int]) -> bool:
+    """Tells whether a gather is one slice whose start is computed, without some axes of size 1."""
+    return ranks[1] == 1 and not params["dimension_numbers"].operand_batching_dims
 
 
 def _einsum(dimension_numbers: Any, ranks: Sequence[int]) -> str:

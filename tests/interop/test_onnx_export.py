@@ -43,11 +43,11 @@ FUNCTIONS = {
     "softmax": (jax.nn.softmax, 5),
     "moments": (lambda x: (x - x.mean(axis=1, keepdims=True)) * lax.rsqrt(x.var(axis=2, keepdims=True) + 1), 5),
     "choice": (lambda x: jnp.where(x[:, :1] > 0.25, x, 1 - 2 * x), 5),
-    "products": (lambda x: jnp.einsum("bijc,bkjc->bikj", x, x[:, ::-1]) @ ROWS, 5),
+    "products": (lambda x: jnp.einsum("bijc,bkjc->bikj", x, 1 - x) @ ROWS, 5),
     "parts": (lambda x: jnp.concatenate([x[:, 1:3], *jnp.split(x, 2, axis=1)[::-1]], axis=1) ** 3, 5),
     "indexed": (lambda x: jnp.stack([x[:, 2], jnp.abs(x[:, -1])], axis=2).swapaxes(1, 3), 5),
     "padded": (lambda x: jnp.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0)), constant_values=3.0), 5),
-    "broadcast": (lambda x: jnp.broadcast_to(jnp.arange(3.0), (*x.shape[:2], 3)) + x[:, :, 0, :3], 5),
+    "broadcast": (lambda x: jnp.broadcast_to(jnp.arange(3.0), (*x.shape[:2], 3)) + x[:, :, 3, :3], 5),
 }
 
 
