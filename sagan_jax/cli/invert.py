@@ -73,8 +73,7 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
     announce("looking for the latents", compilation_cache=parsed.compilation_cache)
     from sagan_jax.cli.progress import ScoreProgress
-    from sagan_jax.evaluation.inversion import LatentSearch
-    from sagan_jax.runs.invert import invert_photos
+    from sagan_jax.runs.invert import LatentSearch, invert_photos
 
     fields = [field.name for field in dataclasses.fields(LatentSearch)]
     with ScoreProgress() as progress:

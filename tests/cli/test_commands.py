@@ -159,11 +159,11 @@ def test_invert_writes_latents_that_sample_draws_as_its_picture_shows(finished, 
         capsys.readouterr().out
     )
     assert command("sample", "--workdir", finished, "--latents", "o/latents.npz", "--out", "s.npz") == 0
-    picture = np.asarray(Image.open("o/inversion.png"))[..., 0]
-    assert picture.shape == (2 * 128 + 2, 3 * 128 + 2 * 2)
+    picture = np.asarray(Image.open("o/inversion.png"))
+    assert picture.shape == (2 * 128 + 2, 3 * 128 + 2 * 2, 3)
     with np.load("s.npz") as file:
         assert file["arr_1"].tolist() == [photo["class"] for photo in found["photos"]]
-        for row, drawn in enumerate(file["arr_0"][..., 0].astype(int)):
+        for row, drawn in enumerate(file["arr_0"].astype(int)):
             photo, image, difference = (
                 picture[130 * row :][:128:4, 130 * n :][:, :128:4].astype(int) for n in range(3)
             )
