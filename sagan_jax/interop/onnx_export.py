@@ -120,8 +120,6 @@ class _Graph:
 
     def node(self, name: str, params: dict[str, Any], operands: list[Any], equation: Any) -> str:
         """Adds an operation of one result, and returns its name."""
-        shape = equation.outvars[0].aval.shape
-        ranks = [len(variable.aval.shape) for variable in equation.invars]
         if name in _SAME:
             return self.emit(_SAME[name], *operands)
         if name in _REDUCTIONS:
@@ -137,9 +135,24 @@ class _Graph:
                 return self.emit("Where", operands[0], operands[2], operands[1])
             case "convert_element_type":
                 return self.emit("Cast", operands[0], to=_onnx_dtype(params["new_dtype"]))
-            case "reshape" if params["dimensions"] is None:
-                return self.reshape(operands[0], shape)
-            case "squeeze":
+            case "dot_general":
+                ranks = [len(variable.aval.shape) for variable in equation.invars]
+                return self.emit("Einsum", *operands, equation=_einsum(params["dimension_numbers"], ranks))
+            case "conv_general_dilated":
+                return self.convolution(operands[0], operands[1], params)
+        moved = self.moved(name, params, operands, equation)
+        if moved:
+            return moved
+        raise InvalidInputError(
+            f"--format onnx does not know the operation {name!r} of jax with {_short(params)}. Attention on maps of "
+            f"more than 64x64 positions needs `scan`, which is not exported; a network of yours may need others."
+        )
+
+    def moved(self, name: str, params: dict[str, Any], operands: list[Any], equation: Any) -> str:
+        """Adds an operation that moves, repeats or leaves out entries; returns "" for one that is not known."""
+        shape, ranks = equation.outvars[0].aval.shape, [len(variable.aval.shape) for variable in equation.invars]
+        match name:
+            case "reshape" | "squeeze" if params.get("dimensions") is None or name == "squeeze":
                 return self.reshape(operands[0], shape)
             case "transpose":
                 return self.emit("Transpose", operands[0], perm=params["permutation"])
@@ -164,14 +177,7 @@ class _Graph:
                 for axis, start in zip(params["dimension_numbers"].start_index_map, operands[1], strict=True):
                     starts[axis] = int(start)
                 return self.reshape(self.window(operands[0], starts, params["slice_sizes"]), shape)
-            case "dot_general":
-                return self.emit("Einsum", *operands, equation=_einsum(params["dimension_numbers"], ranks))
-            case "conv_general_dilated":
-                return self.convolution(operands[0], operands[1], params)
-        raise InvalidInputError(
-            f"--format onnx does not know the operation {name!r} of jax with {_short(params)}. Attention on maps of "
-            f"more than 64x64 positions needs `scan`, which is not exported; a network of yours may need others."
-        )
+        return ""
 
     def emit(self, operation: str, *operands: Any, name: str = "", **attributes: Any) -> str:
         """Adds a node, and returns the name of its result."""
