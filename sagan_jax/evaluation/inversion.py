@@ -100,7 +100,8 @@ def invert(
     search = search or LatentSearch()
     _check(search, lite0)
     progress = progress or NullProgress()
-    descend = partial(bind_static(_descend, trained.generator), trained.variables, lite0 if search.perceptual else None)
+    variables = jax.device_put(trained.variables), lite0 if search.perceptual else None
+    descend = partial(bind_static(_descend, trained.generator), *variables)
     weights = np.array([search.perceptual, search.prior], np.float32)
     _check_size(trained, image)
     target = to_float(image)
