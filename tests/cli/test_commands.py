@@ -148,6 +148,18 @@ def test_sample_refuses_what_cannot_be_in_one_line(flags, said, finished, tmp_pa
     assert not Path("s.npz").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [("attend", "a"), ("explore", "e.html"), ("interpolate", "i.png"), ("neighbours", "n.png"), ("invert p.png", "o")],
+)
+def test_command_with_classes_takes_names_and_refuses_an_unknown_one(words, out, finished, tmp_path, capsys):
+    (tmp_path / "p.png").write_bytes(encoded(noise(32, 32, 3)))
+    words = [tmp_path / word if word.endswith(".png") else word for word in words.split()]
+    assert command(*words, "--workdir", finished, "--out", tmp_path / out, "--classes", "3", "seven") == 2
+    assert "There is no class 'seven'. There are 10: '0', '1'," in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / out).exists()
+
+
 def test_invert_writes_latents_that_sample_draws_as_its_picture_shows(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("a.png").write_bytes(encoded(noise(40, 36, 3)))
