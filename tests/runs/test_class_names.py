@@ -49,7 +49,7 @@ def test_checkpoint_without_names_takes_them_from_the_images():
 @pytest.mark.parametrize(
     ("run", "word", "said"),
     [
-        (Run(NAMES), "brid", "There is no class 'brid'. Perhaps you meant 'Bird'."),
+        (Run(NAMES), "BRID", "There is no class 'BRID'. Perhaps you meant 'Bird'."),
         (Run(NAMES), "cats", "Perhaps you meant 'cat'."),
         (Run(NAMES), "xyz", "There is no class 'xyz'. There are 4: 'airplane', 'Bird', 'cat', '3'."),
         (Run(tuple(f"class {n}" for n in range(12))), "xyz", "There are 12: 'class 0', 'class 1', "),
