@@ -88,7 +88,7 @@ class Networks:
     """generator and discriminator: sagan, or dcgan, its ancestor, or biggan, its successor"""
     modules: tuple[Named, ...] = ()
     """two flax modules of yours in place of a family, generator and discriminator, each as file.py:NAME"""
-    resolution: Literal[32, 64, 128, 256] = 128
+    resolution: Literal[32, 64, 128, 256, 512] = 128
     """height and width of the images, in pixels"""
     num_classes: int = 1000
     """0 makes both networks unconditional"""

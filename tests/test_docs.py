@@ -35,6 +35,7 @@ _BLOCK = re.compile(
 
 # Runs of a page are made tiny. What a page shows otherwise stays as it stands.
 _TINY = {"total": 2, "save-every": 2, "log-every": 1, "sample-every": 2}
+_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 _TINY_TRAINING = [word for name, count in _TINY.items() for word in (f"--{name}-steps", str(count))]
 _TINY_TRAINING += ["--batch-size", "8", "--base-channels", "2"]
 
@@ -74,7 +75,7 @@ def prepared(tmp_path_factory) -> Path:
 
 def prepare(folder: Path) -> None:
     labelled = {
-        f"class{label}/{number}.png": encoded(noise(32, 32, 3, seed=label + 10 * number))
+        f"{_CLASSES[label]}/{number}.png": encoded(noise(32, 32, 3, seed=label + 10 * number))
         for label in range(10)
         for number in range(2)
     }
@@ -115,6 +116,8 @@ def tiny(words: list[str]) -> list[str]:
             *profiled,
             *([] if "--workdir" in given else ["--workdir", "runs/unnamed", "--fresh"]),
         ]
+    if words[0] == "invert":
+        return [*words, "--starts", "2", "--steps", "2"]
     if words[0] == "evaluate" and "--protocol" not in words and "--holes" not in words:
         return [*words, "--protocol", "fd20_train_random"]
     return words

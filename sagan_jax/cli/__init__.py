@@ -12,6 +12,7 @@ __all__ = [
     "fetch_weights",
     "info",
     "interpolate",
+    "invert",
     "main",
     "neighbours",
     "plan",

@@ -30,8 +30,8 @@ class Arguments:
     """query positions x,y in pixels, such as 12,20 30,8. Defaults to the most informative ones"""
     num_queries: int = 5
     """number of query positions to choose, when --queries gives none"""
-    classes: tuple[int, ...] = ()
-    """the classes to generate, in turn. Defaults to all"""
+    classes: tuple[str, ...] = ()
+    """the classes to generate, by number or by name, in turn. Defaults to all"""
     source: str = ""
     """where the training images are now, if they were moved"""
     seed: int = 0

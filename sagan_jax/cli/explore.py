@@ -28,8 +28,8 @@ class Arguments:
     """number of samples. Defaults to 20, or with --seeds to every class with each seed"""
     seeds: tuple[int, ...] = ()
     """seeds of the latents. Defaults to 0, 1, 2, .."""
-    classes: tuple[int, ...] = ()
-    """Defaults to all"""
+    classes: tuple[str, ...] = ()
+    """by number or by name. Defaults to all"""
     steps: int = 5
     """images from z1 to z2, both included; 1 has no slider and leaves room for more samples"""
     megabytes: float = 10.0

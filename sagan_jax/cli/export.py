@@ -17,14 +17,18 @@ class Arguments:
     README.md has the Python code that loads each.
 
     With --format hub: the networks of the run as a folder for the Hugging Face hub, for sagan_jax.load_pretrained.
+
+    With --format onnx: generator.onnx, from latents [b, Z] and labels [b] to images [b, H, W, C] in [-1, 1], and
+    discriminator.onnx. Both are checked in onnxruntime before they are written (pip install 'sagan-jax[onnx]').
     """
 
     workdir: Path
     """the folder of the run"""
     out: Path | None = None
-    """the folder for the files. Defaults to export/ in the workdir, or hub/"""
-    format: Literal["files", "hub"] = "files"
-    """files: the generator alone. hub: all networks, as trained and averaged, with config, model card and samples"""
+    """the folder for the files. Defaults to export/ in the workdir, or hub/ or onnx/"""
+    format: Literal["files", "hub", "onnx"] = "files"
+    """files: the generator alone. hub: all networks, as trained and averaged, with config, model card and samples.
+    onnx: both networks for onnxruntime and other programs"""
     license: str = ""
     """for the model card of --format hub: an identifier of the hub, such as apache-2.0"""
     checkpoint: Literal["newest", "best"] | int = "newest"
@@ -51,13 +55,17 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(
             "--raw does nothing with --format hub: it has the weights as trained and their average."
         )
-    what = "the networks" if hub else "the generator"
+    what = "the generator" if parsed.format == "files" else "the networks"
     announce(f"exporting {what}", compilation_cache=parsed.compilation_cache)
     chosen = {"checkpoint": parsed.checkpoint, "trust_checkpoint": parsed.trust_checkpoint}
     if hub:
         from sagan_jax.runs.publish import publish_run
 
         written = publish_run(parsed.workdir, parsed.out, license=parsed.license, **chosen)
+    elif parsed.format == "onnx":
+        from sagan_jax.runs.onnx_files import export_onnx
+
+        written = export_onnx(parsed.workdir, parsed.out, raw=parsed.raw, **chosen)
     else:
         from sagan_jax.runs.export import export_run
 

@@ -23,8 +23,8 @@ class Arguments:
     """number of pairs"""
     steps: int = 9
     """images from one end to the other, both included"""
-    classes: tuple[int, ...] = ()
-    """interpolate from each of these to the next. Defaults to all"""
+    classes: tuple[str, ...] = ()
+    """interpolate from each of these, by number or by name, to the next. Defaults to all"""
     seed: int = 0
     """of the latents at both ends"""
     checkpoint: Literal["newest", "best"] | int = "newest"
@@ -52,16 +52,18 @@ def run(arguments: list[str]) -> None:
             f"interpolate needs --rows from 1 and --steps from 2 up; got {parsed.rows}, {parsed.steps}."
         )
     announce(f"drawing {parsed.rows * parsed.steps:,} images", compilation_cache=parsed.compilation_cache)
-    from sagan_jax.runs.load import load_run
+    from sagan_jax.runs.class_names import class_numbers
+    from sagan_jax.runs.load import open_run
     from sagan_jax.runs.samples import write_interpolation
 
+    run = open_run(parsed.workdir, checkpoint=parsed.checkpoint, trust_checkpoint=parsed.trust_checkpoint)
     write_interpolation(
-        load_run(parsed.workdir, checkpoint=parsed.checkpoint, trust_checkpoint=parsed.trust_checkpoint),
+        run.generator(),
         parsed.out,
         between=parsed.between,
         rows=parsed.rows,
         steps=parsed.steps,
-        classes=parsed.classes,
+        classes=class_numbers(run, parsed.classes),
         seed=parsed.seed,
     )
     print(f"{parsed.rows} rows of {parsed.steps} images in {parsed.out}")

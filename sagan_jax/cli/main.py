@@ -23,6 +23,7 @@ COMMANDS = {
     "attend": "attend",
     "explore": "explore",
     "interpolate": "interpolate",
+    "invert": "invert",
     "neighbours": "neighbours",
     "report": "report",
     "plan": "plan",
@@ -44,6 +45,7 @@ Self-attention for image generation in JAX.
   attend --workdir DIR                       figures of where the attention of a run looks
   explore --workdir DIR --out FILE.html      an interactive page of where the attention looks
   interpolate --workdir DIR --out FILE       images between two samples, as a picture or an animation
+  invert PHOTO... --workdir DIR              the latent and class from which a run draws a photograph
   neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are any memorised?
   report --workdir DIR [--out FILE]          the report of a run, which a run also writes itself
   plan EXPERIMENT [--topology v5e:2x4 ...]   memory, collectives and time on TPUs and GPUs that are not here
@@ -66,6 +68,7 @@ _MEMORY_FLAGS = {
     "attend": "--num-images",
     "explore": "--steps",
     "interpolate": "--rows or --steps",
+    "invert": "--starts",
     "neighbours": "--num-images",
     "plan": "--batch-size",
 }

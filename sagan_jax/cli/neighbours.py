@@ -25,8 +25,8 @@ class Arguments:
     """number of samples, one a row"""
     nearest: int = 5
     """training images beside each, in pixels and in features"""
-    classes: tuple[int, ...] = ()
-    """classes of the samples, in turn. Defaults to all"""
+    classes: tuple[str, ...] = ()
+    """classes of the samples, by number or by name, in turn. Defaults to all"""
     source: str = ""
     """where the training images are now, if they were moved"""
     features: Literal["auto", "inception", "lite0", "dinov2", "random"] = "auto"

@@ -8,6 +8,8 @@ from sagan_jax.cli.announcement import announce
 from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
 
+_NUM_IMAGES = 100
+
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
@@ -17,10 +19,12 @@ class Arguments:
     """the folder of the run"""
     out: Path
     """a .npz file (arr_0: uint8 images [N, H, W, 3], arr_1: labels), a .png grid, or a folder with one PNG an image"""
-    num_images: int = 100
-    """number of images"""
-    classes: tuple[int, ...] = ()
-    """the classes to sample, in turn. Defaults to all, balanced"""
+    num_images: int | None = None
+    """number of images. Defaults to 100, or with --latents to all of them"""
+    classes: tuple[str, ...] = ()
+    """the classes to sample, by number or by name, in turn. Defaults to all, balanced, or to those of --latents"""
+    latents: Path | None = None
+    """draw from these instead of --seed: a .npy file [N, latent size] of float32, or .npz with latents and labels"""
     seed: int = 0
     """of the latents. Image i is the same however many are drawn"""
     truncation: float | None = None
@@ -54,29 +58,44 @@ def run(arguments: list[str]) -> None:
             f"--out needs a .npz file, a .png file or a folder; got {str(parsed.out)!r}, which is of another kind."
         )
     for flag, number in (("num-images", parsed.num_images), ("batch-size", parsed.batch_size)):
-        if number < 1:
+        if number is not None and number < 1:
             raise InvalidInputError(f"--{flag} needs to be at least 1; got {number}.")
     if not 0 <= parsed.seed < 2**32:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
     if parsed.truncation is not None and not parsed.truncation > 0:
         raise InvalidInputError(f"--truncation needs to be above 0; got {parsed.truncation}.")
-    announce(f"drawing {parsed.num_images:,} images", compilation_cache=parsed.compilation_cache)
+    if parsed.latents:
+        _refuse_with_latents(parsed)
+    number = "the" if parsed.latents and not parsed.num_images else f"{parsed.num_images or _NUM_IMAGES:,}"
+    announce(f"drawing {number} images", compilation_cache=parsed.compilation_cache)
     from sagan_jax.cli.progress import ScoreProgress
-    from sagan_jax.runs.load import load_run
-    from sagan_jax.runs.samples import check_samples_output, write_samples
+    from sagan_jax.runs.class_names import class_numbers
+    from sagan_jax.runs.load import open_run
+    from sagan_jax.runs.samples import check_samples_output, samples_of_file, write_samples
 
     check_samples_output(parsed.out, overwrite=parsed.overwrite)
-    run = {"checkpoint": parsed.checkpoint, "raw": parsed.raw, "trust_checkpoint": parsed.trust_checkpoint}
-    generator = load_run(parsed.workdir, **run)
+    run = open_run(parsed.workdir, checkpoint=parsed.checkpoint, trust_checkpoint=parsed.trust_checkpoint)
+    generator, classes = run.generator(raw=parsed.raw), class_numbers(run, parsed.classes)
     with ScoreProgress() as progress:
-        samples = generator.generate(
-            parsed.num_images,
-            labels=parsed.classes,
-            seed=parsed.seed,
-            truncation=parsed.truncation,
-            truncation_rule=parsed.truncation_rule,
-            batch_size=parsed.batch_size,
-            progress=progress,
-        )
+        common = {"labels": classes, "batch_size": parsed.batch_size, "progress": progress}
+        if parsed.latents:
+            samples = samples_of_file(generator, parsed.latents, parsed.num_images, **common)
+        else:
+            samples = generator.generate(
+                parsed.num_images or _NUM_IMAGES,
+                seed=parsed.seed,
+                truncation=parsed.truncation,
+                truncation_rule=parsed.truncation_rule,
+                **common,
+            )
     write_samples(samples, parsed.out)
     print(f"{len(samples.images)} images in {parsed.out}")
+
+
+def _refuse_with_latents(parsed: Arguments) -> None:
+    """Refuses flags that say how latents are drawn."""
+    for field in dataclasses.fields(Arguments):
+        if field.name in ("seed", "truncation", "truncation_rule") and getattr(parsed, field.name) != field.default:
+            raise InvalidInputError(
+                f"--{field.name.replace('_', '-')} does nothing with --latents: they are drawn already. Leave one out."
+            )

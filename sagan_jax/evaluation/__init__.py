@@ -23,6 +23,7 @@ from sagan_jax.evaluation.generator import Samples, TrainedGenerator, Truncation
 from sagan_jax.evaluation.image_sets import CompletedImages, GeneratedImages, ImageSet, RealImages
 from sagan_jax.evaluation.inception import inception_features
 from sagan_jax.evaluation.interpolation import interpolate, slerp
+from sagan_jax.evaluation.inversion import Inversion, LatentSearch, invert
 from sagan_jax.evaluation.lite0 import Lite0Weights, read_lite0
 from sagan_jax.evaluation.neighbours import NeighbourReport, nearest_training_images
 from sagan_jax.evaluation.partners import partner_attention
@@ -57,7 +58,9 @@ __all__ = [
     "ImageSet",
     "InceptionScore",
     "IntraClassFrechetDistance",
+    "Inversion",
     "KernelDistance",
+    "LatentSearch",
     "Lite0Weights",
     "NeighbourReport",
     "PrecisionRecall",
@@ -84,6 +87,7 @@ __all__ = [
     "inception_embedding",
     "inception_features",
     "interpolate",
+    "invert",
     "lite0_embedding",
     "nearest_training_images",
     "num_modes",

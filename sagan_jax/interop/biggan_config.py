@@ -85,7 +85,7 @@ def _sizes(flags: Settings, name: str) -> tuple[int, ...] | None:
     if name not in flags:
         return None
     sizes = str(flags.values[name])[:60].split("_")
-    if not all(size.isdecimal() and int(size) in (0, 4, 8, 16, 32, 64, 128, 256) for size in sizes):
+    if not all(size.isdecimal() and int(size) in (0, 4, 8, 16, 32, 64, 128, 256, 512) for size in sizes):
         raise InvalidInputError(
             f"The source's configuration needs sizes in quotes, such as '32_64', for {name}; "
             f"got {shortened(flags.values[name])}."

@@ -1,4 +1,4 @@
-"""The BigGAN networks at 32, 64, 128 and 256 pixels: SAGAN's blocks, conditioned on a vector.
+"""The BigGAN networks at 32 to 512 pixels: SAGAN's blocks, conditioned on a vector.
 
 Widths, the shared embedding and the hierarchical latents follow ajbrock/BigGAN-PyTorch:BigGAN.py. At 128 and 256 pixels
 this agrees with the released networks of Brock et al. 2019 (arXiv:1809.11096), appendix B.
@@ -34,7 +34,7 @@ class Generator(nn.Module):
     the latent. The linear maps that read the vector are spectrally normalised. The embedding is not.
 
     Attributes:
-        resolution: 32, 64, 128 or 256 pixels.
+        resolution: 32, 64, 128, 256 or 512 pixels.
         num_classes: the number of classes; 0 for an unconditional network.
         base_channels: the unit of the widths in `GENERATOR_WIDTHS`.
         image_channels: 3 for RGB, 1 for grey.

@@ -1,8 +1,9 @@
-"""The SAGAN networks of the authors' release, at 32, 64, 128 and 256 pixels, conditional or unconditional.
+"""The SAGAN networks of the authors' release, at 32 to 512 pixels, conditional or unconditional.
 
 Both are plain modules without a loss. Spectral normalisation is applied to their parameters from outside, by
 `sagan_jax.functional.spectral_normalize_tree`. Source: brain-research/self-attention-gan, generator.py and
-discriminator.py; widths at 64 and 32 pixels: POSTECH-CVLab/PyTorch-StudioGAN:src/models/resnet.py.
+discriminator.py; widths at 64 and 32 pixels: POSTECH-CVLab/PyTorch-StudioGAN:src/models/resnet.py; at 512 pixels, which
+neither has: ajbrock/BigGAN-PyTorch:BigGAN.py.
 """
 
 from functools import partial
@@ -32,7 +33,7 @@ from sagan_jax.models.layers import (
     upsampling_convolution,
 )
 
-Resolution = Literal[32, 64, 128, 256]
+Resolution = Literal[32, 64, 128, 256, 512]
 Shortcut = Literal["before_relu", "after_relu"]
 DiscriminatorNorm = Literal["none", "batch"]
 
@@ -42,6 +43,7 @@ GENERATOR_WIDTHS = {
     64: (16, 8, 4, 2, 1),
     128: (16, 16, 8, 4, 2, 1),
     256: (16, 16, 8, 8, 4, 2, 1),
+    512: (16, 16, 8, 8, 4, 2, 1, 1),
 }
 # After each block. Each block halves the image, except the last one (the last two at 32 pixels).
 DISCRIMINATOR_WIDTHS = {
@@ -49,6 +51,7 @@ DISCRIMINATOR_WIDTHS = {
     64: (1, 2, 4, 8, 16),
     128: (1, 2, 4, 8, 16, 16),
     256: (1, 2, 4, 8, 8, 16, 16),
+    512: (1, 1, 2, 4, 8, 8, 16, 16),
 }
 
 
@@ -122,7 +125,7 @@ class Generator(nn.Module):
     """G: latents and labels to images in [-1, 1].
 
     Attributes:
-        resolution: 32, 64, 128 or 256 pixels.
+        resolution: 32, 64, 128, 256 or 512 pixels.
         num_classes: the number of classes; 0 for an unconditional network.
         base_channels: the unit of the widths in `GENERATOR_WIDTHS`.
         image_channels: 3 for RGB, 1 for grey.
@@ -262,7 +265,7 @@ class Discriminator(nn.Module):
     normalisation then treats it like any kernel, and its `u` has one entry for each class, as in the release.
 
     Attributes:
-        resolution: 32, 64, 128 or 256 pixels.
+        resolution: 32, 64, 128, 256 or 512 pixels.
         num_classes: the number of classes; 0 for an unconditional network.
         base_channels: the unit of the widths in `DISCRIMINATOR_WIDTHS`.
         attention_resolutions: feature-map sizes; the layer sits after the first block whose output has that size.

@@ -19,6 +19,7 @@ from sagan_jax.evaluation.attention import (
 )
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.runs.build import image_shape
+from sagan_jax.runs.class_names import class_numbers
 from sagan_jax.runs.load import CheckpointName, GenerationRun, open_run
 from sagan_jax.runtime.files import read_regular, write_atomically
 from sagan_jax.runtime.metrics_log import read_metrics
@@ -38,7 +39,7 @@ def draw_attention(
     image: Path | None = None,
     queries: Sequence[Position] = (),
     num_queries: int = 5,
-    classes: Sequence[int] = (),
+    classes: Sequence[int | str] = (),
     source: str = "",
     seed: int = 0,
     checkpoint: CheckpointName = "newest",
@@ -53,7 +54,7 @@ def draw_attention(
         image: an image for D instead of real ones; G is left out then.
         queries: x and y of query positions, in pixels. Defaults to the most informative ones of the finest layer.
         num_queries: how many are chosen.
-        classes: the classes to generate, in turn. Defaults to all.
+        classes: the numbers or names of the classes to generate, in turn. Defaults to all.
         source: where the training images are. Defaults to what the config says.
         seed: of the latents, and of the choice of real images.
         checkpoint: the newest, the one with the best score, or that of a step.
@@ -67,7 +68,7 @@ def draw_attention(
     run = open_run(workdir, checkpoint=checkpoint, source=source, trust_checkpoint=trust_checkpoint)
     resolution = run.experiment.networks.resolution
     _check_queries(queries, resolution)
-    records = _records(run, num_images, image, classes, seed)
+    records = _records(run, num_images, image, class_numbers(run, classes), seed)
     figures = {
         f"{network}-{number}": _figure(record, number, queries, num_queries)
         for network, record in records.items()

@@ -18,6 +18,7 @@ from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.evaluation.interpolation import slerp
 from sagan_jax.runs.attention_figures import no_attention_error
+from sagan_jax.runs.class_names import class_numbers
 from sagan_jax.runs.load import CheckpointName, open_run
 from sagan_jax.runtime.files import write_atomically
 from sagan_jax.views.explorer import Frame, Layer, Page, Sample, explorer_page
@@ -34,7 +35,7 @@ def write_explorer(
     *,
     num_samples: int | None = None,
     seeds: Sequence[int] = (),
-    classes: Sequence[int] = (),
+    classes: Sequence[int | str] = (),
     steps: int = 5,
     budget: int = 10_000_000,
     checkpoint: CheckpointName = "newest",
@@ -47,7 +48,7 @@ def write_explorer(
         out: a .html file.
         num_samples: samples on the page, at least 1. Defaults to 20, or with `seeds` to every class with each seed.
         seeds: of the latents. Defaults to 0, 1, 2, ...
-        classes: defaults to all of them.
+        classes: numbers or names. Defaults to all of them.
         steps: images from the first latent of a seed to its second one, at least 1.
         budget: the largest size of the page, in bytes. Samples that do not fit are left out.
         checkpoint: the newest, the one with the best score, or that of a step.
@@ -60,7 +61,7 @@ def write_explorer(
     """
     run = open_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
     explorer = _Explorer(run.generator(), run.discriminator(), steps)
-    requested = _requested(explorer.generator.classes(classes), num_samples, seeds)
+    requested = _requested(explorer.generator.classes(class_numbers(run, classes)), num_samples, seeds)
     layers = explorer.layers(*requested[0])
     if not layers:
         raise no_attention_error(workdir)

@@ -82,7 +82,7 @@ def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:
         InvalidInputError: flatbuffers is absent.
         NonFiniteError: the weights are no numbers.
     """
-    generator, variables = _folded(trained)
+    generator, variables = folded(trained)
     params = variables["params"] if len(variables) == 1 else variables
     arrays = {name: np.asarray(leaf, np.float32) for name, leaf in flatten_dict(params, sep="/").items()}
     notes = {
@@ -114,7 +114,7 @@ def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:
     return {WEIGHTS: weights, FUNCTION: function, README: readme.encode()}
 
 
-def _folded(trained: TrainedGenerator) -> tuple[Any, dict[str, Any]]:
+def folded(trained: TrainedGenerator) -> tuple[Any, dict[str, Any]]:
     """Returns the module and its variables; a module of ours with its running moments folded into its parameters."""
     generator: Any = trained.generator
     if is_own(generator):

@@ -149,6 +149,11 @@ class GenerationRun:
         """Whether the weights came with a discriminator."""
         return self._restored[1].get("discriminator") != NO_DISCRIMINATOR
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, as the checkpoint holds them; empty in older checkpoints and without classes."""
+        return tuple(self._restored[1].get("class_names", ())) if self.experiment.networks.num_classes else ()
+
     @cached_property
     def _restored(self) -> tuple[AdversarialState, dict[str, Any]]:
         experiment = self.experiment

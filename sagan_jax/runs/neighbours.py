@@ -7,6 +7,7 @@ from typing import Literal
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.embeddings import Embedding, lite0_embedding, random_embedding
 from sagan_jax.evaluation.neighbours import NeighbourReport, check_training_images, nearest_training_images
+from sagan_jax.runs.class_names import class_numbers
 from sagan_jax.runs.evaluators import find_dinov2, find_inception
 from sagan_jax.runs.load import CheckpointName, open_run
 from sagan_jax.runtime.image_files import save_png
@@ -22,7 +23,7 @@ def write_neighbours(
     *,
     num_images: int = 8,
     nearest: int = 5,
-    classes: Sequence[int] = (),
+    classes: Sequence[int | str] = (),
     source: str = "",
     features: Features = "auto",
     inception_weights: str = "",
@@ -39,7 +40,7 @@ def write_neighbours(
         out: a .png file: a row for each sample.
         num_images: samples.
         nearest: training images beside each, in pixels and in features.
-        classes: of the samples, in turn. Defaults to all.
+        classes: numbers or names of the classes of the samples, in turn. Defaults to all.
         source: where the training images are. Defaults to what the config says.
         features: the network that gives the features. `auto` takes the FID network where its weights are, else random
             features.
@@ -59,7 +60,7 @@ def write_neighbours(
     run = open_run(workdir, checkpoint=checkpoint, source=source, trust_checkpoint=trust_checkpoint)
     generator, images = run.generator(), run.images()
     check_training_images(images, nearest)
-    samples = generator.generate(num_images, labels=classes, seed=seed)
+    samples = generator.generate(num_images, labels=class_numbers(run, classes), seed=seed)
     reports = nearest_training_images(samples.images, images, embedding, count=nearest, progress=progress)
     real = [[[images[int(index)][0] for index in row] for row in report.nearest.indices] for report in reports]
     save_png(out, neighbour_sheet(samples.images, real))

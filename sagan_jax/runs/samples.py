@@ -11,9 +11,11 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.generator import Samples, TrainedGenerator
 from sagan_jax.evaluation.interpolation import Between, interpolate
 from sagan_jax.runs.contracts import check_takes_mixtures
+from sagan_jax.runs.latent_files import read_latents
 from sagan_jax.runtime.files import write_atomically
 from sagan_jax.runtime.image_files import save_animation, save_png
 from sagan_jax.runtime.manifest import check_results, finish_results, read_manifest, start_results
+from sagan_jax.runtime.progress import NullProgress, ProgressCallback
 from sagan_jax.views.figures import class_rows, image_grid
 
 _RESULT = "samples"
@@ -48,6 +50,47 @@ def check_samples_output(out: Path, *, overwrite: bool) -> None:
             f"{str(out)!r} holds {len(strangers)} samples that no manifest lists, such as {min(strangers)!r}: "
             f"give another --out, or remove them."
         )
+
+
+def samples_of_file(
+    generator: TrainedGenerator,
+    path: Path,
+    num_images: int | None = None,
+    *,
+    labels: Sequence[int] = (),
+    batch_size: int = 100,
+    progress: ProgressCallback | None = None,
+) -> Samples:
+    """Returns the images of the latents in a file.
+
+    Args:
+        generator: draws them.
+        path: see `read_latents`.
+        num_images: of the first latents, at most as many as there are. Defaults to all.
+        labels: the classes, in turn. Defaults to those in the file, or else to all.
+        batch_size: images per forward pass; affects only memory and the last bits.
+        progress: receives the progress.
+
+    Raises:
+        InvalidInputError: the file is not usable or has too few latents, or the generator does not have a class.
+        NonFiniteError: an image is not finite.
+    """
+    latents, named = read_latents(path, generator.latent_size)
+    count = len(latents) if num_images is None else num_images
+    if count > len(latents):
+        raise InvalidInputError(f"--num-images {count} needs as many latents; {str(path)!r} has {len(latents)}.")
+    if labels or named is None or not generator.num_classes:
+        named = np.resize(generator.classes(labels), len(latents))
+    classes = generator.classes(named).astype(np.int32)[:count] if generator.num_classes else np.zeros(count, np.int32)
+    progress = progress or NullProgress()
+    progress.begin("images", count)
+    images = []
+    for start in range(0, count, batch_size):
+        rows = np.arange(start, start + min(batch_size, len(latents))) % len(latents)  # all batches of one shape
+        drawn = generator.images(latents[rows], classes[rows % count])
+        images.append(drawn[: count - start])
+        progress.tick(len(images[-1]))
+    return Samples(np.concatenate(images), classes)
 
 
 def write_samples(samples: Samples, out: Path) -> None:

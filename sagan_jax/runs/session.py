@@ -278,6 +278,7 @@ class _Session:
             "experiment": to_dict(self.experiment),
             "environment": reproducibility_info(),
             "data": self.job.source.fingerprint,
+            "class_names": self.job.source.class_names,
             "sources": dict(self.job.code),
             "precision": training_precision(self.experiment),
         }

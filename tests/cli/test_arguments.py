@@ -33,7 +33,7 @@ PACKAGE = Path(sagan_jax.__file__).parent
         ("train --ema-decay x", "--ema-decay needs a number; got 'x'."),
         ("sample --workdir a --out b --truncation x", "--truncation needs a number; got 'x'."),
         (
-            "sample --workdir a --out b --classes 1 x",
+            "explore --workdir a --out b.html --seeds 1 x",
             "needs values that are each a whole number; got '1', 'x'.",
         ),
         (

@@ -111,6 +111,133 @@ def test_export_draws_what_a_trained_run_draws(finished, tmp_path):
     assert np.abs(levels - generator.images(latents, labels)).max() <= 1
 
 
+def test_train_keeps_the_names_of_the_classes_in_its_checkpoint(finished):
+    assert sagan_jax.open_run(finished).class_names == tuple("0123456789")
+
+
+def test_sample_of_latents_in_a_file_draws_what_the_seed_draws(finished, tmp_path, capsys):
+    generator = sagan_jax.load_run(finished)
+    latents = np.asarray(generator.latents(jax.random.key(3), np.arange(7)))
+    np.savez(tmp_path / "z.npz", latents=latents, labels=np.arange(7)[::-1])
+    for flags, labels in (((), range(7)[::-1]), (("--classes", 4, 8, "--num-images", 5), [4, 8])):
+        given = ("--latents", tmp_path / "z.npz", "--batch-size", 4, "--out", tmp_path / "s.npz", *flags)
+        assert command("sample", "--workdir", finished, *given) == 0
+        with np.load(tmp_path / "s.npz") as file:
+            expected = generator.generate(len(file["arr_1"]), labels=labels, seed=3)
+            assert file["arr_1"].tolist() == expected.labels.tolist()
+            assert np.abs(file["arr_0"].astype(int) - expected.images).max() <= 1
+    assert len(expected.labels) == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--latents", "z.npy", "--seed", 1), "--seed does nothing with --latents"),
+        (("--latents", "z.npy", "--truncation", 0.5), "--truncation does nothing with --latents"),
+        (("--latents", "z.npy", "--num-images", 3), "--num-images 3 needs as many latents; 'z.npy' has 2"),
+        (("--latents", "none.npy"), "There is no file of latents 'none.npy'"),
+        (("--classes", "seven"), "There is no class 'seven'. There are 10: '0', '1', '2'"),
+        (("--classes", "12"), "has the 10 classes 0 to 9; got the classes [12]"),
+    ],
+)
+def test_sample_refuses_what_cannot_be_in_one_line(flags, said, finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("z.npy", np.zeros((2, 6), np.float32))
+    assert command("sample", "--workdir", finished, "--out", "s.npz", *flags) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not Path("s.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [("attend", "a"), ("explore", "e.html"), ("interpolate", "i.png"), ("neighbours", "n.png"), ("invert p.png", "o")],
+)
+def test_command_with_classes_takes_names_and_refuses_an_unknown_one(words, out, finished, tmp_path, capsys):
+    (tmp_path / "p.png").write_bytes(encoded(noise(32, 32, 3)))
+    words = [tmp_path / word if word.endswith(".png") else word for word in words.split()]
+    assert command(*words, "--workdir", finished, "--out", tmp_path / out, "--classes", "3", "seven") == 2
+    assert "There is no class 'seven'. There are 10: '0', '1'," in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / out).exists()
+
+
+def test_invert_writes_latents_that_sample_draws_as_its_picture_shows(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").write_bytes(encoded(noise(40, 36, 3)))
+    Path("b.png").write_bytes(encoded(noise(32, 32, 3, seed=1)))
+    assert command("invert", "a.png", "b.png", "--workdir", finished, "--out", "o", "--starts", 2, "--steps", 3) == 0
+    found = json.loads(Path("o/inversion.json").read_text())
+    assert [photo["photo"] for photo in found["photos"]] == ["a.png", "b.png"]
+    assert f"a.png: class {found['photos'][0]['class']}, PSNR {found['photos'][0]['psnr']:.1f} dB" in (
+        capsys.readouterr().out
+    )
+    assert command("sample", "--workdir", finished, "--latents", "o/latents.npz", "--out", "s.npz") == 0
+    picture = np.asarray(Image.open("o/inversion.png"))
+    assert picture.shape == (2 * 128 + 2, 3 * 128 + 2 * 2, 3)
+    with np.load("s.npz") as file:
+        assert file["arr_1"].tolist() == [photo["class"] for photo in found["photos"]]
+        for row, drawn in enumerate(file["arr_0"].astype(int)):
+            photo, image, difference = (
+                picture[130 * row :][:128:4, 130 * n :][:, :128:4].astype(int) for n in range(3)
+            )
+            assert np.abs(drawn - image).max() <= 1
+            assert np.abs(difference - (image - photo) / 2 - 127.5).max() <= 0.5
+            error = np.square((image - photo) / 255).mean()
+            assert found["photos"][row]["psnr"] == pytest.approx(-10 * np.log10(error), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("none.png", "There is no photograph 'none.png'"),
+        ("text.png", "invert needs image files, such as PNG, JPEG or WebP; 'text.png' cannot be read as one"),
+        ("text.png --starts 0", "--starts and --steps of at least 1; got 0, 300"),
+        ("text.png --learning-rate 0", "--learning-rate needs to be a number above 0; got 0.0"),
+        ("text.png --prior nan", "--prior needs to be a number from 0 up; got nan"),
+        ("text.png --out text.png", "--out needs a folder"),
+    ],
+)
+def test_invert_refuses_what_cannot_be_in_one_line(words, said, finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.png").write_text("no image")
+    assert command("invert", *words.split(), "--workdir", finished) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not (finished / "inverted").exists()
+
+
+def test_export_to_onnx_draws_and_judges_as_the_run_does(finished, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="comes with the extra `onnx`")
+    assert command("export", "--workdir", finished, "--format", "onnx", "--out", tmp_path) == 0
+    draw, judge = (onnxruntime.InferenceSession(tmp_path / f"{name}.onnx") for name in ("generator", "discriminator"))
+    run = sagan_jax.open_run(finished)
+    generator = run.generator()
+    latents, labels = np.asarray(generator.latents(jax.random.key(3), np.arange(5))), np.arange(5, dtype=np.int32)
+    (images,) = draw.run(["images"], {"latents": latents, "labels": labels})
+    assert np.abs(np.rint((images + 1) * 127.5) - generator.images(latents, labels)).max() <= 1
+    assert (draw.run(["images"], {"latents": latents[:2], "labels": np.int32([-1, 10])})[0] == 0).all()
+    network = run.discriminator()
+    wanted = np.asarray(network.discriminator.apply(network.variables, images, labels, train=False))
+    (logits,) = judge.run(["logits"], {"images": images, "labels": labels})
+    assert np.abs(logits - wanted).max() < 1e-4
+    assert wanted.std() > 1e-3
+    assert draw.get_modelmeta().custom_metadata_map["step"] == "3"
+
+
+def test_export_to_onnx_that_does_not_agree_is_not_written(finished, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime", reason="comes with the extra `onnx`")
+    from sagan_jax.runs import onnx_files
+
+    monkeypatch.setattr(onnx_files, "TOLERANCE", -1.0)
+    assert command("export", "--workdir", finished, "--format", "onnx", "--out", tmp_path / "o") == 2
+    assert "generator.onnx needs to agree with jax to -1 in onnxruntime" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "o").exists()
+
+
+def test_export_to_onnx_without_its_packages_says_what_to_install(finished, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert command("export", "--workdir", finished, "--format", "onnx") == 2
+    assert "needs onnx and onnxruntime. Run: pip install 'sagan-jax[onnx]'" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_config_survives_json():
     experiment = load_experiment("cifar10_32")
     assert from_dict(json.loads(json.dumps(to_dict(experiment)))) == experiment
@@ -396,7 +523,7 @@ def test_train_refuses_what_cannot_be_in_one_line_and_writes_nothing(flags, word
     ("part", "field", "value", "words"),
     [
         ("networks", "attention", "artcle", "Perhaps you meant article"),
-        ("networks", "resolution", 48, "one of 32, 64, 128, 256; got 48"),
+        ("networks", "resolution", 48, "one of 32, 64, 128, 256, 512; got 48"),
         ("training", "moments", "devise", "one of global, device"),
         ("training", "driver", "pmpa", "Perhaps you meant pmap"),
         ("training", "augmentation", ("cutout", "colour"), "got 'colour'. Perhaps you meant color"),

@@ -24,6 +24,8 @@ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); $function; echo "${COMPREPLY[@]}"
         (["train", "--spectral-norm", ""], ["both", "discriminator", "generator", "none"]),
         (["explore", "--megab"], ["--megabytes"]),
         (["plan", "--topo"], ["--topology"]),
+        (["sample", "--lat"], ["--latents"]),
+        (["invert", "--percep"], ["--perceptual"]),
     ],
 )
 def test_completion_script_completes_commands_flags_and_choices(words, found, capsys):

@@ -39,6 +39,18 @@ def test_networks_give_each_row_an_image_and_a_logit_of_its_own(resolution, clas
     assert logits.shape == (3,)
 
 
+def test_networks_at_512_pixels_give_images_and_logits():
+    generator = Generator(512, 3, 1, attention_resolutions=(16,))
+    discriminator = Discriminator(512, 3, 1, attention_resolutions=(16,))
+    latents = np.random.default_rng(0).normal(size=(2, 16))
+    images = drawn_function(generator, 16)(latents, np.int32([2, 0]))
+    assert images.shape == (2, 512, 512, 3)
+    assert np.ptp(images[:, ::2, ::2], axis=(1, 2)).min() > 0.1  # no flat colour
+    logits = drawn_function(discriminator, 512, 512, 3)(images, np.int32([2, 0]))
+    assert logits.shape == (2,)
+    assert np.abs(np.diff(logits)) > 1e-3
+
+
 def test_discriminator_is_as_wide_as_the_reference_at_32_pixels():
     params = variable_shapes(Discriminator(32, 7, 3, attention_resolutions=()), 32, 32, 3)["params"]
     assert [params[f"block_{number}"]["conv_2"]["kernel"].shape[-1] for number in (1, 2, 3, 4)] == [12, 12, 12, 12]

@@ -86,7 +86,7 @@ def test_kernels_start_xavier_uniform_as_in_the_release():
     assert seen >= 8  # the convolutions of both, and linear maps
 
 
-def test_networks_at_256_have_the_widths_that_were_published():
+def test_networks_at_256_and_512_have_the_widths_that_were_published():
     def widths(network, blocks):
         params = shapes(network)["params"]
         return [params[f"block_{number}"]["conv_2"]["kernel"].shape[-1] for number in range(1, blocks + 1)]
@@ -94,6 +94,11 @@ def test_networks_at_256_have_the_widths_that_were_published():
     assert shapes(Generator(256, 3, 2))["params"]["linear"]["kernel"].shape == (128, 4 * 4 * 16 * 2)
     assert widths(Generator(256, 3, 2), 6) == [32, 16, 16, 8, 4, 2]
     assert widths(Discriminator(256, 3, 2), 7) == [2, 4, 8, 16, 16, 32, 32]
+    # The numbers of G_arch[512] and D_arch[512] in ajbrock/BigGAN-PyTorch:BigGAN.py.
+    assert shapes(Generator(512, 3, 2))["params"]["linear"]["kernel"].shape == (128, 4 * 4 * 16 * 2)
+    assert widths(Generator(512, 3, 2), 7) == [2 * width for width in (16, 8, 8, 4, 2, 1, 1)]
+    assert widths(Discriminator(512, 3, 2), 8) == [2 * width for width in (1, 1, 2, 4, 8, 8, 16, 16)]
+    assert discriminator_resolutions(512) == (256, 128, 64, 32, 16, 8, 4, 4)
 
 
 @pytest.mark.parametrize("resolution", [32, 64, 128, 256])
@@ -392,7 +397,7 @@ def test_resampling_of_the_blocks_is_the_functions():
     [
         (Generator(32, 0, 1, attention="artcle"), "attention needs to be one of 'release', 'article', 'multi_head'"),
         (Generator(32, 3, 1, conditional_gain="tabel"), "gain"),
-        (Generator(48, 0, 1), "resolution needs to be one of 32, 64, 128, 256; got 48"),
+        (Generator(48, 0, 1), "resolution needs to be one of 32, 64, 128, 256, 512; got 48"),
         (Discriminator(32, 0, 1, norm="spectral"), "norm"),
         (Discriminator(32, 0, 1, shortcut="after"), "shortcut"),
     ],

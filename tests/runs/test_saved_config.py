@@ -201,7 +201,7 @@ WRONG = {
     "[]": "needs a JSON object",
     '"x"': "needs a JSON object",
     '{"networks": 3}': "needs a JSON object",
-    '{"networks": {"resolution": "x"}}': r"--resolution needs to be one of 32, 64, 128, 256; got 'x'",
+    '{"networks": {"resolution": "x"}}': r"--resolution needs to be one of 32, 64, 128, 256, 512; got 'x'",
     '{"networks": {"resolution": 32.0}}': r"--resolution needs to be one of",
     '{"networks": {"latent_size": 1%s}}' % ("0" * 400): "--latent-size needs to be at most",
     '{"networks": {"latent_size": 1%s}}' % ("0" * 5000): "not JSON that can be read",
