@@ -9,6 +9,7 @@ __all__ = [
     "attention_kinds",
     "best_checkpoint",
     "build",
+    "callbacks",
     "completion",
     "completion_scores",
     "contracts",
