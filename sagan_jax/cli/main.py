@@ -22,6 +22,7 @@ COMMANDS = {
     "attend": "attend",
     "explore": "explore",
     "interpolate": "interpolate",
+    "animate": "animate",
     "neighbours": "neighbours",
     "report": "report",
     "plan": "plan",
@@ -43,6 +44,7 @@ Self-attention for image generation in JAX.
   attend --workdir DIR                       figures of where the attention of a run looks
   explore --workdir DIR --out FILE.html      an interactive page of where the attention looks
   interpolate --workdir DIR --out FILE       images between two samples, as a picture or an animation
+  animate --workdir DIR --out FILE           training as an animation, from the pictures that the run has drawn
   neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are any memorised?
   report --workdir DIR [--out FILE]          the report of a run, which a run also writes itself
   plan EXPERIMENT [--topology v5e:2x4 ...]   memory, collectives and time on TPUs and GPUs that are not here

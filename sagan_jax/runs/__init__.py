@@ -5,6 +5,7 @@ those of `sagan_jax` itself.
 """
 
 __all__ = [
+    "animation",
     "attention_figures",
     "attention_kinds",
     "best_checkpoint",

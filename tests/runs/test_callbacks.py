@@ -8,6 +8,7 @@ import shutil
 import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,13 @@ from sagan_jax.config import (
 )
 from sagan_jax.errors import StorageError
 from sagan_jax.import_paths import find_object
+from sagan_jax.runs import session
 from sagan_jax.runs.callbacks import CallbackCalls, find_callbacks
+from sagan_jax.runs.resume import remove_run
 from sagan_jax.runs.validate import check_config
 from sagan_jax.runtime.callbacks import Callback, RunStart
 from support.assertions import refusal
-from support.commands import command
+from support.commands import command, error_line
 from support.metrics import read_metrics
 
 OWN = """
@@ -153,14 +156,36 @@ def threads() -> list[str]:
 HAS_WANDB = importlib.util.find_spec("wandb") is not None
 
 
+class Noting(Callback):
+    def __init__(self) -> None:
+        self.events: list = []
+
+    def start(self, run):
+        self.events.append("start")
+
+    def metrics(self, step, values):
+        self.events.append((step, values))
+
+    def images(self, name, step, image):
+        self.events.append(image)
+
+    def end(self, how, message):
+        self.events.append((how, message))
+
+
 @pytest.fixture(scope="module")
-def first(file, tmp_path_factory) -> Path:
+def given() -> Noting:
+    return Noting()
+
+
+@pytest.fixture(scope="module")
+def first(file, given, tmp_path_factory) -> Path:
     """The workdir of a run of three steps; read only."""
     workdir = tmp_path_factory.mktemp("callbacks") / "run"
     ours = ("tensorboard", "wandb") if HAS_WANDB else ("tensorboard",)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
-        sagan_jax.train(experiment(file, *ours, f"{file}:Fails", f"{file}:TOLD"), workdir)
+        sagan_jax.train(experiment(file, *ours, f"{file}:Fails", f"{file}:TOLD"), workdir, callbacks=[given])
     return workdir
 
 
@@ -186,6 +211,25 @@ def test_callbacks_are_told_all_that_a_run_records_in_its_order(first):
     scores = json.loads((first / "scores" / "rule1k-00000003.json").read_text())["values"]
     assert [event for event in events if event[0] == "scores"] == [["scores", 3, scores]]
     assert [event[1:3] for event in events if event[0] == "images"] == [["samples", 2], ["samples", 3]]
+
+
+def test_callbacks_that_no_config_names_are_told_the_same(first, given):
+    assert (given.events[0], given.events[-1]) == ("start", ("finished", ""))
+    lines = [(line["step"], line.keys() - {"step"}) for line in read_metrics(first)]
+    assert [(event[0], event[1].keys()) for event in given.events[1:-1] if isinstance(event, tuple)] == lines
+
+
+def test_only_the_first_process_calls_and_only_where_something_is_left_to_do(first, tmp_path, monkeypatch):
+    workdir = Path(shutil.copytree(first, tmp_path / "run"))
+    told = Noting()
+    experiment = replace(sagan_jax.open_run(first).experiment, recording=Recording(1, 2, 2, callbacks=()))
+    sagan_jax.train(experiment, workdir, callbacks=[told])
+    assert told.events == []
+    for is_first, events in ((False, []), (True, ["start", ("finished", "")])):
+        (workdir / "report.html").unlink()
+        monkeypatch.setattr(session, "is_main_process", lambda is_first=is_first: is_first)
+        sagan_jax.train(experiment, workdir, callbacks=[told])
+        assert told.events == events
 
 
 def test_a_run_that_goes_on_tells_its_steps_from_there(again):
@@ -219,23 +263,6 @@ def test_old_configs_are_told_tensorboard():
 
 
 # One by one
-
-
-class Noting(Callback):
-    def __init__(self) -> None:
-        self.events: list = []
-
-    def start(self, run):
-        self.events.append("start")
-
-    def metrics(self, step, values):
-        self.events.append((step, values))
-
-    def images(self, name, step, image):
-        self.events.append(image)
-
-    def end(self, how, message):
-        self.events.append((how, message))
 
 
 def failing(method: str, error: BaseException) -> Noting:
@@ -329,6 +356,22 @@ def test_wandb_that_is_not_installed_is_said_before_anything_is_written(monkeypa
     line = refusal(sagan_jax.train, experiment(file, "wandb"), tmp_path / "run")
     assert line == "The callback wandb needs its package: pip install 'sagan-jax[wandb]'."
     assert not (tmp_path / "run").exists()
+
+
+def test_flag_takes_callbacks_of_a_user_and_refuses_them_before_anything_is_written(file, tmp_path, capsys):
+    words = ("train", "digits_32", "--callbacks", "tensorboard", f"{file}:Short", "--workdir", tmp_path / "run")
+    assert command(*words) == 2
+    assert f"--callbacks {file}:Short needs a method metrics(step, values)" in error_line(capsys)
+    assert not (tmp_path / "run").exists()
+    assert command("train", "--callbacks", "wandb", "digits_32") == 2
+    assert "EXPERIMENT comes before the flags" in error_line(capsys)
+
+
+def test_starting_over_is_another_run_of_wandb_and_keeps_what_may_not_be_sent_yet(tmp_path):
+    (tmp_path / "wandb" / "offline-run-1-a").mkdir(parents=True)
+    (tmp_path / "wandb" / "sagan_jax.json").write_text("{}")
+    remove_run(tmp_path)
+    assert [path.name for path in (tmp_path / "wandb").iterdir()] == ["offline-run-1-a"]
 
 
 def test_objects_in_python_are_named_in_the_config(file):
