@@ -34,10 +34,12 @@ if TYPE_CHECKING:
     )
     from sagan_jax.runs.pretrained import Pretrained, load_pretrained
     from sagan_jax.runs.train import train
+    from sagan_jax.runtime.callbacks import Callback, RunStart
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Callback",
     "CompletionExperiment",
     "CompletionNetworks",
     "CompletionRun",
@@ -49,6 +51,7 @@ __all__ = [
     "Networks",
     "Pretrained",
     "Recording",
+    "RunStart",
     "Training",
     "__version__",
     "data",
@@ -73,6 +76,7 @@ _LOAD = ("CompletionRun", "GenerationRun", "load_completer", "load_run", "open_c
 _MODULE_OF = {
     **dict.fromkeys(_CONFIG, "sagan_jax.config"),
     **dict.fromkeys(_LOAD, "sagan_jax.runs.load"),
+    **dict.fromkeys(("Callback", "RunStart"), "sagan_jax.runtime.callbacks"),
     **dict.fromkeys(("Pretrained", "load_pretrained"), "sagan_jax.runs.pretrained"),
     "evaluate": "sagan_jax.runs.evaluate",
     "train": "sagan_jax.runs.train",

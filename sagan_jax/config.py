@@ -18,12 +18,18 @@ else:
     Named = str
 
 OBJECT_FIELDS = ("modules", "attention", "generator_attention", "discriminator_attention")
-OBJECT_FIELDS += ("loss", "augmentation", "optimizer")
+OBJECT_FIELDS += ("loss", "augmentation", "optimizer", "callbacks")
 """The fields that take objects of a user. See docs/bring_your_own.md."""
 DATA_FIELDS = ("source", "held_out")
 """The fields that take a data set of a user, or the path of files."""
 
 _DRAWN_SETS = ("pairs", "mirror")  # their options follow a colon too
+
+LossName = Literal["hinge", "non_saturating", "wasserstein", "logistic", "least_squares", "relativistic"]
+"""The losses that `sagan_jax.functional` has under these names in capitals."""
+
+AttentionName = Literal["release", "article", "multi_head", "uniform", "squeeze_excite", "residual", "none"]
+"""`sagan_jax.models.attention.AttentionKind`, for parsers that do not wait for jax; a test holds both together."""
 
 
 def _name_objects(section: Any) -> None:
@@ -36,7 +42,7 @@ def _name_objects(section: Any) -> None:
 def _named(value: Any) -> Any:
     if type(value) in (tuple, list):  # a pair; a named tuple, as a transformation of optax is one, is an object
         return tuple(map(_named, value))
-    return import_path(value) if isinstance(value, str | tuple) or callable(value) else value
+    return value if value is None or isinstance(value, bool | int | float) else import_path(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,12 +114,12 @@ class Networks:
     """feature-map sizes, in pixels, with attention after the first block of that size"""
     discriminator_attention_resolutions: tuple[int, ...] = (32,)
     """the same for D"""
-    attention: Named = "release"
+    attention: AttentionName | Named = "release"
     """what sits there: release or article (self-attention), multi_head, uniform, squeeze_excite, residual (Table 1's
     control), none, or a module of yours, as module:NAME or file.py:NAME"""
-    generator_attention: Named = ""
+    generator_attention: AttentionName | Named = ""
     """the same for G alone. Defaults to --attention"""
-    discriminator_attention: Named = ""
+    discriminator_attention: AttentionName | Named = ""
     """the same for D alone. Defaults to --attention"""
     norm_epsilon: float = 1e-5
     """added to the variance in batch norm"""
@@ -155,11 +161,7 @@ class Training:
     """discriminator updates before each generator update"""
     shared_draws: bool = False
     """one pass of G serves D's last update and G's own: a faster step, but another experiment"""
-    loss: (
-        Literal["hinge", "non_saturating", "wasserstein", "logistic", "least_squares", "relativistic"]
-        | Named
-        | tuple[Named, Named]
-    ) = "hinge"
+    loss: LossName | Named | tuple[Named, Named] = "hinge"
     """hinge as in the paper; non-saturating or zero-sum logistic; Wasserstein without a penalty; least squares;
     relativistic pairs, as R3GAN with --r1 and --r2; or two functions of yours, of D and of G, each as file.py:NAME"""
     r1: float = 0.0
@@ -224,6 +226,12 @@ class Recording:
     """number of newest checkpoints that are kept"""
     keep_every_steps: int = 0
     """besides the newest checkpoints, keep multiples of this number of steps for good; 0 for none"""
+    callbacks: tuple[Literal["tensorboard", "wandb"] | Named, ...] = ("tensorboard",)
+    """what is told of metrics, images and scores: tensorboard, wandb, and callbacks of yours as file.py:NAME"""
+
+    def __post_init__(self) -> None:
+        """Names the objects of a user."""
+        _name_objects(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +279,7 @@ class CompletionNetworks:
     """entries of the latent that a sampled completion is drawn from"""
     attention_resolutions: tuple[int, ...] = (16,)
     """feature-map sizes with attention after their blocks, in encoder and decoder"""
-    attention: Named = "release"
+    attention: AttentionName | Named = "release"
     """what sits there: the same as in the networks that generate images"""
     blocks: int = 1
     """residual blocks of each size"""
@@ -414,9 +422,12 @@ class Table:
 
 
 def user_objects(experiment: AnyExperiment) -> list[str]:
-    """Returns the import paths of the user's objects that a config names, sorted, without data sets."""
+    """Returns the import paths of the user's objects that a config names, sorted, without data sets and callbacks.
+
+    No number depends on a callback, and only training needs them.
+    """
     sections = [value for value in vars(experiment).values() if dataclasses.is_dataclass(value)]
-    values = [getattr(section, name, ()) for section in sections for name in OBJECT_FIELDS]
+    values = [getattr(section, name, ()) for section in sections for name in OBJECT_FIELDS if name != "callbacks"]
     names = [name for value in values for name in ([value] if isinstance(value, str) else value)]
     return sorted({name for name in names if is_import_path(name)})
 

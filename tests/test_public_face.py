@@ -44,7 +44,7 @@ def test_package_of_modules_names_all_of_them(package):
 PROMISED = ["functional", "models", "training", "data", "evaluation", "interop", "errors", "train", "load_run"]
 PROMISED += ["load_completer", "evaluate", "Experiment", "CompletionExperiment", "Data", "Networks", "Training"]
 PROMISED += ["Recording", "Evaluation", "CompletionNetworks", "CompletionTraining", "open_run", "open_completion_run"]
-PROMISED += ["load_pretrained", "Pretrained"]
+PROMISED += ["load_pretrained", "Pretrained", "Callback", "RunStart"]
 
 
 def test_promised_names_are_in_a_fresh_package():

@@ -1,6 +1,7 @@
 """The command line: one thin parser for each command, progress display and exit codes."""
 
 __all__ = [
+    "animate",
     "announcement",
     "arguments",
     "attend",

@@ -39,6 +39,8 @@ _KNOWN_ELSEWHERE = {
     "iters": "total-steps",
     "learning-rate": "generator-learning-rate discriminator-learning-rate",
     "logdir": "workdir",
+    "logger": "callbacks",
+    "loggers": "callbacks",
     "lr": "learning-rate generator-learning-rate discriminator-learning-rate",
     "lr-d": "discriminator-learning-rate",
     "lr-g": "generator-learning-rate",
@@ -64,7 +66,9 @@ _KNOWN_ELSEWHERE = {
     "size": "resolution",
     "step": "checkpoint total-steps",
     "steps": "total-steps",
+    "tensorboard": "callbacks",
     "trunc": "truncation",
+    "wandb": "callbacks",
     "weights": "inception-weights init-from generator",
     "z-dim": "latent-size",
 }

@@ -23,6 +23,7 @@ COMMANDS = {
     "attend": "attend",
     "explore": "explore",
     "interpolate": "interpolate",
+    "animate": "animate",
     "invert": "invert",
     "neighbours": "neighbours",
     "report": "report",
@@ -45,6 +46,7 @@ Self-attention for image generation in JAX.
   attend --workdir DIR                       figures of where the attention of a run looks
   explore --workdir DIR --out FILE.html      an interactive page of where the attention looks
   interpolate --workdir DIR --out FILE       images between two samples, as a picture or an animation
+  animate --workdir DIR --out FILE           training as an animation, from the pictures that the run has drawn
   invert PHOTO... --workdir DIR              the latent and class from which a run draws a photograph
   neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are any memorised?
   report --workdir DIR [--out FILE]          the report of a run, which a run also writes itself

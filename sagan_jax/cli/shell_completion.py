@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from sagan_jax import cli
 from sagan_jax.cli.arguments import parse_arguments
@@ -31,13 +33,32 @@ def run(arguments: list[str]) -> None:
         arguments: those after the name of the command.
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax completion")
-    with contextlib.suppress(SystemExit):  # tyro prints the script, and then ends the program
+    names = ConstructorRegistry()
+    names.primitive_rule(_known_names)
+    with names, contextlib.suppress(SystemExit):  # tyro prints the script, and then ends the program
         tyro.extras.subcommand_cli_from_dict(
             _commands(),
             prog="sagan-jax",
             args=["--tyro-print-completion", parsed.shell],
             config=(tyro.conf.OmitArgPrefixes,),
         )
+
+
+def _known_names(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Returns the names that a flag takes beside a user's objects, which a shell cannot know; None for other flags."""
+    if get_origin(kind.type) not in (Union, UnionType):
+        return None
+    names = tuple(name for part in get_args(kind.type) if get_origin(part) is Literal for name in get_args(part))
+    if not names or not all(isinstance(name, str) for name in names):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{{','.join(names)}}}|STR",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [str(value)],
+        choices=names,
+    )
 
 
 def _commands() -> dict[str, Callable[..., Any]]:

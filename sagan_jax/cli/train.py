@@ -73,10 +73,11 @@ def run(arguments: list[str]) -> None:
         f"flags change that: EXPERIMENT and the flags of its start need not be given again.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    # This flag takes all words that follow, since a function of a user has any name.
-    taken = " ".join(rest).partition("--augmentation ")[2].partition(" --")[0]
-    if not name and (hint := _misplaced_experiment(taken)):
-        raise InvalidInputError(f"train: {taken.split()[-1]!r} is not expected here.{hint}")
+    # These flags take all words that follow, since an object of a user has any name.
+    for flag in ("--augmentation", "--callbacks"):
+        taken = " ".join(rest).partition(f"{flag} ")[2].partition(" --")[0]
+        if not name and (hint := _misplaced_experiment(taken)):
+            raise InvalidInputError(f"train: {taken.split()[-1]!r} is not expected here.{hint}")
     announce(f"training {parsed.experiment.name}", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.dry_run import dry_run
     from sagan_jax.runs.train import train_to_the_end

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sagan_jax.data.layouts import is_hidden, is_image
 
-RUN_FOLDERS = {"attention", "best", "checkpoints", "samples", "scores", "tensorboard"}
+RUN_FOLDERS = {"attention", "best", "checkpoints", "samples", "scores", "tensorboard", "wandb"}
 """The folders that a run makes in its workdir."""
 
 _DEFAULT_PARENT = "runs"

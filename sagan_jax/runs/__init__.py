@@ -5,10 +5,12 @@ those of `sagan_jax` itself.
 """
 
 __all__ = [
+    "animation",
     "attention_figures",
     "attention_kinds",
     "best_checkpoint",
     "build",
+    "callbacks",
     "class_names",
     "completion",
     "completion_scores",

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
 import optax
 
-from sagan_jax.config import AnyExperiment, CompletionExperiment, CompletionTraining, Experiment, Training
+from sagan_jax import functional
+from sagan_jax.config import AnyExperiment, CompletionExperiment, CompletionTraining, Experiment, LossName, Training
 from sagan_jax.data import ImageSource, open_source
 from sagan_jax.data.decoding import Decoding
 from sagan_jax.data.layouts import is_split
@@ -17,15 +18,6 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.generator import TrainedGenerator
-from sagan_jax.functional import (
-    HINGE,
-    LEAST_SQUARES,
-    LOGISTIC,
-    NON_SATURATING,
-    RELATIVISTIC,
-    WASSERSTEIN,
-    AdversarialLoss,
-)
 from sagan_jax.models.completion import WIDTHS, CompletionNetwork
 from sagan_jax.models.perceptual import Lite0Activations
 from sagan_jax.models.sagan import Discriminator
@@ -39,8 +31,9 @@ from sagan_jax.training.optimizers import Optimizers, muon, scheduled_rate, two_
 from sagan_jax.training.precision import Precision, default_precision
 
 _SHOWN_CLASSES = 10  # in one line
-_LOSSES: dict[Any, AdversarialLoss] = {"hinge": HINGE, "non_saturating": NON_SATURATING, "wasserstein": WASSERSTEIN}
-_LOSSES |= {"logistic": LOGISTIC, "least_squares": LEAST_SQUARES, "relativistic": RELATIVISTIC}
+_LOSSES: dict[Any, functional.AdversarialLoss] = {
+    name: getattr(functional, name.upper()) for name in get_args(LossName)
+}
 
 
 def build_adversarial_task(experiment: Experiment) -> AdversarialTask:

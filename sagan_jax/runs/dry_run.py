@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from sagan_jax.config import AnyExperiment, Experiment, from_dict, to_dict
+from sagan_jax.runs.callbacks import find_callbacks
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.generation import GenerationJob
 from sagan_jax.runs.resume import check_same_data, check_same_run
@@ -42,6 +43,7 @@ def _lines(experiment: AnyExperiment, workdir: Path, fresh: bool) -> Iterator[st
     job_type.check(experiment)
     require_backend()
     experiment = from_dict(to_dict(experiment))  # lists become tuples, as in the saved config
+    find_callbacks(experiment.recording.callbacks)
     if not fresh:
         check_same_run(workdir, experiment)
     job: TrainingJob = job_type(experiment, workdir)

@@ -12,7 +12,7 @@ import sagan_jax
 from sagan_jax.errors import one_line
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "grain", "numpy", "pillow", "tyro")
-_OPTIONAL_PACKAGES = ("mlxtend", "pyarrow", "jax-cuda13-plugin", "jax-cuda12-plugin", "libtpu")
+_OPTIONAL_PACKAGES = ("mlxtend", "pyarrow", "wandb", "jax-cuda13-plugin", "jax-cuda12-plugin", "libtpu")
 _SETTINGS = ("JAX_", "XLA_", "SAGAN_JAX_", "PJRT_", "NPROC", "CUDA_VISIBLE_DEVICES", "TPU_", "XDG_CACHE_HOME")
 
 

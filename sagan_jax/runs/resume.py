@@ -20,6 +20,7 @@ _SIZES += ("shared_size", "hierarchical")
 _FOLDERS = ("checkpoints", "best", "samples", "attention", "scores", "tensorboard", "profile")
 _PLAIN_FOLDERS = ("samples", "attention", "scores")  # the others are written by libraries
 _FILES = ("metrics.jsonl", "config.json", "environment.json", "report.html")
+_WANDB_RUN = Path("wandb", "sagan_jax.json")  # beside it lies what may not have been sent yet
 
 
 def check_same_run(workdir: Path, experiment: AnyExperiment, *, trust_checkpoint: bool = False) -> None:
@@ -164,5 +165,6 @@ def remove_run(workdir: Path) -> None:
     set_aside = [path for why in SET_ASIDE for path in workdir.glob(f"best.{why}*")]
     for path in [*(workdir / name for name in _FOLDERS), *set_aside]:
         shutil.rmtree(path, ignore_errors=True)
-    for name in _FILES:
-        (workdir / name).unlink(missing_ok=True)
+    for path in [workdir / name for name in (*_FILES, _WANDB_RUN)]:
+        if path.exists():
+            path.unlink()

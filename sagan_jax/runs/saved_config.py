@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 
 from sagan_jax.config import AnyExperiment, from_dict, to_dict, user_data, user_objects
 from sagan_jax.errors import InvalidInputError, StorageError, one_line
-from sagan_jax.import_paths import source_digest
+from sagan_jax.import_paths import is_import_path, source_digest
 from sagan_jax.runs.own_objects import without_folders
 from sagan_jax.runs.validate import check_saved_config
 from sagan_jax.runtime.checkpoints import read_sealed_meta
@@ -71,8 +71,18 @@ def source_digests(experiment: AnyExperiment, *, data: bool = False) -> dict[str
 
 
 def saved_values(experiment: AnyExperiment, sources: Mapping[str, str]) -> dict[str, Any]:
-    """Returns what `config.json` holds: the config, and as `sources` the digests of a user's objects if it has some."""
-    return to_dict(experiment) | ({"sources": dict(sources)} if sources else {})
+    """Returns what `config.json` holds: the config, and as `sources` the digests of a user's objects if it has some.
+
+    Args:
+        experiment: of the run.
+        sources: as `source_digests` returns them; those of callbacks are added.
+
+    Raises:
+        InvalidInputError: a callback is not found.
+    """
+    callbacks = {name: source_digest(name) for name in experiment.recording.callbacks if is_import_path(name)}
+    digests = dict(sources) | callbacks
+    return to_dict(experiment) | ({"sources": digests} if digests else {})
 
 
 def sealed_experiment(workdir: Path, checkpoints: str = "checkpoints") -> tuple[int, AnyExperiment] | None:

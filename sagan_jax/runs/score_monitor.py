@@ -32,6 +32,7 @@ class ScoreMonitor:
 
     Attributes:
         best_by: the score that the best checkpoint is kept by.
+        names: of all scores that are measured.
 
     Raises:
         InvalidInputError: a protocol needs something that is absent; raised before the run starts.
@@ -44,7 +45,7 @@ class ScoreMonitor:
         self._protocols = [self._evaluator.resolve(protocol) for protocol in self._protocols]
         for protocol in self._protocols:
             self._evaluator.check(protocol, experiment.networks.num_classes)
-        self._names = [name for protocol in self._protocols for name in self._evaluator.value_names(protocol)]
+        self.names = [name for protocol in self._protocols for name in self._evaluator.value_names(protocol)]
         name, protocol = _best_by(experiment.evaluation.keep_best_by, self._protocols, self._evaluator)
         self.best_by = Score(name, protocol.higher_is_better)
         self._diversity = Diversity(source)
@@ -60,7 +61,7 @@ class ScoreMonitor:
             recorded: the metrics of the step by name.
         """
         files = [result_path(self._workdir, protocol, step) for protocol in self._protocols]
-        return all(path.is_file() for path in files) and all(f"score/{name}" in recorded for name in self._names)
+        return all(path.is_file() for path in files) and all(f"score/{name}" in recorded for name in self.names)
 
     def is_considered(self, recorded: Mapping[str, float]) -> bool:
         """Tells whether a step that was measured is in `best/`, or is not better than what is there.

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 from sagan_jax.config import AnyExperiment, Experiment, to_dict
 from sagan_jax.errors import CollapsedError, NonFiniteError, StoppedError, StorageError, one_line
 from sagan_jax.runs.build import training_precision
+from sagan_jax.runs.callbacks import CallbackCalls, NamedCallback
 from sagan_jax.runs.health_watch import HealthWatch, observed_intervals
 from sagan_jax.runs.memory_advice import COMPILING, memory_advice
 from sagan_jax.runs.owed import Owed
 from sagan_jax.runs.report import write_report
 from sagan_jax.runs.saved_config import saved_values
 from sagan_jax.runs.training_job import State, TrainingJob
+from sagan_jax.runtime.callbacks import RunStart
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.devices import ParallelStep, Step
 from sagan_jax.runtime.environment import RUN_FILES, reproducibility_info, write_run_files
@@ -42,6 +45,7 @@ def train_from(
     owed: Owed,
     profiled: StepRange | None = None,
     first_image: int | None = None,
+    callbacks: Sequence[NamedCallback] = (),
 ) -> State:
     """Returns the state after the last step of the run, after it has made up for what the first step owes.
 
@@ -56,8 +60,10 @@ def train_from(
         owed: what the steps already done owe; with it, a run that is at its last step is finished.
         profiled: the steps that jax's profiler traces, or None.
         first_image: how many images the steps already done have read. Defaults to those of steps of this batch size.
+        callbacks: are told what is recorded.
 
     Raises:
+        InvalidInputError: a callback failed to start.
         StoppedError: a signal ended the run before its last step; the state is saved.
         NonFiniteError: a loss or a gradient is not finite.
         CollapsedError: a severe sign of `sagan_jax.runs.health` began, and the config says to stop then; the state is
@@ -65,16 +71,18 @@ def train_from(
         StorageError: the disk refused.
     """
     total_steps = experiment.training.total_steps
+    start = RunStart(experiment.name, workdir, saved_values(experiment, job.code), first_step, total_steps)
     with (
         StopSignals() as stop,  # before the first step nothing needs to be saved, and a signal ends the command at once
-        MetricsWriter(workdir, first_step=first_step) if is_main_process() else nullcontext() as writer,
+        CallbackCalls(callbacks, start) if is_main_process() else nullcontext() as calls,
+        MetricsWriter(workdir, first_step=first_step, callback=calls) if is_main_process() else nullcontext() as writer,
         TrainingProgress(total_steps, first_step) if is_main_process() else nullcontext() as progress,
     ):
         clock = _Throughput(first_step, job.images_per_step)
         watch = _health_watch(experiment, job, workdir, first_step, progress)
         images = _ImagesRead(first_step, job.images_per_step, first_image)
         session = _Session(
-            experiment, job, workdir, checkpoints, lock, writer, progress, clock, stop, watch, profiled, images
+            experiment, job, workdir, checkpoints, lock, writer, progress, clock, stop, watch, profiled, images, calls
         )
         try:
             with memory_errors(lambda: memory_advice(experiment, stop.activity)):
@@ -83,7 +91,10 @@ def train_from(
             with suppress(StorageError):  # the error that ended the run is the one to report
                 session.report(f"ended: {one_line(error)}")
             raise
-        session.report("finished" if done >= total_steps else f"stopped by {stop.signal.name}")
+        finished = done >= total_steps
+        session.report("finished" if finished else f"stopped by {stop.signal.name}")
+        if calls:
+            calls.end("finished" if finished else "stopped", "" if finished else stop.signal.name)
     if done < total_steps:
         saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
         raise StoppedError(
@@ -121,6 +132,7 @@ class _Session:
     health: HealthWatch | None = None
     profiled: StepRange | None = None
     images: _ImagesRead = _ImagesRead(0, 0, 0)
+    calls: CallbackCalls | None = None
 
     def run(self, first_step: int, state: State, owed: Owed) -> tuple[int, State]:
         """Returns how many steps are done, and the state after them."""
@@ -249,7 +261,10 @@ class _Session:
         monitor = self.job.score_monitor
         assert monitor
         self.doing(f"scoring step {done}")
-        self.record(done, monitor.measure(done, lambda raw: self.job.trained(state, raw)))
+        values = monitor.measure(done, lambda raw: self.job.trained(state, raw))
+        self.record(done, values)
+        if self.calls:
+            self.calls.scores(done, {name: values[f"score/{name}"] for name in monitor.names})
         monitor.keep_best(done, state, self.meta(done))
 
     def report(self, status: str) -> None:

@@ -1,7 +1,7 @@
 """Training a run: from a config to a trained network, resumed where it was stopped."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, overload
@@ -13,6 +13,7 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.runs.build import training_precision
+from sagan_jax.runs.callbacks import find_callbacks
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.generation import GenerationJob
 from sagan_jax.runs.owed import Owed, owed_by
@@ -29,6 +30,7 @@ from sagan_jax.runs.saved_config import differences, saved_values
 from sagan_jax.runs.session import train_from
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runs.validate import check_free_space
+from sagan_jax.runtime.callbacks import Callback
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.devices import require_backend
 from sagan_jax.runtime.environment import reproducibility_info, write_run_files
@@ -39,14 +41,29 @@ from sagan_jax.runtime.step_profiler import read_step_range
 
 @overload
 def train(
-    experiment: Experiment, workdir: str | Path, *, fresh: bool = False, trust_checkpoint: bool = False
+    experiment: Experiment,
+    workdir: str | Path,
+    *,
+    fresh: bool = False,
+    trust_checkpoint: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainedGenerator: ...
 @overload
 def train(
-    experiment: CompletionExperiment, workdir: str | Path, *, fresh: bool = False, trust_checkpoint: bool = False
+    experiment: CompletionExperiment,
+    workdir: str | Path,
+    *,
+    fresh: bool = False,
+    trust_checkpoint: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainedCompleter: ...
 def train(
-    experiment: AnyExperiment, workdir: str | Path, *, fresh: bool = False, trust_checkpoint: bool = False
+    experiment: AnyExperiment,
+    workdir: str | Path,
+    *,
+    fresh: bool = False,
+    trust_checkpoint: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainedGenerator | TrainedCompleter:
     """Trains a run and returns its network. A run that was stopped is resumed from its newest checkpoint.
 
@@ -57,6 +74,7 @@ def train(
         fresh: remove what an earlier run left in `workdir`, and start over.
         trust_checkpoint: compare `experiment` with the config that the checkpoint of an earlier run was saved with, and
             not with its `config.json`, which is then written again.
+        callbacks: are told what the run records, after those of `experiment.recording`; they are not saved with it.
 
     Returns:
         The trained generator; `load_run(workdir)` returns it later. For a `CompletionExperiment` the trained
@@ -71,7 +89,9 @@ def train(
         BusyError: another run holds `workdir`.
         StoppedError: SIGTERM or Ctrl-C stopped the run after it had saved.
     """
-    job, state = train_to_the_end(experiment, workdir, fresh=fresh, trust_checkpoint=trust_checkpoint)
+    job, state = train_to_the_end(
+        experiment, workdir, fresh=fresh, trust_checkpoint=trust_checkpoint, callbacks=callbacks
+    )
     return job.trained(state)
 
 
@@ -82,6 +102,7 @@ def train_to_the_end(
     fresh: bool = False,
     trust_checkpoint: bool = False,
     profile_steps: str = "",
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[TrainingJob, State]:
     """Trains as `train` does, and returns the job and its last state. A run that owes nothing compiles nothing.
 
@@ -93,6 +114,7 @@ def train_to_the_end(
         fresh: as for `train`.
         trust_checkpoint: as for `train`.
         profile_steps: the first and the last step that jax's profiler traces, such as `10:15`; "" for none.
+        callbacks: as for `train`.
     """
     workdir = Path(workdir)
     job_type: Any = GenerationJob if isinstance(experiment, Experiment) else CompletionJob
@@ -100,6 +122,7 @@ def train_to_the_end(
     profiled = read_step_range(profile_steps, total_steps=experiment.training.total_steps) if profile_steps else None
     require_backend()
     experiment = from_dict(to_dict(experiment))  # lists become tuples, as in the saved config
+    called = find_callbacks(experiment.recording.callbacks, callbacks)
     with WorkdirLock(workdir) if is_main_process() else nullcontext() as lock:
         if fresh:
             check_removable(workdir, experiment.data.source)
@@ -135,7 +158,9 @@ def train_to_the_end(
                 write_run_files(workdir, saved_values(experiment, job.code), resumed=first_step > 0)
             if not at_the_end or any(owed):
                 read = images_read(first_step, meta, job.images_per_step)
-                state = train_from(first_step, state, experiment, job, workdir, checkpoints, lock, owed, profiled, read)
+                state = train_from(
+                    first_step, state, experiment, job, workdir, checkpoints, lock, owed, profiled, read, called
+                )
             return job, state
 
 

@@ -17,7 +17,6 @@ from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment, Tr
 from sagan_jax.data.masks import MASK_KINDS
 from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.import_paths import is_import_path
-from sagan_jax.models.attention import AttentionKind
 from sagan_jax.models.completion import completion_resolutions
 from sagan_jax.runs.families import check_family
 
@@ -134,19 +133,10 @@ def _check_fields(experiment: AnyExperiment) -> None:
     values = {name: value for section in sections for name, value in vars(section).items()}
     for name, value in values.items():
         _check_range(name, value)
-    _check_attention_names(values)
     _require(0 <= values["seed"] < 2**32, f"--seed needs to be in [0, 2**32); got {values['seed']}.")
     _check_kept(values["keep_every_steps"], values["save_every_steps"])
     channels = values["image_channels"]
     _require(channels in (1, 3), f"--image-channels needs to be 3 (RGB) or 1 (grey); got {channels}.")
-
-
-def _check_attention_names(values: dict[str, Any]) -> None:
-    for name in ("attention", "generator_attention", "discriminator_attention"):
-        value = values.get(name, "")
-        follows = name != "attention" and not value
-        if name in values and not follows and not is_import_path(value):
-            _check_choice(name, value, (*get_args(AttentionKind), "module:NAME", "file.py:NAME"))
 
 
 def _check_kept(keep_every: int, save_every: int) -> None:
@@ -200,7 +190,8 @@ def _check_types(section: Any) -> None:
             if get_origin(entry_hint) is Literal:
                 _check_choice(name, entry, get_args(entry_hint))
             elif get_origin(entry_hint) in (Union, UnionType):
-                _check_choice_or_object(name, entry, get_args(entry_hint))
+                if entry != getattr(type(section), name):  # a default may be "", for the value of another field
+                    _check_choice_or_object(name, entry, get_args(entry_hint))
             else:
                 _check_plain(name, entry, entry_hint)
 

@@ -5,6 +5,7 @@ Import from the modules: nothing is loaded here, so that writing a file loads ne
 
 __all__ = [
     "cache_folders",
+    "callbacks",
     "checkpoints",
     "chips",
     "collectives",
@@ -30,5 +31,7 @@ __all__ = [
     "signal_listener",
     "signals",
     "step_profiler",
+    "tensorboard",
     "topologies",
+    "weights_and_biases",
 ]

@@ -1,4 +1,4 @@
-"""Writes image files: PNG images, and GIF or WebP animations."""
+"""Writes image files: PNG images, and animations as GIF, WebP or APNG."""
 
 import io
 from collections.abc import Sequence
@@ -55,8 +55,19 @@ def save_animation(path: str | Path, frames: Sequence[np.ndarray], *, millisecon
     Raises:
         StorageError: when the file could not be written.
     """
+    kind = "gif" if Path(path).suffix.lower() == ".gif" else "webp"
+    write_atomically(path, encode_animation(kind, frames, milliseconds=milliseconds))
+
+
+def encode_animation(kind: str, frames: Sequence[np.ndarray], *, milliseconds: int | list[int]) -> bytes:
+    """Returns the bytes of an animation that repeats forever.
+
+    Args:
+        kind: gif, webp or png (APNG).
+        frames: as for `save_animation`.
+        milliseconds: the duration of each frame, or of all.
+    """
     images = [Image.fromarray(np.broadcast_to(frame, (*frame.shape[:2], 3))) for frame in frames]
     encoded = io.BytesIO()
-    kind = "GIF" if Path(path).suffix.lower() == ".gif" else "WEBP"
     images[0].save(encoded, kind, save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
-    write_atomically(path, encoded.getvalue())
+    return encoded.getvalue()

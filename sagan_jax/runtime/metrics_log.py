@@ -1,23 +1,18 @@
-"""The metrics of a run: `metrics.jsonl` and TensorBoard, written and read."""
+"""The metrics of a run: `metrics.jsonl`, written and read."""
 
-import contextlib
 import json
 import math
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
 import numpy as np
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore[missing-module-attribute]
-from tensorboardX.proto.summary_pb2 import Summary  # pyrefly: ignore[missing-module-attribute]
 
 from sagan_jax.errors import InvalidInputError, StorageError, one_line
+from sagan_jax.runtime.callbacks import Callback
 from sagan_jax.runtime.files import disk_errors, open_regular, read_regular, write_atomically
 from sagan_jax.runtime.image_files import encode_png
 
@@ -175,9 +170,9 @@ class MetricsWriter:
             writer.scalars(100, {"generator/loss": 0.5})
             writer.image("samples", 1000, grid)
 
-    Each call appends one JSON object as a line to `metrics.jsonl`, and an event to `tensorboard/`. Both are on disk
-    when the call returns. Opening removes the lines of an interrupted run after `first_step`, and an incomplete last
-    line. Steps therefore never decrease. What `first_step` itself had left out may be added; what it had recorded is
+    Each call writes to disk, and then tells the callback. Metrics are one JSON object, a line of `metrics.jsonl`.
+    Opening removes the lines of an interrupted run after `first_step`, and an incomplete last line. Steps therefore
+    never decrease. What `first_step` itself had left out may be added; what it had recorded is
     not written twice.
 
     A file that somebody removes or replaces while it is written is begun again, with a line on stderr.
@@ -185,14 +180,15 @@ class MetricsWriter:
     Args:
         workdir: the folder; created if needed.
         first_step: the step of the state: 0 at the start, the restored step of a resumed run.
+        callback: is told what was written.
 
     Raises:
         InvalidInputError: when `metrics.jsonl` is a pipe, a device or a folder.
         StorageError: from any method, when a file could not be written.
     """
 
-    def __init__(self, workdir: str | Path, *, first_step: int) -> None:
-        self._workdir = Path(workdir)
+    def __init__(self, workdir: str | Path, *, first_step: int, callback: Callback | None = None) -> None:
+        self._workdir, self._callback = Path(workdir), callback
         path = self._metrics_path = self._workdir / "metrics.jsonl"
         with disk_errors(path):
             self._workdir.mkdir(parents=True, exist_ok=True)
@@ -201,9 +197,6 @@ class MetricsWriter:
         if kept != content:
             write_atomically(path, kept)
         self._first_step, self._recorded = first_step, read_step(path, first_step).keys()
-        self._open_events()
-        # Tells TensorBoard to discard the steps that will be repeated.
-        self._write_event(first_step + 1, session_log=SessionLog(status=SessionLog.START))
         self._open_metrics()
 
     def __enter__(self) -> Self:
@@ -213,22 +206,12 @@ class MetricsWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            with disk_errors(self._workdir), contextlib.closing(self._events):
+            with disk_errors(self._workdir):
                 self._metrics.close()
         except StorageError:
             # An earlier error has precedence. Each call has already flushed its output.
             if error is None:
                 raise
-
-    def _open_events(self) -> None:
-        folder = self._workdir / "tensorboard"
-        # Not `SummaryWriter`: on a full disk its thread ends silently, and the run then waits for it forever.
-        # The names of `EventsWriter` differ only by seconds, and it empties existing files: hence the suffix.
-        suffix = f".{time.time_ns()}"
-        with disk_errors(folder):
-            folder.mkdir(exist_ok=True)
-            self._events = EventsWriter(str(folder / "events"), suffix)
-            self._events_path = next(path for path in folder.iterdir() if path.name.endswith(suffix))
 
     def _open_metrics(self) -> None:
         with disk_errors(self._metrics_path):
@@ -245,17 +228,8 @@ class MetricsWriter:
             self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
             self._metrics.flush()
 
-    def _write_event(self, step: int, **content: Any) -> None:
-        with disk_errors(self._workdir / "tensorboard"):
-            if not self._events_path.exists():
-                _warn(f"{self._events_path} was removed while the run wrote it, and another one is begun.")
-                self._events.close()
-                self._open_events()
-            self._events.write_event(Event(wall_time=time.time(), step=step, **content))
-            self._events.flush()
-
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """Appends the values of a step. Values that are not finite become null in the JSON, and TensorBoard omits them.
+        """Appends the values of a step. Values that are not finite become null in the JSON.
 
         Args:
             step: not below any earlier step.
@@ -270,11 +244,11 @@ class MetricsWriter:
             return
         finite = {name: number for name, number in numbers.items() if math.isfinite(number)}
         self._write_line({"step": int(step), **{name: finite.get(name) for name in numbers}})
-        points = [Summary.Value(tag=name, simple_value=number) for name, number in finite.items()]
-        self._write_event(int(step), summary=Summary(value=points))
+        if self._callback:
+            self._callback.metrics(int(step), numbers)
 
     def image(self, name: str, step: int, image: np.ndarray) -> None:
-        """Writes an image to `samples/<name>-<step>.png`, with eight digits for the step, and first to TensorBoard.
+        """Writes an image to `samples/<name>-<step>.png`, with eight digits for the step.
 
         Args:
             name: the first part of the file name.
@@ -285,9 +259,9 @@ class MetricsWriter:
             InvalidInputError: when the image has another dtype or shape.
             StorageError: when a file could not be written.
         """
-        content = encode_png(image)
-        self._write_event(int(step), summary=summary.image(name, image, dataformats="HWC"))
-        write_atomically(image_path(self._workdir, name, step), content)
+        write_atomically(image_path(self._workdir, name, step), encode_png(image))
+        if self._callback:
+            self._callback.images(name, int(step), image)
 
 
 def image_path(workdir: Path, name: str, step: int) -> Path:

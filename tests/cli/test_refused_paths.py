@@ -21,6 +21,7 @@ OF_A_RUN = {
     "attend": [],
     "explore": ["--out", "out.html"],
     "interpolate": ["--out", "out.png"],
+    "animate": ["--out", "out.gif"],
     "neighbours": ["--out", "out.png"],
     "export": [],
     "report": [],

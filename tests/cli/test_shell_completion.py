@@ -2,9 +2,12 @@
 
 import shutil
 import subprocess
+from typing import get_args
 
 import pytest
 
+from sagan_jax.config import AttentionName, LossName
+from sagan_jax.models.attention import AttentionKind
 from support.commands import command
 
 COMPLETE = """
@@ -22,6 +25,11 @@ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); $function; echo "${COMPREPLY[@]}"
         (["fetch"], ["fetch-weights"]),
         (["train", "--total"], ["--total-steps"]),
         (["train", "--spectral-norm", ""], ["both", "discriminator", "generator", "none"]),
+        (["train", "--loss", ""], sorted(get_args(LossName))),  # beside which a user's own may stand
+        (["train", "--generator-attention", "r"], ["release", "residual"]),
+        (["train", "--callbacks", ""], ["tensorboard", "wandb"]),
+        (["train", "--augmentation", "c"], ["color", "cutout"]),
+        (["sample", "--checkpoint", ""], ["best", "newest"]),
         (["explore", "--megab"], ["--megabytes"]),
         (["plan", "--topo"], ["--topology"]),
         (["sample", "--lat"], ["--latents"]),
@@ -34,3 +42,7 @@ def test_completion_script_completes_commands_flags_and_choices(words, found, ca
     call = ["bash", "-c", COMPLETE, "bash", script, "sagan-jax", *words]
     said = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
     assert sorted(word for word in said if word not in ("-h", "--help")) == found
+
+
+def test_names_of_attention_are_those_of_the_networks():
+    assert get_args(AttentionName) == get_args(AttentionKind)

@@ -1,35 +1,21 @@
-"""The metrics of a run on disk: JSON lines, TensorBoard and images."""
+"""The metrics of a run on disk: JSON lines and images."""
 
 import doctest
-import io
 import json
 import math
 import shutil
-import struct
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
-from tensorboardX.proto.event_pb2 import Event
 
 from sagan_jax.errors import StorageError
 from sagan_jax.runtime import metrics_log
+from sagan_jax.runtime.callbacks import Callback
 from sagan_jax.runtime.metrics_log import MetricsWriter, read_metrics, read_step
 from support.metrics import read_metrics as read_lines
-
-
-def read_events(workdir):
-    """Reads the records by their layout: length, its checksum, the bytes, their checksum."""
-    events = []
-    for path in sorted((workdir / "tensorboard").iterdir()):
-        content = path.read_bytes()
-        while content:
-            (length,) = struct.unpack("<Q", content[:8])
-            events.append(Event.FromString(content[12 : 12 + length]))
-            content = content[16 + length :]
-    return events
 
 
 def record(workdir, first_step, steps):
@@ -50,7 +36,6 @@ def test_scalars_are_on_disk_when_the_call_returns(tmp_path):
     with MetricsWriter(tmp_path, first_step=0) as writer:
         writer.scalars(3, {"a": 1})
         assert read_lines(tmp_path) == [{"step": 3, "a": 1.0}]
-        assert read_events(tmp_path)[-1].step == 3
 
 
 def test_scalars_take_jax_and_numpy_numbers(tmp_path):
@@ -66,31 +51,10 @@ def test_scalars_that_are_not_finite_are_null(tmp_path, value):
     assert read_lines(tmp_path) == [{"step": 3, "a": None, "b": 1.5}]
 
 
-def test_scalars_reach_tensorboard(tmp_path):
-    record(tmp_path, 0, [3, 5])
-    points = [
-        (event.step, value.tag, value.simple_value) for event in read_events(tmp_path) for value in event.summary.value
-    ]
-    assert points == [(3, "generator/loss", 0.75), (5, "generator/loss", 1.25)]
-
-
 def test_writer_goes_on_from_the_restored_step(tmp_path):
     record(tmp_path, 0, [2, 4, 6, 8])
     record(tmp_path, 4, [6, 9])
     assert [line["step"] for line in read_lines(tmp_path)] == [2, 4, 6, 9]
-
-
-def test_writer_tells_tensorboard_which_steps_are_done_again(tmp_path):
-    record(tmp_path, 0, [2, 4, 6, 8])
-    record(tmp_path, 4, [6])
-    starts = [event.step for event in read_events(tmp_path) if event.HasField("session_log")]
-    assert starts == [1, 5]
-
-
-def test_writer_keeps_the_events_of_a_start_in_the_same_second(tmp_path):
-    for step in (1, 2, 3):
-        record(tmp_path, step - 1, [step])
-    assert len(list((tmp_path / "tensorboard").iterdir())) == 3
 
 
 @pytest.mark.parametrize("torn", ['{"step": 3, "gener', '{"step": 3, "a": 1.5', "\0\0\0", '"step"'])
@@ -112,12 +76,6 @@ def test_writer_says_in_one_line_that_the_workdir_is_a_file(tmp_path):
     (tmp_path / "run").write_text("in the way", encoding="utf-8")
     with pytest.raises(StorageError, match=r"run/metrics.jsonl could not be written: [^\n]*$"):
         MetricsWriter(tmp_path / "run", first_step=0)
-
-
-def test_writer_says_in_one_line_that_tensorboard_has_no_place(tmp_path):
-    (tmp_path / "tensorboard").write_text("in the way", encoding="utf-8")
-    with pytest.raises(StorageError, match=r"/tensorboard could not be written: File exists$"):
-        MetricsWriter(tmp_path, first_step=0)
 
 
 def test_writer_says_in_one_line_that_the_disk_is_full(tmp_path):
@@ -203,18 +161,6 @@ def test_metrics_that_become_a_folder_during_a_run_end_it(tmp_path):
             writer.scalars(2, {"a": 2.0})
 
 
-def test_tensorboard_that_is_removed_during_a_run_is_begun_again_and_that_is_said_once(tmp_path, capsys):
-    with MetricsWriter(tmp_path, first_step=0) as writer:
-        writer.scalars(1, {"a": 1.0})
-        shutil.rmtree(tmp_path / "tensorboard")
-        writer.scalars(2, {"a": 2.0})
-        writer.scalars(3, {"a": 3.0})
-    assert [event.step for event in read_events(tmp_path) if event.summary.value] == [2, 3]
-    line = capsys.readouterr().err
-    assert "was removed while the run wrote it" in line
-    assert line.count("\n") == 1
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_image_is_a_png_of_the_same_pixels(tmp_path, channels):
     image = np.arange(4 * 5 * channels, dtype=np.uint8).reshape(4, 5, channels)
@@ -224,14 +170,32 @@ def test_image_is_a_png_of_the_same_pixels(tmp_path, channels):
         np.testing.assert_array_equal(np.asarray(found).reshape(4, 5, channels), image)
 
 
-def test_image_reaches_tensorboard(tmp_path):
-    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-    with MetricsWriter(tmp_path, first_step=0) as writer:
-        writer.image("samples", 1200, image)
-    event = read_events(tmp_path)[-1]
-    assert event.step == 1200
-    with Image.open(io.BytesIO(event.summary.value[0].image.encoded_image_string)) as found:
-        np.testing.assert_array_equal(np.asarray(found), image)
+class Looking(Callback):
+    """Notes what it is told, and whether that is on disk then."""
+
+    def __init__(self, workdir: Path) -> None:
+        self.workdir, self.told = workdir, []
+
+    def metrics(self, step, values):
+        self.told.append((step, dict(values), read_lines(self.workdir)[-1]["step"]))
+
+    def images(self, name, step, image):
+        self.told.append((name, step, image.shape, (self.workdir / f"samples/{name}-{step:08d}.png").is_file()))
+
+
+def test_callback_is_told_what_is_on_disk_already(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "a": 1.5}\n')
+    told = Looking(tmp_path)
+    with MetricsWriter(tmp_path, first_step=2, callback=told) as writer:
+        writer.scalars(2, {"a": 7.0})  # is recorded already
+        writer.scalars(2, {"a": 7.0, "b": 0.5})
+        writer.scalars(3, {"a": np.float32(0.25), "c": float("inf")})
+        writer.image("samples", 3, np.zeros((4, 5, 1), np.uint8))
+    assert told.told == [
+        (2, {"b": 0.5}, 2),
+        (3, {"a": 0.25, "c": float("inf")}, 3),
+        ("samples", 3, (4, 5, 1), True),
+    ]
 
 
 # The reader
