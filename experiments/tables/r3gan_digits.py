@@ -17,9 +17,9 @@ as much as real ones of a class (`health/diversity`).
 
 The second command says what a step costs, side by side.
 
-Costs, from a pilot of `r3gan_cifar10` with 60 steps a row, at low priority on two CPU cores that did other work too: 336
-images a second with the hinge loss and about 210 with both penalties. The networks of both tables have about the same
-width; the pilot of the digits was disturbed. So a run is taken for 3 to 5 minutes, and 2 more to score 5,000 images.
+Costs, from a pilot of `r3gan_cifar10` with 60 steps a row, at low priority on two CPU cores that did other work too:
+336 images a second with the hinge loss and about 210 with both penalties. Networks have the same width in both tables;
+the pilot of the digits was disturbed. So a run is taken for 3 to 5 minutes, and 2 more to score 5,000 images.
 That is 1 hour for 9 runs of the search and 2.6 hours for the 24 of the table. `r3gan_cifar10` takes 4.6 hours.
 """
 

@@ -23,6 +23,7 @@ from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.runs import experiments, resume, session
 from sagan_jax.runs.experiments import experiment_names, load_experiment
 from support.archives import write_zip
+from support.array_files import arrays_of
 from support.assertions import refusal, same_bits
 from support.commands import command, error_line
 from support.images import encoded, noise
@@ -592,7 +593,7 @@ def test_train_refuses_a_workdir_that_is_a_file(capsys, tmp_path):
 def test_sample_writes_the_layout_that_evaluators_read(finished, tmp_path):
     out = tmp_path / "samples.npz"
     assert command("sample", "--workdir", finished, "--num-images", 23, "--out", out) == 0
-    arrays = np.load(out)
+    arrays = arrays_of(out)
     assert (arrays["arr_0"].shape, arrays["arr_0"].dtype) == ((23, 32, 32, 3), np.uint8)
     assert np.bincount(arrays["arr_1"]).tolist() == [3, 3, 3] + 7 * [2]
 
@@ -631,7 +632,7 @@ def test_sample_raw_draws_with_the_weights_as_trained(finished, tmp_path):
     for flags in ((), ("--raw",)):
         assert command("sample", "--workdir", finished, "--num-images", 3, *flags, "--out", tmp_path / "x.npz") == 0
     assert np.array_equal(
-        np.load(tmp_path / "x.npz")["arr_0"], sagan_jax.load_run(finished, raw=True).generate(3).images
+        arrays_of(tmp_path / "x.npz")["arr_0"], sagan_jax.load_run(finished, raw=True).generate(3).images
     )
 
 
@@ -692,7 +693,7 @@ def test_sample_cuts_latents_off_where_it_is_told(finished, tmp_path):
     for rule in ("resampled", "clipped"):
         flags = ["--num-images", "4", "--truncation", "0.3", "--truncation-rule", rule, "--out"]
         assert command("sample", "--workdir", finished, *flags, tmp_path / f"{rule}.npz") == 0
-    images = [np.load(tmp_path / f"{rule}.npz")["arr_0"] for rule in ("resampled", "clipped")]
+    images = [arrays_of(tmp_path / f"{rule}.npz")["arr_0"] for rule in ("resampled", "clipped")]
     assert np.array_equal(images[0], sagan_jax.load_run(finished).generate(4, truncation=0.3).images)
     assert np.array_equal(
         images[1], sagan_jax.load_run(finished).generate(4, truncation=0.3, truncation_rule="clipped").images

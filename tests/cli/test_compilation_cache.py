@@ -26,7 +26,7 @@ def test_every_command_that_compiles_takes_the_flag():
         for name, module in COMMANDS.items()
         if hasattr(import_module(f"sagan_jax.cli.{module}").Arguments, "compilation_cache")
     }
-    assert set(COMMANDS) - with_flag == {"report", "fetch-weights", "info", "completion", "plan"}
+    assert set(COMMANDS) - with_flag == {"report", "fetch-weights", "info", "completion", "plan", "animate"}
 
 
 def train(home, workdir, *flags):

@@ -180,7 +180,8 @@ def test_pickled_arrays_are_refused_and_not_run(tmp_path):
     path = npz(tmp_path / "a.npz", a=np.array([MakesFolder(ran)], object))
     assert "'a' cannot be read: Object arrays cannot be loaded" in refused(read_arrays, path)
     assert not ran.exists()
-    np.load(path, allow_pickle=True)["a"]
+    with np.load(path, allow_pickle=True) as arrays:
+        arrays["a"]
     assert ran.exists()
 
 

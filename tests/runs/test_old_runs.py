@@ -16,6 +16,7 @@ from PIL import Image
 
 from sagan_jax.runs.load import load_completer, load_run
 from sagan_jax.runtime.checkpoints import Checkpoints
+from support.array_files import arrays_of
 from support.commands import command
 from support.explorer_pages import decoded, embedded
 
@@ -56,7 +57,7 @@ def assert_same_images(images: np.ndarray, expected: np.ndarray) -> None:
 @pytest.mark.parametrize("name", GENERATING)
 def test_old_run_draws_the_images_that_it_drew(name, old_run, shared, tmp_path):
     run("sample", "--workdir", old_run(name), "--num-images", 4, "--seed", 3, "--out", tmp_path / "samples.npz")
-    drawn, expected = np.load(tmp_path / "samples.npz"), np.load(shared / "old-runs" / f"{name}-samples.npz")
+    drawn, expected = arrays_of(tmp_path / "samples.npz"), arrays_of(shared / "old-runs" / f"{name}-samples.npz")
     assert_same_images(drawn["arr_0"], expected["arr_0"])
     assert drawn["arr_1"].tolist() == expected["arr_1"].tolist()
 
@@ -128,7 +129,7 @@ def test_exported_function_of_an_old_run_draws_the_images_that_it_drew(name, old
     workdir = old_run(name)
     run("export", "--workdir", workdir, "--out", tmp_path / "export")
     exported = jax.export.deserialize(bytearray((tmp_path / "export" / "generator.jax_export").read_bytes()))
-    expected = np.load(shared / "old-runs" / f"{name}-samples.npz")
+    expected = arrays_of(shared / "old-runs" / f"{name}-samples.npz")
     latents = load_run(workdir).latents(jax.random.key(3), np.arange(4))
     images = np.asarray(exported.call(np.asarray(latents), expected["arr_1"].astype(np.int32)))
     assert_same_images(np.rint((images + 1) * 127.5).clip(0, 255).astype(np.uint8), expected["arr_0"])
