@@ -89,6 +89,7 @@ def run(arguments: list[str]) -> None:
             progress=progress,
         )
     for path, one in zip(parsed.photos, found, strict=True):
-        print(f"{path.name}: class {one.label}, PSNR {one.psnr:.1f} dB, SSIM {one.ssim:.3f}")
+        label = f"class {one.label}, " if one.label is not None else ""
+        print(f"{path.name}: {label}PSNR {one.psnr:.1f} dB, SSIM {one.ssim:.3f}")
     for path in written:
         print(path)

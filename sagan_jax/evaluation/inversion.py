@@ -54,8 +54,8 @@ class Inversion(NamedTuple):
 
     latent: np.ndarray
     """`[Z]` float32"""
-    label: int
-    """the class; 0 from an unconditional generator"""
+    label: int | None
+    """the class; None from an unconditional generator"""
     image: np.ndarray
     """`[H, W, C]` uint8, drawn from them"""
     loss: float
@@ -129,7 +129,8 @@ def invert(
     drawn = trained.images(latents[best : best + 1], classes[best : best + 1])
     quality = reconstruction_quality(drawn, image[None], np.ones((1, *image.shape[:2]), bool))
     nearness = float(quality["psnr_image"][0]), float(quality["ssim_image"][0])
-    return Inversion(np.asarray(latents[best]), int(classes[best]), drawn[0], float(losses[best]), *nearness)
+    label = int(classes[best]) if trained.num_classes else None
+    return Inversion(np.asarray(latents[best]), label, drawn[0], float(losses[best]), *nearness)
 
 
 # With a rate of 0 it is the loss alone, so that one program is compiled.

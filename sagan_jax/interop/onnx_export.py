@@ -26,8 +26,9 @@ _SAME |= {"logistic": "Sigmoid", "eq": "Equal", "lt": "Less", "le": "LessOrEqual
 _SAME |= {"ge": "GreaterOrEqual", "and": "And", "or": "Or", "not": "Not", "stop_gradient": "Identity"}
 _SAME |= {"copy": "Identity"}
 _REDUCTIONS = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min": "ReduceMin"}
-# The parameter of an operation that holds another jaxpr, which takes its place.
+# The parameter of an operation that holds another jaxpr, which takes its place; but for these, which do it many times.
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+_REPEATED = ("scan", "while", "cond", "reduce")
 
 
 def to_onnx(
@@ -107,7 +108,7 @@ class _Graph:
         if name == "cond" and not isinstance(operands[0], str):
             return self.evaluate(params["branches"][int(operands[0])], operands[1:])
         inner = next((params[key] for key in _INNER if key in params), None)
-        if inner is not None and name not in ("scan", "while", "cond"):
+        if inner is not None and name not in _REPEATED:
             closed = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
             return self.evaluate(closed, operands)
         static = all(isinstance(side, int) for result in equation.outvars for side in result.aval.shape)
@@ -143,10 +144,7 @@ class _Graph:
         moved = self.moved(name, params, operands, equation)
         if moved:
             return moved
-        raise InvalidInputError(
-            f"--format onnx does not know the operation {name!r} of jax with {_short(params)}. Attention on maps of "
-            f"more than 64x64 positions needs `scan`, which is not exported; a network of yours may need others."
-        )
+        raise _unknown(name, params)
 
     def moved(self, name: str, params: dict[str, Any], operands: list[Any], equation: Any) -> str:
         """Adds an operation that moves, repeats or leaves out entries; returns "" for one that is not known."""
@@ -165,18 +163,23 @@ class _Graph:
                 parts = [self.emit("Unsqueeze", operand, _integers([axis])) for operand in operands]
                 return self.emit("Concat", *parts, axis=axis)
             case "slice":
-                strides = params["strides"] or (1,) * ranks[0]
-                return self.slice(operands[0], params["start_indices"], params["limit_indices"], strides)
+                starts, ends, strides = params["start_indices"], params["limit_indices"], params["strides"]
+                strides = strides or (1,) * ranks[0]
+                if _whole(equation.invars[0].aval.shape, starts, ends, strides):
+                    return self.slice(operands[0], starts, ends, strides)
             case "pad" if all(low >= 0 and high >= 0 and not inner for low, high, inner in params["padding_config"]):
                 low, high, _ = zip(*params["padding_config"], strict=True)
                 return self.emit("Pad", operands[0], _integers([*low, *high]), operands[1])
             case "dynamic_slice" if not any(isinstance(start, str) for start in operands[1:]):
-                return self.window(operands[0], [int(start) for start in operands[1:]], params["slice_sizes"])
+                starts, sizes = [int(start) for start in operands[1:]], params["slice_sizes"]
+                if _whole(equation.invars[0].aval.shape, starts, sizes, (1,) * ranks[0]):
+                    return self.window(operands[0], starts, sizes)
             case "gather" if _is_window(params, ranks) and not isinstance(operands[1], str):
                 starts = [0] * ranks[0]
                 for axis, start in zip(params["dimension_numbers"].start_index_map, operands[1], strict=True):
                     starts[axis] = int(start)
-                return self.reshape(self.window(operands[0], starts, params["slice_sizes"]), shape)
+                if _whole(equation.invars[0].aval.shape, starts, params["slice_sizes"], (1,) * ranks[0]):
+                    return self.reshape(self.window(operands[0], starts, params["slice_sizes"]), shape)
         return ""
 
     def emit(self, operation: str, *operands: Any, name: str = "", **attributes: Any) -> str:
@@ -219,7 +222,10 @@ class _Graph:
         name = self.reshape(operand, placed)
         if placed == list(shape):
             return name
-        sides = [_integers([side]) if isinstance(side, int) else self.batch_size() for side in shape]
+        wanted = [1 if side == now else side for side, now in zip(shape, placed, strict=True)]  # 1 leaves a side
+        if not {str(side) for side in wanted if not isinstance(side, int)} <= {_BATCH}:
+            raise _unknown("broadcast_in_dim", params)
+        sides = [_integers([side]) if isinstance(side, int) else self.batch_size() for side in wanted]
         return self.emit("Expand", name, self.emit("Concat", *sides, axis=0))
 
     def batch_size(self) -> str:
@@ -243,21 +249,37 @@ class _Graph:
         low, high = ([side[end] for side in params["padding"]] for end in (0, 1))
         settings = {"group": params["feature_group_count"], "dilations": params["rhs_dilation"]}
         if set(dilation) == {1}:
+            if min(*low, *high) < 0:
+                raise _unknown("conv_general_dilated", params)
             settings |= {"strides": params["window_strides"], "pads": [*low, *high]}
             drawn = self.emit("Conv", first, weights, **settings)
         else:
-            sides = np.shape(kernel)
-            spans = [sides[axis] - 1 for axis in numbers.rhs_spec[2:]]
-            pads = [span - side for span, side in zip([*spans, *spans], [*low, *high], strict=True)]
             plain = set(params["window_strides"]) == set(params["rhs_dilation"]) == {1} and settings["group"] == 1
-            if isinstance(kernel, str) or not plain or min(pads) < 0:
-                raise InvalidInputError(f"--format onnx does not know this transposed convolution: {_short(params)}.")
+            if isinstance(kernel, str) or not plain:
+                raise _unknown("conv_general_dilated", params)
+            spans = [np.shape(kernel)[axis] - 1 for axis in numbers.rhs_spec[2:]]
+            pads = [span - side for span, side in zip([*spans, *spans], [*low, *high], strict=True)]
+            if min(pads) < 0:
+                raise _unknown("conv_general_dilated", params)
             flipped = np.ascontiguousarray(weights[:, :, ::-1, ::-1].swapaxes(0, 1))
             drawn = self.emit("ConvTranspose", first, flipped, strides=dilation, pads=pads)
         return self.emit("Transpose", drawn, perm=np.argsort(numbers.out_spec).tolist())
 
     def transposed(self, value: Any, axes: Sequence[int]) -> Any:
         return self.emit("Transpose", value, perm=axes) if isinstance(value, str) else np.asarray(value).transpose(axes)
+
+
+def _unknown(name: str, params: Any) -> InvalidInputError:
+    return InvalidInputError(
+        f"--format onnx does not know the operation {name!r} of jax with {_short(params)}. Attention on maps of "
+        f"more than 64x64 positions needs `scan`, which is not exported; a network of yours may need others."
+    )
+
+
+def _whole(shape: Sequence[Any], starts: Sequence[Any], ends: Sequence[Any], strides: Sequence[int]) -> bool:
+    """Tells whether a slice leaves the axes of symbolic size as they are."""
+    symbolic = [axis for axis, side in enumerate(shape) if not isinstance(side, int)]
+    return all((starts[axis], ends[axis], strides[axis]) == (0, shape[axis], 1) for axis in symbolic)
 
 
 def _integers(values: Any) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The classes of a run by name, as its data set calls them: the names of class folders, or those in its files."""
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runs.load import GenerationRun
@@ -36,13 +37,10 @@ def number_of(word: int | str) -> int | None:
     """Returns the whole number that a word is, or None.
 
     Examples:
-        >>> number_of("7"), number_of("-1"), number_of("seven")
-        (7, -1, None)
+        >>> number_of("7"), number_of("-1"), number_of("seven"), number_of("2019_01")
+        (7, -1, None, None)
     """
-    try:
-        return int(word)
-    except ValueError:
-        return None
+    return int(word) if re.fullmatch(r"[+-]?[0-9]+", str(word)) else None
 
 
 def _names(run: GenerationRun, wanted: str) -> Sequence[str]:
@@ -62,11 +60,18 @@ def _names(run: GenerationRun, wanted: str) -> Sequence[str]:
 
 
 def _named(word: str, names: Sequence[str]) -> int:
-    if word in names:
-        return list(names).index(word)
+    numbers = [number for number, name in enumerate(names) if name == word]
+    if len(numbers) > 1:
+        raise InvalidInputError(f"There are {len(numbers)} classes {word!r}: give a number, {_either(numbers)}.")
+    if numbers:
+        return numbers[0]
     lower = {name.lower(): name for name in names}
     near = [lower[name] for name in difflib.get_close_matches(word.lower(), lower, 3, 0.5)]
     if near:
-        raise InvalidInputError(f"There is no class {word!r}. Perhaps you meant {' or '.join(map(repr, near))}.")
+        raise InvalidInputError(f"There is no class {word!r}. Perhaps you meant {_either(map(repr, near))}.")
     shown = ", ".join(map(repr, names[:_SHOWN])) + (", .." if len(names) > _SHOWN else "")
     raise InvalidInputError(f"There is no class {word!r}. There are {len(names)}: {shown}.")
+
+
+def _either(words: Iterable[object]) -> str:
+    return " or ".join(map(str, words))

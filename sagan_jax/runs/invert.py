@@ -72,7 +72,7 @@ def invert_photos(
     ]
     facts = {"run": run.experiment.name, "step": generator.step, "averaged": generator.averaged}
     facts |= {"search": dataclasses.asdict(search), "photos": _results(run, photos, found)}
-    latents = Latents(np.stack([one.latent for one in found]), np.array([one.label for one in found], np.int32))
+    latents = Latents(np.stack([one.latent for one in found]), np.array([one.label or 0 for one in found], np.int32))
     files = {
         LATENTS: latent_content(latents),
         RESULT: (json.dumps(facts, indent=2) + "\n").encode(),
@@ -101,8 +101,8 @@ def _results(run: GenerationRun, photos: Sequence[Path], found: Sequence[Inversi
     return [
         {
             "photo": path.name,
-            "class": one.label if run.experiment.networks.num_classes else None,
-            "class_name": names[one.label] if names else None,
+            "class": one.label,
+            "class_name": names[one.label] if names and one.label is not None else None,
             "loss": one.loss,
             "psnr": one.psnr,
             "ssim": one.ssim,

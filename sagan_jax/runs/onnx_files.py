@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from sagan_jax import __version__
 from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
 from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.import_paths import errors_of_user_code
 from sagan_jax.interop.onnx_export import to_onnx
 from sagan_jax.runs.build import image_shape
+from sagan_jax.runs.contracts import is_own
 from sagan_jax.runs.export import checked_folder, folded
 from sagan_jax.runs.load import CheckpointName, open_run
 from sagan_jax.runtime.files import write_files_atomically
@@ -80,12 +83,19 @@ def generator_onnx(trained: TrainedGenerator, notes: Mapping[str, str]) -> bytes
 
     def generate(latents: Array, labels: Array | None = None) -> Any:
         given = jnp.zeros(latents.shape[:1], jnp.int32) if labels is None else labels
-        images: Any = module.apply(variables, latents, given, train=False)
+        images: Any = module.apply(variables, latents, given, train=False, mutable=["batch_stats"])[0]
         if labels is None:
             return images
         return jnp.where(((labels >= 0) & (labels < classes))[:, None, None, None], images, 0)
 
-    return _checked(GENERATOR, generate, {"latents": ((trained.latent_size,), np.float32)}, "images", classes, notes)
+    with _errors_of(trained.generator, GENERATOR):
+        inputs: Inputs = {"latents": ((trained.latent_size,), np.float32)}
+        return _checked(GENERATOR, generate, inputs, "images", classes, notes)
+
+
+def _errors_of(module: Any, name: str) -> AbstractContextManager[None]:
+    """Turns the errors of a network of a user's own into one line."""
+    return errors_of_user_code(f"{name} could not be made of the network") if is_own(module) else nullcontext()
 
 
 def discriminator_onnx(trained: TrainedDiscriminator, shape: tuple[int, ...], notes: Mapping[str, str]) -> bytes:
@@ -93,9 +103,11 @@ def discriminator_onnx(trained: TrainedDiscriminator, shape: tuple[int, ...], no
 
     def judge(images: Array, labels: Array | None = None) -> Any:
         given = jnp.zeros(images.shape[:1], jnp.int32) if labels is None else labels
-        return trained.discriminator.apply(trained.variables, images, given, train=False)
+        module: Any = trained.discriminator
+        return module.apply(trained.variables, images, given, train=False, mutable=["batch_stats"])[0]
 
-    return _checked(DISCRIMINATOR, judge, {"images": (shape, np.float32)}, "logits", trained.num_classes, notes)
+    with _errors_of(trained.discriminator, DISCRIMINATOR):
+        return _checked(DISCRIMINATOR, judge, {"images": (shape, np.float32)}, "logits", trained.num_classes, notes)
 
 
 def _checked(

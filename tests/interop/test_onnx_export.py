@@ -47,6 +47,7 @@ FUNCTIONS = {
     "parts": (lambda x: jnp.concatenate([x[:, 1:3], *jnp.split(x, 2, axis=1)[::-1]], axis=1) ** 3, 5),
     "indexed": (lambda x: jnp.stack([x[:, 2], jnp.abs(x[:, -1])], axis=2).swapaxes(1, 3), 5),
     "padded": (lambda x: jnp.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0)), constant_values=3.0), 5),
+    "rows of rows": (lambda x: jnp.broadcast_to(x.reshape(-1, 6, 1, 5), (4 * x.shape[0], 6, 3, 5)), 5),
     "broadcast": (lambda x: jnp.broadcast_to(jnp.arange(3.0), (*x.shape[:2], 3)) + x[:, :, 3, :3], 5),
 }
 
@@ -99,6 +100,29 @@ def test_network_gives_what_jax_gives_for_any_batch(network, shape):
     assert np.abs(in_onnx(given[:2], labels[:2]) - wanted[:2]).max() < 1e-5 * scale
 
 
-def test_operation_that_is_not_known_is_refused():
-    said = refusal(to_onnx, lambda x: jnp.sort(x, axis=1), {"x": ((4,), np.float32)}, "sorted")
-    assert "--format onnx does not know the operation 'sort' of jax" in said
+UNKNOWN = {
+    "sort": (lambda x: jnp.sort(x, axis=1), "sort"),
+    "reduction by a function": (lambda x: lax.reduce(x, 1.0, lambda a, b: a * b + a, (1,)), "reduce"),
+    "a part of the batch": (lambda x: x[1:], "gather"),
+    "a slice of the batch": (lambda x: lax.slice(x, (1, 0, 0, 0), x.shape), "slice"),
+    "more rows than the batch has": (
+        lambda x: jnp.broadcast_to(x.sum(0), (2 * x.shape[0], 4, 6, 5)),
+        "broadcast_in_dim",
+    ),
+    "a kernel that is computed": (
+        lambda x: lax.conv_transpose(x, x.sum(0)[:2, :2, :, None] * KERNEL[:1, :1, :, :5], (2, 2), "SAME"),
+        "conv_general_dilated",
+    ),
+    "convolution that cuts": (convolution((1, 1, 5, 7), (1, 1), ((-1, 0), (0, 0))), "conv_general_dilated"),
+    "transposed convolution that cuts": (
+        convolution((2, 2, 5, 7), (1, 1), ((3, 0), (0, 0)), lhs_dilation=(2, 2)),
+        "conv_general_dilated",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_operation_that_is_not_known_is_refused(name):
+    function, operation = UNKNOWN[name]
+    said = refusal(to_onnx, function, {"x": ((4, 6, 5), np.float32)}, "result")
+    assert f"--format onnx does not know the operation '{operation}" in said

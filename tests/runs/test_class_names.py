@@ -34,6 +34,10 @@ def test_number_is_a_number_also_where_a_class_has_that_name():
     assert class_numbers(Run(("1", "0")), ["1", "0"]) == [1, 0]
 
 
+def test_name_of_digits_and_other_signs_is_a_name():
+    assert class_numbers(Run(("0", "2019_01", "1_0")), ["1_0", "2019_01"]) == [2, 1]
+
+
 def test_numbers_alone_need_no_names():
     assert class_numbers(Run(), ["7", "-1"]) == [7, -1]
 
@@ -54,6 +58,7 @@ def test_checkpoint_without_names_takes_them_from_the_images():
         (Run(NAMES), "xyz", "There is no class 'xyz'. There are 4: 'airplane', 'Bird', 'cat', '3'."),
         (Run(tuple(f"class {n}" for n in range(12))), "xyz", "There are 12: 'class 0', 'class 1', "),
         (Run(num_classes=0), "cat", "The generator has no classes; got the class 'cat'."),
+        (Run(("a", "b", "a")), "a", "There are 2 classes 'a': give a number, 0 or 2."),
         (Run(), "cat", "give the number of 'cat', 0 to 3. (There is no 'photos.zip'.)"),
     ],
 )
