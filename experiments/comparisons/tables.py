@@ -72,14 +72,16 @@ def means(table: Table, found: Results, parameters: Mapping[str, int]) -> str:
 
     In brackets stands how many runs a mean is of, where others collapsed or have no such value.
     """
-    head = ["row", *table.scores.values(), *([COLLAPSED] if table.collapse else []), "parameters", "seeds"]
+    diverged = any("diverged_at" in run for runs in found.values() for run in runs.values())
+    counted = table.collapse is not None or diverged
+    head = ["row", *table.scores.values(), *([COLLAPSED] if counted else []), "parameters", "seeds"]
     lines = []
     for row in table.rows:
         runs, cells = len(found.get(row, ())), [row]
         for score in table.scores:
             values = known(outcomes(table, found, row, score))
             cells.append(estimate(values) + (f" ({len(values)})" if 0 < len(values) < runs else ""))
-        if table.collapse:
+        if counted:
             cells.append(share(round(sum(known(outcomes(table, found, row, COLLAPSED)))), runs) if runs else "–")
         lines.append([*cells, f"{parameters[row]:,}", str(runs)])
     return with_head(head, lines)

@@ -13,12 +13,15 @@ from scipy import ndimage
 import sagan_jax
 from sagan_jax.config import Collapse, CompletionExperiment, Data, Experiment, Recording, Search, Table, to_dict
 from sagan_jax.data.synthetic import Pairs, parse_synthetic
+from sagan_jax.errors import CollapsedError, NonFiniteError
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.generation import GenerationJob
 from support.programs import EXPERIMENTS, load_program
 
 pytest.importorskip("statsmodels", reason="statsmodels is not installed (pip install 'sagan-jax[tables]')")
+
+from comparisons import outcomes
 
 PROGRAM = EXPERIMENTS / "run_table.py"
 TABLES = sorted(path.stem for path in (PROGRAM.parent / "tables").glob("[!_]*.py"))
@@ -152,7 +155,11 @@ def test_line_lies_under_the_image_that_follows_the_rule(program, monkeypatch, t
     monkeypatch.setattr(program.pyplot.Axes, "plot", lambda self, x, y, **_: drawn.append((x, y)))
     (tmp_path / "none-0" / "checkpoints" / "2000").mkdir(parents=True)
     table = Table({"none": Experiment(data=Data("pairs"))}, (0,), {"rule9": "obey"}, {}, (), strips=("none",))
-    program.draw_strips(table, {"none": {0: {"values": {"rule9": 0.5}}}}, tmp_path)
+    (tmp_path / "none-1" / "checkpoints" / "2000").mkdir(parents=True)
+    diverged = {"values": {}, "curves": {}, "diverged_at": 3}
+    program.draw_strips(table, {"none": {0: diverged}}, tmp_path)
+    assert not drawn
+    program.draw_strips(table, {"none": {0: diverged, 1: {"values": {"rule9": 0.5}}}}, tmp_path)
     assert drawn == [([40, 71], [75, 75])]  # 32 pixels wide, 8 between two
 
 
@@ -184,6 +191,7 @@ def test_parameters_are_those_of_both_players(program):
 
 
 WRONG_FIELDS = [{"minutes": "1"}, {"minutes": True}, {"minutes": 10**400}, {"values": []}, {"values": {}}]
+WRONG_FIELDS += [{"diverged_at": None}, {"diverged_at": True}, {"diverged_at": 0}]
 WRONG_FIELDS += [{"curves": []}, {"curves": {"a": 3}}, {"curves": {"a": [[1]]}}, {"curves": {"a": [[2**64, 1.0]]}}]
 
 
@@ -368,6 +376,69 @@ def test_setting_with_a_run_that_collapses_is_not_chosen(program, searched):
     found[names[1]] = results(0.3, 0.2, 0.2)  # and here both
     assert program.choices(searched, found) == {"none": "rate 0.001"}
     assert program.chosen_table(searched, {}).rows == searched.rows
+
+
+@pytest.mark.parametrize("kind", ["collapse", "no collapse"])
+def test_run_that_diverges_is_a_result_and_the_others_go_on(program, searched, fake, monkeypatch, tmp_path, kind):
+    table = replace(searched, search=None, collapse=searched.collapse if kind == "collapse" else None)
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    train, evaluate = sagan_jax.train, sagan_jax.evaluate
+
+    def diverge(experiment, workdir):
+        if workdir.name == "none-0":
+            workdir.mkdir(parents=True)  # in its third step, before anything was recorded
+            raise NonFiniteError("Step 3: loss is nan.", step=3)
+        train(experiment, workdir)
+        if workdir.name == "attention-0":
+            raise CollapsedError("The run has collapsed.")
+
+    def not_finite(workdir, *protocols, **options):
+        if workdir.name == "attention-5":
+            raise NonFiniteError("The network has diverged.")
+        return evaluate(workdir, *protocols, **options)
+
+    monkeypatch.setattr(sagan_jax, "train", diverge)
+    monkeypatch.setattr(sagan_jax, "evaluate", not_finite)
+    program.run(["t", "--out", str(tmp_path)])
+    found = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/row.json")}
+    steps = {name: result.get("diverged_at") for name, result in found.items()}
+    assert steps == {"none-0": 3, "attention-0": 4, "none-5": None, "attention-5": 4}
+    assert (found["none-0"]["minutes"], found["attention-0"]["minutes"]) == (0, pytest.approx(16 / 60))
+    text = (tmp_path / "table.md").read_text()
+    assert "| none | 25.00 (1) | 0.25 (1) | 1 of 2 [0.09, 0.91] | 4,268,000 | 2 |" in text
+    assert "| attention | – | – | 2 of 2 [0.34, 1.00] | 4,273,762 | 2 |" in text
+    assert "| attention − none | centre, dB | – | ranks | 2 and 2 | 1 | 1 |" in text
+    if kind == "collapse":
+        assert "| none | 1.00 [0.34, 1.00] | 1.00 [0.34, 1.00] | 0.50 [0.01, 0.91] | 0.50 [0.01, 0.91] |" in text
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    fake.clear()
+    program.run(["t", "--out", str(tmp_path)])  # and no run is run again
+    assert not fake
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == written
+
+
+def test_setting_that_diverged_is_chosen_only_where_all_did(program, searched):
+    good = {"values": {"centre/psnr": 1.0, "centre/l1": 0.9}, "curves": {"loss": [[4, 1.0]]}}
+    diverged = {"values": {}, "curves": {"loss": []}, "diverged_at": 2}
+    first, second, third, last = program.search_table(searched).rows
+    found = {first: {100: diverged}, second: {100: good}, third: {100: diverged}, last: {100: diverged}}
+    for table in (searched, replace(searched, collapse=None)):
+        assert program.choices(table, found) == {"none": "rate 0.002", "attention": "rate 0.001"}
+
+
+def test_metric_of_a_collapse_that_no_run_records_is_named(program, searched, fake, monkeypatch, tmp_path):
+    table = replace(searched, search=None, collapse=Collapse("health/diversity", below=0.1))
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"by 'health/diversity', which .* has never recorded"):
+        program.run(["t", "--out", str(tmp_path)])
+    assert [entry[0] for entry in fake] == ["train"]
+    assert not list(tmp_path.glob("*/row.json"))
+
+
+def test_collapse_before_the_divergence_is_when_a_run_collapsed(program, searched):
+    of_runs = [([[1, 0.9], [2, 0.1], [3, 0.2]], 2), ([[1, 0.9], [2, 0.1], [3, 0.8]], 4), ([], 4)]
+    for curve, step in of_runs:
+        assert outcomes.collapsed_at(searched, {"curves": {"loss": curve}, "diverged_at": 4}) == step
 
 
 def test_plan_is_written_before_the_first_run_and_a_changed_one_is_added(
