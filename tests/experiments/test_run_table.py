@@ -21,7 +21,7 @@ from support.programs import EXPERIMENTS, load_program
 
 pytest.importorskip("statsmodels", reason="statsmodels is not installed (pip install 'sagan-jax[tables]')")
 
-from comparisons import outcomes
+from comparisons import outcomes, tables
 
 PROGRAM = EXPERIMENTS / "run_table.py"
 TABLES = sorted(path.stem for path in (PROGRAM.parent / "tables").glob("[!_]*.py"))
@@ -313,6 +313,20 @@ def test_rows_of_a_table_differ_in_their_networks_alone_or_in_the_loss(program, 
     assert f"run_table.py {name} " in (PROGRAM.parent / "tables" / f"{name}.py").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "rates"),
+    [
+        ("r3gan_digits", [(2e-4, 2e-4), (5e-4, 5e-4), (5e-4, 2e-3)]),
+        ("r3gan_cifar10", [(2e-4, 2e-4), (3e-4, 3e-4), (3e-4, 1.2e-3)]),
+    ],
+)
+def test_rates_are_sought_among_those_of_r3gan_and_of_the_experiment(program, name, rates):
+    settings = program.load_table(name).search.settings
+    assert [tuple(fields.values()) for fields in settings.values()] == rates
+    assert list(settings) == [f"rates {of_g:g} and {of_d:g}" for of_g, of_d in rates]
+    assert all(list(of) == ["generator_learning_rate", "discriminator_learning_rate"] for of in settings.values())
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_rows_of_a_table_are_runs_that_train_would_start(program, name):
     for experiment in program.load_table(name).rows.values():
@@ -511,5 +525,53 @@ def test_factorial_table_names_effects_interactions_and_aliases(program, table):
     assert "| A | +11.00 ± 1.32 | 0.056 | 0.11 |" in text
     assert "| B | +2.00 ± 1.32 | 0.22 | 0.22 |" in text
     assert "| A × B | +1.00 ± 1.32 | none |" in text
+    more = replace(table, scores={"x": "x", "y": "twice"}, tested=("x", "y"))
+    for of_row in found.values():
+        for run in of_row.values():
+            run["values"]["y"] = 2 * run["values"]["x"]
+    text = program.whole(more, found, dict.fromkeys(rows, 7))
+    # One family of four: 2 / 36 times 4 and 8 / 36 times 2.
+    assert text.count("| p, Holm over 4 |") == 2
+    assert "| A | +11.00 ± 1.32 | 0.056 | 0.22 |" in text
+    assert "| B | +4.00 ± 2.65 | 0.22 | 0.44 |" in text
+    assert "- A: high in a, ab\n- B: high in b, ab\n" in program.plan(more)
+    assert "of x, twice. " in program.plan(more)
+    assert "The family, corrected by Holm: 4. " in program.plan(more)
+    assert "no test" not in program.plan(more)
     found["ab"] = {}
     assert "some rows have no run yet" in program.whole(table, found, dict.fromkeys(rows, 7))
+
+
+@pytest.mark.parametrize(
+    ("rows", "factors", "words"),
+    [
+        (("low", "high", "other"), {"A": ("high",)}, "needs its own levels; 'low' and 'other' have the same"),
+        (("low", "high", "other"), {"A": ("high", "other")}, "needs its own levels; 'high' and 'other' have the same"),
+        (("low", "high"), {"A": ("hihg",)}, "The factor 'A' needs rows of the table; got 'hihg'"),
+        (("low", "a", "b"), {"A": ("a",), "B": ("b",)}, "needs all 4 combinations"),
+    ],
+)
+def test_rows_that_are_no_factorial_design_are_refused_before_the_first_run(
+    program, table, fake, monkeypatch, tmp_path, rows, factors, words
+):
+    table = replace(table, rows=dict.fromkeys(rows, table.rows["none"]), baselines={}, factors=factors)
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match=words):
+        program.run(["t", "--out", str(tmp_path / "out")])
+    assert not fake
+    assert not (tmp_path / "out").exists()
+    found = {row: {0: {"values": {"centre/psnr": 1.0}}} for row in rows}
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match=words):
+        tables.factor_tables(table, found)
+
+
+def test_survival_is_not_known_beyond_the_last_step_that_was_watched(program, searched):
+    none = searched.rows["none"]
+    lengths = {"half": 4, "whole": 8, "all collapse": 4}
+    rows = {row: replace(none, training=replace(none.training, total_steps=steps)) for row, steps in lengths.items()}
+    table = replace(searched, rows=rows, baselines={}, search=None)
+    lasting, collapsing = {"curves": {"loss": [[2, 1.0]]}}, {"curves": {"loss": [[1, 1.0], [3, 0.1]]}}
+    found = {"half": {0: lasting, 1: collapsing}, "whole": {0: lasting, 1: collapsing}, "all collapse": {0: collapsing}}
+    cells = [[cell.split()[0] for cell in line.split("|")[2:-1]] for line in tables.survival(table, found).splitlines()]
+    assert cells[0] == ["2", "4", "6", "8"]
+    assert cells[2:] == [["1.00", "0.50", "–", "–"], ["1.00", "0.50", "0.50", "0.50"], ["1.00", "0.00", "0.00", "0.00"]]
