@@ -10,8 +10,8 @@ seed run before the next seed, so a table that was stopped compares rows fairly.
 OUT/search holds the same of the search, which is finished before the first run. Ctrl-C stops it. Exit codes are those
 of `sagan-jax`. It needs scipy and statsmodels: pip install 'sagan-jax[tables]'.
 
-The result of a run is OUT/ROW-SEED/row.json. Some of ours are in `experiments/results`. Copied to OUT they count as
-finished.
+The result of a run is OUT/ROW-SEED/row.json. That it diverged is one: it counts as collapsed. Some of ours are in
+`experiments/results`. Copied to OUT they count as finished.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from comparisons.outcomes import outcomes
 from comparisons.plan import plan
 from comparisons.search import choices, chosen_table, search_table, trial
 from comparisons.tables import estimate, known, whole
-from sagan_jax.cli.main import explained
+from sagan_jax.cli.main import check_environment, explained
 from sagan_jax.config import AnyExperiment, Experiment, Table, from_dict, to_dict
 from sagan_jax.data.synthetic import parse_synthetic
 from sagan_jax.errors import CollapsedError, InvalidInputError, NonFiniteError
@@ -299,6 +299,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--rows", nargs="+", default=[], help="some of them. Defaults to all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="some of them. Defaults to all")
     given = parser.parse_args(arguments)
+    check_environment()
     if importlib.util.find_spec("statsmodels") is None:
         raise InvalidInputError("Tables need scipy and statsmodels: pip install 'sagan-jax[tables]'.")
     table = load_table(given.name)
@@ -322,8 +323,15 @@ def run(arguments: list[str]) -> None:
 
 
 def state_plan(table: Table, out: Path) -> None:
-    """Prints the plan of a table, and writes it to OUT/plan.md. If it was another before, that one stays above it."""
-    stated, path = plan(table), out / "plan.md"
+    """Prints the plan of a table, and writes it to OUT/plan.md. If it was another before, that one stays above it.
+
+    Raises:
+        InvalidInputError: the rows are no factorial design of the table's factors.
+    """
+    try:
+        stated, path = plan(table), out / "plan.md"
+    except ValueError as error:
+        raise InvalidInputError(str(error)) from error
     print(stated, flush=True)
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
     if before.endswith(stated):

@@ -83,7 +83,7 @@ def factors_text(table: Table) -> str:
     """Returns the factors, and the family of the tests of their main effects.
 
     Raises:
-        InvalidInputError: the rows are no factorial design of the factors.
+        ValueError: the rows are no factorial design of the factors.
     """
     levels_of(table)
     listed = "\n".join(f"- {factor}: high in {', '.join(high)}" for factor, high in table.factors.items())

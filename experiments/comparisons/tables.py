@@ -12,7 +12,6 @@ from comparisons.outcomes import COLLAPSED, Results, collapsed_at, family, outco
 from comparisons.permutation import difference_p, worst_ranks
 from comparisons.survival import kaplan_meier
 from sagan_jax.config import Table
-from sagan_jax.errors import InvalidInputError
 
 
 def line(cells: Sequence[str]) -> str:
@@ -168,22 +167,19 @@ def levels_of(table: Table) -> dict[str, tuple[int, ...]]:
     """Returns the level of each factor, -1 or 1, in each row of a factorial table.
 
     Raises:
-        InvalidInputError: a factor names what is no row, two rows have the same levels, or the rows are no such design.
+        ValueError: a factor names what is no row, two rows have the same levels, or the rows are no such design.
     """
     for factor, high in table.factors.items():
         if unknown := [row for row in high if row not in table.rows]:
-            raise InvalidInputError(f"The factor {factor!r} needs rows of the table; got {unknown[0]!r}.")
+            raise ValueError(f"The factor {factor!r} needs rows of the table; got {unknown[0]!r}.")
     levels = {row: tuple(1 if row in high else -1 for high in table.factors.values()) for row in table.rows}
     rows = {of_row: row for row, of_row in levels.items()}
     for row, of_row in levels.items():
         if rows[of_row] != row:
-            raise InvalidInputError(
+            raise ValueError(
                 f"Each row of a factorial table needs its own levels; {row!r} and {rows[of_row]!r} have the same."
             )
-    try:
-        factorial.half_sign(dict.fromkeys(rows, (0.0,)))
-    except ValueError as error:
-        raise InvalidInputError(str(error)) from error
+    factorial.half_sign(dict.fromkeys(rows, (0.0,)))
     return levels
 
 

@@ -17,7 +17,7 @@ from sagan_jax.errors import CollapsedError, NonFiniteError
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.generation import GenerationJob
-from support.programs import EXPERIMENTS, load_program
+from support.programs import BENCHMARKS, EXPERIMENTS, load_program
 
 pytest.importorskip("statsmodels", reason="statsmodels is not installed (pip install 'sagan-jax[tables]')")
 
@@ -481,6 +481,15 @@ def test_what_the_statistics_need_is_said_in_one_line(program, monkeypatch, tmp_
         program.run(["attention_buys", "--out", str(tmp_path)])
 
 
+@pytest.mark.parametrize("path", [PROGRAM, BENCHMARKS / "step_speed.py"], ids=lambda path: path.stem)
+def test_switch_that_is_neither_on_nor_off_is_refused(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAGAN_JAX_WIDE_PRODUCTS", "yes")
+    program = load_program(path)
+    monkeypatch.setattr(program, "load_table", lambda name: pytest.fail("it went on"))
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"SAGAN_JAX_WIDE_PRODUCTS needs .* got 'yes'"):
+        program.run(["attention_buys", *(["--out", str(tmp_path)] if path == PROGRAM else [])])
+
+
 def test_plan_says_what_so_many_runs_can_show(program, searched):
     said = program.plan(searched)
     assert said.startswith("Which?\n\nRows, each with the seeds 0, 5:")
@@ -561,7 +570,7 @@ def test_rows_that_are_no_factorial_design_are_refused_before_the_first_run(
     assert not fake
     assert not (tmp_path / "out").exists()
     found = {row: {0: {"values": {"centre/psnr": 1.0}}} for row in rows}
-    with pytest.raises(sagan_jax.errors.InvalidInputError, match=words):
+    with pytest.raises(ValueError, match=words):
         tables.factor_tables(table, found)
 
 
