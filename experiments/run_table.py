@@ -10,8 +10,8 @@ seed run before the next seed, so a table that was stopped compares rows fairly.
 OUT/search holds the same of the search, which is finished before the first run. Ctrl-C stops it. Exit codes are those
 of `sagan-jax`. It needs scipy and statsmodels: pip install 'sagan-jax[tables]'.
 
-The result of a run is OUT/ROW-SEED/row.json. Some of ours are in `experiments/results`. Copied to OUT they count as
-finished.
+The result of a run is OUT/ROW-SEED/row.json. That it diverged is one: it counts as collapsed. Some of ours are in
+`experiments/results`. Copied to OUT they count as finished.
 """
 
 import argparse
@@ -34,10 +34,10 @@ from comparisons.outcomes import outcomes
 from comparisons.plan import plan
 from comparisons.search import choices, chosen_table, search_table, trial
 from comparisons.tables import estimate, known, whole
-from sagan_jax.cli.main import explained
+from sagan_jax.cli.main import check_environment, explained
 from sagan_jax.config import AnyExperiment, Experiment, Table, from_dict, to_dict
 from sagan_jax.data.synthetic import parse_synthetic
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.errors import CollapsedError, InvalidInputError, NonFiniteError
 from sagan_jax.evaluation.rules import check_rule
 from sagan_jax.runs.build import build_adversarial_task, build_completion_task
 from sagan_jax.runtime.files import read_json, write_atomically
@@ -155,13 +155,15 @@ def is_result(table: Table, result: Any) -> bool:
     if not isinstance(result, dict) or not is_number(result.get("minutes")):
         return False
     values, curves = result.get("values"), result.get("curves")
+    diverged = type(result.get("diverged_at")) is int and result["diverged_at"] > 0
     return (
         "experiment" in result
+        and (diverged or "diverged_at" not in result)
         and isinstance(values, dict)
-        and all(is_number(values.get(name)) for name in table.scores)
+        and (diverged or all(is_number(values.get(name)) for name in table.scores))
         and isinstance(curves, dict)
         and all(isinstance(curve, list) and all(map(is_point, curve)) for curve in curves.values())
-        and (table.collapse is None or bool(curves.get(table.collapse.curve)))
+        and (diverged or table.collapse is None or bool(curves.get(table.collapse.curve)))
     )
 
 
@@ -171,27 +173,53 @@ def kept_curves(table: Table) -> list[str]:
 
 
 def run_row(table: Table, row: str, seed: int, out: Path) -> None:
-    """Trains and scores one run, unless its result is there.
+    """Trains and scores one run, unless its result is there. That it diverged or ended as collapsed is a result too.
 
     Raises:
-        InvalidInputError: a run that was trained has lost its metrics.
+        InvalidInputError: a run that was trained has lost its metrics, or never had the one that tells a collapse.
     """
     if read_result(table, row, seed, out):
         return
     experiment, workdir = run_of(table, row, seed), out / f"{row}-{seed}"
     print(f"\n{row}, seed {seed}", flush=True)
-    sagan_jax.train(experiment, workdir)
+    outcome: dict[str, Any] = {}
+    try:
+        sagan_jax.train(experiment, workdir)
+        check_metrics(table, workdir)
+        values = sagan_jax.evaluate(workdir, *table.protocols, **table.evaluation)
+        outcome = {"values": {name: values[name] for name in table.scores}}
+    except (NonFiniteError, CollapsedError) as error:
+        print(f"{row}, seed {seed}, counts as collapsed. {error}", flush=True)
+        outcome = {"values": {}, "diverged_at": step_of(error, workdir)}
     curves = read_metrics(workdir / "metrics.jsonl").curves
-    if "images_per_second" not in curves:
-        raise InvalidInputError(f"The run in {str(workdir)!r} has lost its metrics: remove it, and it is run again.")
-    values = sagan_jax.evaluate(workdir, *table.protocols, **table.evaluation)
-    result = {
+    speeds = curves["images_per_second"].values if "images_per_second" in curves else np.array([np.inf])
+    done = outcome.get("diverged_at", experiment.training.total_steps) / experiment.training.total_steps
+    result = outcome | {
         "experiment": to_dict(experiment),
-        "values": {name: values[name] for name in table.scores},
-        "minutes": minutes_of(experiment, curves["images_per_second"].values),
+        "minutes": minutes_of(experiment, speeds) * done,
         "curves": {name: rounded(curves[name]) if name in curves else [] for name in kept_curves(table)},
     }
     write_atomically(workdir / RESULT, (json.dumps(result) + "\n").encode())
+
+
+def check_metrics(table: Table, workdir: Path) -> None:
+    """Raises InvalidInputError where a trained run has lost its metrics, or lacks the one that tells a collapse."""
+    curves = read_metrics(workdir / "metrics.jsonl").curves
+    if "images_per_second" not in curves:
+        raise InvalidInputError(f"The run in {str(workdir)!r} has lost its metrics: remove it, and it is run again.")
+    if table.collapse and table.collapse.curve not in curves:
+        raise InvalidInputError(
+            f"The table tells a collapse by {table.collapse.curve!r}, which the run in {str(workdir)!r} has never "
+            f"recorded: name a metric that its rows record."
+        )
+
+
+def step_of(error: NonFiniteError | CollapsedError, workdir: Path) -> int:
+    """Returns the step at which a run ended: that of its error, else the last one that it recorded."""
+    if isinstance(error, NonFiniteError) and error.step is not None:
+        return error.step
+    recorded = read_metrics(workdir / "metrics.jsonl").curves.values()
+    return max((int(curve.steps.max()) for curve in recorded), default=1)
 
 
 def results(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
@@ -227,11 +255,13 @@ def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -
 def draw_strips(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -> None:
     """Draws images of a row's first run, those that follow the rule underlined, under the row's first score.
 
-    Rows whose runs are no longer there, but for their results, are left out.
+    Runs that diverged are passed over. Rows whose runs are no longer there, but for their results, are left out.
     """
     workdirs = {
         row: [
-            out / f"{row}-{seed}" for seed in sorted(found[row]) if any((out / f"{row}-{seed}").glob("checkpoints/*"))
+            out / f"{row}-{seed}"
+            for seed, run in sorted(found[row].items())
+            if "diverged_at" not in run and any((out / f"{row}-{seed}").glob("checkpoints/*"))
         ]
         for row in table.strips
     }
@@ -269,6 +299,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--rows", nargs="+", default=[], help="some of them. Defaults to all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="some of them. Defaults to all")
     given = parser.parse_args(arguments)
+    check_environment()
     if importlib.util.find_spec("statsmodels") is None:
         raise InvalidInputError("Tables need scipy and statsmodels: pip install 'sagan-jax[tables]'.")
     table = load_table(given.name)
@@ -292,8 +323,15 @@ def run(arguments: list[str]) -> None:
 
 
 def state_plan(table: Table, out: Path) -> None:
-    """Prints the plan of a table, and writes it to OUT/plan.md. If it was another before, that one stays above it."""
-    stated, path = plan(table), out / "plan.md"
+    """Prints the plan of a table, and writes it to OUT/plan.md. If it was another before, that one stays above it.
+
+    Raises:
+        InvalidInputError: the rows are no factorial design of the table's factors.
+    """
+    try:
+        stated, path = plan(table), out / "plan.md"
+    except ValueError as error:
+        raise InvalidInputError(str(error)) from error
     print(stated, flush=True)
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
     if before.endswith(stated):

@@ -398,7 +398,8 @@ class Table:
         tested: the scores whose comparisons with the baselines are one family of tests, and `collapsed` for the
             share of runs that collapse. Defaults to the first score.
         lower_is_better: scores that are better where they are lower.
-        collapse: which runs collapsed. Their scores are not averaged. Defaults to none.
+        collapse: which runs collapsed. Their scores are not averaged. Defaults to those that diverged, which always
+            count.
         search: for settings of each row, before its runs. Defaults to none.
         factors: for a factorial design, the rows at the higher level of each factor.
         question: what the table's file says of it before the first run.

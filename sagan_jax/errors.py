@@ -14,9 +14,17 @@ class InvalidInputError(SaganError, ValueError):
 
 
 class NonFiniteError(SaganError, ArithmeticError):
-    """A loss or a gradient became NaN or infinite."""
+    """A loss or a gradient became NaN or infinite.
+
+    Attributes:
+        step: the first training step that was not finite, or None where the error is of something else than a step.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str = "", step: int | None = None) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class CollapsedError(SaganError):

@@ -7,16 +7,20 @@ from comparisons.survival import collapse_step
 from sagan_jax.config import Table
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
-"""By row and seed: `values` by the name of a score, and `curves` by that of a metric."""
+"""By row and seed: `values` by the name of a score, and `curves` by that of a metric.
+
+A run that diverged has no values, and the step at which it did as `diverged_at`.
+"""
 COLLAPSED = "collapsed"
 """The outcome that each run of a table with a `collapse` has, 0 or 1."""
 
 
 def collapsed_at(table: Table, result: Mapping[str, Any]) -> int | None:
-    """Returns the step at which a run collapsed, if it did."""
-    if table.collapse is None:
-        return None
-    return collapse_step(result["curves"].get(table.collapse.curve, ()), table.collapse.below)
+    """Returns the step at which a run collapsed or diverged, the first of the two, or None for one that lasted."""
+    begun = None
+    if table.collapse:
+        begun = collapse_step(result["curves"].get(table.collapse.curve, ()), table.collapse.below)
+    return result.get("diverged_at") if begun is None else begun
 
 
 def outcomes(table: Table, found: Results, row: str, score: str) -> list[float | None]:

@@ -3,7 +3,7 @@
 from comparisons.outcomes import COLLAPSED, family, tested_scores
 from comparisons.permutation import smallest_p
 from comparisons.power import POWER, smallest_count, smallest_effect
-from comparisons.tables import heading, is_lower_better
+from comparisons.tables import heading, is_lower_better, levels_of
 from sagan_jax.config import Table
 
 LEVEL = 0.05
@@ -50,9 +50,13 @@ def collapse_text(table: Table) -> str:
 
 
 def analysis_text(table: Table) -> str:
-    """Returns the family of tests and what they can show."""
-    if not table.baselines:
-        return "No row is compared with another: no test."
+    """Returns the families of tests and what they can show."""
+    parts = [comparisons_text(table) if table.baselines else "", factors_text(table) if table.factors else ""]
+    return "\n\n".join(part for part in parts if part) or "No row is compared with another: no test."
+
+
+def comparisons_text(table: Table) -> str:
+    """Returns the family of comparisons with baselines, and what they can show."""
     runs, stated = len(table.seeds), family(table)
     level = LEVEL / len(stated)
     scores = ", ".join(heading(table, score) for score in tested_scores(table))
@@ -73,3 +77,19 @@ def analysis_text(table: Table) -> str:
     if COLLAPSED in tested_scores(table) and count is not None:
         parts.append(f"Of collapse it takes {count} of {runs} against none of {runs}.")
     return " ".join(parts)
+
+
+def factors_text(table: Table) -> str:
+    """Returns the factors, and the family of the tests of their main effects.
+
+    Raises:
+        ValueError: the rows are no factorial design of the factors.
+    """
+    levels_of(table)
+    listed = "\n".join(f"- {factor}: high in {', '.join(high)}" for factor, high in table.factors.items())
+    scores = ", ".join(heading(table, score) for score in tested_scores(table))
+    return (
+        f"Factors:\n{listed}\n\nTests: permutation tests of the main effect of each factor, two-sided, of {scores}. "
+        f"Where a run has no value, all are ranked with such runs worst, and the ranks are tested. The family, "
+        f"corrected by Holm: {len(table.factors) * len(tested_scores(table))}. Interactions are stated and not tested."
+    )

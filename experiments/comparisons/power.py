@@ -1,10 +1,17 @@
 """What a number of runs can show, said before they run."""
 
 import math
+from functools import cache
+from itertools import combinations
+
+import numpy as np
 
 from comparisons.permutation import permutation_p, smallest_p
 
 POWER = 0.8
+MOST_SIMULATED = 15_000
+"""Groupings of a test that is simulated: those of 8 runs against 8 are 12,870."""
+EXPERIMENTS = 1000
 
 
 def attained_level(one: int, other: int, level: float) -> float:
@@ -17,11 +24,12 @@ def attained_level(one: int, other: int, level: float) -> float:
     return least * math.floor(level / least * (1 + 1e-12))
 
 
+@cache
 def smallest_effect(one: int, other: int, level: float) -> float | None:
     """Returns the difference, in standard deviations, that is found at a level in four of five experiments.
 
-    That is the power of Student's test at the level that the permutation test attains; on normal values the two have
-    nearly the same.
+    It is simulated with normal values, the same ones at each call. With more groupings than `MOST_SIMULATED` it is that
+    of Student's test at the level that the permutation test attains, which then finds nearly as much.
 
     Returns:
         The difference, or None where no p of such groups is as low as the level.
@@ -34,7 +42,28 @@ def smallest_effect(one: int, other: int, level: float) -> float | None:
         return None
     from statsmodels.stats.power import TTestIndPower  # takes a second
 
-    return float(TTestIndPower().solve_power(None, nobs1=one, alpha=attained, power=POWER, ratio=other / one))
+    effect = float(TTestIndPower().solve_power(None, nobs1=one, alpha=attained, power=POWER, ratio=other / one))
+    return effect if math.comb(one + other, one) > MOST_SIMULATED else _simulated_effect(one, other, attained, effect)
+
+
+def _simulated_effect(one: int, other: int, level: float, guess: float) -> float:
+    """Returns the difference that the exact test finds in `POWER` of simulated experiments, between 0.5 and 2 guesses.
+
+    With few runs, it needs more than Student's test: at a level of 0.0125, 5 against 5 find 72% where Student's
+    finds 80%.
+    """
+    chosen = np.array(list(combinations(range(one + other), one)))  # the first is the measured grouping
+    weights = np.full((len(chosen), one + other), -1 / other)
+    np.put_along_axis(weights, chosen, 1 / one, axis=1)
+    draws = np.random.default_rng(0).normal(size=(EXPERIMENTS, one + other))
+    low, high = guess / 2, 2 * guess
+    while high - low > 0.01:
+        middle = (low + high) / 2
+        differences = abs((draws + middle * (np.arange(one + other) < one)) @ weights.T)
+        as_large = np.sum(differences >= differences[:, :1] * (1 - 1e-9), axis=1)
+        found = np.mean(as_large <= round(level * len(chosen)))
+        low, high = (low, middle) if found >= POWER else (middle, high)
+    return high
 
 
 def smallest_count(one: int, other: int, level: float) -> int | None:

@@ -2,21 +2,31 @@
 
 from dataclasses import replace
 
-from sagan_jax.config import Collapse, Experiment, Recording, Search, Table
+from sagan_jax.config import Collapse, Experiment, Recording, Search, Table, Training
 
 HINGE = "hinge, spectral norm"
-SEARCH = Search(
-    settings={
-        f"rates {generator:g} and {discriminator:g}": {
-            "generator_learning_rate": generator,
-            "discriminator_learning_rate": discriminator,
-        }
-        for generator, discriminator in ((2e-4, 2e-4), (5e-4, 5e-4), (5e-4, 2e-3))
-    },
-    seeds=(100,),
-    by="fd5k_train_lite0",
-)
-"""R3GAN's rates, those of `digits_32`, which are in SAGAN's ratio of 4, and between them the rate of its G for both."""
+R3GAN_RATE = 2e-4
+"""That of both networks."""
+
+
+def search(training: Training) -> Search:
+    """Returns the search among three rates: R3GAN's, an experiment's own, and between them its G's for both networks.
+
+    Args:
+        training: of the experiment.
+    """
+    of_g, of_d = training.generator_learning_rate, training.discriminator_learning_rate
+    return Search(
+        settings={
+            f"rates {generator:g} and {discriminator:g}": {
+                "generator_learning_rate": generator,
+                "discriminator_learning_rate": discriminator,
+            }
+            for generator, discriminator in ((R3GAN_RATE, R3GAN_RATE), (of_g, of_g), (of_g, of_d))
+        },
+        seeds=(100,),
+        by="fd5k_train_lite0",
+    )
 
 
 def rows(experiment: Experiment, strength: float) -> dict[str, Experiment]:
@@ -52,5 +62,5 @@ def table_of(made: dict[str, Experiment], seeds: tuple[int, ...]) -> Table:
         tested=("fd5k_train_lite0", "collapsed"),
         lower_is_better=tuple(scores),
         collapse=Collapse("health/diversity", below=0.1),
-        search=SEARCH,
+        search=search(made[HINGE].training),
     )

@@ -72,14 +72,16 @@ def means(table: Table, found: Results, parameters: Mapping[str, int]) -> str:
 
     In brackets stands how many runs a mean is of, where others collapsed or have no such value.
     """
-    head = ["row", *table.scores.values(), *([COLLAPSED] if table.collapse else []), "parameters", "seeds"]
+    diverged = any("diverged_at" in run for runs in found.values() for run in runs.values())
+    counted = table.collapse is not None or diverged
+    head = ["row", *table.scores.values(), *([COLLAPSED] if counted else []), "parameters", "seeds"]
     lines = []
     for row in table.rows:
         runs, cells = len(found.get(row, ())), [row]
         for score in table.scores:
             values = known(outcomes(table, found, row, score))
             cells.append(estimate(values) + (f" ({len(values)})" if 0 < len(values) < runs else ""))
-        if table.collapse:
+        if counted:
             cells.append(share(round(sum(known(outcomes(table, found, row, COLLAPSED)))), runs) if runs else "–")
         lines.append([*cells, f"{parameters[row]:,}", str(runs)])
     return with_head(head, lines)
@@ -114,7 +116,10 @@ def heading(table: Table, score: str) -> str:
 
 
 def survival(table: Table, found: Results) -> str:
-    """Returns the share of runs that have not collapsed at quarters of the longest row, by Kaplan and Meier."""
+    """Returns the share of runs that have not collapsed at quarters of the longest row, by Kaplan and Meier.
+
+    Beyond the last step to which a run of a row was watched, it is not known unless all have collapsed.
+    """
     longest = max(row.training.total_steps for row in table.rows.values())
     steps = [longest * quarter // 4 for quarter in (1, 2, 3, 4)]
     lines = []
@@ -124,33 +129,58 @@ def survival(table: Table, found: Results) -> str:
             continue
         lasted = [experiment.training.total_steps if end is None else end for end in ends]
         shares = kaplan_meier(lasted, [end is not None for end in ends], steps)
-        lines.append([row, *(f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in shares)])
+        cells = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in shares]
+        unknown = [step > max(lasted) and value > 0 for step, (value, _, _) in zip(steps, shares, strict=True)]
+        lines.append([row, *("–" if no else cell for cell, no in zip(cells, unknown, strict=True))])
     return with_head(["not collapsed at step", *map(str, steps)], lines)
 
 
 def factor_tables(table: Table, found: Results) -> str:
     """Returns main effects and two-way interactions of each tested score, or what is missing for them."""
-    names, texts = list(table.factors), []
-    for score in tested_scores(table):
+    names, scores = list(table.factors), tested_scores(table)
+    if not all(found.get(row) for row in table.rows):
+        return f"Factors of {', '.join(heading(table, score) for score in scores)}: some rows have no run yet.\n"
+    designs = []
+    for score in scores:
         values = {row: outcomes(table, found, row, score) for row in table.rows}
-        if not all(values.values()):
-            texts.append(f"Factors of {heading(table, score)}: some rows have no run yet.\n")
-            continue
         ranked = None in [value for of_row in values.values() for value in of_row]
-        cells = _cells(table, values, lower_is_better=is_lower_better(table, score))
         title = f"{heading(table, score)}{', in ranks from the worst on' if ranked else ''}"
-        texts.append(_main_effects(cells, names, title) + "\n" + _interactions(cells, names, title))
-    return "\n".join(texts)
+        designs.append((title, _cells(table, values, lower_is_better=is_lower_better(table, score))))
+    p_values = [factorial.main_effect_p(cells, factor) for _, cells in designs for factor in range(len(names))]
+    tested = iter(zip(p_values, holm(p_values), strict=True))  # one family
+    return "\n".join(
+        _main_effects(cells, names, title, [next(tested) for _ in names], len(p_values))
+        + "\n"
+        + _interactions(cells, names, title)
+        for title, cells in designs
+    )
 
 
 def _cells(table: Table, values: Mapping[str, list[float | None]], *, lower_is_better: bool) -> factorial.Cells:
     """Returns the values by levels, or the ranks of all of them where a run has no value."""
-    joined = [value for of_row in values.values() for value in of_row]
+    joined, levels = [value for of_row in values.values() for value in of_row], levels_of(table)
     numbers = iter(worst_ranks(joined, lower_is_better=lower_is_better) if None in joined else known(joined))
-    return {
-        tuple(1 if row in high else -1 for high in table.factors.values()): [next(numbers) for _ in of_row]
-        for row, of_row in values.items()
-    }
+    return {levels[row]: [next(numbers) for _ in of_row] for row, of_row in values.items()}
+
+
+def levels_of(table: Table) -> dict[str, tuple[int, ...]]:
+    """Returns the level of each factor, -1 or 1, in each row of a factorial table.
+
+    Raises:
+        ValueError: a factor names what is no row, two rows have the same levels, or the rows are no such design.
+    """
+    for factor, high in table.factors.items():
+        if unknown := [row for row in high if row not in table.rows]:
+            raise ValueError(f"The factor {factor!r} needs rows of the table; got {unknown[0]!r}.")
+    levels = {row: tuple(1 if row in high else -1 for high in table.factors.values()) for row in table.rows}
+    rows = {of_row: row for row, of_row in levels.items()}
+    for row, of_row in levels.items():
+        if rows[of_row] != row:
+            raise ValueError(
+                f"Each row of a factorial table needs its own levels; {row!r} and {rows[of_row]!r} have the same."
+            )
+    factorial.half_sign(dict.fromkeys(rows, (0.0,)))
+    return levels
 
 
 def _effect_text(cells: factorial.Cells, factors: Sequence[int]) -> str:
@@ -158,13 +188,14 @@ def _effect_text(cells: factorial.Cells, factors: Sequence[int]) -> str:
     return f"{factorial.effect(cells, factors):+.2f}" + ("" if error is None else f" ± {error:.2f}")
 
 
-def _main_effects(cells: factorial.Cells, names: Sequence[str], title: str) -> str:
-    p_values: list[float | None] = [factorial.main_effect_p(cells, factor) for factor in range(len(names))]
+def _main_effects(
+    cells: factorial.Cells, names: Sequence[str], title: str, tested: Sequence[tuple[float, float | None]], tests: int
+) -> str:
     lines = [
         [name, _effect_text(cells, [factor]), p_text(p), p_text(q)]
-        for (factor, name), p, q in zip(enumerate(names), p_values, holm(p_values), strict=True)
+        for (factor, name), (p, q) in zip(enumerate(names), tested, strict=True)
     ]
-    return with_head([f"main effect on {title}", "± standard error", "p", f"p, Holm over {len(names)}"], lines)
+    return with_head([f"main effect on {title}", "± standard error", "p", f"p, Holm over {tests}"], lines)
 
 
 def _interactions(cells: factorial.Cells, names: Sequence[str], title: str) -> str:

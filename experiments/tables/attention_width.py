@@ -1,7 +1,8 @@
 """Does what self-attention buys on `pairs` grow or shrink in wider networks?
 
 Asked before the runs: `attention_buys` compares networks of width 8 without attention and with it at 16x16. Here are
-widths 4 and 16, with the same steps, rates and batch.
+widths 4 and 16, with the same steps, rates and batch. Stated after the runs: a run collapsed if at its end fewer than
+1% of its images follow the rule.
 
     python experiments/run_table.py attention_width --out runs/attention_width
 
@@ -11,7 +12,7 @@ A network of width 16 has four times the parameters and takes about three times 
 from dataclasses import replace
 
 from comparisons.columns import FOLLOWS_RULE, FOLLOWS_RULE_SHARE_OF
-from sagan_jax.config import Experiment, Table
+from sagan_jax.config import Collapse, Experiment, Table
 from sagan_jax.runs.experiments import load_experiment
 
 
@@ -44,4 +45,5 @@ def table() -> Table:
         protocols=("rule5k",),
         strips=("none, width 16", "at 16, width 16"),
         share_of=FOLLOWS_RULE_SHARE_OF,
+        collapse=Collapse("score/rule1k", below=0.01),
     )

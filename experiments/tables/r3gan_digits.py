@@ -7,10 +7,10 @@ both. Networks, batch and steps are those of `digits_32` in each row: only the l
 Both penalties have strength 0.5, R3GAN's first value for ImageNet at 32x32 (it has none for digits, and none was tried
 here). Adam's betas are those of SAGAN, 0 and 0.9. R3GAN's are 0 and 0.9 to 0.99.
 
-Each row seeks its rates among the same three: R3GAN's (2e-4 for both networks), 5e-4 for both, and those of `digits_32`
-(5e-4 and 2e-3). Each is tried once in full length, with seed 100, which is not reported. The score is
-`fd5k_train_lite0` after the last step. Collapse: at the end, 200 images of the moving average vary less than a tenth
-as much as real ones of a class (`health/diversity`).
+Each row seeks its rates among the same three: R3GAN's (2e-4 for both networks), those of `digits_32` (5e-4 and 2e-3),
+and between them the rate of its G for both (5e-4). Each is tried once in full length, with seed 100, which is not
+reported. The score is `fd5k_train_lite0` after the last step. Collapse: at the end, 200 images of the moving average
+vary less than a tenth as much as real ones of a class (`health/diversity`).
 
     python experiments/run_table.py r3gan_digits --out runs/r3gan_digits
     python experiments/benchmarks/step_speed.py r3gan_digits --rounds 20

@@ -116,7 +116,7 @@ def _run(given: list[str]) -> None:
         print(sagan_jax.__version__)
     else:
         run = _command(command)
-        _check_environment()
+        check_environment()
         import logging
 
         from sagan_jax.cli.arguments import expand_home
@@ -144,7 +144,7 @@ def explained(work: Callable[[], None], program: str = "sagan-jax", memory_flag:
     return 0
 
 
-def _check_environment() -> None:
+def check_environment() -> None:
     """Refuses a variable of the functions, which know no errors of a user."""
     given = os.environ.get("SAGAN_JAX_WIDE_PRODUCTS", "")
     if given not in ("", "0", "1"):

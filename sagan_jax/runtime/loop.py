@@ -105,5 +105,6 @@ def _require_finite(metrics: list[dict[str, Any]], first: int) -> None:
             quantity, value = next(iter(wrong.items()))
             raise NonFiniteError(
                 f"Step {number}: {quantity} is {float(value)}, so the step did not change the state. Lower the "
-                f"learning rates, or try another seed. Earlier checkpoints are valid."
+                f"learning rates, or try another seed. Earlier checkpoints are valid.",
+                step=number,
             )

@@ -47,10 +47,20 @@ def exact_p(one, other):
         ([2**40 + eighths / 8 for eighths in (1, 2, 6)], [2**40 + eighths / 8 for eighths in (1, 4, 6, 3)]),
         ([0.5, 0.5, 0.5], [0.5, 0.5]),
         ([0.38, 0.31, 0.44, 0.52], [0.61, 0.35, 0.72, 0.6]),
+        ([0.1, 0.7, 0.3], [0.3, 0.1, 0.7]),  # the two sums of the same values, in other orders, differ in float64
+        ([0.1998, 0.2004, 0.2, 0.2012, 0.1994], [0.2002, 0.2, 0.1996, 0.2006, 0.2]),  # shares of 5,000
+        ([1000.1, 1000.7, 1000.4], [1000.2, 1000.3, 1000.8, 1000.3]),
     ],
 )
 def test_permutation_p_is_that_of_every_grouping_counted_in_fractions(one, other):
     assert permutation.permutation_p(one, other) == pytest.approx(exact_p(one, other), rel=1e-12)
+
+
+def test_permutation_p_of_shares_of_5000_images_counts_every_tie():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        one, other = (rng.integers(990, 1010, size=5) / 5000 for _ in range(2))
+        assert permutation.permutation_p(one, other) == pytest.approx(exact_p(one.tolist(), other.tolist()), rel=1e-9)
 
 
 def test_permutation_p_of_shares_is_fishers_exact_test():
@@ -129,11 +139,12 @@ def test_effect_of_many_runs_is_cohens():
     assert power.smallest_effect(64, 64, 0.05) == pytest.approx(0.5, abs=0.002)  # Cohen 1988, table 2.4.1
 
 
-def test_smallest_effect_is_found_in_four_of_five_simulated_experiments():
-    rng, level = np.random.default_rng(0), 0.05 / 3
-    shift = power.smallest_effect(5, 5, level)
-    found = [permutation.permutation_p(rng.normal(size=5), rng.normal(shift, size=5)) <= level for _ in range(400)]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.06)  # standard deviation 0.02
+@pytest.mark.parametrize(("one", "other", "level"), [(5, 5, 0.0125), (4, 6, 0.02), (5, 5, 0.05)])
+def test_smallest_effect_is_found_in_four_of_five_simulated_experiments(one, other, level):
+    rng, shift = np.random.default_rng(7), power.smallest_effect(one, other, level)
+    groups = ((rng.normal(size=one), rng.normal(shift, size=other)) for _ in range(1000))
+    found = [permutation.permutation_p(*pair) <= level for pair in groups]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.05)  # standard deviation 0.013, and as much in `shift`
 
 
 def test_level_that_few_runs_attain_is_a_whole_number_of_groupings():

@@ -13,12 +13,15 @@ from scipy import ndimage
 import sagan_jax
 from sagan_jax.config import Collapse, CompletionExperiment, Data, Experiment, Recording, Search, Table, to_dict
 from sagan_jax.data.synthetic import Pairs, parse_synthetic
+from sagan_jax.errors import CollapsedError, NonFiniteError
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.generation import GenerationJob
-from support.programs import EXPERIMENTS, load_program
+from support.programs import BENCHMARKS, EXPERIMENTS, load_program
 
 pytest.importorskip("statsmodels", reason="statsmodels is not installed (pip install 'sagan-jax[tables]')")
+
+from comparisons import outcomes, tables
 
 PROGRAM = EXPERIMENTS / "run_table.py"
 TABLES = sorted(path.stem for path in (PROGRAM.parent / "tables").glob("[!_]*.py"))
@@ -152,7 +155,11 @@ def test_line_lies_under_the_image_that_follows_the_rule(program, monkeypatch, t
     monkeypatch.setattr(program.pyplot.Axes, "plot", lambda self, x, y, **_: drawn.append((x, y)))
     (tmp_path / "none-0" / "checkpoints" / "2000").mkdir(parents=True)
     table = Table({"none": Experiment(data=Data("pairs"))}, (0,), {"rule9": "obey"}, {}, (), strips=("none",))
-    program.draw_strips(table, {"none": {0: {"values": {"rule9": 0.5}}}}, tmp_path)
+    (tmp_path / "none-1" / "checkpoints" / "2000").mkdir(parents=True)
+    diverged = {"values": {}, "curves": {}, "diverged_at": 3}
+    program.draw_strips(table, {"none": {0: diverged}}, tmp_path)
+    assert not drawn
+    program.draw_strips(table, {"none": {0: diverged, 1: {"values": {"rule9": 0.5}}}}, tmp_path)
     assert drawn == [([40, 71], [75, 75])]  # 32 pixels wide, 8 between two
 
 
@@ -184,6 +191,7 @@ def test_parameters_are_those_of_both_players(program):
 
 
 WRONG_FIELDS = [{"minutes": "1"}, {"minutes": True}, {"minutes": 10**400}, {"values": []}, {"values": {}}]
+WRONG_FIELDS += [{"diverged_at": None}, {"diverged_at": True}, {"diverged_at": 0}]
 WRONG_FIELDS += [{"curves": []}, {"curves": {"a": 3}}, {"curves": {"a": [[1]]}}, {"curves": {"a": [[2**64, 1.0]]}}]
 
 
@@ -305,6 +313,20 @@ def test_rows_of_a_table_differ_in_their_networks_alone_or_in_the_loss(program, 
     assert f"run_table.py {name} " in (PROGRAM.parent / "tables" / f"{name}.py").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "rates"),
+    [
+        ("r3gan_digits", [(2e-4, 2e-4), (5e-4, 5e-4), (5e-4, 2e-3)]),
+        ("r3gan_cifar10", [(2e-4, 2e-4), (3e-4, 3e-4), (3e-4, 1.2e-3)]),
+    ],
+)
+def test_rates_are_sought_among_those_of_r3gan_and_of_the_experiment(program, name, rates):
+    settings = program.load_table(name).search.settings
+    assert [tuple(fields.values()) for fields in settings.values()] == rates
+    assert list(settings) == [f"rates {of_g:g} and {of_d:g}" for of_g, of_d in rates]
+    assert all(list(of) == ["generator_learning_rate", "discriminator_learning_rate"] for of in settings.values())
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_rows_of_a_table_are_runs_that_train_would_start(program, name):
     for experiment in program.load_table(name).rows.values():
@@ -370,6 +392,69 @@ def test_setting_with_a_run_that_collapses_is_not_chosen(program, searched):
     assert program.chosen_table(searched, {}).rows == searched.rows
 
 
+@pytest.mark.parametrize("kind", ["collapse", "no collapse"])
+def test_run_that_diverges_is_a_result_and_the_others_go_on(program, searched, fake, monkeypatch, tmp_path, kind):
+    table = replace(searched, search=None, collapse=searched.collapse if kind == "collapse" else None)
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    train, evaluate = sagan_jax.train, sagan_jax.evaluate
+
+    def diverge(experiment, workdir):
+        if workdir.name == "none-0":
+            workdir.mkdir(parents=True)  # in its third step, before anything was recorded
+            raise NonFiniteError("Step 3: loss is nan.", step=3)
+        train(experiment, workdir)
+        if workdir.name == "attention-0":
+            raise CollapsedError("The run has collapsed.")
+
+    def not_finite(workdir, *protocols, **options):
+        if workdir.name == "attention-5":
+            raise NonFiniteError("The network has diverged.")
+        return evaluate(workdir, *protocols, **options)
+
+    monkeypatch.setattr(sagan_jax, "train", diverge)
+    monkeypatch.setattr(sagan_jax, "evaluate", not_finite)
+    program.run(["t", "--out", str(tmp_path)])
+    found = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("*/row.json")}
+    steps = {name: result.get("diverged_at") for name, result in found.items()}
+    assert steps == {"none-0": 3, "attention-0": 4, "none-5": None, "attention-5": 4}
+    assert (found["none-0"]["minutes"], found["attention-0"]["minutes"]) == (0, pytest.approx(16 / 60))
+    text = (tmp_path / "table.md").read_text()
+    assert "| none | 25.00 (1) | 0.25 (1) | 1 of 2 [0.09, 0.91] | 4,268,000 | 2 |" in text
+    assert "| attention | – | – | 2 of 2 [0.34, 1.00] | 4,273,762 | 2 |" in text
+    assert "| attention − none | centre, dB | – | ranks | 2 and 2 | 1 | 1 |" in text
+    if kind == "collapse":
+        assert "| none | 1.00 [0.34, 1.00] | 1.00 [0.34, 1.00] | 0.50 [0.01, 0.91] | 0.50 [0.01, 0.91] |" in text
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    fake.clear()
+    program.run(["t", "--out", str(tmp_path)])  # and no run is run again
+    assert not fake
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == written
+
+
+def test_setting_that_diverged_is_chosen_only_where_all_did(program, searched):
+    good = {"values": {"centre/psnr": 1.0, "centre/l1": 0.9}, "curves": {"loss": [[4, 1.0]]}}
+    diverged = {"values": {}, "curves": {"loss": []}, "diverged_at": 2}
+    first, second, third, last = program.search_table(searched).rows
+    found = {first: {100: diverged}, second: {100: good}, third: {100: diverged}, last: {100: diverged}}
+    for table in (searched, replace(searched, collapse=None)):
+        assert program.choices(table, found) == {"none": "rate 0.002", "attention": "rate 0.001"}
+
+
+def test_metric_of_a_collapse_that_no_run_records_is_named(program, searched, fake, monkeypatch, tmp_path):
+    table = replace(searched, search=None, collapse=Collapse("health/diversity", below=0.1))
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"by 'health/diversity', which .* has never recorded"):
+        program.run(["t", "--out", str(tmp_path)])
+    assert [entry[0] for entry in fake] == ["train"]
+    assert not list(tmp_path.glob("*/row.json"))
+
+
+def test_collapse_before_the_divergence_is_when_a_run_collapsed(program, searched):
+    of_runs = [([[1, 0.9], [2, 0.1], [3, 0.2]], 2), ([[1, 0.9], [2, 0.1], [3, 0.8]], 4), ([], 4)]
+    for curve, step in of_runs:
+        assert outcomes.collapsed_at(searched, {"curves": {"loss": curve}, "diverged_at": 4}) == step
+
+
 def test_plan_is_written_before_the_first_run_and_a_changed_one_is_added(
     program, searched, fake, monkeypatch, tmp_path, capsys
 ):
@@ -394,6 +479,15 @@ def test_what_the_statistics_need_is_said_in_one_line(program, monkeypatch, tmp_
     monkeypatch.setattr(program.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"pip install 'sagan-jax\[tables\]'"):
         program.run(["attention_buys", "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize("path", [PROGRAM, BENCHMARKS / "step_speed.py"], ids=lambda path: path.stem)
+def test_switch_that_is_neither_on_nor_off_is_refused(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAGAN_JAX_WIDE_PRODUCTS", "yes")
+    program = load_program(path)
+    monkeypatch.setattr(program, "load_table", lambda name: pytest.fail("it went on"))
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"SAGAN_JAX_WIDE_PRODUCTS needs .* got 'yes'"):
+        program.run(["attention_buys", *(["--out", str(tmp_path)] if path == PROGRAM else [])])
 
 
 def test_plan_says_what_so_many_runs_can_show(program, searched):
@@ -440,5 +534,53 @@ def test_factorial_table_names_effects_interactions_and_aliases(program, table):
     assert "| A | +11.00 ± 1.32 | 0.056 | 0.11 |" in text
     assert "| B | +2.00 ± 1.32 | 0.22 | 0.22 |" in text
     assert "| A × B | +1.00 ± 1.32 | none |" in text
+    more = replace(table, scores={"x": "x", "y": "twice"}, tested=("x", "y"))
+    for of_row in found.values():
+        for run in of_row.values():
+            run["values"]["y"] = 2 * run["values"]["x"]
+    text = program.whole(more, found, dict.fromkeys(rows, 7))
+    # One family of four: 2 / 36 times 4 and 8 / 36 times 2.
+    assert text.count("| p, Holm over 4 |") == 2
+    assert "| A | +11.00 ± 1.32 | 0.056 | 0.22 |" in text
+    assert "| B | +4.00 ± 2.65 | 0.22 | 0.44 |" in text
+    assert "- A: high in a, ab\n- B: high in b, ab\n" in program.plan(more)
+    assert "of x, twice. " in program.plan(more)
+    assert "The family, corrected by Holm: 4. " in program.plan(more)
+    assert "no test" not in program.plan(more)
     found["ab"] = {}
     assert "some rows have no run yet" in program.whole(table, found, dict.fromkeys(rows, 7))
+
+
+@pytest.mark.parametrize(
+    ("rows", "factors", "words"),
+    [
+        (("low", "high", "other"), {"A": ("high",)}, "needs its own levels; 'low' and 'other' have the same"),
+        (("low", "high", "other"), {"A": ("high", "other")}, "needs its own levels; 'high' and 'other' have the same"),
+        (("low", "high"), {"A": ("hihg",)}, "The factor 'A' needs rows of the table; got 'hihg'"),
+        (("low", "a", "b"), {"A": ("a",), "B": ("b",)}, "needs all 4 combinations"),
+    ],
+)
+def test_rows_that_are_no_factorial_design_are_refused_before_the_first_run(
+    program, table, fake, monkeypatch, tmp_path, rows, factors, words
+):
+    table = replace(table, rows=dict.fromkeys(rows, table.rows["none"]), baselines={}, factors=factors)
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match=words):
+        program.run(["t", "--out", str(tmp_path / "out")])
+    assert not fake
+    assert not (tmp_path / "out").exists()
+    found = {row: {0: {"values": {"centre/psnr": 1.0}}} for row in rows}
+    with pytest.raises(ValueError, match=words):
+        tables.factor_tables(table, found)
+
+
+def test_survival_is_not_known_beyond_the_last_step_that_was_watched(program, searched):
+    none = searched.rows["none"]
+    lengths = {"half": 4, "whole": 8, "all collapse": 4}
+    rows = {row: replace(none, training=replace(none.training, total_steps=steps)) for row, steps in lengths.items()}
+    table = replace(searched, rows=rows, baselines={}, search=None)
+    lasting, collapsing = {"curves": {"loss": [[2, 1.0]]}}, {"curves": {"loss": [[1, 1.0], [3, 0.1]]}}
+    found = {"half": {0: lasting, 1: collapsing}, "whole": {0: lasting, 1: collapsing}, "all collapse": {0: collapsing}}
+    cells = [[cell.split()[0] for cell in line.split("|")[2:-1]] for line in tables.survival(table, found).splitlines()]
+    assert cells[0] == ["2", "4", "6", "8"]
+    assert cells[2:] == [["1.00", "0.50", "–", "–"], ["1.00", "0.50", "0.50", "0.50"], ["1.00", "0.00", "0.00", "0.00"]]

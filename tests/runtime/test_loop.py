@@ -123,8 +123,9 @@ def test_loop_that_is_stopped_before_its_first_step_does_nothing():
 
 def test_loop_that_is_stopped_on_a_state_that_went_wrong_names_it():
     book = Book()
-    with pytest.raises(NonFiniteError, match=r"^Step 4"):
+    with pytest.raises(NonFiniteError, match=r"^Step 4") as raised:
         run(book, total_steps=9, actions=[book.action(1)], bad={4: "first"}, stops={4})
+    assert raised.value.step == 4
     assert book.steps("action") == [1, 2, 3]
 
 
