@@ -18,6 +18,17 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 
+def content_of_column(content: str, column: str, default: str) -> str:
+    """Returns a digest of the images of one column of a file.
+
+    Args:
+        content: a digest of the file, which holds all columns.
+        column: the one that is read. The result differs from `content` only if it is not the default.
+        default: the column that is read where none is named; "" where one has to be named.
+    """
+    return content if column == default else f"{content} {column}"
+
+
 def integers(column: Any, where: str) -> np.ndarray:
     """Returns a column of pyarrow as int64 `[N]`; raises InvalidInputError where a row has none."""
     if column.null_count:

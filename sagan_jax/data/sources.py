@@ -18,6 +18,7 @@ import numpy as np
 from sagan_jax.data.archives import open_zip
 from sagan_jax.data.array_files import ImageArrays, read_digits, read_npy, read_npz
 from sagan_jax.data.cache import CachedImages, DecodedCache
+from sagan_jax.data.columns import content_of_column
 from sagan_jax.data.csv_labels import CsvLabels, read_csv_labels
 from sagan_jax.data.decoding import DECODINGS, MODES, Decoding, Traits, fit_array, natural_size
 from sagan_jax.data.encoded import (
@@ -259,8 +260,12 @@ def open_source(
         return _from_arrays(*_read_arrays(path, absent_classes, notify), *size)
     if _is_hdf5(path):
         _refuse_labels(repr(source), labels)
-        content = functools.partial(digest_files, path.parent, [path.name])
-        return _from_user(Hdf5Images(path, **columns), repr(source), path.name, *size, absent_classes, notify, content)
+        images = Hdf5Images(path, **columns)
+
+        def content() -> str:
+            return content_of_column(digest_files(path.parent, [path.name]), images.name, images.default)
+
+        return _from_user(images, repr(source), path.name, *size, absent_classes, notify, content)
     encoded = _open_encoded(path, notify, labels, **columns)
     try:
         part = dataclasses.replace(part_of(encoded, max_images), decoding=decoding)
