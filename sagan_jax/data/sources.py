@@ -123,7 +123,7 @@ class ImageSource:
 
         It does not depend on the resolution or on the path of the data. The content of a zip is the names, sizes and
         CRCs of its images. The content of a folder or of another file is all its bytes, which the first access reads.
-        The content of a data set of a user is its own `fingerprint`, or all its pixels and labels.
+        The content of a data set of a user is its own `fingerprint` with a few items, or all its pixels and labels.
         """
         facts = [self._content(), self.class_names, self.skipped]
         digest = hashlib.sha256(json.dumps(facts).encode())
