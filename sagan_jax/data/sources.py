@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -364,6 +364,39 @@ def _refuse_skipping(where: str, skip_unreadable: int) -> None:
         raise InvalidInputError(f"Unreadable images can be skipped where they are files; leave them out of {where}.")
 
 
+def fitting_options(
+    source: str, *, skip_unreadable: int = 0, label_column: str = "", image_column: str = ""
+) -> dict[str, Any]:
+    """Returns options of `open_source` without those that sources of this kind refuse.
+
+    Args:
+        source: as for `open_source`.
+        skip_unreadable: is 0 in the result for a data set of a user.
+        label_column: is "" in the result for a source without columns.
+        image_column: likewise.
+
+    Raises:
+        InvalidInputError: the source does not exist or cannot be listed.
+
+    Examples:
+        >>> fitting_options("pairs", skip_unreadable=2, image_column="face")
+        {'skip_unreadable': 2, 'label_column': '', 'image_column': ''}
+    """
+    if _names_user_source(source):
+        skip_unreadable = 0
+    if not ((label_column or image_column) and _has_columns(source)):
+        label_column = image_column = ""
+    return {"skip_unreadable": skip_unreadable, "label_column": label_column, "image_column": image_column}
+
+
+def _has_columns(source: str) -> bool:
+    if source == "digits" or is_synthetic(source) or _names_user_source(source):
+        return False
+    _require_existing(source)
+    path = Path(source)
+    return _is_hdf5(path) or is_saved_dataset(path) or (not is_lmdb(path) and bool(_shards(path)))
+
+
 def natural_resolution(source: str | DataSource) -> int:
     """Returns the shorter side of the first image of a source, in pixels.
 
@@ -408,9 +441,7 @@ def _open_encoded(
     if is_lmdb(path):
         _refuse_labels(repr(str(path)), labels, label_column, image_column)
         return open_lmdb(path)
-    shards = find_shards(path) if path.is_dir() else []
-    if path.is_file() and path.suffix.lower() == ".parquet":
-        shards = [path]
+    shards = _shards(path)
     if shards:
         _refuse_labels(repr(str(path)), labels)
         return open_parquet(path, shards, notify, label_column, image_column)
@@ -423,6 +454,13 @@ def _open_encoded(
         raise InvalidInputError(f"{str(path)!r} needs to be a regular file or a folder; it is a pipe or a device.")
     hint = f"Name the object in it: {path}:NAME." if path.suffix == ".py" else "Unpack other archives first."
     raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; got {str(path)!r}. {hint}")
+
+
+def _shards(path: Path) -> list[Path]:
+    """Returns the parquet files of a source, [] for a source of another kind."""
+    if path.is_file() and path.suffix.lower() == ".parquet":
+        return [path]
+    return find_shards(path) if path.is_dir() else []
 
 
 def _csv_labels(labels: str, folder: Path) -> CsvLabels | None:

@@ -14,6 +14,7 @@ from sagan_jax.config import AnyExperiment, CompletionExperiment, CompletionTrai
 from sagan_jax.data import ImageSource, open_source
 from sagan_jax.data.decoding import Decoding
 from sagan_jax.data.layouts import is_split
+from sagan_jax.data.sources import fitting_options
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
@@ -197,17 +198,22 @@ def open_images(experiment: AnyExperiment, held_out: bool = False, *, decoding: 
             f"data set of yours as file.py:NAME."
         )
     try:
+        options: dict[str, Any] = {
+            "skip_unreadable": data.skip_unreadable,
+            "label_column": data.label_column,
+            "image_column": data.image_column,
+        }
+        if held_out:  # may be of another kind than the images to train on
+            options = fitting_options(path, **options)
         return open_source(
             path,
             resolution=experiment.networks.resolution,
             image_channels=experiment.networks.image_channels,
-            skip_unreadable=data.skip_unreadable,
             cache=data.cache,
             labels=data.held_out_labels if held_out else data.labels,
-            label_column=data.label_column,
-            image_column=data.image_column,
             max_images=0 if held_out else data.max_images,
             decoding=decoding,
+            **options,
         )
     except InvalidInputError as error:
         if not held_out:

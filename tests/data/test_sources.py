@@ -47,7 +47,7 @@ def refused(source, **options):
 TINY = encoded(noise(4, 4, 3))
 
 
-@pytest.mark.parametrize("module", [array_names, layouts, pipeline, selection])
+@pytest.mark.parametrize("module", [array_names, layouts, pipeline, selection, sources])
 def test_doctests_of_a_module_of_data_hold(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted
