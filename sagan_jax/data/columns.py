@@ -1,7 +1,7 @@
 """Images and labels in the columns of a table: how they are called, and what labels may be."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -11,6 +11,13 @@ from sagan_jax.errors import InvalidInputError
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
+
+
+class ColumnNames(TypedDict):
+    """The columns that the user names, each "" for the usual ones."""
+
+    label_column: str
+    image_column: str
 
 
 def listed(names: Iterable[str]) -> str:

@@ -11,14 +11,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from sagan_jax.data.archives import open_zip
 from sagan_jax.data.array_files import ImageArrays, read_digits, read_npy, read_npz
 from sagan_jax.data.cache import CachedImages, DecodedCache
-from sagan_jax.data.columns import content_of_column
+from sagan_jax.data.columns import ColumnNames, content_of_column
 from sagan_jax.data.csv_labels import CsvLabels, read_csv_labels
 from sagan_jax.data.decoding import DECODINGS, MODES, Decoding, Traits, fit_array, natural_size
 from sagan_jax.data.encoded import (
@@ -364,29 +364,34 @@ def _refuse_skipping(where: str, skip_unreadable: int) -> None:
         raise InvalidInputError(f"Unreadable images can be skipped where they are files; leave them out of {where}.")
 
 
-def fitting_options(
-    source: str, *, skip_unreadable: int = 0, label_column: str = "", image_column: str = ""
-) -> dict[str, Any]:
-    """Returns options of `open_source` without those that sources of this kind refuse.
+def can_skip(source: str) -> bool:
+    """Tells whether a source, as for `open_source`, may be opened with `skip_unreadable`.
+
+    Examples:
+        >>> can_skip("faces.zip"), can_skip("faces.py:FACES")
+        (True, False)
+    """
+    return not _names_user_source(source)
+
+
+def fitting_columns(source: str, *, label_column: str, image_column: str) -> ColumnNames:
+    """Returns names of columns for `open_source`; empty ones for a source that has no columns and refuses them.
 
     Args:
         source: as for `open_source`.
-        skip_unreadable: is 0 in the result for a data set of a user.
-        label_column: is "" in the result for a source without columns.
-        image_column: likewise.
+        label_column: as for `open_source`.
+        image_column: as for `open_source`.
 
     Raises:
         InvalidInputError: the source does not exist or cannot be listed.
 
     Examples:
-        >>> fitting_options("pairs", skip_unreadable=2, image_column="face")
-        {'skip_unreadable': 2, 'label_column': '', 'image_column': ''}
+        >>> fitting_columns("pairs", label_column="", image_column="face")
+        {'label_column': '', 'image_column': ''}
     """
-    if _names_user_source(source):
-        skip_unreadable = 0
     if not ((label_column or image_column) and _has_columns(source)):
         label_column = image_column = ""
-    return {"skip_unreadable": skip_unreadable, "label_column": label_column, "image_column": image_column}
+    return {"label_column": label_column, "image_column": image_column}
 
 
 def _has_columns(source: str) -> bool:
@@ -397,11 +402,13 @@ def _has_columns(source: str) -> bool:
     return _is_hdf5(path) or is_saved_dataset(path) or (not is_lmdb(path) and bool(_shards(path)))
 
 
-def natural_resolution(source: str | DataSource) -> int:
+def natural_resolution(source: str | DataSource, *, label_column: str = "", image_column: str = "") -> int:
     """Returns the shorter side of the first image of a source, in pixels.
 
     Args:
         source: as for `open_source`.
+        label_column: as for `open_source`.
+        image_column: as for `open_source`.
 
     Raises:
         InvalidInputError: when the source does not exist, is synthetic, or its first image cannot be read.
@@ -418,10 +425,10 @@ def natural_resolution(source: str | DataSource) -> int:
         arrays = read_npz(path, absent_classes=True) if path.suffix.lower() == ".npz" else read_npy(path)
         return min(arrays.images.shape[1:3])
     if _is_hdf5(path):
-        return first_size(Hdf5Images(path), repr(source))
+        return first_size(Hdf5Images(path, label_column=label_column, image_column=image_column), repr(source))
     if not path.exists():
         raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; {source!r} does not exist.")
-    encoded = _open_encoded(path, lambda line: None)
+    encoded = _open_encoded(path, lambda line: None, "", label_column, image_column)
     try:
         return natural_size(encoded.read(0))
     except Exception as error:
