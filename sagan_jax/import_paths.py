@@ -108,16 +108,17 @@ def find_object(name: str, wanted: str = "the object") -> Any:
     return found
 
 
-def source_digest(name: str) -> str:
+def source_digest(name: str, wanted: str = "the object") -> str:
     """Returns the SHA-256 of the file that holds the object of an import path; "" if it is in no file.
 
     Args:
         name: an import path that `find_object` finds.
+        wanted: as for `find_object`.
 
     Raises:
         InvalidInputError: as `find_object`.
     """
-    find_object(name)
+    find_object(name, wanted)
     place = name.rpartition(":")[0]
     if Path(place).absolute() in _files:
         return _files[Path(place).absolute()][0]  # of the source that was run; the file may have changed since

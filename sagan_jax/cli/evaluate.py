@@ -58,6 +58,10 @@ class Arguments:
     """of both sets, for --images. Defaults to the shorter side of the first image"""
     max_images: int = 0
     """use at most so many of --images and of --reference, of all classes equally; 0 for all"""
+    label_column: str = ""
+    """column of the labels in --images and --reference, in each that is .parquet, .hdf5 or a folder of datasets"""
+    image_column: str = ""
+    """column of the images there"""
     seed: int = 0
     """of the latents, and of subsets of images"""
     batch_size: int = 100
@@ -108,6 +112,8 @@ def _check(parsed: Arguments) -> None:
         raise InvalidInputError("--images and --reference go together: what is scored, and the real images.")
     if parsed.workdir and parsed.max_images:
         raise InvalidInputError("--max-images goes with --images; a run says in its config how many it trains on.")
+    if parsed.workdir and (parsed.label_column or parsed.image_column):
+        raise InvalidInputError("--label-column and --image-column go with --images; a run says in its config its own.")
     if not 0 <= parsed.seed < 2**32:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
     if parsed.samples < 0:
@@ -122,6 +128,7 @@ def _check(parsed: Arguments) -> None:
 
 _OF_ALL = ("inception_weights", "dinov2_weights", "batch_size", "cache")
 _OF_SCORES = (*_OF_ALL, "seed", "out")
+_OF_IMAGES = ("resolution", "max_images", "label_column", "image_column")
 _OF_RUNS = (*_OF_SCORES, "holes", "samples", "source", "held_out", "reference", "trust_checkpoint")
 
 
@@ -140,7 +147,7 @@ def _score_run(parsed: Arguments, progress: Any) -> None:
 def _score_images(parsed: Arguments, progress: Any) -> None:
     from sagan_jax.runs.scores import scores_of_images
 
-    given = _options(parsed, *_OF_SCORES, "resolution", "max_images", "save_statistics")
+    given = _options(parsed, *_OF_SCORES, *_OF_IMAGES, "save_statistics")
     found = scores_of_images(
         parsed.images, parsed.reference, parsed.protocol, **given, keep_going=True, progress=progress
     )
@@ -152,7 +159,7 @@ def _save_statistics(parsed: Arguments, progress: Any) -> None:
     from sagan_jax.runs.reference_statistics import save_statistics_of_images
 
     assert parsed.save_statistics
-    given = _options(parsed, *_OF_ALL, "resolution", "max_images")
+    given = _options(parsed, *_OF_ALL, *_OF_IMAGES)
     save_statistics_of_images(
         parsed.reference, parsed.save_statistics, parsed.protocol, **given, notify=_show, progress=progress
     )

@@ -1,7 +1,7 @@
 """Images and labels in the columns of a table: how they are called, and what labels may be."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -13,9 +13,27 @@ IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
 
 
+class ColumnNames(TypedDict):
+    """The columns that the user names, each "" for the usual ones."""
+
+    label_column: str
+    image_column: str
+
+
 def listed(names: Iterable[str]) -> str:
     """Returns names, quoted, for a message."""
     return ", ".join(map(repr, names))
+
+
+def content_of_column(content: str, column: str, default: str) -> str:
+    """Returns a digest of the images of one column of a file.
+
+    Args:
+        content: a digest of the file, which holds all columns.
+        column: the one that is read. The result differs from `content` only if it is not the default.
+        default: the column that is read where none is named; "" where one has to be named.
+    """
+    return content if column == default else f"{content} {column}"
 
 
 def integers(column: Any, where: str) -> np.ndarray:

@@ -44,7 +44,7 @@ class EncodedImages:
     """integers `[count]`, or None when the set has no labels"""
     class_names: list[str]
     content: Callable[[], str]
-    """returns a digest of all names and bytes, in hexadecimal digits"""
+    """returns a digest of all names and bytes, and of the column of images where it is not the usual one"""
     close: Callable[[], None] = _do_nothing
     total: int = 0
     """the number of images of the whole set, when these are a part of it; else 0"""

@@ -27,6 +27,8 @@ class Hdf5Images:
 
     Attributes:
         labels: int64 `[N]`, or None.
+        name: of the images.
+        default: the name that they have where none is given, or "" where one has to be.
 
     Raises:
         InvalidInputError: when the package h5py is not installed, the file is damaged, or it holds other arrays.
@@ -51,6 +53,7 @@ class Hdf5Images:
                 f"{where} needs images, called {' or '.join(_IMAGES)}, or named by --image-column; it holds "
                 f"{listed(arrays) or 'no arrays at its top'}."
             )
+        self.name, self.default = name, next((usual for usual in _IMAGES if usual in arrays), "")
         self._images: Any = arrays[name]
         self._channels_first = _channels_first(self._images, f"{where}: {name}")
         self.labels: np.ndarray | None = None

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from sagan_jax.data import decoding
-from sagan_jax.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, check_classes, integers, listed
+from sagan_jax.data.columns import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    check_classes,
+    content_of_column,
+    integers,
+    listed,
+)
 from sagan_jax.data.encoded import EncodedImages, Notify, digest_files
 from sagan_jax.errors import InvalidInputError, one_line
 
@@ -16,7 +23,10 @@ _FILES = ("state.json", "dataset_info.json")
 
 def is_saved_dataset(path: Path) -> bool:
     """Tells whether a path is a folder that `save_to_disk` wrote, of one data set or of several splits."""
-    return (path / _SPLITS_FILE).is_file() or all((path / name).is_file() for name in _FILES)
+    try:
+        return (path / _SPLITS_FILE).is_file() or all((path / name).is_file() for name in _FILES)
+    except OSError:  # a folder that may not be entered; the line that names it comes from listing it
+        return False
 
 
 def open_saved_dataset(path: Path, notify: Notify, *, label_column: str = "", image_column: str = "") -> EncodedImages:
@@ -50,7 +60,7 @@ def open_saved_dataset(path: Path, notify: Notify, *, label_column: str = "", im
         path, title = path / split, f"{title}/{split}"
     where = repr(str(path))
     try:
-        found = datasets.Dataset.load_from_disk(str(path))
+        found = datasets.Dataset.load_from_disk(str(path), keep_in_memory=False)  # its files are the content
     except Exception as error:  # hostile bytes can raise any error in pyarrow
         raise InvalidInputError(f"Cannot read {where} as a folder of datasets: {one_line(error)}.") from error
     if not len(found):
@@ -84,7 +94,7 @@ def open_saved_dataset(path: Path, notify: Notify, *, label_column: str = "", im
         read=read,
         labels=labels,
         class_names=class_names,
-        content=lambda: digest_files(path, files),
+        content=lambda: content_of_column(digest_files(path, files), image, _default_column(found.features)),
     )
 
 
@@ -110,20 +120,31 @@ def _split(path: Path, notify: Notify) -> str:
 
 
 def _image_column(features: Any, where: str, wanted: str) -> str:
-    import datasets
-
-    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    images = _image_columns(features)
     if wanted and wanted not in images:
         raise InvalidInputError(
             f"{where} needs a column {wanted!r} of the feature Image; such columns are {listed(images) or 'none'}."
         )
-    usual = [name for name in IMAGE_COLUMNS if name in images]
-    if not wanted and not usual and len(images) != 1:
+    default = _default_column(features)
+    if not wanted and not default:
         raise InvalidInputError(
             f"{where} needs a column of the feature Image; such columns are {listed(images) or 'none'}. "
             f"{'Give one with --image-column.' if images else 'Its columns are ' + listed(features) + '.'}"
         )
-    return wanted or [*usual, *images][0]
+    return wanted or default
+
+
+def _default_column(features: Any) -> str:
+    """Returns the column of images that is read where none is named, "" where one has to be."""
+    images = _image_columns(features)
+    usual = [name for name in IMAGE_COLUMNS if name in images]
+    return usual[0] if usual else images[0] if len(images) == 1 else ""
+
+
+def _image_columns(features: Any) -> list[str]:
+    import datasets
+
+    return [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
 
 
 def _label_column(features: Any, where: str, wanted: str) -> str:

@@ -17,7 +17,10 @@ _lock = threading.Lock()
 
 def is_lmdb(path: Path) -> bool:
     """Tells whether a path is an LMDB environment: a folder with `data.mdb`, or a file named `.mdb` or `.lmdb`."""
-    return (path / _DATA).is_file() or (path.is_file() and path.suffix.lower() in (".mdb", ".lmdb"))
+    try:
+        return (path / _DATA).is_file() or (path.is_file() and path.suffix.lower() in (".mdb", ".lmdb"))
+    except OSError:  # a folder that may not be entered; the line that names it comes from listing it
+        return False
 
 
 def open_lmdb(path: Path) -> EncodedImages:

@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sagan_jax.data import decoding
-from sagan_jax.data.columns import IMAGE_COLUMNS, LABEL_COLUMNS, check_classes, integers, listed
+from sagan_jax.data.columns import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    check_classes,
+    content_of_column,
+    integers,
+    listed,
+)
 from sagan_jax.data.encoded import EncodedImages, Notify, digest_files
 from sagan_jax.data.layouts import is_hidden, is_split
 from sagan_jax.errors import InvalidInputError, one_line
@@ -111,6 +118,7 @@ def open_parquet(
     rows = _Rows(pq, shards, metadata, columns[0])
     if not rows.count:
         raise InvalidInputError(f"{where} needs images; its parquet files have no rows.")
+    default = next((name for name in IMAGE_COLUMNS if name in names), "")
     all_labels = np.concatenate(labels) if labels else None
     if all_labels is None and len(names) > 1:
         notify(
@@ -128,7 +136,7 @@ def open_parquet(
         read=rows.read,
         labels=all_labels,
         class_names=class_names,
-        content=lambda: digest_files(shards[0].parent, [os.path.relpath(shard, shards[0].parent) for shard in shards]),
+        content=lambda: content_of_column(_digest(shards), image_column or default, default),
     )
 
 
@@ -138,6 +146,11 @@ class _Columns(NamedTuple):
     image: str
     label: str
     class_names: tuple[str, ...]
+
+
+def _digest(shards: list[Path]) -> str:
+    folder = shards[0].parent
+    return digest_files(folder, [os.path.relpath(shard, folder) for shard in shards])
 
 
 def _title(path: Path, shard: Path) -> str:

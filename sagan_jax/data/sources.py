@@ -18,6 +18,7 @@ import numpy as np
 from sagan_jax.data.archives import open_zip
 from sagan_jax.data.array_files import ImageArrays, read_digits, read_npy, read_npz
 from sagan_jax.data.cache import CachedImages, DecodedCache
+from sagan_jax.data.columns import ColumnNames, content_of_column
 from sagan_jax.data.csv_labels import CsvLabels, read_csv_labels
 from sagan_jax.data.decoding import DECODINGS, MODES, Decoding, Traits, fit_array, natural_size
 from sagan_jax.data.encoded import (
@@ -122,7 +123,7 @@ class ImageSource:
 
         It does not depend on the resolution or on the path of the data. The content of a zip is the names, sizes and
         CRCs of its images. The content of a folder or of another file is all its bytes, which the first access reads.
-        The content of a data set of a user is its own `fingerprint`, or all its pixels and labels.
+        The content of a data set of a user is its own `fingerprint` with a few items, or all its pixels and labels.
         """
         facts = [self._content(), self.class_names, self.skipped]
         digest = hashlib.sha256(json.dumps(facts).encode())
@@ -259,8 +260,12 @@ def open_source(
         return _from_arrays(*_read_arrays(path, absent_classes, notify), *size)
     if _is_hdf5(path):
         _refuse_labels(repr(source), labels)
-        content = functools.partial(digest_files, path.parent, [path.name])
-        return _from_user(Hdf5Images(path, **columns), repr(source), path.name, *size, absent_classes, notify, content)
+        images = Hdf5Images(path, **columns)
+
+        def content() -> str:
+            return content_of_column(digest_files(path.parent, [path.name]), images.name, images.default)
+
+        return _from_user(images, repr(source), path.name, *size, absent_classes, notify, content)
     encoded = _open_encoded(path, notify, labels, **columns)
     try:
         part = dataclasses.replace(part_of(encoded, max_images), decoding=decoding)
@@ -359,11 +364,51 @@ def _refuse_skipping(where: str, skip_unreadable: int) -> None:
         raise InvalidInputError(f"Unreadable images can be skipped where they are files; leave them out of {where}.")
 
 
-def natural_resolution(source: str | DataSource) -> int:
+def can_skip(source: str) -> bool:
+    """Tells whether a source, as for `open_source`, may be opened with `skip_unreadable`.
+
+    Examples:
+        >>> can_skip("faces.zip"), can_skip("faces.py:FACES")
+        (True, False)
+    """
+    return not _names_user_source(source)
+
+
+def fitting_columns(source: str, *, label_column: str, image_column: str) -> ColumnNames:
+    """Returns names of columns for `open_source`; empty ones for a source that has no columns and refuses them.
+
+    Args:
+        source: as for `open_source`.
+        label_column: as for `open_source`.
+        image_column: as for `open_source`.
+
+    Raises:
+        InvalidInputError: the source does not exist or cannot be listed.
+
+    Examples:
+        >>> fitting_columns("pairs", label_column="", image_column="face")
+        {'label_column': '', 'image_column': ''}
+    """
+    if not ((label_column or image_column) and _has_columns(source)):
+        label_column = image_column = ""
+    return {"label_column": label_column, "image_column": image_column}
+
+
+def _has_columns(source: str) -> bool:
+    if source == "digits" or is_synthetic(source) or _names_user_source(source):
+        return False
+    _require_existing(source)
+    path = Path(source)
+    return _is_hdf5(path) or is_saved_dataset(path) or (not is_lmdb(path) and bool(_shards(path)))
+
+
+def natural_resolution(source: str | DataSource, *, label_column: str = "", image_column: str = "") -> int:
     """Returns the shorter side of the first image of a source, in pixels.
 
     Args:
         source: as for `open_source`.
+        label_column: as for `open_source`.
+        image_column: as for `open_source`.
 
     Raises:
         InvalidInputError: when the source does not exist, is synthetic, or its first image cannot be read.
@@ -380,10 +425,10 @@ def natural_resolution(source: str | DataSource) -> int:
         arrays = read_npz(path, absent_classes=True) if path.suffix.lower() == ".npz" else read_npy(path)
         return min(arrays.images.shape[1:3])
     if _is_hdf5(path):
-        return first_size(Hdf5Images(path), repr(source))
+        return first_size(Hdf5Images(path, label_column=label_column, image_column=image_column), repr(source))
     if not path.exists():
         raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; {source!r} does not exist.")
-    encoded = _open_encoded(path, lambda line: None)
+    encoded = _open_encoded(path, lambda line: None, "", label_column, image_column)
     try:
         return natural_size(encoded.read(0))
     except Exception as error:
@@ -403,9 +448,7 @@ def _open_encoded(
     if is_lmdb(path):
         _refuse_labels(repr(str(path)), labels, label_column, image_column)
         return open_lmdb(path)
-    shards = find_shards(path) if path.is_dir() else []
-    if path.is_file() and path.suffix.lower() == ".parquet":
-        shards = [path]
+    shards = _shards(path)
     if shards:
         _refuse_labels(repr(str(path)), labels)
         return open_parquet(path, shards, notify, label_column, image_column)
@@ -418,6 +461,13 @@ def _open_encoded(
         raise InvalidInputError(f"{str(path)!r} needs to be a regular file or a folder; it is a pipe or a device.")
     hint = f"Name the object in it: {path}:NAME." if path.suffix == ".py" else "Unpack other archives first."
     raise InvalidInputError(f"The data source needs to be {_SOURCE_KINDS}; got {str(path)!r}. {hint}")
+
+
+def _shards(path: Path) -> list[Path]:
+    """Returns the parquet files of a source, [] for a source of another kind."""
+    if path.is_file() and path.suffix.lower() == ".parquet":
+        return [path]
+    return find_shards(path) if path.is_dir() else []
 
 
 def _csv_labels(labels: str, folder: Path) -> CsvLabels | None:

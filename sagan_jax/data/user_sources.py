@@ -4,7 +4,7 @@ import hashlib
 import operator
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +20,7 @@ from sagan_jax.import_paths import errors_of_user_code, find_object
 
 _CHUNK = 64  # items that a thread reads at a time
 _SECONDS_BETWEEN_LINES = 60
+_SPOT_CHECKED = 4  # items that go into the digest beside a declared fingerprint
 
 
 class DataSource(Protocol):
@@ -29,8 +30,9 @@ class DataSource(Protocol):
 
     - `labels`: integers `[N]`, the label of each item. They have to be those that the items have, where these have any.
     - `class_names`: a text for each label. Without it the classes are called 0, 1, ..
-    - `fingerprint`: a text that is another one whenever an image or a label is. Without it the fingerprint is a digest
-      of all pixels and labels, for which every item is read at every start.
+    - `fingerprint`: a text that is another one whenever an image or a label is, and for each data set. The number of
+      items and a digest of four of them are added to it. Without it the fingerprint is a digest of all pixels and
+      labels, for which every item is read at every start.
     """
 
     def __len__(self) -> int:
@@ -115,7 +117,7 @@ def read_items(
         most_bytes: that images in memory may take.
         absent_classes: some of the labels 0, 1, .., max may be absent.
         notify: receives a line of progress every minute.
-        content: returns a digest of the content. Defaults to `data.fingerprint`, else to one of all items.
+        content: returns a digest of the content. Defaults to `data.fingerprint` with a few items, else to one of all.
 
     Raises:
         InvalidInputError: an item or an attribute breaks the contract of `DataSource`. The line names it.
@@ -128,7 +130,8 @@ def read_items(
             f"changes of images are for --augmentation."
         )
     items.labelled, items.labels = first[1] is not None, _declared_labels(data, items.count, where)
-    content = content or _declared_fingerprint(data, where)
+    items.labels_declared = items.labels is not None
+    content = content or _declared_fingerprint(data, items)
     in_memory = items.count * resolution**2 * image_channels <= most_bytes
     images: Any = _ReadWhenNeeded(items, *size)
     if in_memory or content is None or (items.labelled and items.labels is None):
@@ -148,12 +151,14 @@ class _Items:
         count: their number.
         labelled: whether each has a label of its own; None before the first was read.
         labels: the labels that they have to have, where these are known.
+        labels_declared: whether those are an attribute of the data set, and not what was read before.
     """
 
     def __init__(self, data: DataSource, where: str):
         self._data, self.where = data, where
         self.labelled: bool | None = None
         self.labels: np.ndarray | None = None
+        self.labels_declared = False
         with errors_of_user_code(f"{where}: len()"):
             self.count = len(data)
         if self.count < 1:
@@ -172,7 +177,8 @@ class _Items:
                 f"{what} needs {'a label' if self.labelled else 'no label'}, as item 0 has; got {label!r}."
             )
         if self.labels is not None and number is not None and number != self.labels[index]:
-            raise InvalidInputError(f"{what} needs the label {self.labels[index]}, as before; got {number}.")
+            source = "as its attribute labels says" if self.labels_declared else "as before"
+            raise InvalidInputError(f"{what} needs the label {self.labels[index]}, {source}; got {number}.")
         return pixels, number
 
 
@@ -231,34 +237,51 @@ def _words(value: Any) -> str:
 
 
 def _declared_labels(data: Any, count: int, where: str) -> np.ndarray | None:
-    declared = getattr(data, "labels", None)
-    if declared is None:
+    what = f"{where}: its attribute labels"
+    with errors_of_user_code(what):
+        declared = getattr(data, "labels", None)
+        labels = None if declared is None else np.asarray(declared)
+    if labels is None:
         return None
-    labels = np.asarray(declared)
-    check_label_array(labels.dtype, labels.shape, count, f"{where}: its attribute labels")
+    check_label_array(labels.dtype, labels.shape, count, what)
     return labels.astype(np.int64)
 
 
-def _declared_fingerprint(data: Any, where: str) -> Callable[[], str] | None:
-    declared = getattr(data, "fingerprint", None)
+def _declared_fingerprint(data: Any, items: _Items) -> Callable[[], str] | None:
+    """Returns a function that returns the fingerprint of a data set with its length and a digest of a few items.
+
+    So two data sets with the same text, such as the parts of one for training and for testing, are still two.
+    """
+    where = items.where
+    with errors_of_user_code(f"{where}: its attribute fingerprint"):
+        declared = getattr(data, "fingerprint", None)
     if declared is None:
         return None
     if not (isinstance(declared, str) and declared):
         raise InvalidInputError(
             f"{where} needs an attribute fingerprint that is a text, or none; got {_words(declared)}."
         )
-    return lambda: f"declared {declared}"
+
+    def content() -> str:
+        whole = hashlib.sha256()
+        for index in np.linspace(0, items.count - 1, min(items.count, _SPOT_CHECKED)).astype(int).tolist():
+            whole.update(_digest(items.read(index)[0]))
+        return f"declared {declared} {items.count} {whole.hexdigest()}"
+
+    return content
 
 
 def _class_names(data: Any, items: _Items, *, absent_classes: bool, notify: Notify) -> list[str]:
     if items.labels is None:
         return []
-    declared: Sequence[str] | None = getattr(data, "class_names", None)
+    with errors_of_user_code(f"{items.where}: its attribute class_names"):
+        declared = getattr(data, "class_names", None)
+        names = () if declared is None or isinstance(declared, str) else tuple(declared)
     if declared is None:
         return class_names_from_labels(items.labels, items.count, items.where, absent_classes=absent_classes)
-    if isinstance(declared, str) or not all(isinstance(name, str) for name in declared):
+    if isinstance(declared, str) or not all(isinstance(name, str) for name in names):
         raise InvalidInputError(f"{items.where} needs an attribute class_names of texts; got {_words(declared)}.")
-    return check_classes(items.labels, tuple(declared), items.count, items.where, notify)
+    return check_classes(items.labels, names, items.count, items.where, notify)
 
 
 def _read_all(items: _Items, kept: np.ndarray | None, digested: bool, notify: Notify) -> tuple[np.ndarray | None, str]:

@@ -12,8 +12,10 @@ import optax
 from sagan_jax import functional
 from sagan_jax.config import AnyExperiment, CompletionExperiment, CompletionTraining, Experiment, LossName, Training
 from sagan_jax.data import ImageSource, open_source
+from sagan_jax.data.columns import ColumnNames
 from sagan_jax.data.decoding import Decoding
 from sagan_jax.data.layouts import is_split
+from sagan_jax.data.sources import can_skip, fitting_columns
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.discriminator import TrainedDiscriminator
@@ -197,17 +199,20 @@ def open_images(experiment: AnyExperiment, held_out: bool = False, *, decoding: 
             f"data set of yours as file.py:NAME."
         )
     try:
+        skipped = data.skip_unreadable
+        columns: ColumnNames = {"label_column": data.label_column, "image_column": data.image_column}
+        if held_out:  # may be of another kind than the images to train on
+            skipped, columns = skipped if can_skip(path) else 0, fitting_columns(path, **columns)
         return open_source(
             path,
             resolution=experiment.networks.resolution,
             image_channels=experiment.networks.image_channels,
-            skip_unreadable=data.skip_unreadable,
+            skip_unreadable=skipped,
             cache=data.cache,
             labels=data.held_out_labels if held_out else data.labels,
-            label_column=data.label_column,
-            image_column=data.image_column,
             max_images=0 if held_out else data.max_images,
             decoding=decoding,
+            **columns,
         )
     except InvalidInputError as error:
         if not held_out:

@@ -103,9 +103,9 @@ class CallbackCalls(Callback):
     def start(self, run: RunStart) -> None:
         """Starts them all; see `Callback`, as for the other methods."""
         for name, callback in self._callbacks:
-            self._begun.append((name, callback))
             with errors_of_user_code(f"The callback {name} could not start"):
                 callback.start(run)
+            self._begun.append((name, callback))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Tells them metrics."""

@@ -45,10 +45,10 @@ class CompletionJob:
     def __init__(self, experiment: CompletionExperiment, workdir: Path) -> None:
         del workdir
         self.experiment = experiment
-        self.code = source_digests(experiment, data=True)
         self.source = open_images(experiment, decoding=experiment.data.decoding)
         self._balanced_by = balanced_by(experiment, self.source)
         self.held_out = open_images(experiment, held_out=True) if experiment.data.held_out else None
+        self.code = source_digests(experiment, data=True)  # opening the images names a missing file best
         self.task = build_completion_task(experiment)
         self.step = partial(step, self.task)
         self.finite_metrics: Sequence[str] = self.task.finite_metrics

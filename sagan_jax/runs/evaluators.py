@@ -66,6 +66,8 @@ def evaluator_of_reference(
     dinov2_weights: str,
     cache: str,
     max_images: int = 0,
+    label_column: str = "",
+    image_column: str = "",
     progress: ProgressCallback | None,
 ) -> Evaluator:
     """Returns an evaluator whose real images, or whose statistics of them, are those of a path."""
@@ -75,7 +77,15 @@ def evaluator_of_reference(
     networks = _networks(protocols, inception_weights=inception_weights, dinov2_weights=dinov2_weights)
     real = None
     if statistics is None or holds_images(reference):
-        source = open_source(reference, resolution=resolution, cache=cache, max_images=max_images, absent_classes=True)
+        source = open_source(
+            reference,
+            resolution=resolution,
+            cache=cache,
+            max_images=max_images,
+            label_column=label_column,
+            image_column=image_column,
+            absent_classes=True,
+        )
         real = RealImages(source, batch_size)
     folder = cache_folder(cache, "references")
     return Evaluator(real, real, cache=folder, progress=progress or NullProgress(), statistics=statistics, **networks)

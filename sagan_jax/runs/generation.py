@@ -56,7 +56,6 @@ class GenerationJob:
     def __init__(self, experiment: Experiment, workdir: Path) -> None:
         training = experiment.training
         self.experiment = experiment
-        self.code = source_digests(experiment, data=True)
         if training.init_from:
             check_same_sizes(Path(training.init_from), experiment.networks)
         self.source = open_labelled_images(experiment, decoding=experiment.data.decoding)
@@ -65,6 +64,7 @@ class GenerationJob:
         if experiment.evaluation.protocols:
             exact = self.source if experiment.data.decoding == "exact" else open_labelled_images(experiment)
             self.score_monitor = ScoreMonitor(experiment, workdir, exact)
+        self.code = source_digests(experiment, data=True)  # opening the images names a missing file best
         loss = training.loss if isinstance(training.loss, str) else ""  # two functions of a user
         self.health = Health(loss, self.score_monitor.best_by if self.score_monitor else None)
         self._diversity = Diversity(self.source)

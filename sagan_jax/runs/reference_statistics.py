@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sagan_jax.data import natural_resolution
+from sagan_jax.data.columns import ColumnNames
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import lite0
 from sagan_jax.evaluation.evaluator import Evaluator
@@ -23,6 +24,8 @@ def save_statistics_of_images(
     dinov2_weights: str = "",
     resolution: int = 0,
     max_images: int = 0,
+    label_column: str = "",
+    image_column: str = "",
     batch_size: int = 100,
     cache: str = "auto",
     notify: Callable[[str], None] = print_to_stderr,
@@ -39,6 +42,8 @@ def save_statistics_of_images(
         dinov2_weights: as for `scores_of_images`.
         resolution: as for `scores_of_images`. Defaults to the shorter side of the first image.
         max_images: as for `scores_of_images`.
+        label_column: as for `sagan_jax.data.open_source`.
+        image_column: as for `sagan_jax.data.open_source`.
         batch_size: as for `scores_of_images`.
         cache: as for `scores_of_images`.
         notify: receives a line that says what was written.
@@ -49,7 +54,8 @@ def save_statistics_of_images(
         StorageError: the file cannot be written.
     """
     protocols = [parse_protocol(name) for name in names]
-    size = 0 if is_statistics_file(reference) else resolution or natural_resolution(reference)
+    columns: ColumnNames = {"label_column": label_column, "image_column": image_column}
+    size = 0 if is_statistics_file(reference) else resolution or natural_resolution(reference, **columns)
     evaluator = evaluator_of_reference(
         reference,
         protocols,
@@ -59,6 +65,7 @@ def save_statistics_of_images(
         dinov2_weights=dinov2_weights,
         cache=cache,
         max_images=max_images,
+        **columns,
         progress=progress,
     )
     save_reference_statistics(evaluator, protocols, path, notify)

@@ -9,6 +9,7 @@ from sagan_jax.config import Experiment, to_dict
 from sagan_jax.errors import InvalidInputError, StorageError, one_line
 from sagan_jax.runs.health import sign_lines
 from sagan_jax.runs.saved_config import ChangedConfigError, read_experiment, sealed_experiment
+from sagan_jax.runtime.checkpoints import read_sealed_meta
 from sagan_jax.runtime.files import open_regular, write_atomically
 
 
@@ -70,6 +71,7 @@ def write_report(
     """
     from sagan_jax.views.report import report_page  # training starts sooner without matplotlib
 
+    step, meta = read_sealed_meta(workdir / "checkpoints") or (0, {})
     page = report_page(
         workdir,
         status=status,
@@ -77,6 +79,7 @@ def write_report(
         defaults=to_dict(Experiment()),
         budget=budget,
         find_signs=sign_lines,
+        read=(step, int(meta["images_read"])) if "images_read" in meta else None,
     ).encode()
     write_atomically(path or workdir / "report.html", page)
     return len(page)

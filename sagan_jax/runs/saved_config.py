@@ -66,8 +66,11 @@ def source_digests(experiment: AnyExperiment, *, data: bool = False) -> dict[str
     Raises:
         InvalidInputError: an object is not found.
     """
-    names = [*user_objects(experiment), *(user_data(experiment) if data else ())]
-    return {name: source_digest(name) for name in names}
+    digests = {name: source_digest(name) for name in user_objects(experiment)}
+    for name in user_data(experiment) if data else ():
+        flag = "--source" if name == experiment.data.source else "--held-out"
+        digests[name] = source_digest(name, flag)
+    return digests
 
 
 def saved_values(experiment: AnyExperiment, sources: Mapping[str, str]) -> dict[str, Any]:

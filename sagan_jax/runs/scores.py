@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sagan_jax.data import natural_resolution, open_source
+from sagan_jax.data.columns import ColumnNames
+from sagan_jax.data.sources import fitting_columns
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.generator import TrainedGenerator
@@ -111,6 +113,8 @@ def scores_of_images(
     dinov2_weights: str = "",
     resolution: int = 0,
     max_images: int = 0,
+    label_column: str = "",
+    image_column: str = "",
     seed: int = 0,
     batch_size: int = 100,
     out: Path | None = None,
@@ -131,6 +135,8 @@ def scores_of_images(
         dinov2_weights: file of DINOv2's weights. Defaults to the usual place.
         resolution: both sets are cropped and resized to it. Defaults to the shorter side of the first of `images`.
         max_images: as for `sagan_jax.data.open_source`, of both sets.
+        label_column: as for `sagan_jax.data.open_source`, of each set that has columns.
+        image_column: likewise.
         seed: decides which images are taken where there are more than the protocol needs.
         batch_size: images a pass.
         out: folder of the result files. Defaults to none: nothing is written.
@@ -145,10 +151,15 @@ def scores_of_images(
         StorageError: a result file cannot be written; raised after all scores.
     """
     protocols = [parse_protocol(name) for name in names]
-    resolution = resolution or natural_resolution(images)
-    scored = RealImages(
-        open_source(images, resolution=resolution, cache=cache, max_images=max_images, absent_classes=True), batch_size
+    columns: ColumnNames = {"label_column": label_column, "image_column": image_column}
+    of_images = fitting_columns(images, **columns)
+    # Where the images have no columns, those of the reference are meant.
+    of_reference = fitting_columns(reference, **columns) if any(of_images.values()) else columns
+    resolution = resolution or natural_resolution(images, **of_images)
+    opened = open_source(
+        images, resolution=resolution, cache=cache, max_images=max_images, **of_images, absent_classes=True
     )
+    scored = RealImages(opened, batch_size)
     evaluator = evaluator_of_reference(
         reference,
         protocols,
@@ -158,6 +169,7 @@ def scores_of_images(
         dinov2_weights=dinov2_weights,
         cache=cache,
         max_images=max_images,
+        **of_reference,
         progress=progress,
     )
     real = evaluator.statistics or evaluator.references.require_train().source

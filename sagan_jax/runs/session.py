@@ -54,7 +54,7 @@ def train_from(
         state: the state after them.
         experiment: of the run.
         job: what is trained.
-        workdir: gets all files.
+        workdir: gets all files; `config.json` and `environment.json` once the callbacks have started.
         checkpoints: of the run.
         lock: of the workdir; None in a process that does not hold it.
         owed: what the steps already done owe; with it, a run that is at its last step is finished.
@@ -75,26 +75,44 @@ def train_from(
     with (
         StopSignals() as stop,  # before the first step nothing needs to be saved, and a signal ends the command at once
         CallbackCalls(callbacks, start) if is_main_process() else nullcontext() as calls,
-        MetricsWriter(workdir, first_step=first_step, callback=calls) if is_main_process() else nullcontext() as writer,
-        TrainingProgress(total_steps, first_step) if is_main_process() else nullcontext() as progress,
     ):
-        clock = _Throughput(first_step, job.images_per_step)
-        watch = _health_watch(experiment, job, workdir, first_step, progress)
-        images = _ImagesRead(first_step, job.images_per_step, first_image)
-        session = _Session(
-            experiment, job, workdir, checkpoints, lock, writer, progress, clock, stop, watch, profiled, images, calls
-        )
-        try:
-            with memory_errors(lambda: memory_advice(experiment, stop.activity)):
-                done, state = session.run(first_step, state, owed)
-        except (NonFiniteError, CollapsedError) as error:
-            with suppress(StorageError):  # the error that ended the run is the one to report
-                session.report(f"ended: {one_line(error)}")
-            raise
-        finished = done >= total_steps
-        session.report("finished" if finished else f"stopped by {stop.signal.name}")
-        if calls:
-            calls.end("finished" if finished else "stopped", "" if finished else stop.signal.name)
+        if first_step < total_steps and is_main_process():
+            write_run_files(workdir, start.config, resumed=first_step > 0)
+        with (
+            MetricsWriter(workdir, first_step=first_step, callback=calls)
+            if is_main_process()
+            else nullcontext() as writer,
+            TrainingProgress(total_steps, first_step) if is_main_process() else nullcontext() as progress,
+        ):
+            clock = _Throughput(first_step, job.images_per_step)
+            watch = _health_watch(experiment, job, workdir, first_step, progress)
+            images = _ImagesRead(first_step, job.images_per_step, first_image)
+            session = _Session(
+                experiment,
+                job,
+                workdir,
+                checkpoints,
+                lock,
+                writer,
+                progress,
+                clock,
+                stop,
+                watch,
+                profiled,
+                images,
+                calls,
+            )
+            try:
+                with memory_errors(lambda: memory_advice(experiment, stop.activity)):
+                    done, state = session.run(first_step, state, owed)
+            except (NonFiniteError, CollapsedError) as error:
+                with suppress(StorageError):  # the error that ended the run is the one to report
+                    session.report(f"ended: {one_line(error)}")
+                raise
+            finished = done >= total_steps
+            session.report("finished" if finished else f"stopped by {stop.signal.name}")
+            if calls:
+                calls.end("finished" if finished else "stopped", "" if finished else stop.signal.name)
     if done < total_steps:
         saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
         raise StoppedError(

@@ -33,7 +33,7 @@ from sagan_jax.runs.validate import check_free_space
 from sagan_jax.runtime.callbacks import Callback
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.devices import require_backend
-from sagan_jax.runtime.environment import reproducibility_info, write_run_files
+from sagan_jax.runtime.environment import reproducibility_info
 from sagan_jax.runtime.lock import WorkdirLock
 from sagan_jax.runtime.processes import decide_in_main, is_main_process, require_same, require_shared_folder
 from sagan_jax.runtime.step_profiler import read_step_range
@@ -81,8 +81,8 @@ def train(
         completer; `load_completer(workdir)` returns it later.
 
     Raises:
-        InvalidInputError: the config contradicts itself, the data, the devices or the run in `workdir`; raised before
-            anything is written.
+        InvalidInputError: the config contradicts itself, the data, the devices or the run in `workdir`, or a callback
+            cannot start; raised before anything is written, but by callbacks that had started.
         NonFiniteError: a loss or a gradient is not finite.
         CollapsedError: a severe sign of docs/health.md began, and the config says to stop then; the run is saved.
         StorageError: the disk refused, also to read a checkpoint.
@@ -154,8 +154,6 @@ def train_to_the_end(
                 for line in _summary(experiment, job, state, workdir, first_step, meta, owed):
                     print(line, flush=True)
             at_the_end = first_step >= experiment.training.total_steps
-            if not at_the_end and is_main_process():
-                write_run_files(workdir, saved_values(experiment, job.code), resumed=first_step > 0)
             if not at_the_end or any(owed):
                 read = images_read(first_step, meta, job.images_per_step)
                 state = train_from(

@@ -1,5 +1,6 @@
 """The callback that writes what a run records for TensorBoard."""
 
+import contextlib
 import math
 import sys
 import time
@@ -46,7 +47,8 @@ class TensorBoard(Callback):
 
     def end(self, how: HowEnded, message: str) -> None:
         """Closes the file."""
-        with disk_errors(self._folder):
+        # A file that was removed is closed already; it is still the last one where another could not be begun.
+        with disk_errors(self._folder), contextlib.suppress(ValueError):
             self._events.close()
 
     def _open(self) -> None:

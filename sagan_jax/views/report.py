@@ -61,6 +61,7 @@ def report_page(
     defaults: Mapping[str, Any] | None = None,
     budget: int = 10_000_000,
     find_signs: FindSigns = lambda curves, config: (),
+    read: tuple[int, int] | None = None,
 ) -> str:
     """Returns the report of a run as one HTML page, which needs no network and no other file.
 
@@ -73,6 +74,8 @@ def report_page(
         defaults: a config as nested dictionaries, as in `config.json`; the page shows first what differs from it.
         budget: size of the page in bytes. Images are left out evenly to fit; curves never are.
         find_signs: takes the metrics and the config, and returns a line for each sign that training goes wrong.
+        read: a step, and how many images the run had read by then. If they are not those of the batch size in the
+            config, it was changed, and the page leaves out how long training took. Defaults to not known.
 
     Returns:
         The page, of at most `budget` bytes in UTF-8 unless text and curves alone are larger.
@@ -83,7 +86,7 @@ def report_page(
     """
     workdir = Path(workdir)
     _require_run(workdir)
-    page = _page_values(workdir, status, config, defaults or {}, find_signs)
+    page = _page_values(workdir, status, config, defaults or {}, find_signs, read)
     notes = page["notes"]
     room = budget - len(_render(page, [], []))
     attention = _attention_images(workdir / "attention", room // 3, notes)
@@ -127,6 +130,7 @@ def _page_values(
     given: Mapping[str, Any] | None,
     defaults: Mapping[str, Any],
     find_signs: FindSigns,
+    read: tuple[int, int] | None,
 ) -> dict[str, Any]:
     """Returns what the template shows, but for the images; `notes` says what could not be read."""
     notes: list[str] = []
@@ -140,7 +144,7 @@ def _page_values(
         **_progress(workdir, config, curves, status),
         "command": resume_command(workdir, environment),
         "processes": environment.get("process_count"),
-        "facts": {**_times(config, environment, curves), **_facts(curves)},
+        "facts": {**_times(config, environment, curves, read), **_facts(curves)},
         "signs": find_signs(curves, config),
         "sections": curve_sections(curves),
         "smoothed": any(len(curve.steps) > SMOOTH_ABOVE for curve in curves.values()),
@@ -243,11 +247,16 @@ def _without_workdir(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _times(config: Mapping[str, Any], environment: Mapping[str, Any], curves: Mapping[str, Curve]) -> dict[str, str]:
+def _times(
+    config: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    curves: Mapping[str, Curve],
+    read: tuple[int, int] | None,
+) -> dict[str, str]:
     """Returns when the run started, how long it trained up to its last logged step, and how fast.
 
     The time is that of all its parts, with compiling, saving and drawing. It follows from the images per second, which
-    are means over the steps since the line before.
+    are means over the steps since the line before, and so needs one batch size; `read` is that of `report_page`.
     """
     facts = {}
     with contextlib.suppress(TypeError, ValueError, OverflowError):
@@ -256,6 +265,8 @@ def _times(config: Mapping[str, Any], environment: Mapping[str, Any], curves: Ma
     training, speeds = _mapping(config.get("training")), curves.get("images_per_second")
     batch_size, updates = (finite_number(training.get(name, 1)) for name in ("batch_size", "discriminator_steps"))
     if speeds is None or not batch_size or not updates or (speeds.values <= 0).any():
+        return facts
+    if read and read[0] * batch_size * updates != read[1]:
         return facts
     seconds = float((np.diff(speeds.steps, prepend=0) * batch_size * updates / speeds.values).sum())
     if 0 < seconds < 1e11:  # a damaged file may hold any numbers

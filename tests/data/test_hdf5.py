@@ -74,6 +74,12 @@ def test_fingerprint_is_that_of_the_file(tmp_path):
     assert first != other
 
 
+def test_each_array_of_images_has_a_fingerprint_of_its_own(tmp_path):
+    path = written(tmp_path / "x.h5", faces=IMAGES, imgs=IMAGES[::-1])
+    usual, named, faces = (opened(path, image_column=name).fingerprint for name in ("", "imgs", "faces"))
+    assert usual == named != faces
+
+
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [

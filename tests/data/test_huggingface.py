@@ -138,6 +138,22 @@ def test_fingerprint_follows_the_images(saved, tmp_path):
     assert opened(saved)[0].fingerprint == opened(saved, resolution=3)[0].fingerprint
 
 
+def test_each_column_of_images_has_a_cache_and_a_fingerprint_of_its_own(tmp_path):
+    made({"image": images([0, 1]), "mask": images([5, 6])}).save_to_disk(tmp_path / "x")
+    usual, named, mask = (
+        opened(tmp_path / "x", image_column=name, cache=str(tmp_path / "kept"))[0] for name in ("", "image", "mask")
+    )
+    assert contents(mask)[0] == [pixels(number).tolist() for number in (5, 6)]
+    assert usual.fingerprint == named.fingerprint != mask.fingerprint
+
+
+def test_fingerprint_follows_the_images_where_datasets_would_load_into_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "IN_MEMORY_MAX_SIZE", 10**9)
+    for name, numbers in (("a", (0, 1)), ("b", (0, 2))):
+        made({"image": images(numbers)}).save_to_disk(tmp_path / name)
+    assert opened(tmp_path / "a")[0].fingerprint != opened(tmp_path / "b")[0].fingerprint
+
+
 def test_missing_package_is_named_with_its_extra(saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "pip install 'sagan-jax[datasets]'" in refused(saved)

@@ -289,3 +289,18 @@ def test_parquet_fingerprint_follows_its_bytes(tmp_path):
         opened(write(tmp_path / "x.parquet", numbers, [0, 1]))[0].fingerprint for numbers in ([0, 1], [0, 1], [0, 2])
     }
     assert len(prints) == 2
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_each_column_of_images_has_a_cache_and_a_fingerprint_of_its_own(tmp_path, plain):
+    columns = {
+        name: [png(number) if plain else {"bytes": png(number), "path": ""} for number in numbers]
+        for name, numbers in (("mask", (5, 6)), ("img", (0, 1)))
+    }
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    usual, named, mask = (
+        opened(tmp_path / "x.parquet", image_column=name, cache=str(tmp_path / "kept"))[0]
+        for name in ("", "img", "mask")
+    )
+    assert contents(mask)[0] == [pixels(number).tolist() for number in (5, 6)]
+    assert usual.fingerprint == named.fingerprint != mask.fingerprint

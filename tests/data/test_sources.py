@@ -30,6 +30,7 @@ from sagan_jax.errors import InvalidInputError
 from support.archives import write_folder, write_zip
 from support.assertions import refusal
 from support.images import encoded, noise
+from support.permissions import permission_bits_bind
 
 
 def only_image(tmp_path, data, name="only.png", **options):
@@ -47,7 +48,7 @@ def refused(source, **options):
 TINY = encoded(noise(4, 4, 3))
 
 
-@pytest.mark.parametrize("module", [array_names, layouts, pipeline, selection])
+@pytest.mark.parametrize("module", [array_names, layouts, pipeline, selection, sources])
 def test_doctests_of_a_module_of_data_hold(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted
@@ -793,3 +794,16 @@ def test_truncated_npz_is_refused(tmp_path):
     path = write_npz(tmp_path / "x.npz", images=FIVE)
     path.write_bytes(path.read_bytes()[:-40])
     assert "'x.npz'" in refused(path).replace(str(tmp_path) + "/", "")
+
+
+@pytest.mark.parametrize(("mode", "said"), [(0o444, "Cannot read image 'a.png' of "), (0o111, "Cannot list ")])
+def test_folder_that_may_not_be_entered_or_listed_is_named(tmp_path, mode, said):
+    folder = write_folder(tmp_path / "closed", {"a.png": TINY})
+    folder.chmod(mode)
+    try:
+        with permission_bits_bind():
+            line = refused(folder)
+    finally:
+        folder.chmod(0o755)
+    assert line.startswith(f"{said}{str(folder)!r}")
+    assert "Permission denied" in line

@@ -103,7 +103,8 @@ def test_labels_and_names_of_a_data_set_may_be_attributes():
     assert source.class_names == Named.class_names
     assert "1 of 4 classes" in lines[0]
     assert opened(with_item((pixels(0), None), None, Named)).labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert "item 4 needs the label 1, as before; got 2" in refused(with_item((pixels(4), 2), kind=Named))
+    line = refused(with_item((pixels(4), 2), kind=Named))
+    assert "item 4 needs the label 1, as its attribute labels says; got 2" in line
 
 
 @pytest.fixture
@@ -147,11 +148,19 @@ def test_large_set_that_declares_its_content_is_not_read_through(no_memory):
 
     data = Declared()
     source = opened(data)
-    source.fingerprint  # noqa: B018
     assert data.times[1:].tolist() == [0] * 6
+    source.fingerprint  # noqa: B018
+    assert data.times[1:].tolist() == [0, 1, 0, 1, 0, 1]
     assert source.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
     source = opened(with_item((pixels(1), 2), number=1, kind=Declared))
-    assert "item 1 needs the label 1, as before; got 2" in refusal(source.__getitem__, 1)
+    assert "item 1 needs the label 1, as its attribute labels says; got 2" in refusal(source.__getitem__, 1)
+
+
+def test_label_that_changes_between_two_readings_is_named(no_memory):
+    data = Counting()
+    source = opened(data)
+    data.__class__ = type(with_item((pixels(4), 2)))
+    assert "item 4 needs the label 1, as before; got 2" in refusal(source.__getitem__, 4)
 
 
 def test_fingerprint_is_that_of_pixels_and_labels_and_not_of_the_size(monkeypatch):
@@ -166,11 +175,22 @@ def test_fingerprint_is_that_of_pixels_and_labels_and_not_of_the_size(monkeypatc
     assert len({same[0], *(opened(data).fingerprint for data in others)}) == 5
 
 
-def test_declared_fingerprint_alone_decides():
+def test_declared_fingerprint_decides_where_length_and_a_few_items_are_the_same():
     class Declared(Numbered):
         fingerprint = "1"
 
-    changed = with_item((pixels(9), 1), kind=Declared)
+    class Shorter(Declared):
+        def __len__(self):
+            return COUNT - 1
+
+    class Shifted(Declared):
+        def __getitem__(self, index):
+            return pixels(index + 10), index % 3
+
+    found = [opened(kind()).fingerprint for kind in (Declared, Declared, Shorter, Shifted)]
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+    changed = with_item((pixels(9), 0), number=3, kind=Declared)
     assert opened(changed).fingerprint == opened(Declared()).fingerprint
     changed.fingerprint = "2"
     assert opened(changed).fingerprint != opened(Declared()).fingerprint
@@ -241,6 +261,22 @@ class Random(Numbered):
         return np.random.default_rng().integers(0, 256, (6, 5, 3), np.uint8), 0
 
 
+class Raising(Numbered):
+    @property
+    def labels(self):
+        raise KeyError("planted")
+
+
+class NamedByMethod(Numbered):
+    def class_names(self): ...
+
+
+class Unsigned(Numbered):
+    @property
+    def fingerprint(self):
+        raise OSError("gone")
+
+
 def declaring(**attributes):
     data = Numbered()
     vars(data).update(attributes)
@@ -258,6 +294,12 @@ def declaring(**attributes):
         (declaring(fingerprint=3), "needs an attribute fingerprint that is a text, or none; got 3."),
         (declaring(class_names="abc"), "needs an attribute class_names of texts; got 'abc'."),
         (declaring(class_names=["ant", "bee"]), "needs labels from 0 to 1, because it names 2 classes; got 2 in row 2"),
+        (declaring(class_names=2), "its attribute class_names: TypeError: 'int' object is not iterable."),
+        (declaring(class_names=["ant", 2]), "needs an attribute class_names of texts; got a list of 2."),
+        (declaring(labels=[[0], [0, 1]]), "its attribute labels: ValueError: "),
+        (NamedByMethod(), "its attribute class_names: TypeError: 'method' object is not iterable."),
+        (Raising(), "its attribute labels: KeyError in line"),
+        (Unsigned(), "its attribute fingerprint: OSError in line"),
         ([(pixels(0), 0), (pixels(1), 2)], "needs an image of every class from 0 to the largest label, 2"),
         ({"a": 1}, "or an object with __len__ and __getitem__; got an object of type dict."),
         (Numbered, "got an object of type type."),

@@ -31,6 +31,7 @@ from support.assertions import refusal
 from support.images import encoded, noise
 
 PNG = encoded(noise(32, 32, 3))
+_PARQUET = ("pyarrow", "pyarrow.parquet")
 
 
 def experiment(num_classes=2, **data):
@@ -133,6 +134,34 @@ def test_missing_held_out_images_name_their_flag(tmp_path, kind):
     message = refusal(open_images, of_run, held_out=True)
     assert message.startswith("The held-out images cannot be opened: ")
     assert message.endswith("Give others with --held-out, or --held-out= for none.")
+
+
+OWN = """
+import numpy as np
+
+TEST = [np.zeros((32, 32, 3), np.uint8)] * 3
+"""
+
+
+@pytest.mark.parametrize("kind", ["own", "zip", "digits"])
+def test_options_of_the_source_do_not_refuse_held_out_images_of_another_kind(kind, tmp_path):
+    write_zip(tmp_path / "x.zip", {"1.png": PNG})
+    (tmp_path / "mine.py").write_text(OWN)
+    held_out = {"own": f"{tmp_path}/mine.py:TEST", "zip": tmp_path / "x.zip", "digits": "digits"}[kind]
+    of_run = experiment(held_out=held_out, label_column="kind", image_column="face")
+    of_run = replace(of_run, data=replace(of_run.data, skip_unreadable=2))
+    assert len(open_images(of_run, held_out=True)) == {"own": 3, "zip": 1, "digits": 5000}[kind]
+
+
+def test_options_of_the_source_are_those_of_held_out_images_that_can_take_them(tmp_path):
+    pa, pq = (pytest.importorskip(name, reason="the extra `parquet` is not installed") for name in _PARQUET)
+    broken = {"face": [PNG, b"broken", PNG], "kind": [1, 0, 0]}
+    pq.write_table(pa.table(broken), tmp_path / "x.parquet")
+    of_run = experiment(held_out=tmp_path / "x.parquet", label_column="kind", image_column="face")
+    assert "Cannot read image 'x.parquet row 1'" in refusal(open_images, of_run, held_out=True)
+    of_run = replace(of_run, data=replace(of_run.data, skip_unreadable=2))
+    assert open_images(of_run, held_out=True).labels.tolist() == [1, 0]
+    assert "needs a column" in refusal(open_images, experiment(held_out=tmp_path / "x.parquet"), held_out=True)
 
 
 @pytest.mark.parametrize("files", [{"only/1.png": PNG, "only/2.png": PNG}, {"1.png": PNG, "2.png": PNG}])

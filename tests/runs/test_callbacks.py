@@ -33,6 +33,8 @@ from sagan_jax.runs.callbacks import CallbackCalls, find_callbacks
 from sagan_jax.runs.resume import remove_run
 from sagan_jax.runs.validate import check_config
 from sagan_jax.runtime.callbacks import Callback, RunStart
+from sagan_jax.runtime.environment import RUN_FILES
+from sagan_jax.runtime.tensorboard import TensorBoard
 from support.assertions import refusal
 from support.commands import command, error_line
 from support.metrics import read_metrics
@@ -297,14 +299,31 @@ def test_a_callback_that_fails_is_one_line_and_the_others_go_on(method, error, c
     assert ("of 'test_callbacks.py'" in said) == bool(place)
 
 
-def test_a_callback_that_cannot_start_ends_those_before_it_and_the_command():
-    good, after = Noting(), Noting()
-    line = refusal(calls_of(good, failing("start", ValueError("planted")), after).__enter__)
+def test_a_callback_that_cannot_start_ends_those_before_it_and_the_command(capsys):
+    good, bad, after = Noting(), failing("start", ValueError("planted")), Noting()
+    line = refusal(calls_of(good, bad, after).__enter__)
     assert re.fullmatch(
         r"The callback Failing could not start: ValueError in line \d+ of 'test_callbacks.py': planted.", line
     )
     assert good.events == ["start", ("failed", line.removesuffix("."))]
-    assert after.events == []
+    assert bad.events == after.events == []
+    assert capsys.readouterr().err == ""
+
+
+def test_a_callback_that_cannot_start_leaves_no_run_that_another_config_contradicts(file, tmp_path):
+    bad = failing("start", ValueError("planted"))
+    assert "could not start" in refusal(sagan_jax.train, experiment(file), tmp_path / "run", callbacks=[bad])
+    assert not any((tmp_path / "run" / name).exists() for name in RUN_FILES)
+
+
+def test_tensorboard_that_could_not_begin_again_ends_without_a_second_error(tmp_path):
+    board = TensorBoard()
+    board.start(RunStart("told", tmp_path, {}, 0, 9))
+    shutil.rmtree(tmp_path / "tensorboard")
+    (tmp_path / "tensorboard").write_text("in the way")
+    with pytest.raises(StorageError):
+        board.metrics(1, {"a": 0.5})
+    board.end("finished", "")
 
 
 def test_callbacks_cannot_change_what_is_recorded_or_told_to_others():

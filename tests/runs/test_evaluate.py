@@ -315,6 +315,29 @@ def test_same_images_have_distance_zero_and_others_more(tmp_path):
     assert abs(values[0]) < 1e-6 < values[1]
 
 
+def test_columns_are_named_where_images_or_reference_have_them(tmp_path, capsys):
+    h5py = pytest.importorskip("h5py", reason="the extra `hdf5` is not installed")
+    drawn, values = make_images(tmp_path / "a.npz", 40), []
+    arrays = dict(np.load(drawn))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name, array in {"faces": arrays["images"], "imgs": 255 - arrays["images"]}.items():
+            file.create_dataset(name, data=array)
+    protocol = ("--protocol", "fd40_train_random", "--cache", "")
+    for number, sets in enumerate([(drawn, tmp_path / "x.h5"), (tmp_path / "x.h5", drawn)]):
+        words = ("--images", sets[0], "--reference", sets[1], "--image-column", "faces")
+        assert evaluate(*words, *protocol, "--out", tmp_path / str(number)) == 0
+        values.append(read(tmp_path / str(number) / "fd40_train_random.json")["values"]["fd40_train_random"])
+    np.testing.assert_allclose(values, 0, atol=1e-6)
+    statistics = ("--reference", tmp_path / "x.h5", "--save-statistics", tmp_path / "s.npz", "--image-column", "faces")
+    assert evaluate(*statistics, *protocol) == 0
+    words = ("--images", drawn, "--reference", tmp_path / "s.npz", *protocol, "--out", tmp_path / "2")
+    assert evaluate(*words) == 0
+    assert abs(read(tmp_path / "2" / "fd40_train_random.json")["values"]["fd40_train_random"]) < 1e-6
+    capsys.readouterr()
+    assert evaluate("--images", drawn, "--reference", drawn, "--image-column", "faces", *protocol) == 2
+    assert "An image column is for parquet files, HDF5 files and folders of datasets" in error_line(capsys)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -340,6 +363,7 @@ def test_same_images_have_distance_zero_and_others_more(tmp_path):
             "50 of 60 images",
         ),
         (("--workdir", "{folder}/nothing", "--max-images", "5"), "--max-images goes with --images"),
+        (("--workdir", "{folder}/nothing", "--label-column", "x"), "--image-column go with --images"),
         (("--images", "{images}", "--reference", "{images}", "--protocol", "fd5k_trian_random"), "Perhaps you meant"),
         (("--images", "{images}", "--reference", "{images}", "--protocol", "fd9_train_random_standing"), "generator"),
         (("--images", "{images}", "--reference", "{images}", "--protocol", "fid20_train"), "fetch-weights"),

@@ -10,11 +10,23 @@ import numpy as np
 import pytest
 
 import sagan_jax
-from sagan_jax.config import Data, Experiment, from_dict, holds_objects, to_dict, user_data
+from sagan_jax.config import (
+    CompletionExperiment,
+    Data,
+    Evaluation,
+    Experiment,
+    Networks,
+    from_dict,
+    holds_objects,
+    to_dict,
+    user_data,
+)
 from sagan_jax.data.synthetic import SYNTHETIC_SETS
 from sagan_jax.import_paths import find_object
 from sagan_jax.runs.build import balanced_by, open_images
+from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.experiments import load_experiment
+from sagan_jax.runs.generation import GenerationJob
 from sagan_jax.runs.own_objects import where_they_are_now
 from sagan_jax.runs.resume import images_read
 from sagan_jax.runs.saved_config import differences
@@ -215,3 +227,24 @@ def test_balanced_classes_need_labels(file):
         line
         == "--sampling balanced needs images of at least 2 classes; 'pairs' has no labels. Give --sampling uniform."
     )
+
+
+GONE = [
+    (GenerationJob, (), "--held-out /"),
+    (GenerationJob, ("fid1k_validation",), "The held-out images cannot be opened: "),
+    (CompletionJob, (), "The held-out images cannot be opened: "),
+]
+
+
+@pytest.mark.parametrize(("job", "protocols", "said"), GONE)
+def test_held_out_data_set_that_is_gone_is_named_with_its_flag(job, protocols, said, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = Data(f"{file}:TRAIN", "gone.py:TEST", cache="")
+    if job is CompletionJob:
+        wrong = CompletionExperiment(data=data)
+    else:
+        networks = Networks(resolution=32, num_classes=2)
+        wrong = Experiment(data=data, networks=networks, evaluation=Evaluation(protocols))
+    line = refusal(job, wrong, tmp_path)
+    assert line.startswith(said)
+    assert "--held-out" in line

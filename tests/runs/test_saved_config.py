@@ -194,6 +194,16 @@ def test_report_shows_the_config_of_the_trusted_checkpoint(tmp_path):
     assert ["0.4375" in page for page in pages] == [True, False]
 
 
+@pytest.mark.parametrize("read", [None, 7 * 64, 3 * 32 + 4 * 64])
+def test_report_goes_by_the_images_that_the_checkpoint_has_read(tmp_path, read):
+    experiment = dataclasses.replace(GENERATING, training=dataclasses.replace(GENERATING.training, batch_size=64))
+    meta = {"experiment": to_dict(experiment)} | ({"images_read": read} if read else {})
+    workdir = save(tmp_path / "run", experiment, meta=meta)
+    (workdir / "metrics.jsonl").write_text('{"step": 7, "images_per_second": 4.0}\n')
+    write_report(workdir)
+    assert ("time of training" in (workdir / "report.html").read_text()) == (read != 3 * 32 + 4 * 64)
+
+
 # --- what is refused of config.json
 
 WRONG = {

@@ -166,6 +166,14 @@ def test_report_counts_the_images_of_every_discriminator_update_into_the_time(ru
     assert "time of training 0:05:00" in shown(run).text
 
 
+@pytest.mark.parametrize(("images", "one_size"), [(40 * 7, True), (30 * 7 + 10 * 14, False)])
+def test_report_of_a_run_whose_batch_size_was_changed_says_no_time(run, images, one_size):
+    write_metrics(run, metrics(20, images_per_second=2.0), metrics(50, images_per_second=7.0))
+    text = shown(run, read=(40, images)).text
+    assert ("time of training 0:01:40" in text) == one_size
+    assert ("steps per second" in text) == one_size
+
+
 @pytest.mark.parametrize("speed", [0.0, -1.0, 1e-290])
 def test_report_of_an_impossible_speed_says_no_time(run, speed):
     write_metrics(run, metrics(20, images_per_second=speed))
