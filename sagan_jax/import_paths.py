@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -141,7 +142,7 @@ def run_file(path: Path, what: str) -> ModuleType:
     """
     whole = path.absolute()
     name = f"_{hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]}_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, whole)
+    spec = importlib.util.spec_from_file_location(name, whole, loader=_Source(name, str(whole)))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -209,6 +210,13 @@ def line_of(error: BaseException, path: str | Path) -> str:
         frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(Path(path).absolute())
     ]
     return f" in line {frames[-1].lineno}" if frames else ""
+
+
+class _Source(SourceFileLoader):
+    """Runs the source that is there. Python's cache takes two versions of the same second and size for one."""
+
+    def get_code(self, fullname: str) -> Any:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def _module(place: str, what: str) -> ModuleType:
