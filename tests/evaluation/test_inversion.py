@@ -11,6 +11,7 @@ from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.evaluation.inversion import LatentSearch, _nearest_of_each, invert
 from sagan_jax.models.sagan import Generator
 from support.assertions import refusal
+from support.generators import make_generator
 from support.images import noise
 from support.params import draw_tree, variable_shapes
 
@@ -115,3 +116,9 @@ def test_search_that_cannot_be_is_refused(trained, made, options, said):
 @pytest.mark.parametrize("image", [noise(16, 32, 3), noise(32, 32, 1), noise(32, 32, 3).astype(float)])
 def test_image_of_another_kind_is_refused(trained, image):
     assert "an image of uint8 [32, 32, 3], as the generator draws them; got" in refusal(invert, trained, image)
+
+
+def test_unconditional_generator_has_no_class():
+    trained = make_generator(num_classes=0)
+    image = trained.generate(1).images[0]
+    assert invert(trained, image, search=LatentSearch(starts=1, steps=1)).label is None

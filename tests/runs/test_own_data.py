@@ -33,6 +33,7 @@ from sagan_jax.runs.saved_config import differences
 from sagan_jax.runtime.checkpoints import read_sealed_meta
 from support.assertions import refusal
 from support.commands import command, error_line
+from support.own_runs import moved_copy, trained
 
 SOURCE = """
 import flax.linen as nn
@@ -94,18 +95,13 @@ def file(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(file) -> Path:
     """The workdir of a run of two steps; read only."""
-    workdir = file.parent / "run"
-    assert command("train", file, "--workdir", workdir) == 0
-    return workdir
+    return trained(file)
 
 
 @pytest.fixture
 def run(finished, file, tmp_path) -> tuple[Path, Path]:
     """A copy of that run, and of its file, to do things to: its file is in another folder now."""
-    workdir, moved = tmp_path / "run", tmp_path / file.name
-    shutil.copytree(finished, workdir)
-    shutil.copy(file, moved)
-    return workdir, moved
+    return moved_copy(finished, file, tmp_path)
 
 
 def test_config_of_a_run_names_the_data_sets_and_digests_of_their_source(finished, file):

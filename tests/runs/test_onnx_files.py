@@ -1,0 +1,42 @@
+"""ONNX files of networks of a user's own."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.runs.onnx_files import generator_onnx
+from support.assertions import refusal
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'sagan-jax[onnx]'")
+
+
+class Counting(nn.Module):
+    """Writes batch statistics also in evaluation, and asks for the size of the batch if told to."""
+
+    by_len: bool
+
+    @nn.compact
+    def __call__(self, latents, labels, *, train):
+        seen = self.variable("batch_stats", "seen", lambda: jnp.zeros(()))
+        seen.value = seen.value + (len(latents) if self.by_len else 1)
+        return jnp.tanh(latents[:, :3]).reshape(-1, 1, 1, 3) * jnp.ones((1, 4, 4, 1))
+
+
+def trained(by_len):
+    return TrainedGenerator(Counting(by_len), {"batch_stats": {"seen": np.float32(0)}}, 5, 0, step=3)
+
+
+def test_network_that_writes_statistics_in_evaluation_is_exported():
+    latents = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+    session = onnxruntime.InferenceSession(generator_onnx(trained(by_len=False), {}))
+    (images,) = session.run(["images"], {"latents": latents})
+    expected = np.broadcast_to(np.tanh(latents[:, None, None, :3]), (7, 4, 4, 3))
+    np.testing.assert_allclose(images, expected, atol=1e-6)
+
+
+def test_error_of_a_network_is_one_line_with_its_file():
+    line = refusal(generator_onnx, trained(by_len=True), {})
+    assert line.startswith("generator.onnx could not be made of the network: ")
+    assert "of 'test_onnx_files.py'" in line
