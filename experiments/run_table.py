@@ -1,6 +1,7 @@
 """Runs a table of experiments one by one: from `experiments/tables/NAME.py` to a table and a plot.
 
     python experiments/run_table.py completion_attention --out runs/completion_attention
+    python experiments/run_table.py r3gan_digits --jobs 12 --out runs/r3gan_digits  # on a GPU with many CPU cores
 
 The question of the table, its rows, its analysis and what so many runs can show are printed first, and written to
 OUT/plan.md before the first run. A finished run is not run again, and a stopped run is resumed. After each run, the
@@ -8,20 +9,25 @@ table and the plot are written from what the workdirs hold. OUT/ROW-SEED is the 
 OUT/table.md and OUT/curves.png are the results, and OUT/samples.png too where images follow a rule. All rows of one
 seed run before the next seed, so a table that was stopped compares rows fairly. Where the table searches for settings,
 OUT/search holds the same of the search, which is finished before the first run. Ctrl-C stops it. Exit codes are those
-of `sagan-jax`. It needs scipy and statsmodels: pip install 'sagan-jax[tables]'.
+of `sagan-jax`. `--jobs N` makes N runs at a time, each in a process of its own. What a run prints is in ROW-SEED.log.
+It needs scipy and statsmodels: pip install 'sagan-jax[tables]'.
 
 The result of a run is OUT/ROW-SEED/row.json. That it diverged is one: it counts as collapsed. Some of ours are in
 `experiments/results`. Copied to OUT they count as finished.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.util
 import inspect
 import io
 import json
+import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +304,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder of the results")
     parser.add_argument("--rows", nargs="+", default=[], help="some of them. Defaults to all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="some of them. Defaults to all")
+    parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time")
     given = parser.parse_args(arguments)
     check_environment()
     if importlib.util.find_spec("statsmodels") is None:
@@ -307,6 +314,8 @@ def run(arguments: list[str]) -> None:
         for name in wanted:
             if name not in offered:
                 raise InvalidInputError(f"The table {given.name!r} has {', '.join(map(str, offered))}; got {name}.")
+    if given.jobs < 1:
+        raise InvalidInputError(f"--jobs needs at least 1; got {given.jobs}.")
     if given.out.exists() and not given.out.is_dir():
         raise InvalidInputError(f"--out needs a folder; {str(given.out)!r} is a file.")
     state_plan(table, given.out)
@@ -314,11 +323,11 @@ def run(arguments: list[str]) -> None:
     if table.search:
         trials = search_table(table)
         wanted = [trial(row, setting) for row in rows for setting in table.search.settings]
-        run_rows(trials, wanted, trials.seeds, given.out / "search")
+        run_rows(trials, wanted, trials.seeds, given.out / "search", jobs=given.jobs)
     chosen, table = resolved(table, given.out)
     if chosen:
         print(settings_text(chosen), flush=True)
-    run_rows(table, rows, seeds, given.out, above=settings_text(chosen))
+    run_rows(table, rows, seeds, given.out, above=settings_text(chosen), jobs=given.jobs)
     print((given.out / "table.md").read_text(encoding="utf-8"))
 
 
@@ -357,7 +366,9 @@ def settings_text(chosen: dict[str, str]) -> str:
     return "".join(f"- {row}: {setting}\n" for row, setting in chosen.items())
 
 
-def run_rows(table: Table, rows: Sequence[str], seeds: Sequence[int], out: Path, above: str = "") -> None:
+def run_rows(
+    table: Table, rows: Sequence[str], seeds: Sequence[int], out: Path, above: str = "", jobs: int = 1
+) -> None:
     """Runs what is left of some rows and seeds, and writes the table after each run.
 
     Args:
@@ -366,17 +377,57 @@ def run_rows(table: Table, rows: Sequence[str], seeds: Sequence[int], out: Path,
         seeds: of the table.
         out: the folder of the results.
         above: what the written table begins with.
+        jobs: how many runs at a time.
     """
     results(table, out)  # refuses what is not of this table, before anything runs
     parameters = {row: parameters_of(experiment) for row, experiment in table.rows.items()}
-    for seed in seeds:
-        for row in rows:
-            run_row(table, row, seed, out)
-            found = results(table, out)
-            text = whole(table, found, parameters)
-            write_atomically(out / "table.md", (f"{above}\n{text}" if above else text).encode())
-            plot(table, found, out)
-            draw_strips(table, found, out)
+    runs = [(row, seed) for seed in seeds for row in rows]
+    for _ in finish_runs(table, runs, out) if jobs == 1 else finish_runs_at_once(table, runs, out, jobs):
+        found = results(table, out)
+        text = whole(table, found, parameters)
+        write_atomically(out / "table.md", (f"{above}\n{text}" if above else text).encode())
+        plot(table, found, out)
+        draw_strips(table, found, out)
+
+
+def finish_runs(table: Table, runs: Sequence[tuple[str, int]], out: Path) -> Iterator[None]:
+    """Finishes runs, each a row and a seed, one by one, and yields after each."""
+    for row, seed in runs:
+        run_row(table, row, seed, out)
+        yield
+
+
+def finish_runs_at_once(table: Table, runs: Sequence[tuple[str, int]], out: Path, jobs: int) -> Iterator[None]:
+    """Finishes runs in several processes, and yields after each.
+
+    Raises:
+        InvalidInputError: a process ended without a word, as where memory is short.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of jax
+    with ProcessPoolExecutor(min(jobs, len(runs)), context) as pool:
+        started = [pool.submit(run_row_quietly, table, row, seed, out) for row, seed in runs]
+        try:
+            for finished in as_completed(started):
+                finished.result()
+                yield
+        except BrokenProcessPool as error:
+            raise InvalidInputError(
+                f"One of {jobs} processes ended without a word, perhaps for want of memory. What is finished is kept: "
+                f"give the same command with fewer --jobs."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def run_row_quietly(table: Table, row: str, seed: int, out: Path) -> None:
+    """Is `run_row` with what it prints in a file, so that runs at the same time do not mix their lines."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        (out / f"{row}-{seed}.log").open("a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        run_row(table, row, seed, out)
 
 
 if __name__ == "__main__":

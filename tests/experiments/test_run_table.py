@@ -2,6 +2,9 @@
 
 import doctest
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -584,3 +587,51 @@ def test_survival_is_not_known_beyond_the_last_step_that_was_watched(program, se
     cells = [[cell.split()[0] for cell in line.split("|")[2:-1]] for line in tables.survival(table, found).splitlines()]
     assert cells[0] == ["2", "4", "6", "8"]
     assert cells[2:] == [["1.00", "0.50", "–", "–"], ["1.00", "0.50", "0.50", "0.50"], ["1.00", "0.00", "0.00", "0.00"]]
+
+
+JOBS = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from run_table import run_rows
+from sagan_jax.config import Data, Evaluation, Experiment, Networks, Recording, Table, Training
+
+def table():
+    sizes = {"generator_attention_resolutions": (), "discriminator_attention_resolutions": ()}
+    networks = Networks(resolution=32, num_classes=0, base_channels=2, latent_size=3, **sizes)
+    run = Experiment(
+        name="t",
+        data=Data("pairs:images=9"),
+        networks=networks,
+        training=Training(total_steps=2, batch_size=4),
+        recording=Recording(log_every_steps=1, sample_every_steps=9, save_every_steps=9),
+        evaluation=Evaluation(protocols=()),
+    )
+    lost = replace(run, data=Data("pairs:images=9,blobs=16"))
+    return Table({"one": run, "lost": lost}, (0, 5), {"rule9": "rule"}, {}, ("generator/loss",), ("rule9",))
+
+if __name__ == "__main__":
+    run_rows(table(), sys.argv[2:], (0, 5), Path(sys.argv[1]), jobs=2)
+"""
+
+
+@pytest.mark.slow
+def test_runs_at_once_come_to_what_runs_one_by_one_come_to_and_an_error_ends_them(tmp_path):
+    (tmp_path / "jobs.py").write_text(JOBS)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(EXPERIMENTS), str(EXPERIMENTS.parent)])}
+
+    def start(*rows):
+        command = [sys.executable, str(tmp_path / "jobs.py"), str(tmp_path / "out"), *rows]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+
+    ended = start("one")
+    assert ended.returncode == 0, ended.stderr
+    assert "one" not in ended.stdout
+    assert "| 2 |" in (tmp_path / "out" / "table.md").read_text()
+    for seed in (0, 5):
+        result = json.loads((tmp_path / "out" / f"one-{seed}" / "row.json").read_text())
+        assert result["experiment"]["training"]["seed"] == seed
+        assert f"one, seed {seed}" in (tmp_path / "out" / f"one-{seed}.log").read_text()
+    ended = start("one", "lost")
+    assert "16 blobs of width 8 do not fit" in ended.stderr.splitlines()[-1]
