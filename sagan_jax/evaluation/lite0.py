@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib.resources
-import importlib.util
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from sagan_jax.evaluation.weight_places import read_once
 from sagan_jax.interop.lite0 import to_variables
 from sagan_jax.interop.pytorch import SUFFIXES, read_pth
 from sagan_jax.interop.weight_files import WeightFile, read_arrays, to_safetensors
+from sagan_jax.runtime import packages
 from sagan_jax.runtime.cache_folders import weights_folder
 from sagan_jax.runtime.files import write_atomically
 
@@ -43,7 +43,7 @@ class Lite0Weights:
 
 def is_installed() -> bool:
     """Returns whether the package with the weights is installed."""
-    return importlib.util.find_spec(PACKAGE) is not None
+    return packages.is_installed(PACKAGE)
 
 
 def read_lite0(path: str | Path | None = None) -> Lite0Weights:

@@ -1,6 +1,5 @@
 """Exports a generator with its weights as a function that runs without this package, by `jax.export`."""
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from jax import Array, export
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.interop.networks import Generator
 from sagan_jax.runtime.full_precision import in_float32
+from sagan_jax.runtime.packages import is_installed
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -44,7 +44,7 @@ def to_jax_export(
 
     Source: https://docs.jax.dev/en/latest/export/export.html
     """
-    if importlib.util.find_spec("flatbuffers") is None:
+    if not is_installed("flatbuffers"):
         raise InvalidInputError("The export needs the package flatbuffers. Run: pip install flatbuffers")
     # On the host, so that the function does not depend on a device.
     variables = jax.tree.map(np.asarray, dict(variables))

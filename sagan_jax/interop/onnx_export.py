@@ -4,7 +4,6 @@ It knows the operations of the networks of this package, in evaluation. What doe
 here and stored. The first axis of the inputs may be a batch of any size.
 """
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from jax import export
 from jax.extend.core import ClosedJaxpr, Literal
 
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.packages import is_installed
 
 OPSET, IR_VERSION = 18, 9
 """The versions of ONNX that are written; onnxruntime reads them from 1.14 on."""
@@ -51,7 +51,7 @@ def to_onnx(
 
     Source: https://onnx.ai/onnx/operators, https://docs.jax.dev/en/latest/jaxpr.html
     """
-    if importlib.util.find_spec("onnx") is None:
+    if not is_installed("onnx"):
         raise InvalidInputError("--format onnx needs the package onnx. Run: pip install 'sagan-jax[onnx]'")
     from onnx import helper
 

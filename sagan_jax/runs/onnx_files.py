@@ -1,6 +1,5 @@
 """The networks of a run as ONNX files, checked in onnxruntime before they are written."""
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -23,6 +22,7 @@ from sagan_jax.runs.export import checked_folder, folded
 from sagan_jax.runs.load import CheckpointName, open_run
 from sagan_jax.runtime.files import write_files_atomically
 from sagan_jax.runtime.full_precision import in_float32
+from sagan_jax.runtime.packages import is_installed
 
 GENERATOR, DISCRIMINATOR = "generator.onnx", "discriminator.onnx"
 TOLERANCE = 1e-4
@@ -61,7 +61,7 @@ def export_onnx(
         StorageError: the disk refused.
     """
     folder = checked_folder(workdir, out, "onnx")
-    absent = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    absent = [name for name in ("onnx", "onnxruntime") if not is_installed(name)]
     if absent:
         raise InvalidInputError(f"--format onnx needs {' and '.join(absent)}. Run: pip install 'sagan-jax[onnx]'")
     run = open_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)

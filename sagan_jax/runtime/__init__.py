@@ -24,6 +24,7 @@ __all__ = [
     "manifest",
     "memory",
     "metrics_log",
+    "packages",
     "prefetch",
     "processes",
     "progress",

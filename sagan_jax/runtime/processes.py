@@ -1,7 +1,6 @@
 """A run of several processes, on one host or many: connecting them, comparing their inputs and gathering arrays."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from jax.experimental import multihost_utils
 
 from sagan_jax.errors import InvalidInputError, PeerLostError, StorageError
 from sagan_jax.runtime.coordinator import check_coordinator
+from sagan_jax.runtime.packages import is_installed
 
 # How long a process that is done waits for the others: process 0 draws, scores and writes the report after them. A
 # process that is lost meanwhile is noticed by its heartbeat.
@@ -84,7 +84,7 @@ def _has_other_processes() -> bool:
         return True
     chips = [*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/*")]
     wanted = "tpu" in os.environ.get("JAX_PLATFORMS", "tpu")
-    return wanted and bool(chips) and importlib.util.find_spec("libtpu") is not None
+    return wanted and bool(chips) and is_installed("libtpu")
 
 
 def is_main_process() -> bool:

@@ -1,13 +1,13 @@
 """TPU slices that are not there: jax compiles for them with libtpu alone. Checking a name loads no jax."""
 
 import difflib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from sagan_jax.errors import InvalidInputError, one_line
+from sagan_jax.runtime.packages import is_installed
 
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16")
@@ -40,7 +40,7 @@ def check_topology(name: str) -> None:
 
 def require_libtpu() -> None:
     """Raises InvalidInputError where libtpu is not installed, the compiler for TPUs."""
-    if importlib.util.find_spec("libtpu"):
+    if is_installed("libtpu"):
         return
     newest = sys.version_info >= (3, 12)
     version = ".".join(map(str, sys.version_info[:2]))

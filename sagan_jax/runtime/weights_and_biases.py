@@ -1,6 +1,5 @@
 """The callback that sends what a run records to Weights & Biases, or keeps it for that on disk."""
 
-import importlib.util
 import json
 import os
 import secrets
@@ -13,6 +12,7 @@ import numpy as np
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.callbacks import Callback, HowEnded, RunStart
 from sagan_jax.runtime.files import read_json, write_atomically
+from sagan_jax.runtime.packages import is_installed
 
 
 class WeightsAndBiases(Callback):
@@ -82,7 +82,7 @@ class WeightsAndBiases(Callback):
 
 def require_wandb() -> None:
     """Raises InvalidInputError unless the package is installed; it is not imported, which takes a second."""
-    if importlib.util.find_spec("wandb") is None:
+    if not is_installed("wandb"):
         raise InvalidInputError("The callback wandb needs its package: pip install 'sagan-jax[wandb]'.")
 
 
