@@ -8,7 +8,7 @@ import numpy as np
 from comparisons import factorial
 from comparisons.families import holm
 from comparisons.intervals import bootstrap, wilson
-from comparisons.outcomes import COLLAPSED, Results, collapsed_at, family, outcomes, tested_scores
+from comparisons.outcomes import COLLAPSED, Results, collapsed_at, family, measured_scores, outcomes, tested_scores
 from comparisons.permutation import difference_p, worst_ranks
 from comparisons.survival import kaplan_meier
 from sagan_jax.config import Table
@@ -70,15 +70,17 @@ def p_text(p: float | None) -> str:
 def means(table: Table, found: Results, parameters: Mapping[str, int]) -> str:
     """Returns the mean of each score over the runs of each row, how many collapsed, and the parameters.
 
-    In brackets stands how many runs a mean is of, where others collapsed or have no such value.
+    In brackets stands how many runs a mean is of, where others collapsed or have no such value. A score that is younger
+    than all runs has no column.
     """
+    scores = measured_scores(table, found)
     diverged = any("diverged_at" in run for runs in found.values() for run in runs.values())
     counted = table.collapse is not None or diverged
-    head = ["row", *table.scores.values(), *([COLLAPSED] if counted else []), "parameters", "seeds"]
+    head = ["row", *(table.scores[score] for score in scores), *([COLLAPSED] if counted else []), "parameters", "seeds"]
     lines = []
     for row in table.rows:
         runs, cells = len(found.get(row, ())), [row]
-        for score in table.scores:
+        for score in scores:
             values = known(outcomes(table, found, row, score))
             cells.append(estimate(values) + (f" ({len(values)})" if 0 < len(values) < runs else ""))
         if counted:

@@ -112,6 +112,24 @@ def test_share_of_nothing_is_left_out_and_counted(program, table):
     assert program.whole(table, found, dict.fromkeys(table.rows, 7)).splitlines()[3].split("|")[3].strip() == "–"
 
 
+def test_score_that_is_younger_than_all_results_has_no_column_and_is_left_out_of_means(program, table):
+    table = replace(table, scores={"obey": "obey", "young": "young"}, collapse=None)
+    old, new = ({"values": {"obey": 0.5} | more, "curves": {}, "minutes": 1.0} for more in ({}, {"young": 0.25}))
+    diverged = {"values": {}, "curves": {}, "minutes": 1.0, "diverged_at": 3}
+    for result in (old, new):
+        assert program.is_result(table, result | {"experiment": {}})
+        assert not program.is_result(replace(table, tested=("obey", "other")), result | {"experiment": {}})
+        assert not program.is_result(table, result | {"experiment": {}, "values": {"obey": 0.5, "young": "0.25"}})
+    heads = {}
+    for name, runs in {"old": (old, old), "mixed": (old, new), "none": (), "diverged": (diverged,)}.items():
+        lines = tables.means(table, {"none": dict(enumerate(runs))}, dict.fromkeys(table.rows, 7)).splitlines()
+        heads[name] = [cell.strip() for cell in lines[0].split("|")[1:4]]
+        if name == "mixed":
+            assert lines[2] == "| none | 0.50 [0.50, 0.50] | 0.25 (1) | 7 | 2 |"
+    assert heads["old"] == ["row", "obey", "parameters"]
+    assert heads["mixed"] == heads["none"] == heads["diverged"] == ["row", "obey", "young"]
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_shares_and_what_they_are_of_are_columns(program, name):
     table = program.load_table(name)
