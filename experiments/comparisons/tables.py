@@ -1,4 +1,4 @@
-"""A table of runs in Markdown: means, comparisons, when runs collapse, and factors."""
+"""A table of runs in Markdown: means, comparisons, ranks, when runs collapse, and factors."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -10,6 +10,7 @@ from comparisons.families import holm
 from comparisons.intervals import bootstrap, wilson
 from comparisons.outcomes import COLLAPSED, Results, collapsed_at, family, measured_scores, outcomes, tested_scores
 from comparisons.permutation import difference_p, worst_ranks
+from comparisons.ranking import rank_interval, rank_shares
 from comparisons.survival import kaplan_meier
 from sagan_jax.config import Table
 
@@ -137,6 +138,21 @@ def survival(table: Table, found: Results) -> str:
     return with_head(["not collapsed at step", *map(str, steps)], lines)
 
 
+def ranking(table: Table, found: Results) -> str:
+    """Returns the ranks of the rows by the mean of a score, first the best, and how they change with other runs.
+
+    Rows with fewer than two runs are left out.
+    """
+    values = {row: outcomes(table, found, row, table.ranked) for row in table.rows}
+    values = {row: of_row for row, of_row in values.items() if len(of_row) > 1}
+    if len(values) < 2:
+        return "Ranks: fewer than two rows have two runs yet.\n"
+    shares = rank_shares(list(values.values()), lower_is_better=is_lower_better(table, table.ranked))
+    ranked = sorted((rank_interval(of_row), row, of_row[0]) for row, of_row in zip(values, shares, strict=True))
+    lines = [[row, f"{mean:.1f} [{low:g}, {high:g}]", f"{first:.0%}"] for (mean, low, high), row, first in ranked]
+    return with_head([f"rank by {heading(table, table.ranked)}", "mean rank", "first"], lines)
+
+
 def factor_tables(table: Table, found: Results) -> str:
     """Returns main effects and two-way interactions of each tested score, or what is missing for them."""
     names, scores = list(table.factors), tested_scores(table)
@@ -217,6 +233,7 @@ def whole(table: Table, found: Results, parameters: Mapping[str, int]) -> str:
     """Returns all that a table says."""
     parts = [means(table, found, parameters)]
     parts += [comparisons(table, found)] if table.baselines else []
+    parts += [ranking(table, found)] if table.ranked else []
     parts += [survival(table, found)] if table.collapse and any(found.values()) else []
     parts += [factor_tables(table, found)] if table.factors else []
     return "\n".join(parts)
