@@ -36,7 +36,7 @@ import matplotlib
 import numpy as np
 
 import sagan_jax
-from comparisons.outcomes import outcomes
+from comparisons.outcomes import COLLAPSED, outcomes, tested_scores
 from comparisons.plan import plan
 from comparisons.search import choices, chosen_table, search_table, trial
 from comparisons.tables import estimate, known, whole
@@ -150,7 +150,10 @@ def read_result(table: Table, row: str, seed: int, out: Path) -> dict[str, Any] 
 
 
 def is_result(table: Table, result: Any) -> bool:
-    """Tells whether a JSON value has the fields of a result, each of its type, and every score of the table."""
+    """Tells whether a JSON value has the fields of a result, each of its type, and every score that is tested.
+
+    Another score may be younger than the result.
+    """
 
     def is_number(value: Any) -> bool:
         return type(value) is float or (type(value) is int and abs(value) < 2**53)
@@ -161,12 +164,14 @@ def is_result(table: Table, result: Any) -> bool:
     if not isinstance(result, dict) or not is_number(result.get("minutes")):
         return False
     values, curves = result.get("values"), result.get("curves")
+    tested = [score for score in tested_scores(table) if score != COLLAPSED]
     diverged = type(result.get("diverged_at")) is int and result["diverged_at"] > 0
     return (
         "experiment" in result
         and (diverged or "diverged_at" not in result)
         and isinstance(values, dict)
-        and (diverged or all(is_number(values.get(name)) for name in table.scores))
+        and (diverged or all(name in values for name in tested))
+        and all(is_number(values[name]) for name in table.scores if name in values)
         and isinstance(curves, dict)
         and all(isinstance(curve, list) and all(map(is_point, curve)) for curve in curves.values())
         and (diverged or table.collapse is None or bool(curves.get(table.collapse.curve)))

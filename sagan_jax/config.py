@@ -401,6 +401,7 @@ class Table:
         collapse: which runs collapsed. Their scores are not averaged. Defaults to those that diverged, which always
             count.
         search: for settings of each row, before its runs. Defaults to none.
+        ranked: the score that rows are ranked by, with how sure the ranks are. Defaults to none.
         factors: for a factorial design, the rows at the higher level of each factor.
         question: what the table's file says of it before the first run.
     """
@@ -418,6 +419,7 @@ class Table:
     lower_is_better: tuple[str, ...] = ()
     collapse: Collapse | None = None
     search: Search | None = None
+    ranked: str = ""
     factors: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     question: str = ""
 

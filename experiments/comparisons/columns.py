@@ -2,6 +2,7 @@
 
 FOLLOWS_RULE = {
     "rule5k": "follow the rule",
+    "rule5k/chance": "by chance",
     "rule5k/parts": "two clear blobs",
     "rule5k/hue": "same hue",
     "rule5k/hue_chance": "by chance",
@@ -9,7 +10,10 @@ FOLLOWS_RULE = {
     "rule5k/form_chance": "by chance",
     "rule5k/kinds": "kinds",
 }
-"""How images of `pairs` follow their rule; see `sagan_jax/evaluation/rules.py`."""
+"""How images of `pairs` follow their rule; see `sagan_jax/evaluation/rules.py`.
+
+Older results have no `rule5k/chance`.
+"""
 
 FOLLOWS_RULE_SHARE_OF = {
     **{f"rule5k/{name}": "rule5k/parts" for name in ("hue", "hue_chance", "form", "form_chance")},

@@ -24,7 +24,11 @@ def collapsed_at(table: Table, result: Mapping[str, Any]) -> int | None:
 
 
 def outcomes(table: Table, found: Results, row: str, score: str) -> list[float | None]:
-    """Returns a score of each run of a row; None where the run collapsed, or the score is a share of nothing."""
+    """Returns a score of each run of a row.
+
+    It is None where the run collapsed, where the score is a share of nothing, and where there was no such score yet
+    when the run was scored.
+    """
     runs = found.get(row, {}).values()
     if score == COLLAPSED:
         return [float(collapsed_at(table, run) is not None) for run in runs]
@@ -32,9 +36,15 @@ def outcomes(table: Table, found: Results, row: str, score: str) -> list[float |
     return [
         None
         if collapsed_at(table, run) is not None or (counted is not None and not run["values"][counted])
-        else run["values"][score]
+        else run["values"].get(score)
         for run in runs
     ]
+
+
+def measured_scores(table: Table, found: Results) -> list[str]:
+    """Returns the columns: the scores of a table, without those that no run has where runs have others."""
+    runs = [run["values"] for of_row in found.values() for run in of_row.values() if run["values"]]
+    return [score for score in table.scores if not runs or any(score in values for values in runs)]
 
 
 def tested_scores(table: Table) -> tuple[str, ...]:

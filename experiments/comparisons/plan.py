@@ -52,7 +52,8 @@ def collapse_text(table: Table) -> str:
 def analysis_text(table: Table) -> str:
     """Returns the families of tests and what they can show."""
     parts = [comparisons_text(table) if table.baselines else "", factors_text(table) if table.factors else ""]
-    return "\n\n".join(part for part in parts if part) or "No row is compared with another: no test."
+    tests = "\n\n".join(part for part in parts if part) or "No row is compared with another: no test."
+    return f"{tests}\n\n{ranking_text(table)}" if table.ranked else tests
 
 
 def comparisons_text(table: Table) -> str:
@@ -77,6 +78,15 @@ def comparisons_text(table: Table) -> str:
     if COLLAPSED in tested_scores(table) and count is not None:
         parts.append(f"Of collapse it takes {count} of {runs} against none of {runs}.")
     return " ".join(parts)
+
+
+def ranking_text(table: Table) -> str:
+    """Returns how rows are ranked."""
+    return (
+        f"Ranks: by the mean of {heading(table, table.ranked)}. The runs of each row are drawn anew with "
+        f"replacement, in all ways. The interval holds 95% of a row's ranks. If a run has no value, the means are "
+        f"those of ranks of all runs, with such runs worst."
+    )
 
 
 def factors_text(table: Table) -> str:

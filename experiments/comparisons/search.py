@@ -31,7 +31,7 @@ def search_table(table: Table) -> Table:
         for setting, fields in search.settings.items()
     }
     return dataclasses.replace(
-        table, rows=rows, seeds=search.seeds, baselines={}, search=None, factors={}, strips=(), tested=()
+        table, rows=rows, seeds=search.seeds, baselines={}, search=None, factors={}, strips=(), tested=(), ranked=""
     )
 
 

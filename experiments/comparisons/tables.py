@@ -1,4 +1,4 @@
-"""A table of runs in Markdown: means, comparisons, when runs collapse, and factors."""
+"""A table of runs in Markdown: means, comparisons, ranks, when runs collapse, and factors."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -8,8 +8,9 @@ import numpy as np
 from comparisons import factorial
 from comparisons.families import holm
 from comparisons.intervals import bootstrap, wilson
-from comparisons.outcomes import COLLAPSED, Results, collapsed_at, family, outcomes, tested_scores
+from comparisons.outcomes import COLLAPSED, Results, collapsed_at, family, measured_scores, outcomes, tested_scores
 from comparisons.permutation import difference_p, worst_ranks
+from comparisons.ranking import rank_interval, rank_shares
 from comparisons.survival import kaplan_meier
 from sagan_jax.config import Table
 
@@ -70,15 +71,17 @@ def p_text(p: float | None) -> str:
 def means(table: Table, found: Results, parameters: Mapping[str, int]) -> str:
     """Returns the mean of each score over the runs of each row, how many collapsed, and the parameters.
 
-    In brackets stands how many runs a mean is of, where others collapsed or have no such value.
+    In brackets stands how many runs a mean is of, where others collapsed or have no such value. A score that is younger
+    than all runs has no column.
     """
+    scores = measured_scores(table, found)
     diverged = any("diverged_at" in run for runs in found.values() for run in runs.values())
     counted = table.collapse is not None or diverged
-    head = ["row", *table.scores.values(), *([COLLAPSED] if counted else []), "parameters", "seeds"]
+    head = ["row", *(table.scores[score] for score in scores), *([COLLAPSED] if counted else []), "parameters", "seeds"]
     lines = []
     for row in table.rows:
         runs, cells = len(found.get(row, ())), [row]
-        for score in table.scores:
+        for score in scores:
             values = known(outcomes(table, found, row, score))
             cells.append(estimate(values) + (f" ({len(values)})" if 0 < len(values) < runs else ""))
         if counted:
@@ -133,6 +136,21 @@ def survival(table: Table, found: Results) -> str:
         unknown = [step > max(lasted) and value > 0 for step, (value, _, _) in zip(steps, shares, strict=True)]
         lines.append([row, *("–" if no else cell for cell, no in zip(cells, unknown, strict=True))])
     return with_head(["not collapsed at step", *map(str, steps)], lines)
+
+
+def ranking(table: Table, found: Results) -> str:
+    """Returns the ranks of the rows by the mean of a score, first the best, and how they change with other runs.
+
+    Rows with fewer than two runs are left out.
+    """
+    values = {row: outcomes(table, found, row, table.ranked) for row in table.rows}
+    values = {row: of_row for row, of_row in values.items() if len(of_row) > 1}
+    if len(values) < 2:
+        return "Ranks: fewer than two rows have two runs yet.\n"
+    shares = rank_shares(list(values.values()), lower_is_better=is_lower_better(table, table.ranked))
+    ranked = sorted((rank_interval(of_row), row, of_row[0]) for row, of_row in zip(values, shares, strict=True))
+    lines = [[row, f"{mean:.1f} [{low:g}, {high:g}]", f"{first:.0%}"] for (mean, low, high), row, first in ranked]
+    return with_head([f"rank by {heading(table, table.ranked)}", "mean rank", "first"], lines)
 
 
 def factor_tables(table: Table, found: Results) -> str:
@@ -215,6 +233,7 @@ def whole(table: Table, found: Results, parameters: Mapping[str, int]) -> str:
     """Returns all that a table says."""
     parts = [means(table, found, parameters)]
     parts += [comparisons(table, found)] if table.baselines else []
+    parts += [ranking(table, found)] if table.ranked else []
     parts += [survival(table, found)] if table.collapse and any(found.values()) else []
     parts += [factor_tables(table, found)] if table.factors else []
     return "\n".join(parts)

@@ -29,6 +29,7 @@ from sagan_jax.evaluation.neighbours import NeighbourReport, nearest_training_im
 from sagan_jax.evaluation.partners import partner_attention
 from sagan_jax.evaluation.protocols import KNOWN_PROTOCOLS, Protocol, parse_protocol
 from sagan_jax.evaluation.references import ReferenceStatistics
+from sagan_jax.evaluation.replaced_attention import KnockOut, Replacement, knock_out, replaceable_layers
 from sagan_jax.evaluation.rules import RuleResult, check_rule, num_modes, rule_accuracy
 from sagan_jax.evaluation.scores import (
     ClassifierAccuracy,
@@ -60,6 +61,7 @@ __all__ = [
     "IntraClassFrechetDistance",
     "Inversion",
     "KernelDistance",
+    "KnockOut",
     "LatentSearch",
     "Lite0Weights",
     "NeighbourReport",
@@ -67,6 +69,7 @@ __all__ = [
     "Protocol",
     "RealImages",
     "ReferenceStatistics",
+    "Replacement",
     "RuleAccuracy",
     "RuleResult",
     "Samples",
@@ -88,6 +91,7 @@ __all__ = [
     "inception_features",
     "interpolate",
     "invert",
+    "knock_out",
     "lite0_embedding",
     "nearest_training_images",
     "num_modes",
@@ -97,6 +101,7 @@ __all__ = [
     "read_lite0",
     "read_statistics",
     "reconstruction_quality",
+    "replaceable_layers",
     "rule_accuracy",
     "slerp",
     "write_statistics",

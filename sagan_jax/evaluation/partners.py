@@ -1,5 +1,7 @@
 """How much of a blob's attention falls on its partners: the other blobs of an image of `Pairs`."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sagan_jax.data.synthetic import Pairs
@@ -47,12 +49,27 @@ def _shares(layer: AttentionLayer, number: int, blobs: list[np.ndarray], index: 
 
     The list is empty if a blob covers no position.
     """
-    own = _coverage(blobs[index], layer.query_shape) >= _QUERY
-    others = np.max([_coverage(blob, layer.key_shape) for i, blob in enumerate(blobs) if i != index], axis=0) >= _KEY
+    own, others = partner_positions(blobs, index, layer.query_shape, layer.key_shape)
     if not own.any() or not others.any():
         return []
-    weights = layer.rows(number, range(own.size))[own.ravel()].mean(axis=0)
-    return [(float(weights[others.ravel()].sum()), float(others.mean()))]
+    weights = layer.rows(number, range(own.size))[own].mean(axis=0)
+    return [(float(weights[others].sum()), float(others.mean()))]
+
+
+def partner_positions(
+    blobs: Sequence[np.ndarray], index: int, query_shape: tuple[int, int], key_shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the query positions `[N]` bool on one blob of an image, and the key positions `[M]` bool on the others.
+
+    Args:
+        blobs: the region of each blob of the image, `[R, R]` bool, two or more.
+        index: of the one.
+        query_shape: height and width of the queries, in positions.
+        key_shape: height and width of the keys.
+    """
+    own = _coverage(blobs[index], query_shape) >= _QUERY
+    others = np.max([_coverage(blob, key_shape) for i, blob in enumerate(blobs) if i != index], axis=0) >= _KEY
+    return own.ravel(), others.ravel()
 
 
 def _coverage(region: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

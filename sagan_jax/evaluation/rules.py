@@ -142,6 +142,9 @@ def rule_accuracy(result: RuleResult, modes: int) -> dict[str, float]:
         Such as `hue`: among images with valid parts, the share whose parts agree in this property.
         Such as `hue_chance`: the share that would agree if these parts were shuffled among the images. Both are 0 if no
         image has valid parts.
+        `chance`: the share of all images that would follow the rule after this shuffle, in which each part keeps all
+        its properties. Where hue and form go together, the product of their shares is not it. Textures have no such
+        properties, and neither value.
         `kinds`: the share of the modes that occur among images that follow the rule.
         `entropy`: the entropy of their distribution over modes, as a share of the greatest one. Both are 0 if no image
         follows the rule.
@@ -154,6 +157,7 @@ def rule_accuracy(result: RuleResult, modes: int) -> dict[str, float]:
         "parts": float(valid.mean()),
         **{name: float(agree.sum() / max(1, valid.sum())) for name, agree in result.agreements.items()},
         **{f"{name}_chance": _chance(values[valid]) for name, values in result.values.items()},
+        **({"chance": float(valid.mean()) * _chance(_joint(result.values)[valid])} if result.values else {}),
         "kinds": len(present) / modes,
         "entropy": float(-(present * np.log(present)).sum() / np.log(modes)) if len(present) > 1 else 0.0,
     }
@@ -163,6 +167,13 @@ def _chance(values: np.ndarray) -> float:
     """Returns how often all parts of an image would be equal if all of `values`, `[N, parts]`, were shuffled."""
     shares = np.bincount(values.ravel()) / max(1, values.size)
     return float((shares ** values.shape[1]).sum())
+
+
+def _joint(values: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns one number for each combination of all properties that a part has, `[N, parts]`."""
+    stacked = np.stack(list(values.values()), axis=-1)
+    _, numbers = np.unique(stacked.reshape(-1, stacked.shape[-1]), axis=0, return_inverse=True)
+    return numbers.reshape(stacked.shape[:-1])
 
 
 def find_blobs(image: np.ndarray, rule: Pairs) -> list[Blob]:

@@ -1,4 +1,5 @@
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ def test_images_of_a_set_follow_its_rule(name, resolution):
     assert found.pop("entropy") > 0.97
     chances = [found.pop(name) for name in list(found) if name.endswith("_chance")]
     if isinstance(rule, Pairs):
+        assert 1 <= found.pop("chance") * num_modes(rule) ** (rule.blobs - 1) < 1.6  # least where all kinds are even
         even = [values ** (1.0 - rule.blobs) for values in (rule.hues, rule.forms)]
         assert even == pytest.approx(chances, rel=0.15)
     assert set(found.values()) == {1}
@@ -52,6 +54,7 @@ def test_independent_blobs_follow_the_rule_by_chance():
     assert abs(found["hue"] - 1 / 6) < deviations * np.sqrt(1 / 6)
     assert abs(found["form"] - 1 / 2) < deviations / 2
     assert (found["hue_chance"], found["form_chance"]) == pytest.approx((1 / 6, 1 / 2), rel=0.05)
+    assert found["chance"] == pytest.approx(1 / 12, rel=0.1)
 
 
 def test_half_of_one_texture_beside_that_of_another_does_not_follow_the_rule():
@@ -271,9 +274,26 @@ def test_spread_over_modes_is_counted_among_images_that_follow_the_rule():
     thirds = -(1 / 3 * np.log(1 / 3) + 2 / 3 * np.log(2 / 3)) / np.log(12)
     wanted = {"follows_rule": 3 / 6, "parts": 5 / 6, "hue": 4 / 5, "form": 4 / 5, "kinds": 2 / 12, "entropy": thirds}
     wanted["hue_chance"] = 0.2**2 + 0.5**2 + 0.1**2 + 0.2**2  # of hues 0, 1, 2 and 3 among ten blobs
+    wanted["chance"] = 5 / 6 * wanted["hue_chance"]
     assert found == pytest.approx(wanted)
     nothing = RuleResult(np.zeros(4, bool), {"hue": np.zeros(4, bool)}, np.zeros(4, int), {"hue": np.ones((4, 2), int)})
     assert set(rule_accuracy(nothing, 12).values()) == {0}
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_chance_is_that_of_all_ways_to_draw_an_images_parts_from_the_blobs(parts):
+    # Each part keeps its hue with its form: red squares and green discs agree in both more often than hues times forms.
+    random = np.random.default_rng(0)
+    hues = random.integers(0, 3, (7, parts))
+    forms = np.where(random.random(hues.shape) < 0.8, hues % 2, random.integers(0, 2, hues.shape))
+    valid = np.array([True, True, False, True, True, False, True])
+    agreements = {"hue": np.zeros(7, bool), "form": np.zeros(7, bool)}
+    result = RuleResult(valid, agreements, np.zeros(7, int), {"hue": hues, "form": forms})
+    blobs = [(hues[i, j], forms[i, j]) for i in np.flatnonzero(valid) for j in range(parts)]
+    drawn = list(itertools.product(blobs, repeat=parts))
+    found = rule_accuracy(result, 12)
+    assert found["chance"] == pytest.approx(5 / 7 * sum(len(set(drawing)) == 1 for drawing in drawn) / len(drawn))
+    assert found["chance"] > 1.2 * 5 / 7 * found["hue_chance"] * found["form_chance"]
 
 
 def test_one_mode_alone_covers_a_twelfth_with_no_entropy():
@@ -286,7 +306,7 @@ def test_protocol_scores_any_images_by_the_rule_of_the_real_ones():
     real, other = (open_source(name, resolution=32) for name in ("pairs:images=50", "pairs:agree=0,seed=4,images=400"))
     evaluator, protocol = Evaluator(RealImages(real)), parse_protocol("rule300")
     score = evaluator.score(protocol, RealImages(other, 70), seed=5)
-    names = ("parts", "hue", "form", "hue_chance", "form_chance", "kinds", "entropy")
+    names = ("parts", "hue", "form", "hue_chance", "form_chance", "chance", "kinds", "entropy")
     parts = {f"rule300/{name}" for name in names}
     assert set(score.values) == {"rule300"} | parts
     assert set(evaluator.value_names(protocol)) == set(score.values)

@@ -13,10 +13,22 @@ pytest.importorskip("statsmodels", reason="statsmodels is not installed (pip ins
 
 from statsmodels.duration.survfunc import SurvfuncRight
 
-from comparisons import factorial, families, intervals, outcomes, permutation, plan, power, search, survival, tables
+from comparisons import (
+    factorial,
+    families,
+    intervals,
+    outcomes,
+    permutation,
+    plan,
+    power,
+    ranking,
+    search,
+    survival,
+    tables,
+)
 
 pytestmark = pytest.mark.one_jax
-MODULES = [factorial, families, intervals, outcomes, permutation, plan, power, search, survival, tables]
+MODULES = [factorial, families, intervals, outcomes, permutation, plan, power, ranking, search, survival, tables]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
@@ -133,6 +145,54 @@ def test_bootstrap_interval_is_that_of_all_resamples():
     assert intervals.bootstrap(values, other) == pytest.approx(np.quantile(differences, [0.025, 0.975]), abs=0.25)
     assert intervals.bootstrap([1.0]) is None
     assert intervals.bootstrap(values) == intervals.bootstrap(values)
+
+
+RANKED = [
+    ([0.1, 0.7, 0.2], [0.3, 0.3], [0.2, 0.6]),  # many ties, and rows of two sizes
+    ([None, 0.4, 0.9], [0.5, 0.6], [None, 0.1]),
+]
+
+
+@pytest.mark.parametrize("rows", RANKED, ids=["values", "a collapsed run"])
+@pytest.mark.parametrize("lower_is_better", [False, True])
+def test_shares_of_ranks_are_those_of_every_draw_counted_in_fractions(rows, lower_is_better):
+    values = [[None if value is None else Fraction(repr(value)) for value in row] for row in rows]
+    if any(None in row for row in values):
+        joined = [value for row in values for value in row]
+
+        def worse(one, other):
+            return other is not None and (one is None or (one > other if lower_is_better else one < other))
+
+        def rank(value):  # how many are worse, and half of those that tie: the higher the better
+            ties = sum(other == value for other in joined)
+            return Fraction(2 * sum(worse(other, value) for other in joined) + ties - 1, 2)
+
+        values = [[rank(value) for value in row] for row in values]
+    elif lower_is_better:
+        values = [[-value for value in row] for row in values]
+    counts = np.zeros((len(rows), 2 * len(rows) - 1))
+    draws = list(itertools.product(*(list(itertools.product(row, repeat=len(row))) for row in values)))
+    for draw in draws:
+        means = [sum(row) / len(row) for row in draw]
+        for number, mean in enumerate(means):
+            others = means[:number] + means[number + 1 :]
+            counts[number, sum(2 * (other > mean) + (other == mean) for other in others)] += 1
+    found = ranking.rank_shares(rows, lower_is_better=lower_is_better)
+    assert np.stack(found) == pytest.approx(counts / len(draws), abs=1e-12)
+
+
+def test_interval_of_a_rank_holds_at_least_95_percent_of_the_draws():
+    assert ranking.rank_interval(np.array([0.02, 0.0, 0.96, 0.02, 0.0])) == (pytest.approx(1.99), 2.0, 2.0)
+    assert ranking.rank_interval(np.array([0.03, 0.0, 0.93, 0.0, 0.04]))[1:] == (1.0, 3.0)
+
+
+def test_rows_of_too_many_runs_are_not_ranked():
+    assert np.stack(ranking.rank_shares([[float(run) for run in range(10)]] * 2, lower_is_better=True)).sum(
+        axis=1
+    ) == pytest.approx([1, 1])
+    for row in ([], [1.0] * 11):
+        with pytest.raises(ValueError, match="1 to 10 runs"):
+            ranking.rank_shares([[1.0], row], lower_is_better=True)
 
 
 def test_effect_of_many_runs_is_cohens():

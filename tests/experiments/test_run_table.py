@@ -115,6 +115,24 @@ def test_share_of_nothing_is_left_out_and_counted(program, table):
     assert program.whole(table, found, dict.fromkeys(table.rows, 7)).splitlines()[3].split("|")[3].strip() == "–"
 
 
+def test_score_that_is_younger_than_all_results_has_no_column_and_is_left_out_of_means(program, table):
+    table = replace(table, scores={"obey": "obey", "young": "young"}, collapse=None)
+    old, new = ({"values": {"obey": 0.5} | more, "curves": {}, "minutes": 1.0} for more in ({}, {"young": 0.25}))
+    diverged = {"values": {}, "curves": {}, "minutes": 1.0, "diverged_at": 3}
+    for result in (old, new):
+        assert program.is_result(table, result | {"experiment": {}})
+        assert not program.is_result(replace(table, tested=("obey", "other")), result | {"experiment": {}})
+        assert not program.is_result(table, result | {"experiment": {}, "values": {"obey": 0.5, "young": "0.25"}})
+    heads = {}
+    for name, runs in {"old": (old, old), "mixed": (old, new), "none": (), "diverged": (diverged,)}.items():
+        lines = tables.means(table, {"none": dict(enumerate(runs))}, dict.fromkeys(table.rows, 7)).splitlines()
+        heads[name] = [cell.strip() for cell in lines[0].split("|")[1:4]]
+        if name == "mixed":
+            assert lines[2] == "| none | 0.50 [0.50, 0.50] | 0.25 (1) | 7 | 2 |"
+    assert heads["old"] == ["row", "obey", "parameters"]
+    assert heads["mixed"] == heads["none"] == heads["diverged"] == ["row", "obey", "young"]
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_shares_and_what_they_are_of_are_columns(program, name):
     table = program.load_table(name)
@@ -301,19 +319,68 @@ def test_what_a_table_has_not_is_said_in_one_line(program, arguments, words):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_rows_of_a_table_differ_in_their_networks_alone_or_in_the_loss(program, name):
+def test_rows_of_a_table_differ_in_their_networks_alone_or_in_the_loss_or_one_in_its_steps(program, name):
     table = program.load_table(name)
     assert table.baselines.keys() | set(table.baselines.values()) <= table.rows.keys()
     assert set(table.tested) <= {*table.scores, "collapsed"}
     assert set(table.lower_is_better) <= set(table.scores)
+    assert table.ranked in ("", *outcomes.tested_scores(table))
     assert table.baselines
     rest = [{key: value for key, value in to_dict(row).items() if key != "networks"} for row in table.rows.values()]
     if name.startswith("r3gan_"):
         for row in rest:
             row["training"] = {key: row["training"][key] for key in row["training"].keys() - {"loss", "r1", "r2"}}
+    if name == "long_range_v1":
+        longer = rest.pop(list(table.rows).index("none, 4 times the steps"))
+        steps = rest[0]["training"]["total_steps"]
+        assert longer["training"] == rest[0]["training"] | {"total_steps": 4 * steps}
+        assert {**longer, "training": 0, "recording": 0, "evaluation": 0} == {
+            **rest[0],
+            "training": 0,
+            "recording": 0,
+            "evaluation": 0,
+        }
     assert all(one == rest[0] for one in rest)
     assert len({json.dumps(to_dict(row)) for row in table.rows.values()}) == len(table.rows)
     assert f"run_table.py {name} " in (PROGRAM.parent / "tables" / f"{name}.py").read_text()
+
+
+def test_rows_of_the_long_range_table_are_what_its_question_says(program):
+    table = program.load_table("long_range_v1")
+    parameters = {row: program.parameters_of(experiment) for row, experiment in table.rows.items()}
+    none, release = parameters["none"], parameters["release at 16"]
+    assert none == parameters["none, 4 times the steps"]
+    assert release == parameters["uniform at 16"] == parameters["article at 16"] == parameters["release at 8"]
+    assert abs(parameters["residual at 16"] / release - 1) < 0.001
+    of_one = [parameters[f"release at 16, {network} only"] - none for network in "GD"]
+    assert min(of_one) > 0
+    assert sum(of_one) == release - none
+    assert parameters["release at 16 and 8"] - none == 2 * (release - none)
+    shares = [parameters[row] / release - 1 for row in ("squeeze-and-excite at 16", "multi-head at 16")]
+    assert shares == pytest.approx([-0.012, 0.031], abs=0.0005)
+    for experiment in table.rows.values():
+        evaluation, steps = experiment.evaluation, experiment.training.total_steps
+        assert f"`{experiment.data.source}`" in table.question
+        assert steps == 5 * evaluation.evaluate_every_steps
+        assert evaluation.protocols == ("rule1k",)
+    assert len(table.seeds) == 8
+    assert "The family, corrected by Holm: 22." in program.plan(table)
+    assert "Ranks: by the mean of follow the rule." in program.plan(table)
+
+
+def test_rows_are_ranked_with_how_sure_it_is(program, table):
+    table = replace(table, ranked="centre/l1", lower_is_better=("centre/l1",), baselines={})
+    values = {"none": (0.5, 0.5), "attention": (0.5, 0.25)}
+    found = {
+        row: {seed: {"values": {"centre/psnr": 9.0, "centre/l1": value}} for seed, value in enumerate(of_row)}
+        for row, of_row in values.items()
+    }
+    lines = program.whole(table, found, dict.fromkeys(table.rows, 7)).splitlines()
+    # Of four draws of attention, one is as high as none, and then both share the ranks 1 and 2.
+    at = lines.index("| rank by L1 | mean rank | first |")
+    assert lines[at + 2 : at + 4] == ["| attention | 1.1 [1, 1.5] | 75% |", "| none | 1.9 [1.5, 2] | 0% |"]
+    found["none"].popitem()
+    assert "fewer than two rows have two runs" in program.whole(table, found, dict.fromkeys(table.rows, 7))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""How much agreement do two blobs lose if a generator's attention looks elsewhere? For runs on `pairs` with two blobs.
+
+    python experiments/benchmarks/knock_out.py runs/long_range_v1/release* runs/long_range_v1/multi-head*
+
+G draws the same latents again with other maps in place of the learned ones: equal weights; the map of another image;
+and the learned map in which a blob gives no weight to the other blob. See `sagan_jax/evaluation/replaced_attention.py`.
+Only images that hold two clear blobs with the learned map are counted. Each layer is replaced alone, and all of them
+together where there are several.
+
+Runs whose folders are named ROW-SEED form one row: means over seeds, with bootstrap intervals of 95%. "Lost" is the
+agreement in hue with the learned map less that with another one, in the same run. Runs that draw no two images with
+clear blobs are left out. Runs whose generator has no map to replace have no line.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+from agreement_by_distance import require_images, require_pairs, row_of
+
+from sagan_jax.cli.main import explained
+from sagan_jax.data.synthetic import Pairs
+from sagan_jax.evaluation.generator import TrainedGenerator
+from sagan_jax.evaluation.replaced_attention import KnockOut, Replacement, knock_out, replaceable_layers
+from sagan_jax.runs.load import open_run
+
+sys.path.append(str(Path(__file__).parents[1]))
+from comparisons.tables import estimate, known, with_head
+
+HEAD = ("row", "layers", "map", "two clear blobs", "follow the rule", "same hue", "by chance", "lost in hue", "seeds")
+Layers = tuple[str, ...]
+
+
+def knocked_out(trained: TrainedGenerator, rule: Pairs, count: int) -> Iterator[tuple[Layers, KnockOut]]:
+    """Yields what becomes of the images of a generator, with each layer replaced and then with all."""
+    layers = replaceable_layers(trained)
+    for chosen in [*((layer,) for layer in layers), *([layers] if len(layers) > 1 else [])]:
+        yield chosen, knock_out(trained, rule, chosen, count=count)
+
+
+def layers_text(layers: Layers) -> str:
+    """Returns the sizes of some layers.
+
+    >>> layers_text(("attention_8", "attention_16"))
+    '8 and 16'
+    """
+    return " and ".join(layer.rpartition("_")[-1] for layer in layers)
+
+
+def cells(runs: list[KnockOut], replacement: Replacement) -> list[str]:
+    """Returns the cells of a line, from the column of the map on.
+
+    Args:
+        runs: of the seeds of a row, with the same layers replaced.
+        replacement: of the map.
+    """
+    counted = [run.scores for run in runs if run.images]
+    pairs = [(scores["learned"], scores[replacement]) for scores in counted]
+
+    def column(name: str, of: str | None = None) -> str:  # a share of no image is left out
+        return estimate(known([None if of and not other[of] else other[name] for _, other in pairs]))
+
+    lost = estimate([own["hue"] - other["hue"] for own, other in pairs if other["parts"]], sign="+")
+    return [
+        replacement,
+        column("parts"),
+        column("follows_rule"),
+        column("hue", of="parts"),
+        column("hue_chance", of="parts"),
+        "" if replacement == "learned" else lost,
+        f"{len(counted)} of {len(runs)}",
+    ]
+
+
+def run(arguments: list[str]) -> None:
+    """Prints a line for each row, choice of layers and map."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdirs", nargs="+", type=Path, help="of runs on pairs, called ROW-SEED")
+    parser.add_argument("--images", type=int, default=1000, help="to draw from each")
+    given = parser.parse_args(arguments)
+    require_images(given.images)
+    rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}
+    rows: dict[tuple[str, Layers], list[KnockOut]] = {}
+    for workdir, rule in rules.items():
+        for layers, found in knocked_out(open_run(workdir).generator(), rule, given.images):
+            rows.setdefault((row_of(workdir), layers), []).append(found)
+    lines = [
+        [row, layers_text(layers), *cells(runs, replacement)]
+        for (row, layers), runs in rows.items()
+        for replacement in get_args(Replacement)
+    ]
+    print(with_head(HEAD, lines), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(explained(lambda: run(sys.argv[1:]), "knock_out"))

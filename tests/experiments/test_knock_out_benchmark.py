@@ -1,0 +1,80 @@
+"""What attention is worth to the images of runs, in a table."""
+
+import doctest
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from sagan_jax.data.synthetic import Pairs
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.replaced_attention import KnockOut
+from support.programs import BENCHMARKS, load_program
+
+PROGRAM = BENCHMARKS / "knock_out.py"
+
+
+@pytest.fixture
+def program(monkeypatch):
+    monkeypatch.syspath_prepend(PROGRAM.parent)  # as when it is run: it reads the program beside it
+    yield load_program(PROGRAM)
+    sys.modules.pop("agreement_by_distance", None)
+
+
+def scores(parts, follows, hue, chance=0.25):
+    return {"parts": parts, "follows_rule": follows, "hue": hue, "hue_chance": chance}
+
+
+def found(hue):
+    """Half of the blobs are lost where the map is uniform, and all where it is that of another image."""
+    replaced = {"uniform": scores(0.5, 0.25, hue - 0.25), "another image's": scores(0.0, 0.0, 0.0, 0.0)}
+    return KnockOut(7, {"learned": scores(1.0, 0.75, hue), **replaced, "without the partner": scores(1.0, 0.5, 0.5)})
+
+
+def test_rows_are_means_over_seeds_of_what_is_left_and_what_is_lost(program, monkeypatch, capsys):
+    layers = {"both": ("attention_8", "attention_16"), "one": ("attention_16",), "none": ()}
+    generators = {f"{row}-{seed}": (row, seed) for row in layers for seed in range(2)}
+    asked = []
+
+    def knock_out(generator, rule, chosen, *, count):
+        asked.append((generator, rule.seed, chosen, count))
+        return KnockOut(0, {}) if generator == ("both", 1) else found(0.75 + generator[1] / 8)
+
+    monkeypatch.setattr(program, "require_pairs", lambda workdir: Pairs(seed=len(workdir.name)))
+    opened = {name: SimpleNamespace(generator=lambda of=of: of) for name, of in generators.items()}
+    monkeypatch.setattr(program, "open_run", lambda workdir: opened[workdir.name])
+    monkeypatch.setattr(program, "replaceable_layers", lambda generator: layers[generator[0]])
+    monkeypatch.setattr(program, "knock_out", knock_out)
+    program.run([*(f"runs/{name}" for name in generators), "--images", "321"])
+    assert asked[:3] == [
+        (("both", 0), 6, chosen, 321) for chosen in [*((layer,) for layer in layers["both"]), layers["both"]]
+    ]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| row | layers | map | two clear blobs |")
+    assert [line.split(" | ")[:3] for line in lines[2:]] == [
+        [f"| {row}", of, name]
+        for row, of in (("both", "8"), ("both", "16"), ("both", "8 and 16"), ("one", "16"))
+        for name in ("learned", "uniform", "another image's", "without the partner")
+    ]
+    assert lines[2] == "| both | 8 | learned | 1.00 | 0.75 | 0.75 | 0.25 |  | 1 of 2 |"
+    assert lines[-4:] == [
+        "| one | 16 | learned | 1.00 [1.00, 1.00] | 0.75 [0.75, 0.75] | 0.81 [0.75, 0.88] | 0.25 [0.25, 0.25] "
+        "|  | 2 of 2 |",
+        "| one | 16 | uniform | 0.50 [0.50, 0.50] | 0.25 [0.25, 0.25] | 0.56 [0.50, 0.62] | 0.25 [0.25, 0.25] | "
+        "+0.25 [+0.25, +0.25] | 2 of 2 |",
+        "| one | 16 | another image's | 0.00 [0.00, 0.00] | 0.00 [0.00, 0.00] | – | – | – | 2 of 2 |",
+        "| one | 16 | without the partner | 1.00 [1.00, 1.00] | 0.50 [0.50, 0.50] | 0.50 [0.50, 0.50] | "
+        "0.25 [0.25, 0.25] | +0.31 [+0.25, +0.38] | 2 of 2 |",
+    ]
+
+
+def test_doctest(program):
+    assert doctest.testmod(program).attempted
+    assert not doctest.testmod(program).failed
+
+
+def test_run_on_something_else_is_refused(program, tmp_path):
+    with pytest.raises(InvalidInputError, match="no run"):
+        program.run([str(tmp_path / "at 8-0")])
+    with pytest.raises(InvalidInputError, match="--images needs at least 1; got 0"):
+        program.run(["r/at 16-0", "--images", "0"])
