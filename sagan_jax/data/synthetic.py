@@ -8,6 +8,7 @@ and 1). `sagan_jax.evaluation.rules` measures whether other images follow the ru
 import colorsys
 import dataclasses
 import difflib
+import functools
 import re
 from collections.abc import Callable
 
@@ -143,11 +144,25 @@ class Pairs:
         hues, forms = (random.integers(0, count, self.blobs) for count in (self.hues, self.forms))
         if self.agree:
             hues[:], forms[:] = hues[0], forms[0]
-        image = np.zeros((resolution, resolution, 3), np.uint8)
-        for (top, left), hue, form in zip(self._places(random, resolution, width), hues, forms, strict=True):
-            part = image[top : top + width, left : left + width]
-            part[self.form_mask(form, width)] = self.colour(hue)
-        return image
+        corners = self._places(random, resolution, width)
+        return self.paint(corners[None], hues[None], forms[None], resolution)[0]
+
+    def paint(self, corners: np.ndarray, hues: np.ndarray, forms: np.ndarray, resolution: int) -> np.ndarray:
+        """Returns images of given blobs on black, `[N, R, R, 3]` uint8.
+
+        Args:
+            corners: `[N, blobs, 2]` integers, the row and the column of each blob's upper left corner.
+            hues: `[N, blobs]` integers below `hues`.
+            forms: `[N, blobs]` integers below `forms`.
+            resolution: R.
+        """
+        stamps, colours = _stamps_and_colours(self, self.width(resolution))
+        images = np.zeros((len(corners), resolution, resolution, 3), np.uint8)
+        for blob in range(corners.shape[1]):
+            number, row, column = np.nonzero(stamps[forms[:, blob]])
+            top, left = corners[number, blob].T
+            images[number, top + row, left + column] = colours[hues[number, blob]]
+        return images
 
     def colour(self, hue: int) -> np.ndarray:
         """Returns the colour of a hue, `[3]` uint8.
@@ -186,6 +201,13 @@ class Pairs:
             f"{self.blobs} blobs of width {self.size} do not fit into 32x32 pixels at a distance of {self.distance}. "
             f"Choose fewer or smaller blobs, or a smaller distance."
         )
+
+
+@functools.cache
+def _stamps_and_colours(rule: Pairs, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns all forms, `[forms, width, width]` bool, and all colours, `[hues, 3]` uint8."""
+    stamps = np.stack([rule.form_mask(form, width) for form in range(rule.forms)])
+    return stamps, np.stack([rule.colour(hue) for hue in range(rule.hues)])
 
 
 SyntheticSet = Mirror | Pairs

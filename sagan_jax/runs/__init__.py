@@ -49,6 +49,7 @@ __all__ = [
     "protocol_choice",
     "publish",
     "published",
+    "reach",
     "reference_statistics",
     "report",
     "result_files",

@@ -43,11 +43,22 @@ def check_attention_layer(name: str, flag: str, places: Mapping[int, int]) -> No
     """
     if not is_import_path(name):
         return
-    layer, what = find_attention(name, flag), f"{flag} {name}"
+    check_layer(find_attention(name, flag), f"{flag} {name}", name.rpartition(":")[0], places)
+
+
+def check_layer(layer: Attention, what: str, where: str, places: Mapping[int, int]) -> None:
+    """Raises InvalidInputError where a user's layer breaks its contract; as `check_attention_layer`.
+
+    Args:
+        layer: a class, a module or a function.
+        what: names it; starts a message.
+        where: its file or its module.
+        places: the feature-map sizes at which it sits, each with its channels.
+    """
     for size, channels in places.items():
         for dtype in (None, jnp.bfloat16):
             features = jax.ShapeDtypeStruct((2, size, size, channels), dtype or jnp.float32)
-            variables = _variables(_Place(layer, dtype), features, what, name.rpartition(":")[0])
+            variables = _variables(_Place(layer, dtype), features, what, where)
             others = sorted(set(variables) - {"params", "intermediates"})
             if others:
                 raise InvalidInputError(

@@ -1,0 +1,186 @@
+"""The probe of reach: whether a layer lets a network compare parts that its convolutions cannot see together.
+
+A network with the layer in its middle learns to tell images whose two parts have one hue from others. Without a layer
+it sees 11 of the 32 pixels at a time. Its accuracy on parts that are farther apart is then exactly one half.
+"""
+
+import difflib
+import math
+from collections.abc import Callable
+from functools import partial
+from statistics import NormalDist
+from typing import Any, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from sagan_jax.data.quartets import Quartets, draw_quartets
+from sagan_jax.data.synthetic import Pairs
+from sagan_jax.errors import InvalidInputError, NonFiniteError
+from sagan_jax.import_paths import is_import_path
+from sagan_jax.models.attention import Attention, AttentionKind
+from sagan_jax.models.programs import bind_static
+from sagan_jax.models.reach_probe import ReachProbe
+from sagan_jax.runs.attention_kinds import check_layer, find_attention
+from sagan_jax.training import reach
+from sagan_jax.training.network_state import Params
+from sagan_jax.training.reach import ReachTask
+
+RULE, RESOLUTION = Pairs(hues=6, forms=1, size=6), 32
+BINS = (2, 5), (6, 9), (10, 17), (18, 20)
+"""Empty pixels between the parts. The trunk sees both parts in the first two bins, with a residual block in the first
+three. In the last one, only a layer that looks far does."""
+STEPS, QUARTETS, LEARNING_RATE, WARMUP_STEPS = 1500, 16, 3e-3, 50
+HELD_OUT, CURVE_STEPS, CURVE_QUARTETS = 512, 100, 128
+"""Quartets of each bin; steps between two points of the curve, and quartets of the last bin for each point."""
+_TRAINING, _HELD_OUT = 0, 1  # two streams of draws; that of the held-out images is the same for all seeds
+
+
+class ReachBin(NamedTuple):
+    """Parts of some distance."""
+
+    least_gap: int
+    greatest_gap: int
+    """both in pixels, both included"""
+    quartets: int
+    accuracy: float
+    """the share of comparisons that are right; one half by chance"""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's interval of 95% (1927). It counts quartets: the two comparisons of one are not independent.
+
+        Examples:
+            >>> [round(bound, 4) for bound in ReachBin(18, 20, 512, 1.0).interval]
+            [0.9926, 1.0]
+        """
+        z = NormalDist().inv_cdf(0.975)
+        share, count = self.accuracy, self.quartets
+        middle = share + z**2 / (2 * count)
+        half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+        return (middle - half) / (1 + z**2 / count), (middle + half) / (1 + z**2 / count)
+
+
+class ReachResult(NamedTuple):
+    """What a probe learned. All accuracies are those of held-out images, which are the same for each seed."""
+
+    attention: str
+    seed: int
+    steps: int
+    parameters: int
+    """of the whole probe"""
+    bins: tuple[ReachBin, ...]
+    """by distance; the last one is beyond the reach of the convolutions, those of a residual block included"""
+    curve: tuple[tuple[int, float], ...]
+    """steps, and the accuracy in the last bin after them"""
+    gamma: float | None
+    """of the layer after training, if it has a scalar parameter of this name"""
+
+    @property
+    def beyond_reach(self) -> ReachBin:
+        """The last bin."""
+        return self.bins[-1]
+
+    def first_step(self, accuracy: float = 0.9) -> int | None:
+        """Returns the first step of the curve with at least this accuracy; None if there is none."""
+        return next((step for step, reached in self.curve if reached >= accuracy), None)
+
+
+def measure_reach(
+    attention: str | Attention,
+    *,
+    seed: int = 0,
+    steps: int = STEPS,
+    on_progress: Callable[[int, float], Any] | None = None,
+) -> ReachResult:
+    """Trains a probe with a layer in its middle, and measures its accuracy by the distance of the parts.
+
+    Two images are compared that differ in the hue of one part. An accuracy is how often the one with equal hues has the
+    greater logit. A sum over the parts has exactly one half.
+
+    Args:
+        attention: a name, an import path such as `layers.py:Layer`, or a layer; see `AttentionModule`.
+        seed: of the initial parameters and of the training images, in [0, 2**32).
+        steps: of training, more than the 50 of the warm-up.
+        on_progress: is called with each point of the curve.
+
+    Raises:
+        InvalidInputError: there is no such layer, it breaks its contract, or a number is out of its range.
+        NonFiniteError: the loss became NaN or infinite.
+    """
+    if not 0 <= seed < 2**32 or steps <= WARMUP_STEPS:
+        raise InvalidInputError(
+            f"The probe of reach needs a seed from 0 to 2**32 - 1 and more than {WARMUP_STEPS} steps; got seed {seed} "
+            f"and {steps} steps."
+        )
+    name = attention if isinstance(attention, str) else getattr(attention, "__name__", type(attention).__name__)
+    probe = ReachProbe(attention=_layer(attention, name))
+    rate = optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, WARMUP_STEPS, steps)
+    task = ReachTask(probe, optax.adam(rate))
+    state = reach.initial_state(task, seed, RESOLUTION)
+    take_step = bind_static(jax.jit(reach.step, static_argnums=0), task)
+    held_out = [_held_out(number) for number in range(len(BINS))]
+    curve = []
+    for number in range(1, steps + 1):
+        state, metrics = take_step(state, _training_batch(seed, number).images)
+        if number % CURVE_STEPS == 0 or number == steps:
+            if not math.isfinite(metrics["loss"]):
+                raise NonFiniteError(f"The loss of the probe is {metrics['loss']} at step {number}.", number)
+            curve.append((number, _accuracy(task, state.params, held_out[-1][:CURVE_QUARTETS])))
+            if on_progress:
+                on_progress(*curve[-1])
+    bins = tuple(
+        ReachBin(*gaps, len(images), _accuracy(task, state.params, images))
+        for gaps, images in zip(BINS, held_out, strict=True)
+    )
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return ReachResult(name, seed, steps, count, bins, tuple(curve), _gamma(state.params))
+
+
+def _layer(attention: str | Attention, name: str) -> Attention:
+    """Returns the layer of a name, after a look at its contract if it is a user's."""
+    names = get_args(AttentionKind)
+    if isinstance(attention, str) and not is_import_path(attention) and attention not in names:
+        near = difflib.get_close_matches(attention, names, 1)
+        hint = f" Perhaps you meant {near[0]!r}." if near else ""
+        raise InvalidInputError(
+            f"attention needs to be one of {', '.join(names)}, or a layer such as layers.py:Layer; got "
+            f"{attention!r}.{hint}"
+        )
+    layer = find_attention(attention, "attention") if isinstance(attention, str) else attention
+    if not isinstance(layer, str):
+        where = name.rpartition(":")[0] or getattr(layer, "__module__", type(layer).__module__)
+        check_layer(layer, f"attention {name}", where, {RESOLUTION // 2: ReachProbe().channels})
+    return layer
+
+
+def _training_batch(seed: int, number: int) -> Quartets:
+    """Returns the quartets of a step. All gaps are equally frequent in them."""
+    random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_TRAINING, number)))
+    return draw_quartets(RULE, QUARTETS, RESOLUTION, (BINS[0][0], BINS[-1][1]), random)
+
+
+def _held_out(number: int) -> np.ndarray:
+    """Returns the images of the quartets of a bin, `[N, 4, R, R, 3]`."""
+    random = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(_HELD_OUT, number)))
+    return draw_quartets(RULE, HELD_OUT, RESOLUTION, BINS[number], random).images
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(probe: ReachProbe, params: Params, images: Array) -> Array:
+    return reach.quartet_logits(probe, params, images)
+
+
+def _accuracy(task: ReachTask, params: Params, images: np.ndarray) -> float:
+    """Returns the share of right comparisons, in batches of the size of training."""
+    logits = bind_static(_logits, task.probe)
+    parts = [logits(params, images[first : first + QUARTETS]) for first in range(0, len(images), QUARTETS)]
+    return float(reach.comparisons(jnp.concatenate(parts)).mean())
+
+
+def _gamma(params: Params) -> float | None:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return next((float(leaf) for path, leaf in leaves if path[-1].key == "gamma" and leaf.ndim == 0), None)
