@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from comparisons.permutation import permutation_p, smallest_p
+from sagan_jax.evaluation.permutation import permutation_p, smallest_p
 
 POWER = 0.8
 MOST_SIMULATED = 15_000

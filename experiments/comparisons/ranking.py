@@ -6,7 +6,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from comparisons.permutation import worst_ranks
+from sagan_jax.evaluation.permutation import worst_ranks
 
 MOST_RUNS = 10
 """Runs of a row that can be drawn anew in all ways: of 10 there are 92,378 different draws."""

@@ -5,6 +5,7 @@ __all__ = [
     "announcement",
     "arguments",
     "attend",
+    "benchmark",
     "complete",
     "convert",
     "evaluate",

@@ -34,6 +34,7 @@ __all__ = [
     "largest_batch",
     "latent_files",
     "load",
+    "long_range",
     "memory_advice",
     "model_card",
     "neighbours",

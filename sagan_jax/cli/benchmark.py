@@ -1,0 +1,72 @@
+"""`sagan-jax benchmark`: what a layer that looks far buys, beside the layers that come with the project."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from sagan_jax.cli.announcement import announce
+from sagan_jax.cli.arguments import parse_arguments
+from sagan_jax.errors import InvalidInputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Train and score an attention layer in the long-range benchmark, and print it beside those of the project.
+
+    Two numbers matter. `beyond reach` is how often a small network compares two parts rightly that its convolutions
+    cannot see together: 0.5 by chance. `follow the rule` is how many images of a GAN hold two squares of one hue at
+    distant places. One seed is a first look. For a claim, give --seeds 8.
+    """
+
+    name: tyro.conf.Positional[Literal["long_range"]]
+    """the benchmark"""
+    attention: str
+    """the layer: an import path such as my_package.layers:Layer or layers.py:Layer, or a name that --attention of
+    train takes"""
+    seeds: int = 1
+    """how many: 0, 1, 2, .."""
+    part: Literal["both", "probe", "gan"] = "both"
+    """what to measure: the probe of reach, the GAN, or both"""
+    out: Path = Path("runs/long_range_v1")
+    """the folder of the runs and of table.md. What is finished there is not run again"""
+    quick: bool = False
+    """a few steps only, to see that the layer works; the numbers mean nothing"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
+
+
+def run(arguments: list[str]) -> None:
+    """Runs the command.
+
+    Args:
+        arguments: those after the name of the command.
+    """
+    parsed = parse_arguments(Arguments, arguments, "sagan-jax benchmark")
+    if not 1 <= parsed.seeds <= 100:
+        raise InvalidInputError(f"benchmark needs --seeds from 1 to 100; got {parsed.seeds}.")
+    announce(f"measuring {parsed.attention}", compilation_cache=parsed.compilation_cache)
+    from sagan_jax.runs.long_range import beside_ours, folder_name, measure_layer
+    from sagan_jax.runtime.files import write_atomically
+
+    folder = parsed.out / (folder_name(parsed.attention) + ("-quick" if parsed.quick else ""))
+    trials = []
+    for seed in range(parsed.seeds):
+        trials.append(
+            measure_layer(
+                parsed.attention,
+                seed,
+                folder,
+                quick=parsed.quick,
+                probe=parsed.part != "gan",
+                gan=parsed.part != "probe",
+                on_progress=lambda line: print(line, flush=True),
+            )
+        )
+        table = beside_ours(f"{parsed.attention}, quick" if parsed.quick else parsed.attention, trials)
+        write_atomically(folder / "table.md", (table + "\n").encode())
+    print(f"\n{table}\n")
+    if parsed.quick:
+        print("quick: a few steps only, so the numbers of the last row mean nothing")
+    print(folder / "table.md")
