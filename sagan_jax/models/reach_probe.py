@@ -70,6 +70,7 @@ class ReachProbe(nn.Module):
         for number, stride in enumerate(self.strides_before, start=1):
             features = nn.relu(conv(strides=(stride, stride), name=f"before_{number}")(features))
         features = attention_layer(self.attention, features.shape[1], dtype=self.dtype)(features)
+        zeros = 0 * sum_positions(features)  # a NaN of the layer reaches the logit; XLA's ReLU makes it 0 on a CPU
         for number, stride in enumerate(self.strides_after, start=1):
             features = nn.relu(conv(strides=(stride, stride), name=f"after_{number}")(features))
-        return Dense(1, kernel_init=glorot, name="linear")(sum_positions(features))[:, 0]
+        return Dense(1, kernel_init=glorot, name="linear")(sum_positions(features) + zeros)[:, 0]

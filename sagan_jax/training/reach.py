@@ -67,7 +67,8 @@ def step(task: ReachTask, state: ReachState, images: Array) -> tuple[ReachState,
 
     def objective(params: Params) -> tuple[Array, Array]:
         logits = quartet_logits(task.probe, params, images)
-        return nn.softplus(logits * jnp.array([-1.0, -1.0, 1.0, 1.0])).mean(), logits
+        wrong = jnp.concatenate([-logits[:, :2], logits[:, 2:]], axis=1)
+        return nn.softplus(wrong).mean(), logits
 
     (loss, logits), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, optimizer = task.optimizer.update(gradient, state.optimizer, state.params)
