@@ -1,10 +1,10 @@
 """What a table will do, in words: written before its first run."""
 
 from comparisons.outcomes import COLLAPSED, family, tested_scores
-from sagan_jax.evaluation.permutation import smallest_p
 from comparisons.power import POWER, smallest_count, smallest_effect
 from comparisons.tables import heading, is_lower_better, levels_of
 from sagan_jax.config import Table
+from sagan_jax.evaluation.permutation import smallest_p
 
 LEVEL = 0.05
 

@@ -9,10 +9,10 @@ from comparisons import factorial
 from comparisons.families import holm
 from comparisons.intervals import bootstrap, wilson
 from comparisons.outcomes import COLLAPSED, Results, collapsed_at, family, measured_scores, outcomes, tested_scores
-from sagan_jax.evaluation.permutation import difference_p, worst_ranks
 from comparisons.ranking import rank_interval, rank_shares
 from comparisons.survival import kaplan_meier
 from sagan_jax.config import Table
+from sagan_jax.evaluation.permutation import difference_p, worst_ranks
 
 
 def line(cells: Sequence[str]) -> str:

@@ -144,9 +144,7 @@ def _scores(workdir: Path, protocol: str) -> dict[str, float]:
     return {name.removeprefix(protocol).removeprefix("/") or "follows_rule": value for name, value in found.items()}
 
 
-def _beyond_reach(
-    attention: str, seed: int, out: Path, quick: bool, on_progress: Callable[[str], Any] | None
-) -> float:
+def _beyond_reach(attention: str, seed: int, out: Path, quick: bool, on_progress: Callable[[str], Any] | None) -> float:
     path, steps = out / f"reach-{seed}.json", QUICK_STEPS if quick else REACH_STEPS
     asked = {"attention": attention, "seed": seed, "steps": steps}
     if path.exists():
