@@ -16,8 +16,8 @@ A layer sits in both networks, after the block of the size that its row names. T
 - release at 8, at 16 and 8: the release's layer elsewhere, and twice
 
 Each row is compared with none. The family of tests is the share that follows the rule and the share of runs that
-collapse. A run collapsed if at its end fewer than 2% of its images hold two clear blobs. Version 1 does not change. Other
-settings get another number.
+collapse. A run collapsed if at its end fewer than 2% of its images hold two clear blobs. Version 1 does not change.
+Other settings get another number.
 
 The images were chosen on runs without attention alone, seed 100, 2,000 steps. Eight settings were tried, and six of
 these runs were finished. Share of images with two clear blobs, of these those of one hue, and that by chance:

@@ -3,9 +3,11 @@
 import contextlib
 import hashlib
 import io
+import os
+import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ def cached(folder: Path | None, key: tuple[Any, ...], compute: Callable[[], Mapp
     """Returns what `compute` returns, from the folder if it was stored there under the same key.
 
     A stored file is whole or absent. One that is damaged, which its checksums show, is computed again. A disk that
-    cannot be written is ignored. With several processes, either all of them read or all of them compute.
+    cannot be written is ignored. With several processes, either all of them read or all of them compute. Runs that need
+    the same arrays at the same time compute them once: the others wait.
 
     Args:
         folder: None stores nothing.
@@ -33,14 +36,41 @@ def cached(folder: Path | None, key: tuple[Any, ...], compute: Callable[[], Mapp
     found = stored(folder, key)
     if found is not None:
         return found
-    path = _path(folder, key) if folder else None
-    arrays = dict(compute())
-    if path and is_main_process():
-        content = io.BytesIO()
-        np.savez(content, allow_pickle=False, **arrays)
-        with contextlib.suppress(StorageError):  # the arrays are then computed again next time
-            write_atomically(path, content.getvalue())
+    if folder is None:
+        return dict(compute())
+    path = _path(folder, key)
+    with _locked(path) if jax.process_count() == 1 else contextlib.nullcontext():
+        found = stored(folder, key)  # by another run, while this one waited
+        if found is not None:
+            return found
+        arrays = dict(compute())
+        if is_main_process():
+            content = io.BytesIO()
+            np.savez(content, allow_pickle=False, **arrays)
+            with contextlib.suppress(StorageError):  # the arrays are then computed again next time
+                write_atomically(path, content.getvalue())
     return arrays
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the lock of a file: waits, with a notice, while another run holds it; where none can be held, goes on."""
+    with contextlib.ExitStack() as held:
+        try:
+            import fcntl
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Without O_NONBLOCK, opening a pipe may wait.
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            file = held.enter_context(os.fdopen(os.open(path.with_suffix(".lock"), flags, 0o666), "rb"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another run that computes the same for {str(path)!r}", file=sys.stderr, flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass  # no file locks, or a folder that cannot be written
+        yield
 
 
 def stored(folder: Path | None, key: tuple[Any, ...]) -> Arrays | None:

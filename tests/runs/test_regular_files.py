@@ -146,7 +146,7 @@ def test_cached_array_of_another_kind_is_computed_again(kind, tmp_path):
         return cached(tmp_path, ("key",), lambda: {"a": np.arange(3)})["a"].tolist()
 
     assert stored() == [0, 1, 2]
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.npz")
     path.unlink()
     KINDS[kind](path)
     assert stored() == [0, 1, 2]
