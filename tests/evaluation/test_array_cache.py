@@ -1,6 +1,7 @@
 """Arrays that are computed once for several runs."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from sagan_jax.evaluation.array_cache import cached
 
 
-def test_runs_that_need_the_same_at_once_compute_it_once(tmp_path, capfd):
+def test_runs_that_need_the_same_at_once_compute_it_once(tmp_path):
     begun, may_end, calls = threading.Event(), threading.Event(), []
 
     def compute():
@@ -41,10 +42,12 @@ def test_run_that_waits_says_so(tmp_path, capfd):
         first = pool.submit(cached, tmp_path, ("features", 5), compute)
         assert begun.wait(30)
         second = pool.submit(cached, tmp_path, ("features", 5), compute)
-        said = ""
-        while "waiting for another run that computes the same" not in said:
+        said, end = "", time.monotonic() + 30
+        while "waiting for another run that computes the same" not in said and time.monotonic() < end:
+            time.sleep(0.01)
             said += capfd.readouterr().err
         may_end.set()
+        assert "waiting for another run that computes the same" in said
         assert first.result(30)["mean"] == second.result(30)["mean"] == [1.0]
 
 
