@@ -7,7 +7,7 @@ it sees 11 of the 32 pixels at a time. Its accuracy on parts that are farther ap
 import difflib
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from statistics import NormalDist
 from typing import Any, NamedTuple, get_args
 
@@ -26,8 +26,8 @@ from sagan_jax.models.programs import bind_static
 from sagan_jax.models.reach_probe import ReachProbe
 from sagan_jax.runs.attention_kinds import check_layer, find_attention
 from sagan_jax.training import reach
-from sagan_jax.training.network_state import Params
-from sagan_jax.training.reach import ReachTask
+from sagan_jax.training.network_state import Metrics, Params
+from sagan_jax.training.reach import ReachState, ReachTask
 
 RULE, RESOLUTION = Pairs(hues=6, forms=1, size=6), 32
 BINS = (2, 5), (6, 9), (10, 17), (18, 20)
@@ -118,10 +118,9 @@ def measure_reach(
         )
     name = attention if isinstance(attention, str) else getattr(attention, "__name__", type(attention).__name__)
     probe = ReachProbe(attention=_layer(attention, name))
-    rate = optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, WARMUP_STEPS, steps)
-    task = ReachTask(probe, optax.adam(rate))
+    task = ReachTask(probe, _optimizer(steps))
     state = reach.initial_state(task, seed, RESOLUTION)
-    take_step = bind_static(jax.jit(reach.step, static_argnums=0), task)
+    take_step = bind_static(_take_step, task)
     held_out = [_held_out(number) for number in range(len(BINS))]
     curve = []
     for number in range(1, steps + 1):
@@ -155,6 +154,17 @@ def _layer(attention: str | Attention, name: str) -> Attention:
         where = name.rpartition(":")[0] or getattr(layer, "__module__", type(layer).__module__)
         check_layer(layer, f"attention {name}", where, {RESOLUTION // 2: ReachProbe().channels})
     return layer
+
+
+@cache
+def _optimizer(steps: int) -> optax.GradientTransformation:
+    """Returns one object for each number of steps, so that seeds share a compiled step."""
+    return optax.adam(optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, WARMUP_STEPS, steps))
+
+
+@partial(jax.jit, static_argnums=0)
+def _take_step(task: ReachTask, state: ReachState, images: Array) -> tuple[ReachState, Metrics]:
+    return reach.step(task, state, images)
 
 
 def _training_batch(seed: int, number: int) -> Quartets:

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -35,6 +36,13 @@ def test_without_a_layer_accuracy_beyond_reach_is_one_half():
     assert [part[:3] for part in result.bins] == [(*gaps, 12) for gaps in BINS]
     assert result.parameters == 3 * 9 * 32 + 2 * 32 * 9 * 32 + 3 * 32 + 33
     assert measure_reach("none", seed=3, steps=70) == result
+
+
+def test_images_of_each_step_seed_and_bin_are_others():
+    batches = [reach._training_batch(0, 1), reach._training_batch(0, 2), reach._training_batch(1, 1)]
+    drawn = [batch.images for batch in batches] + [reach._held_out(number)[:4] for number in range(4)]
+    assert len({images.tobytes() for images in drawn}) == 7
+    assert np.array_equal(reach._training_batch(0, 2).images, drawn[1])
 
 
 def test_layer_of_a_file_is_measured(tmp_path):

@@ -31,7 +31,8 @@ def images():
     return draw_quartets(Pairs(forms=1, size=6), 7, SIZE, (3, 9), np.random.default_rng(0)).images
 
 
-def test_step_follows_the_gradient_of_the_cross_entropy(images):
+def test_step_follows_the_gradient_of_the_cross_entropy():
+    images = np.random.default_rng(0).integers(0, 256, (7, 4, SIZE, SIZE, 3), np.uint8)  # no quartets: halves differ
     task = ReachTask(Colours(), optax.sgd(RATE))
     state = reach.initial_state(task, 5, SIZE)
     after, metrics = reach.step(task, state, images)
