@@ -48,6 +48,8 @@ class Trial(NamedTuple):
 
     beyond_reach: float | None
     """accuracy of the probe of reach on parts that its convolutions cannot see together; None: not measured"""
+    learned_at: int | None
+    """the first hundred steps after which that is at least 0.9; None: never, or not measured"""
     scores: Mapping[str, float] | None
     """of 5,000 images of the GAN, as `rule_accuracy` names them; None: not measured, or collapsed"""
     collapsed: bool | None
@@ -121,9 +123,9 @@ def measure_layer(
         StorageError: the disk refused.
         StoppedError: a signal ended it; the GAN is saved.
     """
-    beyond = _beyond_reach(attention, seed, out, quick, on_progress) if probe else None
+    reached = _reach(attention, seed, out, quick, on_progress) if probe else (None, None)
     if not gan:
-        return Trial(beyond, None, None)
+        return Trial(*reached, None, None)
     run = experiment(attention, steps=QUICK_STEPS if quick else STEPS, seed=seed)
     workdir = out / f"gan-{seed}"
     try:
@@ -132,10 +134,10 @@ def measure_layer(
         if PARTS not in curves:
             raise InvalidInputError(f"The run in {str(workdir)!r} has lost its metrics: remove it, and start again.")
         if not quick and curves[PARTS].values[-1] < LEAST_PARTS:
-            return Trial(beyond, None, True)
-        return Trial(beyond, _scores(workdir, "rule100" if quick else PROTOCOL), False)
+            return Trial(*reached, None, True)
+        return Trial(*reached, _scores(workdir, "rule100" if quick else PROTOCOL), False)
     except (NonFiniteError, CollapsedError):
-        return Trial(beyond, None, True)
+        return Trial(*reached, None, True)
 
 
 def _scores(workdir: Path, protocol: str) -> dict[str, float]:
@@ -144,24 +146,28 @@ def _scores(workdir: Path, protocol: str) -> dict[str, float]:
     return {name.removeprefix(protocol).removeprefix("/") or "follows_rule": value for name, value in found.items()}
 
 
-def _beyond_reach(attention: str, seed: int, out: Path, quick: bool, on_progress: Callable[[str], Any] | None) -> float:
+def _reach(
+    attention: str, seed: int, out: Path, quick: bool, on_progress: Callable[[str], Any] | None
+) -> tuple[float, int | None]:
+    """Returns what the probe of reach came to, from its file if that is there."""
     path, steps = out / f"reach-{seed}.json", QUICK_STEPS if quick else REACH_STEPS
     asked = {"attention": attention, "seed": seed, "steps": steps}
     if path.exists():
         found = read_json(path)
         if not isinstance(found, dict) or {name: found.get(name) for name in asked} != asked:
             raise InvalidInputError(f"{str(path)!r} is of another layer or damaged: give another --out.")
-        return float(found["beyond_reach"])
+        return float(found["beyond_reach"]), found["learned_at"]
 
     def told(step: int, accuracy: float) -> None:
         if on_progress:
             on_progress(f"probe of reach, seed {seed}, step {step} of {steps}: {accuracy:.3f} beyond reach")
 
     result = measure_reach(attention, seed=seed, steps=steps, on_progress=told)
-    beyond = result.beyond_reach.accuracy
+    beyond, learned_at = result.beyond_reach.accuracy, result.first_step()
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(asked | {"beyond_reach": beyond}) + "\n").encode())
-    return beyond
+    kept = asked | {"beyond_reach": beyond, "learned_at": learned_at}
+    write_atomically(path, (json.dumps(kept) + "\n").encode())
+    return beyond, learned_at
 
 
 def recorded_rows() -> dict[str, list[Trial]]:
@@ -187,8 +193,8 @@ def beside_ours(attention: str, trials: Sequence[Trial]) -> str:
         trials: one for each seed.
     """
     rows = {**recorded_rows(), f"**{attention}**": list(trials)}
-    heads = ["layer", "beyond reach", "follow the rule", "same hue", "by chance", "two clear blobs", "collapsed"]
-    heads += ["seeds", "p of the rule against none"]
+    heads = ["layer", "beyond reach", "0.9 at step", "follow the rule", "same hue", "by chance", "two clear blobs"]
+    heads += ["collapsed", "seeds", "p of the rule against none"]
     baseline = rows.get(BASELINE, [])
     lines = [[row, *_cells(found, baseline if row != BASELINE else [])] for row, found in rows.items()]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *lines])
@@ -202,7 +208,8 @@ def _cells(trials: Sequence[Trial], baseline: Sequence[Trial]) -> list[str]:
     beyond = [trial.beyond_reach for trial in trials if trial.beyond_reach is not None]
     collapsed = f"{sum(bool(trial.collapsed) for trial in gans)} of {len(gans)}" if gans else "–"
     columns = [spread(scores(name)) for name in ("follows_rule", "hue", "hue_chance", "parts")]
-    return [spread(beyond), *columns, collapsed, str(len(trials)), _p(gans, baseline)]
+    learned = [str(trial.learned_at or "never") for trial in trials if trial.beyond_reach is not None]
+    return [spread(beyond), ", ".join(learned) or "–", *columns, collapsed, str(len(trials)), _p(gans, baseline)]
 
 
 def _p(gans: Sequence[Trial], baseline: Sequence[Trial]) -> str:

@@ -39,27 +39,29 @@ def scored(monkeypatch):
 
 def test_row_has_means_ranges_collapse_and_the_p_of_an_exact_test(monkeypatch):
     def trial(share):
-        return Trial(0.5, {"follows_rule": share, "hue": 0.25, "hue_chance": 0.2, "parts": 0.4}, False)
+        return Trial(0.5, None, {"follows_rule": share, "hue": 0.25, "hue_chance": 0.2, "parts": 0.4}, False)
 
     monkeypatch.setattr(long_range, "recorded_rows", lambda: {"none": [trial(0.1), trial(0.2), trial(0.3)]})
-    trials = [trial(0.5)._replace(beyond_reach=0.75), trial(0.75)._replace(beyond_reach=1.0), Trial(0.5, None, True)]
+    trials = [trial(0.5)._replace(beyond_reach=0.75), trial(0.75)._replace(beyond_reach=1.0, learned_at=300)]
+    trials += [Trial(0.5, None, None, True)]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in beside_ours("mine", trials).splitlines()]
     assert lines[0][0] == "layer"
     assert lines[0][-1] == "p of the rule against none"
     assert lines[2][0] == "none"
-    assert lines[2][1:3] == ["0.500 (0.500 to 0.500)", "0.200 (0.100 to 0.300)"]
+    assert lines[2][1:4] == ["0.500 (0.500 to 0.500)", "never, never, never", "0.200 (0.100 to 0.300)"]
     assert lines[2][-1] == "–"
-    assert lines[3][:3] == ["**mine**", "0.750 (0.500 to 1.000)", "0.625 (0.500 to 0.750)"]
+    assert lines[3][:3] == ["**mine**", "0.750 (0.500 to 1.000)", "never, 300, never"]
+    assert lines[3][3] == "0.625 (0.500 to 0.750)"
     # Ranks, the worst first: the collapsed run 1, none 2, 3, 4, the others 5, 6. Sums 12 and 9; of 20 groupings, those
     # with sums from 9 to 12 are nearer: 10 and 11, three each.
-    assert lines[3][6:] == ["1 of 3", "3", "0.7"]
+    assert lines[3][7:] == ["1 of 3", "3", "0.7"]
 
 
 def test_one_seed_has_no_test(monkeypatch):
     monkeypatch.setattr(long_range, "recorded_rows", dict)
     assert (
-        beside_ours("mine", [Trial(0.5, None, None)]).splitlines()[-1]
-        == "| **mine** | 0.500 | – | – | – | – | – | 1 | – |"
+        beside_ours("mine", [Trial(0.5, None, None, None)]).splitlines()[-1]
+        == "| **mine** | 0.500 | never | – | – | – | – | – | 1 | – |"
     )
 
 
@@ -81,13 +83,13 @@ def test_run_of_a_layer_is_a_valid_config_with_the_settings_of_the_version(atten
 def test_gan_that_draws_nothing_counts_as_collapsed(scored, tmp_path):
     trial = measure_layer("release", 0, tmp_path, probe=False)
     assert scored == [(0, "release", 2000)]
-    assert trial == Trial(None, None, True)
+    assert trial == Trial(None, None, None, True)
 
 
 def test_results_of_another_layer_are_not_taken_for_this_one(tmp_path):
-    known = {"attention": "release", "seed": 0, "steps": 1500, "beyond_reach": 0.75}
+    known = {"attention": "release", "seed": 0, "steps": 1500, "beyond_reach": 0.75, "learned_at": 400}
     (tmp_path / "reach-0.json").write_text(json.dumps(known))
-    assert measure_layer("release", 0, tmp_path, gan=False) == Trial(0.75, None, None)
+    assert measure_layer("release", 0, tmp_path, gan=False) == Trial(0.75, 400, None, None)
     (tmp_path / "reach-0.json").write_text(json.dumps(known | {"attention": "uniform"}))
     with pytest.raises(long_range.InvalidInputError, match="is of another layer or damaged"):
         measure_layer("release", 0, tmp_path, gan=False)
