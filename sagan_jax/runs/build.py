@@ -317,17 +317,16 @@ def trained_generator(task: AdversarialTask, state: AdversarialState, raw: bool 
         state: on any device.
         raw: use the weights as trained, even where there is a moving average.
     """
-    state = jax.device_get(state)
-    params, statistics = state.generator.params, state.generator.batch_stats
     averaged = bool(state.average) and not raw
-    if averaged:
-        params, statistics = state.average["params"], state.average["batch_stats"]
+    variables = state.average if averaged else state.generator.variables
+    # Not the whole state: that of a large network takes long to fetch.
+    variables, spectral, step = jax.device_get((variables, state.generator.spectral, state.step))
     return TrainedGenerator(
         task.generator,
-        {"params": task.evaluation_params(params, state.generator.spectral), "batch_stats": statistics},
+        {"params": task.evaluation_params(variables["params"], spectral), "batch_stats": variables["batch_stats"]},
         task.latent_size,
         task.num_classes,
-        int(state.step),
+        int(step),
         averaged,
     )
 
@@ -339,13 +338,13 @@ def trained_discriminator(task: AdversarialTask, state: AdversarialState) -> Tra
         task: of the run.
         state: on any device.
     """
-    state = jax.device_get(state)
     network = state.discriminator
+    variables, spectral, step = jax.device_get((network.variables, network.spectral, state.step))
     variables = {
-        "params": task.evaluation_params(network.params, network.spectral),
-        "batch_stats": network.batch_stats,
+        "params": task.evaluation_params(variables["params"], spectral),
+        "batch_stats": variables["batch_stats"],
     }
-    return TrainedDiscriminator(task.discriminator, variables, task.num_classes, int(state.step))
+    return TrainedDiscriminator(task.discriminator, variables, task.num_classes, int(step))
 
 
 def trained_completer(task: CompletionTask, state: CompletionState, raw: bool = False) -> TrainedCompleter:
@@ -356,8 +355,6 @@ def trained_completer(task: CompletionTask, state: CompletionState, raw: bool = 
         state: on any device.
         raw: use the weights as trained, even where there is a moving average.
     """
-    state = jax.device_get(state)
     averaged = bool(state.average) and not raw
-    return TrainedCompleter(
-        task.network, state.average if averaged else state.network.params, int(state.step), averaged
-    )
+    params, step = jax.device_get((state.average if averaged else state.network.params, state.step))
+    return TrainedCompleter(task.network, params, int(step), averaged)

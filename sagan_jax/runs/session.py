@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,8 @@ from sagan_jax.runtime.progress import TrainingProgress
 from sagan_jax.runtime.removals import RemovalWatch
 from sagan_jax.runtime.signals import StopSignals
 from sagan_jax.runtime.step_profiler import StepProfiler, StepRange
+
+_REPORT_SECONDS = 20.0  # between two reports on the way, where nothing is scored; each takes about a third of a second
 
 
 def train_from(
@@ -151,6 +153,7 @@ class _Session:
     profiled: StepRange | None = None
     images: _ImagesRead = _ImagesRead(0, 0, 0)
     calls: CallbackCalls | None = None
+    pause: "Pause" = dataclasses.field(default_factory=lambda: Pause(_REPORT_SECONDS))
 
     def run(self, first_step: int, state: State, owed: Owed) -> tuple[int, State]:
         """Returns how many steps are done, and the state after them."""
@@ -215,7 +218,7 @@ class _Session:
             PeriodicAction(recording.sample_every_steps, self.draw),
         ]
         if not self.job.score_monitor:
-            return [*save_and_draw, PeriodicAction(recording.sample_every_steps, self.report_on_the_way)]
+            return [*save_and_draw, PeriodicAction(recording.sample_every_steps, self.report_now_and_then)]
         assert isinstance(self.experiment, Experiment)  # completion runs are not scored while they train
         every = self.experiment.evaluation.evaluate_every_steps
         return [*save_and_draw, PeriodicAction(every, self.evaluate), PeriodicAction(every, self.report_on_the_way)]
@@ -296,6 +299,11 @@ class _Session:
         if done < self.experiment.training.total_steps:  # the last report says that the run is finished
             self.report("training")
 
+    def report_now_and_then(self, done: int, state: State) -> None:
+        """Writes the report on the way, unless the one before is so new that the steps since took hardly longer."""
+        if self.pause.is_over():
+            self.report_on_the_way(done, state)
+
     @cached_property
     def removals(self) -> RemovalWatch:
         """Of what the run has written; `metrics.jsonl`, `tensorboard/` and `best/` are looked after where they are."""
@@ -331,6 +339,21 @@ def _health_watch(
     )
     watch.resume_from(workdir, first_step)
     return watch
+
+
+class Pause:
+    """A pause of so many seconds, which begins now, and again whenever it was found to be over."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds, self._clock, self._start = seconds, clock, clock()
+
+    def is_over(self) -> bool:
+        """Tells whether it is over, and if so begins the next one."""
+        now = self._clock()
+        over = now - self._start >= self._seconds
+        if over:
+            self._start = now
+        return over
 
 
 class _Throughput:

@@ -37,12 +37,14 @@ from sagan_jax.training.precision import Precision, at_precision
 from sagan_jax.training.updates import (
     Gradients,
     apply_gradients,
+    average_gradients,
     compute_gradients,
     discriminator_loss,
     global_draw,
     gradients_of_stored,
     keep_if_finite,
     moving_average,
+    updated_network,
 )
 
 FINITE_METRICS = ("discriminator/loss", "discriminator/gradient_norm", "generator/loss", "generator/gradient_norm")
@@ -259,7 +261,7 @@ def step(
     normalized = normalize_with_vjp(task.normalize, state.generator)
     statistics = state.generator.batch_stats
     shared = _generate_with_vjp(task, normalized.params, statistics, drawn[-1]) if task.shared_draws else None
-    discriminator, metrics = _run_discriminator_updates(
+    before_last, gradients, metrics = _run_discriminator_updates(
         task,
         state.discriminator,
         batch,
@@ -268,6 +270,7 @@ def step(
         shared,
         axis_name,
     )
+    discriminator = updated_network(before_last, gradients, task.optimizers.discriminator)
     generator, generator_metrics = _update_generator(
         task,
         state.generator,
@@ -278,6 +281,11 @@ def step(
         shared,
         axis_name,
     )
+    if discriminator_steps == 1:
+        # The old D is kept until all metrics are known. While G is updated, its gradient then takes less memory than
+        # new moments and parameters. So these are made once more, now.
+        gradients, generator_metrics = jax.lax.optimization_barrier((gradients, generator_metrics))
+        discriminator = updated_network(before_last, gradients, task.optimizers.discriminator)
     new = AdversarialState(
         step=state.step + 1,
         seed=state.seed,
@@ -352,37 +360,43 @@ def _run_discriminator_updates(
     generator_variables: Variables,
     shared: _GeneratorPass | None,
     axis_name: str | None,
-) -> tuple[NetworkState, Metrics]:
-    """Returns D after one update for each batch of real images, and the metrics to report."""
+) -> tuple[NetworkState, Gradients, Metrics]:
+    """Returns D before its last update, the gradients of that, and the metrics to report.
+
+    There is one update for each batch of real images.
+    """
 
     def generate(draws: _Draws) -> Array:
         # G does not change in these updates, and neither do its running moments: the new ones are not used.
         return _apply(task.generator, generator_variables, draws.latents, draws.labels)[0]
 
-    metrics, last = {}, len(batch.labels) - 1
+    metrics, last, gradients = {}, len(batch.labels) - 1, None
     # A plain loop: inside `lax.scan` the CPU backend's convolutions are six times slower, even for one round.
     for number in range(last + 1):
         reals = jax.tree.map(itemgetter(number), batch)
         fakes = (lambda _, images=shared.images: images) if shared and number == last else generate
-        discriminator, latest = _update_discriminator(task, discriminator, reals, fakes, draws[number], axis_name)
+        if gradients:
+            discriminator = updated_network(discriminator, gradients, task.optimizers.discriminator)
+        gradients = _discriminator_gradients(task, discriminator, reals, fakes, draws[number], axis_name)
         # The last update is reported, unless an earlier one was not finite.
-        metrics = latest | {
-            name: jnp.where(jnp.isfinite(metrics[name]), latest[name], metrics[name])
+        metrics = gradients.metrics | {
+            name: jnp.where(jnp.isfinite(metrics[name]), gradients.metrics[name], metrics[name])
             for name in FINITE_METRICS
             if name in metrics
         }
-    return discriminator, metrics
+    assert gradients
+    return discriminator, gradients, metrics
 
 
-def _update_discriminator(
+def _discriminator_gradients(
     task: AdversarialTask,
     state: NetworkState,
     reals: Batch,
     generate: Callable[[_Draws], Array],
     draws: _Draws,
     axis_name: str | None,
-) -> tuple[NetworkState, Metrics]:
-    """Returns D after one update on a batch of real images and one of generated images."""
+) -> Gradients:
+    """Returns the gradients of D, over all devices, on a batch of real images and one of generated images."""
 
     def objective(
         params: Params, batch_stats: BatchStats, batch: tuple[Batch, _Draws]
@@ -410,7 +424,7 @@ def _update_discriminator(
         (reals, draws),
         microbatches=task.accumulation_steps,
     )
-    return apply_gradients("discriminator", state, gradients, task.optimizers.discriminator, axis_name)
+    return average_gradients("discriminator", state, gradients, axis_name)
 
 
 def _real_images(task: AdversarialTask, reals: Batch, draws: _Draws) -> Array:

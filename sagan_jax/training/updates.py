@@ -129,15 +129,36 @@ def apply_gradients(
         optimizer: of this network.
         axis_name: the mapped axis over devices, or None for one device.
     """
+    gradients = average_gradients(name, state, gradients, axis_name)
+    return updated_network(state, gradients, optimizer), gradients.metrics
+
+
+def average_gradients(name: str, state: NetworkState, gradients: Gradients, axis_name: str | None) -> Gradients:
+    """Returns the gradients averaged over devices, with their norm and every gamma among the metrics.
+
+    The arguments are those of `apply_gradients`.
+    """
     gradient, batch_stats, metrics = mean_over_devices(
         (gradients.params, gradients.batch_stats, gradients.metrics), axis_name
     )
-    with jax.default_matmul_precision("float32"):  # Muon's products, whatever the precision of the step
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-    params: Any = optax.apply_updates(state.params, updates)
     metrics |= {f"{name}/gradient_norm": optax.tree.norm(gradient)} | _gammas(name, state.params)
-    new = NetworkState(params=params, spectral=gradients.spectral, batch_stats=batch_stats, optimizer=optimizer_state)
-    return new, metrics
+    return Gradients(gradient, gradients.spectral, batch_stats, metrics)
+
+
+def updated_network(state: NetworkState, gradients: Gradients, optimizer: optax.GradientTransformation) -> NetworkState:
+    """Returns the network after one step of its optimiser.
+
+    Args:
+        state: the network before the update.
+        gradients: of all devices, from `average_gradients`.
+        optimizer: of this network.
+    """
+    with jax.default_matmul_precision("float32"):  # Muon's products, whatever the precision of the step
+        updates, optimizer_state = optimizer.update(gradients.params, state.optimizer, state.params)
+    params: Any = optax.apply_updates(state.params, updates)
+    return NetworkState(
+        params=params, spectral=gradients.spectral, batch_stats=gradients.batch_stats, optimizer=optimizer_state
+    )
 
 
 def moving_average(old: Tree, new: Tree, decay: float | Array) -> Tree:

@@ -1,5 +1,6 @@
 """Which process of a run writes what."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from sagan_jax.config import Experiment, to_dict
 from sagan_jax.errors import StorageError
-from sagan_jax.runs.session import _Session
+from sagan_jax.runs.session import Pause, _Session
 from sagan_jax.runtime.environment import write_run_files
 from sagan_jax.runtime.lock import WorkdirLock
 
@@ -28,6 +29,19 @@ def test_process_with_the_lock_writes_the_report(tmp_path):
     with WorkdirLock(tmp_path) as lock:
         session_in(tmp_path, lock).report("stopped by SIGTERM")
     assert "stopped by SIGTERM" in (tmp_path / "report.html").read_text()
+
+
+def test_reports_on_the_way_have_a_pause_between_them_where_nothing_is_scored(tmp_path):
+    write_run_files(tmp_path, to_dict(Experiment()))
+    times = iter([0.0, 19.0, 20.0, 39.0, 40.0])
+    written = []
+    with WorkdirLock(tmp_path) as lock:
+        session = dataclasses.replace(session_in(tmp_path, lock), pause=Pause(20.0, lambda: next(times)))
+        for step in (1, 2, 3, 4):
+            session.actions()[-1].run(step, None)
+            written += [step] if (tmp_path / "report.html").exists() else []
+            (tmp_path / "report.html").unlink(missing_ok=True)
+    assert written == [2, 4]
 
 
 def test_report_is_refused_where_the_workdir_was_replaced(tmp_path):
