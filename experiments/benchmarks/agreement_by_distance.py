@@ -2,17 +2,22 @@
 
     python experiments/benchmarks/agreement_by_distance.py runs/attention_buys/none-* runs/attention_buys/at\\ 16-*
 
-Runs whose folders are named ROW-SEED form one row: mean and deviation over seeds. The value is Scott's pi of the two
-blobs' hues, over the images with two clear blobs, by the distance between the blobs' centres in pixels of a 32x32
-image. It is 1 if the hues always agree, and 0 if they agree as often as when the hues of the same blobs are shuffled.
-So a generator gains nothing by drawing few hues. One that draws almost only one hue has no value and is left out; a
-number in brackets then says how many seeds are left. `--out distances.png` draws the table.
+Runs whose folders are named ROW-SEED form one row: means over seeds, with bootstrap intervals of 95%. The value is
+Scott's pi of the two blobs' hues, over the images with two clear blobs, by the distance between the blobs' centres in
+pixels of a 32x32 image. It is 1 if the hues always agree, and 0 if they agree as often as when the hues of the same
+blobs are shuffled. So a generator gains nothing by drawing few hues. One that draws almost only one hue has no value
+and is left out; a number in brackets then says how many seeds are left. The distances are those that real images have.
+
+Below, it prints how far the networks of each row see: how many columns one of the four of G's coarsest features
+reaches, and how many columns the middle of each of D's feature maps sees. `--out distances.png` draws both.
 """
 
 import argparse
 import itertools
+import math
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -21,15 +26,25 @@ from scipy import ndimage
 
 import sagan_jax
 from sagan_jax.cli.main import explained
+from sagan_jax.config import Experiment
 from sagan_jax.data.synthetic import Pairs, is_synthetic, parse_synthetic
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.rules import find_blobs
+from sagan_jax.models.receptive_fields import discriminator_fields, generator_reach
+from sagan_jax.runs.families import build_networks
 from sagan_jax.runs.load import require_experiment
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-EDGES = (8, 12, 16, 20, 24, 36)
+sys.path.append(str(Path(__file__).parents[1]))
+from comparisons.intervals import bootstrap
+from comparisons.tables import estimate, with_head
+
+STEP, STEPS = 4, 4
+"""Pixels from one edge to the next, and how many bins there are at most; the last one ends at the greatest distance."""
+LEAST_PAIRS = 20
+"""Fewer pairs at a distance say nothing."""
 ONE_HUE = 0.9
 """If pairs agree this often by chance, there is hardly a second hue, and agreement has no meaning."""
 
@@ -89,42 +104,75 @@ def scott_pi(hues: np.ndarray) -> float:
     return float(((hues[:, 0] == hues[:, 1]).mean() - chance) / (1 - chance)) if chance < ONE_HUE else np.nan
 
 
-def by_distance(hues: np.ndarray, distances: np.ndarray) -> list[float]:
-    """Returns the agreement of the pairs between each two of `EDGES`; nan for fewer than 20 pairs."""
-    places = np.digitize(distances, EDGES)
-    groups = [hues[places == place] for place in range(1, len(EDGES))]
-    return [scott_pi(group) if len(group) >= 20 else np.nan for group in groups]
+def edges_of(rule: Pairs) -> tuple[int, ...]:
+    """Returns the distances between which pairs are compared. Those of real images lie between the first and the last.
+
+    >>> edges_of(Pairs(distance=12, size=8)), edges_of(Pairs(distance=25, size=8))
+    ((12, 16, 20, 24, 34), (25, 29, 34))
+    """
+    greatest = math.ceil((32 - rule.size) * math.sqrt(2))
+    inner = range(rule.distance, greatest - STEP, STEP)
+    return (*(inner or (rule.distance,))[:STEPS], greatest)
 
 
-def draw(rows: dict[str, np.ndarray], path: Path) -> None:
-    """Draws means and deviations over seeds, one line for each row."""
-    figure, axes = pyplot.subplots(figsize=(6, 3), layout="constrained")
-    names = [f"{low} to {high}" for low, high in itertools.pairwise(EDGES)]
-    for row, values in rows.items():
-        axes.errorbar(names, *mean_and_deviation(values), capsize=3, marker="o", label=row)
+def by_distance(hues: np.ndarray, distances: np.ndarray, edges: Sequence[int]) -> list[float]:
+    """Returns the agreement of the pairs between each two edges; nan for fewer than 20 pairs."""
+    places = np.digitize(distances, edges)
+    groups = [hues[places == place] for place in range(1, len(edges))]
+    return [scott_pi(group) if len(group) >= LEAST_PAIRS else np.nan for group in groups]
+
+
+def fields_of(experiment: Experiment) -> tuple[float, dict[str, float]]:
+    """Returns how far the networks of a run see, in pixels of a 32x32 image.
+
+    Returns:
+        The columns that one of G's coarsest features reaches; and those that the middle of each of D's maps sees.
+    """
+    generator, discriminator = build_networks(experiment.networks)
+    scale = 32 / experiment.networks.resolution
+    seen = discriminator_fields(discriminator, experiment.networks.resolution)
+    reach = generator_reach(generator, experiment.networks.latent_size)
+    return scale * reach, {name: scale * columns for name, columns in seen.items()}
+
+
+def known(values: np.ndarray) -> list[float]:
+    """Returns those that are not nan."""
+    return values[~np.isnan(values)].tolist()
+
+
+def draw(
+    rows: dict[str, np.ndarray], fields: dict[str, tuple[float, dict[str, float]]], edges: Sequence[int], path: Path
+) -> None:
+    """Draws means over seeds with their intervals, one line for each row, and below how far its networks see."""
+    figure, (axes, below) = pyplot.subplots(
+        2, figsize=(7, 3.5 + 0.4 * len(rows)), layout="constrained", sharex=True, height_ratios=(3, 0.5 * len(rows))
+    )
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
+    for number, (row, values) in enumerate(rows.items()):
+        columns = [known(column) for column in values.T]
+        means = [np.mean(column) if column else np.nan for column in columns]
+        bounds = [
+            bootstrap(column) or (mean, mean) if column else (np.nan,) * 2
+            for column, mean in zip(columns, means, strict=True)
+        ]
+        lengths = abs(np.array(bounds).T - means)
+        shift = 0.2 * (number - (len(rows) - 1) / 2)  # so that intervals do not hide each other
+        axes.errorbar(np.array(middles) + shift, means, lengths, capsize=3, marker="o", color=f"C{number}", label=row)
+        reach, seen = fields.get(row, (0, {}))
+        for place, name, widths in ((-0.15, "G", [reach]), (0.15, "D", [*seen.values()])):
+            below.plot([0, *widths], [number + place] * (len(widths) + 1), color=f"C{number}", marker="|", markersize=9)
+            below.annotate(
+                name, (max(widths, default=0) + 0.5, number + place), fontsize=7, va="center", annotation_clip=False
+            )
     axes.axhline(0, color="grey", linewidth=0.5)
-    axes.set(xlabel="pixels between the two blobs", ylabel="agreement in hue\n(0: chance, 1: always)")
-    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    axes.set(ylabel="agreement in hue\n(0: chance, 1: always)")
+    below.set(xlabel="pixels between the two blobs, and pixels that the networks see", xlim=(0, 36))
+    below.set_yticks(range(len(rows)), list(rows))
+    below.invert_yaxis()
+    below.set_xticks([0, *edges])
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
-
-
-def mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and sample deviation of each column of `[runs, C]`, without nan; nan if too few values are left."""
-    columns = [column[~np.isnan(column)] for column in values.T]
-    means = [column.mean() if len(column) else np.nan for column in columns]
-    return np.array(means), np.array([column.std(ddof=1) if len(column) > 1 else np.nan for column in columns])
-
-
-def spread(mean: float, deviation: float) -> str:
-    """Returns mean and deviation as text.
-
-    >>> spread(2, 1), spread(0.5, np.nan), spread(np.nan, np.nan)
-    ('2.00 ± 1.00', '0.50', '–')
-    """
-    if np.isnan(mean):
-        return "–"
-    return f"{mean:.2f}" if np.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
 
 
 def run(arguments: list[str]) -> None:
@@ -138,22 +186,55 @@ def run(arguments: list[str]) -> None:
     if given.out and (given.out.suffix != ".png" or not given.out.parent.is_dir()):
         raise InvalidInputError(f"--out needs a .png file in an existing folder; got {str(given.out)!r}.")
     rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}
+    edges = one_of(rules)
     runs: dict[str, list[list[float]]] = {}
+    fields: dict[str, tuple[float, dict[str, float]]] = {}
     for workdir, rule in rules.items():
-        images = sagan_jax.load_run(workdir).generate(given.images).images
-        runs.setdefault(row_of(workdir), []).append(by_distance(*hues_and_distances(images, rule)))
+        images, row = sagan_jax.load_run(workdir).generate(given.images).images, row_of(workdir)
+        runs.setdefault(row, []).append(by_distance(*hues_and_distances(images, rule), edges))
+        experiment = require_experiment(workdir)
+        if row not in fields and not experiment.networks.modules:
+            fields[row] = fields_of(experiment)
     rows = {row: np.array(values) for row, values in runs.items()}
-    print("| row | " + " | ".join(f"{low} to {high}" for low, high in itertools.pairwise(EDGES)) + " | seeds |")
-    print("|---" * (len(EDGES) + 1) + "|")
-    for row, values in rows.items():
-        cells = [spread(*both) for both in zip(*mean_and_deviation(values), strict=True)]
-        counts = (~np.isnan(values)).sum(axis=0)
-        cells = [
-            f"{cell} ({count})" if count < len(values) else cell for cell, count in zip(cells, counts, strict=True)
-        ]
-        print("| " + " | ".join([row, *cells, str(len(values))]) + " |")
+    print(agreement_table(rows, edges))
+    print(fields_table(fields), end="")
     if given.out:
-        draw(rows, given.out)
+        draw(rows, fields, edges, given.out)
+
+
+def one_of(rules: dict[Path, Pairs]) -> tuple[int, ...]:
+    """Returns the edges of the bins.
+
+    Raises:
+        InvalidInputError: the blobs of two runs are not equally large or not equally far apart.
+    """
+    first, *others = rules
+    for other in others:
+        if edges_of(rules[other]) != edges_of(rules[first]):
+            raise InvalidInputError(
+                f"The runs need blobs of one size and distance; {str(first)!r} and {str(other)!r} differ."
+            )
+    return edges_of(rules[first])
+
+
+def agreement_table(rows: dict[str, np.ndarray], edges: Sequence[int]) -> str:
+    """Returns the means over seeds, with intervals, and in brackets of how many seeds if some have no value."""
+    lines = []
+    for row, values in rows.items():
+        columns = [known(column) for column in values.T]
+        counts = ["" if len(column) == len(values) else f" ({len(column)})" for column in columns]
+        cells = [f"{estimate(column)}{count}" for column, count in zip(columns, counts, strict=True)]
+        lines.append([row, *cells, str(len(values))])
+    return with_head(["row", *(f"{low} to {high}" for low, high in itertools.pairwise(edges)), "seeds"], lines)
+
+
+def fields_table(fields: dict[str, tuple[float, dict[str, float]]]) -> str:
+    """Returns how far the networks of each row see."""
+    lines = [
+        [row, f"{reach:g}", ", ".join(f"{name} {width:g}" for name, width in seen.items())]
+        for row, (reach, seen) in fields.items()
+    ]
+    return with_head(["row", "G reaches", "D sees, in pixels"], lines)
 
 
 if __name__ == "__main__":

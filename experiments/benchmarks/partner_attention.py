@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from agreement_by_distance import mean_and_deviation, require_images, require_pairs, row_of, spread
+from agreement_by_distance import require_images, require_pairs, row_of
 
 from sagan_jax.cli.main import explained
 from sagan_jax.data.synthetic import Pairs
@@ -55,6 +55,24 @@ def layer_values(record: AttentionRecord, rule: Pairs) -> dict[Layer, tuple[floa
         )
         for (network, resolution), gamma in gammas.items()
     }
+
+
+def mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and sample deviation of each column of `[runs, C]`, without nan; nan if too few values are left."""
+    columns = [column[~np.isnan(column)] for column in values.T]
+    means = [column.mean() if len(column) else np.nan for column in columns]
+    return np.array(means), np.array([column.std(ddof=1) if len(column) > 1 else np.nan for column in columns])
+
+
+def spread(mean: float, deviation: float) -> str:
+    """Returns mean and deviation as text.
+
+    >>> spread(2, 1), spread(0.5, np.nan), spread(np.nan, np.nan)
+    ('2.00 ± 1.00', '0.50', '–')
+    """
+    if np.isnan(mean):
+        return "–"
+    return f"{mean:.2f}" if np.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
 
 
 def run(arguments: list[str]) -> None:

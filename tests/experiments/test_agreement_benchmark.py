@@ -43,10 +43,20 @@ def test_doctest(program):
 
 
 def test_agreement_is_told_apart_by_distance(program, images):
-    values = program.by_distance(*program.hues_and_distances(images, Pairs()))
-    names = dict(zip(program.EDGES, values, strict=False))
-    assert names[8] == names[12] == 1
-    assert [names[20], names[24]] == pytest.approx([0, 0], abs=0.2)
+    values = program.by_distance(*program.hues_and_distances(images, Pairs()), (8, 12, 16, 20, 24, 34))
+    assert values[:2] == [1, 1]
+    assert values[3:] == pytest.approx([0, 0], abs=0.2)
+
+
+@pytest.mark.parametrize("rule", [Pairs(), Pairs(distance=15, size=10), Pairs(distance=20, size=8), Pairs(distance=30)])
+def test_real_pairs_lie_between_the_edges_and_in_every_bin(program, rule):
+    edges = program.edges_of(rule)
+    places = np.random.default_rng(0).integers(0, 32 - rule.size + 1, (200_000, 2, 2))
+    distances = np.linalg.norm(places[:, 0] - places[:, 1], axis=-1)
+    counts, _ = np.histogram(distances[distances >= rule.distance], edges)
+    assert counts.sum() == (distances >= rule.distance).sum()
+    assert (counts / counts.sum() > 0.005).all()
+    assert len(edges) <= 5
 
 
 def test_distances_are_those_that_the_blobs_were_drawn_at(program):
@@ -62,18 +72,15 @@ def test_distances_are_those_that_the_blobs_were_drawn_at(program):
 
 
 def test_few_pairs_say_nothing(program):
-    values = program.by_distance(np.tile([[0, 0], [1, 1]], (10, 1)), np.array([9.0] * 19 + [13.0]))
+    values = program.by_distance(np.tile([[0, 0], [1, 1]], (10, 1)), np.array([13.0] * 19 + [17.0]), (12, 16, 20))
     assert np.isnan(values).all()
-    assert program.by_distance(np.tile([[0, 0], [1, 1]], (10, 1)), np.full(20, 9.0))[0] == 1
+    assert program.by_distance(np.tile([[0, 0], [1, 1]], (10, 1)), np.full(20, 13.0), (12, 16, 20))[0] == 1
 
 
 def test_of_hardly_any_but_one_hue_nothing_is_said(program):
     for other, said in ((1, False), (20, True)):
         hues = np.array([[0, 0]] * 99 + [[1, 1]] * other)
         assert np.isnan(program.scott_pi(hues)) != said
-    means, deviations = program.mean_and_deviation(np.array([[1, np.nan, np.nan], [3, 5, np.nan]]))
-    assert np.array_equal(means, [2, 5, np.nan], equal_nan=True)
-    assert np.array_equal(deviations, [np.sqrt(2), np.nan, np.nan], equal_nan=True)
 
 
 def test_chance_counts_the_hues_of_both_blobs(program):
@@ -82,12 +89,30 @@ def test_chance_counts_the_hues_of_both_blobs(program):
 
 
 def test_a_distance_on_an_edge_belongs_to_what_follows(program):
-    values = program.by_distance(np.tile([[0, 0], [1, 1]], (10, 1)), np.full(20, 12.0))
-    assert np.isnan(values).tolist() == [True, False, True, True, True]
+    values = program.by_distance(np.tile([[0, 0], [1, 1]], (10, 1)), np.full(20, 16.0), (12, 16, 20, 34))
+    assert np.isnan(values).tolist() == [True, False, True]
+
+
+def test_fields_are_those_of_the_runs_networks_in_pixels_of_32(program):
+    run = load_experiment("pairs_32")
+    networks = replace(run.networks, base_channels=1, generator_attention_resolutions=())
+    networks = replace(networks, discriminator_attention_resolutions=())
+    reach, seen = program.fields_of(replace(run, networks=networks))
+    # As in the tests of the receptive fields.
+    assert (reach, seen) == (23, {"block_1": 6, "block_2": 16, "block_3": 30, "block_4": 32})
+    text = program.fields_table({"none": (reach, seen)})
+    assert text.splitlines()[-1] == "| none | 23 | block_1 6, block_2 16, block_3 30, block_4 32 |"
+
+
+def test_runs_on_blobs_of_several_distances_are_refused(program, monkeypatch):
+    rules = {"none-0": Pairs(), "none-1": Pairs(seed=3), "far-0": Pairs(distance=20)}
+    monkeypatch.setattr(program, "require_pairs", lambda workdir: rules[workdir.name])
+    with pytest.raises(InvalidInputError, match=r"one size and distance; 'r/none-0' and 'r/far-0' differ"):
+        program.run([f"r/{name}" for name in rules])
 
 
 def test_a_number_of_some_seeds_says_of_how_many_and_images_are_as_many_as_asked(program, monkeypatch, capsys):
-    asked, values = [], iter([[np.nan, 1.0, np.nan, 0.5, 0.25], [np.nan, 1.0, 0.5, np.nan, 0.25]])
+    asked, values = [], iter([[np.nan, 1.0, np.nan, 0.25], [np.nan, 1.0, 0.5, 0.75]])
 
     def load_run(workdir):
         return SimpleNamespace(generate=lambda count: asked.append(count) or SimpleNamespace(images=images))
@@ -95,11 +120,14 @@ def test_a_number_of_some_seeds_says_of_how_many_and_images_are_as_many_as_asked
     images = np.zeros((1, 32, 32, 3), np.uint8)
     monkeypatch.setattr(sagan_jax, "load_run", load_run, raising=False)
     monkeypatch.setattr(program, "require_pairs", lambda workdir: Pairs())
-    monkeypatch.setattr(program, "by_distance", lambda hues, distances: next(values))
+    monkeypatch.setattr(program, "by_distance", lambda hues, distances, edges: next(values))
+    monkeypatch.setattr(program, "require_experiment", lambda workdir: load_experiment("pairs_32"))
+    monkeypatch.setattr(program, "fields_of", lambda experiment: (23.0, {"block_1": 6.0}))
     program.run(["r/none-0", "r/none-1", "--images", "321"])
     assert asked == [321, 321]
-    line = "| none | – (0) | 1.00 ± 0.00 | 0.50 (1) | 0.50 (1) | 0.25 ± 0.00 | 2 |"
-    assert capsys.readouterr().out.splitlines()[-1] == line
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "| none | – (0) | 1.00 [1.00, 1.00] | 0.50 (1) | 0.50 [0.25, 0.75] | 2 |"
+    assert lines[-1] == "| none | 23 | block_1 6 |"
 
 
 @pytest.mark.parametrize(
@@ -131,10 +159,15 @@ def test_runs_of_a_row_are_means_over_seeds(program, images, monkeypatch, tmp_pa
 
     monkeypatch.setattr(sagan_jax, "load_run", load_run, raising=False)
     monkeypatch.setattr(program, "require_experiment", lambda workdir: load_experiment("pairs_32"))
+    asked = []
+    monkeypatch.setattr(
+        program, "fields_of", lambda run: asked.append(run) or (32.0, {"block_1": 6.0, "block_2": 32.0})
+    )
     program.run(["r/at 16-0", "r/at 16-1", "r/none-0", "--images", "800", "--out", str(tmp_path / "d.png")])
-    head, _, first, second = capsys.readouterr().out.splitlines()
-    assert head == "| row | 8 to 12 | 12 to 16 | 16 to 20 | 20 to 24 | 24 to 36 | seeds |"
-    assert first.startswith("| at 16 | 1.00 ± 0.00 | 1.00 ± 0.00 | ")
+    assert len(asked) == 2
+    head, _, first, second, *_ = capsys.readouterr().out.splitlines()
+    assert head == "| row | 12 to 16 | 16 to 20 | 20 to 24 | 24 to 34 | seeds |"
+    assert first.startswith("| at 16 | 1.00 [1.00, 1.00] | ")
     assert first.endswith(" | 2 |")
     assert second.startswith("| none | 1.00 | ")
     with Image.open(tmp_path / "d.png") as picture:

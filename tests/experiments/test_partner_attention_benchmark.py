@@ -1,6 +1,7 @@
 """How much of a blob's attention falls on its partner, over the runs of a table."""
 
 import dataclasses
+import doctest
 import sys
 import types
 from pathlib import Path
@@ -58,6 +59,14 @@ def test_rows_are_means_over_seeds_of_what_each_layer_gives(program, monkeypatch
         "| at 8 | G at 8 | 0.50 ± 0.25 | 0.38 ± 0.18 | 6.00 ± 2.83 | 2 of 3 |",
         "| at 8 | D at 8 | 0.50 ± 0.00 | 0.25 ± 0.00 | 4.00 ± 0.00 | 2 of 2 |",
     ]
+
+
+def test_mean_and_deviation_are_of_the_values_that_there_are(program):
+    means, deviations = program.mean_and_deviation(np.array([[1, np.nan, np.nan], [3, 5, np.nan]]))
+    assert np.array_equal(means, [2, 5, np.nan], equal_nan=True)
+    assert np.array_equal(deviations, [np.sqrt(2), np.nan, np.nan], equal_nan=True)
+    assert doctest.testmod(program).attempted
+    assert not doctest.testmod(program).failed
 
 
 def opened(generator, discriminator):
