@@ -52,8 +52,11 @@ CONFIG_SECTIONS = {"data", "networks", "training", "recording", "evaluation"}
 # Programs that measure the library, rather than configs that it reads.
 BENCHMARKS_ARE_IN = Path("experiments/benchmarks")
 PROGRAMS = {Path("experiments/run_table.py")}
-# A table may be made of an experiment that has a name.
-TABLES_ARE_IN, TABLES_MAY_IMPORT = Path("experiments/tables"), "sagan_jax.runs.experiments.load_experiment"
+# A table may be made of an experiment that has a name, or of those of the benchmark. Statistics may use the package's.
+MAY_IMPORT = {
+    Path("experiments/tables"): ("sagan_jax.runs.experiments.load_experiment", "sagan_jax.runs.long_range."),
+    Path("experiments/comparisons"): ("sagan_jax.evaluation.permutation.",),
+}
 
 
 def python_files(root: Path) -> Iterator[tuple[Path, ast.Module]]:
@@ -127,8 +130,8 @@ def config_violations(root: Path) -> list[str]:
         for module in imported_modules(path, tree):
             ours, reads_config = module.split(".")[0] == "sagan_jax", place(module) == "config"
             experiment = path.parts[0] == "experiments" and path.parent != BENCHMARKS_ARE_IN and path not in PROGRAMS
-            table = path.parent == TABLES_ARE_IN and module == TABLES_MAY_IMPORT
-            if experiment and ours and not reads_config and not table:
+            allowed = module.startswith(MAY_IMPORT.get(path.parent, ()))
+            if experiment and ours and not reads_config and not allowed:
                 found.append(f"{path} imports {module}; an experiment needs sagan_jax.config only")
             elif (
                 path.parts[0] == "sagan_jax"

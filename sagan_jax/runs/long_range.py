@@ -37,7 +37,7 @@ PROTOCOL = "rule5k"
 PARTS, LEAST_PARTS = "score/rule1k/parts", 0.02
 """A run collapsed if at its end a smaller share of its images holds two clear blobs."""
 RECORDED = Path(__file__).with_name(f"{VERSION}.json")
-"""What the layers that come with the project reached. `experiments/record_long_range.py` writes it."""
+"""What the layers that come with the project reached. `experiments/benchmarks/record_long_range.py` writes it."""
 BASELINE = "none"
 QUICK_STEPS = 60
 """Of each network, to see that a layer works; the numbers mean nothing."""

@@ -18,7 +18,6 @@ from comparisons import (
     families,
     intervals,
     outcomes,
-    permutation,
     plan,
     power,
     ranking,
@@ -26,6 +25,7 @@ from comparisons import (
     survival,
     tables,
 )
+from sagan_jax.evaluation import permutation
 
 pytestmark = pytest.mark.one_jax
 MODULES = [factorial, families, intervals, outcomes, permutation, plan, power, ranking, search, survival, tables]

@@ -1,8 +1,8 @@
 """Writes what our layers reached in the long-range benchmark into the package, for users to stand beside.
 
-    python experiments/record_long_range.py
+    python experiments/benchmarks/record_long_range.py
 
-It reads `experiments/results/probe_of_reach` (from `benchmarks/probe_of_reach.py --out`) and
+It reads `experiments/results/probe_of_reach` (from `probe_of_reach.py --out`) and
 `experiments/results/long_range_v1` (from `run_table.py long_range_v1 --out`).
 """
 
@@ -15,7 +15,7 @@ from sagan_jax.cli.main import explained
 from sagan_jax.runs.long_range import LEAST_PARTS, PARTS, PROTOCOL, RECORDED, VERSION
 from sagan_jax.runtime.files import read_json, write_atomically
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent.parent / "results"
 LAYERS = {
     "none": "none",
     "residual": "residual at 16",
