@@ -469,6 +469,7 @@ def test_train_default_experiment_is_the_digits(capsys, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_train_without_spectral_norm_in_the_generator_is_saved_resumed_and_sampled(tmp_path):
     run, unbroken, flag = tmp_path / "run", tmp_path / "unbroken", ("--spectral-norm", "discriminator")
     assert train(run, "--total-steps", "2", *flag) == train(run, "--total-steps", "4", *flag) == 0
@@ -568,6 +569,7 @@ def test_train_skips_as_many_images_as_it_is_told_and_keeps_the_others_decoded(c
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_train_takes_plain_images_without_classes_and_refuses_to_go_on_with_others(tmp_path, capsys):
     files = {f"{index}.png": encoded(noise(36, 40, 3, seed=index)) for index in range(3)}
     flags = ["--source", str(write_zip(tmp_path / "photos.zip", files)), "--num-classes", "0"]
@@ -581,6 +583,7 @@ def test_train_takes_plain_images_without_classes_and_refuses_to_go_on_with_othe
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_train_that_blows_up_stops_with_code_5_and_names_step_and_quantity(capsys, tmp_path):
     flags = ["--generator-learning-rate", "1e38", "--loss", "wasserstein", "--total-steps", "9"]
     assert train(tmp_path / "run", *flags) == 5
@@ -719,6 +722,7 @@ def test_generate_of_another_seed_gives_other_images(finished):
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_moving_average_is_what_a_run_samples_from(tmp_path):
     train(tmp_path / "run", "--total-steps", "3", "--generator-learning-rate", "0.1", "--ema-decay", "0.5")
     opened = sagan_jax.open_run(tmp_path / "run")

@@ -96,6 +96,7 @@ QUALITY = {"psnr": 14.93, "l1": 0.1482, "ssim": 0.1736, "diversity": 0.0024, "ps
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 @pytest.mark.parametrize("name", GENERATING)
 def test_old_run_has_the_score_that_it_had(name, old_run, monkeypatch, tmp_path):
     workdir = old_run(name)
@@ -106,6 +107,7 @@ def test_old_run_has_the_score_that_it_had(name, old_run, monkeypatch, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_old_completion_has_the_scores_that_it_had(old_run, monkeypatch, tmp_path):
     workdir = old_run("completion")
     monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))

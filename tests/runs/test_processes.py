@@ -116,6 +116,7 @@ def test_run_that_is_stopped_by_signals_saves_and_ends_as_one_never_stopped(tmp_
     assert newest(workdir) == unbroken
 
 
+@pytest.mark.one_jax
 def test_run_that_is_killed_at_random_moments_ends_as_one_never_stopped(tmp_path, unbroken):
     """Up to eight times kill -9: twice before or in the first step, else between later steps and in saves."""
     workdir = tmp_path / "run"
@@ -141,6 +142,7 @@ def test_run_that_is_killed_at_random_moments_ends_as_one_never_stopped(tmp_path
     assert not [path.name for path in (workdir / "checkpoints").iterdir() if not path.name.isdecimal()]
 
 
+@pytest.mark.one_jax
 def test_second_run_in_a_workdir_is_refused_and_the_first_goes_on(tmp_path):
     with Run(tmp_path / "run", "--total-steps", "100000") as first:
         first.wait_for(r"steps, into")
@@ -172,6 +174,7 @@ def test_run_saved_on_four_devices_goes_on_with_others_and_says_so(devices, of_f
     assert load_run(tmp_path / "run").step == 4
 
 
+@pytest.mark.one_jax
 def test_run_on_a_full_disk_ends_with_6_and_keeps_the_last_checkpoint(of_four_devices, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(of_four_devices, workdir)
@@ -210,6 +213,7 @@ def test_two_processes_stop_together_when_one_is_signalled(tmp_path):
     assert load_run(tmp_path / "run").step == steps[0]
 
 
+@pytest.mark.one_jax
 def test_two_processes_score_together_what_one_scores_alone(tmp_path):
     drawn = np.random.default_rng(0)
     # Ten classes, as the digits have: the other tests of two processes have compiled the step.
@@ -272,6 +276,7 @@ def test_killed_process_ends_the_other_and_the_same_command_goes_on(tmp_path):
         step = reached
 
 
+@pytest.mark.one_jax
 def test_process_whose_port_is_in_use_ends_with_one_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         flags = ["--coordinator", f"127.0.0.1:{server.getsockname()[1]}", "--num-processes", "2", "--process-id", "0"]
