@@ -246,6 +246,8 @@ def test_run_without_attention_is_refused(trained, tmp_path, capsys):
     assert "no attention layer" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_broken_line_of_the_metrics_is_passed_over(trained, tmp_path):
     history = tmp_path / "run" / "attention" / "history.png"
     shutil.copytree(trained[1], tmp_path / "run")
