@@ -148,9 +148,10 @@ def _download(url: str, part: Path, network: Network) -> None:
             try:
                 response = stack.enter_context(_OPENER.open(request, timeout=_TIMEOUT_SECONDS))
             except urllib.error.HTTPError as error:
-                if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-                    return  # there is no more: the sha256 will say whether it is right
-                raise
+                with error:  # it holds the connection
+                    if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+                        return  # there is no more: the sha256 will say whether it is right
+                    raise
         start = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
         length = response.headers["Content-Length"]
         total = start + int(length) if length else None
@@ -179,7 +180,11 @@ class _OnlySecure(urllib.request.HTTPRedirectHandler):
     """Follows no redirection to where anybody on the way could swap the file."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        _check_scheme(newurl)
+        try:
+            _check_scheme(newurl)
+        except InvalidInputError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

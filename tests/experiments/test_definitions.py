@@ -184,6 +184,7 @@ def test_experiment_with_spectral_norm_in_the_discriminator_only_has_vectors_for
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 @pytest.mark.parametrize("name", GENERATING)
 def test_experiment_costs_what_it_says(name):
     experiment = load_experiment(name)
@@ -203,6 +204,7 @@ def test_experiment_costs_what_it_says(name):
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 @pytest.mark.parametrize("name", STEPPED)
 def test_experiment_takes_a_step_at_tiny_width(name):
     experiment = load_experiment(name)
@@ -232,6 +234,7 @@ def test_experiment_takes_a_step_at_tiny_width(name):
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_imagenet_experiment_takes_one_full_width_step_on_real_images(shared):
     experiment = load_experiment("imagenet_128")
     source = open_source(str(shared / "data" / "imagenet-sample.zip"), resolution=experiment.networks.resolution)

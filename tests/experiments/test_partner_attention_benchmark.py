@@ -75,6 +75,7 @@ def opened(generator, discriminator):
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_generated_images_are_those_of_the_run_and_real_ones_are_unseen(program, monkeypatch):
     experiment = load_experiment("pairs_32")
     networks = dataclasses.replace(experiment.networks, base_channels=1, latent_size=3)

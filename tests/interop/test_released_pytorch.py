@@ -25,13 +25,17 @@ def read(golden, name):
     return vectors, {key: array for key, array in vectors.items() if key.startswith(("generator/", "discriminator/"))}
 
 
-@pytest.fixture(scope="module", params=FILES)
+def large_is_slow(name):
+    return pytest.param(name, marks=[pytest.mark.slow] * name.endswith("128"))
+
+
+@pytest.fixture(scope="module", params=map(large_is_slow, FILES))
 def released(request, golden):
     vectors, arrays = read(golden, request.param)
     return vectors, arrays, interop.load(FILES[request.param], arrays), FILES[request.param]
 
 
-@pytest.fixture(scope="module", params=["studiogan-sagan-32", "studiogan-dcgan-32", "biggan-128"])
+@pytest.fixture(scope="module", params=map(large_is_slow, ["studiogan-sagan-32", "studiogan-dcgan-32", "biggan-128"]))
 def weights(request, golden):
     return FILES[request.param], read(golden, request.param)[1]
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import sagan_jax
 from sagan_jax.cli.attend import read_position
-from sagan_jax.config import Data, Experiment, Networks, Recording, Training
+from sagan_jax.config import Data, Experiment, Networks, Recording, Training, to_dict
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.attention import (
     TrainedDiscriminator,
@@ -23,7 +23,11 @@ from sagan_jax.evaluation.attention import (
 from sagan_jax.functional import informative_queries, spectral_normalize_tree
 from sagan_jax.models.sagan import Discriminator
 from sagan_jax.runs import attention_figures
+from sagan_jax.runs.build import build_adversarial_task, image_shape
 from sagan_jax.runs.load import load_run, open_run
+from sagan_jax.runtime.checkpoints import Checkpoints
+from sagan_jax.runtime.environment import write_run_files
+from sagan_jax.training.adversarial import initial_state
 from sagan_jax.views.report import report_page
 from support.assertions import assert_near
 from support.attention_layers import layer_of_map
@@ -186,6 +190,7 @@ def test_run_gets_a_figure_of_each_image_of_each_network_and_two_of_the_whole(tr
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_figures_are_the_same_when_they_are_drawn_again(trained, tmp_path):
     _, workdir = trained
     for name in "ab":
@@ -228,17 +233,21 @@ def test_bad_input_is_one_line_with_exit_code_2_and_no_picture(trained, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_run_without_attention_is_refused(trained, tmp_path, capsys):
     experiment, _ = trained
     networks = dataclasses.replace(
         experiment.networks, generator_attention_resolutions=(), discriminator_attention_resolutions=()
     )
-    sagan_jax.train(dataclasses.replace(experiment, networks=networks), tmp_path / "run")
+    experiment = dataclasses.replace(experiment, networks=networks)
+    write_run_files(tmp_path / "run", to_dict(experiment))
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        checkpoints.save(1, initial_state(build_adversarial_task(experiment), 0, image_shape(experiment)), {})
     assert attend("--workdir", tmp_path / "run") == 2
     assert "no attention layer" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_broken_line_of_the_metrics_is_passed_over(trained, tmp_path):
     history = tmp_path / "run" / "attention" / "history.png"
     shutil.copytree(trained[1], tmp_path / "run")

@@ -11,7 +11,7 @@ from support.commands import command, error_line
 from support.images import smooth_images
 from support.metrics import read_metrics
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.one_jax]
 
 SIZE, COUNT = 64, 7
 

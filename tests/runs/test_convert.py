@@ -58,7 +58,11 @@ def convert(source, out, *flags):
     return command("convert", "--from", source, *flags, out)
 
 
-@pytest.fixture(scope="module", params=FILES)
+# The largest takes seconds in each of these tests.
+CONVERTED = [pytest.param(name, marks=[pytest.mark.slow] * (name == "biggan-128")) for name in FILES]
+
+
+@pytest.fixture(scope="module", params=CONVERTED)
 def converted(request, golden, tmp_path_factory):
     """(name, workdir): G as .npz, D as .safetensors."""
     folder = tmp_path_factory.mktemp("converted")

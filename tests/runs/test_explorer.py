@@ -141,6 +141,7 @@ def test_explore_goes_between_the_first_two_images_of_the_seed(workdir, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_explore_of_an_unconditional_run_has_no_classes(tmp_path):
     run = make_run(tmp_path / "run", num_classes=0, image_channels=1, attention="article")
     assert explore(run, tmp_path / "e.html", "--num-samples", 2, "--steps", 2) == 0
@@ -187,6 +188,7 @@ def test_explore_refuses_in_one_line(workdir, tmp_path, capsys, out, flags, word
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_explore_refuses_a_run_without_attention(tmp_path, capsys):
     run = make_run(tmp_path / "run", attention="residual")
     assert explore(run, tmp_path / "e.html") == 2
@@ -232,6 +234,7 @@ def test_very_large_map_is_shown_by_the_middle_of_squares_with_its_keys_added_up
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 @pytest.mark.parametrize("form", ["article", "release"])
 def test_attention_at_128_by_128_positions_is_explored_and_drawn_with_little_memory(tmp_path, form):
     workdir = make_run(

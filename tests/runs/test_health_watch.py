@@ -148,6 +148,7 @@ def with_values(experiment, **sections):
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_run_that_collapses_without_protocols_is_saved_reported_and_ended(experiment, tmp_path, dead_at_once, capsys):
     stopping = with_values(experiment, evaluation={"stop_on_collapse": True})
     workdir = tmp_path / "run"
@@ -168,6 +169,7 @@ def test_run_that_collapses_without_protocols_is_saved_reported_and_ended(experi
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 @pytest.mark.parametrize(
     "training",
     [
@@ -185,6 +187,7 @@ def test_run_of_any_loss_and_any_updates_is_watched(experiment, tmp_path, dead_a
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_run_of_images_that_are_all_one_is_trained(experiment, tmp_path):
     np.savez(tmp_path / "train.npz", images=np.full((24, 32, 32, 3), 7, np.uint8), labels=np.arange(24) % 2)
     train(with_values(experiment, training={"total_steps": 1}), tmp_path / "run")

@@ -14,7 +14,7 @@ import sagan_jax
 from support import killed_run
 from support.paths import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.one_jax]
 
 
 @pytest.fixture(scope="module")

@@ -171,8 +171,10 @@ def test_run_without_another_checkpoint_than_the_damaged_one_is_to_be_trained_ag
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["sample", "export", "train"])
-@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+@pytest.mark.one_jax
+@pytest.mark.parametrize(
+    ("command", "platform"), [("sample", "cuda"), ("export", "nonsense"), ("train", "cuda"), ("train", "nonsense")]
+)
 def test_command_names_the_backend_that_is_absent(experiment, state, tmp_path, command, platform):
     workdir = save(tmp_path / "run", experiment, state)
     before = sorted(workdir.rglob("*"))

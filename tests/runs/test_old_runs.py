@@ -28,6 +28,7 @@ FLAGS = {
     "completion": "faces_completion_64 --source mirror:images=64 --held-out= --base-channels 2 --latent-size 8",
 }
 FLAGS_OF_ALL = "--save-every-steps 2 --batch-size 8 --sample-every-steps 4 --log-every-steps 2"
+BATCH = 20  # of all that draws: one program for each network
 GENERATING = ["sagan", "unconditional", "dcgan", "biggan"]
 
 
@@ -56,7 +57,8 @@ def assert_same_images(images: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("name", GENERATING)
 def test_old_run_draws_the_images_that_it_drew(name, old_run, shared, tmp_path):
-    run("sample", "--workdir", old_run(name), "--num-images", 4, "--seed", 3, "--out", tmp_path / "samples.npz")
+    words = "--num-images", 4, "--seed", 3, "--batch-size", BATCH, "--out", tmp_path / "samples.npz"
+    run("sample", "--workdir", old_run(name), *words)
     drawn, expected = arrays_of(tmp_path / "samples.npz"), arrays_of(shared / "old-runs" / f"{name}-samples.npz")
     assert_same_images(drawn["arr_0"], expected["arr_0"])
     assert drawn["arr_1"].tolist() == expected["arr_1"].tolist()
@@ -94,16 +96,18 @@ QUALITY = {"psnr": 14.93, "l1": 0.1482, "ssim": 0.1736, "diversity": 0.0024, "ps
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 @pytest.mark.parametrize("name", GENERATING)
 def test_old_run_has_the_score_that_it_had(name, old_run, monkeypatch, tmp_path):
     workdir = old_run(name)
     monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))
-    run("evaluate", "--workdir", workdir, "--protocol", "fd20_train_random", "--batch-size", 20)
+    run("evaluate", "--workdir", workdir, "--protocol", "fd20_train_random", "--batch-size", BATCH)
     values = json.loads((workdir / "scores" / "fd20_train_random-00000004.json").read_text())["values"]
     assert values == {"fd20_train_random": pytest.approx(DISTANCES[name], rel=1e-3)}
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_old_completion_has_the_scores_that_it_had(old_run, monkeypatch, tmp_path):
     workdir = old_run("completion")
     monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))
@@ -120,7 +124,7 @@ def test_old_run_is_explored(name, old_run, tmp_path):
     samples = embedded((tmp_path / "page.html").read_text())["samples"]
     labels, generator = [line["label"] for line in samples], load_run(workdir)
     assert labels == ([None, None] if name == "unconditional" else [0, 1])
-    drawn = generator.generate(1, labels=None if name == "unconditional" else [0], seed=0).images
+    drawn = generator.generate(1, labels=None if name == "unconditional" else [0], seed=0, batch_size=BATCH).images
     assert_same_images(decoded(samples[0]["frames"][0]["image"])[None], drawn)
 
 

@@ -116,29 +116,33 @@ def test_run_that_is_stopped_by_signals_saves_and_ends_as_one_never_stopped(tmp_
     assert newest(workdir) == unbroken
 
 
+@pytest.mark.one_jax
 def test_run_that_is_killed_at_random_moments_ends_as_one_never_stopped(tmp_path, unbroken):
-    """Twenty times kill -9, between steps, in saves, and before the first step."""
+    """Up to eight times kill -9: twice before or in the first step, else between later steps and in saves."""
     workdir = tmp_path / "run"
     seed = random.randrange(2**32)
     print("seed", seed)
     numbers = random.Random(seed)
     reached = 0
-    for _ in range(20):
+    for number in range(8):
         with Run(workdir, "--total-steps", "120", "--save-every-steps", "2") as run:
-            run.wait_for(r"steps, into|going on from")
-            time.sleep(numbers.uniform(0, 3))
+            run.wait_for(r"step \d+/" if number % 4 else r"steps, into|going on from")
+            time.sleep(numbers.uniform(0, 1))
             run.process.kill()
             run.process.wait()
         if (workdir / "config.json").exists() and (found := newest(workdir)):
             assert found[0] >= reached
             reached = found[0]
-    print("reached", reached)
+        print("reached", reached)
+        if reached == 120:
+            break
     with Run(workdir, *LENGTH) as run:
         assert run.wait() == 0, run.text()
     assert newest(workdir) == unbroken
     assert not [path.name for path in (workdir / "checkpoints").iterdir() if not path.name.isdecimal()]
 
 
+@pytest.mark.one_jax
 def test_second_run_in_a_workdir_is_refused_and_the_first_goes_on(tmp_path):
     with Run(tmp_path / "run", "--total-steps", "100000") as first:
         first.wait_for(r"steps, into")
@@ -150,7 +154,7 @@ def test_second_run_in_a_workdir_is_refused_and_the_first_goes_on(tmp_path):
         first.process.kill()
         first.process.wait()
     with Run(tmp_path / "run", "--total-steps", "1") as third:
-        assert third.wait() == 0
+        third.wait_for(r"steps?, into")
         assert f"from process {first.process.pid}" in third.text()
 
 
@@ -161,7 +165,7 @@ def of_four_devices(tmp_path_factory):
     return run.workdir
 
 
-@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("devices", [1, 8])
 def test_run_saved_on_four_devices_goes_on_with_others_and_says_so(devices, of_four_devices, tmp_path):
     shutil.copytree(of_four_devices, tmp_path / "run")
     with Run(tmp_path / "run", "--total-steps", "4", devices=devices) as run:
@@ -170,17 +174,17 @@ def test_run_saved_on_four_devices_goes_on_with_others_and_says_so(devices, of_f
     assert load_run(tmp_path / "run").step == 4
 
 
-def test_run_on_a_full_disk_ends_with_6_and_keeps_the_last_checkpoint(tmp_path):
+@pytest.mark.one_jax
+def test_run_on_a_full_disk_ends_with_6_and_keeps_the_last_checkpoint(of_four_devices, tmp_path):
     workdir = tmp_path / "run"
-    with Run(workdir, "--total-steps", "2", "--save-every-steps", "2") as run:
-        assert run.wait() == 0, run.text()
+    shutil.copytree(of_four_devices, workdir)
     before = newest(workdir)
     # No file above 4 KiB may be written.
-    with Run(workdir, "--total-steps", "500", "--save-every-steps", "2", before="ulimit -f 4; ") as run:
+    with Run(workdir, "--total-steps", "500", "--save-every-steps", "2", devices=4, before="ulimit -f 4; ") as run:
         assert run.wait() == 6, run.text()
         assert "could not be" in run.last_line()
     assert newest(workdir) == before
-    with Run(workdir, "--total-steps", "4") as run:
+    with Run(workdir, "--total-steps", "4", devices=4) as run:
         assert run.wait() == 0, run.text()
 
 
@@ -209,12 +213,14 @@ def test_two_processes_stop_together_when_one_is_signalled(tmp_path):
     assert load_run(tmp_path / "run").step == steps[0]
 
 
+@pytest.mark.one_jax
 def test_two_processes_score_together_what_one_scores_alone(tmp_path):
     drawn = np.random.default_rng(0)
-    images, labels = drawn.integers(0, 255, (70, 32, 32, 3), np.uint8), np.arange(70) % 3
+    # Ten classes, as the digits have: the other tests of two processes have compiled the step.
+    images, labels = drawn.integers(0, 255, (73, 32, 32, 3), np.uint8), np.arange(73) % 10
     np.savez(tmp_path / "images.npz", images=images, labels=labels)
     protocols = ["fd230_train_random", "kd61_train_random_subset61", "intra_fd_train_random"]
-    flags = ["--source", str(tmp_path / "images.npz"), "--num-classes", "3", "--total-steps", "2"]
+    flags = ["--source", str(tmp_path / "images.npz"), "--total-steps", "2"]
     first, second = pair(tmp_path / "run", *flags, "--protocols", *protocols, "--cache", "")
     with first, second:
         assert (first.wait(), second.wait()) == (0, 0), first.text()
@@ -238,35 +244,41 @@ if sys.argv[2] == "0":
 """
 
 
-@pytest.mark.parametrize(("ending", "codes"), [("works", (0, 0)), ("dies", (9, -signal.SIGABRT))])
-def test_processes_that_are_done_wait_for_the_first_one_and_notice_when_it_dies(ending, codes):
-    address = f"127.0.0.1:{free_port()}"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", LATE, address, str(number), ending], stderr=subprocess.DEVNULL)
-        for number in range(2)
-    ]
+def test_processes_that_are_done_wait_for_the_first_one_and_notice_when_it_dies():
+    """Two pairs at once: most of the time is waited."""
+    pairs = {}
     try:
-        assert tuple(process.wait(200) for process in processes) == codes
+        for ending in ("works", "dies"):
+            address = f"127.0.0.1:{free_port()}"
+            pairs[ending] = [
+                subprocess.Popen([sys.executable, "-c", LATE, address, str(number), ending], stderr=subprocess.DEVNULL)
+                for number in range(2)
+            ]
+        codes = {ending: [process.wait(200) for process in processes] for ending, processes in pairs.items()}
+        assert codes == {"works": [0, 0], "dies": [9, -signal.SIGABRT]}
     finally:
-        for process in processes:
+        for process in [process for processes in pairs.values() for process in processes]:
             process.kill()
 
 
-@pytest.mark.parametrize("lost", [0, 1])
-def test_killed_process_ends_the_other_and_the_same_command_goes_on(lost, tmp_path):
-    runs = pair(tmp_path / "run", "--total-steps", "100000", "--save-every-steps", "5")
-    with runs[0], runs[1]:
-        runs[0].wait_for(r"step 1\d/")
-        runs[lost].process.kill()
-        assert runs[1 - lost].wait(60) in (8, -signal.SIGABRT), runs[1 - lost].text()
-    step = newest(tmp_path / "run")[0]
-    assert step >= 5
-    first, second = pair(tmp_path / "run", "--total-steps", str(step + 2))
-    with first, second:
-        assert [run.wait() for run in (first, second)] == [0, 0], first.text() + second.text()
-        assert f"going on from step {step} of" in first.text()
+def test_killed_process_ends_the_other_and_the_same_command_goes_on(tmp_path):
+    step = 0
+    for lost in (0, 1, None):
+        runs = pair(tmp_path / "run", "--total-steps", "100000", "--save-every-steps", "5")
+        with runs[0], runs[1]:
+            if step:
+                runs[0].wait_for(rf"going on from step {step} of")
+            if lost is None:
+                break
+            runs[0].wait_for(rf"step {step // 10 + 2}\d/")
+            runs[lost].process.kill()
+            assert runs[1 - lost].wait(60) in (8, -signal.SIGABRT), runs[1 - lost].text()
+        reached = newest(tmp_path / "run")[0]
+        assert reached >= step + 5
+        step = reached
 
 
+@pytest.mark.one_jax
 def test_process_whose_port_is_in_use_ends_with_one_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         flags = ["--coordinator", f"127.0.0.1:{server.getsockname()[1]}", "--num-processes", "2", "--process-id", "0"]

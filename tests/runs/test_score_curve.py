@@ -49,6 +49,7 @@ def recorded(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_every_checkpoint_is_scored_once_with_a_file_each_a_table_and_a_curve(trained, tmp_path, capsys):
     words = ("--workdir", trained, "--every-checkpoint", "--protocol", NAME, "--cache", "", "--out", tmp_path)
     assert command("evaluate", *words) == 0
@@ -75,6 +76,7 @@ def test_every_checkpoint_is_scored_once_with_a_file_each_a_table_and_a_curve(tr
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_stopped_call_goes_on_where_it_was_and_a_damaged_checkpoint_is_left_out(trained, tmp_path, monkeypatch):
     options = {"out": tmp_path, "cache": ""}
 

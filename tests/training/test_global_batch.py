@@ -14,19 +14,21 @@ import pytest
 from jax._src.distributed import global_state  # its barrier is no collective, and no public name has it
 
 from sagan_jax.data import training_batches
-from sagan_jax.models.sagan import Discriminator, Generator
 from sagan_jax.runtime.devices import ParallelStep
 from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state, step
 from sagan_jax.training.optimizers import Optimizers
+from support.networks import SmallDiscriminator, SmallGenerator
 from support.processes import free_port
 from support.sources import NoiseImages
 
 DRIVERS = ("pmap", "shard_map")
 
-# A descent of rate 1: parameters move by their gradients, and nothing hides behind Adam's division.
+SIZE = 4
+# A descent of rate 1: parameters move by their gradients, and nothing hides behind Adam's division. Both networks share
+# batch moments.
 TASK = AdversarialTask(
-    Generator(32, 5, 1, attention_resolutions=(8,)),
-    Discriminator(32, 5, 1, attention_resolutions=(16,)),
+    SmallGenerator((SIZE, SIZE, 3), num_features=8, attention=True),
+    SmallDiscriminator(),
     Optimizers(optax.sgd(1.0), optax.sgd(1.0)),
     latent_size=6,
     num_classes=5,
@@ -41,7 +43,7 @@ def meet(place):
 
 def one_step(driver):
     """Returns the leaves after a step on this process's share of the batch of 8, the metrics, and what was read."""
-    source = NoiseImages(101, 32)
+    source = NoiseImages(101, SIZE)
     (batch,) = training_batches(
         source,
         batch_size=8,
@@ -52,7 +54,7 @@ def one_step(driver):
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    state = initial_state(TASK, 3, (32, 32, 3))
+    state = initial_state(TASK, 3, (SIZE, SIZE, 3))
     away = jax.tree.map(lambda leaf: leaf + 0.25 if leaf.ndim == 0 and leaf.dtype == jnp.float32 else leaf, state)
     run = ParallelStep(partial(step, TASK), driver=driver)
     meet(f"{driver}: initial state")
