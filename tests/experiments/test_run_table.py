@@ -277,7 +277,7 @@ def test_results_alone_are_the_table_again(program, table, fake, monkeypatch, tm
 
 
 def test_published_results_are_of_the_tables_as_they_are(program):
-    for folder in (PROGRAM.parent / "results").glob("*/"):
+    for folder in {path.parent.parent for path in (PROGRAM.parent / "results").glob("*/*/row.json")}:
         _, table = program.resolved(program.load_table(folder.name), folder)
         found = program.results(table, folder)
         assert sum(map(len, found.values())) == len(list(folder.glob("*/row.json"))) > 0
