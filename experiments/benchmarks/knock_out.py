@@ -8,8 +8,9 @@ Only images that hold two clear blobs with the learned map are counted. Each lay
 together where there are several.
 
 Runs whose folders are named ROW-SEED form one row: means over seeds, with bootstrap intervals of 95%. "Lost" is the
-agreement in hue with the learned map less that with another one, in the same run. Runs that draw no two images with
-clear blobs are left out. Runs whose generator has no map to replace have no line.
+agreement in hue with the learned map less that with another one, in the same run. Agreement is a share of the images
+that still hold two clear blobs, and chance is not taken off: read the columns beside it. Runs that draw no two images
+with clear blobs are left out. Runs whose generator has no map to replace have no line.
 """
 
 import argparse

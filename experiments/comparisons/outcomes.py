@@ -35,7 +35,7 @@ def outcomes(table: Table, found: Results, row: str, score: str) -> list[float |
     counted = table.share_of.get(score)
     return [
         None
-        if collapsed_at(table, run) is not None or (counted is not None and not run["values"][counted])
+        if collapsed_at(table, run) is not None or (counted is not None and not run["values"].get(counted))
         else run["values"].get(score)
         for run in runs
     ]

@@ -30,7 +30,7 @@ class Arguments:
     part: Literal["both", "probe", "gan"] = "both"
     """what to measure: the probe of reach, the GAN, or both"""
     out: Path = Path("runs/long_range_v1")
-    """the folder of the runs and of table.md. What is finished there is not run again"""
+    """the folder of the runs and of table.md, which shows all that is finished there. Nothing is run twice"""
     quick: bool = False
     """a few steps only, to see that the layer works; the numbers mean nothing"""
     compilation_cache: bool = True
@@ -51,20 +51,18 @@ def run(arguments: list[str]) -> None:
     from sagan_jax.runtime.files import write_atomically
 
     folder = parsed.out / (folder_name(parsed.attention) + ("-quick" if parsed.quick else ""))
-    trials = []
-    for seed in range(parsed.seeds):
-        trials.append(
-            measure_layer(
-                parsed.attention,
-                seed,
-                folder,
-                quick=parsed.quick,
-                probe=parsed.part != "gan",
-                gan=parsed.part != "probe",
-                on_progress=lambda line: print(line, flush=True),
-            )
-        )
-        table = beside_ours(f"{parsed.attention}, quick" if parsed.quick else parsed.attention, trials)
+    shown = f"{parsed.attention}, quick" if parsed.quick else parsed.attention
+    table = ""
+    for trials in measure_layer(
+        parsed.attention,
+        range(parsed.seeds),
+        folder,
+        quick=parsed.quick,
+        probe=parsed.part != "gan",
+        gan=parsed.part != "probe",
+        notify=lambda line: print(line, flush=True),
+    ):
+        table = beside_ours(shown, trials)
         write_atomically(folder / "table.md", (table + "\n").encode())
     print(f"\n{table}\n")
     if parsed.quick:

@@ -8,21 +8,25 @@ This is version 1, `long_range_v1`. Its settings do not change. Other settings g
 """
 
 import json
+import math
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sagan_jax.config import AttentionName, Experiment, Named, Recording
 from sagan_jax.errors import CollapsedError, InvalidInputError, NonFiniteError
-from sagan_jax.evaluation.permutation import difference_p
+from sagan_jax.evaluation.permutation import MOST_GROUPINGS, difference_p
+from sagan_jax.import_paths import is_import_path, source_digest
+from sagan_jax.runs.build import build_adversarial_task
 from sagan_jax.runs.evaluate import evaluate
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.reach import STEPS as REACH_STEPS
-from sagan_jax.runs.reach import measure_reach
+from sagan_jax.runs.reach import measure_reach, probe_layer
 from sagan_jax.runs.train import train
+from sagan_jax.runs.validate import check_config
 from sagan_jax.runtime.files import read_json, write_atomically
 from sagan_jax.runtime.metrics_log import read_metrics
 
@@ -99,75 +103,135 @@ def experiment(
 
 def measure_layer(
     attention: str,
-    seed: int,
+    seeds: Sequence[int],
     out: Path,
     *,
     quick: bool = False,
     probe: bool = True,
     gan: bool = True,
-    on_progress: Callable[[str], Any] | None = None,
-) -> Trial:
-    """Trains and scores a layer with one seed, or goes on where an earlier call was stopped.
+    notify: Callable[[str], Any] = lambda line: None,
+) -> Iterator[list[Trial]]:
+    """Trains and scores a layer, and goes on where an earlier call was stopped.
 
     Args:
         attention: a name, or an import path such as `layers.py:Layer`.
-        seed: of the training, in [0, 2**32).
-        out: gets `reach-SEED.json` and the run `gan-SEED`.
+        seeds: of the training, each in [0, 2**32).
+        out: gets `layer.json`, and for each seed `reach-SEED.json`, the run `gan-SEED` and its `gan-SEED.json`.
         quick: a few steps, to see that the layer works; the numbers mean nothing.
         probe: whether the probe of reach is trained.
         gan: whether the GAN is trained.
-        on_progress: is called with a line from time to time.
+        notify: is called with a line from time to time.
+
+    Yields:
+        All trials that are in `out`, after each seed.
 
     Raises:
-        InvalidInputError: there is no such layer, it breaks its contract, or `out` holds another one.
+        InvalidInputError: there is no such layer, it breaks its contract, or `out` holds another one or the same one
+            with another source. Before anything is written.
         StorageError: the disk refused.
         StoppedError: a signal ended it; the GAN is saved.
     """
-    reached = _reach(attention, seed, out, quick, on_progress) if probe else (None, None)
-    if not gan:
-        return Trial(*reached, None, None)
-    run = experiment(attention, steps=QUICK_STEPS if quick else STEPS, seed=seed)
-    workdir = out / f"gan-{seed}"
+    runs = {seed: experiment(attention, steps=QUICK_STEPS if quick else STEPS, seed=seed) for seed in seeds}
+    for run in runs.values():
+        check_config(run)
+    if probe:
+        probe_layer(attention, attention)
+    if gan:
+        build_adversarial_task(runs[seeds[0]])
+    _claim(attention, out, quick)
+    for seed, run in runs.items():
+        if probe and _read(out / f"reach-{seed}.json", _REACHED) is None:
+            _write(out / f"reach-{seed}.json", _reach(attention, seed, quick, notify))
+        if gan and _read(out / f"gan-{seed}.json", _DRAWN) is None:
+            _write(out / f"gan-{seed}.json", _draw(run, out / f"gan-{seed}", quick, notify))
+        yield finished_trials(out)
+
+
+def finished_trials(out: Path) -> list[Trial]:
+    """Returns what a folder of `measure_layer` holds, seed by seed.
+
+    Raises:
+        InvalidInputError: a file in it is damaged.
+    """
+    places = {path for kind in ("reach", "gan") for path in out.glob(f"{kind}-*.json")}
+    seeds = sorted({int(path.stem.rpartition("-")[2]) for path in places if path.stem.rpartition("-")[2].isdecimal()})
+    trials = []
+    for seed in seeds:
+        reached = _read(out / f"reach-{seed}.json", _REACHED) or dict.fromkeys(_REACHED)
+        drawn = _read(out / f"gan-{seed}.json", _DRAWN) or dict.fromkeys(_DRAWN)
+        trials.append(Trial(**reached, **drawn))
+    return trials
+
+
+_REACHED = {"beyond_reach": (float, int, type(None)), "learned_at": (int, type(None))}
+_DRAWN = {"scores": (dict, type(None)), "collapsed": (bool,)}
+"""The fields of the two kinds of result files, with their types."""
+
+
+def _claim(attention: str, out: Path, quick: bool) -> None:
+    """Writes whose results a folder holds, or compares that with what it says."""
+    source = source_digest(attention, "--attention") if is_import_path(attention) else ""
+    whose = {"version": VERSION, "attention": attention, "source": source, "quick": quick}
+    path = out / "layer.json"
     try:
-        train(run, workdir)
-        curves = read_metrics(workdir / "metrics.jsonl").curves
-        if PARTS not in curves:
-            raise InvalidInputError(f"The run in {str(workdir)!r} has lost its metrics: remove it, and start again.")
-        if not quick and curves[PARTS].values[-1] < LEAST_PARTS:
-            return Trial(*reached, None, True)
-        return Trial(*reached, _scores(workdir, "rule100" if quick else PROTOCOL), False)
-    except (NonFiniteError, CollapsedError):
-        return Trial(*reached, None, True)
+        known = read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        _write(path, whose)
+        return
+    if known != whose:
+        raise InvalidInputError(
+            f"{str(out)!r} holds results of another layer, or of {attention} with another source: give another --out."
+        )
 
 
-def _scores(workdir: Path, protocol: str) -> dict[str, float]:
-    """Returns the scores of a run as `rule_accuracy` names them."""
-    found = evaluate(workdir, protocol)
-    return {name.removeprefix(protocol).removeprefix("/") or "follows_rule": value for name, value in found.items()}
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    write_atomically(path, (json.dumps(values) + "\n").encode())
 
 
-def _reach(
-    attention: str, seed: int, out: Path, quick: bool, on_progress: Callable[[str], Any] | None
-) -> tuple[float, int | None]:
-    """Returns what the probe of reach came to, from its file if that is there."""
-    path, steps = out / f"reach-{seed}.json", QUICK_STEPS if quick else REACH_STEPS
-    asked = {"attention": attention, "seed": seed, "steps": steps}
-    if path.exists():
+def _read(path: Path, fields: Mapping[str, tuple[type, ...]]) -> dict[str, Any] | None:
+    """Returns the fields of a result file; None if there is none."""
+    try:
         found = read_json(path)
-        if not isinstance(found, dict) or {name: found.get(name) for name in asked} != asked:
-            raise InvalidInputError(f"{str(path)!r} is of another layer or damaged: give another --out.")
-        return float(found["beyond_reach"]), found["learned_at"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not isinstance(found, dict) or found.keys() != fields.keys():
+        raise InvalidInputError(f"{str(path)!r} is damaged: remove it, and it is measured again.")
+    if not all(isinstance(found[name], kinds) for name, kinds in fields.items()):
+        raise InvalidInputError(f"{str(path)!r} is damaged: remove it, and it is measured again.")
+    return found
+
+
+def _reach(attention: str, seed: int, quick: bool, notify: Callable[[str], Any]) -> dict[str, Any]:
+    """Returns what the probe of reach comes to. One that diverges has reached nothing."""
+    steps = QUICK_STEPS if quick else REACH_STEPS
 
     def told(step: int, accuracy: float) -> None:
-        if on_progress:
-            on_progress(f"probe of reach, seed {seed}, step {step} of {steps}: {accuracy:.3f} beyond reach")
+        notify(f"probe of reach, seed {seed}, step {step} of {steps}: {accuracy:.3f} beyond reach")
 
-    result = measure_reach(attention, seed=seed, steps=steps, on_progress=told)
-    beyond, learned_at = result.beyond_reach.accuracy, result.first_step()
-    out.mkdir(parents=True, exist_ok=True)
-    kept = asked | {"beyond_reach": beyond, "learned_at": learned_at}
-    write_atomically(path, (json.dumps(kept) + "\n").encode())
-    return beyond, learned_at
+    try:
+        result = measure_reach(attention, seed=seed, steps=steps, on_progress=told)
+    except NonFiniteError as error:
+        notify(f"probe of reach, seed {seed}: no number. {error}")
+        return {"beyond_reach": None, "learned_at": None}
+    return {"beyond_reach": result.beyond_reach.accuracy, "learned_at": result.first_step()}
+
+
+def _draw(run: Experiment, workdir: Path, quick: bool, notify: Callable[[str], Any]) -> dict[str, Any]:
+    """Returns what a GAN comes to. One that diverges counts as collapsed."""
+    try:
+        train(run, workdir)
+    except (NonFiniteError, CollapsedError) as error:
+        notify(f"seed {run.training.seed} counts as collapsed. {error}")
+        return {"scores": None, "collapsed": True}
+    curves = read_metrics(workdir / "metrics.jsonl").curves
+    if PARTS not in curves:
+        raise InvalidInputError(f"The run in {str(workdir)!r} has lost its metrics: remove it, and start again.")
+    if not quick and curves[PARTS].values[-1] < LEAST_PARTS:
+        return {"scores": None, "collapsed": True}
+    protocol = "rule100" if quick else PROTOCOL
+    found = evaluate(workdir, protocol)
+    scores = {name.removeprefix(protocol).removeprefix("/") or "follows_rule": value for name, value in found.items()}
+    return {"scores": scores, "collapsed": False}
 
 
 def recorded_rows() -> dict[str, list[Trial]]:
@@ -204,23 +268,26 @@ def _cells(trials: Sequence[Trial], baseline: Sequence[Trial]) -> list[str]:
     def scores(name: str) -> list[float]:
         return [trial.scores[name] for trial in trials if trial.scores and name in trial.scores]
 
+    def counted(values: Sequence[float]) -> str:  # says of how many seeds, where not of all
+        return spread(values) + (f" ({len(values)})" if 0 < len(values) < len(trials) else "")
+
     gans = [trial for trial in trials if trial.collapsed is not None]
     beyond = [trial.beyond_reach for trial in trials if trial.beyond_reach is not None]
     collapsed = f"{sum(bool(trial.collapsed) for trial in gans)} of {len(gans)}" if gans else "–"
-    columns = [spread(scores(name)) for name in ("follows_rule", "hue", "hue_chance", "parts")]
+    columns = [counted(scores(name)) for name in ("follows_rule", "hue", "hue_chance", "parts")]
     learned = [str(trial.learned_at or "never") for trial in trials if trial.beyond_reach is not None]
-    return [spread(beyond), ", ".join(learned) or "–", *columns, collapsed, str(len(trials)), _p(gans, baseline)]
+    return [counted(beyond), ", ".join(learned) or "–", *columns, collapsed, str(len(trials)), _p(gans, baseline)]
 
 
 def _p(gans: Sequence[Trial], baseline: Sequence[Trial]) -> str:
     """Returns the p of an exact permutation test of what follows the rule; a run that collapsed is the worst."""
-    groups = [
+    one, other = (
         [trial.scores["follows_rule"] if trial.scores else None for trial in group if trial.collapsed is not None]
         for group in (gans, baseline)
-    ]
-    if min(map(len, groups)) < 2:
+    )
+    if min(len(one), len(other)) < 2 or math.comb(len(one) + len(other), len(one)) > MOST_GROUPINGS:
         return "–"
-    return f"{difference_p(groups[0], groups[1], lower_is_better=False):.2g}"
+    return f"{difference_p(one, other, lower_is_better=False):.2g}"
 
 
 def spread(values: Sequence[float]) -> str:

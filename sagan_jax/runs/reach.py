@@ -117,7 +117,7 @@ def measure_reach(
             f"and {steps} steps."
         )
     name = attention if isinstance(attention, str) else getattr(attention, "__name__", type(attention).__name__)
-    probe = ReachProbe(attention=_layer(attention, name))
+    probe = ReachProbe(attention=probe_layer(attention, name))
     task = ReachTask(probe, _optimizer(steps))
     state = reach.initial_state(task, seed, RESOLUTION)
     take_step = bind_static(_take_step, task)
@@ -139,8 +139,12 @@ def measure_reach(
     return ReachResult(name, seed, steps, count, bins, tuple(curve), _gamma(state.params))
 
 
-def _layer(attention: str | Attention, name: str) -> Attention:
-    """Returns the layer of a name, after a look at its contract if it is a user's."""
+def probe_layer(attention: str | Attention, name: str) -> Attention:
+    """Returns the layer of a name, after a look at its contract if it is a user's.
+
+    Raises:
+        InvalidInputError: there is no such layer, or it breaks its contract.
+    """
     names = get_args(AttentionKind)
     if isinstance(attention, str) and not is_import_path(attention) and attention not in names:
         near = difflib.get_close_matches(attention, names, 1)

@@ -1,9 +1,12 @@
 """The command that measures a layer in the long-range benchmark."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from sagan_jax import import_paths
+from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.runs import long_range
 from sagan_jax.runs.long_range import Trial, beside_ours, experiment, measure_layer
 from sagan_jax.runs.validate import check_config
@@ -18,23 +21,41 @@ class Mean(nn.Module):
         gamma = self.param("gamma", nn.initializers.zeros, ())
         mean = features.mean(axis=(1, 2), keepdims=True)
         return features + gamma * nn.Conv(features.shape[-1], (1, 1))(mean)
+
+class Narrow(nn.Module):  # fits the probe, and not D
+    @nn.compact
+    def __call__(self, features):
+        assert features.shape[-1] == 32
+        return features
 """
 
 
 @pytest.fixture
-def scored(monkeypatch):
-    """What was asked of training and scoring, without any of it."""
-    asked = []
+def fake(monkeypatch):
+    """Stands for training and scoring: what was asked of them, and what a run of each seed records of clear parts."""
+    asked, parts = [], {}
 
     def train(run, workdir):
         asked.append((run.training.seed, run.networks.attention, run.training.total_steps))
-        workdir.mkdir(parents=True)
-        (workdir / "metrics.jsonl").write_text(
-            json.dumps({"step": 60, long_range.PARTS: 0.01 * workdir.name[-1].count("0")}) + "\n"
-        )
+        workdir.mkdir(parents=True, exist_ok=True)
+        values = parts.get(run.training.seed)
+        if values is None:
+            raise NonFiniteError("The loss is nan.", 7)
+        lines = [{"step": step, long_range.PARTS: value} for step, value in enumerate(values, 1)]
+        (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def evaluate(workdir, protocol):
+        asked.append((workdir.name, protocol))
+        return {protocol: 0.25, f"{protocol}/hue": 0.5}
 
     monkeypatch.setattr(long_range, "train", train)
-    return asked
+    monkeypatch.setattr(long_range, "evaluate", evaluate)
+    return asked, parts
+
+
+def measured(*arguments, **options):
+    *_, trials = measure_layer(*arguments, **options)
+    return trials
 
 
 def test_row_has_means_ranges_collapse_and_the_p_of_an_exact_test(monkeypatch):
@@ -51,7 +72,7 @@ def test_row_has_means_ranges_collapse_and_the_p_of_an_exact_test(monkeypatch):
     assert lines[2][1:4] == ["0.500 (0.500 to 0.500)", "never, never, never", "0.200 (0.100 to 0.300)"]
     assert lines[2][-1] == "–"
     assert lines[3][:3] == ["**mine**", "0.750 (0.500 to 1.000)", "never, 300, never"]
-    assert lines[3][3] == "0.625 (0.500 to 0.750)"
+    assert lines[3][3] == "0.625 (0.500 to 0.750) (2)"
     # Ranks, the worst first: the collapsed run 1, none 2, 3, 4, the others 5, 6. Sums 12 and 9; of 20 groupings, those
     # with sums from 9 to 12 are nearer: 10 and 11, three each.
     assert lines[3][7:] == ["1 of 3", "3", "0.7"]
@@ -80,30 +101,89 @@ def test_run_of_a_layer_is_a_valid_config_with_the_settings_of_the_version(atten
     assert (run.training.total_steps, run.training.batch_size, run.networks.base_channels) == (2000, 32, 8)
 
 
-def test_gan_that_draws_nothing_counts_as_collapsed(scored, tmp_path):
-    trial = measure_layer("release", 0, tmp_path, probe=False)
-    assert scored == [(0, "release", 2000)]
-    assert trial == Trial(None, None, None, True)
+def test_gan_collapsed_if_few_images_have_clear_parts_at_its_end_or_if_it_diverged(fake, tmp_path):
+    asked, parts = fake
+    parts.update({0: [0.5, 0.0199], 1: [0.001, 0.02]})  # and 2 diverges
+    said = []
+    trials = measured("release", (0, 1, 2), tmp_path, probe=False, notify=said.append)
+    assert trials == [
+        Trial(None, None, None, True),
+        Trial(None, None, {"follows_rule": 0.25, "hue": 0.5}, False),
+        Trial(None, None, None, True),
+    ]
+    assert asked == [(0, "release", 2000), (1, "release", 2000), ("gan-1", "rule5k"), (2, "release", 2000)]
+    assert said == ["seed 2 counts as collapsed. The loss is nan."]
+    asked.clear()
+    assert measured("release", (0, 2), tmp_path, probe=False) == trials  # what is there is not run again, and all shown
+    assert asked == []
 
 
-def test_results_of_another_layer_are_not_taken_for_this_one(tmp_path):
-    known = {"attention": "release", "seed": 0, "steps": 1500, "beyond_reach": 0.75, "learned_at": 400}
-    (tmp_path / "reach-0.json").write_text(json.dumps(known))
-    assert measure_layer("release", 0, tmp_path, gan=False) == Trial(0.75, 400, None, None)
-    (tmp_path / "reach-0.json").write_text(json.dumps(known | {"attention": "uniform"}))
-    with pytest.raises(long_range.InvalidInputError, match="is of another layer or damaged"):
-        measure_layer("release", 0, tmp_path, gan=False)
+def test_table_shows_all_that_a_folder_holds(fake, monkeypatch, tmp_path):
+    _, parts = fake
+    parts[0] = [0.5]
+
+    def reach(attention, *, seed, steps, on_progress):
+        if seed == 3:
+            raise NonFiniteError("The loss of the probe is nan.", 5)
+        bins = (SimpleNamespace(accuracy=0.75),)
+        return SimpleNamespace(beyond_reach=bins[0], first_step=lambda: 400)
+
+    monkeypatch.setattr(long_range, "measure_reach", reach)
+    measured("release", (0,), tmp_path, probe=False)
+    said = []
+    trials = measured("release", (0, 3), tmp_path, gan=False, notify=said.append)
+    assert trials == [
+        Trial(0.75, 400, {"follows_rule": 0.25, "hue": 0.5}, False),
+        Trial(None, None, None, None),
+    ]
+    assert said == ["probe of reach, seed 3: no number. The loss of the probe is nan."]
+    row = beside_ours("release", trials).splitlines()[-1]
+    assert row == "| **release** | 0.750 (1) | 400 | 0.250 (1) | 0.500 (1) | – | – | 0 of 1 | 2 | – |"
+
+
+def test_so_many_runs_that_no_exact_test_counts_them_have_no_p(monkeypatch):
+    trial = Trial(None, None, {"follows_rule": 0.5}, False)
+    monkeypatch.setattr(long_range, "recorded_rows", lambda: {"none": [trial] * 8})
+    assert beside_ours("mine", [trial] * 20).splitlines()[-1].endswith("| 20 | – |")
+    assert beside_ours("mine", [trial] * 3).splitlines()[-1].endswith("| 3 | 1 |")
+
+
+def test_results_of_another_layer_or_another_source_are_not_taken_for_this_one(fake, tmp_path):
+    _, parts = fake
+    parts[0] = [0.5]
+    layer = tmp_path / "own.py"
+    layer.write_text(LAYERS)
+    measured(f"{layer}:Mean", (0,), tmp_path / "out", probe=False)
+    for other in ("release", f"{layer}:Mean"):
+        layer.write_text(LAYERS + "\n# changed\n")
+        import_paths._files.clear()
+        with pytest.raises(InvalidInputError, match=r"holds results of another layer, or of .* give another --out"):
+            measured(other, (0,), tmp_path / "out", probe=False)
+    layer.write_text(LAYERS)
+    import_paths._files.clear()
+    with pytest.raises(InvalidInputError, match="another layer"):
+        measured(f"{layer}:Mean", (0,), tmp_path / "out", probe=False, quick=True)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"beyond_reach": "a", "learned_at": null}', '{"beyond_reach": 0.5}'])
+def test_damaged_result_is_named(content, fake, tmp_path):
+    (tmp_path / "reach-0.json").write_text(content)
+    with pytest.raises(InvalidInputError, match=r"reach-0.json' is damaged: remove it"):
+        measured("release", (0,), tmp_path, gan=False)
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("--attention", "releese"), "Perhaps you meant 'release'"),
+        (("--attention", "releese"), "Perhaps you meant release."),
         (("--attention", "release", "--seeds", "0"), "--seeds from 1 to 100; got 0"),
         (("--attention", "layers.py:None"), "layers.py"),
+        (("--attention", "{layers}:Narrow"), "Narrow"),
     ],
 )
 def test_mistake_is_one_line_before_anything_is_written(words, line, tmp_path, capsys):
+    (tmp_path / "layers.py").write_text(LAYERS)
+    words = [word.format(layers=tmp_path / "layers.py") for word in words]
     assert command("benchmark", "long_range", *words, "--out", tmp_path / "out") == 2
     assert line in error_line(capsys)
     assert not (tmp_path / "out").exists()
@@ -128,8 +208,14 @@ def test_layer_of_a_user_becomes_a_row_and_is_not_run_twice(tmp_path, capsys, mo
     assert table in out
     assert "layers.py:Mean, quick" in table.splitlines()[-1]
     assert "mean nothing" in out
-    reached = (folder / "reach-0.json").read_text()
-    monkeypatch.setattr(long_range, "measure_reach", None)
+    for name in ("measure_reach", "train"):
+        monkeypatch.setattr(long_range, name, None)  # would fail if it were called again
     assert command(*words) == 0
     assert (folder / "table.md").read_text() == table
-    assert (folder / "reach-0.json").read_text() == reached
+
+
+def test_out_that_cannot_be_written_is_said_before_anything_is_trained(fake, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert command("benchmark", "long_range", "--attention", "release", "--out", tmp_path / "file") == 6
+    assert str(tmp_path / "file") in error_line(capsys)
+    assert fake[0] == []
