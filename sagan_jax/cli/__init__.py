@@ -19,6 +19,7 @@ __all__ = [
     "plan",
     "progress",
     "report",
+    "reproduce",
     "sample",
     "shell_completion",
     "train",

@@ -28,6 +28,7 @@ COMMANDS = {
     "neighbours": "neighbours",
     "report": "report",
     "plan": "plan",
+    "reproduce": "reproduce",
     "export": "export",
     "convert": "convert",
     "fetch-weights": "fetch_weights",
@@ -51,6 +52,7 @@ Self-attention for image generation in JAX.
   neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are any memorised?
   report --workdir DIR [--out FILE]          the report of a run, which a run also writes itself
   plan EXPERIMENT [--topology v5e:2x4 ...]   memory, collectives and time on TPUs and GPUs that are not here
+  reproduce {figure4,cifar10} --source DIR   train published rows again, score them, and compare
   export --workdir DIR [--out DIR]           the generator as weights and function, or a folder for the HF hub
   fetch-weights                              download the FID network or DINOv2
   convert --from SOURCE [...] OUT            convert released weights: to a run, or the FID network and DINOv2 to a file
@@ -73,6 +75,7 @@ _MEMORY_FLAGS = {
     "invert": "--starts",
     "neighbours": "--num-images",
     "plan": "--batch-size",
+    "reproduce": "--batch-size",
 }
 
 

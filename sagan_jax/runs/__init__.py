@@ -51,6 +51,7 @@ __all__ = [
     "published",
     "reference_statistics",
     "report",
+    "reproduce",
     "result_files",
     "resume",
     "samples",
