@@ -174,6 +174,7 @@ def test_summary_stars_what_was_not_verified_and_judges_the_order_alone():
 )
 def test_rehearsal_has_no_verdict(setting, words):
     assert summary("figure4", setting, scores(150.0, 95.0, 100.0))[-1].endswith(f"a rehearsal, with {words}")
+    assert module._verdict("figure4", setting, scores(150.0, 95.0, 100.0)) is None
 
 
 def test_published_numbers_and_stars_are_those_of_the_ledger():
