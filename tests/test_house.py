@@ -51,7 +51,7 @@ READS_THE_CONFIG, BUILDS_PARSERS = "runs", "cli"
 CONFIG_SECTIONS = {"data", "networks", "training", "recording", "evaluation"}
 # Programs that measure the library, rather than configs that it reads.
 BENCHMARKS_ARE_IN = Path("experiments/benchmarks")
-PROGRAMS = {Path("experiments/run_table.py")}
+PROGRAMS = {Path("experiments/run_table.py"), Path("experiments/ledger.py")}
 # A table may be made of an experiment that has a name, or of those of the benchmark. Statistics may use the package's.
 MAY_IMPORT = {
     Path("experiments/tables"): ("sagan_jax.runs.experiments.load_experiment", "sagan_jax.runs.long_range."),

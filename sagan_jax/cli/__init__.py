@@ -20,6 +20,7 @@ __all__ = [
     "plan",
     "progress",
     "report",
+    "reproduce",
     "sample",
     "shell_completion",
     "train",

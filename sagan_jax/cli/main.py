@@ -29,6 +29,7 @@ COMMANDS = {
     "report": "report",
     "plan": "plan",
     "benchmark": "benchmark",
+    "reproduce": "reproduce",
     "export": "export",
     "convert": "convert",
     "fetch-weights": "fetch_weights",
@@ -53,6 +54,7 @@ Self-attention for image generation in JAX.
   report --workdir DIR [--out FILE]          the report of a run, which a run also writes itself
   plan EXPERIMENT [--topology v5e:2x4 ...]   memory, collectives and time on TPUs and GPUs that are not here
   benchmark long_range --attention LAYER     what a layer that looks far buys, beside ours
+  reproduce {figure4,cifar10} --source DIR   train published rows again, score them, and compare
   export --workdir DIR [--out DIR]           the generator as weights and function, or a folder for the HF hub
   fetch-weights                              download the FID network or DINOv2
   convert --from SOURCE [...] OUT            convert released weights: to a run, or the FID network and DINOv2 to a file
@@ -75,6 +77,7 @@ _MEMORY_FLAGS = {
     "invert": "--starts",
     "neighbours": "--num-images",
     "plan": "--batch-size",
+    "reproduce": "--batch-size",
 }
 
 

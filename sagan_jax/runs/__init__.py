@@ -53,6 +53,7 @@ __all__ = [
     "reach",
     "reference_statistics",
     "report",
+    "reproduce",
     "result_files",
     "resume",
     "samples",

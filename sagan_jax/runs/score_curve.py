@@ -64,6 +64,7 @@ class _Plan(NamedTuple):
 def score_every_checkpoint(
     workdir: str | Path,
     *protocols: str,
+    steps: Sequence[int] = (),
     holes: Sequence[str] = (),
     samples: int = 4,
     source: str = "",
@@ -90,6 +91,7 @@ def score_every_checkpoint(
     Args:
         workdir: as for `evaluate`, like all arguments that are not named here.
         protocols: as for `evaluate`.
+        steps: those whose checkpoints are scored. Defaults to all that there are.
         holes: as for `evaluate`.
         samples: as for `evaluate`.
         source: as for `evaluate`.
@@ -115,11 +117,14 @@ def score_every_checkpoint(
     if reference and not out:
         raise InvalidInputError("Every checkpoint with --reference needs --out, a folder for the results.")
     run = open_any_run(workdir, source=source, held_out=held_out, cache=cache, trust_checkpoint=trust_checkpoint)
-    steps = checkpoint_steps(run.workdir)
-    if not steps:
+    kept = checkpoint_steps(run.workdir)
+    if not kept:
         raise InvalidInputError(
             f"The run in {str(workdir)!r} has no checkpoint yet: it was stopped before the first save."
         )
+    chosen = [step for step in kept if step in (steps or kept)]
+    if not chosen:
+        raise InvalidInputError(f"The run in {str(workdir)!r} has checkpoints of the steps {kept}; got {list(steps)}.")
     choosing: Any = {"keep_going": keep_going, "notify": notify}
     weights = {"inception_weights": inception_weights, "dinov2_weights": dinov2_weights}
     shared: Any = {"seed": seed, "weights": weights, "progress": progress}
@@ -132,7 +137,7 @@ def score_every_checkpoint(
     else:
         plan = _generation_plan(run, protocols, reference, batch_size or 100, **shared, **choosing)
     files, folder = ResultFiles(), out or run.workdir / "scores"
-    table = _measure(steps, plan, folder, files, notify, on_score)
+    table = _measure(chosen, plan, folder, files, notify, on_score)
     if on_table:
         on_table(table)
     files.write(folder / "curve.png", encode_figure(score_figure(_curves(table)), "png"))

@@ -142,6 +142,7 @@ COMMANDS = [
     ["neighbours", *RUN, "--out", "x.png"],
     ["report", *RUN],
     ["plan", "digits_32"],
+    ["reproduce", "figure4"],
     ["export", *RUN],
     ["convert", "--from", "inception", "weights.pth"],
     ["fetch-weights"],

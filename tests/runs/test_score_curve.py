@@ -70,6 +70,10 @@ def test_every_checkpoint_is_scored_once_with_a_file_each_a_table_and_a_curve(tr
     assert [line.split()[1] for line in said.err.splitlines()] == ["4:", "5:"]
     assert recorded(tmp_path) == found
     assert [line.split() for line in said.out.splitlines()] == rows
+    # Named steps alone are scored.
+    assert score_every_checkpoint(trained, NAME, steps=(2, 5), out=tmp_path, cache="").keys() == {2, 5}
+    with pytest.raises(InvalidInputError, match=r"has checkpoints of the steps \[2, 4, 5\]; got \[3\]"):
+        score_every_checkpoint(trained, NAME, steps=(3,), out=tmp_path, cache="")
     # Each is the score of that checkpoint alone.
     alone = sagan_jax.evaluate(trained, NAME, checkpoint=4, out=tmp_path / "alone", cache="")
     assert alone[NAME] == found[4]
