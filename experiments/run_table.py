@@ -24,10 +24,11 @@ import inspect
 import io
 import json
 import multiprocessing
+import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from comparisons.tables import estimate, known, whole
 from sagan_jax.cli.main import check_environment, explained
 from sagan_jax.config import AnyExperiment, Experiment, Table, from_dict, to_dict
 from sagan_jax.data.synthetic import parse_synthetic
-from sagan_jax.errors import CollapsedError, InvalidInputError, NonFiniteError
+from sagan_jax.errors import CollapsedError, InvalidInputError, NonFiniteError, SaganError, StoppedError
 from sagan_jax.evaluation.rules import check_rule
 from sagan_jax.runs.build import build_adversarial_task, build_completion_task
 from sagan_jax.runtime.files import read_json, write_atomically
@@ -403,36 +404,79 @@ def finish_runs(table: Table, runs: Sequence[tuple[str, int]], out: Path) -> Ite
 
 
 def finish_runs_at_once(table: Table, runs: Sequence[tuple[str, int]], out: Path, jobs: int) -> Iterator[None]:
-    """Finishes runs in several processes, and yields after each.
+    """Finishes runs, each in a process of its own, and yields after each.
+
+    An error of one run, or a signal, stops the others once. They save first, and the same command goes on.
 
     Raises:
-        InvalidInputError: a process ended without a word, as where memory is short.
+        SaganError: a run ended with an error, which its log holds.
+        StoppedError: SIGINT, SIGTERM or SIGHUP.
     """
-    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of jax
-    with ProcessPoolExecutor(min(jobs, len(runs)), context) as pool:
-        started = [pool.submit(run_row_quietly, table, row, seed, out) for row, seed in runs]
-        try:
-            for finished in as_completed(started):
-                finished.result()
-                yield
-        except BrokenProcessPool as error:
-            raise InvalidInputError(
-                f"One of {jobs} processes ended without a word, perhaps for want of memory. What is finished is kept: "
-                f"give the same command with fewer --jobs."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def run_row_quietly(table: Table, row: str, seed: int, out: Path) -> None:
-    """Is `run_row` with what it prints in a file, so that runs at the same time do not mix their lines."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or the first process takes most of a GPU's memory
     out.mkdir(parents=True, exist_ok=True)
-    with (
-        (out / f"{row}-{seed}.log").open("a") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-    ):
-        run_row(table, row, seed, out)
+    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of jax
+    waiting, running = list(runs), {}
+    with signals_as_errors():
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    name = waiting.pop(0)
+                    process = context.Process(target=run_row_apart, args=(table, *name, out))
+                    process.start()
+                    running[process.sentinel] = name, process
+                for sentinel in connection.wait(list(running)):
+                    name, process = running.pop(sentinel)
+                    process.join()
+                    if process.exitcode:
+                        raise error_of_run(name, process.exitcode, out)
+                    yield
+        finally:
+            if running:
+                print(f"stopping {len(running)} runs, which save first", file=sys.stderr, flush=True)
+            for _, process in running.values():
+                process.terminate()
+            for _, process in running.values():
+                process.join()
+
+
+@contextlib.contextmanager
+def signals_as_errors() -> Iterator[None]:
+    """Raises StoppedError in the block when a signal asks this process to end."""
+
+    def stop(number: int, _: Any) -> None:
+        raise StoppedError(f"{signal.Signals(number).name}: the same command goes on.", number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def error_of_run(run: tuple[str, int], exit_code: int, out: Path) -> SaganError:
+    """Returns the error for a process that ended with an exit code, or by a signal, where it is below 0."""
+    row, seed = run
+    log = out / f"{row}-{seed}.log"
+    if exit_code < 0:
+        what = signal.Signals(-exit_code).name
+        return InvalidInputError(
+            f"The process of {row!r}, seed {seed}, was ended by {what}, perhaps for want of memory. What is finished "
+            f"is kept: give the same command, with fewer --jobs if memory is short."
+        )
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
+    error = SaganError(f"{row!r}, seed {seed}: {lines[-1].removeprefix('run_table: ')} More is in {str(log)!r}.")
+    error.exit_code = exit_code
+    return error
+
+
+def run_row_apart(table: Table, row: str, seed: int, out: Path) -> None:
+    """Is `run_row` in a process of its own. What it prints goes to a file, so that runs do not mix their lines."""
+    os.setsid()  # Ctrl-C is for the process that started it, which stops all of them once
+    with (out / f"{row}-{seed}.log").open("a", buffering=1) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        sys.exit(explained(lambda: run_row(table, row, seed, out), "run_table"))
 
 
 if __name__ == "__main__":

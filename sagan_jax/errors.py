@@ -58,6 +58,9 @@ class StoppedError(SaganError):
         super().__init__(message)
         self.exit_code = 128 + number
 
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:  # or a process could not hand it to another
+        return type(self), (str(self), self.exit_code - 128)
+
 
 def one_line(error: BaseException) -> str:
     """Returns the message of `error` as one printable line without a full stop.

@@ -97,6 +97,7 @@ def main() -> int:
     from sagan_jax.cli import main as cli
 
     timers = Timers()
+    importlib.import_module("sagan_jax.runs.generation")
     timers.timed("imports of figures", importlib.import_module)("sagan_jax.runs.attention_figures")
     for part, places in PARTS.items():
         for where in places.split():

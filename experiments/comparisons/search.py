@@ -31,7 +31,15 @@ def search_table(table: Table) -> Table:
         for setting, fields in search.settings.items()
     }
     return dataclasses.replace(
-        table, rows=rows, seeds=search.seeds, baselines={}, search=None, factors={}, strips=(), tested=(), ranked=""
+        table,
+        rows=rows,
+        seeds=search.seeds,
+        baselines={},
+        search=None,
+        factors={},
+        strips=(),
+        tested=(search.by,),
+        ranked="",
     )
 
 

@@ -68,6 +68,7 @@ def _locked(path: Path) -> Iterator[None]:
             except BlockingIOError:
                 print(f"waiting for another run that computes the same for {str(path)!r}", file=sys.stderr, flush=True)
                 fcntl.flock(file, fcntl.LOCK_EX)
+            held.callback(fcntl.flock, file, fcntl.LOCK_UN)  # a process forked in the block keeps it open
         except (ImportError, OSError):
             pass  # no file locks, or a folder that cannot be written
         yield

@@ -44,7 +44,7 @@ def owed_by(step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Pat
 
     drawing = is_due(recording.sample_every_steps) and not job.is_drawn(step, recorded, workdir)
     scores = False
-    reported = is_due(recording.sample_every_steps)
+    reported = step > 0 and last  # on the way it may have been left out, because one was written shortly before
     if monitor and isinstance(experiment, Experiment):
         reported = is_due(experiment.evaluation.evaluate_every_steps)
         scores = reported and not (monitor.is_measured(step, recorded) and monitor.is_considered(recorded))

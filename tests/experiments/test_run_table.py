@@ -1,8 +1,10 @@
 """The program that trains and compares the rows of a table."""
 
 import doctest
+import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +18,7 @@ from scipy import ndimage
 import sagan_jax
 from sagan_jax.config import Collapse, CompletionExperiment, Data, Experiment, Recording, Search, Table, to_dict
 from sagan_jax.data.synthetic import Pairs, parse_synthetic
-from sagan_jax.errors import CollapsedError, NonFiniteError
+from sagan_jax.errors import CollapsedError, NonFiniteError, SaganError
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.generation import GenerationJob
@@ -702,3 +704,51 @@ def test_runs_at_once_come_to_what_runs_one_by_one_come_to_and_an_error_ends_the
         assert f"one, seed {seed}" in (tmp_path / "out" / f"one-{seed}.log").read_text()
     ended = start("one", "lost")
     assert "16 blobs of width 8 do not fit" in ended.stderr.splitlines()[-1]
+
+
+STANDS_FOR_RUNS = """
+import os
+import signal
+import sys
+import time
+
+def run(table, row, seed, out):
+    os.setsid()
+    if row == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    while row == "lost" and not (out / "begun").exists():
+        time.sleep(0.01)
+    if row == "lost":
+        (out / f"{row}-{seed}.log").write_text("step 5\\nrun_table: It is lost.\\n")
+        sys.exit(6)
+    def stop(number, frame):
+        with (out / "stopped").open("a") as file:
+            file.write(f"{number} ")
+        time.sleep(0.2)  # a save, which a second signal would break
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, stop)
+    (out / "begun").write_text("")
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "line"),
+    [
+        ("killed", 2, "The process of 'killed', seed 0, was ended by SIGKILL, perhaps for want of memory."),
+        ("lost", 6, "'lost', seed 0: It is lost. More is in "),
+    ],
+)
+def test_error_of_one_run_stops_the_others_once_and_no_other_begins(
+    row, code, line, program, table, monkeypatch, tmp_path, capsys
+):
+    (tmp_path / "stands_for_runs.py").write_text(STANDS_FOR_RUNS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(program, "run_row_apart", importlib.import_module("stands_for_runs").run)
+    with pytest.raises(SaganError) as error:
+        list(program.finish_runs_at_once(table, [("long", 0), (row, 0), ("long", 1)], tmp_path, jobs=2))
+    assert str(error.value).startswith(line)
+    assert error.value.exit_code == code
+    assert "stopping 1 runs, which save first" in capsys.readouterr().err
+    if row == "lost":  # else the other may not have begun
+        assert (tmp_path / "stopped").read_text() == f"{int(signal.SIGTERM)} "
