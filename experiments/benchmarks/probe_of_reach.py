@@ -32,9 +32,16 @@ def to_json(result: ReachResult) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any]) -> ReachResult:
-    """Returns the result of `to_json`."""
-    bins = tuple(ReachBin(**part) for part in values["bins"])
-    return ReachResult(**values | {"bins": bins, "curve": tuple(map(tuple, values["curve"]))})
+    """Returns the result of `to_json`.
+
+    Raises:
+        InvalidInputError: the data are of something else.
+    """
+    try:
+        bins = tuple(ReachBin(**part) for part in values["bins"])
+        return ReachResult(**values | {"bins": bins, "curve": tuple(map(tuple, values["curve"]))})
+    except (KeyError, TypeError) as error:
+        raise InvalidInputError("it has other fields than a result of the probe") from error
 
 
 def run_path(folder: Path, attention: str, seed: int) -> Path:
@@ -50,7 +57,10 @@ def one_run(folder: Path, attention: str, seed: int, steps: int) -> ReachResult:
     """Returns the result of a run, from its file if that is there."""
     path = run_path(folder, attention, seed)
     if path.exists():
-        found = from_json(read_json(path))
+        try:
+            found = from_json(read_json(path))
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{str(path)!r} is damaged: remove it, and it is measured again.") from error
         if (found.attention, found.seed, found.steps) != (attention, seed, steps):
             raise InvalidInputError(f"{str(path)!r} holds another run: {found.attention}, {found.steps} steps.")
         return found

@@ -50,3 +50,9 @@ def test_file_of_another_run_is_refused(program, tmp_path):
     program.run([*words, "--steps", "300"])
     assert "none-0.json' holds another run: none, 300 steps" in refusal(program.run, [*words, "--steps", "400"])
     assert refusal(program.run, [*words, "--seeds", "0"]) == "--seeds needs at least 1; got 0."
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"bins": [{"least_gap": 2}], "curve": []}'])
+def test_damaged_file_is_named(content, program, tmp_path):
+    program.run_path(tmp_path, "none", 0).write_text(content)
+    assert "none-0.json' is damaged: remove it" in refusal(program.one_run, tmp_path, "none", 0, 60)
