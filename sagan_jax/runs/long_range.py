@@ -43,8 +43,8 @@ PARTS, LEAST_PARTS = "score/rule1k/parts", 0.02
 RECORDED = Path(__file__).with_name(f"{VERSION}.json")
 """What the layers that come with the project reached. `experiments/benchmarks/record_long_range.py` writes it."""
 BASELINE = "none"
-QUICK_STEPS = 60
-"""Of each network, to see that a layer works; the numbers mean nothing."""
+QUICK_REACH_STEPS, QUICK_STEPS = 60, 10
+"""Of the probe and of the GAN, to see that a layer works; the numbers mean nothing."""
 
 
 class Trial(NamedTuple):
@@ -203,7 +203,7 @@ def _read(path: Path, fields: Mapping[str, tuple[type, ...]]) -> dict[str, Any] 
 
 def _reach(attention: str, seed: int, quick: bool, notify: Callable[[str], Any]) -> dict[str, Any]:
     """Returns what the probe of reach comes to. One that diverges has reached nothing."""
-    steps = QUICK_STEPS if quick else REACH_STEPS
+    steps = QUICK_REACH_STEPS if quick else REACH_STEPS
 
     def told(step: int, accuracy: float) -> None:
         notify(f"probe of reach, seed {seed}, step {step} of {steps}: {accuracy:.3f} beyond reach")
