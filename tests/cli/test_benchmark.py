@@ -190,6 +190,7 @@ def test_mistake_is_one_line_before_anything_is_written(words, line, tmp_path, c
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 def test_layer_of_a_user_becomes_a_row_and_is_not_run_twice(tmp_path, capsys, monkeypatch):
     (tmp_path / "layers.py").write_text(LAYERS)
     words = (
