@@ -29,7 +29,8 @@ INTRODUCTION = """# Ledger
 edit it.
 
 - A star marks a number that is remembered and was not verified.
-- **Read from**: {marks}.
+- **Read from** tells where a number was read:
+{marks}
 - **Experiment**: the file that stands for the row. Where it is "narrower", it is not the published setting.
 - **Device-hours** are of training alone, to the step of the row.
 {speeds}
@@ -125,7 +126,7 @@ def lines(ledger: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> It
         f"{' to '.join(f'{rate:,}' for rate in dict.fromkeys(speed['images_per_second']))} images/s ({speed['how']})."
         for speed in ledger["speeds"]
     ]
-    marks = "; ".join(f"`{name}`, {words}" for name, words in ledger["marks"].items())
+    marks = "\n".join(f"  - `{name}`: {words}." for name, words in ledger["marks"].items())
     yield INTRODUCTION.format(marks=marks, speeds="\n".join(speeds), protocols="\n".join(protocols)).rstrip()
     for group in dict.fromkeys(row["group"] for row in ledger["rows"]):
         note = ledger["notes"].get(group)

@@ -10,7 +10,6 @@ seed an interval of 95% tells what the held-out images leave open, and nothing a
 
 import argparse
 import json
-import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from measuring import markdown, progress
 from sagan_jax.cli.main import explained
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.models.attention import AttentionKind
+from sagan_jax.runs.long_range import folder_name
 from sagan_jax.runs.reach import BINS, STEPS, ReachBin, ReachResult, measure_reach
 from sagan_jax.runtime.files import read_json, write_atomically
 
@@ -50,7 +50,7 @@ def run_path(folder: Path, attention: str, seed: int) -> Path:
     >>> run_path(Path("runs"), "my/layers.py:Layer", 3).as_posix()
     'runs/my_layers.py_Layer-3.json'
     """
-    return folder / f"{re.sub(r'[^A-Za-z0-9_.]', '_', attention)}-{seed}.json"
+    return folder / f"{folder_name(attention)}-{seed}.json"
 
 
 def one_run(folder: Path, attention: str, seed: int, steps: int) -> ReachResult:

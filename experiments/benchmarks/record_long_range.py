@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sagan_jax.cli.main import explained
-from sagan_jax.runs.long_range import LEAST_PARTS, PARTS, PROTOCOL, RECORDED, VERSION
+from sagan_jax.runs.long_range import LEAST_PARTS, PARTS, PROTOCOL, VERSION
+from sagan_jax.runs.long_range_table import RECORDED
 from sagan_jax.runtime.files import read_json, write_atomically
 
 RESULTS = Path(__file__).parent.parent / "results"

@@ -47,7 +47,8 @@ def run(arguments: list[str]) -> None:
     if not 1 <= parsed.seeds <= 100:
         raise InvalidInputError(f"benchmark needs --seeds from 1 to 100; got {parsed.seeds}.")
     announce(f"measuring {parsed.attention}", compilation_cache=parsed.compilation_cache)
-    from sagan_jax.runs.long_range import beside_ours, folder_name, measure_layer
+    from sagan_jax.runs.long_range import folder_name, measure_layer
+    from sagan_jax.runs.long_range_table import beside_ours
     from sagan_jax.runtime.files import write_atomically
 
     folder = parsed.out / (folder_name(parsed.attention) + ("-quick" if parsed.quick else ""))

@@ -35,6 +35,7 @@ __all__ = [
     "latent_files",
     "load",
     "long_range",
+    "long_range_table",
     "memory_advice",
     "model_card",
     "neighbours",

@@ -8,9 +8,7 @@ This is version 1, `long_range_v1`. Its settings do not change. Other settings g
 """
 
 import json
-import math
 import re
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,6 @@ from typing import Any, NamedTuple
 
 from sagan_jax.config import AttentionName, Experiment, Named, Recording
 from sagan_jax.errors import CollapsedError, InvalidInputError, NonFiniteError
-from sagan_jax.evaluation.permutation import MOST_GROUPINGS, difference_p
 from sagan_jax.import_paths import is_import_path, source_digest
 from sagan_jax.runs.build import build_adversarial_task
 from sagan_jax.runs.evaluate import evaluate
@@ -40,9 +37,6 @@ PLACE = 16
 PROTOCOL = "rule5k"
 PARTS, LEAST_PARTS = "score/rule1k/parts", 0.02
 """A run collapsed if at its end a smaller share of its images holds two clear blobs."""
-RECORDED = Path(__file__).with_name(f"{VERSION}.json")
-"""What the layers that come with the project reached. `experiments/benchmarks/record_long_range.py` writes it."""
-BASELINE = "none"
 QUICK_REACH_STEPS, QUICK_STEPS = 60, 10
 """Of the probe and of the GAN, to see that a layer works; the numbers mean nothing."""
 
@@ -194,9 +188,8 @@ def _read(path: Path, fields: Mapping[str, tuple[type, ...]]) -> dict[str, Any] 
         found = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if not isinstance(found, dict) or found.keys() != fields.keys():
-        raise InvalidInputError(f"{str(path)!r} is damaged: remove it, and it is measured again.")
-    if not all(isinstance(found[name], kinds) for name, kinds in fields.items()):
+    known = isinstance(found, dict) and found.keys() == fields.keys()
+    if not known or not all(isinstance(found[name], kinds) for name, kinds in fields.items()):
         raise InvalidInputError(f"{str(path)!r} is damaged: remove it, and it is measured again.")
     return found
 
@@ -234,12 +227,6 @@ def _draw(run: Experiment, workdir: Path, quick: bool, notify: Callable[[str], A
     return {"scores": scores, "collapsed": False}
 
 
-def recorded_rows() -> dict[str, list[Trial]]:
-    """Returns what the layers that come with the project reached, the seeds of each, in the order of the table."""
-    rows = read_json(RECORDED)["rows"]
-    return {row: [Trial(**trial) for trial in trials] for row, trials in rows.items()}
-
-
 def folder_name(attention: str) -> str:
     """Returns the folder of a layer.
 
@@ -247,56 +234,3 @@ def folder_name(attention: str) -> str:
     'my_layers.py_Layer'
     """
     return re.sub(r"[^A-Za-z0-9_.]", "_", attention)
-
-
-def beside_ours(attention: str, trials: Sequence[Trial]) -> str:
-    """Returns the table, in Markdown: our layers, and below them one more.
-
-    Args:
-        attention: the name of the layer.
-        trials: one for each seed.
-    """
-    rows = {**recorded_rows(), f"**{attention}**": list(trials)}
-    heads = ["layer", "beyond reach", "0.9 at step", "follow the rule", "same hue", "by chance", "two clear blobs"]
-    heads += ["collapsed", "seeds", "p of the rule against none"]
-    baseline = rows.get(BASELINE, [])
-    lines = [[row, *_cells(found, baseline if row != BASELINE else [])] for row, found in rows.items()]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *lines])
-
-
-def _cells(trials: Sequence[Trial], baseline: Sequence[Trial]) -> list[str]:
-    def scores(name: str) -> list[float]:
-        return [trial.scores[name] for trial in trials if trial.scores and name in trial.scores]
-
-    def counted(values: Sequence[float]) -> str:  # says of how many seeds, where not of all
-        return spread(values) + (f" ({len(values)})" if 0 < len(values) < len(trials) else "")
-
-    gans = [trial for trial in trials if trial.collapsed is not None]
-    beyond = [trial.beyond_reach for trial in trials if trial.beyond_reach is not None]
-    collapsed = f"{sum(bool(trial.collapsed) for trial in gans)} of {len(gans)}" if gans else "–"
-    columns = [counted(scores(name)) for name in ("follows_rule", "hue", "hue_chance", "parts")]
-    learned = [str(trial.learned_at or "never") for trial in trials if trial.beyond_reach is not None]
-    return [counted(beyond), ", ".join(learned) or "–", *columns, collapsed, str(len(trials)), _p(gans, baseline)]
-
-
-def _p(gans: Sequence[Trial], baseline: Sequence[Trial]) -> str:
-    """Returns the p of an exact permutation test of what follows the rule; a run that collapsed is the worst."""
-    one, other = (
-        [trial.scores["follows_rule"] if trial.scores else None for trial in group if trial.collapsed is not None]
-        for group in (gans, baseline)
-    )
-    if min(len(one), len(other)) < 2 or math.comb(len(one) + len(other), len(one)) > MOST_GROUPINGS:
-        return "–"
-    return f"{difference_p(one, other, lower_is_better=False):.2g}"
-
-
-def spread(values: Sequence[float]) -> str:
-    """Returns the mean of some seeds, and their range.
-
-    >>> spread([0.25, 0.75]), spread([0.5]), spread([])
-    ('0.500 (0.250 to 0.750)', '0.500', '–')
-    """
-    if not values:
-        return "–"
-    mean = f"{statistics.fmean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"

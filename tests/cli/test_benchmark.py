@@ -7,8 +7,9 @@ import pytest
 
 from sagan_jax import import_paths
 from sagan_jax.errors import InvalidInputError, NonFiniteError
-from sagan_jax.runs import long_range
-from sagan_jax.runs.long_range import Trial, beside_ours, experiment, measure_layer
+from sagan_jax.runs import long_range, long_range_table
+from sagan_jax.runs.long_range import Trial, experiment, measure_layer
+from sagan_jax.runs.long_range_table import beside_ours
 from sagan_jax.runs.validate import check_config
 from support.commands import command, error_line
 
@@ -62,7 +63,7 @@ def test_row_has_means_ranges_collapse_and_the_p_of_an_exact_test(monkeypatch):
     def trial(share):
         return Trial(0.5, None, {"follows_rule": share, "hue": 0.25, "hue_chance": 0.2, "parts": 0.4}, False)
 
-    monkeypatch.setattr(long_range, "recorded_rows", lambda: {"none": [trial(0.1), trial(0.2), trial(0.3)]})
+    monkeypatch.setattr(long_range_table, "recorded_rows", lambda: {"none": [trial(0.1), trial(0.2), trial(0.3)]})
     trials = [trial(0.5)._replace(beyond_reach=0.75), trial(0.75)._replace(beyond_reach=1.0, learned_at=300)]
     trials += [Trial(0.5, None, None, True)]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in beside_ours("mine", trials).splitlines()]
@@ -79,7 +80,7 @@ def test_row_has_means_ranges_collapse_and_the_p_of_an_exact_test(monkeypatch):
 
 
 def test_one_seed_has_no_test(monkeypatch):
-    monkeypatch.setattr(long_range, "recorded_rows", dict)
+    monkeypatch.setattr(long_range_table, "recorded_rows", dict)
     assert (
         beside_ours("mine", [Trial(0.5, None, None, None)]).splitlines()[-1]
         == "| **mine** | 0.500 | never | – | – | – | – | – | 1 | – |"
@@ -87,7 +88,7 @@ def test_one_seed_has_no_test(monkeypatch):
 
 
 def test_recorded_rows_are_readable():
-    for trials in long_range.recorded_rows().values():
+    for trials in long_range_table.recorded_rows().values():
         assert all(isinstance(trial, Trial) for trial in trials)
 
 
@@ -143,7 +144,7 @@ def test_table_shows_all_that_a_folder_holds(fake, monkeypatch, tmp_path):
 
 def test_so_many_runs_that_no_exact_test_counts_them_have_no_p(monkeypatch):
     trial = Trial(None, None, {"follows_rule": 0.5}, False)
-    monkeypatch.setattr(long_range, "recorded_rows", lambda: {"none": [trial] * 8})
+    monkeypatch.setattr(long_range_table, "recorded_rows", lambda: {"none": [trial] * 8})
     assert beside_ours("mine", [trial] * 20).splitlines()[-1].endswith("| 20 | – |")
     assert beside_ours("mine", [trial] * 3).splitlines()[-1].endswith("| 3 | 1 |")
 

@@ -2,7 +2,8 @@
 
 import json
 
-from sagan_jax.runs.long_range import RECORDED, Trial
+from sagan_jax.runs.long_range import Trial
+from sagan_jax.runs.long_range_table import RECORDED
 from support.programs import BENCHMARKS, load_program
 
 
