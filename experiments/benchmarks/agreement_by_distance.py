@@ -10,6 +10,8 @@ and is left out; a number in brackets then says how many seeds are left. The dis
 
 Below, it prints how far the networks of each row see: how many columns one of the four of G's coarsest features
 reaches, and how many columns the middle of each of D's feature maps sees. `--out distances.png` draws both.
+
+What was measured is kept in ROW-SEED/by_distance.json. A folder with that file and the run's row.json is enough.
 """
 
 import argparse
@@ -22,17 +24,19 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from kept_results import kept
 from scipy import ndimage
 
 import sagan_jax
 from sagan_jax.cli.main import explained
-from sagan_jax.config import Experiment
+from sagan_jax.config import Experiment, from_dict
 from sagan_jax.data.synthetic import Pairs, is_synthetic, parse_synthetic
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.rules import find_blobs
 from sagan_jax.models.receptive_fields import discriminator_fields, generator_reach
 from sagan_jax.runs.families import build_networks
 from sagan_jax.runs.load import require_experiment
+from sagan_jax.runtime.files import read_json
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -49,13 +53,29 @@ ONE_HUE = 0.9
 """If pairs agree this often by chance, there is hardly a second hue, and agreement has no meaning."""
 
 
+def experiment_of(workdir: Path) -> Experiment:
+    """Returns the experiment of a run, from the run itself or from its result in a table, row.json.
+
+    Raises:
+        InvalidInputError: there is neither.
+    """
+    try:
+        return require_experiment(workdir)
+    except InvalidInputError:
+        if not (workdir / "row.json").is_file():
+            raise
+    experiment = from_dict(read_json(workdir / "row.json")["experiment"])
+    assert isinstance(experiment, Experiment)
+    return experiment
+
+
 def require_pairs(workdir: Path) -> Pairs:
     """Returns the set that a run was trained on.
 
     Raises:
         InvalidInputError: there is no run, or it was not trained on images of two blobs.
     """
-    source = require_experiment(workdir).data.source
+    source = experiment_of(workdir).data.source
     rule = parse_synthetic(source) if is_synthetic(source) else None
     if not isinstance(rule, Pairs) or rule.blobs != 2:
         raise InvalidInputError(
@@ -113,6 +133,19 @@ def edges_of(rule: Pairs) -> tuple[int, ...]:
     greatest = math.ceil((32 - rule.size) * math.sqrt(2))
     inner = range(rule.distance, greatest - STEP, STEP)
     return (*(inner or (rule.distance,))[:STEPS], greatest)
+
+
+def measure(workdir: Path, rule: Pairs, count: int) -> list[float | None]:
+    """Returns the agreement between each two edges of `edges_of`, of images that a run draws; None where there is none.
+
+    Args:
+        workdir: of the run.
+        rule: the set that it was trained on.
+        count: of images.
+    """
+    images = sagan_jax.load_run(workdir).generate(count).images
+    values = by_distance(*hues_and_distances(images, rule), edges_of(rule))
+    return [None if math.isnan(value) else value for value in values]
 
 
 def by_distance(hues: np.ndarray, distances: np.ndarray, edges: Sequence[int]) -> list[float]:
@@ -190,9 +223,10 @@ def run(arguments: list[str]) -> None:
     runs: dict[str, list[list[float]]] = {}
     fields: dict[str, tuple[float, dict[str, float]]] = {}
     for workdir, rule in rules.items():
-        images, row = sagan_jax.load_run(workdir).generate(given.images).images, row_of(workdir)
-        runs.setdefault(row, []).append(by_distance(*hues_and_distances(images, rule), edges))
-        experiment = require_experiment(workdir)
+        row = row_of(workdir)
+        found = kept(workdir, "by_distance", given.images, lambda at=workdir, of=rule: measure(at, of, given.images))
+        runs.setdefault(row, []).append([math.nan if value is None else value for value in found])
+        experiment = experiment_of(workdir)
         if row not in fields and not experiment.networks.modules:
             fields[row] = fields_of(experiment)
     rows = {row: np.array(values) for row, values in runs.items()}

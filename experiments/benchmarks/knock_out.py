@@ -11,15 +11,18 @@ Runs whose folders are named ROW-SEED form one row: means over seeds, with boots
 agreement in hue with the learned map less that with another one, in the same run. Agreement is a share of the images
 that still hold two clear blobs, and chance is not taken off: read the columns beside it. Runs that draw no two images
 with clear blobs are left out. Runs whose generator has no map to replace have no line.
+
+What was measured is kept in ROW-SEED/knock_out.json. A folder with that file and the run's row.json is enough.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from agreement_by_distance import require_images, require_pairs, row_of
+from kept_results import kept
 
 from sagan_jax.cli.main import explained
 from sagan_jax.data.synthetic import Pairs
@@ -39,6 +42,14 @@ def knocked_out(trained: TrainedGenerator, rule: Pairs, count: int) -> Iterator[
     layers = replaceable_layers(trained)
     for chosen in [*((layer,) for layer in layers), *([layers] if len(layers) > 1 else [])]:
         yield chosen, knock_out(trained, rule, chosen, count=count)
+
+
+def measure(workdir: Path, rule: Pairs, count: int) -> list[Any]:
+    """Returns what `knocked_out` yields for a run, as a JSON value."""
+    return [
+        [list(layers), found.images, found.scores]
+        for layers, found in knocked_out(open_run(workdir).generator(), rule, count)
+    ]
 
 
 def layers_text(layers: Layers) -> str:
@@ -85,8 +96,9 @@ def run(arguments: list[str]) -> None:
     rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}
     rows: dict[tuple[str, Layers], list[KnockOut]] = {}
     for workdir, rule in rules.items():
-        for layers, found in knocked_out(open_run(workdir).generator(), rule, given.images):
-            rows.setdefault((row_of(workdir), layers), []).append(found)
+        made = kept(workdir, "knock_out", given.images, lambda at=workdir, of=rule: measure(at, of, given.images))
+        for layers, images, scores in made:
+            rows.setdefault((row_of(workdir), tuple(layers)), []).append(KnockOut(images, scores))
     lines = [
         [row, layers_text(layers), *cells(runs, replacement)]
         for (row, layers), runs in rows.items()

@@ -1,6 +1,8 @@
 """How far two blobs agree, by the distance between them."""
 
 import doctest
+import json
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 import sagan_jax
+from sagan_jax.config import to_dict
 from sagan_jax.data.synthetic import Pairs
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runs.experiments import load_experiment
@@ -19,7 +22,22 @@ PROGRAM = BENCHMARKS / "agreement_by_distance.py"
 
 @pytest.fixture(scope="module")
 def program():
-    return load_program(PROGRAM)
+    sys.path.insert(0, str(PROGRAM.parent))  # as when it is run: it reads the program beside it
+    yield load_program(PROGRAM)
+    sys.path.remove(str(PROGRAM.parent))
+    sys.modules.pop("kept_results", None)
+
+
+@pytest.fixture
+def runs(monkeypatch, tmp_path):
+    """Makes folders of runs in `r`, which is looked up from where the test runs."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*names):
+        for name in names:
+            (tmp_path / "r" / name).mkdir(parents=True)
+
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +129,8 @@ def test_runs_on_blobs_of_several_distances_are_refused(program, monkeypatch):
         program.run([f"r/{name}" for name in rules])
 
 
-def test_a_number_of_some_seeds_says_of_how_many_and_images_are_as_many_as_asked(program, monkeypatch, capsys):
+def test_a_number_of_some_seeds_says_of_how_many_and_images_are_as_many_as_asked(program, monkeypatch, runs, capsys):
+    runs("none-0", "none-1")
     asked, values = [], iter([[np.nan, 1.0, np.nan, 0.25], [np.nan, 1.0, 0.5, 0.75]])
 
     def load_run(workdir):
@@ -121,13 +140,26 @@ def test_a_number_of_some_seeds_says_of_how_many_and_images_are_as_many_as_asked
     monkeypatch.setattr(sagan_jax, "load_run", load_run, raising=False)
     monkeypatch.setattr(program, "require_pairs", lambda workdir: Pairs())
     monkeypatch.setattr(program, "by_distance", lambda hues, distances, edges: next(values))
-    monkeypatch.setattr(program, "require_experiment", lambda workdir: load_experiment("pairs_32"))
+    monkeypatch.setattr(program, "experiment_of", lambda workdir: load_experiment("pairs_32"))
     monkeypatch.setattr(program, "fields_of", lambda experiment: (23.0, {"block_1": 6.0}))
     program.run(["r/none-0", "r/none-1", "--images", "321"])
     assert asked == [321, 321]
     lines = capsys.readouterr().out.splitlines()
     assert lines[2] == "| none | – (0) | 1.00 [1.00, 1.00] | 0.50 (1) | 0.50 [0.25, 0.75] | 2 |"
     assert lines[-1] == "| none | 23 | block_1 6 |"
+
+
+def test_results_of_a_run_are_enough(program, runs, tmp_path, capsys):
+    runs("none-0")
+    experiment = replace(load_experiment("pairs_32"), name="of a table")
+    folder = tmp_path / "r" / "none-0"
+    (folder / "row.json").write_text(json.dumps({"experiment": to_dict(experiment)}))
+    with pytest.raises(InvalidInputError, match="no run"):
+        program.run(["r/none-0", "--images", "321"])
+    found = {"images": 321, "step": 2000, "found": [0.75, None, 0.5, 0.25]}
+    (folder / "by_distance.json").write_text(json.dumps(found))
+    program.run(["r/none-0", "--images", "321"])
+    assert capsys.readouterr().out.splitlines()[2] == "| none | 0.75 | – (0) | 0.50 | 0.25 | 1 |"
 
 
 @pytest.mark.parametrize(
@@ -146,20 +178,21 @@ def test_what_cannot_be_is_said_before_anything_is_drawn(program, arguments, wor
 def test_run_with_three_blobs_is_refused(program, monkeypatch):
     run = load_experiment("pairs_32")
     three = replace(run, data=replace(run.data, source="pairs:blobs=3"))
-    monkeypatch.setattr(program, "require_experiment", lambda workdir: three)
+    monkeypatch.setattr(program, "experiment_of", lambda workdir: three)
     with pytest.raises(InvalidInputError, match="with two blobs"):
         program.run(["r/none-0"])
 
 
 @pytest.mark.slow
 @pytest.mark.one_jax
-def test_runs_of_a_row_are_means_over_seeds(program, images, monkeypatch, tmp_path, capsys):
+def test_runs_of_a_row_are_means_over_seeds(program, images, monkeypatch, runs, tmp_path, capsys):
+    runs("at 16-0", "at 16-1", "none-0")
     def load_run(workdir):
         drawn = images if workdir.name.endswith("0") else images[:, ::-1]
         return SimpleNamespace(generate=lambda count: SimpleNamespace(images=drawn[:count]))
 
     monkeypatch.setattr(sagan_jax, "load_run", load_run, raising=False)
-    monkeypatch.setattr(program, "require_experiment", lambda workdir: load_experiment("pairs_32"))
+    monkeypatch.setattr(program, "experiment_of", lambda workdir: load_experiment("pairs_32"))
     asked = []
     monkeypatch.setattr(
         program, "fields_of", lambda run: asked.append(run) or (32.0, {"block_1": 6.0, "block_2": 32.0})
@@ -176,6 +209,6 @@ def test_runs_of_a_row_are_means_over_seeds(program, images, monkeypatch, tmp_pa
 
 
 def test_run_on_something_else_is_refused(program, monkeypatch):
-    monkeypatch.setattr(program, "require_experiment", lambda workdir: load_experiment("digits_32"))
+    monkeypatch.setattr(program, "experiment_of", lambda workdir: load_experiment("digits_32"))
     with pytest.raises(InvalidInputError, match=r"one on `pairs` with two blobs; 'r' is on 'digits'"):
         program.run(["r"])

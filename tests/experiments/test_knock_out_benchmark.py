@@ -18,7 +18,8 @@ PROGRAM = BENCHMARKS / "knock_out.py"
 def program(monkeypatch):
     monkeypatch.syspath_prepend(PROGRAM.parent)  # as when it is run: it reads the program beside it
     yield load_program(PROGRAM)
-    sys.modules.pop("agreement_by_distance", None)
+    for name in ("agreement_by_distance", "kept_results"):
+        sys.modules.pop(name, None)
 
 
 def scores(parts, follows, hue, chance=0.25):
@@ -31,7 +32,8 @@ def found(hue):
     return KnockOut(7, {"learned": scores(1.0, 0.75, hue), **replaced, "without the partner": scores(1.0, 0.5, 0.5)})
 
 
-def test_rows_are_means_over_seeds_of_what_is_left_and_what_is_lost(program, monkeypatch, capsys):
+def test_rows_are_means_over_seeds_of_what_is_left_and_what_is_lost(program, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
     layers = {"both": ("attention_8", "attention_16"), "one": ("attention_16",), "none": ()}
     generators = {f"{row}-{seed}": (row, seed) for row in layers for seed in range(2)}
     asked = []
@@ -45,11 +47,18 @@ def test_rows_are_means_over_seeds_of_what_is_left_and_what_is_lost(program, mon
     monkeypatch.setattr(program, "open_run", lambda workdir: opened[workdir.name])
     monkeypatch.setattr(program, "replaceable_layers", lambda generator: layers[generator[0]])
     monkeypatch.setattr(program, "knock_out", knock_out)
-    program.run([*(f"runs/{name}" for name in generators), "--images", "321"])
+    for name in generators:
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    arguments = [*(f"runs/{name}" for name in generators), "--images", "321"]
+    program.run(arguments)
     assert asked[:3] == [
         (("both", 0), 6, chosen, 321) for chosen in [*((layer,) for layer in layers["both"]), layers["both"]]
     ]
-    lines = capsys.readouterr().out.splitlines()
+    printed, count = capsys.readouterr().out, len(asked)
+    program.run(arguments)
+    assert len(asked) == count  # it is kept
+    assert capsys.readouterr().out == printed
+    lines = printed.splitlines()
     assert lines[0].startswith("| row | layers | map | two clear blobs |")
     assert [line.split(" | ")[:3] for line in lines[2:]] == [
         [f"| {row}", of, name]

@@ -1,0 +1,42 @@
+"""What a program measured of a run is kept beside it, so that a table can be made again without the trained networks."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.runs.load import checkpoint_steps
+from sagan_jax.runtime.files import read_json, write_atomically
+
+
+def kept(workdir: Path, name: str, images: int, measure: Callable[[], Any]) -> Any:
+    """Returns what `measure` found of a run, from WORKDIR/NAME.json where that holds it, or else anew.
+
+    It is measured anew if another number of images is asked for, or if the run was trained on since. A folder that
+    holds the file alone, such as one of `experiments/results`, is enough.
+
+    Args:
+        workdir: of the run.
+        name: of the file, without `.json`.
+        images: how many are drawn.
+        measure: returns a JSON value.
+
+    Raises:
+        InvalidInputError: the file is damaged.
+    """
+    path = workdir / f"{name}.json"
+    steps = checkpoint_steps(workdir)
+    try:
+        known = read_json(path)
+        whole = known["images"], known["step"]
+        if whole[0] == images and (not steps or whole[1] == steps[-1]):
+            return known["found"]
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (KeyError, TypeError, InvalidInputError) as error:
+        raise InvalidInputError(f"{str(path)!r} is damaged: remove it, and it is measured again.") from error
+    found = measure()
+    content = {"images": images, "step": steps[-1] if steps else None, "found": found}
+    write_atomically(path, (json.dumps(content) + "\n").encode())
+    return found
