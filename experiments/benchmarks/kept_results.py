@@ -1,4 +1,4 @@
-"""What a program measured of a run is kept beside it, so that a table can be made again without the trained networks."""
+"""Keeps what a program measured of a run beside it, so that tables do not need the trained networks again."""
 
 import json
 from collections.abc import Callable

@@ -187,6 +187,7 @@ def test_run_with_three_blobs_is_refused(program, monkeypatch):
 @pytest.mark.one_jax
 def test_runs_of_a_row_are_means_over_seeds(program, images, monkeypatch, runs, tmp_path, capsys):
     runs("at 16-0", "at 16-1", "none-0")
+
     def load_run(workdir):
         drawn = images if workdir.name.endswith("0") else images[:, ::-1]
         return SimpleNamespace(generate=lambda count: SimpleNamespace(images=drawn[:count]))

@@ -1,0 +1,140 @@
+"""Draws the benchmark at a glance: images that were shown, images drawn without and with attention, and bars.
+
+    python experiments/benchmarks/long_range_picture.py runs/long_range_v1 --out docs/pictures/long_range.png
+
+It reads the results of `run_table.py long_range_v1 --out runs/long_range_v1`. The images of a row are the first ones of
+the run whose share is the median of its row (the lower one of two), so nobody chose them. They are kept in
+ROW-SEED/images.png: with that file a result of `experiments/results` is enough. A bar is the mean of the runs that did
+not collapse, with its bootstrap interval of 95%.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+import sagan_jax
+from sagan_jax.cli.main import explained
+from sagan_jax.config import Experiment, Table
+from sagan_jax.data.synthetic import Pairs, parse_synthetic
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.evaluation.permutation import difference_p
+from sagan_jax.evaluation.rules import check_rule
+from sagan_jax.runs.long_range import VERSION
+from sagan_jax.runtime.image_files import save_png
+from sagan_jax.views.figures import image_grid
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+sys.path.append(str(Path(__file__).parents[1]))
+import run_table
+from comparisons.intervals import bootstrap
+from comparisons.outcomes import outcomes
+from comparisons.tables import known
+
+LINES, COLUMNS = 2, 10
+TITLES = ("what it was shown", "drawn without attention", "drawn with attention")
+Found = dict[str, dict[int, dict[str, Any]]]
+
+
+def median_seed(table: Table, found: Found, row: str) -> int:
+    """Returns the seed whose share is the median of a row, the lower one of two; collapsed runs are the lowest.
+
+    Raises:
+        InvalidInputError: no run of the row is finished.
+    """
+    if not found[row]:
+        raise InvalidInputError(f"The picture needs a finished run of {row!r}: run `run_table.py {VERSION}` first.")
+    shares = outcomes(table, found, row, next(iter(table.scores)))
+    order = np.argsort([-1.0 if share is None else share for share in shares], kind="stable")
+    return list(found[row])[order[(len(order) - 1) // 2]]
+
+
+def first_images(workdir: Path, count: int = LINES * COLUMNS) -> np.ndarray:
+    """Returns the first images `[count, R, R, 3]` uint8 that a run draws, from WORKDIR/images.png if that is there."""
+    path = workdir / "images.png"
+    if not path.is_file():
+        images = sagan_jax.load_run(workdir).generate(count).images
+        save_png(path, image_grid(images, count, padding=0))
+    with Image.open(path) as picture:
+        strip = np.asarray(picture.convert("RGB"))
+    return np.stack(np.split(strip, count, axis=1))
+
+
+def show_images(axes: Axes, images: np.ndarray, rule: Pairs, title: str) -> None:
+    """Draws images in two lines, and a line below each one that follows the rule."""
+    step = images.shape[1] + 6
+    axes.imshow(image_grid(images, COLUMNS, padding=6), interpolation="nearest")
+    for number in np.flatnonzero(check_rule(images, rule).follows_rule):
+        left, bottom = number % COLUMNS * step, (number // COLUMNS + 1) * step - 3
+        axes.plot([left, left + step - 7], [bottom, bottom], color="tab:green", linewidth=3, clip_on=False)
+    axes.set_title(title, fontsize=12, loc="left")
+    axes.axis("off")
+
+
+def show_bars(axes: Axes, table: Table, found: Found) -> None:
+    """Draws a bar for each of the rows of the images, and says how the last two differ."""
+    score = next(iter(table.scores))
+    shares = [outcomes(table, found, row, score) for row in table.strips]
+    counts = [known(values) for values in shares]
+    means = [100.0, *(100 * float(np.mean(values)) if values else 0.0 for values in counts)]
+    axes.barh(range(3), means, color=["lightgrey", "tab:blue", "tab:orange"], height=0.5)
+    for place, (values, all_runs) in enumerate(zip(counts, shares, strict=True), start=1):
+        bounds = bootstrap(values) if values else None
+        if bounds:
+            mean = means[place]
+            lengths = [[mean - 100 * bounds[0]], [100 * bounds[1] - mean]]
+            axes.errorbar([mean], [place], xerr=lengths, color="black", capsize=4)
+        lost = len(all_runs) - len(values)
+        label = f"{means[place]:.0f}%, {len(values)} run{'s' * (len(values) != 1)}"
+        label += f", {lost} collapsed" if lost else ""
+        axes.text((100 * bounds[1] if bounds else means[place]) + 2, place, label, va="center", fontsize=10)
+    if min(map(len, shares)) > 1:
+        p = difference_p(shares[1], shares[0], lower_is_better=False)
+        axes.set_xlabel(f"images whose two squares have one colour, %  (p = {p:.2g})")
+    else:
+        axes.set_xlabel("images whose two squares have one colour, %")
+    axes.set(xlim=(0, 105), ylim=(2.6, -0.6))
+    axes.set_yticks([])
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw(table: Table, found: Found, out: Path, picture: Path) -> None:
+    """Writes the picture."""
+    rows = [table.rows[row] for row in table.strips]
+    assert all(isinstance(row, Experiment) for row in rows)
+    rule = parse_synthetic(rows[0].data.source)
+    assert isinstance(rule, Pairs)
+    shown = [np.stack([rule.draw(number, 32) for number in range(LINES * COLUMNS)])]
+    shown += [first_images(out / f"{row}-{median_seed(table, found, row)}") for row in table.strips]
+    figure, panels = pyplot.subplots(3, 2, figsize=(11, 5.4), layout="constrained", width_ratios=(3, 2))
+    for axes, images, title in zip(panels[:, 0], shown, TITLES, strict=True):
+        show_images(axes, images, rule, title)
+    grid = panels[0, 1].get_gridspec()
+    for axes in panels[:, 1]:
+        axes.remove()
+    show_bars(figure.add_subplot(grid[:, 1]), table, found)
+    run_table.save(figure, picture, dpi=100)
+
+
+def run(arguments: list[str]) -> None:
+    """Draws the picture from the results in a folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, help="the folder that `run_table.py long_range_v1 --out` wrote")
+    parser.add_argument("--out", type=Path, required=True, help="a .png file")
+    given = parser.parse_args(arguments)
+    if given.out.suffix != ".png" or not given.out.parent.is_dir():
+        raise InvalidInputError(f"--out needs a .png file in an existing folder; got {str(given.out)!r}.")
+    table = run_table.load_table(VERSION)
+    draw(table, run_table.results(table, given.results), given.results, given.out)
+    print(given.out)
+
+
+if __name__ == "__main__":
+    sys.exit(explained(lambda: run(sys.argv[1:]), "long_range_picture"))

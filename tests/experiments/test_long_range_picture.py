@@ -1,0 +1,89 @@
+"""The picture of the long-range benchmark."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagan_jax.config import to_dict
+from sagan_jax.data.synthetic import Pairs
+from sagan_jax.errors import InvalidInputError
+from sagan_jax.runs.long_range import PARTS, experiment
+from sagan_jax.runtime.image_files import save_png
+from sagan_jax.views.figures import image_grid
+from support.programs import BENCHMARKS, EXPERIMENTS, load_program
+
+PROGRAM = BENCHMARKS / "long_range_picture.py"
+SHARES = {"none": (0.2, None, 0.1, 0.3), "release at 16": (0.6, 0.9)}
+SCORES = (
+    "rule5k",
+    "rule5k/parts",
+    "rule5k/hue",
+    "rule5k/hue_chance",
+    "rule5k/kinds",
+    "rule5k/entropy",
+    "rule5k/chance",
+)
+
+
+@pytest.fixture(scope="module")
+def program():
+    sys.path.insert(0, str(EXPERIMENTS))  # as when it is run: it reads the tables beside it
+    yield load_program(PROGRAM)
+    sys.path.remove(str(EXPERIMENTS))
+    sys.modules.pop("run_table", None)
+
+
+def write_result(folder, attention, seed, share):
+    """Writes the result of a run, which collapsed where its share is None, and its first images."""
+    run = replace(experiment(attention), training=replace(experiment(attention).training, seed=seed))
+    values = {} if share is None else dict.fromkeys(SCORES, 0.5) | {"rule5k": share}
+    curves = {PARTS: [[2000, 0.0 if share is None else 0.4]]}
+    result = {"experiment": to_dict(run), "minutes": 3.0, "values": values, "curves": curves}
+    if share is None:
+        result["diverged_at"] = 700
+    folder.mkdir(parents=True)
+    (folder / "row.json").write_text(json.dumps(result))
+    rule = Pairs(forms=1, size=8, distance=16, agree=0, seed=seed)
+    save_png(folder / "images.png", image_grid(np.stack([rule.draw(n, 32) for n in range(20)]), 20, padding=0))
+
+
+@pytest.fixture
+def results(tmp_path):
+    for row, attention in (("none", "none"), ("release at 16", "release")):
+        for seed, share in enumerate(SHARES[row]):
+            write_result(tmp_path / f"{row}-{seed}", attention, seed, share)
+    return tmp_path
+
+
+def test_the_images_are_those_of_the_median_run(program, results):
+    table = program.run_table.load_table("long_range_v1")
+    found = program.run_table.results(table, results)
+    assert [program.median_seed(table, found, row) for row in table.strips] == [2, 0]
+    images = program.first_images(results / "none-2")
+    assert images.shape == (20, 32, 32, 3)
+    assert np.array_equal(images[7], Pairs(forms=1, size=8, distance=16, agree=0, seed=2).draw(7, 32))
+
+
+def test_the_picture_is_drawn_from_results_alone(program, results, monkeypatch, capsys):
+    drawn, text = [], []
+    kept = program.show_bars
+    monkeypatch.setattr(program, "show_bars", lambda axes, *rest: (kept(axes, *rest), drawn.append(axes)))
+    program.run([str(results), "--out", str(results / "long_range.png")])
+    (axes,) = drawn
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([100, 20, 75])
+    text = [label.get_text() for label in axes.texts]
+    assert text == ["20%, 3 runs, 1 collapsed", "75%, 2 runs"]
+    assert axes.get_xlabel().endswith("(p = 0.13)")  # the two largest of six: 1 of 15 groupings, and its mirror image
+    with Image.open(results / "long_range.png") as picture:
+        assert picture.size == (1100, 540)
+
+
+def test_a_row_without_a_run_is_named(program, tmp_path):
+    with pytest.raises(InvalidInputError, match="needs a finished run of 'none'"):
+        program.run([str(tmp_path), "--out", str(tmp_path / "a.png")])
+    with pytest.raises(InvalidInputError, match=r"--out needs a .png file in an existing folder; got 'no/a.png'"):
+        program.run([str(tmp_path), "--out", "no/a.png"])
