@@ -1,11 +1,17 @@
 """What the tables have in common that ask whether a recipe keeps its discriminator."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from sagan_jax.config import Collapse, Experiment, Recording
+from sagan_jax.config import Collapse, Experiment, Recording, Table
 
 LOST = Collapse("generator/gradient_norm", below=0.2)
 """The sign of a lost D: it has become even, so G's gradient is gone. Why 0.2 stands in `survival_digits_pilot`."""
+
+ONE_IMAGE = Collapse("health/diversity", below=0.1)
+"""The sign `variety_gone` of docs/health.md: two images of a class differ less than a tenth as much as real ones."""
+
+SEEDS = (0, 1, 2, 3, 4, 5, 6, 7)
 
 RATIOS = {"equal rates": 1, "1:4 rates": 4}
 """D's learning rate in units of G's, which is the same in all rows."""
@@ -53,3 +59,53 @@ def digits(experiment: Experiment, name: str) -> Experiment:
     # Named, so that the table is the same question on a GPU, which trains in TF32 otherwise.
     training = replace(experiment.training, total_steps=1500, precision="float32")
     return replace(experiment, name=name, recording=recording, training=training)
+
+
+def cifar10(experiment: Experiment, name: str) -> Experiment:
+    """Returns `cifar10_32` as the tables for a GPU train it: width 64 and 5,000 steps at the rates of StudioGAN's G.
+
+    Args:
+        experiment: `cifar10_32`.
+        name: of the table.
+    """
+    training = replace(experiment.training, total_steps=5000, generator_learning_rate=2e-4, precision="tensorfloat32")
+    recording = Recording(log_every_steps=100, sample_every_steps=500, save_every_steps=1000, keep_checkpoints=1)
+    networks = replace(experiment.networks, base_channels=64)
+    return replace(experiment, name=name, networks=networks, recording=recording, training=training)
+
+
+def figure3(experiment: Experiment) -> dict[str, Experiment]:
+    """Returns the rows of the paper's Figure 3, which have no attention and one update of D.
+
+    Args:
+        experiment: as `digits` or `cifar10` returns it.
+    """
+    networks = replace(experiment.networks, generator_attention_resolutions=(), discriminator_attention_resolutions=())
+    both = replace(experiment, networks=networks)
+    of_d = replace(experiment, networks=replace(networks, spectral_norm="discriminator"))
+    return {
+        "spectral norm in D, equal rates": recipe(of_d, "equal rates"),
+        "in both, equal rates": recipe(both, "equal rates"),
+        "in both, 1:4 rates": recipe(both, "1:4 rates"),
+    }
+
+
+def figure3_table(rows: Mapping[str, Experiment], protocol: str, heading: str) -> Table:
+    """Returns the table of the rows of Figure 3, each compared with the one before it.
+
+    Args:
+        rows: as `figure3` returns them.
+        protocol: the score.
+        heading: of its column.
+    """
+    names = list(rows)
+    return Table(
+        rows=rows,
+        seeds=SEEDS,
+        scores={protocol: heading},
+        baselines=dict(zip(names[1:], names[:-1], strict=True)),
+        curves=CURVES,
+        protocols=(protocol,),
+        tested=("collapsed",),
+        collapse=ONE_IMAGE,
+    )
