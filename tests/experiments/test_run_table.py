@@ -402,6 +402,7 @@ def test_pilot_runs_the_worst_cell_on_seeds_that_the_table_does_not_count(progra
     pilot, whole = map(program.load_table, ("survival_digits_pilot", "survival_digits"))
     assert not {*pilot.seeds} & {*whole.seeds}
     ((row, worst),) = pilot.rows.items()
+    assert row == "1 update, 1:4 rates, beta1 0.5"
     assert replace(worst, name="survival_digits") == whole.rows[row]
     assert [len(program.load_table(name).rows) for name in ("survival_digits", "survival_cifar10")] == [8, 4]
 
