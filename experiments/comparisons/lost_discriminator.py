@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sagan_jax.config import Collapse, Experiment, Recording, Table
+from sagan_jax.config import Collapse, Evaluation, Experiment, Recording, Table
 
 LOST = Collapse("generator/gradient_norm", below=0.2)
-"""The sign of a lost D: it has become even, so G's gradient is gone. Why 0.2 stands in `survival_digits_pilot`."""
+"""A lost D in a run that no sign of docs/health.md ended: G's gradient is gone. `survival_digits_pilot` has the why."""
 
 ONE_IMAGE = Collapse("health/diversity", below=0.1)
-"""The sign `variety_gone` of docs/health.md: two images of a class differ less than a tenth as much as real ones."""
+"""A G that draws one image of a class: two differ less than a tenth as much as real ones, as in `variety_gone`."""
+
+ENDED = Evaluation(stop_on_collapse=True)
+"""Lets the first severe sign of docs/health.md end a run, which then counts as lost."""
 
 SEEDS = (0, 1, 2, 3, 4, 5, 6, 7)
 
@@ -49,40 +52,41 @@ def named(updates: int, rates: str, beta1: float | None = None) -> str:
 
 
 def digits(experiment: Experiment, name: str) -> Experiment:
-    """Returns `digits_32` as the tables of digits train it: 1,500 steps, and logged often enough to say when.
+    """Returns `digits_32` as the tables of digits train it: 1,500 steps, ended by the first severe sign.
 
     Args:
         experiment: `digits_32`.
         name: of the table.
     """
-    recording = Recording(log_every_steps=50, sample_every_steps=100, save_every_steps=500, keep_checkpoints=1)
+    recording = Recording(log_every_steps=50, sample_every_steps=500, save_every_steps=500, keep_checkpoints=1)
     # Named, so that the table is the same question on a GPU, which trains in TF32 otherwise.
     training = replace(experiment.training, total_steps=1500, precision="float32")
-    return replace(experiment, name=name, recording=recording, training=training)
+    return replace(experiment, name=name, recording=recording, training=training, evaluation=ENDED)
 
 
 def cifar10(experiment: Experiment, name: str) -> Experiment:
-    """Returns `cifar10_32` as the tables for a GPU train it: width 64 and 5,000 steps at the rates of StudioGAN's G.
+    """Returns `cifar10_32` as the tables for a GPU train it: width 64, 5,000 steps, ended by the first severe sign.
 
     Args:
-        experiment: `cifar10_32`.
+        experiment: `cifar10_32`. G's rate becomes that of StudioGAN.
         name: of the table.
     """
-    training = replace(experiment.training, total_steps=5000, generator_learning_rate=2e-4, precision="tensorfloat32")
     recording = Recording(log_every_steps=100, sample_every_steps=500, save_every_steps=1000, keep_checkpoints=1)
+    training = replace(experiment.training, total_steps=5000, generator_learning_rate=2e-4, precision="tensorfloat32")
     networks = replace(experiment.networks, base_channels=64)
-    return replace(experiment, name=name, networks=networks, recording=recording, training=training)
+    return replace(experiment, name=name, networks=networks, recording=recording, training=training, evaluation=ENDED)
 
 
 def figure3(experiment: Experiment) -> dict[str, Experiment]:
-    """Returns the rows of the paper's Figure 3, which have no attention and one update of D.
+    """Returns the rows of the paper's Figure 3, which have no attention and one update of D. No sign ends them.
 
     Args:
         experiment: as `digits` or `cifar10` returns it.
     """
     networks = replace(experiment.networks, generator_attention_resolutions=(), discriminator_attention_resolutions=())
-    both = replace(experiment, networks=networks)
-    of_d = replace(experiment, networks=replace(networks, spectral_norm="discriminator"))
+    recording = replace(experiment.recording, sample_every_steps=100)  # the sign is measured when images are drawn
+    both = replace(experiment, networks=networks, recording=recording, evaluation=Evaluation())
+    of_d = replace(both, networks=replace(networks, spectral_norm="discriminator"))
     return {
         "spectral norm in D, equal rates": recipe(of_d, "equal rates"),
         "in both, equal rates": recipe(both, "equal rates"),

@@ -5,9 +5,10 @@ rates of 2e-4 and 4e-4, otherwise `cifar10_32`. StudioGAN's recipe trained well.
 equal rates (2e-4, StudioGAN's) or 1:4 rates (2e-4 and 8e-4). All four combinations run with eight seeds: 32 runs of
 5,000 steps. Everything else is that of `cifar10_32`, but for width 64: beta1 is 0, beta2 0.9.
 
-The outcome is the number of steps until D is lost: the norm of G's gradient ends below 0.2. The limit comes from the
-same two runs as that of `survival_digits_pilot`, which are of this width. By this sign the lost one had lost D at step
-3,500. So a slower loss would not show in 5,000 steps.
+The outcome is the number of steps until a run is lost: the first severe sign of docs/health.md ends it, or the norm of
+G's gradient ends below 0.2. The limits come from the two runs that `survival_digits_pilot` tells of, which are of this
+width. Metrics of these were logged every 500 steps, so no sign was possible before step 3,000. Here they are logged
+every 100, and signs are possible from step 600. A loss after 5,000 steps does not show.
 
 The analysis: Kaplan and Meier's estimate with intervals for each row, and the main effects of updates and rates on the
 share of lost runs, which are two tests with Holm's correction. The predictions are those of `survival_digits`. The

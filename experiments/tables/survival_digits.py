@@ -5,9 +5,9 @@ CIFAR-10 with five updates, equal rates and beta1 0.5. Which of the three keeps 
 eight seeds: 64 runs. Everything else is that of `digits_32`: its networks, batch, beta2 0.9 and G's rate of 5e-4. D's
 rate is 5e-4 (equal rates) or 2e-3 (1:4 rates).
 
-The outcome is the number of steps until D is lost. The sign, its limit and their reasons stand in
-`survival_digits_pilot`: the norm of G's gradient ends below 0.2. The pilot runs first. Unless it loses at least 2 of
-its 8 runs, this table is not run.
+The outcome is the number of steps until a run is lost: the first severe sign of docs/health.md ends it, or the norm of
+G's gradient ends below 0.2. The reasons stand in `survival_digits_pilot`. The pilot runs first. Unless it loses at
+least 2 of its 8 runs, this table is not run.
 
 The analysis: Kaplan and Meier's estimate with intervals for each row, and the main effect of each of the three on the
 share of lost runs, which are three tests with Holm's correction. Interactions are stated and not tested. So is the

@@ -5,9 +5,9 @@ in D alone at equal rates, in both networks at equal rates, and in both with two
 collapses very early, that the second gets worse after many steps, and that the third does neither.
 
 Networks, batch and steps are those of `survival_digits`, without attention: width 8, 1,500 steps, G's rate 5e-4, D's
-rate 5e-4 or 2e-3, beta1 0. Eight seeds a row. The paper speaks of collapsed images, so the sign is the variety of the
-images and not G's gradient: `health/diversity` ends below 0.1. This is the sign `variety_gone` of docs/health.md. G's
-gradient and D's loss are drawn beside it.
+rate 5e-4 or 2e-3, beta1 0. Eight seeds a row. The paper speaks of collapsed images, so the sign is their variety alone:
+`health/diversity`, measured every 100 steps, ends below 0.1. This is the limit of `variety_gone` in docs/health.md. No
+sign ends a run. G's gradient and D's loss are drawn beside it.
 
 The analysis: Kaplan and Meier's estimate with intervals for each row, and two tests of the share of collapsed runs with
 Holm's correction: each row against the one before it. The paper predicts that both shares fall.

@@ -391,6 +391,7 @@ def test_rows_that_may_lose_their_discriminator_are_what_they_are_called(program
         assert (networks.spectral_norm == "discriminator") == ("in D," in row)
         assert bool(networks.generator_attention_resolutions) == ("figure3" not in name)
         assert networks.generator_attention_resolutions == networks.discriminator_attention_resolutions
+        assert experiment.evaluation.stop_on_collapse == ("figure3" not in name)
     called = {"five updates": "5 updates", "1:4 rates": "1:4", "beta1 0.5": "beta1 0.5"}
     for factor, high in table.factors.items():
         assert high == tuple(row for row in table.rows if called[factor] in row)
