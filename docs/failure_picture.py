@@ -4,11 +4,13 @@ Both files are the `metrics.jsonl` of a run on CIFAR-10 at width 64: one that lo
 trained. The last panel shows runs of `experiments/results`.
 """
 
+import io
 import json
 import sys
 from pathlib import Path
 
 import matplotlib
+from PIL import Image
 
 from sagan_jax.runtime.metrics_log import read_metrics
 
@@ -58,10 +60,12 @@ def main(lost: str, good: str) -> None:
         axes.legend(frameon=False, fontsize=8)
     panels[0].axhline(0, color="black", linewidth=0.6)
     panels[1].axhline(2, color="black", linewidth=0.6, linestyle=":")
-    panels[1].annotate("D says nothing", (28_000, 2.03), fontsize=8, ha="right", va="bottom")
+    panels[1].annotate("D says nothing", (28_000, 2.2), fontsize=8, ha="right", va="bottom")
     panels[1].set_ylim(0, 2.6)
     panels[2].set_yscale("log")
-    figure.savefig(OUT, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=110)
+    Image.open(picture).convert("RGB").quantize(64).save(OUT, optimize=True)
 
 
 if __name__ == "__main__":
