@@ -27,7 +27,7 @@ step 50. So 0.2 is 2 to 5% of what is healthy here.
 
 No settings were searched, for any row. The seeds, 100 to 107, are not those of `survival_digits`. So a cell that is
 chosen here for its losses is not counted by them there. `classifier_accuracy` is the share of 1,000 images that a small
-classifier of digits calls what was asked for.
+classifier of digits calls what was asked for. The classifier is trained before the first score, and is then kept.
 
     python experiments/run_table.py survival_digits_pilot --out runs/survival_digits_pilot
 """
