@@ -17,6 +17,7 @@ from comparisons import (
     factorial,
     families,
     intervals,
+    lost_discriminator,
     outcomes,
     plan,
     power,
@@ -28,7 +29,8 @@ from comparisons import (
 from sagan_jax.evaluation import permutation
 
 pytestmark = pytest.mark.one_jax
-MODULES = [factorial, families, intervals, outcomes, permutation, plan, power, ranking, search, survival, tables]
+MODULES = [factorial, families, intervals, lost_discriminator, outcomes, permutation, plan, power]
+MODULES += [ranking, search, survival, tables]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__.rpartition(".")[2])

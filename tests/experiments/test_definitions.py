@@ -39,6 +39,9 @@ PARAMETERS = {
     "imagenet_128_sn_equal_rates": NO_ATTENTION,
     "imagenet_128_sn_discriminator_only": NO_ATTENTION,
     "cifar10_32_studiogan": (4_386_308, 1_075_586),
+    "cifar10_32_wide": (4_386_308, 1_075_586),
+    "studiogan_128": (42_017_412, 39_448_258),
+    "sngan_projection_128": NO_ATTENTION,
 }
 
 # What the rows of Table 1 and of Figure 3 change in the paper's experiment.
@@ -57,11 +60,13 @@ DIFFERENCES |= {
     | {"training.generator_learning_rate": 4e-4, "networks.spectral_norm": "discriminator"},
 }
 # The other programs are traced to count their cost. Compiling them as well would show no more than what is compiled
-# here: they differ from one of these in a rate, in where attention or its control stands, or in D's updates.
+# here: they differ from one of these in a rate, in where attention or its control stands, in G's spectral norm or in
+# D's updates.
 STEPPED = [
     name
     for name in GENERATING
-    if name != "cifar10_32_studiogan"
+    if "studiogan" not in name
+    and name != "sngan_projection_128"
     and (not name.startswith("imagenet_128_") or name.endswith(("ema", "residual_8", "discriminator_only")))
 ]
 

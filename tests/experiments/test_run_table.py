@@ -327,11 +327,15 @@ def test_rows_of_a_table_differ_in_their_networks_alone_or_in_the_loss_or_one_in
     assert set(table.tested) <= {*table.scores, "collapsed"}
     assert set(table.lower_is_better) <= set(table.scores)
     assert table.ranked in ("", *outcomes.tested_scores(table))
-    assert table.baselines
+    assert table.baselines or table.factors or name == "survival_digits_pilot"
     rest = [{key: value for key, value in to_dict(row).items() if key != "networks"} for row in table.rows.values()]
     if name.startswith("r3gan_"):
         for row in rest:
             row["training"] = {key: row["training"][key] for key in row["training"].keys() - {"loss", "r1", "r2"}}
+    if name.startswith("survival_"):
+        varied = {"discriminator_learning_rate", "discriminator_steps", "adam_beta1"}
+        for row in rest:
+            row["training"] = {key: row["training"][key] for key in row["training"].keys() - varied}
     if name == "long_range_v1":
         longer = rest.pop(list(table.rows).index("none, 4 times the steps"))
         steps = rest[0]["training"]["total_steps"]
@@ -368,6 +372,50 @@ def test_rows_of_the_long_range_table_are_what_its_question_says(program):
     assert len(table.seeds) == 8
     assert "The family, corrected by Holm: 22." in program.plan(table)
     assert "Ranks: by the mean of follow the rule." in program.plan(table)
+
+
+SURVIVAL = [name for name in TABLES if name.startswith("survival_")]
+
+
+@pytest.mark.parametrize("name", SURVIVAL)
+def test_rows_that_may_lose_their_discriminator_are_what_they_are_called(program, name):
+    of_g, width, steps = (5e-4, 8, 1500) if "cifar10" not in name else (2e-4, 64, 5000)
+    table = program.load_table(name)
+    for row, experiment in table.rows.items():
+        training, networks = experiment.training, experiment.networks
+        ratio = {"equal rates": 1, "1:4 rates": 4}[row.split(", ")[1]]
+        assert (training.generator_learning_rate, training.discriminator_learning_rate) == (of_g, ratio * of_g)
+        assert training.discriminator_steps == (5 if row.startswith("5 updates") else 1)
+        assert training.adam_beta1 == (0.5 if row.endswith("beta1 0.5") else 0)
+        assert (training.adam_beta2, training.total_steps, networks.base_channels) == (0.9, steps, width)
+        assert (networks.spectral_norm == "discriminator") == ("in D," in row)
+        assert bool(networks.generator_attention_resolutions) == ("figure3" not in name)
+        assert networks.generator_attention_resolutions == networks.discriminator_attention_resolutions
+        assert experiment.evaluation.stop_on_collapse == ("figure3" not in name)
+    called = {"five updates": "5 updates", "1:4 rates": "1:4", "beta1 0.5": "beta1 0.5"}
+    for factor, high in table.factors.items():
+        assert high == tuple(row for row in table.rows if called[factor] in row)
+    assert len(table.seeds) == 8
+    assert table.tested == ("collapsed",)
+
+
+def test_pilot_runs_the_worst_cell_on_seeds_that_the_table_does_not_count(program):
+    pilot, whole = map(program.load_table, ("survival_digits_pilot", "survival_digits"))
+    assert not {*pilot.seeds} & {*whole.seeds}
+    ((row, worst),) = pilot.rows.items()
+    assert row == "1 update, 1:4 rates, beta1 0.5"
+    assert replace(worst, name="survival_digits") == whole.rows[row]
+    assert [len(program.load_table(name).rows) for name in ("survival_digits", "survival_cifar10")] == [8, 4]
+
+
+def test_sign_of_a_lost_discriminator_tells_the_lost_run_on_record_from_the_good_one(program, shared):
+    table = program.load_table("survival_digits")
+    found = {}
+    for name in ("dead-discriminator", "healthy-wide"):
+        lines = map(json.loads, (shared / "cases" / f"{name}.jsonl").read_text().splitlines())
+        norms = [(line["step"], line[norm]) for line in lines if (norm := "generator/gradient_norm") in line]
+        found[name] = outcomes.collapsed_at(table, {"curves": {norm: norms}})
+    assert found == {"dead-discriminator": 3500, "healthy-wide": None}
 
 
 def test_rows_are_ranked_with_how_sure_it_is(program, table):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sagan_jax.runtime.metrics_log import Curve, read_metrics
 from support.paths import ROOT
 
 DOCUMENT = ROOT / "docs" / "health.md"
+GUIDE = (ROOT / "docs" / "when_training_fails.md").read_text(encoding="utf-8")
 LN4 = 2 * math.log(2)
 UNTOLD = {"hinge": 2.0, "non_saturating": LN4, "logistic": LN4, "least_squares": 0.25, "relativistic": LN4 / 2}
 
@@ -77,6 +79,13 @@ def test_dead_discriminator_raises_the_alarm_and_says_what_helps(dead_run):
     assert "discriminator_steps" in Training.__dataclass_fields__
     names = [event.sign.name for event in events]
     assert names.count("logits_inseparable") == names.count("generator_gradient_gone") == 1
+
+
+def test_guide_shows_what_the_dead_run_would_have_said_and_explains_each_sign(dead_run):
+    (shown,) = re.findall(r"(?ms)^```text\n(.*?)^```", GUIDE)
+    assert shown.splitlines() == [str(event) for event in observe_curves(Health("hinge"), dead_run)]
+    rows = re.findall(r"(?m)^\| `(\w+)` \|", GUIDE.partition("## Sign, cause")[2].partition("\n## ")[0])
+    assert set(rows) == {sign.name for sign in SIGNS}
 
 
 def test_healthy_wide_run_raises_only_that_d_begins_to_memorise(healthy_run):
