@@ -1,5 +1,7 @@
 """BigGAN: sizes, counts, and how a block is told what to draw."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,8 @@ def small(**fields):
     generator = Generator(**({"resolution": 32, "num_classes": 3, "base_channels": 2, "shared_size": 5} | fields))
     generator = generator.clone(attention_resolutions=())
     latents = jax.random.normal(jax.random.key(1), (4, 12))
-    variables = generator.init(jax.random.key(0), latents, jnp.zeros(4, jnp.int32), train=False)
+    init = jax.jit(partial(generator.init, train=False))
+    variables = init(jax.random.key(0), latents, jnp.zeros(4, jnp.int32))
     return generator, latents, variables | {"params": perturbed(variables["params"], 0.5)}
 
 
@@ -66,17 +69,12 @@ def test_each_block_hears_its_own_part_of_the_latent():
     generator, latents, variables = small()
 
     def images(latents, blocks):
-        seen = generator.apply(
-            variables,
-            latents,
-            jnp.zeros(4, jnp.int32),
-            train=False,
-            capture_intermediates=lambda module, _: module.name in blocks,
-            mutable=["intermediates"],
-        )[1]["intermediates"]
+        seen = apply(variables, latents, jnp.zeros(4, jnp.int32))[1]["intermediates"]
         return {name: seen[name]["__call__"][0] for name in blocks}
 
     blocks = ["linear", "block_1", "block_2", "block_3"]
+    asked = {"capture_intermediates": lambda module, _: module.name in blocks, "mutable": ["intermediates"]}
+    apply = jax.jit(partial(generator.apply, train=False, **asked))
     before = images(latents, blocks)
     for part, name in enumerate(blocks):
         after = images(latents.at[:, 3 * part : 3 * part + 3].add(1.0), blocks)
@@ -145,7 +143,8 @@ def test_without_embedding_and_parts_it_is_sagan_with_tables():
 
 def test_kernels_start_orthogonal():
     generator = Generator(32, 3, 2, attention_resolutions=(16,), shared_size=5)
-    variables = generator.init(jax.random.key(0), jnp.zeros((2, 12)), jnp.zeros(2, jnp.int32), train=False)
+    init = jax.jit(partial(generator.init, train=False))
+    variables = init(jax.random.key(0), jnp.zeros((2, 12)), jnp.zeros(2, jnp.int32))
     kernels = [
         leaf.reshape(-1, leaf.shape[-1])
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
