@@ -14,6 +14,8 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.runs.experiments import load_experiment
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 PROGRAM = BENCHMARKS / "agreement_by_distance.py"
 
 
@@ -152,7 +154,6 @@ def test_run_with_three_blobs_is_refused(program, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_runs_of_a_row_are_means_over_seeds(program, images, monkeypatch, tmp_path, capsys):
     def load_run(workdir):
         drawn = images if workdir.name.endswith("0") else images[:, ::-1]

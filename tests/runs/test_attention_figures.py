@@ -34,6 +34,8 @@ from support.attention_layers import layer_of_map
 from support.commands import command, error_line
 from support.metrics import read_metrics
 
+pytestmark = pytest.mark.one_jax
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -190,7 +192,6 @@ def test_run_gets_a_figure_of_each_image_of_each_network_and_two_of_the_whole(tr
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_figures_are_the_same_when_they_are_drawn_again(trained, tmp_path):
     _, workdir = trained
     for name in "ab":
@@ -247,7 +248,6 @@ def test_run_without_attention_is_refused(trained, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_broken_line_of_the_metrics_is_passed_over(trained, tmp_path):
     history = tmp_path / "run" / "attention" / "history.png"
     shutil.copytree(trained[1], tmp_path / "run")

@@ -11,6 +11,8 @@ from sagan_jax.runs.health import LOSSES, SIGNS, WINDOW_LINES, WINDOW_STEPS, Hea
 from sagan_jax.runtime.metrics_log import Curve, read_metrics
 from support.paths import ROOT
 
+pytestmark = pytest.mark.one_jax
+
 DOCUMENT = ROOT / "docs" / "health.md"
 LN4 = 2 * math.log(2)
 UNTOLD = {"hinge": 2.0, "non_saturating": LN4, "logistic": LN4, "least_squares": 0.25, "relativistic": LN4 / 2}
