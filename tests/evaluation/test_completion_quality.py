@@ -23,7 +23,6 @@ from sagan_jax.evaluation.completion_quality import (
 from sagan_jax.evaluation.image_sets import CompletedImages
 from sagan_jax.models.completion import CompletionNetwork
 from support.images import smooth_images
-from support.params import first_variables
 
 SIZE, COUNT = 64, 7
 
@@ -49,7 +48,7 @@ def source(path):
 def completer(images):
     network = CompletionNetwork(base_channels=2, latent_size=5, attention_resolutions=(16,))
     masks = np.zeros(images.shape[:3], bool)
-    params = first_variables(network, images[:1] / 127.5 - 1, masks[:1])["params"]
+    params = network.init(jax.random.key(0), images[:1] / 127.5 - 1, masks[:1])["params"]
     # An untrained network is nearly constant: its images would hardly depend on the latents.
     return TrainedCompleter(network, jax.tree.map(lambda leaf: 3 * leaf, params), step=11)
 

@@ -10,7 +10,6 @@ from sagan_jax.evaluation.generator import TrainedGenerator, draw_labels
 from sagan_jax.models import biggan, dcgan
 from support.assertions import refusal
 from support.generators import make_generator
-from support.params import first_variables
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def test_standing_statistics_of_one_batch_are_its_own(generator):
 @pytest.mark.parametrize("family", [dcgan, biggan])
 def test_standing_statistics_of_one_batch_are_its_own_in_every_family(family):
     network = family.Generator(32, 3, 2, attention_resolutions=())
-    variables = first_variables(network, jnp.zeros((2, 12)), jnp.zeros(2, jnp.int32), train=False)
+    variables = network.init(jax.random.key(0), jnp.zeros((2, 12)), jnp.zeros(2, jnp.int32), train=False)
     trained = TrainedGenerator(network, variables, 12, 3, step=0)
     standing = trained.with_standing_statistics(batches=1, batch_size=8, seed=4)
     latents = trained.latents(jax.random.fold_in(jax.random.key(4), 2**31), np.arange(8), None)

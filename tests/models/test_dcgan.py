@@ -1,7 +1,5 @@
 """DCGAN: sizes, counts, where attention sits, and a transposed convolution worked out by hand."""
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,7 @@ import pytest
 
 from sagan_jax.models.dcgan import Discriminator, Generator, discriminator_resolutions, generator_resolutions
 from support.assertions import assert_rows_are_their_own
-from support.params import drawn_function, first_variables, num_parameters, variable_shapes
+from support.params import drawn_function, num_parameters, variable_shapes
 
 
 def test_networks_have_as_many_parameters_as_published():
@@ -61,21 +59,20 @@ def test_attention_is_one_switch_and_starts_as_nothing():
     latents = jax.random.normal(jax.random.key(1), (3, 6))
     local = Generator(base_channels=2)
     looking = Generator(base_channels=2, attention_resolutions=(8, 16))
-    variables = first_variables(looking, latents, None, train=False)
-    draw, draw_local = (jax.jit(partial(network.apply, train=False)) for network in (looking, local))
+    variables = looking.init(jax.random.key(0), latents, None, train=False)
     without = {name: part for name, part in variables["params"].items() if not name.startswith("attention")}
     assert set(variables["params"]) - set(without) == {"attention_8", "attention_16"}
-    drawn = draw_local(variables | {"params": without}, latents, None)
-    assert np.allclose(draw(variables, latents, None), drawn, atol=1e-6)
+    drawn = local.apply(variables | {"params": without}, latents, None, train=False)
+    assert np.allclose(looking.apply(variables, latents, None, train=False), drawn, atol=1e-6)
     variables["params"]["attention_8"]["gamma"] = jnp.float32(2.0)
-    assert not np.allclose(draw(variables, latents, None), drawn, atol=1e-3)
+    assert not np.allclose(looking.apply(variables, latents, None, train=False), drawn, atol=1e-3)
 
 
 def test_discriminator_keeps_the_moments_of_what_it_is_trained_on():
     discriminator = Discriminator(base_channels=2, norm_decay=0.5)
     images = jax.random.normal(jax.random.key(1), (5, 32, 32, 3))
-    variables = first_variables(discriminator, images, None, train=False)
-    _, moved = jax.jit(partial(discriminator.apply, train=True, mutable=["batch_stats"]))(variables, images, None)
+    variables = discriminator.init(jax.random.key(0), images, None, train=False)
+    _, moved = discriminator.apply(variables, images, None, train=True, mutable=["batch_stats"])
     first = jax.lax.conv_general_dilated(
         images, variables["params"]["conv_1a"]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -92,13 +89,12 @@ def test_classes_reach_both_networks():
     generator, discriminator = Generator(num_classes=3, base_channels=2), Discriminator(num_classes=3, base_channels=2)
     inputs = jax.random.normal(jax.random.key(1), (2, 6))
     for network in (generator, discriminator):
-        variables = first_variables(network, inputs, labels, train=False)
+        variables = network.init(jax.random.key(0), inputs, labels, train=False)
         noise = np.random.default_rng(0)
         variables = jax.tree.map(
             lambda leaf, noise=noise: leaf + 0.1 * np.float32(noise.normal(size=leaf.shape)) ** 2, variables
         )
-        apply = jax.jit(partial(network.apply, train=False))
-        one, other = (apply(variables, inputs, which) for which in (labels, others))
+        one, other = (network.apply(variables, inputs, which, train=False) for which in (labels, others))
         assert not np.allclose(one, other)
         inputs = one
 

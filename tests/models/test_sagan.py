@@ -20,7 +20,7 @@ from sagan_jax.models.sagan import (
     generator_resolutions,
 )
 from support.assertions import assert_rows_are_their_own
-from support.params import drawn_function, first_variables, num_parameters, variable_shapes
+from support.params import drawn_function, num_parameters, variable_shapes
 
 LABELS = jnp.array([4, 1, 4], jnp.int32)
 
@@ -40,14 +40,14 @@ def count(network, **sizes):
 def small_generator():
     generator = Generator(32, 5, 1, attention_resolutions=(8, 16))
     latents = jax.random.normal(jax.random.key(3), (3, 6))
-    return generator, latents, first_variables(generator, latents, LABELS, train=False)
+    return generator, latents, generator.init(jax.random.key(0), latents, LABELS, train=False)
 
 
 @cache
 def small_discriminator():
     discriminator = Discriminator(32, 5, 4, attention_resolutions=(8,))
     images = jax.random.uniform(jax.random.key(4), (3, 32, 32, 3), minval=-1.0)
-    variables = first_variables(discriminator, images, LABELS, train=False)
+    variables = discriminator.init(jax.random.key(0), images, LABELS, train=False)
     # Gates that are open, so that the place of the layer shows.
     variables = jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf + 0.7 if path[-1].key == "gamma" else leaf, variables
@@ -264,7 +264,7 @@ def with_biases(params):
 
 def test_generator_block_is_the_published_order_of_operations():
     block, features = GeneratorBlock(5), jax.random.normal(jax.random.key(1), (2, 3, 4, 7))
-    variables = first_variables(block, features, None, train=False)
+    variables = block.init(jax.random.key(0), features, None, train=False)
     params = with_biases(variables["params"])
     root = math.sqrt(1 + 1e-5)  # the stored statistics are still 0 and 1
 
@@ -283,7 +283,7 @@ def test_generator_block_is_the_published_order_of_operations():
 def test_discriminator_block_is_the_published_order_of_operations(first, shortcut):
     block = DiscriminatorBlock(5, downsample=True, first=first, shortcut=shortcut)
     features = jax.random.normal(jax.random.key(1), (2, 6, 4, 7))
-    variables = first_variables(block, features, train=False)
+    variables = block.init(jax.random.key(0), features, train=False)
     params = with_biases(variables["params"])
 
     def pool(maps):
@@ -301,7 +301,7 @@ def test_discriminator_block_is_the_published_order_of_operations(first, shortcu
 def test_discriminator_block_with_norms_has_one_before_each_relu(shortcut):
     block = DiscriminatorBlock(5, downsample=True, shortcut=shortcut, norm="batch", norm_epsilon=0.25)
     features = 2.0 + jax.random.normal(jax.random.key(1), (2, 6, 4, 7))
-    variables = first_variables(block, features, train=False)
+    variables = block.init(jax.random.key(0), features, train=False)
     params = with_biases(variables["params"])
     result, _ = block.apply(variables | {"params": params}, features, train=True, mutable=["batch_stats"])
 
@@ -316,7 +316,7 @@ def test_discriminator_block_with_norms_has_one_before_each_relu(shortcut):
 
 def test_discriminator_block_that_changes_nothing_has_an_identity_shortcut():
     block, features = DiscriminatorBlock(5, downsample=False), jax.random.normal(jax.random.key(1), (2, 6, 4, 5))
-    params = with_biases(first_variables(block, features, train=False)["params"])
+    params = with_biases(block.init(jax.random.key(0), features, train=False)["params"])
     assert sorted(params) == ["conv_1", "conv_2"]
     hidden = convolve(np.maximum(convolve(np.maximum(features, 0), params["conv_1"]), 0), params["conv_2"])
     assert np.allclose(block.apply({"params": params}, features, train=False), features + hidden, atol=1e-5)
@@ -369,7 +369,7 @@ def test_generator_hands_each_norm_its_own_decay():
 def test_discriminator_hands_its_norms_their_decay():
     discriminator = Discriminator(32, 0, 1, attention_resolutions=(), norm="batch")
     images = jax.random.uniform(jax.random.key(4), (3, 32, 32, 3), minval=-1.0)
-    variables = first_variables(discriminator, images, None, train=False)
+    variables = discriminator.init(jax.random.key(0), images, None, train=False)
     shares = moved_moments(discriminator, images, variables, {"norm_decay": 0.75})
     names = ["block_1/norm_2", *(f"block_{number}/norm_{norm}" for number in (2, 3, 4) for norm in (1, 2))]
     assert shares == pytest.approx(dict.fromkeys(names, 0.25), rel=1e-4)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +33,7 @@ from support.assertions import assert_near
 from support.attention_layers import layer_of_map
 from support.commands import command, error_line
 from support.metrics import read_metrics
-from support.params import first_variables
+from support.params import draw_tree, variable_shapes
 
 pytestmark = pytest.mark.one_jax
 
@@ -151,7 +150,7 @@ def test_spread_of_a_layer_is_in_pixels_of_the_image():
 def test_layers_of_a_discriminator_go_from_fine_to_coarse():
     shape = jnp.zeros((1, 32, 32, 3))
     network = Discriminator(resolution=32, num_classes=0, base_channels=2, attention_resolutions=(8, 16))
-    variables = first_variables(network, shape, None, train=False)
+    variables = draw_tree(dict(variable_shapes(network, 32, 32, 3)), 0)
     seen = discriminator_attention(
         TrainedDiscriminator(network, variables, 0, 1), np.zeros(shape.shape, np.uint8), np.zeros(1, np.int32)
     )
@@ -177,10 +176,9 @@ def test_discriminator_of_a_run_is_the_trained_one_normalised_from_the_stored_u(
     )
     images, labels = jnp.zeros((2, 32, 32, 3)), jnp.array([0, 1])
     variables = {"params": params, "batch_stats": state.discriminator.batch_stats}
-    wanted = jax.jit(partial(task.discriminator.apply, train=False))(variables, images, labels)
+    wanted = task.discriminator.apply(variables, images, labels, train=False)
     trained = open_run(workdir).discriminator()
-    found = jax.jit(partial(trained.discriminator.apply, train=False))(trained.variables, images, labels)
-    assert np.allclose(found, wanted, atol=1e-6)
+    assert np.allclose(trained.discriminator.apply(trained.variables, images, labels, train=False), wanted, atol=1e-6)
 
 
 def test_run_gets_a_figure_of_each_image_of_each_network_and_two_of_the_whole(trained, tmp_path):
@@ -247,7 +245,7 @@ def test_run_without_attention_is_refused(trained, tmp_path, capsys):
     with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
         task = build_adversarial_task(experiment)
         shapes = jax.eval_shape(lambda: initial_state(task, 0, image_shape(experiment)))
-        checkpoints.save(1, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes), {})
+        checkpoints.save(1, jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes), {})
     assert attend("--workdir", tmp_path / "run") == 2
     assert "no attention layer" in capsys.readouterr().err
 

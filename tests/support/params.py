@@ -34,11 +34,6 @@ def drawn_function(network: nn.Module, *input_shape: int, seed: int = 0) -> Call
     return jax.jit(partial(network.apply, variables, train=False))
 
 
-def first_variables(network: nn.Module, *inputs: Any, **flags: Any) -> Any:
-    """Returns what `network.init` makes, as one program: layer by layer, jax would compile a hundred."""
-    return jax.jit(partial(network.init, **flags))(jax.random.key(0), *inputs)
-
-
 def perturbed(tree: Any, scale: float, seed: int = 0) -> Any:
     """Returns float32 leaves with normal noise added: where networks start, gates are 0 and all classes look alike."""
     drawn = np.random.default_rng(seed)
