@@ -6,6 +6,8 @@ import pytest
 
 from sagan_jax import errors
 
+pytestmark = pytest.mark.one_jax
+
 CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.SaganError)]
 
 

@@ -13,6 +13,8 @@ from sagan_jax import import_paths
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.import_paths import find_object, import_path, run_file, source_digest
 
+pytestmark = pytest.mark.one_jax
+
 SOURCE = """
 import functools
 

@@ -3,7 +3,8 @@
     python experiments/benchmarks/probe_of_reach.py --out runs/reach
     python experiments/benchmarks/probe_of_reach.py --attention release layers.py:Layer --seeds 8 --out runs/reach
 
-Each run is a file OUT/LAYER-SEED.json. One that is there is not run again. All layers of one seed run before the next
+Each run is a file OUT/LAYER-SEED.json. One that is there is not run again. It holds the SHA-256 of
+the file of a layer of yours: once that file changes, the result is refused. All layers of one seed run before the next
 seed. The table has the accuracy by the number of empty pixels between the two parts, as means over the seeds. With one
 seed an interval of 95% tells what the held-out images leave open, and nothing about other seeds.
 """
@@ -20,26 +21,29 @@ from measuring import markdown, progress
 
 from sagan_jax.cli.main import explained
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.import_paths import is_import_path, source_digest
 from sagan_jax.models.attention import AttentionKind
 from sagan_jax.runs.long_range import folder_name
 from sagan_jax.runs.reach import BINS, STEPS, ReachBin, ReachResult, measure_reach
 from sagan_jax.runtime.files import read_json, write_atomically
 
 
-def to_json(result: ReachResult) -> dict[str, Any]:
-    """Returns a result as plain data."""
-    return result._asdict() | {"bins": [part._asdict() for part in result.bins]}
+def to_json(result: ReachResult, source: str) -> dict[str, Any]:
+    """Returns a result as plain data, with the SHA-256 of the file that holds its layer; "" for a layer of ours."""
+    return result._asdict() | {"bins": [part._asdict() for part in result.bins], "source": source}
 
 
-def from_json(values: dict[str, Any]) -> ReachResult:
-    """Returns the result of `to_json`.
+def from_json(values: dict[str, Any]) -> tuple[ReachResult, str]:
+    """Returns the result and the SHA-256 of `to_json`. Results of earlier versions hold no SHA-256: it is "" then.
 
     Raises:
         InvalidInputError: the data are of something else.
     """
     try:
         bins = tuple(ReachBin(**part) for part in values["bins"])
-        return ReachResult(**values | {"bins": bins, "curve": tuple(map(tuple, values["curve"]))})
+        others = {name: value for name, value in values.items() if name != "source"}
+        result = ReachResult(**others | {"bins": bins, "curve": tuple(map(tuple, values["curve"]))})
+        return result, values.get("source", "")
     except (KeyError, TypeError) as error:
         raise InvalidInputError("it has other fields than a result of the probe") from error
 
@@ -54,15 +58,24 @@ def run_path(folder: Path, attention: str, seed: int) -> Path:
 
 
 def one_run(folder: Path, attention: str, seed: int, steps: int) -> ReachResult:
-    """Returns the result of a run, from its file if that is there."""
+    """Returns the result of a run, from its file if that is there.
+
+    Raises:
+        InvalidInputError: the file is damaged, or holds another run or one of another source of the layer.
+    """
     path = run_path(folder, attention, seed)
+    source = source_digest(attention, "--attention") if is_import_path(attention) else ""
     if path.exists():
         try:
-            found = from_json(read_json(path))
+            found, its_source = from_json(read_json(path))
         except InvalidInputError as error:
             raise InvalidInputError(f"{str(path)!r} is damaged: remove it, and it is measured again.") from error
         if (found.attention, found.seed, found.steps) != (attention, seed, steps):
             raise InvalidInputError(f"{str(path)!r} holds another run: {found.attention}, {found.steps} steps.")
+        if its_source != source:
+            raise InvalidInputError(
+                f"{str(path)!r} was measured with another source of {attention}: remove it, and it is measured again."
+            )
         return found
     result = measure_reach(
         attention,
@@ -70,7 +83,7 @@ def one_run(folder: Path, attention: str, seed: int, steps: int) -> ReachResult:
         steps=steps,
         on_progress=lambda step, right: progress(f"{attention}, seed {seed}, step {step}: {right:.3f} beyond reach"),
     )
-    write_atomically(path, f"{json.dumps(to_json(result))}\n".encode())
+    write_atomically(path, f"{json.dumps(to_json(result, source))}\n".encode())
     return result
 
 

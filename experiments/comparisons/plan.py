@@ -2,6 +2,7 @@
 
 from comparisons.outcomes import COLLAPSED, family, tested_scores
 from comparisons.power import POWER, smallest_count, smallest_effect
+from comparisons.ranking import DRAWS, MOST_RUNS
 from comparisons.tables import heading, is_lower_better, levels_of
 from sagan_jax.config import Table
 from sagan_jax.evaluation.permutation import smallest_p
@@ -82,9 +83,10 @@ def comparisons_text(table: Table) -> str:
 
 def ranking_text(table: Table) -> str:
     """Returns how rows are ranked."""
+    ways = "in all ways" if len(table.seeds) <= MOST_RUNS else f"{DRAWS:,} times at random, with seed 0"
     return (
         f"Ranks: by the mean of {heading(table, table.ranked)}. The runs of each row are drawn anew with "
-        f"replacement, in all ways. The interval holds 95% of a row's ranks. If a run has no value, the means are "
+        f"replacement, {ways}. The interval holds 95% of a row's ranks. If a run has no value, the means are "
         f"those of ranks of all runs, with such runs worst."
     )
 

@@ -94,6 +94,49 @@ def open_parquet(
         ) from error
     where = repr(str(path))
     shards = _select_split(path, shards, where, notify)
+    schema = _read_schema(pq, shards, where, label_column, image_column)
+    columns, labels, names = schema.columns, schema.labels, schema.names
+    rows = _Rows(pq, shards, schema.metadata, columns)
+    if not rows.count:
+        raise InvalidInputError(f"{where} needs images; its parquet files have no rows.")
+    default = next((name for name in IMAGE_COLUMNS if name in names), "")
+    all_labels = np.concatenate(labels) if labels else None
+    if all_labels is None and len(names) > 1:
+        notify(
+            f"{where} is read without labels: of its columns {listed(names)}, none holds integers and is named "
+            f"{', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}"
+        )
+    class_names: list[str] = []
+    if all_labels is not None:
+        class_names = check_classes(all_labels, columns.class_names, rows.count, where, notify)
+    return EncodedImages(
+        title=path.name if path.is_file() else _title(path, shards[0]),
+        where=where,
+        count=rows.count,
+        name=rows.name,
+        read=rows.read,
+        labels=all_labels,
+        class_names=class_names,
+        content=lambda: content_of_column(_digest(shards), image_column or default, default),
+    )
+
+
+class _Schema(NamedTuple):
+    """What is read of files before their images: pyarrow's metadata and the labels of each, and what all share."""
+
+    metadata: list[Any]
+    labels: list[np.ndarray]
+    columns: "_Columns"
+    names: list[str]
+    """of all columns"""
+
+
+def _read_schema(pq: Any, shards: list[Path], where: str, label_column: str, image_column: str) -> _Schema:
+    """Returns the schema that all files share, and their labels.
+
+    Raises:
+        InvalidInputError: a file is damaged, or has other columns than the first.
+    """
     metadata = []
     columns: list[_Columns] = []
     labels: list[np.ndarray] = []
@@ -115,29 +158,7 @@ def open_parquet(
             raise
         except Exception as error:  # hostile bytes can raise any error in pyarrow
             raise InvalidInputError(f"Cannot read {str(shard)!r} as parquet: {one_line(error)}.") from error
-    rows = _Rows(pq, shards, metadata, columns[0])
-    if not rows.count:
-        raise InvalidInputError(f"{where} needs images; its parquet files have no rows.")
-    default = next((name for name in IMAGE_COLUMNS if name in names), "")
-    all_labels = np.concatenate(labels) if labels else None
-    if all_labels is None and len(names) > 1:
-        notify(
-            f"{where} is read without labels: of its columns {listed(names)}, none holds integers and is named "
-            f"{', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}"
-        )
-    class_names: list[str] = []
-    if all_labels is not None:
-        class_names = check_classes(all_labels, columns[0].class_names, rows.count, where, notify)
-    return EncodedImages(
-        title=path.name if path.is_file() else _title(path, shards[0]),
-        where=where,
-        count=rows.count,
-        name=rows.name,
-        read=rows.read,
-        labels=all_labels,
-        class_names=class_names,
-        content=lambda: content_of_column(_digest(shards), image_column or default, default),
-    )
+    return _Schema(metadata, labels, columns[0], names)
 
 
 class _Columns(NamedTuple):

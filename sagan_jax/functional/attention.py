@@ -281,6 +281,31 @@ def self_attention(
         >>> bool((y == x).all()), beta.shape
         (True, (24, 6))
     """
+    _check_self_attention(features, query_kernel, key_kernel, value_kernel, output_kernel, gamma, pool)
+    # The gradient of x is summed in the order of these products; another order changes its last bits.
+    queries, keys = attention_operands(features, query_kernel, key_kernel, pool=pool)
+    beta = attention_map(queries, keys) if return_map else None
+    values = _merge_positions(max_pool(features @ value_kernel, pool))
+    gathered = attend_positions(queries, keys, values) if beta is None else attend(beta, values)
+    if output_kernel is not None:
+        gathered = gathered @ output_kernel
+    # In float32 or wider: the gradient of gamma is a sum over all features, which bfloat16 cannot hold.
+    wide = jnp.promote_types(features.dtype, jnp.float32)
+    gated = jnp.asarray(gamma, wide) * gathered.reshape(features.shape).astype(wide)
+    y = (gated + features.astype(wide)).astype(features.dtype)
+    return y if beta is None else (y, beta)
+
+
+def _check_self_attention(
+    features: Array,
+    query_kernel: Array,
+    key_kernel: Array,
+    value_kernel: Array,
+    output_kernel: Array | None,
+    gamma: Array | float,
+    pool: int,
+) -> None:
+    """Raises AssertionError, at trace time, when arguments of `self_attention` do not fit."""
     sizes = check_arrays(
         "self_attention",
         one_dtype=True,
@@ -295,19 +320,6 @@ def self_attention(
     check_that("self_attention", fits, "an output_kernel, or E = C", f"None and value_kernel {value_kernel.shape}")
     fits = isinstance(pool, int) and pool in (1, 2) and sizes["H"] % pool == sizes["W"] % pool == 0
     check_that("self_attention", fits, "pool 1 or 2 that divides H and W", f"{pool} for features {features.shape}")
-
-    # The gradient of x is summed in the order of these products; another order changes its last bits.
-    queries, keys = attention_operands(features, query_kernel, key_kernel, pool=pool)
-    beta = attention_map(queries, keys) if return_map else None
-    values = _merge_positions(max_pool(features @ value_kernel, pool))
-    gathered = attend_positions(queries, keys, values) if beta is None else attend(beta, values)
-    if output_kernel is not None:
-        gathered = gathered @ output_kernel
-    # In float32 or wider: the gradient of gamma is a sum over all features, which bfloat16 cannot hold.
-    wide = jnp.promote_types(features.dtype, jnp.float32)
-    gated = jnp.asarray(gamma, wide) * gathered.reshape(features.shape).astype(wide)
-    y = (gated + features.astype(wide)).astype(features.dtype)
-    return y if beta is None else (y, beta)
 
 
 def attention_operands(features: Array, query_kernel: Array, key_kernel: Array, *, pool: int) -> tuple[Array, Array]:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -121,7 +122,6 @@ class ReleasedNetworks:
     entries: tuple[Entry, ...]
     assumed: tuple[str, ...] = ()
 
-    @in_float32
     def generate(self, latents: Any, labels: Any, train: bool = False) -> Array:
         """Returns images.
 
@@ -138,11 +138,8 @@ class ReleasedNetworks:
         """
         latents = jnp.asarray(latents)
         labels = _checked_labels(labels, latents.shape[0], self.generator.num_classes)
-        variables = self._normalized(self.generator_variables)
-        images = self.generator.apply(variables, latents, labels, train=train)
-        return images  # pyrefly: ignore[bad-return]
+        return _outputs(self.generator, self._rule(), train, self.generator_variables, latents, labels)
 
-    @in_float32
     def discriminate(self, images: Any, labels: Any) -> Array:
         """Returns the logits `[B]` of images.
 
@@ -157,13 +154,10 @@ class ReleasedNetworks:
             raise InvalidInputError("discriminate needs a discriminator; these weights have only a generator.")
         images = jnp.asarray(images)
         labels = _checked_labels(labels, images.shape[0], self.discriminator.num_classes)
-        variables = self._normalized(self.discriminator_variables)
-        logits = self.discriminator.apply(variables, images, labels, train=False)
-        return logits  # pyrefly: ignore[bad-return]
+        return _outputs(self.discriminator, self._rule(), False, self.discriminator_variables, images, labels)
 
-    def _normalized(self, variables: Mapping[str, Any]) -> dict[str, Any]:
-        params, _, _ = spectral_normalize_tree(variables["params"], variables["spectral"], **self.spectral_rule)
-        return {"params": params, "batch_stats": variables.get("batch_stats", {})}
+    def _rule(self) -> tuple[tuple[str, Any], ...]:
+        return tuple(sorted(self.spectral_rule.items()))
 
     def refuse_zeros(self) -> None:
         """Raises InvalidInputError for a kernel or a vector of zeros whose spectral norm divides by 0.
@@ -227,6 +221,24 @@ class ReleasedNetworks:
                 raise KeyError("/".join(path))
             named[entry.source] = entry.to_source(array)
         return named
+
+
+# One program: layer by layer, jax would compile some hundred small ones.
+@partial(jax.jit, static_argnums=(0, 1, 2))
+@in_float32
+def _outputs(
+    network: Generator | Discriminator,
+    spectral_rule: tuple[tuple[str, Any], ...],
+    train: bool,
+    variables: Mapping[str, Any],
+    inputs: Array,
+    labels: Array | None,
+) -> Array:
+    """Returns what a network with released weights makes of its inputs."""
+    params, _, _ = spectral_normalize_tree(variables["params"], variables["spectral"], **dict(spectral_rule))
+    normalized = {"params": params, "batch_stats": variables.get("batch_stats", {})}
+    outputs = network.apply(normalized, inputs, labels, train=train)
+    return outputs  # pyrefly: ignore[bad-return]
 
 
 def _checked_labels(labels: Any, batch_size: int, num_classes: int) -> Array | None:
@@ -298,6 +310,8 @@ def _fill(shapes: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapping
 def _vectors(params: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Returns the vectors u and v of each kernel that the source normalises spectrally."""
     spectral: dict[str, Any] = {}
+    stored = {entry.path for entry in entries if entry.collection == "spectral"}
+    without: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
     for entry in entries:
         if entry.collection != "spectral":
             continue
@@ -314,10 +328,20 @@ def _vectors(params: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapp
                 f"{entry.source} needs {wanted} entries, one for each {axis} of its kernel; got {array.size}."
             )
         node[side] = entry.to_ours(array, (wanted,))
-        if side == "u":
-            _, v = power_iteration(jnp.asarray(matrix), jnp.asarray(node["u"]), iterations=1)
-            node.setdefault("v", np.asarray(v))
+        if side == "u" and (*folders, "v") not in stored:
+            without[tuple(folders)] = matrix, node["u"]
+    for folders, v in _left_vectors(without).items():
+        node = spectral
+        for name in folders:
+            node = node[name]
+        node["v"] = np.asarray(v)
     return spectral
+
+
+@jax.jit
+def _left_vectors(pairs: Mapping[Path, tuple[Array, Array]]) -> dict[Path, Array]:
+    """Returns the vector v of each matrix and its u."""
+    return {path: power_iteration(matrix, u, iterations=1)[1] for path, (matrix, u) in pairs.items()}
 
 
 def reject_unknown(names: Mapping[str, Any], used: set[str], ignored: str) -> None:

@@ -117,14 +117,7 @@ def score_every_checkpoint(
     if reference and not out:
         raise InvalidInputError("Every checkpoint with --reference needs --out, a folder for the results.")
     run = open_any_run(workdir, source=source, held_out=held_out, cache=cache, trust_checkpoint=trust_checkpoint)
-    kept = checkpoint_steps(run.workdir)
-    if not kept:
-        raise InvalidInputError(
-            f"The run in {str(workdir)!r} has no checkpoint yet: it was stopped before the first save."
-        )
-    chosen = [step for step in kept if step in (steps or kept)]
-    if not chosen:
-        raise InvalidInputError(f"The run in {str(workdir)!r} has checkpoints of the steps {kept}; got {list(steps)}.")
+    chosen = _chosen_steps(run.workdir, workdir, steps)
     choosing: Any = {"keep_going": keep_going, "notify": notify}
     weights = {"inception_weights": inception_weights, "dinov2_weights": dinov2_weights}
     shared: Any = {"seed": seed, "weights": weights, "progress": progress}
@@ -144,6 +137,23 @@ def score_every_checkpoint(
     files.raise_refused()
     plan.choice.raise_refused()
     return table
+
+
+def _chosen_steps(workdir: Path, named: str | Path, steps: Sequence[int]) -> list[int]:
+    """Returns the steps to score of those that have a checkpoint; `named` is what the user calls the workdir.
+
+    Raises:
+        InvalidInputError: there is none.
+    """
+    kept = checkpoint_steps(workdir)
+    if not kept:
+        raise InvalidInputError(
+            f"The run in {str(named)!r} has no checkpoint yet: it was stopped before the first save."
+        )
+    chosen = [step for step in kept if step in (steps or kept)]
+    if not chosen:
+        raise InvalidInputError(f"The run in {str(named)!r} has checkpoints of the steps {kept}; got {list(steps)}.")
+    return chosen
 
 
 def _measure(

@@ -1,6 +1,7 @@
 """Training from a state to the last step, with everything that is saved, drawn, scored and reported on the way."""
 
 import dataclasses
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -89,21 +90,8 @@ def train_from(
             clock = _Throughput(first_step, job.images_per_step)
             watch = _health_watch(experiment, job, workdir, first_step, progress)
             images = _ImagesRead(first_step, job.images_per_step, first_image)
-            session = _Session(
-                experiment,
-                job,
-                workdir,
-                checkpoints,
-                lock,
-                writer,
-                progress,
-                clock,
-                stop,
-                watch,
-                profiled,
-                images,
-                calls,
-            )
+            of_run = experiment, job, workdir, checkpoints, lock
+            session = _Session(*of_run, writer, progress, clock, stop, watch, profiled, images, calls)
             try:
                 with memory_errors(lambda: memory_advice(experiment, stop.activity)):
                     done, state = session.run(first_step, state, owed)
@@ -116,11 +104,14 @@ def train_from(
             if calls:
                 calls.end("finished" if finished else "stopped", "" if finished else stop.signal.name)
     if done < total_steps:
-        saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
-        raise StoppedError(
-            f"stopped by {stop.signal.name} {saved}; the same command goes on from there.", stop.signal.value
-        )
+        raise _stopped_error(stop.signal, done, first_step)
     return state
+
+
+def _stopped_error(by: signal.Signals, done: int, first_step: int) -> StoppedError:
+    """Returns the error of a run that a signal has ended before its last step."""
+    saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
+    return StoppedError(f"stopped by {by.name} {saved}; the same command goes on from there.", by.value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,12 +67,7 @@ def run_loop(
         return done, state
     with PrefetchedBatches(batches, place) as prefetched:
         while done < total_steps:
-            try:
-                batch = prefetched.take()
-            except StopIteration:
-                raise ValueError(
-                    f"run_loop needs batches up to step {total_steps}; they ended after step {done}."
-                ) from None
+            batch = _next_batch(prefetched, done, total_steps)
             state, metrics = step(state, batch)
             del batch  # so that the devices can use its memory again
             done += 1
@@ -96,6 +91,13 @@ def run_loop(
             if stopping:
                 break
     return done, state
+
+
+def _next_batch(batches: PrefetchedBatches, done: int, total_steps: int) -> Any:
+    try:
+        return batches.take()
+    except StopIteration:
+        raise ValueError(f"run_loop needs batches up to step {total_steps}; they ended after step {done}.") from None
 
 
 def _require_finite(metrics: list[dict[str, Any]], first: int) -> None:

@@ -261,25 +261,14 @@ def step(
     normalized = normalize_with_vjp(task.normalize, state.generator)
     statistics = state.generator.batch_stats
     shared = _generate_with_vjp(task, normalized.params, statistics, drawn[-1]) if task.shared_draws else None
+    fixed_generator = {"params": normalized.params, "batch_stats": statistics}
     before_last, gradients, metrics = _run_discriminator_updates(
-        task,
-        state.discriminator,
-        batch,
-        drawn,
-        {"params": normalized.params, "batch_stats": statistics},
-        shared,
-        axis_name,
+        task, state.discriminator, batch, drawn, fixed_generator, shared, axis_name
     )
     discriminator = updated_network(before_last, gradients, task.optimizers.discriminator)
+    last_slice = jax.tree.map(itemgetter(-1), batch)
     generator, generator_metrics = _update_generator(
-        task,
-        state.generator,
-        normalized,
-        discriminator,
-        jax.tree.map(itemgetter(-1), batch),
-        drawn[-1],
-        shared,
-        axis_name,
+        task, state.generator, normalized, discriminator, last_slice, drawn[-1], shared, axis_name
     )
     if discriminator_steps == 1:
         # The old D is kept until all metrics are known. While G is updated, its gradient then takes less memory than

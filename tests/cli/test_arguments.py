@@ -9,6 +9,8 @@ import sagan_jax
 from sagan_jax.cli.arguments import expand_home
 from support.commands import command, error_line
 
+pytestmark = pytest.mark.one_jax
+
 PACKAGE = Path(sagan_jax.__file__).parent
 
 

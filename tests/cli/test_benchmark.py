@@ -13,6 +13,8 @@ from sagan_jax.runs.long_range_table import beside_ours
 from sagan_jax.runs.validate import check_config
 from support.commands import command, error_line
 
+pytestmark = pytest.mark.one_jax
+
 LAYERS = """
 import flax.linen as nn
 
@@ -191,7 +193,6 @@ def test_mistake_is_one_line_before_anything_is_written(words, line, tmp_path, c
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_layer_of_a_user_becomes_a_row_and_is_not_run_twice(tmp_path, capsys, monkeypatch):
     (tmp_path / "layers.py").write_text(LAYERS)
     words = (

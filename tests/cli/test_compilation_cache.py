@@ -15,7 +15,8 @@ import sagan_jax
 from sagan_jax.cli.main import COMMANDS
 from support.paths import ROOT
 
-TINY = ["--base-channels", "2", "--batch-size", "4", "--total-steps", "2", "--save-every-steps", "2"]
+TINY = ["--family=dcgan", "--final-norm-decay=0.9999", "--base-channels=1"]
+TINY += ["--batch-size=4", "--total-steps=2", "--save-every-steps=2"]
 MAX_PROGRAMS = 20
 """Of a run with its checkpoint, its picture of samples and the figures of attention of both networks."""
 

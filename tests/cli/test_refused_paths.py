@@ -14,6 +14,8 @@ from sagan_jax.runtime.environment import write_run_files
 from support.commands import command, error_line
 from support.permissions import permission_bits_bind
 
+pytestmark = pytest.mark.one_jax
+
 LONG = "x" * 300
 OF_A_RUN = {
     "sample": ["--out", "out.png"],

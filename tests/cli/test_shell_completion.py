@@ -10,6 +10,8 @@ from sagan_jax.config import AttentionName, LossName
 from sagan_jax.models.attention import AttentionKind
 from support.commands import command
 
+pytestmark = pytest.mark.one_jax
+
 COMPLETE = """
 source /dev/stdin <<< "$1"; shift
 function=$(complete -p sagan-jax | sed 's/.*-F \\([^ ]*\\).*/\\1/')

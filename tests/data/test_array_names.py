@@ -5,6 +5,8 @@ from sagan_jax.data import array_files, natural_resolution, open_source
 from support.assertions import refusal
 from support.images import noise
 
+pytestmark = pytest.mark.one_jax
+
 FIVE, TEST = noise(5, 4, 4, 3), noise(2, 4, 4, 3, seed=1)
 LABELS = np.array([2, 0, 1, 1, 0])
 

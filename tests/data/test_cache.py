@@ -21,6 +21,8 @@ from support.archives import write_folder, write_zip
 from support.images import encoded, noise
 from support.sources import contents
 
+pytestmark = pytest.mark.one_jax
+
 SIZE, COUNT = 4, 10
 IMAGE_BYTES = SIZE * SIZE * 3
 

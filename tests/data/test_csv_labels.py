@@ -7,6 +7,8 @@ from support.assertions import refusal
 from support.images import encoded, noise
 from support.sources import contents
 
+pytestmark = pytest.mark.one_jax
+
 NAMES = ["a.png", "b,1.png", "c.png", "d.png", "é.png"]
 CLASSES = [1, 0, 2, 2, 0]
 FILES = {name: encoded(noise(4, 4, 3, seed=seed)) for seed, name in enumerate(NAMES)}

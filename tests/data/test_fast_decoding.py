@@ -11,6 +11,8 @@ from support.archives import write_folder
 from support.images import encoded, noise
 from support.sources import contents
 
+pytestmark = pytest.mark.one_jax
+
 SIZE = 24
 
 

@@ -9,6 +9,8 @@ from sagan_jax.data import natural_resolution, open_source, sources
 from support.assertions import refusal
 from support.images import noise
 
+pytestmark = pytest.mark.one_jax
+
 h5py = pytest.importorskip("h5py", reason="the extra `hdf5` is not installed")
 
 IMAGES, LABELS = noise(7, 6, 5, 3, seed=1), np.array([0, 1, 2, 0, 1, 2, 0])

@@ -10,6 +10,8 @@ from support.assertions import refusal
 from support.images import encoded, noise
 from support.sources import contents
 
+pytestmark = pytest.mark.one_jax
+
 datasets = pytest.importorskip("datasets", reason="the extra `datasets` is not installed")
 
 SIZE, NAMES = 5, ["ant", "bee", "cat"]

@@ -14,6 +14,8 @@ from support.archives import write_folder, write_zip
 from support.assertions import refusal
 from support.images import encoded, noise
 
+pytestmark = pytest.mark.one_jax
+
 PIXELS = noise(7, 7, 3)
 TINY = encoded(PIXELS)
 

@@ -9,6 +9,8 @@ from support.assertions import refusal
 from support.images import encoded, noise
 from support.sources import contents
 
+pytestmark = pytest.mark.one_jax
+
 NAMES = ["00000/img0.png", "00000/img1.png", "00000/img2.png", "00001/img3.png", "00001/img4.png"]
 CLASSES = [2, 0, 1, 1, 0]
 FILES = {name: encoded(noise(4, 4, 3, seed=seed)) for seed, name in enumerate(NAMES)}

@@ -9,6 +9,8 @@ from support.assertions import refusal
 from support.images import encoded, noise
 from support.sources import contents
 
+pytestmark = pytest.mark.one_jax
+
 lmdb = pytest.importorskip("lmdb", reason="the extra `lmdb` is not installed")
 
 SIZE = 6

@@ -9,6 +9,8 @@ from sagan_jax.data import masks
 from sagan_jax.data.masks import AREA_BINS, HALVES, MASK_KINDS, draw_mask, draw_masks
 from sagan_jax.errors import InvalidInputError
 
+pytestmark = pytest.mark.one_jax
+
 SIZES = [(8, 8), (9, 13), (64, 64), (31, 10)]
 
 

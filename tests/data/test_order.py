@@ -10,6 +10,8 @@ from sagan_jax.data.order import balanced_order, uniform_order
 from sagan_jax.data.pipeline import training_batches
 from support.assertions import refusal
 
+pytestmark = pytest.mark.one_jax
+
 LABELS = np.array([2] * 7 + [0] * 3 + [5] * 1)  # three classes, of 7, 3 and 1 images; 1, 3 and 4 have none
 EPOCH = 3 * 7
 

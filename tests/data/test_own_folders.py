@@ -6,6 +6,8 @@ from support.archives import write_folder
 from support.assertions import refusal
 from support.images import encoded, noise
 
+pytestmark = pytest.mark.one_jax
+
 PNG = encoded(noise(4, 4, 3))
 CLASSES = {"cat/1.png": PNG, "dog/2.png": PNG}
 FINISHED = ["config.json", "environment.json", "metrics.jsonl", "samples/step.png", "checkpoints/4/meta", "report.html"]

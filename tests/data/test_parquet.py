@@ -10,6 +10,8 @@ from support.assertions import refusal
 from support.images import encoded, noise
 from support.sources import contents
 
+pytestmark = pytest.mark.one_jax
+
 pa = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
 pq = pytest.importorskip("pyarrow.parquet")
 

@@ -7,6 +7,8 @@ import pytest
 from sagan_jax.data import to_float, to_uint8, training_batches
 from sagan_jax.errors import InvalidInputError
 
+pytestmark = pytest.mark.one_jax
+
 
 class Numbered:
     """`count` images of 2x2x3; image i is filled with i and labelled 1000 + i."""

@@ -11,6 +11,8 @@ from sagan_jax.data.synthetic import Pairs
 from sagan_jax.evaluation.rules import check_pairs
 from support.assertions import refusal
 
+pytestmark = pytest.mark.one_jax
+
 RULE, RESOLUTION = Pairs(hues=5, forms=2, size=7), 40  # blobs of 9 pixels, so gaps up to 22
 
 

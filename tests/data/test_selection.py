@@ -10,6 +10,8 @@ from support.assertions import refusal
 from support.images import encoded, noise
 from support.sources import contents
 
+pytestmark = pytest.mark.one_jax
+
 LABELS = [0] * 6 + [1] * 2 + [2] * 9
 PIXELS = [noise(4, 4, 3, seed=seed) for seed in range(len(LABELS))]
 FILES = {f"c{label}/{seed:02}.png": encoded(PIXELS[seed]) for seed, label in enumerate(LABELS)}

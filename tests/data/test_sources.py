@@ -32,6 +32,8 @@ from support.assertions import refusal
 from support.images import encoded, noise
 from support.permissions import permission_bits_bind
 
+pytestmark = pytest.mark.one_jax
+
 
 def only_image(tmp_path, data, name="only.png", **options):
     """Returns what becomes of the image file `data`."""

@@ -6,6 +6,8 @@ from sagan_jax.data import open_source
 from sagan_jax.data.synthetic import FORMS, Mirror, Pairs, parse_synthetic
 from sagan_jax.errors import InvalidInputError
 
+pytestmark = pytest.mark.one_jax
+
 
 @pytest.mark.parametrize("resolution", [32, 64, 33])
 @pytest.mark.parametrize("channels", [3, 1])

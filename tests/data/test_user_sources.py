@@ -12,6 +12,8 @@ from sagan_jax.data import natural_resolution, open_source, sources, user_source
 from support.assertions import refusal
 from support.images import noise
 
+pytestmark = pytest.mark.one_jax
+
 COUNT = 7
 
 

@@ -6,6 +6,8 @@ from sagan_jax.evaluation.attention import AttentionRecord
 from sagan_jax.evaluation.partners import partner_attention
 from support.attention_layers import layer_of_map
 
+pytestmark = pytest.mark.one_jax
+
 RULE = Pairs(size=8)
 
 

@@ -3,6 +3,8 @@ import pytest
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.protocols import KNOWN_PROTOCOLS, parse_protocol
 
+pytestmark = pytest.mark.one_jax
+
 
 @pytest.mark.parametrize(
     ("name", "kind", "images", "reference", "embedding", "statistics", "raw"),

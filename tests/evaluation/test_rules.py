@@ -14,6 +14,8 @@ from sagan_jax.evaluation.image_sets import RealImages
 from sagan_jax.evaluation.protocols import parse_protocol
 from sagan_jax.evaluation.rules import RuleResult, check_rule, num_modes, rule_accuracy
 
+pytestmark = pytest.mark.one_jax
+
 COUNT = 300
 
 

@@ -17,6 +17,8 @@ from sagan_jax.evaluation.statistics_files import is_statistics_file, read_stati
 from sagan_jax.functional.distances import moments_of
 from support.images import smooth_images
 
+pytestmark = pytest.mark.one_jax
+
 FEATURES = np.random.default_rng(0).normal(size=(40, 5)) + np.arange(5)
 
 

@@ -17,6 +17,8 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.runs.experiments import load_experiment
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 PROGRAM = BENCHMARKS / "agreement_by_distance.py"
 
 
@@ -184,7 +186,6 @@ def test_run_with_three_blobs_is_refused(program, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_runs_of_a_row_are_means_over_seeds(program, images, monkeypatch, runs, tmp_path, capsys):
     runs("at 16-0", "at 16-1", "none-0")
 

@@ -9,6 +9,8 @@ from support.assertions import refusal
 from support.paths import ROOT
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 
 @pytest.fixture
 def program(monkeypatch, tmp_path):

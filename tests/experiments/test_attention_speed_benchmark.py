@@ -7,6 +7,8 @@ import pytest
 from sagan_jax.errors import InvalidInputError
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 PROGRAM = BENCHMARKS / "attention_speed.py"
 
 

@@ -4,6 +4,7 @@ import doctest
 import itertools
 import math
 from fractions import Fraction
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -188,13 +189,28 @@ def test_interval_of_a_rank_holds_at_least_95_percent_of_the_draws():
     assert ranking.rank_interval(np.array([0.03, 0.0, 0.93, 0.0, 0.04]))[1:] == (1.0, 3.0)
 
 
-def test_rows_of_too_many_runs_are_not_ranked():
-    assert np.stack(ranking.rank_shares([[float(run) for run in range(10)]] * 2, lower_is_better=True)).sum(
-        axis=1
-    ) == pytest.approx([1, 1])
-    for row in ([], [1.0] * 11):
-        with pytest.raises(ValueError, match="1 to 10 runs"):
-            ranking.rank_shares([[1.0], row], lower_is_better=True)
+def test_rows_of_many_runs_have_the_ranks_of_draws_at_random():
+    ten = [[float(run) for run in range(10)]] * 2
+    assert np.stack(ranking.rank_shares(ten, lower_is_better=True)).sum(axis=1) == pytest.approx([1, 1])
+    # Means of many runs are about normal: of 40 values of variance 1 and of 30 of variance 4, 0.5 apart.
+    rows = [[3.5, 1.5] * 20, [5.0, 1.0] * 15]
+    higher = NormalDist().cdf(0.5 / (1 / 40 + 4 / 30) ** 0.5)
+    (first, ties, second), other = ranking.rank_shares(rows, lower_is_better=True)
+    assert first + ties / 2 == pytest.approx(higher, abs=0.01)
+    assert first + ties + second == pytest.approx(1)
+    assert other == pytest.approx([second, ties, first])
+    again = ranking.rank_shares(rows, lower_is_better=True)
+    assert np.array_equal(again, [[first, ties, second], other])
+    # Equal rows of 11 runs are drawn apart from each other.
+    of_11 = [float(run**2) for run in range(11)]
+    first, ties, second = ranking.rank_shares([of_11, of_11], lower_is_better=True)[0]
+    assert first == pytest.approx(second, abs=0.01)
+    assert 0 < ties < 0.05
+
+
+def test_row_without_runs_is_not_ranked():
+    with pytest.raises(ValueError, match="at least 1 run"):
+        ranking.rank_shares([[1.0], []], lower_is_better=True)
 
 
 def test_effect_of_many_runs_is_cohens():

@@ -10,6 +10,8 @@ import pytest
 from support.assertions import assert_near, refusal
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 
 @pytest.fixture(scope="module")
 def program():

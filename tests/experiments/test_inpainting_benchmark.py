@@ -9,6 +9,8 @@ import pytest
 
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 PROGRAM = BENCHMARKS / "inpainting.py"
 SIZE = 16
 
@@ -78,7 +80,6 @@ def test_grey_images_are_filled_as_colour_images_of_that_grey(program, masks, na
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_what_is_no_run_is_said_in_one_line(tmp_path):
     command = [sys.executable, str(PROGRAM), "--workdir", str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -11,6 +11,8 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.replaced_attention import KnockOut
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 PROGRAM = BENCHMARKS / "knock_out.py"
 
 

@@ -8,6 +8,8 @@ import pytest
 from support.assertions import refusal
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 
 @pytest.fixture
 def program(monkeypatch):

@@ -10,6 +10,8 @@ import pytest
 from support.assertions import refusal
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 ECHO = "from worker import serve; serve({'library': 'none'}, {'add': lambda *given: sum(given), 'die': DIE})"
 
 

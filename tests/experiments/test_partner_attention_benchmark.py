@@ -19,6 +19,8 @@ from sagan_jax.training.adversarial import initial_state
 from support.attention_layers import layer_of_map
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 PROGRAM = BENCHMARKS / "partner_attention.py"
 
 
@@ -75,7 +77,6 @@ def opened(generator, discriminator):
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_generated_images_are_those_of_the_run_and_real_ones_are_unseen(program, monkeypatch):
     experiment = load_experiment("pairs_32")
     networks = dataclasses.replace(experiment.networks, base_channels=1, latent_size=3)

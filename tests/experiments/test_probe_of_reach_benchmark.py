@@ -1,6 +1,7 @@
 """The table of the probe of reach, with results that are made up."""
 
 import doctest
+import hashlib
 import json
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from sagan_jax.runs.reach import BINS, ReachBin, ReachResult
 from support.assertions import refusal
 from support.programs import BENCHMARKS, load_program
+
+pytestmark = pytest.mark.one_jax
 
 
 @pytest.fixture
@@ -32,10 +35,17 @@ def test_doctests(program):
     assert not doctest.testmod(program).failed
 
 
-def test_runs_are_made_once_and_seed_by_seed(program, tmp_path, capsys):
-    words = ["--attention", "none", "a/l.py:Own", "--seeds", "2", "--steps", "300", "--out", str(tmp_path / "new")]
+@pytest.fixture
+def own(tmp_path):
+    """A file with a layer of a user's, as the flag names it."""
+    (tmp_path / "l.py").write_text("Own = object()\n")
+    return f"{tmp_path / 'l.py'}:Own"
+
+
+def test_runs_are_made_once_and_seed_by_seed(program, own, tmp_path, capsys):
+    words = ["--attention", "none", own, "--seeds", "2", "--steps", "300", "--out", str(tmp_path / "new")]
     program.run(words)
-    assert program.measured == [("none", 0), ("a/l.py:Own", 0), ("none", 1), ("a/l.py:Own", 1)]
+    assert program.measured == [("none", 0), (own, 0), ("none", 1), (own, 1)]
     printed = capsys.readouterr().out
     assert "| none | 0.625 (0.500 to 0.750) |" in printed
     assert printed.endswith("| never, 200 | 0.12, 1.12 | 1,234 |\n")
@@ -50,6 +60,30 @@ def test_file_of_another_run_is_refused(program, tmp_path):
     program.run([*words, "--steps", "300"])
     assert "none-0.json' holds another run: none, 300 steps" in refusal(program.run, [*words, "--steps", "400"])
     assert refusal(program.run, [*words, "--seeds", "0"]) == "--seeds needs at least 1; got 0."
+
+
+def test_result_of_another_source_of_a_layer_is_refused(program, own, tmp_path):
+    program.one_run(tmp_path, own, 0, 300)
+    kept = program.run_path(tmp_path, own, 0)
+    assert json.loads(kept.read_text())["source"] == hashlib.sha256(b"Own = object()\n").hexdigest()
+    assert program.one_run(tmp_path, own, 0, 300).steps == 300
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"source": "0" * 64}))  # as if the layer had changed
+    said = refusal(program.one_run, tmp_path, own, 0, 300)
+    assert f"was measured with another source of {own}: remove it" in said
+    kept.unlink()
+    program.one_run(tmp_path, own, 0, 300)
+    assert program.measured == [(own, 0), (own, 0)]
+
+
+def test_result_of_an_earlier_version_is_read(program, own, tmp_path):
+    for attention in ("none", own):
+        program.one_run(tmp_path, attention, 0, 300)
+        path = program.run_path(tmp_path, attention, 0)
+        path.write_text(
+            json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "source"})
+        )
+    assert program.one_run(tmp_path, "none", 0, 300).attention == "none"
+    assert "another source" in refusal(program.one_run, tmp_path, own, 0, 300)  # which source it had is not known
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"bins": [{"least_gap": 2}], "curve": []}'])

@@ -2,9 +2,13 @@
 
 import json
 
+import pytest
+
 from sagan_jax.runs.long_range import Trial
 from sagan_jax.runs.long_range_table import RECORDED
 from support.programs import BENCHMARKS, load_program
+
+pytestmark = pytest.mark.one_jax
 
 
 def test_file_of_the_package_is_what_the_results_come_to():

@@ -4,6 +4,8 @@ import pytest
 
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 
 @pytest.fixture(scope="module")
 def program():

@@ -28,6 +28,8 @@ pytest.importorskip("statsmodels", reason="statsmodels is not installed (pip ins
 
 from comparisons import outcomes, tables
 
+pytestmark = pytest.mark.one_jax
+
 PROGRAM = EXPERIMENTS / "run_table.py"
 TABLES = sorted(path.stem for path in (PROGRAM.parent / "tables").glob("[!_]*.py"))
 
@@ -734,7 +736,6 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_runs_at_once_come_to_what_runs_one_by_one_come_to_and_an_error_ends_them(tmp_path):
     (tmp_path / "jobs.py").write_text(JOBS)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(EXPERIMENTS), str(EXPERIMENTS.parent)])}

@@ -9,6 +9,8 @@ import pytest
 from support.assertions import refusal
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 
 @pytest.fixture
 def program(monkeypatch):
@@ -145,7 +147,6 @@ def test_numbers_out_of_range_are_refused(program, words, line):
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 @pytest.mark.parametrize("axis", ["width", "devices"])
 def test_points_of_an_axis_are_measured(program, axis, tmp_path, capsys):
     program.run(["--quick", "--axis", axis, "--out", str(tmp_path / "out.json")])

@@ -12,6 +12,8 @@ from sagan_jax.data import ImageSource
 from sagan_jax.errors import InvalidInputError
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 
 @pytest.fixture(scope="module")
 def program():

@@ -9,6 +9,8 @@ from sagan_jax.config import Table
 from sagan_jax.errors import InvalidInputError
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 PROGRAM = BENCHMARKS / "step_speed.py"
 
 
@@ -38,7 +40,6 @@ def test_rows_take_steps_in_turn_and_are_compared_round_by_round(program, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_a_step_of_a_row_is_taken_and_timed(program):
     row = program.load_table("attention_buys").rows["at 16"]
     small = replace(row, networks=replace(row.networks, base_channels=1), training=replace(row.training, batch_size=2))

@@ -8,6 +8,8 @@ import pytest
 from support.assertions import refusal
 from support.programs import BENCHMARKS, load_program
 
+pytestmark = pytest.mark.one_jax
+
 PEAK = {"float32": 200.0, "bfloat16": 400.0}
 
 
@@ -120,7 +122,6 @@ def test_a_python_without_torch_is_one_line(program, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_ours_is_measured(program, capsys):
     program.run(["--quick", "--without-peer"])
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| jax "))
@@ -130,7 +131,6 @@ def test_ours_is_measured(program, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_peer_is_measured(program, capsys):
     pytest.importorskip("torch")
     program.run(["--quick"])

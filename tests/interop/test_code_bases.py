@@ -7,6 +7,8 @@ from sagan_jax import interop
 from sagan_jax.interop.code_bases import name_code_base
 from support.assertions import refusal
 
+pytestmark = pytest.mark.one_jax
+
 # A few names as each code base writes them.
 FOREIGN = {
     "heykeetae/Self-Attention-GAN": [

@@ -11,6 +11,8 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.interop.dinov2 import load, network_of, published_arrays, published_shapes
 from sagan_jax.models.dinov2 import DinoV2
 
+pytestmark = pytest.mark.one_jax
+
 TINY = DinoV2(width=64, depth=2, num_heads=1, hidden=7, patch_size=3, table_side=2)
 
 

@@ -12,6 +12,8 @@ from support.assertions import refusal
 from support.pickles import MakesFolder
 from support.pytorch_files import FORMATS, called, dictionary, instructions, looked_up, tensor
 
+pytestmark = pytest.mark.one_jax
+
 CODE = 0xF1  # of the registry of extensions
 MKDIR = f"{os.mkdir.__module__}.mkdir"
 

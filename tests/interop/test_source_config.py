@@ -11,6 +11,8 @@ from sagan_jax.interop.source_config import read_source_config
 from support.assertions import assert_near, refusal
 from support.pytorch_generators import generate
 
+pytestmark = pytest.mark.one_jax
+
 # What the released networks were trained with, as StudioGAN's file and BigGAN-PyTorch's metalog.txt say it.
 STUDIOGAN = {
     "DATA": {"name": "CIFAR10", "img_size": 32, "num_classes": 10},

@@ -10,6 +10,8 @@ from sagan_jax import interop
 from support.assertions import assert_near, refusal
 from support.pytorch_generators import generate
 
+pytestmark = pytest.mark.one_jax
+
 
 def read(golden, name):
     with np.load(golden / f"{name}.npz") as file:

@@ -17,6 +17,8 @@ from sagan_jax.interop.tensorflow_checkpoint import checkpoint_prefix, read_chec
 from support.assertions import refusal
 from support.tensorflow_checkpoints import MAGIC, block, entry, field, header, table, varint, write_checkpoint
 
+pytestmark = pytest.mark.one_jax
+
 FILES = Path(__file__).parent / "files"
 # What `make_tensorflow.py` saved; half precision is widened.
 WRITTEN = {
@@ -266,7 +268,7 @@ def with_sums(content):
     return table(entries, per_block=5)
 
 
-@pytest.mark.parametrize("number", [300, pytest.param(20_000, marks=[pytest.mark.slow, pytest.mark.one_jax])])
+@pytest.mark.parametrize("number", [300, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_mutated_checkpoints_are_read_or_refused_in_one_line(number, small):
     index, data = (FILES / "tiny.ckpt-7.index").read_bytes(), (FILES / "tiny.ckpt-7.data-00000-of-00001").read_bytes()
     chance, ends = random.Random(number), {True: 0, False: 0}

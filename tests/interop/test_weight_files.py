@@ -20,6 +20,8 @@ from support.assertions import refusal
 from support.commands import command, error_line
 from support.pickles import MakesFolder
 
+pytestmark = pytest.mark.one_jax
+
 SMALL = {"layer.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "layer.count": np.array(7)}
 
 

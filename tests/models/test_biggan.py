@@ -1,5 +1,7 @@
 """BigGAN: sizes, counts, and how a block is told what to draw."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from sagan_jax.functional import init_spectral
 from sagan_jax.models import sagan
 from sagan_jax.models.biggan import Discriminator, Generator
 from support.assertions import assert_rows_are_their_own
-from support.params import drawn_function, num_parameters, perturbed, variable_shapes
+from support.params import draw_tree, drawn_function, num_parameters, variable_shapes
 
 
 def small(**fields):
@@ -17,8 +19,7 @@ def small(**fields):
     generator = Generator(**({"resolution": 32, "num_classes": 3, "base_channels": 2, "shared_size": 5} | fields))
     generator = generator.clone(attention_resolutions=())
     latents = jax.random.normal(jax.random.key(1), (4, 12))
-    variables = generator.init(jax.random.key(0), latents, jnp.zeros(4, jnp.int32), train=False)
-    return generator, latents, variables | {"params": perturbed(variables["params"], 0.5)}
+    return generator, latents, draw_tree(dict(variable_shapes(generator, 12)), 0)
 
 
 def test_networks_have_as_many_parameters_as_published():
@@ -66,17 +67,12 @@ def test_each_block_hears_its_own_part_of_the_latent():
     generator, latents, variables = small()
 
     def images(latents, blocks):
-        seen = generator.apply(
-            variables,
-            latents,
-            jnp.zeros(4, jnp.int32),
-            train=False,
-            capture_intermediates=lambda module, _: module.name in blocks,
-            mutable=["intermediates"],
-        )[1]["intermediates"]
+        seen = apply(variables, latents, jnp.zeros(4, jnp.int32))[1]["intermediates"]
         return {name: seen[name]["__call__"][0] for name in blocks}
 
     blocks = ["linear", "block_1", "block_2", "block_3"]
+    asked = {"capture_intermediates": lambda module, _: module.name in blocks, "mutable": ["intermediates"]}
+    apply = jax.jit(partial(generator.apply, train=False, **asked))
     before = images(latents, blocks)
     for part, name in enumerate(blocks):
         after = images(latents.at[:, 3 * part : 3 * part + 3].add(1.0), blocks)

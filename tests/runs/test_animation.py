@@ -10,6 +10,8 @@ from support.assertions import refusal
 from support.commands import command, error_line
 from support.images import noise, smooth_images
 
+pytestmark = pytest.mark.one_jax
+
 
 @pytest.fixture
 def run(tmp_path):

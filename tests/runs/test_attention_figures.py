@@ -33,6 +33,9 @@ from support.assertions import assert_near
 from support.attention_layers import layer_of_map
 from support.commands import command, error_line
 from support.metrics import read_metrics
+from support.params import draw_tree, variable_shapes
+
+pytestmark = pytest.mark.one_jax
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +150,7 @@ def test_spread_of_a_layer_is_in_pixels_of_the_image():
 def test_layers_of_a_discriminator_go_from_fine_to_coarse():
     shape = jnp.zeros((1, 32, 32, 3))
     network = Discriminator(resolution=32, num_classes=0, base_channels=2, attention_resolutions=(8, 16))
-    variables = network.init(jax.random.key(0), shape, None, train=False)
+    variables = draw_tree(dict(variable_shapes(network, 32, 32, 3)), 0)
     seen = discriminator_attention(
         TrainedDiscriminator(network, variables, 0, 1), np.zeros(shape.shape, np.uint8), np.zeros(1, np.int32)
     )
@@ -190,7 +193,6 @@ def test_run_gets_a_figure_of_each_image_of_each_network_and_two_of_the_whole(tr
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_figures_are_the_same_when_they_are_drawn_again(trained, tmp_path):
     _, workdir = trained
     for name in "ab":
@@ -241,13 +243,14 @@ def test_run_without_attention_is_refused(trained, tmp_path, capsys):
     experiment = dataclasses.replace(experiment, networks=networks)
     write_run_files(tmp_path / "run", to_dict(experiment))
     with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
-        checkpoints.save(1, initial_state(build_adversarial_task(experiment), 0, image_shape(experiment)), {})
+        task = build_adversarial_task(experiment)
+        shapes = jax.eval_shape(lambda: initial_state(task, 0, image_shape(experiment)))
+        checkpoints.save(1, jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes), {})
     assert attend("--workdir", tmp_path / "run") == 2
     assert "no attention layer" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_broken_line_of_the_metrics_is_passed_over(trained, tmp_path):
     history = tmp_path / "run" / "attention" / "history.png"
     shutil.copytree(trained[1], tmp_path / "run")

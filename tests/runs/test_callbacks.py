@@ -39,6 +39,8 @@ from support.assertions import refusal
 from support.commands import command, error_line
 from support.metrics import read_metrics
 
+pytestmark = pytest.mark.one_jax
+
 OWN = """
 import json
 

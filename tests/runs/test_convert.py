@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import shutil
+from functools import partial
 
 import jax
 import numpy as np
@@ -103,15 +104,20 @@ def wanted(golden, name):
     return found["in/z"], found["in/labels"], images, drawn, found["out/real_logits"]
 
 
+def outputs(network, variables, inputs, labels):
+    """Returns what a network makes of its inputs, as one program."""
+    return jax.jit(partial(network.apply, train=False))(variables, inputs, labels)
+
+
 def test_converted_run_gives_the_images_and_logits_of_its_weights(golden, converted):
     name, workdir = converted
     latents, labels, images, drawn, logits = wanted(golden, name)
     run = open_run(workdir)
     generator, discriminator = run.generator(), run.discriminator()
-    found = generator.generator.apply(generator.variables, latents, labels, train=False)
+    found = outputs(generator.generator, generator.variables, latents, labels)
     assert np.abs(found - drawn).max() < 1e-4
     if not name.startswith("official"):  # whose logits are those of a step in training
-        judged = discriminator.discriminator.apply(discriminator.variables, images, labels, train=False)
+        judged = outputs(discriminator.discriminator, discriminator.variables, images, labels)
         assert np.abs(judged - logits).max() < 1e-4
 
 
@@ -126,6 +132,7 @@ def test_converted_run_remembers_where_it_came_from(converted):
     assert "discriminator.safetensors" in document
 
 
+@pytest.mark.one_jax
 @pytest.mark.parametrize("name", FILES)
 def test_config_of_released_networks_builds_them(golden, name):
     found = {}
@@ -163,6 +170,7 @@ def configuration(path, **model):
     return path
 
 
+@pytest.mark.one_jax
 def test_converted_pair_is_checked_by_numbers_that_the_source_gives_too(golden, pair, tmp_path, capsys):
     assert convert("studiogan", tmp_path / "run", *pair) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("check: "))
@@ -173,10 +181,11 @@ def test_converted_pair_is_checked_by_numbers_that_the_source_gives_too(golden, 
     images = generate(arrays, latents, np.arange(4), norm_epsilon=1e-4, last_norm_epsilon=1e-4)
     run = open_run(tmp_path / "run")
     judge = run.discriminator()
-    logits = judge.discriminator.apply(judge.variables, images.transpose(0, 2, 3, 1), np.arange(4), train=False)
+    logits = outputs(judge.discriminator, judge.variables, images.transpose(0, 2, 3, 1), np.arange(4))
     np.testing.assert_allclose(found, [images.mean(), images.std(), logits.mean(), logits.std()], atol=2e-5)
 
 
+@pytest.mark.one_jax
 def test_what_weights_do_not_say_is_listed_unless_a_configuration_says_it(pair, tmp_path, capsys):
     assert convert("studiogan", tmp_path / "one", *pair) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("assumed")]
@@ -188,6 +197,7 @@ def test_what_weights_do_not_say_is_listed_unless_a_configuration_says_it(pair, 
     assert read_experiment(tmp_path / "two").networks.norm_epsilon == 1e-3
 
 
+@pytest.mark.one_jax
 def test_configuration_of_other_networks_is_refused_and_nothing_is_written(pair, tmp_path, capsys):
     file = configuration(tmp_path / "run.yaml", d_act_fn="Leaky_ReLU")
     assert convert("studiogan", tmp_path / "run", *pair, "--source-config", file) == 2
@@ -197,6 +207,7 @@ def test_configuration_of_other_networks_is_refused_and_nothing_is_written(pair,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.one_jax
 def test_biggan_without_classes_becomes_a_run_without_classes(golden, tmp_path, capsys):
     arrays = {
         name: array[:, -4:] if name.endswith((".gain.weight", ".bias.weight")) else array
@@ -210,6 +221,7 @@ def test_biggan_without_classes_becomes_a_run_without_classes(golden, tmp_path, 
     assert (networks.num_classes, networks.hierarchical, networks.latent_size) == (0, True, 24)
 
 
+@pytest.mark.one_jax
 @pytest.mark.parametrize("name", ["blocks.2.0.conv1x1_theta.weight_orig", "blocks.2.0.conv1x1_attn.weight_orig"])
 def test_attention_kernel_of_zeros_is_refused_by_name(name, golden, tmp_path, capsys):
     arrays = tensors(golden, "studiogan-sagan-32", "generator")
@@ -219,6 +231,7 @@ def test_attention_kernel_of_zeros_is_refused_by_name(name, golden, tmp_path, ca
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.one_jax
 def test_weights_that_give_no_numbers_are_refused(golden, tmp_path, capsys):
     arrays = tensors(golden, "studiogan-sagan-32", "generator")
     arrays["bn4.running_var"] = -np.ones_like(arrays["bn4.running_var"])
@@ -227,6 +240,7 @@ def test_weights_that_give_no_numbers_are_refused(golden, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.one_jax
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_both_networks_in_one_file_are_found(golden, suffix, tmp_path):
     both = {
@@ -236,6 +250,7 @@ def test_both_networks_in_one_file_are_found(golden, suffix, tmp_path):
     assert open_run(tmp_path / "run").discriminator() is not None
 
 
+@pytest.mark.one_jax
 def test_official_export_is_one_file_whose_names_may_end_in_0(golden, tmp_path):
     both = tensors(golden, "official-feat32", "generator") | tensors(golden, "official-feat32", "discriminator")
     file = written(
@@ -245,23 +260,33 @@ def test_official_export_is_one_file_whose_names_may_end_in_0(golden, tmp_path):
     assert open_run(tmp_path / "run").discriminator() is not None
     latents, labels, _, drawn, _ = wanted(golden, "official-feat32")
     generator = load_run(tmp_path / "run")
-    assert np.abs(generator.generator.apply(generator.variables, latents, labels, train=False) - drawn).max() < 1e-4
+    assert np.abs(outputs(generator.generator, generator.variables, latents, labels) - drawn).max() < 1e-4
 
 
-@pytest.mark.parametrize("name", ["model.ckpt-7", "model.ckpt-7.index"])
-def test_official_checkpoint_becomes_the_same_run_as_its_exported_arrays(golden, name, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def official_arrays(golden, tmp_path_factory):
+    """The tensors of the official release, and the workdir that they become as an .npz file."""
+    folder = tmp_path_factory.mktemp("official")
     both = tensors(golden, "official-feat32", "generator") | tensors(golden, "official-feat32", "discriminator")
+    assert convert("official", folder / "npz", "--generator", written(folder / "export.npz", both)) == 0
+    return both, folder / "npz"
+
+
+@pytest.mark.one_jax
+@pytest.mark.parametrize("name", ["model.ckpt-7", "model.ckpt-7.index"])
+def test_official_checkpoint_becomes_the_same_run_as_its_exported_arrays(official_arrays, name, tmp_path, capsys):
+    both, exported = official_arrays
     slots = {f"{key}/Adam": np.full_like(array, np.nan) for key, array in both.items() if key.endswith("biases")}
     others = {"beta1_power": np.float32(0), "global_step": np.int64(7)}
     write_checkpoint(tmp_path / "model.ckpt-7", both | slots | others)
     assert convert("official", tmp_path / "run", "--generator", tmp_path / name) == 0
     assert "read  model.ckpt-7.index  sha256" in capsys.readouterr().out
-    assert convert("official", tmp_path / "npz", "--generator", written(tmp_path / "export.npz", both)) == 0
     for which in ("generator", "discriminator"):
-        found, expected = (getattr(open_run(tmp_path / run), which)().variables for run in ("run", "npz"))
+        found, expected = (getattr(open_run(run), which)().variables for run in (tmp_path / "run", exported))
         assert same_bits(found, expected)
 
 
+@pytest.mark.one_jax
 def test_official_checkpoint_that_is_cut_is_refused_by_variable_and_nothing_is_written(golden, tmp_path, capsys):
     write_checkpoint(tmp_path / "model.ckpt-7", tensors(golden, "official-feat32", "generator"))
     file = tmp_path / "model.ckpt-7.data-00000-of-00001"
@@ -273,6 +298,7 @@ def test_official_checkpoint_that_is_cut_is_refused_by_variable_and_nothing_is_w
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.one_jax
 def test_official_generator_alone_is_enough(golden, tmp_path):
     file = written(tmp_path / "G.npz", tensors(golden, "official-feat32", "generator"))
     assert convert("official", tmp_path / "run", "--generator", file) == 0
@@ -292,6 +318,7 @@ def test_generator_alone_is_sampled_and_looked_at(small, tmp_path, capsys):
     assert "came without one" in error_line(capsys)
 
 
+@pytest.mark.one_jax
 def test_converted_run_is_scored(small, tmp_path, capsys):
     images = tmp_path / "images.npz"
     rng = np.random.default_rng(0)
@@ -301,6 +328,7 @@ def test_converted_run_is_scored(small, tmp_path, capsys):
     assert "fd50_train_random" in capsys.readouterr().out
 
 
+@pytest.mark.one_jax
 @pytest.mark.parametrize("form", [True, False])
 def test_pth_is_converted_in_both_formats(golden, form, small, tmp_path):
     torch = pytest.importorskip("torch", reason="these files are written by PyTorch, which few machines have")
@@ -315,6 +343,7 @@ def test_pth_is_converted_in_both_formats(golden, form, small, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.one_jax
 def test_pickle_with_code_is_refused_and_not_run(tmp_path, capsys):
     file = tmp_path / "G.pth"
     file.write_bytes(pickle.dumps({"linear0.weight_orig": MakesFolder(tmp_path / "made")}))
@@ -336,6 +365,7 @@ def contradicting(arrays):
     return arrays | {"bn4.weight": arrays["bn4.weight"][:-1]}
 
 
+@pytest.mark.one_jax
 @pytest.mark.parametrize(
     ("change", "word"),
     [(without, "linear0.weight"), (unknown, "mapping.weight"), (contradicting, "bn4.weight")],
@@ -347,6 +377,7 @@ def test_tensors_that_do_not_belong_together_are_named_and_nothing_is_written(go
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.one_jax
 def test_layers_normalised_in_part_are_refused(golden, tmp_path, capsys):
     arrays = tensors(golden, "studiogan-sagan-32", "generator")
     for side in "uv":
@@ -357,6 +388,7 @@ def test_layers_normalised_in_part_are_refused(golden, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.one_jax
 def test_folder_that_holds_a_run_is_left_as_it_is(small, capsys):
     before = sorted(path.stat().st_mtime_ns for path in small.rglob("*"))
     assert convert("studiogan", small, "--generator", small.parent / "G.npz") == 2
@@ -364,6 +396,7 @@ def test_folder_that_holds_a_run_is_left_as_it_is(small, capsys):
     assert sorted(path.stat().st_mtime_ns for path in small.rglob("*")) == before
 
 
+@pytest.mark.one_jax
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

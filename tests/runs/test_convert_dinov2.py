@@ -10,6 +10,8 @@ from sagan_jax.models.dinov2 import DinoV2
 from support.commands import command, error_line
 from support.pytorch_files import as_zip, dictionary, tensor
 
+pytestmark = pytest.mark.one_jax
+
 TINY = DinoV2(width=48, depth=2, num_heads=4, hidden=7, patch_size=3, table_side=2)
 
 

@@ -27,6 +27,8 @@ from support.archives import write_folder
 from support.assertions import refusal
 from support.images import encoded, noise
 
+pytestmark = pytest.mark.one_jax
+
 FILES = {f"{number % 2}/{number}.jpg": encoded(noise(190, 170, 3, seed=number), "JPEG") for number in range(4)}
 SMALL = Networks(
     resolution=32,

@@ -24,6 +24,8 @@ from sagan_jax.runs import fetch as fetching
 from support.commands import command, error_line
 from support.pytorch_files import as_sequence, dictionary, tensor
 
+pytestmark = pytest.mark.one_jax
+
 CONTENT = np.random.default_rng(0).bytes(700_000)
 NAME = f"weights-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
 

@@ -12,6 +12,8 @@ from sagan_jax.runs.health import LOSSES, SIGNS, WINDOW_LINES, WINDOW_STEPS, Hea
 from sagan_jax.runtime.metrics_log import Curve, read_metrics
 from support.paths import ROOT
 
+pytestmark = pytest.mark.one_jax
+
 DOCUMENT = ROOT / "docs" / "health.md"
 GUIDE = (ROOT / "docs" / "when_training_fails.md").read_text(encoding="utf-8")
 LN4 = 2 * math.log(2)

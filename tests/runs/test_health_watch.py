@@ -17,6 +17,8 @@ from sagan_jax.runtime.metrics_log import MetricsWriter, read_metrics
 from support.commands import command
 from support.metrics import read_metrics as lines_of
 
+pytestmark = pytest.mark.one_jax
+
 DEAD = {
     "discriminator/loss": 2.0,
     "discriminator/real_logits": 0.1,
@@ -148,7 +150,6 @@ def with_values(experiment, **sections):
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_run_that_collapses_without_protocols_is_saved_reported_and_ended(experiment, tmp_path, dead_at_once, capsys):
     stopping = with_values(experiment, evaluation={"stop_on_collapse": True})
     workdir = tmp_path / "run"
@@ -169,7 +170,6 @@ def test_run_that_collapses_without_protocols_is_saved_reported_and_ended(experi
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 @pytest.mark.parametrize(
     "training",
     [
@@ -187,7 +187,6 @@ def test_run_of_any_loss_and_any_updates_is_watched(experiment, tmp_path, dead_a
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 def test_run_of_images_that_are_all_one_is_trained(experiment, tmp_path):
     np.savez(tmp_path / "train.npz", images=np.full((24, 32, 32, 3), 7, np.uint8), labels=np.arange(24) % 2)
     train(with_values(experiment, training={"total_steps": 1}), tmp_path / "run")

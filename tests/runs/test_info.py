@@ -10,6 +10,8 @@ import pytest
 import sagan_jax
 from sagan_jax.runs import info
 
+pytestmark = pytest.mark.one_jax
+
 
 def told():
     """Returns the text of each entry by its name."""

@@ -8,6 +8,8 @@ from sagan_jax.config import CompletionExperiment
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.memory_advice import COMPILING, memory_advice
 
+pytestmark = pytest.mark.one_jax
+
 
 def experiment(batch_size, accumulation_steps):
     digits = load_experiment("digits_32")

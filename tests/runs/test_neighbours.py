@@ -9,6 +9,8 @@ from sagan_jax.runs import neighbours
 from sagan_jax.runtime.progress import NullProgress
 from support.assertions import refusal
 
+pytestmark = pytest.mark.one_jax
+
 
 @pytest.fixture(autouse=True)
 def weights(monkeypatch):

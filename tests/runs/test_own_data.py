@@ -35,6 +35,8 @@ from support.assertions import refusal
 from support.commands import command, error_line
 from support.own_runs import moved_copy, trained
 
+pytestmark = pytest.mark.one_jax
+
 SOURCE = """
 import flax.linen as nn
 import numpy as np

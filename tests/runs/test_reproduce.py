@@ -28,6 +28,8 @@ from support.commands import command, error_line
 from support.images import encoded, noise
 from support.programs import EXPERIMENTS
 
+pytestmark = pytest.mark.one_jax
+
 EQUAL, TWO = "imagenet_128_sn_equal_rates", "imagenet_128_no_attention"
 REHEARSAL = ["--base-channels", 8, "--batch-size", 4, "--cache", "", "--dry-run"]
 

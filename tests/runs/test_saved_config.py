@@ -24,6 +24,8 @@ from support.array_files import arrays_of
 from support.assertions import refusal
 from support.commands import command, error_line
 
+pytestmark = pytest.mark.one_jax
+
 GENERATING = Experiment(
     networks=Networks(
         resolution=32,

@@ -12,6 +12,8 @@ from sagan_jax.runs.session import Pause, _Session
 from sagan_jax.runtime.environment import write_run_files
 from sagan_jax.runtime.lock import WorkdirLock
 
+pytestmark = pytest.mark.one_jax
+
 
 def session_in(workdir, lock=None, writer=None):
     job = SimpleNamespace(score_monitor=None, source=SimpleNamespace(fingerprint="f"), draw=writer, code={})

@@ -16,6 +16,8 @@ from sagan_jax.runtime.files import (
     write_files_atomically,
 )
 
+pytestmark = pytest.mark.one_jax
+
 
 def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"old")

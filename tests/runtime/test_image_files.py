@@ -9,6 +9,8 @@ from PIL import Image
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.image_files import encode_png, save_png
 
+pytestmark = pytest.mark.one_jax
+
 
 @pytest.mark.parametrize(
     "image",

@@ -1,6 +1,10 @@
 """What is removed when a signal ends the process at once."""
 
+import pytest
+
 from sagan_jax.runtime.leftovers import remove_leftovers, removed_at_a_signal
+
+pytestmark = pytest.mark.one_jax
 
 
 def test_leftovers_of_open_blocks_are_removed_the_newest_first(tmp_path):

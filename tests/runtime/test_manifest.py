@@ -7,6 +7,8 @@ import pytest
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.manifest import MANIFEST, check_results, finish_results, read_manifest, start_results
 
+pytestmark = pytest.mark.one_jax
+
 
 def write(folder, result, *files):
     start_results(folder, {result: files})

@@ -17,6 +17,8 @@ from sagan_jax.runtime.callbacks import Callback
 from sagan_jax.runtime.metrics_log import MetricsWriter, read_metrics, read_step
 from support.metrics import read_metrics as read_lines
 
+pytestmark = pytest.mark.one_jax
+
 
 def record(workdir, first_step, steps):
     with MetricsWriter(workdir, first_step=first_step) as writer:

@@ -2,7 +2,11 @@
 
 import importlib.util
 
+import pytest
+
 from sagan_jax.runtime.packages import is_installed
+
+pytestmark = pytest.mark.one_jax
 
 
 def test_folder_beside_the_program_is_no_package(monkeypatch, tmp_path):

@@ -6,6 +6,8 @@ import pytest
 
 from sagan_jax.runtime.progress import TrainingProgress
 
+pytestmark = pytest.mark.one_jax
+
 
 class Terminal(io.StringIO):
     def isatty(self):

@@ -1,6 +1,10 @@
 """What is removed while a program writes is noticed."""
 
+import pytest
+
 from sagan_jax.runtime.removals import RemovalWatch
+
+pytestmark = pytest.mark.one_jax
 
 
 def test_what_is_removed_is_told_once_and_again_when_it_came_back(tmp_path):

@@ -16,6 +16,8 @@ from sagan_jax.errors import BusyError, StorageError
 from sagan_jax.runtime.lock import WorkdirLock
 from sagan_jax.runtime.signals import StopSignals
 
+pytestmark = pytest.mark.one_jax
+
 
 def wait_until(condition, seconds=10):
     end = time.monotonic() + seconds

@@ -13,6 +13,8 @@ from sagan_jax.errors import StorageError
 from sagan_jax.runtime.callbacks import RunStart
 from sagan_jax.runtime.tensorboard import TensorBoard
 
+pytestmark = pytest.mark.one_jax
+
 
 def read_events(workdir):
     """Reads the records by their layout: length, its checksum, the bytes, their checksum."""

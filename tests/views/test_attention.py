@@ -16,6 +16,8 @@ from sagan_jax.views.attention import (
     spread_figure,
 )
 
+pytestmark = pytest.mark.one_jax
+
 
 def test_examples_of_the_figures_are_true():
     assert doctest.testmod(attention) == (0, 2)

@@ -10,6 +10,8 @@ from sagan_jax.runtime.metrics_log import Curve
 from sagan_jax.views import curves
 from sagan_jax.views.curves import curve_sections, downsample, metric_label, smooth
 
+pytestmark = pytest.mark.one_jax
+
 
 def make_curves(*names, points=3):
     return {name: Curve(np.arange(points) * 10, np.arange(points) + 0.5) for name in names}

@@ -11,6 +11,8 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.image_files import save_png
 from sagan_jax.views.figures import class_rows, completion_sheet, encode_figure, image_grid
 
+pytestmark = pytest.mark.one_jax
+
 
 def make_images(number=5, height=2, width=3, channels=3):
     return np.random.default_rng(4).integers(0, 255, (number, height, width, channels), np.uint8)

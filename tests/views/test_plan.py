@@ -2,7 +2,11 @@
 
 from html.parser import HTMLParser
 
+import pytest
+
 from sagan_jax.views.plan import plan_page, plan_text, row_labels
+
+pytestmark = pytest.mark.one_jax
 
 COLUMNS = {"here <b>": {"batch": "8"}, "v5e:2x4": {"devices": "8", "batch": "64", "fits": "yes & no"}}
 

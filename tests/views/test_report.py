@@ -19,6 +19,8 @@ from sagan_jax.views.report import report_page, resume_command
 from support.commands import command, error_line
 from support.images import encoded, noise
 
+pytestmark = pytest.mark.one_jax
+
 DEFAULTS = to_dict(Experiment())
 DRAWN = {"generator/attention_gamma_16": 0.2839, "discriminator/attention_gamma_16": 0.5}
 VOID = {"meta", "input", "img", "br", "link", "hr"}
