@@ -127,8 +127,9 @@ class Networks:
     """decay of the running mean and variance of batch norm"""
     final_norm_decay: float = 0.9999
     """the same for the last batch norm of a sagan generator"""
-    conditional_gain: Literal["table", "map"] = "table"
-    """class gains: a table, never spectrally normalised, or 1 + a map, normalised with the rest of G (StudioGAN)"""
+    conditional_gain: Literal["table", "map", "free_map", "scaled_map"] = "table"
+    """class gains: a table, or 1 + a map. map is spectrally normalised with the rest of G (StudioGAN); table and
+    free_map (mmgeneration) never are; scaled_map is normalised, then multiplied by a learned number"""
     discriminator_shortcut: Literal["before_relu", "after_relu"] = "before_relu"
     """input of the shortcut in D's blocks after the first; `after_relu` is StudioGAN's in-place ReLU"""
     discriminator_norm: Literal["none", "batch"] = "none"
