@@ -23,7 +23,7 @@ OBJECT_FIELDS += ("loss", "augmentation", "optimizer", "callbacks")
 DATA_FIELDS = ("source", "held_out")
 """The fields that take a data set of a user, or the path of files."""
 
-_DRAWN_SETS = ("pairs", "mirror")  # their options follow a colon too
+_DRAWN_SETS = ("pairs", "mirror", "blobs")  # their options follow a colon too
 
 LossName = Literal["hinge", "non_saturating", "wasserstein", "logistic", "least_squares", "relativistic"]
 """The losses that `sagan_jax.functional` has under these names in capitals."""
@@ -50,8 +50,8 @@ class Data:
     """Where the images come from."""
 
     source: Named = ""
-    """`digits`, `pairs`, `mirror`, or a folder or zip of (class folders of) images, .parquet, .npz, .npy, .hdf5, a
-    folder of Hugging Face datasets or of LMDB; or a data set of yours, as module:NAME or file.py:NAME"""
+    """`digits`, `pairs`, `mirror`, `blobs`, or a folder or zip of (class folders of) images, .parquet, .npz, .npy,
+    .hdf5, a folder of Hugging Face datasets or of LMDB; or a data set of yours, as module:NAME or file.py:NAME"""
     held_out: Named = ""
     """images of the same kind that are not trained on: the reference of scores named `_validation` or `_test`"""
     labels: str = ""

@@ -149,7 +149,7 @@ def test_strips_underline_what_follows_the_rule(program, monkeypatch, tmp_path):
 
     def load_run(workdir):
         asked.append(workdir.name)
-        return SimpleNamespace(generate=lambda count: SimpleNamespace(images=images[:count]))
+        return SimpleNamespace(generate=lambda count: SimpleNamespace(images=images[:count], labels=None))
 
     monkeypatch.setattr(sagan_jax, "load_run", load_run, raising=False)
     run = Experiment(data=Data("pairs"))
@@ -173,7 +173,7 @@ def test_strips_underline_what_follows_the_rule(program, monkeypatch, tmp_path):
 def test_line_lies_under_the_image_that_follows_the_rule(program, monkeypatch, tmp_path):
     images, drawn = np.zeros((32, 32, 32, 3), np.uint8), []
     images[17] = Pairs().draw(0, 32)  # the second of the second line
-    run = SimpleNamespace(generate=lambda count: SimpleNamespace(images=images))
+    run = SimpleNamespace(generate=lambda count: SimpleNamespace(images=images, labels=None))
     monkeypatch.setattr(sagan_jax, "load_run", lambda workdir: run, raising=False)
     monkeypatch.setattr(program.pyplot.Axes, "plot", lambda self, x, y, **_: drawn.append((x, y)))
     (tmp_path / "none-0" / "checkpoints" / "2000").mkdir(parents=True)
