@@ -389,6 +389,8 @@ def test_rows_of_the_norm_budget_are_what_its_question_says(program):
         rule = parse_synthetic(experiment.data.source)
         assert networks.num_classes == int(classes) == rule.hues * rule.columns * rule.rows
         assert table.baselines.get(row, row) == f"table, {classes} classes"
+        rule.check(networks.resolution)
+        assert f"{rule.hues}×{rule.columns}×{rule.rows}" in pilot.question
         bound = max(rule.num_classes, 4 * networks.base_channels) ** -0.5
         assert f"{bound:.3f} with {classes}" in table.question
     for row, experiment in pilot.rows.items():  # what the test starts from
