@@ -11,14 +11,14 @@ scripts/launch_SAGAN_bs128x2_ema.sh.
 
 Departs from `imagenet_128`: attention at 64x64; a moving average of G with decay 0.999 from step 2,000 on; batch
 moments of each device alone (32 images each on 8 devices), as without SyncBN; running moments with PyTorch's decay 0.9;
-Adam's beta2 0.999; epsilon 1e-8 in the spectral norms. The rest of the recipe is the default here, because it is the
-release's: xavier-uniform weights, conditional tables that are not normalised, centre crops without flips, epsilon 1e-5
-in the norms and 1e-8 in Adam, rates 1e-4 and 4e-4, one update each, batch 256.
+Adam's beta2 0.999; epsilon 1e-8 in the spectral norms; class gains and shifts as maps that are not normalised and
+start at xavier-uniform, the gains plus 1. The rest of the recipe is the default here, because it is the release's:
+xavier-uniform weights, centre crops without flips, epsilon 1e-5 in the norms and 1e-8 in Adam, rates 1e-4 and 4e-4, one
+update each, batch 256.
 
 Some differences have no field. Their u and running moments of G move at each of its evaluations (ours in G's update
-only), and D's u at each pass. They average the parameters and copy the running moments; ours averages both. Their
-tables of gains start at 1 + xavier-uniform and those of shifts at xavier-uniform (ours at 1 and 0). They clamp norms of
-u and v at epsilon where ours adds it.
+only), and D's u at each pass. They average the parameters and copy the running moments; ours averages both. They clamp
+norms of u and v at epsilon where ours adds it.
 """
 
 from sagan_jax.config import Experiment, Networks, Training
@@ -33,6 +33,7 @@ def experiment() -> Experiment:
             discriminator_attention_resolutions=(64,),
             norm_decay=0.9,
             final_norm_decay=0.9,
+            conditional_gain="free_map",
             spectral_epsilon=1e-8,
         ),
         training=Training(adam_beta2=0.999, ema_decay=0.999, ema_start_step=2000, moments="device"),

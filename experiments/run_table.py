@@ -284,10 +284,11 @@ def draw_strips(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: 
     lines, columns = STRIP
     figure, panels = pyplot.subplots(len(shown), figsize=(8, 1.4 * len(shown)), layout="constrained", squeeze=False)
     for axes, row in zip(panels[:, 0], shown, strict=True):
-        images = sagan_jax.load_run(workdirs[row][0]).generate(lines * columns).images
+        samples = sagan_jax.load_run(workdirs[row][0]).generate(lines * columns)
+        images, rule = samples.images, parse_synthetic(table.rows[row].data.source)
         step = images.shape[1] + 8
         axes.imshow(image_grid(images, columns, padding=8), interpolation="nearest")
-        for number in np.flatnonzero(check_rule(images, parse_synthetic(table.rows[row].data.source)).follows_rule):
+        for number in np.flatnonzero(check_rule(images, rule, samples.labels).follows_rule):
             left, bottom = number % columns * step, (number // columns + 1) * step - 5
             axes.plot([left, left + step - 9], [bottom, bottom], color="C2", linewidth=2.5, clip_on=False)
         axes.set_title(f"{row}: {called} {estimate(known(outcomes(table, found, row, score)))}", fontsize=9)

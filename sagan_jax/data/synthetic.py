@@ -1,8 +1,9 @@
 """Synthetic data sets whose images follow a rule. Each image is a function of its index; there are no files.
 
-A set is named like `pairs`, `mirror` or `mirror:grain=8,seed=1`. Options that are not given have their defaults. Sets
-with different seeds are drawn independently: textures never coincide, pairs sometimes do (89 of 10,000 for the seeds 0
-and 1). `sagan_jax.evaluation.rules` measures whether other images follow the rule.
+A set is named like `pairs`, `mirror`, `blobs` or `mirror:grain=8,seed=1`. Options that are not given have their
+defaults. Sets with different seeds are drawn independently: textures never coincide, pairs sometimes do (89 of 10,000
+for the seeds 0 and 1), and blobs often, since each class has few images.
+`sagan_jax.evaluation.rules` measures whether other images follow the rule.
 """
 
 import colorsys
@@ -123,6 +124,15 @@ class Pairs:
         placements = np.random.default_rng(0).integers(0, max(1, resolution - width + 1), shape)
         if width > resolution or self._far_apart(placements, resolution).mean() < _MIN_VALID_SHARE:
             raise InvalidInputError(self._no_room_message())
+        self.check_forms(resolution)
+
+    def check_forms(self, resolution: int) -> None:
+        """Checks that the forms can be told apart at a resolution.
+
+        Raises:
+            InvalidInputError: when the blobs are so small that two forms look alike.
+        """
+        width = self.width(resolution)
         if width < 3 or len({self.form_mask(form, width).tobytes() for form in range(self.forms)}) < self.forms:
             raise InvalidInputError(
                 f"{self.forms} forms cannot be told apart at {resolution}x{resolution} pixels, where a blob of size "
@@ -210,9 +220,95 @@ def _stamps_and_colours(rule: Pairs, width: int) -> tuple[np.ndarray, np.ndarray
     return stamps, np.stack([rule.colour(hue) for hue in range(rule.hues)])
 
 
-SyntheticSet = Mirror | Pairs
+@dataclasses.dataclass(frozen=True)
+class Blobs:
+    """One blob on black, of a class that is a hue, a column and a row. Classes share all of these with others.
 
-SYNTHETIC_SETS: dict[str, type[SyntheticSet]] = {"mirror": Mirror, "pairs": Pairs}
+    The image is divided into a grid of cells. A class says the hue of the blob and the cell that holds it; its place in
+    the cell and its form are free. Image `index` is of class `index % K`, so all classes are equally frequent. Lengths
+    are in pixels of a 32x32 image, and scale with the resolution.
+
+    Attributes:
+        images: the number of images.
+        seed: the seed of all images.
+        hues: the number of hues, evenly spaced on the colour circle from red.
+        columns: the number of columns of the grid.
+        rows: the number of rows of the grid.
+        forms: the number of forms, the first of `FORMS`.
+        size: the width of a blob, at most that of a cell.
+    """
+
+    images: int = 10_000
+    seed: int = 0
+    hues: int = 3
+    columns: int = 4
+    rows: int = 4
+    forms: int = 2
+    size: int = 5
+
+    @property
+    def num_classes(self) -> int:
+        """K: hues times columns times rows."""
+        return self.hues * self.columns * self.rows
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes, such as `hue-0-column-3-row-1`."""
+        factors = (self.factors(label) for label in range(self.num_classes))
+        return [f"hue-{hue}-column-{column}-row-{row}" for hue, column, row in factors]
+
+    @property
+    def blob(self) -> Pairs:
+        """The set of images of one such blob anywhere, which paints and finds it."""
+        return Pairs(blobs=1, hues=self.hues, forms=self.forms, size=self.size)
+
+    def factors(self, labels: np.ndarray | int) -> tuple[np.ndarray, ...]:
+        """Returns hue, column and row of classes.
+
+        Examples:
+            >>> [int(factor) for factor in Blobs().factors(23)]  # 1 * 16 + 1 * 4 + 3
+            [1, 1, 3]
+        """
+        return tuple(np.unravel_index(labels, (self.hues, self.columns, self.rows)))
+
+    def check(self, resolution: int) -> None:
+        """Checks that the images can be drawn, and their forms told apart, at a resolution.
+
+        Raises:
+            InvalidInputError: when a blob is wider than a cell, or so small that two forms look alike.
+        """
+        self.blob.check_forms(resolution)
+        width, cells = self.blob.width(resolution), max(self.columns, self.rows)
+        ranges = (self._corners(cell, cells, resolution) for cell in range(cells))
+        least = min(last - first for first, last in ranges) + width
+        if width > least:
+            raise InvalidInputError(
+                f"size of 'blobs' needs to fit into a cell: at {resolution}x{resolution} pixels a blob of size "
+                f"{self.size} is {width} pixels wide, and {cells} cells side by side leave {least}."
+            )
+
+    def draw(self, index: int, resolution: int) -> np.ndarray:
+        """Returns an image, `[R, R, 3]` uint8.
+
+        Args:
+            index: the index of the image, from 0.
+            resolution: R.
+        """
+        random = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(index,)))
+        hue, column, row = self.factors(index % self.num_classes)
+        ranges = [self._corners(int(row), self.rows, resolution), self._corners(int(column), self.columns, resolution)]
+        corner = [int(random.integers(first, last + 1)) for first, last in ranges]
+        form = int(random.integers(self.forms))
+        return self.blob.paint(np.array([[corner]]), np.array([[hue]]), np.array([[form]]), resolution)[0]
+
+    def _corners(self, cell: int, cells: int, resolution: int) -> tuple[int, int]:
+        """Returns the first and the last place at which a blob of a cell can begin, along one axis."""
+        return -(-cell * resolution // cells), (cell + 1) * resolution // cells - self.blob.width(resolution)
+
+
+SyntheticSet = Mirror | Pairs | Blobs
+
+SYNTHETIC_SETS: dict[str, type[SyntheticSet]] = {"mirror": Mirror, "pairs": Pairs, "blobs": Blobs}
 """The synthetic sets by name, the part of a source before the colon."""
 
 
@@ -239,7 +335,7 @@ def parse_synthetic(source: str) -> SyntheticSet:
     name, _, settings = source.partition(":")
     kind = SYNTHETIC_SETS[name]
     least = {field.name: 0 if field.name in ("seed", "agree") else 1 for field in dataclasses.fields(kind)}
-    most = {"agree": 1, "forms": len(FORMS), "hues": 64, "blobs": 16, "size": 32}
+    most = {"agree": 1, "forms": len(FORMS), "hues": 64, "blobs": 16, "size": 32, "columns": 10, "rows": 10}
     values = {}
     for setting in filter(None, settings.split(",")):
         key, _, value = setting.partition("=")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sagan_jax.data.synthetic import Mirror, Pairs, SyntheticSet
+from sagan_jax.data.synthetic import Blobs, Mirror, Pairs, SyntheticSet
 
 GROUND = 0.3
 """A pixel can belong to a blob if its brightest channel is above this share of white."""
@@ -68,23 +68,33 @@ class RuleResult(NamedTuple):
         return functools.reduce(np.logical_and, self.agreements.values(), self.parts_valid)
 
 
-def check_rule(images: np.ndarray, rule: SyntheticSet) -> RuleResult:
+def check_rule(images: np.ndarray, rule: SyntheticSet, labels: np.ndarray | None = None) -> RuleResult:
     """Checks images by the rule of a synthetic set.
 
     Args:
         images: `[N, R, R, 3]` uint8; N may be 0.
         rule: the set.
+        labels: `[N]` integers, the class that each image was asked for; of `Blobs` alone.
+
+    Raises:
+        ValueError: the set is `Blobs`, and there are no labels.
     """
+    if isinstance(rule, Blobs):
+        if labels is None:
+            raise ValueError("The rule of 'blobs' needs the class of each image; got none.")
+        return check_blobs(images, rule, labels)
     return check_pairs(images, rule) if isinstance(rule, Pairs) else check_mirror(images, rule)
 
 
 def num_modes(rule: SyntheticSet) -> int:
-    """Returns how many values a rule leaves open: pairs of hue and form, or eight coarse textures.
+    """Returns how many values a rule leaves open: pairs of hue and form, classes, or eight coarse textures.
 
     Examples:
-        >>> num_modes(Pairs())
-        12
+        >>> num_modes(Pairs()), num_modes(Blobs())
+        (12, 48)
     """
+    if isinstance(rule, Blobs):
+        return rule.num_classes
     return rule.hues * rule.forms if isinstance(rule, Pairs) else 8
 
 
@@ -104,6 +114,30 @@ def check_pairs(images: np.ndarray, rule: Pairs) -> RuleResult:
     modes = values[:, 0, 0] * rule.forms + values[:, 0, 1]
     agreements = {"hue": same[:, 0], "form": same[:, 1]}
     return RuleResult(parts_valid, agreements, modes, {"hue": values[..., 0], "form": values[..., 1]})
+
+
+def check_blobs(images: np.ndarray, rule: Blobs, labels: np.ndarray) -> RuleResult:
+    """Checks images of one blob: whether it is clear, and has the hue and lies in the cell of its image's class.
+
+    A blob is in the cell that holds the middle of its pixels. The properties are `hue`, `column` and `row`. Where all
+    classes are asked for equally often, a generator that does not look at them agrees in one of `hues`, and so on.
+
+    Args:
+        images: `[N, R, R, 3]` uint8.
+        rule: the set; its `images` and `seed` are not used.
+        labels: `[N]` integers below `num_classes`.
+    """
+    found = np.full((len(images), 3), -1)
+    for number, image in enumerate(images):
+        for blob in find_blobs(image, rule.blob):
+            middle = np.mean(np.nonzero(blob.region), axis=1) + 0.5
+            row, column = (middle * (rule.rows, rule.columns) / image.shape[:2]).astype(int)
+            found[number] = blob.hue, column, row
+    valid = found[:, 0] >= 0
+    asked = np.stack(rule.factors(np.asarray(labels, int)), axis=1).reshape(-1, 3)
+    agreements = {name: found[:, place] == asked[:, place] for place, name in enumerate(("hue", "column", "row"))}
+    modes = np.ravel_multi_index(tuple(np.maximum(found, 0).T), (rule.hues, rule.columns, rule.rows))
+    return RuleResult(valid, agreements, modes, {})
 
 
 def check_mirror(images: np.ndarray, rule: Mirror) -> RuleResult:

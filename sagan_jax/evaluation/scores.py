@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sagan_jax.data.synthetic import SyntheticSet
+from sagan_jax.data.synthetic import Blobs, SyntheticSet
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import classifier
 from sagan_jax.evaluation.embeddings import ImageBatch
@@ -396,7 +396,7 @@ class RuleAccuracy(Scorer):
     @property
     def value_names(self) -> tuple[str, ...]:
         """The share that follows the rule, and the parts of `rule_accuracy`."""
-        nothing = check_rule(np.zeros((1, *self._image_shape()), np.uint8), self._rule())
+        nothing = check_rule(np.zeros((1, *self._image_shape()), np.uint8), self._rule(), np.zeros(1, int))
         parts = [name for name in rule_accuracy(nothing, num_modes(self._rule())) if name != "follows_rule"]
         return (self.protocol.name, *self._named(*parts))
 
@@ -408,6 +408,11 @@ class RuleAccuracy(Scorer):
                 f"{self.protocol.name} needs training images that were drawn by a rule, such as `pairs` or `mirror`; "
                 f"got {source.description}."
             )
+        if isinstance(source.rule, Blobs) and num_classes != source.num_classes:
+            raise InvalidInputError(
+                f"{self.protocol.name} of {source.description} compares each image with the class that it was asked "
+                f"for, and needs images of these {source.num_classes} classes; got {num_classes or 'no'} classes."
+            )
         channels = self._image_shape()[-1]
         if channels != 3:
             raise InvalidInputError(f"{self.protocol.name} needs images of 3 channels; got {channels}.")
@@ -416,9 +421,9 @@ class RuleAccuracy(Scorer):
         """Checks each image by the rule's program."""
         rule = self._rule()
         # A process that draws no images still has a result to gather.
-        results = [check_rule(np.zeros((0, *self._image_shape()), np.uint8), rule)]
+        results = [check_rule(np.zeros((0, *self._image_shape()), np.uint8), rule, np.zeros(0, int))]
         for batch in self._draw(images, seed):
-            results.append(check_rule(np.asarray(batch.images)[: len(batch.labels)], rule))
+            results.append(check_rule(np.asarray(batch.images)[: len(batch.labels)], rule, batch.labels))
             self.references.progress.tick(len(batch.labels))
         everywhere = jax.tree.map(lambda *parts: np.concatenate(gather(np.concatenate(parts))), *results)
         found = rule_accuracy(everywhere, num_modes(rule))

@@ -1,5 +1,6 @@
 """Folds the running moments of a trained network's batch norms into their scales and shifts."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +15,10 @@ def fold_batch_stats(params: Tree, batch_stats: Tree, *, epsilon: float) -> dict
 
         s (x - m) / sqrt(v + e) + t  =  s' x + t',    s' = s / sqrt(v + e),  t' = t - m s'
 
-    In a norm with `gain="map"`, the equation applies to each row of the two kernels. Such a norm adds 1 to its scale,
-    so a scale `s'` and a shift `t'` for each channel are added to its parameters. This function does not apply spectral
-    normalisation: `params` are the parameters that the network is applied to.
+    In a norm whose `gain` is a map, the equation applies to each row of the two kernels. Such a norm adds 1 to its
+    scale, so a scale `s'` and a shift `t'` for each channel are added to its parameters. The size of a scaled map
+    becomes part of its kernel, and a free map gets the names of a normalised one. This function does not apply
+    spectral normalisation: `params` are the parameters that the network is applied to.
 
     Args:
         params: nested dictionaries of floating arrays, after spectral normalisation if the network was trained with it.
@@ -65,5 +67,24 @@ def _fold_norm(norm: Tree, mean: Array, variance: Array, epsilon: float) -> dict
         scale, shift = fold(norm["scale"], norm["shift"])
         return {"scale": scale, "shift": shift}
     scale, shift = fold(jnp.ones_like(inverse), jnp.zeros_like(inverse))
-    scale_kernel, shift_kernel = fold(norm["scale_kernel"], norm["shift_kernel"])
+    scale_kernel, shift_kernel = fold(*(map_kernel(norm, part) for part in ("scale", "shift")))
     return {"scale": scale, "shift": shift, "scale_kernel": scale_kernel, "shift_kernel": shift_kernel}
+
+
+def map_kernel(norm: Tree, part: str) -> Array:
+    """Returns the kernel `[K, C]` of a map of a `ConditionalBatchNorm`, whatever its form.
+
+    Args:
+        norm: the parameters of the norm, which has no table.
+        part: "scale" or "shift".
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> norm = {"scale_kernel": jnp.ones((4, 1)), "scale_size": jnp.float32(0.25)}  # 0.25 sqrt(max(4, 1))
+        >>> map_kernel(norm, "scale").ravel().tolist()
+        [0.5, 0.5, 0.5, 0.5]
+    """
+    if f"{part}_map" in norm:
+        return norm[f"{part}_map"]
+    kernel = norm[f"{part}_kernel"]
+    return kernel * (norm[f"{part}_size"] * math.sqrt(max(jnp.shape(kernel)))) if f"{part}_size" in norm else kernel

@@ -1,5 +1,6 @@
 """Layers with parameters. Each is a thin flax module over a function of `sagan_jax.functional`."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args
@@ -29,7 +30,7 @@ def check_choice(field: str, value: Any, choices: Any) -> None:
         raise ValueError(f"{field} needs to be one of {', '.join(map(repr, get_args(choices)))}; got {value!r}.")
 
 
-Gain = Literal["table", "map"]
+Gain = Literal["table", "map", "free_map", "scaled_map"]
 Initializer = Literal["xavier", "orthogonal"]
 AttentionForm = Literal["release", "article"]
 
@@ -120,10 +121,21 @@ def pooling_convolution(
 class ConditionalBatchNorm(nn.Module):
     """Batch normalisation whose scale and shift depend on the class. Without classes, plain batch normalisation.
 
-    The scale starts at 1. With `gain="table"`, as in the release, scale and shift are rows of a table with one row for
-    each class. The tables are not spectrally normalised. With `gain="map"`, as in StudioGAN, a linear map of the
-    one-hot label gives the shift, and another one plus 1 gives the scale. Their kernels are spectrally normalised. In
-    BigGAN the maps read a vector, and `num_classes` is its size. The running moments are biased estimates in the
+    With K classes and C channels, `gain` is one of these forms. Spectral norm of G normalises a leaf by its name.
+
+    - "table", as in the release: scale and shift are rows of tables `[K, C]`, which start at 1 and at 0. They are never
+      normalised.
+    - "map", as in StudioGAN: a linear map of the one-hot label gives the shift, and another one plus 1 the scale. Their
+      kernels, `scale_kernel` and `shift_kernel` `[K, C]`, are normalised. So the entries of a kernel have a root mean
+      square of at most 1/sqrt(max(K, C)): see `sagan_jax.models.class_gains`.
+    - "free_map", as in mmgeneration: the same with kernels `scale_map` and `shift_map`. They are never normalised, and
+      no orthogonal penalty counts them.
+    - "scaled_map": the same as "map", with each kernel times a learned number: `scale_size sqrt(max(K, C))` and
+      `shift_size sqrt(max(K, C))`. So a size is the largest root mean square that the entries of the product can have.
+      It starts at 1/sqrt(max(K, C)), where the layer is that of "map". One step of Adam moves it as far as it moves an
+      entry of a table.
+
+    In BigGAN the maps read a vector, and `num_classes` is its size. The running moments are biased estimates in the
     collection `"batch_stats"`. They change only when that collection is mutable.
 
     Attributes:
@@ -132,12 +144,14 @@ class ConditionalBatchNorm(nn.Module):
         decay: the decay of the running moments.
         gain: how scale and shift depend on the label.
         axis_name: the mapped axis over which moments are averaged; None keeps them per device.
-        initializer: the initializer of the kernels of `gain="map"`.
+        initializer: the initializer of the kernels of the maps.
         folded: whether `sagan_jax.models.folding` has folded the running moments into scale and shift. The layer then
             has no statistics and only scales and shifts.
         dtype: of the result; None for that of the features. The layer computes in float32 or wider.
 
-    Source: brain-research/self-attention-gan:ops.py, `ConditionalBatchNorm`.
+    Source: brain-research/self-attention-gan:ops.py, `ConditionalBatchNorm`;
+    POSTECH-CVLab/PyTorch-StudioGAN:src/utils/ops.py, `ConditionalBatchNorm2d`;
+    open-mmlab/mmgeneration:mmgen/models/architectures/sngan_proj/modules.py, `SNConditionNorm`. The scaled map is ours.
     """
 
     num_classes: int = 0
@@ -210,13 +224,26 @@ class ConditionalBatchNorm(nn.Module):
         if self.gain == "table":
             scale, shift = scale_and_shift_of(shape)
             return rows(scale), rows(shift)
-        kernel_init = kernel_initializer(self.initializer)
-        scale = rows(self.param("scale_kernel", kernel_init, shape, _FLOAT))
-        shift = rows(self.param("shift_kernel", kernel_init, shape, _FLOAT))
+        scale, shift = map(rows, self._kernels(shape))
         if self.folded:  # folding turned the constant 1 and the mean into one scale and one shift for each channel
             channel_scale, channel_shift = scale_and_shift_of((channels,))
             return channel_scale[None] + scale, channel_shift[None] + shift
         return 1.0 + scale, shift
+
+    def _kernels(self, shape: tuple[int, int]) -> tuple[Array, Array]:
+        """Returns the kernels `[K, C]` of both maps. Folding leaves every form of a map with the leaves of "map"."""
+        # Spectral norm takes the leaves whose names end with `kernel`.
+        leaf = "map" if self.gain == "free_map" and not self.folded else "kernel"
+        kernel_init = kernel_initializer(self.initializer)
+        scale = self.param(f"scale_{leaf}", kernel_init, shape, _FLOAT)
+        shift = self.param(f"shift_{leaf}", kernel_init, shape, _FLOAT)
+        if self.gain != "scaled_map" or self.folded:
+            return scale, shift
+        root = math.sqrt(max(shape))
+        size_init = nn.initializers.constant(1 / root)
+        scale_size = self.param("scale_size", size_init, (), _FLOAT)
+        shift_size = self.param("shift_size", size_init, (), _FLOAT)
+        return scale_size * root * scale, shift_size * root * shift
 
 
 class SelfAttention(nn.Module):

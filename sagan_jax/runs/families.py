@@ -212,6 +212,11 @@ def check_family(networks: Networks) -> None:
             raise InvalidInputError(
                 f"--{name.replace('_', '-')} does nothing in a {networks.family}: leave it, or give another --family."
             )
+    if networks.conditional_gain == "scaled_map" and networks.spectral_norm not in ("both", "generator"):
+        raise InvalidInputError(
+            f"--conditional-gain scaled_map scales what spectral norm of G normalises, and needs --spectral-norm both "
+            f"or generator; got {networks.spectral_norm}. Give --conditional-gain free_map."
+        )
     parts = len(family.GENERATOR_WIDTHS[networks.resolution])
     if networks.family == "biggan" and networks.hierarchical and networks.latent_size % parts:
         raise InvalidInputError(

@@ -514,7 +514,9 @@ def test_empty_source_is_not_the_current_folder(tmp_path, monkeypatch):
 def test_unknown_kind_of_file_is_refused(tmp_path):
     (tmp_path / "set.tar").write_bytes(b"")
     message = refused(tmp_path / "set.tar")
-    assert "needs to be `digits`, `pairs`, `mirror`, or the path of a folder, a .zip, .parquet, .npz" in message
+    assert (
+        "needs to be `digits`, `pairs`, `mirror`, `blobs`, or the path of a folder, a .zip, .parquet, .npz" in message
+    )
     assert "set.tar'. Unpack other archives first." in message
 
 

@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 from sagan_jax.data import open_source
-from sagan_jax.data.synthetic import FORMS, Mirror, Pairs, parse_synthetic
+from sagan_jax.data.synthetic import FORMS, Blobs, Mirror, Pairs, parse_synthetic
 from sagan_jax.errors import InvalidInputError
 
 pytestmark = pytest.mark.one_jax
@@ -105,6 +105,10 @@ def test_settings_are_read_from_the_name():
         ("pairs:distance=11", "distance of 'pairs' needs to be at least 1.5 times the size of 8, .* touch; got 11"),
         ("pairs:size=2", "2 forms cannot be told apart at 32x32 pixels, where a blob of size 2 is 2 pixels wide"),
         ("pairs:hues=65", "hues of 'pairs' needs an integer from 1 to 64; got '65'"),
+        ("blobs:columns=11", "columns of 'blobs' needs an integer from 1 to 10; got '11'"),
+        ("blobs:columns=6,size=6", "a blob of size 6 is 6 pixels wide, and 6 cells side by side leave 4"),
+        ("blobs:rows=6", "a blob of size 5 is 5 pixels wide, and 6 cells side by side leave 4"),
+        ("blobs:size=2", "2 forms cannot be told apart at 32x32 pixels"),
         ("mirror:grain=17", "grain of 'mirror' needs to be at most half of the image's 32 pixels; got 17"),
     ],
 )
@@ -124,7 +128,7 @@ def test_what_can_be_drawn_and_told_apart_depends_on_the_resolution():
             open_source(name, resolution=least - 2)
 
 
-@pytest.mark.parametrize("kind", [Mirror, Pairs])
+@pytest.mark.parametrize("kind", [Mirror, Pairs, Blobs])
 def test_sets_of_two_seeds_are_drawn_apart(kind):
     one, other = (np.stack([kind(seed=seed).draw(index, 32) for index in range(20)]) for seed in (0, 1))
     assert sum(np.array_equal(*both) for both in zip(one, other, strict=True)) < 4
@@ -135,3 +139,33 @@ def test_blobs_may_lie_at_the_least_distance_itself(resolution):
     rule = Pairs(blobs=3)
     corners = np.array([[[0, 0], [0, 12], [12, 0]], [[0, 0], [0, 12], [11, 1]]]) * (resolution // 32)
     assert rule._far_apart(corners, resolution).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 45])
+@pytest.mark.parametrize("name", ["blobs", "blobs:hues=5,columns=2,rows=3", "blobs:columns=5,rows=1"])
+def test_blob_has_the_hue_and_the_cell_of_its_class(name, resolution):
+    source = open_source(f"{name},images=300" if ":" in name else f"{name}:images=300", resolution=resolution)
+    rule = source.rule
+    assert source.num_classes == rule.hues * rule.columns * rule.rows
+    assert max(np.bincount(source.labels)) - min(np.bincount(source.labels)) <= 1
+    colours = {}
+    for image, label in (source[index] for index in range(300)):
+        row, column = label % rule.rows, label // rule.rows % rule.columns
+        hue = label // (rule.rows * rule.columns)
+        assert source.class_names[label] == f"hue-{hue}-column-{column}-row-{row}"
+        lit = image.any(axis=-1)
+        for axis, cell, cells in ((1, row, rule.rows), (0, column, rule.columns)):
+            places = np.flatnonzero(lit.any(axis=axis))
+            assert resolution * cell / cells <= places[0]
+            assert places[-1] + 1 <= resolution * (cell + 1) / cells
+        colours.setdefault(hue, set()).update(map(tuple, image[lit].tolist()))
+    assert sorted(map(len, colours.values())) == [1] * rule.hues
+    assert len(set.union(*colours.values())) == rule.hues
+
+
+def test_place_in_the_cell_and_form_are_free():
+    rule = Blobs(hues=1, columns=4, rows=4, size=5)
+    of_a_class = np.stack([rule.draw(16 * index + 6, 32).any(axis=-1) for index in range(200)])
+    corners = {(int(np.argmax(image.any(1))), int(np.argmax(image.any(0)))) for image in of_a_class}
+    assert corners == {(top, left) for top in range(16, 20) for left in range(8, 12)}
+    assert len(set(of_a_class.sum(axis=(1, 2)).tolist())) == 2

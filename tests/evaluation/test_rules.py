@@ -7,7 +7,7 @@ from PIL import Image
 from scipy import ndimage
 
 from sagan_jax.data import open_source
-from sagan_jax.data.synthetic import Mirror, Pairs, parse_synthetic
+from sagan_jax.data.synthetic import Blobs, Mirror, Pairs, parse_synthetic
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.image_sets import RealImages
@@ -341,3 +341,66 @@ def test_textures_are_counted_by_their_halves():
     assert num_modes(rule) == 8
     assert np.bincount(check_rule(images, rule).modes).min() > 15
     assert isinstance(rule, Mirror)
+
+
+@pytest.mark.parametrize("name", ["blobs", "blobs:hues=9", "blobs:hues=3,columns=2,rows=3,size=7"])
+@pytest.mark.parametrize("resolution", [32, 64])
+def test_blobs_of_their_class_follow_its_rule(name, resolution):
+    images, rule = images_of(name, resolution)
+    result = check_rule(images, rule, np.arange(COUNT) % rule.num_classes)
+    found = rule_accuracy(result, num_modes(rule))
+    assert found.pop("entropy") > 0.99
+    assert found == {"follows_rule": 1, "parts": 1, "hue": 1, "column": 1, "row": 1, "kinds": 1}
+
+
+def test_blob_is_judged_by_each_factor_of_its_class():
+    rule = Blobs()
+    images = np.stack([rule.draw(0, 32)] * 6)  # hue 0, column 0, row 0
+    images[5] = 0
+    # The classes of those that differ in one factor; hue * 16 + column * 4 + row.
+    result = check_rule(images, rule, np.array([0, 16, 4, 1, 21, 0]))
+    assert {name: agree.tolist() for name, agree in result.agreements.items()} == {
+        "hue": [True, False, True, True, False, False],
+        "column": [True, True, False, True, False, False],
+        "row": [True, True, True, False, False, False],
+    }
+    assert result.parts_valid.tolist() == [True] * 5 + [False]
+    assert result.follows_rule.tolist() == [True] + [False] * 5
+    assert rule_accuracy(result, 48)["follows_rule"] == pytest.approx(1 / 6)
+
+
+def test_cell_of_a_blob_is_that_of_its_middle():
+    rule = Blobs(hues=1, columns=4, rows=2, forms=1, size=5)
+    corners = np.array(
+        [[[5, 5]], [[5, 6]], [[13, 5]], [[14, 5]]]
+    )  # middles at 7.5, 8.5 of cells of 8; 15.5, 16.5 of 16
+    images = rule.blob.paint(corners, np.zeros((4, 1), int), np.zeros((4, 1), int), 32)
+    assert check_rule(images, rule, np.zeros(4, int)).modes.tolist() == [0, 2, 0, 1]
+
+
+def test_generator_that_does_not_look_at_the_class_agrees_by_chance():
+    images, rule = images_of("blobs:hues=2,columns=3,rows=2,size=5")
+    labels = np.random.default_rng(0).integers(0, 12, COUNT)
+    found = rule_accuracy(check_rule(images, rule, labels), num_modes(rule))
+    assert [found[name] for name in ("hue", "column", "row")] == pytest.approx([1 / 2, 1 / 3, 1 / 2], abs=0.1)
+    assert found["follows_rule"] == pytest.approx(1 / 12, abs=0.05)
+
+
+def test_two_blobs_or_one_between_hues_are_not_clear():
+    rule, image = Blobs(hues=2, forms=1), np.zeros((3, 32, 32, 3), np.uint8)
+    image[0, 2:7, 2:7] = image[0, 20:25, 20:25] = image[1, 2:7, 2:7] = (255, 0, 0)
+    image[2, 2:7, 2:7] = (128, 255, 0)  # hues 0 and 0.5 of red and cyan: 0.25 is between
+    assert check_rule(image, rule, np.zeros(3, int)).parts_valid.tolist() == [False, True, False]
+
+
+def test_class_is_needed_where_the_rule_is_one_of_classes():
+    images, rule = images_of("blobs")
+    with pytest.raises(ValueError, match="needs the class of each image; got none"):
+        check_rule(images, rule)
+    source = open_source("blobs:images=60", resolution=32)
+    evaluator, protocol = Evaluator(RealImages(source)), parse_protocol("rule40")
+    with pytest.raises(InvalidInputError, match=r"needs images of these 48 classes; got no classes\.$"):
+        evaluator.check(protocol, 0)
+    score = evaluator.score(protocol, RealImages(open_source("blobs:seed=1,images=70", resolution=32)), seed=3)
+    assert (score.value, score.values["rule40/row"]) == (1, 1)
+    assert set(score.values) == set(evaluator.value_names(protocol))

@@ -151,7 +151,7 @@ def test_strips_underline_what_follows_the_rule(program, monkeypatch, tmp_path):
 
     def load_run(workdir):
         asked.append(workdir.name)
-        return SimpleNamespace(generate=lambda count: SimpleNamespace(images=images[:count]))
+        return SimpleNamespace(generate=lambda count: SimpleNamespace(images=images[:count], labels=None))
 
     monkeypatch.setattr(sagan_jax, "load_run", load_run, raising=False)
     run = Experiment(data=Data("pairs"))
@@ -175,7 +175,7 @@ def test_strips_underline_what_follows_the_rule(program, monkeypatch, tmp_path):
 def test_line_lies_under_the_image_that_follows_the_rule(program, monkeypatch, tmp_path):
     images, drawn = np.zeros((32, 32, 32, 3), np.uint8), []
     images[17] = Pairs().draw(0, 32)  # the second of the second line
-    run = SimpleNamespace(generate=lambda count: SimpleNamespace(images=images))
+    run = SimpleNamespace(generate=lambda count: SimpleNamespace(images=images, labels=None))
     monkeypatch.setattr(sagan_jax, "load_run", lambda workdir: run, raising=False)
     monkeypatch.setattr(program.pyplot.Axes, "plot", lambda self, x, y, **_: drawn.append((x, y)))
     (tmp_path / "none-0" / "checkpoints" / "2000").mkdir(parents=True)
@@ -329,7 +329,7 @@ def test_rows_of_a_table_differ_in_their_networks_alone_or_in_the_loss_or_one_in
     assert set(table.tested) <= {*table.scores, "collapsed"}
     assert set(table.lower_is_better) <= set(table.scores)
     assert table.ranked in ("", *outcomes.tested_scores(table))
-    assert table.baselines or table.factors or name == "survival_digits_pilot"
+    assert table.baselines or table.factors or name.endswith("_pilot")
     rest = [{key: value for key, value in to_dict(row).items() if key != "networks"} for row in table.rows.values()]
     if name.startswith("r3gan_"):
         for row in rest:
@@ -338,6 +338,11 @@ def test_rows_of_a_table_differ_in_their_networks_alone_or_in_the_loss_or_one_in
         varied = {"discriminator_learning_rate", "discriminator_steps", "adam_beta1"}
         for row in rest:
             row["training"] = {key: row["training"][key] for key in row["training"].keys() - varied}
+    if name.startswith("norm_budget"):
+        assert {row["data"].pop("source").count("=") for row in rest} == {3}  # the grid of the classes
+    if name == "studiogan_mmgeneration":
+        for row in rest:
+            row["training"] = {key: row["training"][key] for key in row["training"].keys() - {"adam_epsilon", "flips"}}
     if name == "long_range_v1":
         longer = rest.pop(list(table.rows).index("none, 4 times the steps"))
         steps = rest[0]["training"]["total_steps"]
@@ -418,6 +423,61 @@ def test_sign_of_a_lost_discriminator_tells_the_lost_run_on_record_from_the_good
         norms = [(line["step"], line[norm]) for line in lines if (norm := "generator/gradient_norm") in line]
         found[name] = outcomes.collapsed_at(table, {"curves": {norm: norms}})
     assert found == {"dead-discriminator": 3500, "healthy-wide": None}
+
+
+def test_rows_of_the_norm_budget_are_what_its_question_says(program):
+    table, pilot = (program.load_table(name) for name in ("norm_budget", "norm_budget_pilot"))
+    assert len(table.rows) == 8
+    assert len(table.seeds) == 8
+    assert "The family, corrected by Holm: 6." in program.plan(table)
+    assert "No row is compared with another: no test." in program.plan(pilot)
+    assert not set(table.seeds) & set(pilot.seeds)
+    for row, experiment in table.rows.items():
+        form, classes = row.removesuffix(" classes").split(", ")
+        networks = experiment.networks
+        assert networks.conditional_gain == form.replace(" ", "_")
+        rule = parse_synthetic(experiment.data.source)
+        assert networks.num_classes == int(classes) == rule.hues * rule.columns * rule.rows
+        assert table.baselines.get(row, row) == f"table, {classes} classes"
+        rule.check(networks.resolution)
+        assert f"{rule.hues}×{rule.columns}×{rule.rows}" in pilot.question
+        bound = max(rule.num_classes, 4 * networks.base_channels) ** -0.5
+        assert f"{bound:.3f} with {classes}" in table.question
+    for row, experiment in pilot.rows.items():  # what the test starts from
+        assert table.rows.get(row, experiment) == experiment
+    assert [experiment.networks.num_classes for experiment in pilot.rows.values()] == [12, 48, 144]
+
+
+def test_rows_of_studiogan_and_mmgeneration_are_a_half_design(program):
+    table = program.load_table("studiogan_mmgeneration")
+    levels = tables.levels_of(table)
+    assert (len(levels), len(table.seeds)) == (8, 3)
+    assert {np.prod(of_row) for of_row in levels.values()} == {1}
+    settings = {
+        "normalised gains": lambda run: run.networks.conditional_gain == "map",
+        "orthogonal": lambda run: run.networks.initializer == "orthogonal",
+        "large epsilons": lambda run: (run.networks.norm_epsilon, run.training.adam_epsilon) == (1e-4, 1e-6),
+        "flips": lambda run: run.training.flips,
+    }
+    assert list(settings) == list(table.factors)
+    for row, of_row in levels.items():
+        found = tuple(1 if is_high(table.rows[row]) else -1 for is_high in settings.values())
+        assert found == of_row, row
+    low = table.rows["mmgeneration"]
+    assert (low.networks.conditional_gain, low.networks.initializer) == ("free_map", "xavier")
+    assert (low.networks.norm_epsilon, low.training.adam_epsilon, low.training.flips) == (1e-5, 1e-8, False)
+    assert {levels["mmgeneration"], levels["StudioGAN"]} == {(-1,) * 4, (1,) * 4}
+    found = {
+        row: {
+            seed: {"values": {"fd5k_train_lite0": 1.0}, "curves": {"health/diversity": [[2000, 1.0]]}}
+            for seed in table.seeds
+        }
+        for row in table.rows
+    }
+    text = tables.factor_tables(table, found)
+    assert "| normalised gains × orthogonal | +0.00 ± 0.00 | large epsilons × flips |" in text
+    assert "The family, corrected by Holm: 8." in program.plan(table)
+    assert "no test" not in program.plan(table)
 
 
 def test_rows_are_ranked_with_how_sure_it_is(program, table):

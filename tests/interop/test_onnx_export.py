@@ -75,6 +75,7 @@ def test_operation_gives_what_jax_gives(name):
 SMALL = {"resolution": 32, "base_channels": 2, "attention_resolutions": (16,)}
 NETWORKS = {
     "sagan": (sagan.Generator(**SMALL, num_classes=7, conditional_gain="map"), (6,)),
+    "sagan, scaled map": (sagan.Generator(**SMALL, num_classes=7, conditional_gain="scaled_map"), (6,)),
     "sagan without classes": (sagan.Generator(**SMALL, num_classes=0, image_channels=1, attention="multi_head"), (6,)),
     "dcgan": (dcgan.Generator(**SMALL, num_classes=7, attention="squeeze_excite"), (6,)),
     "biggan": (biggan.Generator(**SMALL, num_classes=7, shared_size=3), (12,)),

@@ -91,10 +91,92 @@ def test_conditional_norm_as_a_map_adds_one_to_the_gain():
     assert np.allclose(result, normalised(FEATURES, 1e-5) * (1 + scale) + shift, atol=1e-5)
 
 
-@pytest.mark.parametrize(("gain", "selected"), [("table", []), ("map", ["scale_kernel", "shift_kernel"])])
-def test_conditional_norm_is_spectrally_normalised_as_a_map_only(gain, selected):
+LEAVES = {
+    "table": {"scale": (7, 5), "shift": (7, 5)},
+    "map": {"scale_kernel": (7, 5), "shift_kernel": (7, 5)},
+    "free_map": {"scale_map": (7, 5), "shift_map": (7, 5)},
+    "scaled_map": {"scale_kernel": (7, 5), "shift_kernel": (7, 5), "scale_size": (), "shift_size": ()},
+}
+
+
+def map_rows(params, part, weights, classes=7, channels=5):
+    """What a map adds, written out: rows of its kernel, by their size where it has one."""
+    kernel = np.asarray(params.get(f"{part}_map", params.get(f"{part}_kernel")), np.float64)
+    size = params.get(f"{part}_size")
+    return weights @ kernel * (1 if size is None else float(size) * max(classes, channels) ** 0.5)
+
+
+@pytest.mark.parametrize("gain", LEAVES)
+def test_conditional_norm_has_the_leaves_of_its_form(gain):
     params = init(ConditionalBatchNorm(7, gain=gain), FEATURES, LABELS, train=True)["params"]
+    assert {name: leaf.shape for name, leaf in params.items()} == LEAVES[gain]
+
+
+@pytest.mark.parametrize("gain", LEAVES)
+def test_conditional_norm_is_spectrally_normalised_in_kernels_alone(gain):
+    params = init(ConditionalBatchNorm(7, gain=gain), FEATURES, LABELS, train=True)["params"]
+    selected = [] if gain in ("table", "free_map") else ["scale_kernel", "shift_kernel"]
     assert sorted(init_spectral(jax.random.key(0), params)) == selected
+
+
+@pytest.mark.parametrize("classes", [7, 3])  # more and fewer than the channels
+def test_scaled_map_is_the_kernel_by_its_size_and_the_root_of_the_larger_side(classes):
+    layer, labels = ConditionalBatchNorm(classes, gain="scaled_map"), LABELS % classes
+    variables = init(layer, FEATURES, labels, train=True)
+    params = variables["params"] | {"scale_size": jnp.float32(0.75), "shift_size": jnp.float32(-0.5)}
+    rows = np.eye(classes)[np.asarray(labels)]
+    scale, shift = (map_rows(params, part, rows, classes)[:, None, None] for part in ("scale", "shift"))
+    result = layer.apply(variables | {"params": params}, FEATURES, labels, train=True)
+    assert np.allclose(result, normalised(FEATURES, 1e-5) * (1 + scale) + shift, atol=1e-5)
+
+
+@pytest.mark.parametrize("initializer", ["xavier", "orthogonal"])
+def test_maps_start_alike_and_the_size_as_the_bound(initializer):
+    layers_of = {
+        gain: ConditionalBatchNorm(7, gain=gain, initializer=initializer) for gain in ("map", "free_map", "scaled_map")
+    }
+    variables = {gain: init(layer, FEATURES, LABELS, train=True) for gain, layer in layers_of.items()}
+    results = [layers_of[gain].apply(variables[gain], FEATURES, LABELS, train=True) for gain in layers_of]
+    assert np.array_equal(results[0], results[1])
+    assert np.allclose(results[0], results[2], atol=1e-6)
+    sizes = [float(variables["scaled_map"]["params"][f"{part}_size"]) for part in ("scale", "shift")]
+    assert sizes == pytest.approx([7**-0.5] * 2)
+
+
+@pytest.mark.parametrize("gain", ["free_map", "scaled_map"])
+def test_gradients_of_a_map_are_the_differences_of_its_loss(gain):
+    layer = ConditionalBatchNorm(7, gain=gain)
+    variables = init(layer, FEATURES, LABELS, train=True)
+    params = {name: leaf + 0.25 for name, leaf in variables["params"].items()}
+    weights = jax.random.normal(jax.random.key(9), FEATURES.shape)
+
+    def loss(params):
+        return (weights * layer.apply(variables | {"params": params}, FEATURES, LABELS, train=True) ** 2).sum()
+
+    def written_out(params):
+        rows = np.eye(7)[np.asarray(LABELS)]
+        scale, shift = (map_rows(params, part, rows)[:, None, None] for part in ("scale", "shift"))
+        return (np.asarray(weights, np.float64) * (normalised(FEATURES, 1e-5) * (1 + scale) + shift) ** 2).sum()
+
+    found = jax.grad(loss)(params)
+    wide = {name: np.asarray(leaf, np.float64) for name, leaf in params.items()}
+    for name, leaf in wide.items():
+        for place in np.ndindex(leaf.shape):
+            step = np.zeros(leaf.shape)
+            step[place] = 1e-4
+            wanted = (written_out(wide | {name: leaf + step}) - written_out(wide | {name: leaf - step})) / 2e-4
+            assert float(found[name][place]) == pytest.approx(wanted, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("gain", LEAVES)
+def test_class_gains_are_float32_where_the_layer_is_bfloat16(gain):
+    layer = ConditionalBatchNorm(7, gain=gain, dtype=jnp.bfloat16)
+    variables = init(layer, FEATURES, LABELS, train=True)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    exact = ConditionalBatchNorm(7, gain=gain).apply(variables, FEATURES, LABELS, train=True)
+    found = layer.apply(variables, FEATURES, LABELS, train=True)
+    assert found.dtype == jnp.bfloat16
+    assert np.array_equal(found, exact.astype(jnp.bfloat16))
 
 
 def test_conditional_norm_shares_moments_over_a_mapped_axis():
@@ -106,7 +188,7 @@ def test_conditional_norm_shares_moments_over_a_mapped_axis():
 
 
 @pytest.mark.parametrize("labels", ["classes", "vectors"])
-@pytest.mark.parametrize(("classes", "gain"), [(0, "table"), (7, "table"), (7, "map")])
+@pytest.mark.parametrize(("classes", "gain"), [(0, "table"), *((7, gain) for gain in LEAVES)])
 def test_folded_norm_is_the_equation_with_stored_moments(classes, gain, labels):
     drawn = np.random.default_rng(1)
     given = LABELS if labels == "classes" else jnp.asarray(drawn.normal(size=(4, 7)), jnp.float32)
@@ -123,7 +205,7 @@ def test_folded_norm_is_the_equation_with_stored_moments(classes, gain, labels):
         scale, shift = weights @ params["scale"], weights @ params["shift"]
         wanted = x * scale[:, None, None] + shift[:, None, None]
     else:
-        scale, shift = 1 + weights @ params["scale_kernel"], weights @ params["shift_kernel"]
+        scale, shift = 1 + map_rows(params, "scale", weights), map_rows(params, "shift", weights)
         wanted = x * scale[:, None, None] + shift[:, None, None]
 
     stored = {"mean": jnp.asarray(mean, jnp.float32), "variance": jnp.asarray(variance, jnp.float32)}
@@ -133,7 +215,7 @@ def test_folded_norm_is_the_equation_with_stored_moments(classes, gain, labels):
     assert np.abs(result - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize(("classes", "gain"), [(0, "table"), (7, "table"), (7, "map")])
+@pytest.mark.parametrize(("classes", "gain"), [(0, "table"), *((7, gain) for gain in LEAVES)])
 def test_folded_norm_that_was_not_folded_scales_by_one_and_shifts_by_nothing_of_its_own(classes, gain):
     layer = ConditionalBatchNorm(classes, gain=gain, folded=True)
     variables = init(layer, FEATURES, LABELS, train=False)

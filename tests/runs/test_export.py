@@ -39,8 +39,11 @@ SMALL = {"resolution": 32, "base_channels": 2, "attention_resolutions": (16,)}
 GENERATORS = {
     "sagan": (sagan.Generator(**SMALL, num_classes=7, norm_epsilon=0.25), 6),
     "sagan, map": (sagan.Generator(**SMALL, num_classes=5, conditional_gain="map", attention="article"), 6),
+    "sagan, free map": (sagan.Generator(**SMALL, num_classes=5, conditional_gain="free_map"), 6),
+    "sagan, scaled map": (sagan.Generator(**SMALL, num_classes=9, conditional_gain="scaled_map"), 6),
     "sagan, no classes": (sagan.Generator(**SMALL, num_classes=0, image_channels=1), 9),
     "dcgan": (dcgan.Generator(**SMALL, num_classes=7, attention="residual"), 6),
+    "dcgan, scaled map": (dcgan.Generator(**SMALL, num_classes=3, conditional_gain="scaled_map"), 6),
     "dcgan, no classes": (dcgan.Generator(**SMALL), 11),
     "biggan": (biggan.Generator(**SMALL, num_classes=7, shared_size=3, norm_epsilon=1e-4), 12),
     "biggan, neither": (biggan.Generator(**SMALL, num_classes=7, shared_size=0, hierarchical=False), 10),
@@ -109,7 +112,7 @@ def test_folding_refuses_statistics_of_another_network():
 
 
 def test_doctest_of_folding_holds():
-    assert doctest.testmod(folding) == (0, 6)
+    assert doctest.testmod(folding) == (0, 9)
 
 
 def recipes(page):
@@ -118,7 +121,7 @@ def recipes(page):
     return function, weights
 
 
-@pytest.mark.parametrize("name", ["biggan", "dcgan, no classes", "sagan, no classes"])
+@pytest.mark.parametrize("name", ["biggan", "dcgan, no classes", "sagan, no classes", "sagan, scaled map"])
 def test_recipes_draw_what_the_generator_draws(name, tmp_path, monkeypatch):
     generator = trained(*GENERATORS[name])
     files = exported_files(generator, "a name")

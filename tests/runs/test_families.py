@@ -2,14 +2,19 @@
 
 import dataclasses
 
+import jax
 import pytest
+from flax.traverse_util import flatten_dict
 
 from sagan_jax.config import Experiment, Networks
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.models import biggan, dcgan, sagan
+from sagan_jax.runs.build import build_adversarial_task
 from sagan_jax.runs.families import attention_channels, build_networks
 from sagan_jax.runs.validate import check_config
+from sagan_jax.training.adversarial import initial_state
 
+KERNELS = {"scale_kernel", "shift_kernel"}
 FAMILIES = {"sagan": sagan, "dcgan": dcgan, "biggan": biggan}
 
 
@@ -37,6 +42,8 @@ def test_family_is_one_word(family):
         ("initializer", "orthogonal", "sagan dcgan biggan"),
         ("attention", "article", "sagan dcgan biggan"),
         ("conditional_gain", "map", "sagan dcgan"),
+        ("conditional_gain", "free_map", "sagan dcgan"),
+        ("conditional_gain", "scaled_map", "sagan dcgan"),
         ("final_norm_decay", 0.5, "sagan"),
         ("shared_size", 9, "biggan"),
         ("hierarchical", False, "biggan"),
@@ -89,6 +96,13 @@ def test_of_two_blocks_of_one_size_attention_follows_the_first():
         ("sagan", {"shared_size": 9}, "--shared-size does nothing in a sagan"),
         ("sagan", {"hierarchical": False}, "--hierarchical does nothing in a sagan"),
         ("biggan", {"conditional_gain": "map"}, "--conditional-gain does nothing in a biggan"),
+        (
+            "sagan",
+            {"conditional_gain": "scaled_map", "spectral_norm": "discriminator"},
+            "needs --spectral-norm both or generator; got discriminator. Give --conditional-gain free_map.",
+        ),
+        ("dcgan", {"conditional_gain": "scaled_map", "spectral_norm": "none"}, "or generator; got none."),
+        ("sagan", {"conditional_gain": "freemap"}, "needs to be one of table, map, free_map, scaled_map; got"),
         ("biggan", {"latent_size": 13}, "--latent-size needs a multiple of 4"),
         ("biggan", {"shared_size": -1}, "--shared-size needs to be at least 0"),
         ("dcgan", {"discriminator_attention_resolutions": (32,)}, "ends at 32; it can be any of 4, 8, 16"),
@@ -110,3 +124,15 @@ def test_discriminator_has_a_width_of_its_own_where_one_is_given(family):
     assert (generator.base_channels, discriminator.base_channels) == (4, 6)
     assert attention_channels(own)[0] == attention_channels(shared)[0]
     assert attention_channels(own)[1] == {size: width * 6 // 4 for size, width in attention_channels(shared)[1].items()}
+
+
+@pytest.mark.parametrize("family", ["sagan", "dcgan"])
+@pytest.mark.parametrize(
+    ("gain", "found"), [("table", set()), ("free_map", set()), ("map", KERNELS), ("scaled_map", KERNELS)]
+)
+def test_class_gains_are_normalised_where_their_form_says_so(family, gain, found):
+    experiment = dataclasses.replace(Experiment(), networks=networks(family, base_channels=2, conditional_gain=gain))
+    state = jax.eval_shape(lambda: initial_state(build_adversarial_task(experiment), 0, (32, 32, 3))).generator
+    assert {path[-2] for path in flatten_dict(state.spectral) if path[-3].startswith("norm")} == found
+    of_norm = {path[-1] for path in flatten_dict(state.params) if path[-2] == "norm_1"}
+    assert (of_norm & {"scale", "scale_map"}) == {"table": {"scale"}, "free_map": {"scale_map"}}.get(gain, set())

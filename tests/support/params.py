@@ -46,7 +46,9 @@ def _draw_leaf(drawn: np.random.Generator, name: str, leaf: Any) -> np.ndarray:
         noise = drawn.uniform(0.1, 4, size=leaf.shape)
     elif name in ("scale", "gamma"):
         noise = 1 + 0.3 * noise
-    elif name in ("scale_kernel", "shift_kernel", "shift", "bias"):
+    elif name in ("scale_size", "shift_size"):
+        noise = 0.3 + 0.1 * noise
+    elif name in ("scale_kernel", "shift_kernel", "scale_map", "shift_map", "shift", "bias"):
         noise = 0.3 * noise
     elif name.endswith("kernel"):
         noise = noise / np.sqrt(np.prod(leaf.shape[:-1]))

@@ -1,0 +1,48 @@
+"""Does spectral norm of class gains hurt, more so where there are many classes, and does a free scale undo it?
+
+Asked before the runs. With K classes and C channels, the kernel of a normalised map of the label has a root mean square
+of at most 1/sqrt(max(K, C)). So no norm of G can move its gains, or its shifts, by more than that on average over the
+classes. StudioGAN's SAGAN has such maps. The authors' release has tables, mmgeneration has free maps, and both report a
+much lower FID on the 1,000 classes of ImageNet. Many other things differ between them: see `studiogan_mmgeneration`.
+
+Images, networks and steps are those of `norm_budget_pilot`, width 8, where the norms of G have 32 channels. The bound
+is 0.177 with 12 classes and 0.083 with 144. Rows, with both numbers of classes:
+
+- table: a gain and a shift for each class, never normalised
+- map: 1 + a normalised map of the label, StudioGAN's
+- free map: the same, never normalised
+- scaled map: the normalised map times a learned number, which starts where "map" does
+
+Each row is compared with the table of as many classes: 6 comparisons of the share of images that obey their class,
+8 runs against 8. Collapse is a column of its own.
+
+Predicted: with 144 classes a map obeys less often than a table, and a free or a scaled map does not. With 12 classes no
+row differs. The hypothesis fails if the map of 144 classes is not worse than the table, or if the scaled map is as much
+worse. If the free map is worse as well, it is the map and not its norm. That the harm grows with K is read off the two
+differences, map less table. The driver does not test their difference.
+
+    python experiments/run_table.py norm_budget_pilot --out runs/norm_budget_pilot
+    python experiments/run_table.py norm_budget --jobs 8 --out runs/norm_budget
+
+The first command must show that tables of 144 classes learn. Else the second tells nothing.
+
+Costs, not measured: a run takes about 13 minutes on two free CPU cores (`norm_budget_pilot`), so 64 runs take 14 hours
+there. It is meant for a GPU with many CPU cores. It was not run yet.
+"""
+
+from comparisons.norm_budget import GRIDS, experiment, table_of
+from sagan_jax.config import Table
+
+
+def table() -> Table:
+    """Returns 64 runs: eight seeds of four forms with the fewest and the most classes."""
+    sizes = min(GRIDS), max(GRIDS)
+    rows = {}
+    for classes in sizes:
+        rows[f"table, {classes} classes"] = experiment(classes, "table")
+        rows[f"map, {classes} classes"] = experiment(classes, "map")
+        rows[f"free map, {classes} classes"] = experiment(classes, "free_map")
+        rows[f"scaled map, {classes} classes"] = experiment(classes, "scaled_map")
+    baselines = {row: f"table, {row.partition(', ')[2]}" for row in rows if not row.startswith("table")}
+    strips = tuple(row for row in rows if row.endswith(f"{max(sizes)} classes"))
+    return table_of(rows, seeds=(0, 1, 2, 3, 4, 5, 6, 7), baselines=baselines, strips=strips)
