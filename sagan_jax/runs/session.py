@@ -67,7 +67,7 @@ def train_from(
 
     Raises:
         InvalidInputError: a callback failed to start.
-        StoppedError: a signal ended the run before its last step; the state is saved.
+        StoppedError: a signal ended the run; the state is saved. One that came after the last step is told too.
         NonFiniteError: a loss or a gradient is not finite.
         CollapsedError: a severe sign of `sagan_jax.runs.health` began, and the config says to stop then; the state is
             saved.
@@ -105,6 +105,10 @@ def train_from(
                 calls.end("finished" if finished else "stopped", "" if finished else stop.signal.name)
     if done < total_steps:
         raise _stopped_error(stop.signal, done, first_step)
+    if stop.heard_one:  # whoever trains several runs is to stop too
+        raise StoppedError(
+            f"stopped by {stop.signal.name} after step {done}, the last one: the run is finished.", stop.signal.value
+        )
     return state
 
 

@@ -45,6 +45,11 @@ class StopSignals:
         """The first signal that this process received; SIGTERM if another process received it."""
         return self._received or signal.SIGTERM
 
+    @property
+    def heard_one(self) -> bool:
+        """Whether this process received a signal."""
+        return self._received is not None
+
     def should_stop(self, done: int) -> bool:
         """Returns whether to stop after `done` steps. With several processes, call this after every step."""
         if self._single_process:

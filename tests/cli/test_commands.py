@@ -3,7 +3,9 @@
 import base64
 import dataclasses
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -334,6 +336,22 @@ def test_train_that_is_stopped_says_so_in_its_report(run, monkeypatch):
     monkeypatch.setattr(session.StopSignals, "should_stop", lambda self, done: done == 4)
     assert train(run, "--total-steps", "6") == 143
     assert "step 4 of 6 · stopped by SIGTERM" in (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_signal_that_comes_while_the_last_report_is_written_is_not_lost(run, monkeypatch, capsys):
+    written = []
+
+    def write_report(workdir, status):
+        written.append(status)
+        if len(written) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(session, "write_report", write_report)
+    assert train(run, "--total-steps", "4") == 143
+    assert set(written) == {"finished"}
+    assert "stopped by SIGTERM after step 4, the last one: the run is finished." in capsys.readouterr().err
+    assert train(run, "--total-steps", "4") == 0
 
 
 @pytest.mark.slow
