@@ -103,17 +103,15 @@ def train_from(
             session.report("finished" if finished else f"stopped by {stop.signal.name}")
             if calls:
                 calls.end("finished" if finished else "stopped", "" if finished else stop.signal.name)
-    if done < total_steps:
-        raise _stopped_error(stop.signal, done, first_step)
-    if stop.heard_one:  # whoever trains several runs is to stop too
-        raise StoppedError(
-            f"stopped by {stop.signal.name} after step {done}, the last one: the run is finished.", stop.signal.value
-        )
+    if done < total_steps or stop.heard_one:  # after the last step too: whoever trains several runs is to stop
+        raise _stopped_error(stop.signal, done, first_step, total_steps)
     return state
 
 
-def _stopped_error(by: signal.Signals, done: int, first_step: int) -> StoppedError:
-    """Returns the error of a run that a signal has ended before its last step."""
+def _stopped_error(by: signal.Signals, done: int, first_step: int, total_steps: int) -> StoppedError:
+    """Returns the error of a run that a signal has ended, or that it met after the last step."""
+    if done >= total_steps:
+        return StoppedError(f"stopped by {by.name} after step {done}, the last one: the run is finished.", by.value)
     saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
     return StoppedError(f"stopped by {by.name} {saved}; the same command goes on from there.", by.value)
 
