@@ -29,9 +29,9 @@ def kept(workdir: Path, name: str, images: int, measure: Callable[[], Any]) -> A
     steps = checkpoint_steps(workdir)
     try:
         known = read_json(path)
-        whole = known["images"], known["step"]
-        if whole[0] == images and (not steps or whole[1] == steps[-1]):
-            return known["found"]
+        of_images, of_step, found = known["images"], known["step"], known["found"]
+        if of_images == images and (not steps or of_step == steps[-1]):
+            return found
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (KeyError, TypeError, InvalidInputError) as error:

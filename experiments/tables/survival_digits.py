@@ -31,7 +31,7 @@ from sagan_jax.runs.experiments import load_experiment
 
 
 def table() -> Table:
-    """Returns 64 runs, about 5 hours on two free CPU cores: those with five updates take most of it."""
+    """Returns 64 runs, of which those with five updates take most of the time. How long was not measured."""
     experiment = load_experiment("digits_32")
     assert isinstance(experiment, Experiment)
     base = digits(experiment, "survival_digits")

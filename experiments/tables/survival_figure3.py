@@ -24,7 +24,7 @@ from sagan_jax.runs.experiments import load_experiment
 
 
 def table() -> Table:
-    """Returns 24 runs of about three minutes on two free CPU cores."""
+    """Returns 24 runs. How long one takes was not measured."""
     experiment = load_experiment("digits_32")
     assert isinstance(experiment, Experiment)
     rows = figure3(digits(experiment, "survival_figure3"))
