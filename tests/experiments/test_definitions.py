@@ -60,14 +60,13 @@ DIFFERENCES |= {
     | {"training.generator_learning_rate": 4e-4, "networks.spectral_norm": "discriminator"},
 }
 # The other programs are traced to count their cost. Compiling them as well would show no more than what is compiled
-# here: they differ from one of these in a rate, in where attention or its control stands, in G's spectral norm or in
-# D's updates.
+# here, one of each family and control: they differ in width, size, classes, a rate or in D's updates.
 STEPPED = [
-    name
-    for name in GENERATING
-    if "studiogan" not in name
-    and name != "sngan_projection_128"
-    and (not name.startswith("imagenet_128_") or name.endswith(("ema", "residual_8", "discriminator_only")))
+    "digits_32",
+    "biggan_cifar10_32",
+    "dcgan_cifar10_32",
+    "imagenet_128_residual_8",
+    "imagenet_128_sn_discriminator_only",
 ]
 
 

@@ -147,15 +147,14 @@ def test_numbers_out_of_range_are_refused(program, words, line):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("axis", ["width", "devices"])
-def test_points_of_an_axis_are_measured(program, axis, tmp_path, capsys):
-    program.run(["--quick", "--axis", axis, "--out", str(tmp_path / "out.json")])
-    first, second = json.loads((tmp_path / "out.json").read_text())["axes"][axis]
+def test_points_of_an_axis_are_measured(program, tmp_path, capsys):
+    program.run(["--quick", "--axis", "devices", "--out", str(tmp_path / "out.json")])
+    first, second = json.loads((tmp_path / "out.json").read_text())["axes"]["devices"]
     assert (first["size"], second["size"]) == (1, 2)
-    # Devices share the operations; a network of twice the width has more.
-    assert (first["flops"] < second["flops"]) == (axis == "width")
-    assert (first["temporary_bytes"] < second["temporary_bytes"]) == (axis == "width")
+    # Devices share the operations.
+    assert first["flops"] > second["flops"] > 0
+    assert first["temporary_bytes"] > second["temporary_bytes"] > 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"| {axis} | ms a step |")
+    assert printed.startswith("| devices | ms a step |")
     program.run(["--tables", str(tmp_path / "out.json")])
     assert capsys.readouterr().out == printed

@@ -13,6 +13,9 @@ from sagan_jax.models import completion
 from sagan_jax.models.completion import CompletionNetwork, completion_resolutions, patchify, unpatchify
 from support.params import num_parameters
 
+# Whole networks are compiled, and their gradients.
+pytestmark = pytest.mark.slow
+
 KINDS = ("release", "article", "residual")
 
 
@@ -82,7 +85,6 @@ def test_visible_pixels_come_back_bit_for_bit_and_the_hole_does_not(fields):
         assert np.abs(completed[masks]).max() <= 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("content", [0.0, 7.0, np.nan, np.inf])
 @pytest.mark.parametrize("skips", [True, False])
 def test_nothing_depends_on_what_was_in_the_hole(skips, content):
@@ -176,7 +178,6 @@ def test_skips_are_the_only_way_round_the_latents():
     assert encoded.features == ()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("attention", KINDS)
 def test_gradients_reach_every_parameter(attention):
     network = small(base_channels=8, attention_resolutions=(16, 8), attention=attention)

@@ -35,7 +35,8 @@ from support.commands import command, error_line
 from support.metrics import read_metrics
 from support.params import draw_tree, variable_shapes
 
-pytestmark = pytest.mark.one_jax
+# The runs that it draws take most of a minute.
+pytestmark = [pytest.mark.slow, pytest.mark.one_jax]
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +193,6 @@ def test_run_gets_a_figure_of_each_image_of_each_network_and_two_of_the_whole(tr
     assert "</svg>" in (tmp_path / "reach.svg").read_text()
 
 
-@pytest.mark.slow
 def test_figures_are_the_same_when_they_are_drawn_again(trained, tmp_path):
     _, workdir = trained
     for name in "ab":
@@ -250,7 +250,6 @@ def test_run_without_attention_is_refused(trained, tmp_path, capsys):
     assert "no attention layer" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_broken_line_of_the_metrics_is_passed_over(trained, tmp_path):
     history = tmp_path / "run" / "attention" / "history.png"
     shutil.copytree(trained[1], tmp_path / "run")

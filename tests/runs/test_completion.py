@@ -28,6 +28,9 @@ from sagan_jax.training.precision import default_precision
 from support.commands import command, error_line
 from support.metrics import read_metrics
 
+# Each test trains.
+pytestmark = [pytest.mark.slow, pytest.mark.one_jax]
+
 SIZE = 64
 TINY = ["--batch-size", "4", "--base-channels", "1", "--latent-size", "5", "--log-every-steps", "1", "--cache", ""]
 
@@ -82,7 +85,6 @@ def test_run_leaves_what_a_run_leaves(trained):
     assert from_dict(to_dict(experiment)) == experiment
 
 
-@pytest.mark.slow
 def test_run_that_is_stopped_goes_on_as_one_that_never_was(trained, images, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         patched.setattr(session.StopSignals, "should_stop", lambda self, done: done == 2)
@@ -95,7 +97,6 @@ def test_run_that_is_stopped_goes_on_as_one_that_never_was(trained, images, tmp_
     assert np.array_equal(one.complete(pixels, masks), other.complete(pixels, masks))
 
 
-@pytest.mark.one_jax
 def test_images_are_flipped_from_left_to_right_half_of_the_time(images):
     experiment = CompletionExperiment()
     training = replace(experiment.training, batch_size=40, total_steps=1)
@@ -111,7 +112,6 @@ def test_images_are_flipped_from_left_to_right_half_of_the_time(images):
     assert 10 <= found[:, 1].sum() <= 30
 
 
-@pytest.mark.one_jax
 @pytest.mark.parametrize("held_out", ["pairs:images=5,agree=0", ""])
 def test_sheet_shows_images_that_were_not_trained_on_where_there_are_some(held_out, images):
     experiment = CompletionExperiment()
@@ -144,14 +144,12 @@ def resumed(trained, images, tmp_path_factory):
     return workdir, printed.getvalue()
 
 
-@pytest.mark.slow
 def test_run_is_resumed_for_more_steps_and_says_what_becomes_of_its_learning_rate(resumed):
     workdir, printed = resumed
     assert "the learning rate now follows the schedule of 5 steps, not of 4" in printed
     assert load_completer(workdir).step == 5
 
 
-@pytest.mark.slow
 def test_run_goes_on_in_another_precision_and_says_so(resumed):
     workdir, printed = resumed
     before = default_precision(jax.default_backend())
@@ -180,7 +178,6 @@ def test_holes_and_flips_do_not_depend_on_where_a_run_is_taken_up(images, tmp_pa
     assert len(kinds) == 2 * 9
 
 
-@pytest.mark.one_jax
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -199,7 +196,6 @@ def test_config_that_cannot_be_is_refused_in_one_line(flags, words, images, tmp_
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.one_jax
 def test_perceptual_term_without_its_network_is_refused_before_images_are_opened(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(lite0, "is_installed", lambda: False)
     assert train(tmp_path / "run", tmp_path / "absent.npz", "--perceptual-weight", "0.5") == 2
@@ -219,7 +215,6 @@ class MeanColours(nn.Module):
         return [nn.avg_pool(images, (8, 8), (8, 8)) * self.param("scale", nn.initializers.ones, (3,))[None, None, None]]
 
 
-@pytest.mark.slow
 def test_run_with_a_perceptual_term_records_it_and_needs_no_network_afterwards(images, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "Lite0Activations", MeanColours)
     weights = lite0.Lite0Weights({"params": {"scale": jnp.ones(3)}}, "a network")
@@ -249,7 +244,6 @@ def test_known_pixels_of_a_completed_photograph_are_its_own(trained, photo, tmp_
     assert "resized" not in capsys.readouterr().out
 
 
-@pytest.mark.one_jax
 def test_what_the_hole_hides_changes_nothing(trained, photo, tmp_path):
     painted = read(photo).copy()
     painted[20:60, 10:40] = 255
@@ -261,7 +255,6 @@ def test_what_the_hole_hides_changes_nothing(trained, photo, tmp_path):
     assert np.array_equal(read(tmp_path / "photo" / "photo.png"), read(tmp_path / "painted" / "painted.png"))
 
 
-@pytest.mark.one_jax
 @pytest.mark.parametrize("fit", ["crop", "resize"])
 def test_photograph_of_any_size_keeps_its_own_pixels_and_says_what_the_network_saw(trained, fit, tmp_path, capsys):
     before = picture(21, height=150, width=201)
@@ -276,7 +269,6 @@ def test_photograph_of_any_size_keeps_its_own_pixels_and_says_what_the_network_s
     assert not changed.any()
 
 
-@pytest.mark.one_jax
 def test_hole_of_a_large_photograph_does_not_leak(trained, tmp_path):
     """What is painted over the hole reaches no pixel that the network is shown as known."""
     rows = []
@@ -292,7 +284,6 @@ def test_hole_of_a_large_photograph_does_not_leak(trained, tmp_path):
     assert np.array_equal(*rows)
 
 
-@pytest.mark.one_jax
 def test_hole_of_one_pixel_of_a_large_photograph_is_seen(tmp_path):
     Image.fromarray(picture(25, height=1601, width=1600)).save(tmp_path / "large.png")
     hole = photographs.Hole(box="901,700,902,701")
@@ -300,7 +291,6 @@ def test_hole_of_one_pixel_of_a_large_photograph_is_seen(tmp_path):
     assert np.argwhere(photo.hole).tolist() == [[28, 36]]
 
 
-@pytest.mark.one_jax
 @pytest.mark.parametrize(("height", "width"), [(7, 7), (3, 5), (20, 13)])
 def test_network_is_told_of_every_pixel_that_the_hole_touches(height, width):
     hole = np.random.default_rng(height).random((height, width)) < 0.1
@@ -310,7 +300,6 @@ def test_network_is_told_of_every_pixel_that_the_hole_touches(height, width):
     assert np.array_equal(photographs._touched(hole, 7), expected)
 
 
-@pytest.mark.one_jax
 def test_mask_of_another_size_is_resized_and_said_and_of_another_shape_refused(trained, photo, tmp_path, capsys):
     mask = np.zeros((128, 128), np.uint8)
     mask[32:96, 32:96] = 255
@@ -327,7 +316,6 @@ def test_mask_of_another_size_is_resized_and_said_and_of_another_shape_refused(t
     assert not (tmp_path / "out2").exists()
 
 
-@pytest.mark.one_jax
 def test_earlier_completions_of_a_photograph_are_refused_or_replaced(trained, photo, tmp_path, capsys):
     out = tmp_path / "out"
     assert complete(trained, photo, out, "--box", "10,20,40,60", "--samples", "2") == 0
@@ -339,7 +327,6 @@ def test_earlier_completions_of_a_photograph_are_refused_or_replaced(trained, ph
     assert sorted(path.name for path in out.glob("photo-?.png")) == ["photo-1.png"]
 
 
-@pytest.mark.one_jax
 def test_completions_of_several_photographs_share_a_folder(trained, photo, tmp_path):
     shutil.copy(photo, tmp_path / "other.png")
     for path in (photo, tmp_path / "other.png"):
@@ -348,7 +335,6 @@ def test_completions_of_several_photographs_share_a_folder(trained, photo, tmp_p
     assert (tmp_path / "out" / "other.png").exists()
 
 
-@pytest.mark.one_jax
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -377,7 +363,6 @@ def test_hole_that_cannot_be_is_refused_in_one_line(flags, words, trained, photo
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.one_jax
 def test_folder_of_photographs_is_completed_or_refused_whole(trained, tmp_path, capsys):
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -403,7 +388,6 @@ def test_folder_of_photographs_is_completed_or_refused_whole(trained, tmp_path, 
     assert "there is no " in error_line(capsys)
 
 
-@pytest.mark.one_jax
 def test_nothing_that_was_given_is_replaced(trained, photo, tmp_path, capsys):
     before = photo.read_bytes()
     assert complete(trained, photo, tmp_path, "--holes", "centre") == 2
@@ -422,7 +406,6 @@ def test_nothing_that_was_given_is_replaced(trained, photo, tmp_path, capsys):
         assert complete(trained, photo, tmp_path / "out", "--mask", mask, "--samples", "0") == 0
 
 
-@pytest.mark.one_jax
 def test_what_was_done_to_known_pixels_is_said(trained, tmp_path, capsys):
     pixels = picture(24)
     alpha = np.full((SIZE, SIZE, 1), 255, np.uint8)
@@ -445,14 +428,12 @@ def test_what_was_done_to_known_pixels_is_said(trained, tmp_path, capsys):
         assert ("outside the hole" in printed) == bool(words)
 
 
-@pytest.mark.one_jax
 def test_part_of_a_hole_that_the_network_cannot_see_is_refused(trained, tmp_path, capsys):
     Image.fromarray(picture(23, height=100, width=200)).save(tmp_path / "wide.png")
     assert complete(trained, tmp_path / "wide.png", tmp_path / "out", "--box", "0,0,60,60") == 2
     assert "try --fit resize" in error_line(capsys)
 
 
-@pytest.mark.one_jax
 def test_run_of_the_other_task_is_refused(trained, images, photo, tmp_path, capsys):
     assert command("sample", "--workdir", trained, "--out", tmp_path / "x.png") == 2
     assert "completes images" in error_line(capsys)

@@ -23,6 +23,9 @@ from support.pickles import MakesFolder
 from support.pytorch_generators import generate
 from support.tensorflow_checkpoints import write_checkpoint
 
+# Whole networks are converted and compiled.
+pytestmark = [pytest.mark.slow, pytest.mark.one_jax]
+
 FILES = {
     "studiogan-sagan-32": "studiogan",
     "studiogan-dcgan-32": "studiogan",
@@ -59,11 +62,7 @@ def convert(source, out, *flags):
     return command("convert", "--from", source, *flags, out)
 
 
-# The largest takes seconds in each of these tests.
-CONVERTED = [pytest.param(name, marks=[pytest.mark.slow] * (name == "biggan-128")) for name in FILES]
-
-
-@pytest.fixture(scope="module", params=CONVERTED)
+@pytest.fixture(scope="module", params=FILES)
 def converted(request, golden, tmp_path_factory):
     """(name, workdir): G as .npz, D as .safetensors."""
     folder = tmp_path_factory.mktemp("converted")
@@ -132,7 +131,6 @@ def test_converted_run_remembers_where_it_came_from(converted):
     assert "discriminator.safetensors" in document
 
 
-@pytest.mark.one_jax
 @pytest.mark.parametrize("name", FILES)
 def test_config_of_released_networks_builds_them(golden, name):
     found = {}
@@ -170,7 +168,6 @@ def configuration(path, **model):
     return path
 
 
-@pytest.mark.one_jax
 def test_converted_pair_is_checked_by_numbers_that_the_source_gives_too(golden, pair, tmp_path, capsys):
     assert convert("studiogan", tmp_path / "run", *pair) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("check: "))
@@ -185,7 +182,6 @@ def test_converted_pair_is_checked_by_numbers_that_the_source_gives_too(golden, 
     np.testing.assert_allclose(found, [images.mean(), images.std(), logits.mean(), logits.std()], atol=2e-5)
 
 
-@pytest.mark.one_jax
 def test_what_weights_do_not_say_is_listed_unless_a_configuration_says_it(pair, tmp_path, capsys):
     assert convert("studiogan", tmp_path / "one", *pair) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("assumed")]
@@ -197,7 +193,6 @@ def test_what_weights_do_not_say_is_listed_unless_a_configuration_says_it(pair, 
     assert read_experiment(tmp_path / "two").networks.norm_epsilon == 1e-3
 
 
-@pytest.mark.one_jax
 def test_configuration_of_other_networks_is_refused_and_nothing_is_written(pair, tmp_path, capsys):
     file = configuration(tmp_path / "run.yaml", d_act_fn="Leaky_ReLU")
     assert convert("studiogan", tmp_path / "run", *pair, "--source-config", file) == 2
@@ -207,7 +202,6 @@ def test_configuration_of_other_networks_is_refused_and_nothing_is_written(pair,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.one_jax
 def test_biggan_without_classes_becomes_a_run_without_classes(golden, tmp_path, capsys):
     arrays = {
         name: array[:, -4:] if name.endswith((".gain.weight", ".bias.weight")) else array
@@ -221,7 +215,6 @@ def test_biggan_without_classes_becomes_a_run_without_classes(golden, tmp_path, 
     assert (networks.num_classes, networks.hierarchical, networks.latent_size) == (0, True, 24)
 
 
-@pytest.mark.one_jax
 @pytest.mark.parametrize("name", ["blocks.2.0.conv1x1_theta.weight_orig", "blocks.2.0.conv1x1_attn.weight_orig"])
 def test_attention_kernel_of_zeros_is_refused_by_name(name, golden, tmp_path, capsys):
     arrays = tensors(golden, "studiogan-sagan-32", "generator")
@@ -231,7 +224,6 @@ def test_attention_kernel_of_zeros_is_refused_by_name(name, golden, tmp_path, ca
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.one_jax
 def test_weights_that_give_no_numbers_are_refused(golden, tmp_path, capsys):
     arrays = tensors(golden, "studiogan-sagan-32", "generator")
     arrays["bn4.running_var"] = -np.ones_like(arrays["bn4.running_var"])
@@ -240,7 +232,6 @@ def test_weights_that_give_no_numbers_are_refused(golden, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.one_jax
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_both_networks_in_one_file_are_found(golden, suffix, tmp_path):
     both = {
@@ -250,7 +241,6 @@ def test_both_networks_in_one_file_are_found(golden, suffix, tmp_path):
     assert open_run(tmp_path / "run").discriminator() is not None
 
 
-@pytest.mark.one_jax
 def test_official_export_is_one_file_whose_names_may_end_in_0(golden, tmp_path):
     both = tensors(golden, "official-feat32", "generator") | tensors(golden, "official-feat32", "discriminator")
     file = written(
@@ -272,7 +262,6 @@ def official_arrays(golden, tmp_path_factory):
     return both, folder / "npz"
 
 
-@pytest.mark.one_jax
 @pytest.mark.parametrize("name", ["model.ckpt-7", "model.ckpt-7.index"])
 def test_official_checkpoint_becomes_the_same_run_as_its_exported_arrays(official_arrays, name, tmp_path, capsys):
     both, exported = official_arrays
@@ -286,7 +275,6 @@ def test_official_checkpoint_becomes_the_same_run_as_its_exported_arrays(officia
         assert same_bits(found, expected)
 
 
-@pytest.mark.one_jax
 def test_official_checkpoint_that_is_cut_is_refused_by_variable_and_nothing_is_written(golden, tmp_path, capsys):
     write_checkpoint(tmp_path / "model.ckpt-7", tensors(golden, "official-feat32", "generator"))
     file = tmp_path / "model.ckpt-7.data-00000-of-00001"
@@ -298,7 +286,6 @@ def test_official_checkpoint_that_is_cut_is_refused_by_variable_and_nothing_is_w
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.one_jax
 def test_official_generator_alone_is_enough(golden, tmp_path):
     file = written(tmp_path / "G.npz", tensors(golden, "official-feat32", "generator"))
     assert convert("official", tmp_path / "run", "--generator", file) == 0
@@ -318,7 +305,6 @@ def test_generator_alone_is_sampled_and_looked_at(small, tmp_path, capsys):
     assert "came without one" in error_line(capsys)
 
 
-@pytest.mark.one_jax
 def test_converted_run_is_scored(small, tmp_path, capsys):
     images = tmp_path / "images.npz"
     rng = np.random.default_rng(0)
@@ -328,7 +314,6 @@ def test_converted_run_is_scored(small, tmp_path, capsys):
     assert "fd50_train_random" in capsys.readouterr().out
 
 
-@pytest.mark.one_jax
 @pytest.mark.parametrize("form", [True, False])
 def test_pth_is_converted_in_both_formats(golden, form, small, tmp_path):
     torch = pytest.importorskip("torch", reason="these files are written by PyTorch, which few machines have")
@@ -343,7 +328,6 @@ def test_pth_is_converted_in_both_formats(golden, form, small, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@pytest.mark.one_jax
 def test_pickle_with_code_is_refused_and_not_run(tmp_path, capsys):
     file = tmp_path / "G.pth"
     file.write_bytes(pickle.dumps({"linear0.weight_orig": MakesFolder(tmp_path / "made")}))
@@ -365,7 +349,6 @@ def contradicting(arrays):
     return arrays | {"bn4.weight": arrays["bn4.weight"][:-1]}
 
 
-@pytest.mark.one_jax
 @pytest.mark.parametrize(
     ("change", "word"),
     [(without, "linear0.weight"), (unknown, "mapping.weight"), (contradicting, "bn4.weight")],
@@ -377,7 +360,6 @@ def test_tensors_that_do_not_belong_together_are_named_and_nothing_is_written(go
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.one_jax
 def test_layers_normalised_in_part_are_refused(golden, tmp_path, capsys):
     arrays = tensors(golden, "studiogan-sagan-32", "generator")
     for side in "uv":
@@ -388,7 +370,6 @@ def test_layers_normalised_in_part_are_refused(golden, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.one_jax
 def test_folder_that_holds_a_run_is_left_as_it_is(small, capsys):
     before = sorted(path.stat().st_mtime_ns for path in small.rglob("*"))
     assert convert("studiogan", small, "--generator", small.parent / "G.npz") == 2
@@ -396,7 +377,6 @@ def test_folder_that_holds_a_run_is_left_as_it_is(small, capsys):
     assert sorted(path.stat().st_mtime_ns for path in small.rglob("*")) == before
 
 
-@pytest.mark.one_jax
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -429,7 +409,6 @@ def fine_tune(workdir, *flags, steps=1):
     return command("train", *flags, *few)
 
 
-@pytest.mark.slow
 def test_fine_tuning_starts_with_the_networks_and_goes_on_without_the_run_it_began_with(
     small, pictures, tmp_path, capsys
 ):

@@ -31,6 +31,9 @@ from sagan_jax.training import adversarial
 from support.commands import command, error_line
 from support.metrics import read_metrics
 
+# The runs that it scores take most of a minute.
+pytestmark = pytest.mark.slow
+
 
 def make_images(file: Path, number: int = 60, seed: int = 0, classes: int = 2) -> str:
     drawn = np.random.default_rng(seed)
@@ -136,23 +139,17 @@ def never_scored(trained, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.slow
-@pytest.mark.one_jax
 def test_run_that_was_never_scored_has_no_best_checkpoint(never_scored, capsys):
     assert not (never_scored / "best").exists()
     assert evaluate("--workdir", never_scored, "--checkpoint", "best") == 2
     assert "has no best checkpoint" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.one_jax
 def test_scores_do_not_change_what_is_trained(trained, never_scored):
     plain, monitor = (sagan_jax.load_run(run).generate(6).images for run in (never_scored, trained[1]))
     assert np.array_equal(plain, monitor)
 
 
-@pytest.mark.slow
-@pytest.mark.one_jax
 def test_scores_are_in_the_report_that_is_written_with_them(trained, tmp_path, monkeypatch):
     experiment, workdir = trained
     shutil.copytree(workdir, tmp_path / "run")
@@ -171,8 +168,6 @@ def test_scores_are_in_the_report_that_is_written_with_them(trained, tmp_path, m
         assert re.search(rf"fd20_train_random</td>.*>{step}</td>", page)
 
 
-@pytest.mark.slow
-@pytest.mark.one_jax
 def test_scores_that_a_stop_left_out_are_made_up_for(trained, tmp_path):
     experiment, workdir = trained
     run = tmp_path / "run"
@@ -185,8 +180,6 @@ def test_scores_that_a_stop_left_out_are_made_up_for(trained, tmp_path):
         assert read(path)["values"] == read(workdir / "scores" / path.name)["values"]
 
 
-@pytest.mark.slow
-@pytest.mark.one_jax
 def test_protocols_of_a_run_may_change_when_it_is_taken_up_again(trained, tmp_path):
     experiment, workdir = trained
     run = tmp_path / "run"
@@ -573,8 +566,6 @@ def test_generator_is_compiled_once_for_all_states_of_a_run(trained):
     assert generator_module._draw._cache_size() == 1
 
 
-@pytest.mark.slow
-@pytest.mark.one_jax
 def test_run_on_pairs_is_scored_by_their_rule(tmp_path):
     experiment = load_experiment("pairs_32")
     experiment = dataclasses.replace(
@@ -597,8 +588,6 @@ def test_run_on_pairs_is_scored_by_their_rule(tmp_path):
     assert "rule1k" in sagan_jax.evaluate(tmp_path / "run")
 
 
-@pytest.mark.slow
-@pytest.mark.one_jax
 def test_four_devices_give_the_score_of_one(tmp_path):
     real, fake = (make_images(tmp_path / f"{seed}.npz", number, seed) for seed, number in ((0, 61), (1, 47)))
     program = (

