@@ -90,14 +90,14 @@ def test_old_run_is_resumed(name, old_run, capsys, monkeypatch, tmp_path):
         assert checkpoints.latest_step == 6
 
 
-# Measured by the version that made the runs.
-DISTANCES = {"sagan": 356.469, "unconditional": 330.7, "dcgan": 440.674, "biggan": 108.165}
+# Measured by the version that made the runs. How a run is scored does not depend on its family, only on having classes.
+DISTANCES = {"sagan": 356.469, "unconditional": 330.7}
 QUALITY = {"psnr": 14.93, "l1": 0.1482, "ssim": 0.1736, "diversity": 0.0024, "psnr_image": 20.95, "ssim_image": 0.6828}
 
 
 @pytest.mark.slow
 @pytest.mark.one_jax
-@pytest.mark.parametrize("name", GENERATING)
+@pytest.mark.parametrize("name", DISTANCES)
 def test_old_run_has_the_score_that_it_had(name, old_run, monkeypatch, tmp_path):
     workdir = old_run(name)
     monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))
