@@ -189,9 +189,15 @@ def test_experiment_with_spectral_norm_in_the_discriminator_only_has_vectors_for
     assert num_parameters(state.discriminator.spectral) > 0
 
 
+# Each is traced whole, for seconds. What changes their cost changes that of these as well.
+COUNTED = [
+    pytest.param(name, marks=[] if name in (*STEPPED, "imagenet_128") else [pytest.mark.release]) for name in GENERATING
+]
+
+
 @pytest.mark.slow
 @pytest.mark.one_jax
-@pytest.mark.parametrize("name", GENERATING)
+@pytest.mark.parametrize("name", COUNTED)
 def test_experiment_costs_what_it_says(name):
     experiment = load_experiment(name)
     training, text = experiment.training, text_of(name)
