@@ -34,6 +34,8 @@ PLAIN = optax.GradientTransformation(
     lambda gradient, _, params=None: (jax.tree.map(jnp.zeros_like, gradient), gradient),
 )
 
+# Two steps are compiled for each family.
+MARKS = {"sagan": (), "biggan": pytest.mark.slow}
 NETWORKS = {
     "sagan": (
         sagan.Generator(SIZE, CLASSES, 4, attention_resolutions=(8,)),
@@ -112,7 +114,7 @@ def opened(state):
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name != "sagan")) for name in NETWORKS]
+    scope="module", params=[pytest.param(name, marks=MARKS.get(name, pytest.mark.release)) for name in NETWORKS]
 )
 def adversarial_steps(request):
     """The state, and what is after a step in float32, in bfloat16, and in float32 from rounded inputs."""
