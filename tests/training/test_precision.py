@@ -34,7 +34,7 @@ PLAIN = optax.GradientTransformation(
     lambda gradient, _, params=None: (jax.tree.map(jnp.zeros_like, gradient), gradient),
 )
 
-# Two steps are compiled for each family.
+# Two steps are compiled for each family. The other families run before a release.
 MARKS = {"sagan": (), "biggan": pytest.mark.slow}
 NETWORKS = {
     "sagan": (
@@ -144,13 +144,14 @@ def test_losses_in_bfloat16_are_those_in_float32(adversarial_steps):
         np.testing.assert_allclose(found[name], wanted[name], rtol=0.02, atol=0.05, err_msg=name)
 
 
-def test_gradients_in_bfloat16_are_those_in_float32(adversarial_steps):
+def test_gradients_in_bfloat16_are_those_in_float32(adversarial_steps, request):
     before, (wanted, _), (found, _), _ = adversarial_steps
     if before.discriminator.batch_stats:
         pytest.skip("batch norm in D amplifies rounding: see the next test")
+    # BigGAN's last bias was off by 0.21 on a CPU without AVX-512. Where rounding falls depends on the CPU.
+    tolerance = 0.3 if request.node.callspec.params["adversarial_steps"] == "biggan" else 0.2
     for network in ("generator", "discriminator"):
-        # BigGAN's last bias is off by up to 0.21 on a CPU without bfloat16 products, where rounding falls elsewhere.
-        assert_close_gradients(*(gradients(getattr(after, network)) for after in (found, wanted)), 0.3)
+        assert_close_gradients(*(gradients(getattr(after, network)) for after in (found, wanted)), tolerance)
 
 
 def test_bfloat16_moves_a_gradient_little_more_than_rounded_inputs_do(adversarial_steps):
