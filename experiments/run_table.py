@@ -10,6 +10,7 @@ OUT/table.md and OUT/curves.png are the results, and OUT/samples.png too where i
 seed run before the next seed, so a table that was stopped compares rows fairly. Where the table searches for settings,
 OUT/search holds the same of the search, which is finished before the first run. Ctrl-C stops it. Exit codes are those
 of `sagan-jax`. `--jobs N` makes N runs at a time, each in a process of its own. What a run prints is in ROW-SEED.log.
+Compiled programs are kept, so the seeds of a row share them.
 It needs scipy and statsmodels: pip install 'sagan-jax[tables]'.
 
 The result of a run is OUT/ROW-SEED/row.json. That it diverged is one: it counts as collapsed. Some of ours are in
@@ -41,12 +42,13 @@ from comparisons.outcomes import COLLAPSED, outcomes, tested_scores
 from comparisons.plan import plan
 from comparisons.search import choices, chosen_table, search_table, trial
 from comparisons.tables import estimate, known, whole
-from sagan_jax.cli.main import check_environment, explained
+from sagan_jax.cli.main import explained
 from sagan_jax.config import AnyExperiment, Experiment, Table, from_dict, to_dict
 from sagan_jax.data.synthetic import parse_synthetic
 from sagan_jax.errors import CollapsedError, InvalidInputError, NonFiniteError, SaganError, StoppedError
 from sagan_jax.evaluation.rules import check_rule
 from sagan_jax.runs.build import build_adversarial_task, build_completion_task
+from sagan_jax.runtime.compilation_cache import enable_compilation_cache
 from sagan_jax.runtime.files import read_json, write_atomically
 from sagan_jax.runtime.metrics_log import Curve, read_metrics
 from sagan_jax.training import adversarial, completion
@@ -313,7 +315,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="some of them. Defaults to all")
     parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time")
     given = parser.parse_args(arguments)
-    check_environment()
+    enable_compilation_cache()
     if importlib.util.find_spec("statsmodels") is None:
         raise InvalidInputError("Tables need scipy and statsmodels: pip install 'sagan-jax[tables]'.")
     table = load_table(given.name)
@@ -477,6 +479,7 @@ def run_row_apart(table: Table, row: str, seed: int, out: Path) -> None:
     with (out / f"{row}-{seed}.log").open("a", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+        enable_compilation_cache()
         sys.exit(explained(lambda: run_row(table, row, seed, out), "run_table"))
 
 

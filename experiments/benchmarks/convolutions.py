@@ -1,4 +1,4 @@
-"""How fast our convolutions are: weight gradients as products, and convolutions joined with resampling.
+"""How fast our convolutions are: weight gradients from patches, and convolutions joined with resampling.
 
     python experiments/benchmarks/convolutions.py
     python experiments/benchmarks/convolutions.py --part pooling --rounds 20 --out convolutions.json
@@ -7,8 +7,8 @@ Each line compares two programs that take turns in one process: median milliseco
 round, with its quartiles. More than 1 means that ours is the faster one. The difference is the largest one of the
 results, as a part of the largest entry. All is float32, batch 8, with as many channels out as in.
 
-- `products`: the gradient of a 3x3 kernel as nine products, and as XLA computes it. `convolve` takes the products only
-  for the channels that the last column tells, and only on a CPU; elsewhere both are one program.
+- `patches`: the gradient of a 3x3 kernel as a product for each image, and as XLA computes it. `convolve` takes what
+  the last column tells on a CPU; elsewhere both are one program.
 - `upsampling` and `pooling`: joined with the convolution, and as two steps; forward, and with both gradients. The map
   is the larger one.
 """
@@ -29,17 +29,17 @@ from measuring import figures, machine, markdown, progress, ratios, spread, take
 from sagan_jax.cli.main import explained
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.functional import average_pool, convolve, convolve_pool, upsample_convolve, upsample_nearest
-from sagan_jax.functional.convolution import _by_products, _convolve
+from sagan_jax.functional.convolution import _convolve, _has_patches
 
-CHANNELS, MAPS, BATCH = (64, 128, 256), (8, 16, 32, 64), 8
+CHANNELS, MAPS, BATCH = (16, 32, 64, 128, 256), (4, 8, 16, 32, 64), 8
 QUICK_CHANNELS, QUICK_MAPS = (2, 3), (4,)
 
 Form = Callable[[Array, Array], Array]
 """of features and a kernel"""
 
 
-def products(features: Array, kernel: Array) -> Array:
-    """Has products for its weight gradient, however narrow the kernel is."""
+def patches(features: Array, kernel: Array) -> Array:
+    """Has patches for its weight gradient, whatever the sizes are."""
     return _convolve(features, kernel, 1, ((1, 1), (1, 1)), None)
 
 
@@ -59,12 +59,12 @@ def pooled(features: Array, kernel: Array) -> Array:
 
 
 PARTS: dict[str, tuple[Form, Form, tuple[str, ...]]] = {
-    "products": (products, plain, ("weights",)),
+    "patches": (patches, plain, ("weights",)),
     "upsampling": (upsample_convolve, upsampled, ("forward", "both")),
     "pooling": (convolve_pool, pooled, ("forward", "both")),
 }
 """Our form, the one that it is compared with, and the passes that are timed."""
-NAMES = {"products": ("products", "XLA's"), "upsampling": ("joined", "two steps"), "pooling": ("joined", "two steps")}
+NAMES = {"patches": ("patches", "XLA's"), "upsampling": ("joined", "two steps"), "pooling": ("joined", "two steps")}
 
 
 def operands(part: str, size: int, channels: int, batch: int = BATCH) -> tuple[Array, Array, Array]:
@@ -118,13 +118,13 @@ def measure(part: str, size: int, channels: int, way: str, given: argparse.Names
     times = take_turns(steppers, rounds=given.rounds, turn_seconds=given.turn_seconds)
     progress(f"{part} {size} {channels} {way}")
     row = {"part": part, "map": size, "channels": channels, "pass": way, "difference": apart}
-    return {**row, "seconds": list(times.values()), "taken": _by_products((3, 3, channels, channels))}
+    return {**row, "seconds": list(times.values()), "taken": _has_patches((3, 3, channels, channels), 1, size * size)}
 
 
 def table(part: str, rows: list[dict[str, Any]]) -> str:
     """Returns the lines of a part."""
     ours, theirs = NAMES[part]
-    last = ["`convolve` takes"] if part == "products" else []
+    last = ["`convolve` takes"] if part == "patches" else []
     headings = ["map", "channels", "pass", f"{ours}, ms", f"{theirs}, ms", "times as fast", "quartiles", "difference"]
     lines = []
     for row in rows:

@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from sagan_jax.cli.main import check_environment, explained
+from sagan_jax.cli.main import explained
 from sagan_jax.config import AnyExperiment, Experiment
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runs.build import build_adversarial_task
@@ -58,7 +58,6 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("table", help="of a file in experiments/tables")
     parser.add_argument("--rounds", type=int, default=30, help="steps of each")
     given = parser.parse_args(arguments)
-    check_environment()
     if given.rounds < 1:
         raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")
     steppers = {row: stepper(experiment) for row, experiment in load_table(given.table).rows.items()}

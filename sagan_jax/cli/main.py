@@ -4,7 +4,6 @@ The commands are imported when they are called: a signal in the first moments fi
 """
 
 import errno
-import os
 import sys
 from collections.abc import Callable, Sequence
 from signal import Signals
@@ -121,7 +120,6 @@ def _run(given: list[str]) -> None:
         print(sagan_jax.__version__)
     else:
         run = _command(command)
-        check_environment()
         import logging
 
         from sagan_jax.cli.arguments import expand_home
@@ -147,13 +145,6 @@ def explained(work: Callable[[], None], program: str = "sagan-jax", memory_flag:
     except Exception as error:
         return _explain(error, program, memory_flag)
     return 0
-
-
-def check_environment() -> None:
-    """Refuses a variable of the functions, which know no errors of a user."""
-    given = os.environ.get("SAGAN_JAX_WIDE_PRODUCTS", "")
-    if given not in ("", "0", "1"):
-        raise InvalidInputError(f"SAGAN_JAX_WIDE_PRODUCTS needs to be 0, 1 or not set; got {given!r}.")
 
 
 def _command(name: str) -> Callable[[list[str]], None]:

@@ -1,23 +1,17 @@
 """Two-dimensional convolutions whose gradient is fast on a CPU, for the kernels for which XLA's is slow there."""
 
-import os
+import math
 from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
-from jax.typing import DTypeLike
 
 from sagan_jax.functional.shape_checks import check_arrays, check_that
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 """Zeros above and below, and left and right of the features."""
-
-_NARROWEST = 128
-"""Fewer channels than this, on either side, and XLA's own weight gradient of a 3x3 convolution is the faster one."""
-
-_SWITCH = "SAGAN_JAX_WIDE_PRODUCTS"
 
 
 def convolve(
@@ -33,11 +27,10 @@ def convolve(
         y_ij = sum_kl x_(si+k, sj+l) w_kl
 
     It is `jax.lax.conv_general_dilated`, and so are its derivatives, but for one: on a CPU, the gradient of kernels
-    smaller than 3x3 is computed as one matrix product for each entry kl, one after the other, so that one shifted copy
-    of the features is alive at a time. On a CPU with AMX so is that of larger kernels with 128 channels or more.
-    `SAGAN_JAX_WIDE_PRODUCTS`, 1 or 0, says for these whether it is, on any CPU. It is read when a function is traced.
-    Programs for other platforms are not affected. Forward mode, gradients of gradients and `vmap` work as for any
-    function.
+    smaller than 3x3 is computed as one matrix product for each image, one after the other, so that the patches of one
+    image are alive at a time. So is that of larger kernels where the CPU is faster that way: with AMX from 128 channels
+    on, with AVX2 alone on large maps from 32 channels on. Programs for other platforms are not affected. Forward mode,
+    gradients of gradients and `vmap` work as for any function.
 
     Args:
         features: `[B, H, W, C]`, floating.
@@ -69,38 +62,46 @@ def convolve(
     fits = sizes["H"] + top + bottom >= sizes["K"] and sizes["W"] + left + right >= sizes["L"] and stride >= 1
     needed = "a stride of at least 1 and padded features at least as large as the kernel"
     check_that("convolve", fits, needed, f"stride {stride}, features {features.shape} and kernel {kernel.shape}")
-    compute = _convolve if _by_products(kernel.shape) else _plain
-    return compute(features, kernel, int(stride), ((top, bottom), (left, right)), precision)
+    given = int(stride), ((top, bottom), (left, right))
+    positions = math.prod(_result_size(features.shape, kernel.shape, *given))
+    compute = _convolve if _has_patches(kernel.shape, stride, positions) else _plain
+    return compute(features, kernel, *given, precision)
 
 
-def _by_products(kernel_shape: tuple[int, ...]) -> bool:
-    """Returns whether a CPU computes the gradient of a kernel `[K, L, C, E]` as K*L products.
+def _has_patches(kernel_shape: tuple[int, ...], stride: int, positions: int) -> bool:
+    """Returns whether a CPU computes the gradient of a kernel `[K, L, C, E]` from patches.
 
-    For a 1x1 kernel one product had 1.0 to 2.7 times the speed of XLA's gradient. That of a padded kernel of one or two
-    positions along an axis left XLA's fast path: 3 GFLOP/s instead of 30 to 260. Which is faster for larger kernels
-    differs between CPUs. With 128 channels or more on both sides, products were 1.5 to 2.8 times as fast on one with
-    AMX, and had 0.3 to 1.2 times the speed on one without. With fewer channels they are slower on both.
-    `experiments/benchmarks/convolutions.py` measures 3x3 kernels.
+    XLA's gradient of a kernel of one or two entries along an axis had 2 to 7 GFLOP/s, 6 to 88 times fewer than a
+    product. Which is faster for larger kernels differs between CPUs. `experiments/benchmarks/convolutions.py` measures
+    it for 3x3. On a CPU with AVX2 alone, patches were 1.0 to 4.7 times as fast on large maps with 32 channels or more,
+    and had 0.5 to 1.4 times the speed elsewhere. On one with AMX, products of whole batches were 1.5 to 2.8 times as
+    fast with 128 channels or more. Where those two were compared, patches were faster. On one with AVX-512 and no AMX,
+    XLA's gradient was faster than such products.
+
+    Args:
+        kernel_shape: K, L, C, E.
+        stride: of the convolution.
+        positions: H'W' of its result.
     """
     height, width, inputs, outputs = kernel_shape
-    return height * width < 9 or (min(inputs, outputs) >= _NARROWEST and _wide_by_products())
-
-
-def _wide_by_products() -> bool:
-    """Returns whether wide kernels of 3x3 and more have products, as the environment or else the CPU says."""
-    asked = os.environ.get(_SWITCH, "")
-    check_that("convolve", asked in ("", "0", "1"), f"{_SWITCH} to be 0, 1 or not set", repr(asked))
-    return asked == "1" if asked else _has_amx()
+    narrower, flags = min(inputs, outputs), _cpu_flags()
+    if height * width < 9:
+        return True
+    if "amx_tile" in flags:
+        return narrower >= 128
+    return (
+        "avx2" in flags and "avx512f" not in flags and stride == 1 and narrower >= 32 and narrower * positions >= 2**14
+    )
 
 
 @cache
-def _has_amx() -> bool:
-    """Returns whether the CPU multiplies matrices by tiles, as Linux tells; False where there is no Linux."""
+def _cpu_flags() -> frozenset[str]:
+    """Returns what the CPU can do, as Linux tells it for x86; nothing elsewhere."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  no pathlib in this room
-            return "amx_tile" in file.read().split()
+            return frozenset(file.read().split())
     except OSError:
-        return False
+        return frozenset()
 
 
 def _plain(features: Array, kernel: Array, stride: int, padding: Padding, precision: lax.PrecisionLike) -> Array:
@@ -133,7 +134,7 @@ def _convolve_jvp(
     if not isinstance(by_kernel, SymbolicZero):
         fixed = {"stride": stride, "padding": padding, "precision": precision}
         # Reverse mode transposes this; only the branch of the platform is compiled.
-        cpu, default = (partial(function, **fixed) for function in (_sum_of_products, _plain))
+        cpu, default = (partial(function, **fixed) for function in (_multiply_patches, _plain))
         terms.append(lax.platform_dependent(features, by_kernel, cpu=cpu, default=default))
     return result, sum(terms[1:], terms[0])
 
@@ -141,36 +142,38 @@ def _convolve_jvp(
 _convolve.defjvp(_convolve_jvp, symbolic_zeros=True)
 
 
-def _sum_of_products(
+def _multiply_patches(
     features: Array, kernel: Array, stride: int, padding: Padding, precision: lax.PrecisionLike
 ) -> Array:
-    """Returns the convolution as a sum over the entries of the kernel. Its transpose is a product for each entry.
+    """Returns the convolution as a product of patches and the kernel. Its transpose is one product for each image.
 
-    The loop keeps one shifted copy of the features alive, where XLA would schedule all of them first. The checkpoint
-    makes the transpose shift again instead of storing all copies.
+    The loop keeps the patches of one image alive. They fit into the cache, where those of a batch would not. The
+    checkpoint makes them again for the transpose instead of storing them. What the transpose adds up is float32.
     """
-    padded = jnp.pad(features, ((0, 0), *padding, (0, 0)))
-    height, width, inputs, outputs = kernel.shape
-    batch, *spatial, _ = padded.shape
-    rows, columns = ((size - side) // stride + 1 for size, side in zip(spatial, (height, width), strict=True))
-    window = (batch, (rows - 1) * stride + 1, (columns - 1) * stride + 1, inputs)
-    wide = _wide(features.dtype)
+    height, width, _, outputs = kernel.shape
+    rows, columns = _result_size(features.shape, kernel.shape, stride, padding)
+    wide = jnp.promote_types(features.dtype, jnp.float32)
+    weights = kernel.astype(wide).reshape(-1, outputs)
 
-    @partial(jax.checkpoint, prevent_cse=False)
-    def add(total: Array, entry: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        row, column, weights = entry
-        zero = jnp.zeros_like(row)
-        shifted = lax.dynamic_slice(padded, (zero, row, column, zero), window)[:, ::stride, ::stride]
-        contracted = (((3,), (0,)), ((), ()))
-        product = lax.dot_general(shifted, weights, contracted, precision=precision, preferred_element_type=wide)
-        return total + product, None
+    def multiply(images: Array) -> Array:
+        padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
+        corners = [(row, column) for row in range(height) for column in range(width)]
+        shifted = [
+            padded[
+                :, row : row + (rows - 1) * stride + 1 : stride, column : column + (columns - 1) * stride + 1 : stride
+            ]
+            for row, column in corners
+        ]
+        patches = jnp.concatenate(shifted, axis=-1).astype(wide)
+        product = lax.dot_general(patches, weights, (((3,), (0,)), ((), ())), precision=precision)
+        return product.astype(features.dtype)
 
-    entries = jnp.repeat(jnp.arange(height), width), jnp.tile(jnp.arange(width), height)
-    nothing = jnp.zeros((batch, rows, columns, outputs), wide)
-    total, _ = lax.scan(add, nothing, (*entries, kernel.reshape(-1, inputs, outputs)))
-    return total.astype(features.dtype)
+    if height * width == 1:
+        return multiply(features)  # nothing is copied, so one product for all images is as good
+    return lax.map(jax.checkpoint(multiply, prevent_cse=False), features[:, None])[:, 0]
 
 
-def _wide(dtype: DTypeLike) -> jnp.dtype:
-    """Returns the dtype in which products are summed: float32 or wider."""
-    return jnp.promote_types(dtype, jnp.float32)
+def _result_size(features: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: Padding) -> tuple[int, ...]:
+    """Returns H' and W' of the convolution of such shapes."""
+    sides = zip(features[1:3], padding, kernel[:2], strict=True)
+    return tuple((size + sum(added) - side) // stride + 1 for size, added, side in sides)

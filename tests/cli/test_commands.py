@@ -777,12 +777,6 @@ def test_experiments_of_a_wheel_are_found_inside_the_package(monkeypatch, tmp_pa
     assert load_experiment("digits_32").name == "digits_32"
 
 
-def test_commands_refuse_another_value_of_the_switch_of_a_function(capsys, monkeypatch):
-    monkeypatch.setenv("SAGAN_JAX_WIDE_PRODUCTS", "yes")
-    assert command("info") == 2
-    assert error_line(capsys).endswith("SAGAN_JAX_WIDE_PRODUCTS needs to be 0, 1 or not set; got 'yes'.")
-
-
 def test_experiment_by_a_wrong_name_is_answered_with_the_near_one():
     with pytest.raises(InvalidInputError, match=r"Perhaps you meant 'cifar10_32'"):
         load_experiment("cifar_32")

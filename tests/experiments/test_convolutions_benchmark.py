@@ -24,7 +24,7 @@ def test_both_programs_of_every_part_are_timed_and_agree(program, monkeypatch, t
     monkeypatch.setattr(program, "QUICK_CHANNELS", (3,))
     program.run(["--quick", "--out", str(tmp_path / "out.json")])
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
-    ways = ["products weights", "upsampling forward", "upsampling both", "pooling forward", "pooling both"]
+    ways = ["patches weights", "upsampling forward", "upsampling both", "pooling forward", "pooling both"]
     assert [f"{row['part']} {row['pass']}" for row in rows] == ways
     assert all(0 < row["difference"] < 1e-5 for row in rows)  # no pair is one program, and all are exact
     assert all(seconds > 0 for row in rows for times in row["seconds"] for seconds in times)
@@ -33,7 +33,7 @@ def test_both_programs_of_every_part_are_timed_and_agree(program, monkeypatch, t
     assert printed.count("| 4x4 | 3 |") == 5
 
 
-@pytest.mark.parametrize("part", ["products", "upsampling", "pooling"])
+@pytest.mark.parametrize("part", ["patches", "upsampling", "pooling"])
 def test_the_larger_map_has_the_size_that_is_told(program, part):
     features, kernel, cotangent = program.operands(part, 6, 5, batch=2)
     assert max(features.shape[1], cotangent.shape[1]) == 6
@@ -41,13 +41,13 @@ def test_the_larger_map_has_the_size_that_is_told(program, part):
 
 
 def test_the_weight_gradient_is_the_one_by_hand(program):
-    features, kernel, cotangent = map(np.asarray, program.operands("products", 4, 3, batch=2))
+    features, kernel, cotangent = map(np.asarray, program.operands("patches", 4, 3, batch=2))
     padded = np.pad(features.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     expected = np.zeros(kernel.shape)
     for row, column in np.ndindex(3, 3):
         shifted = padded[:, row : row + 4, column : column + 4]
         expected[row, column] = np.einsum("bhwc,bhwe->ce", shifted, cotangent)
-    for form in (program.products, program.plain):
+    for form in (program.patches, program.plain):
         (found,) = program.passed(form, "weights", features, kernel, cotangent)
         assert_near(found, expected, 1e-5)
 
@@ -59,7 +59,7 @@ def test_the_difference_is_relative_to_each_array(program):
 
 def test_ratios_are_medians_of_the_rounds(program, monkeypatch):
     row = {"map": 8, "channels": 64, "pass": "weights", "difference": 2e-7, "taken": False}
-    lines = program.table("products", [{**row, "seconds": [[0.001, 0.004, 0.002], [0.006, 0.006, 0.002]]}])
+    lines = program.table("patches", [{**row, "seconds": [[0.001, 0.004, 0.002], [0.006, 0.006, 0.002]]}])
     cells = "2.00 | 6.00 | 1.50 | 1.25 to 3.75 | 2e-07 | XLA's |"
     assert lines.splitlines()[-1] == f"| 8x8 | 64 | weights | {cells}"
 
@@ -74,7 +74,7 @@ def test_two_forms_take_turns(program, monkeypatch):
 
     monkeypatch.setattr(program, "stepper", stepper)
     given = argparse.Namespace(rounds=2, turn_seconds=1.0)
-    row = program.measure("products", 4, 2, "weights", given)
+    row = program.measure("patches", 4, 2, "weights", given)
     assert asked == [[1, 4, 4], [1, 2, 2]]
     assert (row["seconds"], row["taken"]) == ([[0.25, 0.25], [0.5, 0.5]], False)
 

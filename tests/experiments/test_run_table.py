@@ -22,7 +22,7 @@ from sagan_jax.errors import CollapsedError, NonFiniteError, SaganError
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.generation import GenerationJob
-from support.programs import BENCHMARKS, EXPERIMENTS, load_program
+from support.programs import EXPERIMENTS, load_program
 
 pytest.importorskip("statsmodels", reason="statsmodels is not installed (pip install 'sagan-jax[tables]')")
 
@@ -661,15 +661,6 @@ def test_what_the_statistics_need_is_said_in_one_line(program, monkeypatch, tmp_
     monkeypatch.setattr(program.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"pip install 'sagan-jax\[tables\]'"):
         program.run(["attention_buys", "--out", str(tmp_path)])
-
-
-@pytest.mark.parametrize("path", [PROGRAM, BENCHMARKS / "step_speed.py"], ids=lambda path: path.stem)
-def test_switch_that_is_neither_on_nor_off_is_refused(path, monkeypatch, tmp_path):
-    monkeypatch.setenv("SAGAN_JAX_WIDE_PRODUCTS", "yes")
-    program = load_program(path)
-    monkeypatch.setattr(program, "load_table", lambda name: pytest.fail("it went on"))
-    with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"SAGAN_JAX_WIDE_PRODUCTS needs .* got 'yes'"):
-        program.run(["attention_buys", *(["--out", str(tmp_path)] if path == PROGRAM else [])])
 
 
 def test_plan_says_what_so_many_runs_can_show(program, searched):

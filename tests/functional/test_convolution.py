@@ -11,14 +11,15 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
 from sagan_jax.functional import convolve
-from sagan_jax.functional.convolution import _has_amx
+from sagan_jax.functional.convolution import _cpu_flags
 from support.devices import several_devices
 
 WIDE, NARROW, SMALL, STRIDED = "wide 3x3", "narrow 3x3", "1x2", "wide 4x4 of stride 2"
 POINT = "1x1"
-# Sizes of the features and the kernel, the stride and the padding. From 128 channels on a CPU may have products.
+# Sizes of the features and the kernel, the stride and the padding. With AVX2 the wide 3x3 and the small ones have
+# patches.
 FORMS = {
-    WIDE: ((2, 5, 7, 128), (3, 3, 128, 130), 1, ((1, 1), (1, 1))),
+    WIDE: ((2, 9, 15, 128), (3, 3, 128, 130), 1, ((1, 1), (1, 1))),
     NARROW: ((2, 5, 7, 4), (3, 3, 4, 6), 1, ((1, 1), (1, 1))),
     SMALL: ((2, 5, 7, 4), (1, 2, 4, 6), 1, ((0, 0), (1, 1))),
     POINT: ((2, 5, 7, 4), (1, 1, 4, 6), 1, ((0, 0), (0, 0))),
@@ -29,9 +30,9 @@ FORMS = {
 
 
 @pytest.fixture(autouse=True)
-def wide_kernels_have_products(monkeypatch):
-    """On any CPU: where a test sets nothing else, the form is the one that XLA does not have."""
-    monkeypatch.setenv("SAGAN_JAX_WIDE_PRODUCTS", "1")
+def cpu(monkeypatch):
+    """Any CPU is one that takes patches, and tests may name another."""
+    monkeypatch.setattr("sagan_jax.functional.convolution._cpu_flags", lambda: {"avx2"})
 
 
 @pytest.fixture(params=FORMS)
@@ -157,66 +158,71 @@ def test_convolve_has_gradients_on_several_devices(name):
     assert error(mapped(features[:, None], kernel)[1], both) < 1e-5
 
 
-def lowered(name, platform):
-    function = jax.jit(partial(gradients, partial(ours, FORMS[name])))
-    return function.trace(*arrays(FORMS[name])).lower(lowering_platforms=(platform,)).as_text()
+def lowered(form, platform):
+    features, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in form[:2])
+    function = jax.jit(partial(gradients, partial(ours, form)))
+    return function.trace(features, kernel).lower(lowering_platforms=(platform,)).as_text()
 
 
-def has_products(name, platform="cpu"):
-    return "stablehlo.dot_general" in lowered(name, platform)
+def has_products(form, platform="cpu"):
+    return "stablehlo.dot_general" in lowered(form, platform)
 
 
-@pytest.mark.parametrize(("name", "loops"), [(WIDE, True), (STRIDED, True), (SMALL, True), (NARROW, False)])
-def test_convolve_has_products_on_a_cpu_where_they_are_faster(name, loops):
-    assert ("stablehlo.while" in lowered(name, "cpu"), has_products(name)) == (loops, loops)
+@pytest.mark.parametrize(("name", "loops"), [(WIDE, True), (STRIDED, False), (SMALL, True), (NARROW, False)])
+def test_convolve_has_patches_on_a_cpu_where_they_are_faster(name, loops):
+    assert ("stablehlo.while" in lowered(FORMS[name], "cpu"), has_products(FORMS[name])) == (loops, loops)
 
 
 def test_convolve_has_one_product_for_a_kernel_of_one_entry():
-    assert has_products(POINT)
-
-
-@pytest.mark.parametrize(("name", "still"), [(WIDE, False), (STRIDED, False), (SMALL, True), (POINT, True)])
-def test_convolve_leaves_wide_kernels_to_xla_where_it_is_told(name, still, monkeypatch):
-    monkeypatch.setenv("SAGAN_JAX_WIDE_PRODUCTS", "0")
-    assert has_products(name) == still
+    assert has_products(FORMS[POINT])
+    assert "stablehlo.while" not in lowered(FORMS[POINT], "cpu")
 
 
 @pytest.mark.parametrize(
-    ("told", "products"),
-    [("flags : fpu avx512f amx_tile amx_int8\n", True), ("flags : fpu avx512f amx_tiles\n", False), (None, False)],
+    ("height", "width", "inputs", "outputs", "taken"),
+    [
+        (16, 32, 32, 32, True),
+        (16, 31, 32, 32, False),  # 2 ** 14 numbers an image
+        (64, 64, 31, 99, False),  # 32 channels on either side
+        (64, 64, 99, 31, False),
+        (8, 8, 256, 300, True),
+        (8, 8, 255, 300, False),
+    ],
 )
-def test_convolve_has_products_for_wide_kernels_on_a_cpu_with_amx(told, products, monkeypatch, request):
+def test_convolve_has_patches_with_avx2_from_so_many_channels_and_positions(height, width, inputs, outputs, taken):
+    form = (3, height, width, inputs), (3, 3, inputs, outputs), 1, ((1, 1), (1, 1))
+    assert has_products(form) == taken
+
+
+@pytest.mark.parametrize(
+    ("flags", "taken"),
+    [
+        ({"avx2"}, {WIDE, SMALL, POINT}),
+        ({"avx2", "avx512f"}, {SMALL, POINT}),
+        ({"avx2", "avx512f", "amx_tile"}, {WIDE, STRIDED, SMALL, POINT}),
+        ({"asimd"}, {SMALL, POINT}),
+    ],
+)
+def test_convolve_has_patches_where_that_kind_of_cpu_is_faster(flags, taken, monkeypatch):
+    monkeypatch.setattr("sagan_jax.functional.convolution._cpu_flags", lambda: flags)
+    assert {name for name in (WIDE, NARROW, STRIDED, SMALL, POINT) if has_products(FORMS[name])} == taken
+
+
+@pytest.mark.parametrize(("told", "known"), [("flags : fpu avx2 amx_tiles\n", {"avx2", "amx_tiles"}), (None, set())])
+def test_flags_of_a_cpu_are_those_that_linux_tells(told, known, monkeypatch):
     def read(path, **_):
         if told is None:
             raise FileNotFoundError(path)
         return io.StringIO({"/proc/cpuinfo": told}[path])
 
-    monkeypatch.delenv("SAGAN_JAX_WIDE_PRODUCTS")
     monkeypatch.setattr("sagan_jax.functional.convolution.open", read, raising=False)
-    _has_amx.cache_clear()
-    request.addfinalizer(_has_amx.cache_clear)
-    assert has_products(WIDE) == products
-
-
-def test_convolve_gives_the_same_gradients_in_both_forms(monkeypatch):
-    products = gradients(partial(ours, FORMS[WIDE]), *arrays(FORMS[WIDE]))
-    monkeypatch.setenv("SAGAN_JAX_WIDE_PRODUCTS", "0")
-    assert error(gradients(partial(ours, FORMS[WIDE]), *arrays(FORMS[WIDE])), products) < 1e-5
-
-
-@pytest.mark.parametrize("value", ["yes", "2"])
-def test_convolve_refuses_another_value_of_its_switch(value, monkeypatch):
-    monkeypatch.setenv("SAGAN_JAX_WIDE_PRODUCTS", value)
-    with pytest.raises(
-        AssertionError, match=f"convolve needs SAGAN_JAX_WIDE_PRODUCTS to be 0, 1 or not set; got '{value}'"
-    ):
-        convolve(*arrays(FORMS[WIDE]))
+    assert _cpu_flags.__wrapped__() & {"avx2", "amx_tile", "amx_tiles"} == known
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("name", [WIDE, STRIDED, SMALL])
 def test_convolve_has_three_convolutions_elsewhere(name, platform):
-    text = lowered(name, platform)
+    text = lowered(FORMS[name], platform)
     assert "stablehlo.while" not in text
     assert "stablehlo.dot_general" not in text
     assert text.count("stablehlo.convolution") == 3
@@ -229,14 +235,14 @@ def test_convolve_can_be_exported_for_two_platforms_with_its_gradient():
     assert error(again.call(*given), function(*given)) < 1e-6
 
 
-def test_convolve_has_one_copy_of_the_features_alive_for_its_gradient():
-    shape, kernel = (4, 32, 32, 128), (3, 3, 128, 128)
+def test_convolve_has_the_patches_of_one_image_alive_for_its_gradient():
+    shape, kernel = (16, 32, 32, 128), (3, 3, 128, 128)
     compute = jax.jit(lambda features, kernel, tangent: jax.vjp(convolve, features, kernel)[1](tangent)[1])
     given = [jax.ShapeDtypeStruct(sizes, jnp.float32) for sizes in (shape, kernel, shape)]
-    one = 4 * np.prod(shape)
-    # The padded features, a shifted copy, and what XLA adds around the loop; with nine copies it is above nine.
+    image = 4 * np.prod(shape[1:])
+    # Nine shifted copies of an image, its padded form, and what XLA adds around the loop; those of a batch are 144.
     with jax.default_device(jax.devices("cpu")[0]):
-        assert compute.lower(*given).compile().memory_analysis().temp_size_in_bytes < 5 * one
+        assert compute.lower(*given).compile().memory_analysis().temp_size_in_bytes < 25 * image
 
 
 def test_convolve_sums_bfloat16_products_in_float32():
@@ -253,7 +259,7 @@ def test_convolve_sums_bfloat16_products_in_float32():
 def test_convolve_asks_for_float32_sums_of_bfloat16_products():
     given = arrays(FORMS[WIDE], jnp.bfloat16)
     compute = jax.jit(
-        lambda *given: jax.vjp(partial(ours, FORMS[WIDE]), *given)[1](jnp.ones((2, 5, 7, 130), jnp.bfloat16))
+        lambda *given: jax.vjp(partial(ours, FORMS[WIDE]), *given)[1](jnp.ones((2, 9, 15, 130), jnp.bfloat16))
     )
     text = compute.trace(*given).lower(lowering_platforms=("cpu",)).as_text()
     results = [line.rsplit("x", 1)[-1] for line in text.splitlines() if "stablehlo.dot_general" in line]
