@@ -663,6 +663,14 @@ def test_what_the_statistics_need_is_said_in_one_line(program, monkeypatch, tmp_
         program.run(["attention_buys", "--out", str(tmp_path)])
 
 
+def test_table_keeps_what_it_compiles(program, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(program, "enable_compilation_cache", lambda: asked.append("cache"))
+    with pytest.raises(sagan_jax.errors.InvalidInputError, match="There is no table"):
+        program.run(["none", "--out", str(tmp_path)])
+    assert asked == ["cache"]
+
+
 def test_plan_says_what_so_many_runs_can_show(program, searched):
     said = program.plan(searched)
     assert said.startswith("Which?\n\nRows, each with the seeds 0, 5:")
