@@ -194,6 +194,11 @@ def test_convolve_has_patches_with_avx2_from_so_many_channels_and_positions(heig
     assert has_products(form) == taken
 
 
+def test_convolve_leaves_strides_on_large_maps_to_xla_with_avx2():
+    assert not has_products(((3, 64, 64, 32), (4, 4, 32, 33), 2, ((1, 1), (1, 1))))
+    assert has_products(((3, 64, 64, 32), (4, 4, 32, 33), 1, ((1, 1), (1, 1))))
+
+
 @pytest.mark.parametrize(
     ("flags", "taken"),
     [
