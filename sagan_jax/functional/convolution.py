@@ -73,10 +73,13 @@ def _has_patches(kernel_shape: tuple[int, ...], stride: int, positions: int) -> 
 
     XLA's gradient of a kernel of one or two entries along an axis had 2 to 7 GFLOP/s, 6 to 88 times fewer than a
     product. Which is faster for larger kernels differs between CPUs. `experiments/benchmarks/convolutions.py` measures
-    it for 3x3. On a CPU with AVX2 alone, patches were 1.0 to 4.7 times as fast on large maps with 32 channels or more,
-    and had 0.5 to 1.4 times the speed elsewhere. On one with AMX, products of whole batches were 1.5 to 2.8 times as
-    fast with 128 channels or more. Where those two were compared, patches were faster. On one with AVX-512 and no AMX,
-    XLA's gradient was faster than such products.
+    it for 3x3.
+
+    - AVX2 alone: on large maps patches were 0.9 to 5.8 times as fast from 64 channels on. With 32 channels they had 0.5
+      to 1.2 times the speed at batch 8, and 1.3 to 2.0 times at batch 32. Elsewhere it was 0.4 to 1.8 times.
+    - AMX: measured with one product of the whole batch for each entry, which patches replaced. These products were 1.5
+      to 2.8 times as fast with 128 channels or more.
+    - AVX-512 and no AMX: such products had 0.3 to 1.2 times the speed.
 
     Args:
         kernel_shape: K, L, C, E.
@@ -147,22 +150,21 @@ def _multiply_patches(
 ) -> Array:
     """Returns the convolution as a product of patches and the kernel. Its transpose is one product for each image.
 
-    The loop keeps the patches of one image alive. They fit into the cache, where those of a batch would not. The
-    checkpoint makes them again for the transpose instead of storing them. What the transpose adds up is float32.
+    The loop keeps the patches of one image alive, which stay in the cache unless the map is huge. The checkpoint makes
+    them again for the transpose instead of storing them. The transpose adds up in float32, or float64 for float64.
     """
     height, width, _, outputs = kernel.shape
     rows, columns = _result_size(features.shape, kernel.shape, stride, padding)
+    down, across = (rows - 1) * stride + 1, (columns - 1) * stride + 1
     wide = jnp.promote_types(features.dtype, jnp.float32)
     weights = kernel.astype(wide).reshape(-1, outputs)
 
     def multiply(images: Array) -> Array:
         padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
-        corners = [(row, column) for row in range(height) for column in range(width)]
         shifted = [
-            padded[
-                :, row : row + (rows - 1) * stride + 1 : stride, column : column + (columns - 1) * stride + 1 : stride
-            ]
-            for row, column in corners
+            padded[:, row : row + down : stride, column : column + across : stride]
+            for row in range(height)
+            for column in range(width)
         ]
         patches = jnp.concatenate(shifted, axis=-1).astype(wide)
         product = lax.dot_general(patches, weights, (((3,), (0,)), ((), ())), precision=precision)

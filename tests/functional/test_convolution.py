@@ -251,11 +251,11 @@ def test_convolve_has_the_patches_of_one_image_alive_for_its_gradient():
 
 
 def test_convolve_sums_bfloat16_products_in_float32():
-    features = jnp.ones((1, 31, 33, 128), jnp.bfloat16)
+    features = jnp.ones((37, 11, 13, 128), jnp.bfloat16)  # so many images that bfloat16 could not add them up
     kernel = jnp.zeros((3, 3, 128, 128), jnp.bfloat16)
     found = jax.grad(lambda kernel: convolve(features, kernel).astype(jnp.float32).sum())(kernel)
     assert found.dtype == jnp.bfloat16
-    counts = np.array([[30 * 32, 30 * 33, 30 * 32], [31 * 32, 31 * 33, 31 * 32], [30 * 32, 30 * 33, 30 * 32]])
+    counts = 37 * np.array([[10 * 12, 10 * 13, 10 * 12], [11 * 12, 11 * 13, 11 * 12], [10 * 12, 10 * 13, 10 * 12]])
     np.testing.assert_allclose(
         np.asarray(found, np.float32), counts[:, :, None, None] + np.zeros((128, 128)), rtol=4e-3
     )
