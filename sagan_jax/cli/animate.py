@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.files import check_can_write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ def run(arguments: list[str]) -> None:
             raise InvalidInputError(f"--{flag} needs to be in [{low}, {high}]; got {getattr(parsed, name)}.")
     if not 0.1 <= parsed.megabytes <= 1000:
         raise InvalidInputError(f"--megabytes needs to be in [0.1, 1000]; got {parsed.megabytes}.")
+    check_can_write(parsed.out)
     from sagan_jax.runs.animation import animate
 
     made = animate(

@@ -8,6 +8,7 @@ from typing import Literal
 from sagan_jax.cli.announcement import announce
 from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.files import check_can_write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,8 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(
             f"--image needs an image file, such as PNG, JPEG or WebP; there is no {str(parsed.image)!r}."
         )
+    if parsed.out:
+        check_can_write(parsed.out / "reach.png")
     queries = [read_position(word) for word in parsed.queries]
     announce("drawing where the attention looks", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.attention_figures import draw_attention

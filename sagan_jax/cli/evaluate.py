@@ -9,6 +9,7 @@ from typing import Any, Literal
 from sagan_jax.cli.announcement import announce
 from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.files import check_can_write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +123,8 @@ def _check(parsed: Arguments) -> None:
         raise InvalidInputError(f"--batch-size needs to be at least 1; got {parsed.batch_size}.")
     if parsed.save_statistics and parsed.save_statistics.suffix.lower() != ".npz":
         raise InvalidInputError(f"--save-statistics needs an .npz file; got {str(parsed.save_statistics)!r}.")
+    if parsed.save_statistics:
+        check_can_write(parsed.save_statistics)
     if parsed.every_checkpoint and (not parsed.workdir or parsed.checkpoint != "newest" or parsed.save_statistics):
         raise InvalidInputError("--every-checkpoint needs --workdir, and neither --checkpoint nor --save-statistics.")
 

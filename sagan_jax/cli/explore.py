@@ -10,6 +10,7 @@ from typing import Literal
 from sagan_jax.cli.announcement import announce
 from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.files import check_can_write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,7 @@ def run(arguments: list[str]) -> None:
             raise InvalidInputError(f"--seeds needs numbers in [0, 2**32); got {seed}.")
     if not (math.isfinite(parsed.megabytes) and parsed.megabytes > 0):
         raise InvalidInputError(f"--megabytes needs to be a number above 0; got {parsed.megabytes}.")
+    check_can_write(parsed.out)
     announce("drawing the page", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.explorer import write_explorer
 

@@ -7,6 +7,7 @@ from typing import Literal
 from sagan_jax.cli.announcement import announce
 from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.files import check_can_write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(
             f"interpolate needs --rows from 1 and --steps from 2 up; got {parsed.rows}, {parsed.steps}."
         )
+    check_can_write(parsed.out)
     announce(f"drawing {parsed.rows * parsed.steps:,} images", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.class_names import class_numbers
     from sagan_jax.runs.load import open_run

@@ -7,6 +7,7 @@ from typing import Literal
 from sagan_jax.cli.announcement import announce
 from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.files import check_can_write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,7 @@ def run(arguments: list[str]) -> None:
         )
     if not 0 <= parsed.seed < 2**32:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
+    check_can_write(parsed.out)
     announce("looking for the nearest training images", compilation_cache=parsed.compilation_cache)
     import numpy as np
 

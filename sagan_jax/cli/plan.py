@@ -12,6 +12,7 @@ from sagan_jax.config import AnyExperiment
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runs.experiments import experiment_names, load_experiment
 from sagan_jax.runs.plan_targets import check_target
+from sagan_jax.runtime.files import check_can_write
 
 Kind = TypeVar("Kind", bound=AnyExperiment)
 
@@ -64,13 +65,16 @@ def run(arguments: list[str]) -> None:
         from sagan_jax.runtime.topologies import prepare_environment
 
         prepare_environment()
+    out = parsed.out or Path("plans") / parsed.experiment.name
+    for kind in ("json", "html"):
+        check_can_write(out.parent / f"{out.name}.{kind}")
     announce(f"planning {parsed.experiment.name}")
     from sagan_jax.runs.plan_files import print_and_write
 
     print_and_write(
         parsed.experiment,
         targets,
-        parsed.out or Path("plans") / parsed.experiment.name,
+        out,
         side_by_side=bool(parsed.compare),
         find_largest_batch=parsed.largest_batch,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from sagan_jax.cli.announcement import announce
 from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.files import check_can_write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,8 @@ def run(arguments: list[str]) -> None:
     parsed = parse_arguments(Arguments, arguments, "sagan-jax report")
     if not 0.5 <= parsed.megabytes <= 1000:
         raise InvalidInputError(f"--megabytes needs to be in [0.5, 1000]; got {parsed.megabytes}.")
+    if parsed.out:
+        check_can_write(parsed.out)
     announce("writing the report")
     from sagan_jax.runs.report import config_to_show, unreadable_metrics, write_report
 

@@ -7,6 +7,7 @@ from typing import Literal
 from sagan_jax.cli.announcement import announce
 from sagan_jax.cli.arguments import parse_arguments
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.runtime.files import check_can_write
 
 _NUM_IMAGES = 100
 
@@ -64,6 +65,7 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
     if parsed.truncation is not None and not parsed.truncation > 0:
         raise InvalidInputError(f"--truncation needs to be above 0; got {parsed.truncation}.")
+    check_can_write(parsed.out if kind else parsed.out / "000000.png")
     if parsed.latents:
         _refuse_with_latents(parsed)
     number = "the" if parsed.latents and not parsed.num_images else f"{parsed.num_images or _NUM_IMAGES:,}"

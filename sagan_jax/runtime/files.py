@@ -110,6 +110,26 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"{path} could not be written: {error.strerror or error}") from error
 
 
+def check_can_write(path: str | Path) -> None:
+    """Refuses a path that no file can be written to, before there is work that would be lost. Nothing is written.
+
+    Args:
+        path: of a file; folders above it need not exist yet.
+
+    Raises:
+        InvalidInputError: it is a folder, or a file is where one of its folders would be.
+        StorageError: its folder, or the lowest one that exists, may not be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InvalidInputError(f"{str(path)!r} cannot be written as a file: it is a folder.")
+    lowest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not lowest.is_dir():
+        raise InvalidInputError(f"{str(path)!r} cannot be written: {str(lowest)!r} is a file, not a folder.")
+    if not os.access(lowest, os.W_OK):
+        raise StorageError(f"{str(path)!r} cannot be written: {str(lowest)!r} may not be written.")
+
+
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Writes a file atomically, through a temporary file beside it. Creates missing folders.
 

@@ -84,6 +84,31 @@ def test_path_that_the_system_refuses_is_one_line(words, path, folder, monkeypat
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sample", "--workdir", "run", "--out", "PATH.png"],
+        ["sample", "--workdir", "run", "--out", "PATH.npz"],
+        ["sample", "--workdir", "run", "--out", "PATH"],
+        ["explore", "--workdir", "run", "--out", "PATH.html"],
+        ["interpolate", "--workdir", "run", "--out", "PATH.gif"],
+        ["animate", "--workdir", "run", "--out", "PATH.gif"],
+        ["attend", "--workdir", "run", "--out", "PATH"],
+        ["neighbours", "--workdir", "run", "--out", "PATH.png"],
+        ["report", "--workdir", "run", "--out", "PATH.html"],
+        ["evaluate", "--workdir", "run", "--save-statistics", "PATH.npz"],
+        ["plan", "digits_32", "--out", "PATH"],
+    ],
+    ids=lambda words: " ".join(words[::4]),
+)
+def test_file_in_the_place_of_a_folder_is_said_before_anything_is_computed(words, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    assert command(*(word.replace("PATH", "photo.png/x") for word in words)) == 2
+    assert "photo.png' is a file, not a folder." in error_line(capsys)
+    assert sorted(folder.rglob("*")) == before
+
+
 @pytest.fixture
 def homeless(monkeypatch):
     """A user without HOME and without an entry in the list of users, as in some containers."""

@@ -8,6 +8,7 @@ import pytest
 
 from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.runtime.files import (
+    check_can_write,
     read_json,
     read_regular,
     sweep_temporaries,
@@ -31,6 +32,19 @@ def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path, monkeypatc
     with pytest.raises(StorageError, match="/a could not be written: No space left on device"):
         write_atomically(tmp_path / "a", b"new!")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_path_that_cannot_be_written_is_refused_before_and_nothing_is_made(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"")
+    check_can_write(tmp_path / "a")
+    check_can_write(tmp_path / "new" / "newer" / "b")
+    for path, words in ((tmp_path, "it is a folder"), (tmp_path / "a" / "c" / "b", "a' is a file, not a folder")):
+        with pytest.raises(InvalidInputError, match=words):
+            check_can_write(path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(StorageError, match=f"{tmp_path}' may not be written"):
+        check_can_write(tmp_path / "new" / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_write_files_atomically_writes_every_file(tmp_path):
