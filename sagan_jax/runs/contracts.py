@@ -163,6 +163,11 @@ def is_own(module: nn.Module) -> bool:
     return not type(module).__module__.startswith("sagan_jax.")
 
 
+def runs_own_code(network: nn.Module) -> bool:
+    """Tells whether a network is a user's own, or has a layer of a user at its attention places."""
+    return is_own(network) or callable(getattr(network, "attention", None))
+
+
 def _floats(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 

@@ -18,7 +18,7 @@ from sagan_jax.import_paths import errors_of_user_code, import_path
 from sagan_jax.interop.jax_export import PLATFORMS, to_jax_export
 from sagan_jax.interop.weight_files import to_safetensors
 from sagan_jax.models.folding import fold_batch_stats
-from sagan_jax.runs.contracts import is_own
+from sagan_jax.runs.contracts import is_own, runs_own_code
 from sagan_jax.runs.load import CheckpointName, open_run
 from sagan_jax.runtime.files import write_files_atomically
 
@@ -100,9 +100,9 @@ def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:
     except ValueError as error:
         raise NonFiniteError(f"The generator has diverged: {one_line(error)}.") from error
     own = errors_of_user_code(
-        "The generator could not be exported for any b, the latents.shape[0] that len() cannot tell"
+        "The generator could not be exported for any b, the shape[0] of latents and features that len() cannot tell"
     )
-    with own if is_own(generator) else nullcontext():
+    with own if runs_own_code(generator) else nullcontext():
         function = to_jax_export(generator, variables, trained.latent_size, num_classes=trained.num_classes)
     parameters = sum(array.size for array in arrays.values())
     whats = {

@@ -17,7 +17,7 @@ from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.import_paths import errors_of_user_code
 from sagan_jax.interop.onnx_export import to_onnx
 from sagan_jax.runs.build import image_shape
-from sagan_jax.runs.contracts import is_own
+from sagan_jax.runs.contracts import runs_own_code
 from sagan_jax.runs.export import checked_folder, folded
 from sagan_jax.runs.load import CheckpointName, open_run
 from sagan_jax.runtime.files import write_files_atomically
@@ -94,8 +94,8 @@ def generator_onnx(trained: TrainedGenerator, notes: Mapping[str, str]) -> bytes
 
 
 def _errors_of(module: Any, name: str) -> AbstractContextManager[None]:
-    """Turns the errors of a network of a user's own into one line."""
-    return errors_of_user_code(f"{name} could not be made of the network") if is_own(module) else nullcontext()
+    """Turns the errors of code of a user in a network into one line."""
+    return errors_of_user_code(f"{name} could not be made of the network") if runs_own_code(module) else nullcontext()
 
 
 def discriminator_onnx(trained: TrainedDiscriminator, shape: tuple[int, ...], notes: Mapping[str, str]) -> bytes:

@@ -185,6 +185,14 @@ def test_diverged_generator_is_not_exported():
         exported_files(generator, "a name")
 
 
+def test_error_of_a_layer_of_a_user_is_one_line_with_its_file():
+    def by_len(features):
+        return features + len(features)
+
+    with pytest.raises(InvalidInputError, match=r"could not be exported for any b.*in line \d+ of 'test_export.py'"):
+        exported_files(trained(sagan.Generator(**SMALL, num_classes=0, attention=by_len), 6), "a name")
+
+
 def test_weights_that_would_overflow_when_folded_are_not_exported():
     generator = trained(dcgan.Generator(**SMALL, norm_epsilon=0.0), 6)
     generator.variables["batch_stats"]["norm_1"]["variance"][2] = 0
