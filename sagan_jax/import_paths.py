@@ -188,7 +188,7 @@ def errors_of_user_code(what: str) -> Iterator[None]:
         yield
     except SaganError:
         raise
-    except Exception as error:  # a user's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise InvalidInputError(f"{what}: {type(error).__name__}{_place(error)}: {one_line(error)}.") from error
 
 
@@ -235,9 +235,11 @@ def _module(place: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(place)
     except (Exception, SystemExit) as error:  # the user's module may raise anything
+        absent = isinstance(error, ModuleNotFoundError) and f"{place}.".startswith(f"{error.name}.")
+        hint = " Is its folder on PYTHONPATH? A file is named as path/to/file.py:NAME." if absent else ""
         raise InvalidInputError(
-            f"{what}: the module {place!r} could not be imported: {type(error).__name__}: {one_line(error)}. "
-            f"Is its folder on PYTHONPATH? A file is named as path/to/file.py:NAME."
+            f"{what}: the module {place!r} could not be imported: {type(error).__name__}{_place(error)}: "
+            f"{one_line(error)}.{hint}"
         ) from error
 
 

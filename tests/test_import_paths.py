@@ -11,7 +11,7 @@ import pytest
 
 from sagan_jax import import_paths
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.import_paths import find_object, import_path, run_file, source_digest
+from sagan_jax.import_paths import errors_of_user_code, find_object, import_path, run_file, source_digest
 
 pytestmark = pytest.mark.one_jax
 
@@ -110,6 +110,29 @@ def test_name_of_nothing_is_refused_in_one_line(file, tmp_path, name, message):
         find_object(name.format(**places), "--x")
     assert message.format(**places) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("X = 1\nraise ValueError('planted')\n", "ValueError in line 2 of 'mine_of_a_test.py': planted."),
+        ("import absent_of_a_test\n", "in line 1 of 'mine_of_a_test.py': No module named 'absent_of_a_test'."),
+    ],
+)
+def test_module_that_is_there_and_fails_is_not_called_absent(source, message, tmp_path, monkeypatch):
+    (tmp_path / "mine_of_a_test.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InvalidInputError) as refused:
+        find_object("mine_of_a_test:X", "--x")
+    assert str(refused.value).endswith(message)
+    with pytest.raises(InvalidInputError, match=r"No module named 'absent_of_a_test'. Is its folder on PYTHONPATH\?"):
+        find_object("absent_of_a_test.layers:X", "--x")
+
+
+def test_code_of_a_user_that_ends_the_program_is_one_line():
+    message = r"^--x: SystemExit in line \d+ of 'test_import_paths.py': 2\.$"
+    with pytest.raises(InvalidInputError, match=message), errors_of_user_code("--x"):
+        sys.exit(2)
 
 
 def test_file_that_fails_leaves_no_module_behind(tmp_path):

@@ -75,7 +75,7 @@ def _variables(place: nn.Module, features: jax.ShapeDtypeStruct, what: str, wher
         return jax.eval_shape(lambda given: place.init(jax.random.key(0), given, mutable=True), features)
     except BrokenContractError as error:
         raise InvalidInputError(f"{what}: {one_line(error)}.") from error
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         file = where if where.endswith(".py") else getattr(sys.modules.get(where), "__file__", None) or where
         raise InvalidInputError(
             f"{what} failed on features {list(features.shape)} of {features.dtype}: {type(error).__name__}"

@@ -136,7 +136,7 @@ class CallbackCalls(Callback):
             try:
                 with errors_of_user_code(what):
                     getattr(callback, method)(*copies)
-            except (SaganError, SystemExit) as error:
+            except SaganError as error:
                 self._failed.append(callback)
                 reason = str(error) if str(error).startswith(what) else f"{what}: {one_line(error)}."
                 goes_on = "" if method == "end" else " The run goes on without it."

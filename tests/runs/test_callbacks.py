@@ -294,7 +294,7 @@ def test_a_callback_that_fails_is_one_line_and_the_others_go_on(method, error, c
     assert len(bad.events) == {"metrics": 2, "images": 3, "scores": 4}[method]
     assert [event for event in good.events if isinstance(event, tuple)][:2] == [(1, {"a": 0.5}), (2, {"a": 0.5})]
     said = capsys.readouterr().err
-    place = "ValueError in line " if isinstance(error, ValueError) and not isinstance(error, StorageError) else ""
+    place = "" if isinstance(error, StorageError) else f"{type(error).__name__} in line "
     assert said.startswith(f"warning: The callback Failing failed in {method}: {place}")
     assert said.endswith("planted. The run goes on without it.\n")
     assert said.count("\n") == 1
