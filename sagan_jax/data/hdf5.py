@@ -59,8 +59,12 @@ class Hdf5Images:
         self.labels: np.ndarray | None = None
         labels = _named(arrays, label_column, _LABELS, "labels", where)
         if labels:
-            check_label_array(arrays[labels].dtype, arrays[labels].shape, len(self._images), f"{where}: {labels}")
-            self.labels = np.asarray(arrays[labels][:]).astype(np.int64)
+            array = arrays[labels]
+            check_label_array(array.dtype, array.shape or (), len(self._images), f"{where}: {labels}")
+            try:
+                self.labels = np.asarray(array[:]).astype(np.int64)
+            except Exception as error:  # a damaged chunk can raise any error
+                raise InvalidInputError(f"Cannot read {labels!r} in {where}: {one_line(error)}.") from error
 
     def __len__(self) -> int:
         return len(self._images)
@@ -79,7 +83,7 @@ def _named(arrays: dict[str, Any], wanted: str, usual: tuple[str, ...], what: st
 
 def _channels_first(images: Any, where: str) -> bool:
     """Tells whether images are `[N, C, H, W]`; raises InvalidInputError for what are no images."""
-    shape = images.shape
+    shape = images.shape or ()  # None where the file has the name and no array
     last = len(shape) == 3 or (len(shape) == 4 and shape[3] in MODES)
     first = len(shape) == 4 and shape[1] in MODES and not last
     if images.dtype != np.uint8 or not (first or last) or 0 in shape:

@@ -152,7 +152,8 @@ def _label_column(features: Any, where: str, wanted: str) -> str:
     import datasets
 
     classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    whole = [name for name, feature in features.items() if "int" in str(getattr(feature, "dtype", ""))]
+    single = (datasets.ClassLabel, datasets.Value)  # and no array in each row
+    whole = [name for name, feature in features.items() if isinstance(feature, single) and "int" in feature.dtype]
     if wanted and wanted not in whole:
         raise InvalidInputError(
             f"{where} needs a column {wanted!r} of the feature ClassLabel, or of integers; such columns are "

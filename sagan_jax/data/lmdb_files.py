@@ -39,6 +39,8 @@ def open_lmdb(path: Path) -> EncodedImages:
         ) from error
     where, file = repr(str(path)), path / _DATA if path.is_dir() else path
     try:
+        if not file.stat().st_size:
+            raise ValueError(f"{file.name!r} is empty")
         environment = _environment(lmdb, path)
         needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
         if file.stat().st_size < needed:  # to read a page that is not there would end the process

@@ -100,6 +100,20 @@ def test_other_arrays_are_refused(arrays, said, tmp_path):
     assert said in refused(written(tmp_path / "x.h5", **arrays))
 
 
+def test_damaged_labels_and_names_without_an_array_are_named(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["imgs"] = IMAGES
+        file.create_dataset("labels", data=LABELS, chunks=LABELS.shape, compression="gzip")
+        chunk = file["labels"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[chunk : chunk + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    assert refused(path).startswith(f"Cannot read 'labels' in '{path}': ")
+    assert "got uint8 []." in refused(written(tmp_path / "a.h5", imgs=h5py.Empty("u1")))
+    assert "got int32 []." in refused(written(tmp_path / "b.h5", imgs=IMAGES, labels=h5py.Empty("i4")))
+
+
 def test_damaged_file_and_missing_package_are_named(tmp_path, monkeypatch):
     path = written(tmp_path / "x.h5", imgs=IMAGES)
     short = tmp_path / "short.h5"

@@ -113,6 +113,13 @@ def test_data_set_without_labels_or_images_says_so(tmp_path):
     assert "such columns are none. Its columns are 'text'." in refused(tmp_path / "b")
 
 
+def test_column_of_arrays_is_no_column_of_labels(tmp_path):
+    masks = [np.zeros((2, 2), np.int32)] * 2, datasets.Array2D((2, 2), "int32")
+    made({"image": images([0, 1]), "label": masks}).save_to_disk(tmp_path / "a")
+    assert opened(tmp_path / "a")[0].num_classes == 0
+    assert "such columns are none" in refused(tmp_path / "a", label_column="label")
+
+
 def test_labels_of_a_hidden_split_and_rows_without_bytes_are_named(tmp_path):
     made({"image": images([0, 1]), "label": classes([-1, -1])}).save_to_disk(tmp_path / "a")
     assert "got -1 in row 0. Is it a split without labels?" in refused(tmp_path / "a")

@@ -82,6 +82,9 @@ def test_damaged_and_empty_environments_are_refused(church, tmp_path):
     assert "was it copied whole?" in refused(church)
     data.write_bytes(b"x" * 9000)
     assert refused(church).startswith(f"Cannot read '{church}' as LMDB: ")
+    nothing = tmp_path / "nothing.mdb"
+    nothing.write_bytes(b"")
+    assert refused(nothing) == f"Cannot read '{nothing}' as LMDB: 'nothing.mdb' is empty."
     assert "it has no entries." in refused(written(tmp_path / "empty", {}))
 
 
