@@ -172,6 +172,8 @@ def _claim(attention: str, out: Path, quick: bool) -> None:
     except (FileNotFoundError, NotADirectoryError):
         _write(path, whose)
         return
+    if not isinstance(known, dict) or known.keys() != whose.keys():
+        raise InvalidInputError(f"{str(path)!r} is damaged: bring it back, or give another --out.")
     if known != whose:
         raise InvalidInputError(
             f"{str(out)!r} holds results of another layer, or of {attention} with another source: give another --out."
@@ -189,9 +191,17 @@ def _read(path: Path, fields: Mapping[str, tuple[type, ...]]) -> dict[str, Any] 
     except (FileNotFoundError, NotADirectoryError):
         return None
     known = isinstance(found, dict) and found.keys() == fields.keys()
-    if not known or not all(isinstance(found[name], kinds) for name, kinds in fields.items()):
+    known = known and all(isinstance(found[name], kinds) for name, kinds in fields.items())
+    if not known or not _are_scores(found.get("scores")):
         raise InvalidInputError(f"{str(path)!r} is damaged: remove it, and it is measured again.")
     return found
+
+
+def _are_scores(values: Any) -> bool:
+    """Tells whether a value of a result file is None, or what `_draw` found."""
+    return values is None or (
+        "follows_rule" in values and all(isinstance(value, float | int) for value in values.values())
+    )
 
 
 def _reach(attention: str, seed: int, quick: bool, notify: Callable[[str], Any]) -> dict[str, Any]:

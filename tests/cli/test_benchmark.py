@@ -175,6 +175,17 @@ def test_damaged_result_is_named(content, fake, tmp_path):
         measured("release", (0,), tmp_path, gan=False)
 
 
+@pytest.mark.parametrize("scores", [{"hue": 0.5}, {"follows_rule": "a"}, {"follows_rule": None}])
+def test_damaged_scores_and_a_damaged_claim_are_named(scores, fake, tmp_path):
+    (tmp_path / "gan-0.json").write_text(json.dumps({"scores": scores, "collapsed": False}))
+    with pytest.raises(InvalidInputError, match=r"gan-0.json' is damaged: remove it"):
+        measured("release", (0,), tmp_path, probe=False)
+    (tmp_path / "layer.json").write_text("[]")
+    with pytest.raises(InvalidInputError, match=r"layer.json' is damaged: bring it back, or give another --out"):
+        measured("release", (0,), tmp_path, probe=False)
+    assert fake[0] == []
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
