@@ -123,6 +123,10 @@ def read_published(folder: Path) -> Published:
     for name, kind in kinds.items():
         if type(values.get(name)) is not kind:
             raise InvalidInputError(f"{where} needs a field {name!r}, as {made}; it is absent or damaged.")
+    if not 0 <= values["step"] < 2**31:
+        raise InvalidInputError(
+            f"{where} needs a step from 0 to {2**31 - 1:,}; it has {values['step']:,}. Is it damaged?"
+        )
     experiment = config_of(without_folders(values["experiment"]), where)
     return Published(experiment, values["step"], values["sources"], values["discriminator"])
 

@@ -24,7 +24,7 @@ from sagan_jax.interop.weight_files import read_arrays, to_safetensors
 from sagan_jax.runs.build import build_adversarial_task, build_completion_task
 from sagan_jax.runs.load import NO_DISCRIMINATOR
 from sagan_jax.runs.publish import publish_run
-from sagan_jax.runs.published import arrays_of, state_of
+from sagan_jax.runs.published import arrays_of, published, read_published, state_of
 from sagan_jax.runs.samples import sample_grid
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.training import adversarial, completion
@@ -347,6 +347,14 @@ def test_damaged_or_foreign_folder_is_one_line(copy, damage, words):
     line = refusal(sagan_jax.load_pretrained, copy)
     assert words in line
     assert str(copy) in line
+
+
+def test_step_that_no_run_has_is_one_line(tmp_path):
+    content = published(Experiment("tiny-run", Data(), NETWORKS["sagan"]), 30, has_discriminator=True).content()
+    (tmp_path / CONFIG).write_text(json.dumps(content))
+    assert read_published(tmp_path).step == 30
+    edit(tmp_path / CONFIG, step=2**31)
+    assert "needs a step from 0 to 2,147,483,647; it has 2,147,483,648." in refusal(read_published, tmp_path)
 
 
 def test_weights_of_other_sizes_are_one_line(copy):
