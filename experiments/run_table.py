@@ -49,7 +49,7 @@ from sagan_jax.errors import CollapsedError, InvalidInputError, NonFiniteError, 
 from sagan_jax.evaluation.rules import check_rule
 from sagan_jax.runs.build import build_adversarial_task, build_completion_task
 from sagan_jax.runtime.compilation_cache import enable_compilation_cache
-from sagan_jax.runtime.files import read_json, write_atomically
+from sagan_jax.runtime.files import disk_errors, read_json, write_atomically
 from sagan_jax.runtime.metrics_log import Curve, read_metrics
 from sagan_jax.training import adversarial, completion
 from sagan_jax.views.figures import image_grid
@@ -138,17 +138,18 @@ def read_result(table: Table, row: str, seed: int, out: Path) -> dict[str, Any] 
         InvalidInputError: it cannot be read, or is not of the run that the table has there now.
     """
     path = out / f"{row}-{seed}" / RESULT
+    damaged = f"{str(path)!r} is damaged: remove it, and the run is scored again."
     try:
         result = read_json(path)
-        if not is_result(table, result):
-            raise InvalidInputError("it has other fields than a result")
         experiment = from_dict(result["experiment"])  # a result of an older version lacks the newest fields
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (InvalidInputError, TypeError) as error:
-        raise InvalidInputError(f"{str(path)!r} is damaged: remove it, and the run is scored again.") from error
-    if experiment != from_dict(to_dict(run_of(table, row, seed))):
+    except (InvalidInputError, TypeError, KeyError) as error:
+        raise InvalidInputError(damaged) from error
+    if experiment != from_dict(to_dict(run_of(table, row, seed))):  # asked first: another table has other scores
         raise InvalidInputError(f"{str(path.parent)!r} holds another run than this table's: give another --out.")
+    if not is_result(table, result):
+        raise InvalidInputError(damaged)
     return result
 
 
@@ -327,6 +328,7 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--jobs needs at least 1; got {given.jobs}.")
     if given.out.exists() and not given.out.is_dir():
         raise InvalidInputError(f"--out needs a folder; {str(given.out)!r} is a file.")
+    check_results(table, given.out)
     state_plan(table, given.out)
     rows, seeds = given.rows or list(table.rows), given.seeds or table.seeds
     if table.search:
@@ -340,6 +342,18 @@ def run(arguments: list[str]) -> None:
     print((given.out / "table.md").read_text(encoding="utf-8"))
 
 
+def check_results(table: Table, out: Path) -> None:
+    """Refuses a folder with results of another table, or damaged ones, before anything is written.
+
+    Raises:
+        InvalidInputError: as `read_result`.
+    """
+    chosen, made = resolved(table, out)
+    for row in chosen if table.search else table.rows:
+        for seed in table.seeds:
+            read_result(made, row, seed, out)
+
+
 def state_plan(table: Table, out: Path) -> None:
     """Prints the plan of a table, and writes it to OUT/plan.md. If it was another before, that one stays above it.
 
@@ -351,15 +365,14 @@ def state_plan(table: Table, out: Path) -> None:
     except ValueError as error:
         raise InvalidInputError(str(error)) from error
     print(stated, flush=True)
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if before.endswith(stated):
+    before = path.read_bytes() if path.is_file() else b""  # not as text, which a damaged file need not be
+    if before.endswith(stated.encode()):
         return
     if before:
         finished = len(list(out.glob("**/" + RESULT)))
         print(f"The plan in {str(path)!r} was another: it is kept there above this one.", flush=True)
-        before += f"\n---\n\nChanged when {finished} runs were finished:\n\n"
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (before + stated).encode())
+        before += f"\n---\n\nChanged when {finished} runs were finished:\n\n".encode()
+    write_atomically(path, before + stated.encode())
 
 
 def resolved(table: Table, out: Path) -> tuple[dict[str, str], Table]:
@@ -424,6 +437,8 @@ def finish_runs_at_once(table: Table, runs: Sequence[tuple[str, int]], out: Path
             while waiting or running:
                 while waiting and len(running) < jobs:
                     name = waiting.pop(0)
+                    with disk_errors(log := log_of(*name, out)):
+                        log.open("a").close()  # the process could not say that it cannot
                     process = context.Process(target=run_row_apart, args=(table, *name, out))
                     process.start()
                     running[process.sentinel] = name, process
@@ -460,7 +475,7 @@ def signals_as_errors() -> Iterator[None]:
 def error_of_run(run: tuple[str, int], exit_code: int, out: Path) -> SaganError:
     """Returns the error for a process that ended with an exit code, or by a signal, where it is below 0."""
     row, seed = run
-    log = out / f"{row}-{seed}.log"
+    log = log_of(row, seed, out)
     if exit_code < 0:
         what = signal.Signals(-exit_code).name
         return InvalidInputError(
@@ -473,10 +488,15 @@ def error_of_run(run: tuple[str, int], exit_code: int, out: Path) -> SaganError:
     return error
 
 
+def log_of(row: str, seed: int, out: Path) -> Path:
+    """Returns the file of what a run in a process of its own prints."""
+    return out / f"{row}-{seed}.log"
+
+
 def run_row_apart(table: Table, row: str, seed: int, out: Path) -> None:
     """Is `run_row` in a process of its own. What it prints goes to a file, so that runs do not mix their lines."""
     os.setsid()  # Ctrl-C is for the process that started it, which stops all of them once
-    with (out / f"{row}-{seed}.log").open("a", buffering=1) as log:
+    with log_of(row, seed, out).open("a", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         enable_compilation_cache()

@@ -18,7 +18,7 @@ from scipy import ndimage
 import sagan_jax
 from sagan_jax.config import Collapse, CompletionExperiment, Data, Experiment, Recording, Search, Table, to_dict
 from sagan_jax.data.synthetic import Pairs, parse_synthetic
-from sagan_jax.errors import CollapsedError, NonFiniteError, SaganError
+from sagan_jax.errors import CollapsedError, NonFiniteError, SaganError, StorageError
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.generation import GenerationJob
@@ -225,13 +225,15 @@ def test_damaged_result_is_named(program, table, fake, monkeypatch, tmp_path, co
     monkeypatch.setattr(program, "load_table", lambda name: table)
     (tmp_path / "none-5").mkdir()
     if isinstance(content, dict):
-        whole = {"experiment": {}, "values": dict.fromkeys(table.scores, 1.0), "minutes": 1.0, "curves": {}}
+        experiment = to_dict(program.run_of(table, "none", 5))
+        whole = {"experiment": experiment, "values": dict.fromkeys(table.scores, 1.0), "minutes": 1.0, "curves": {}}
         assert program.is_result(table, whole)
         content = json.dumps(whole | content)
     (tmp_path / "none-5" / "row.json").write_text(content)
     with pytest.raises(sagan_jax.errors.InvalidInputError, match=r"none-5/row.json' is damaged: remove it"):
         program.run(["t", "--out", str(tmp_path)])
     assert not fake
+    assert not (tmp_path / "plan.md").exists()
 
 
 def test_torn_line_of_metrics_is_passed_over_and_lost_metrics_are_said(program, table, fake, monkeypatch, tmp_path):
@@ -302,10 +304,21 @@ def test_workdir_of_another_table_is_refused(program, table, fake, monkeypatch, 
     program.run(["t", "--out", str(tmp_path), "--rows", "none", "--seeds", "0"])
     none = table.rows["none"]
     other = replace(table, rows={"none": replace(none, training=replace(none.training, total_steps=5))})
-    monkeypatch.setattr(program, "load_table", lambda name: other)
-    with pytest.raises(sagan_jax.errors.InvalidInputError, match="holds another run than this table's"):
-        program.run(["t", "--out", str(tmp_path), "--seeds", "5"])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    for scores in (table.scores, {"another": "score"}):
+        monkeypatch.setattr(program, "load_table", lambda name, scores=scores: replace(other, scores=scores))
+        with pytest.raises(sagan_jax.errors.InvalidInputError, match="holds another run than this table's"):
+            program.run(["t", "--out", str(tmp_path), "--seeds", "5"])
     assert {entry[1] for entry in fake} == {"none-0"}
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_plan_that_is_no_text_is_kept(program, table, tmp_path):
+    (tmp_path / "plan.md").write_bytes(b"\xff old")
+    program.state_plan(table, tmp_path)
+    content = (tmp_path / "plan.md").read_bytes()
+    assert content.startswith(b"\xff old\n---\n")
+    assert content.endswith(program.plan(table).encode())
 
 
 @pytest.mark.parametrize(
@@ -813,6 +826,12 @@ def test_runs_at_once_come_to_what_runs_one_by_one_come_to_and_an_error_ends_the
         assert f"one, seed {seed}" in (tmp_path / "out" / f"one-{seed}.log").read_text()
     ended = start("one", "lost")
     assert "16 blobs of width 8 do not fit" in ended.stderr.splitlines()[-1]
+
+
+def test_log_that_cannot_be_written_is_said_before_its_run(program, table, tmp_path):
+    (tmp_path / "none-0.log").mkdir()
+    with pytest.raises(StorageError, match=r"none-0.log could not be written: Is a directory"):
+        list(program.finish_runs_at_once(table, [("none", 0)], tmp_path, jobs=2))
 
 
 STANDS_FOR_RUNS = """
