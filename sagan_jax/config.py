@@ -115,7 +115,7 @@ class Networks:
     discriminator_attention_resolutions: tuple[int, ...] = (32,)
     """the same for D"""
     attention: AttentionName | Named = "release"
-    """what sits there: release or article (self-attention), multi_head, uniform, squeeze_excite, residual (Table 1's
+    """kind of attention: release or article (self-attention), multi_head, uniform, squeeze_excite, residual (Table 1's
     control), none, or a module of yours, as module:NAME or file.py:NAME"""
     generator_attention: AttentionName | Named = ""
     """the same for G alone. Defaults to --attention"""
@@ -161,7 +161,7 @@ class Training:
     discriminator_steps: int = 1
     """discriminator updates before each generator update"""
     shared_draws: bool = False
-    """one pass of G serves D's last update and G's own: a faster step, but another experiment"""
+    """D's last update and G's own use the same generated images: a faster step, but another algorithm"""
     loss: LossName | Named | tuple[Named, Named] = "hinge"
     """hinge as in the paper; non-saturating or zero-sum logistic; Wasserstein without a penalty; least squares;
     relativistic pairs, as R3GAN with --r1 and --r2; or two functions of yours, of D and of G, each as file.py:NAME"""
@@ -182,7 +182,7 @@ class Training:
     discriminator_learning_rate: float = 4e-4
     """learning rate of D"""
     schedule: Literal["constant", "linear"] = "constant"
-    """how both rates go on after the warm-up: as they are, or in a straight line to 0 at the last step"""
+    """both learning rates after the warm-up: constant, or falling linearly to 0 at the last step"""
     warmup_steps: int = 0
     """steps over which both rates grow from 0"""
     adam_beta1: float = 0.0
@@ -228,7 +228,7 @@ class Recording:
     keep_every_steps: int = 0
     """besides the newest checkpoints, keep multiples of this number of steps for good; 0 for none"""
     callbacks: tuple[Literal["tensorboard", "wandb"] | Named, ...] = ("tensorboard",)
-    """what is told of metrics, images and scores: tensorboard, wandb, and callbacks of yours as file.py:NAME"""
+    """what receives metrics, images and scores: tensorboard, wandb, and your own callbacks as file.py:NAME"""
 
     def __post_init__(self) -> None:
         """Names the objects of a user."""
@@ -281,7 +281,7 @@ class CompletionNetworks:
     attention_resolutions: tuple[int, ...] = (16,)
     """feature-map sizes with attention after their blocks, in encoder and decoder"""
     attention: AttentionName | Named = "release"
-    """what sits there: the same as in the networks that generate images"""
+    """kind of attention, with the same values as in the networks that generate images"""
     blocks: int = 1
     """residual blocks of each size"""
     skips: bool = True

@@ -1,4 +1,4 @@
-"""`sagan-jax attend`: figures of where the attention of a run looks."""
+"""`sagan-jax attend`: figures of the attention maps of a run."""
 
 import dataclasses
 import math
@@ -13,10 +13,11 @@ from sagan_jax.runtime.files import check_can_write
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Draw where the attention layers of a run look: G in generated images, D in real images or in your own.
+    """Draw the attention maps of a run: of G in generated images, and of D in real images or in your own.
 
     Each figure shows an image with coloured dots, and for each dot the attention of that position. The outline encloses
-    half of the weight. Two more figures show how far each layer looks, and gamma over training. All are PNG and SVG.
+    half of the weight. Two more figures show the mean distance of each layer's attention, and gamma over training. All
+    are PNG and SVG.
     """
 
     workdir: Path

@@ -1,4 +1,4 @@
-"""`sagan-jax benchmark`: what a layer that looks far buys, beside the layers that come with the project."""
+"""`sagan-jax benchmark`: measures a long-range layer, and compares it with the built-in layers."""
 
 import dataclasses
 from pathlib import Path
@@ -13,11 +13,11 @@ from sagan_jax.errors import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Train and score an attention layer in the long-range benchmark, and print it beside those of the project.
+    """Train and score an attention layer in the long-range benchmark, and compare it with the built-in layers.
 
-    Two numbers matter. `beyond reach` is how often a small network compares two parts rightly that its convolutions
-    cannot see together: 0.5 by chance. `follow the rule` is how many images of a GAN hold two squares of one hue at
-    distant places. One seed is a first look. For a claim, give --seeds 8.
+    Two numbers matter. `beyond reach` is how often a small network correctly compares two parts that its convolutions
+    cannot see together: 0.5 by chance. `follow the rule` is the share of images of a GAN that contain two distant
+    squares of the same hue. One seed is a first look. For a claim, use --seeds 8.
     """
 
     name: tyro.conf.Positional[Literal["long_range"]]
@@ -26,13 +26,13 @@ class Arguments:
     """the layer: an import path such as my_package.layers:Layer or layers.py:Layer, or a name that --attention of
     train takes"""
     seeds: int = 1
-    """how many: 0, 1, 2, .."""
+    """number of seeds: 0, 1, 2, .."""
     part: Literal["both", "probe", "gan"] = "both"
     """what to measure: the probe of reach, the GAN, or both"""
     out: Path = Path("runs/long_range_v1")
-    """the folder of the runs and of table.md, which shows all that is finished there. Nothing is run twice"""
+    """the folder of the runs and of table.md. Finished runs there are not run again"""
     quick: bool = False
-    """a few steps only, to see that the layer works; the numbers mean nothing"""
+    """only a few steps, to check that the layer works; the numbers mean nothing"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 

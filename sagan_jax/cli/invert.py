@@ -1,4 +1,4 @@
-"""`sagan-jax invert`: the latent and the class from which a run draws a photograph most nearly."""
+"""`sagan-jax invert`: the latent and the class whose generated image is nearest to a photograph."""
 
 import dataclasses
 import math
@@ -14,11 +14,11 @@ from sagan_jax.errors import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Find the latent and the class from which the generator of a run draws a photograph most nearly.
+    """Find the latent and the class whose generated image is nearest to a photograph.
 
-    The photograph is cropped to its centre square and resized. The search descends by gradients from several draws. It
-    writes latents.npz, which sagan-jax sample --latents reads; inversion.json, with how near it came; and
-    inversion.png: photograph, what was found, and their difference, in which grey is none.
+    The photograph is cropped to its centre square and resized. The search is gradient descent from several random
+    draws. It writes latents.npz, which sagan-jax sample --latents reads; inversion.json, with the loss, PSNR and SSIM;
+    and inversion.png: the photograph, the image found, and half their difference plus mid grey.
     """
 
     photos: tyro.conf.Positional[tuple[Path, ...]]
@@ -30,7 +30,7 @@ class Arguments:
     classes: tuple[str, ...] = ()
     """the classes to look in, by number or by name. Defaults to all"""
     starts: int = 16
-    """descents that are done side by side; the one that comes nearest is kept"""
+    """descents that are done in parallel; the result with the lowest loss is kept"""
     steps: int = 300
     """steps of each descent"""
     learning_rate: float = 0.1

@@ -44,15 +44,15 @@ Self-attention for image generation in JAX.
   sample --workdir DIR --out FILE [...]      draw samples of a trained run
   evaluate --workdir DIR [--protocol NAME]   score a trained run, or images against images
   complete PHOTO --workdir DIR --mask FILE   fill the hole of a photograph
-  attend --workdir DIR                       figures of where the attention of a run looks
-  explore --workdir DIR --out FILE.html      an interactive page of where the attention looks
+  attend --workdir DIR                       figures of the attention maps of a run
+  explore --workdir DIR --out FILE.html      an interactive page of the attention maps of a run
   interpolate --workdir DIR --out FILE       images between two samples, as a picture or an animation
   animate --workdir DIR --out FILE           training as an animation, from the pictures that the run has drawn
-  invert PHOTO... --workdir DIR              the latent and class from which a run draws a photograph
+  invert PHOTO... --workdir DIR              the latent and class whose image is nearest to a photograph
   neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are any memorised?
   report --workdir DIR [--out FILE]          the report of a run, which a run also writes itself
-  plan EXPERIMENT [--topology v5e:2x4 ...]   memory, collectives and time on TPUs and GPUs that are not here
-  benchmark long_range --attention LAYER     what a layer that looks far buys, beside ours
+  plan EXPERIMENT [--topology v5e:2x4 ...]   memory, collectives and time on TPUs and GPUs that you need not have
+  benchmark long_range --attention LAYER     compare a long-range layer with the built-in ones
   reproduce {figure4,cifar10} --source DIR   train published rows again, score them, and compare
   export --workdir DIR [--out DIR]           the generator as weights and function, or a folder for the HF hub
   fetch-weights                              download the FID network or DINOv2

@@ -19,12 +19,12 @@ Kind = TypeVar("Kind", bound=AnyExperiment)
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(Generic[Kind]):
-    """Tell what an experiment needs on other devices: memory, operations, collectives and time. Nothing is trained."""
+    """Report what an experiment needs on other devices: memory, operations, collectives, time. Nothing is trained."""
 
     experiment: Kind
     """the values that flags can change"""
     topology: tuple[str, ...] = ()
-    """TPU slices such as v5e:2x4, or GPUs with their number such as h200:8. Defaults to the devices that are here"""
+    """TPU slices such as v5e:2x4, or GPUs with their number such as h200:8. Defaults to the devices of this machine"""
     compare: tuple[str, ...] = ()
     """the same, printed as one table with a column for each"""
     largest_batch: bool = False
@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> None:
         arguments[named:],
         f"sagan-jax plan {arguments[0] if named else ''}".rstrip(),
         default=Arguments(experiment),
-        description=f"Tell what {experiment.name} needs on other devices: memory, operations, collectives and time. "
+        description=f"Report what {experiment.name} needs on other devices: memory, operations, collectives and time. "
         f"EXPERIMENT, the first word after `plan`, is the path of a .py file or one of "
         f"{', '.join(experiment_names())}. Nothing is trained, and no images are opened. TPU slices need libtpu, and "
         f"no TPU: pip install 'sagan-jax[plan]'.",
