@@ -83,13 +83,14 @@ def attend(attention_map: Array, values: Array) -> Array:
 
 
 def attend_positions(queries: Array, keys: Array, values: Array) -> Array:
-    """Returns what `attend(attention_map(queries, keys), values)` returns, in memory linear in the positions.
+    """Returns `attend(attention_map(queries, keys), values)`, with memory linear in the number of positions.
 
-    A large map is made in blocks of queries, and each block once more in the backward pass. A small map is made at
-    once. Scores and softmax run in float32 or wider. Gradients of any order, forward mode, `vmap` and `jit` work.
+    A large attention map is computed in blocks of queries, and each block is recomputed in the backward pass. A small
+    map is computed at once. Scores and softmax run in float32 or wider. Derivatives of any order, forward mode, `vmap`
+    and `jit` work.
 
-    On CUDA devices of compute capability 8 or more, bfloat16 operands go through cuDNN's fused attention if it takes
-    their sizes: E a multiple of 8 up to 128, D at most E. Forward mode is refused there.
+    On CUDA devices of compute capability 8 or more, bfloat16 operands use cuDNN's fused attention if it supports their
+    sizes: E a multiple of 8 up to 128, D at most E. Forward mode raises an error there.
 
     Args:
         queries: `[..., N, D]`, floating.
@@ -124,19 +125,19 @@ def attend_positions(queries: Array, keys: Array, values: Array) -> Array:
     return gathered.reshape(*leading, sizes["N"], sizes["E"])
 
 
-# Entries of maps. On a CPU, the few rows at hand and their gradients should stay in the cache; measured by
-# experiments/benchmarks/attention_speed.py. Whole maps are as fast as blocks up to 2**21 entries.
+# Numbers of map entries. On a CPU, a block of rows and its gradients should fit in the cache; measured by
+# experiments/benchmarks/attention_speed.py. Up to 2**21 entries, whole maps are as fast as blocks.
 _CPU_WHOLE, _CPU_BLOCK = 2**21, 2**19
-# Other devices want work in parallel: all images at once, with whole maps up to those of 64x64 positions and pooled
-# keys, and else a block of 4 MiB of each in float32. Not tuned.
+# Other devices process all images in parallel. Maps of an image are whole up to 64x64 positions with pooled keys.
+# Larger maps are computed in blocks of 4 MiB per image in float32. Not tuned.
 _IMAGE_WHOLE, _IMAGE_BLOCK = 2**22, 2**20
 
 
 def _attend_on_cpu(queries: Array, keys: Array, values: Array) -> Array:
-    """Attends `[B, N, D]` in whole maps if they are small, else in a few images, or a few rows of one, at a time."""
+    """Attends `[B, N, D]` with whole maps if they are small. Otherwise takes some images, or rows of one, at a time."""
     batch, rows = queries.shape[:2]
     image_size = rows * keys.shape[1]
-    if not isinstance(batch, int):  # a function that is exported for any batch
+    if not isinstance(batch, int):  # a symbolic batch size, in an exported function
         return _attend_in_parallel(queries, keys, values)
     if batch * image_size <= _CPU_WHOLE:
         return attend(attention_map(queries, keys), values)
@@ -149,18 +150,18 @@ def _attend_on_cpu(queries: Array, keys: Array, values: Array) -> Array:
 
 
 def _attend_in_parallel(queries: Array, keys: Array, values: Array) -> Array:
-    """Attends `[B, N, D]` in all images at once, in whole maps if they are small, else in a few rows at a time."""
+    """Attends `[B, N, D]` for all images in parallel, with whole maps if they are small, else in blocks of rows."""
     if queries.shape[1] * keys.shape[1] <= _IMAGE_WHOLE:
         return attend(attention_map(queries, keys), values)
     return jax.vmap(partial(_attend_rows, rows=max(1, _IMAGE_BLOCK // keys.shape[1])))(queries, keys, values)
 
 
 def _attend_rows(queries: Array, keys: Array, values: Array, *, rows: int) -> Array:
-    """Attends `[N, D]` in so many rows of the map at a time; the backward pass makes them anew."""
-    # Gradients of keys and values are sums over the blocks: of wide operands they are summed in float32.
+    """Attends `[N, D]` in blocks of `rows` rows of the map. The backward pass recomputes each block."""
+    # Gradients of keys and values are sums over the blocks. Wide operands make these sums float32.
     wide_keys, wide_values = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (keys, values))
 
-    @partial(jax.checkpoint, prevent_cse=False)  # the loop already keeps XLA from undoing it
+    @partial(jax.checkpoint, prevent_cse=False)  # inside a loop, XLA cannot merge the recomputation
     def attend_block(block: Array) -> Array:
         beta = attention_map(block, wide_keys.astype(keys.dtype))
         return attend(beta, wide_values.astype(values.dtype))
@@ -175,7 +176,7 @@ def _attend_rows(queries: Array, keys: Array, values: Array, *, rows: int) -> Ar
 
 
 def attention_rows(queries: Array, keys: Array, positions: Array) -> Array:
-    """Returns some rows of `attention_map(queries, keys)`, without the others.
+    """Returns some rows of `attention_map(queries, keys)`, without computing the others.
 
     Args:
         queries: `[..., N, D]`, floating.
@@ -183,7 +184,7 @@ def attention_rows(queries: Array, keys: Array, positions: Array) -> Array:
         positions: `[P]`, integers from 0 to N - 1.
 
     Returns:
-        `[..., P, M]`, dtype of `queries`; each row sums to one. A position outside gives NaN.
+        `[..., P, M]`, dtype of `queries`; each row sums to one. A position out of range gives NaN.
 
     Raises:
         AssertionError: at trace time, when shapes or dtypes do not fit.
@@ -202,7 +203,7 @@ def attention_rows(queries: Array, keys: Array, positions: Array) -> Array:
         positions=(positions, "[P]"),
     )
     integers = jnp.issubdtype(positions.dtype, jnp.integer)
-    check_that("attention_rows", integers, "positions of integers", positions.dtype)
+    check_that("attention_rows", integers, "integer positions", positions.dtype)
     chosen = queries.at[..., positions, :].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     return attention_map(chosen, keys)
 
@@ -246,24 +247,24 @@ def self_attention(
     pool: int,
     return_map: bool = True,
 ) -> tuple[Array, Array] | Array:
-    """Returns the features plus what each position gathers from all positions, and the attention map.
+    """Returns the output of a self-attention layer with a residual connection, and its attention map.
 
         beta = softmax((x W_f) pool(x W_g)^T),    o = beta pool(x W_h) W_v,    y = gamma o + x      (3)
 
     The kernels are 1x1 convolutions without bias. The **release** pools (`pool=2`) and has D = C/8, E = C/2 and an
     output kernel. The **article** does not pool (`pool=1`) and has D = C/8, E = C and no output kernel. Scores are not
-    divided by sqrt(D). `gamma` starts at 0, where the layer is the identity. The map of 128 x 128 positions has 1 GiB;
-    without it (`return_map=False`) memory is linear in the positions, as in `attend_positions`.
+    divided by sqrt(D). `gamma` starts at 0, where the layer is the identity. The map of 128 x 128 positions takes 1
+    GiB. With `return_map=False`, memory is linear in the number of positions, as in `attend_positions`.
 
     Args:
         features: `[..., H, W, C]`, floating: x. A batch of 0 gives an empty result.
         query_kernel: `[C, D]`, dtype of `features`: W_f, the release's theta.
         key_kernel: `[C, D]`: W_g, the release's phi.
         value_kernel: `[C, E]`: W_h, the release's g.
-        output_kernel: `[E, C]`: W_v; None leaves it out and needs E = C.
+        output_kernel: `[E, C]`: W_v; None omits the projection and requires E = C.
         gamma: scalar gate; the release's `sigma_ratio`.
         pool: window of the max-pooling of keys and values: 1 or 2, a divisor of H and W.
-        return_map: whether to return the map too. It is static under jit.
+        return_map: whether to return the map too; static under jit.
 
     Returns:
         y `[..., H, W, C]` in the dtype of `features`, and the attention map `[..., H*W, (H/pool)*(W/pool)]`. Positions
@@ -289,7 +290,7 @@ def self_attention(
     gathered = attend_positions(queries, keys, values) if beta is None else attend(beta, values)
     if output_kernel is not None:
         gathered = gathered @ output_kernel
-    # In float32 or wider: the gradient of gamma is a sum over all features, which bfloat16 cannot hold.
+    # In float32 or wider: the gradient of gamma is a sum over all features, for which bfloat16 is too coarse.
     wide = jnp.promote_types(features.dtype, jnp.float32)
     gated = jnp.asarray(gamma, wide) * gathered.reshape(features.shape).astype(wide)
     y = (gated + features.astype(wide)).astype(features.dtype)
@@ -305,7 +306,7 @@ def _check_self_attention(
     gamma: Array | float,
     pool: int,
 ) -> None:
-    """Raises AssertionError, at trace time, when arguments of `self_attention` do not fit."""
+    """Raises AssertionError, at trace time, when the arguments of `self_attention` do not fit."""
     sizes = check_arrays(
         "self_attention",
         one_dtype=True,
@@ -323,7 +324,7 @@ def _check_self_attention(
 
 
 def attention_operands(features: Array, query_kernel: Array, key_kernel: Array, *, pool: int) -> tuple[Array, Array]:
-    """Returns the queries and keys of `self_attention`, from which `attention_map` makes its map.
+    """Returns the queries and keys of `self_attention`, from which `attention_map` computes the map.
 
     Args:
         features: `[..., H, W, C]`, floating.
@@ -356,4 +357,4 @@ def attention_operands(features: Array, query_kernel: Array, key_kernel: Array, 
 def _merge_positions(features: Array) -> Array:
     """Merges height and width: `[..., H, W, D]` to `[..., H*W, D]`."""
     *leading, height, width, depth = features.shape
-    return features.reshape(*leading, height * width, depth)  # not -1, which an empty batch leaves open
+    return features.reshape(*leading, height * width, depth)  # not -1, which is ambiguous for an empty batch

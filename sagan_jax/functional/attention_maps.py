@@ -1,8 +1,8 @@
-"""Measures of attention maps: how far they look, how spread out, at which keys, and through several layers.
+"""Statistics of attention maps: distance, entropy, top keys, and the rollup through several layers.
 
-A map is `[..., N, M]` with rows that sum to one: N = H W query positions and M = h w key positions, both row by row.
-A key covers a square of query positions: one position in the article's form, 2x2 in the release's, whose keys are
-pooled.
+A map is `[..., N, M]` with rows that sum to one: N = H W query positions and M = h w key positions, both in row-major
+order. A key covers a square of query positions: one position in the article's form, 2x2 in the release's, whose keys
+are pooled.
 """
 
 import functools
@@ -22,7 +22,7 @@ Shape = tuple[int, int]
 
 
 def attention_entropy(attention_map: Array) -> Array:
-    """Returns the entropy of each row: how spread out the attention of a position is.
+    """Returns the entropy of each row, which measures how spread out the attention of a query is.
 
         - sum_m p_m log p_m
 
@@ -30,8 +30,8 @@ def attention_entropy(attention_map: Array) -> Array:
         attention_map: `[..., N, M]`, floating, at least 0, rows that sum to one.
 
     Returns:
-        `[..., N]` in nats, float32 or wider: 0 for a row with all weight on one key, log M for a uniform row, NaN for a
-        row with a NaN.
+        `[..., N]` in nats, float32 or wider. It is 0 for a row with all weight on one key, log M for a uniform row, and
+        NaN for a row with a NaN.
 
     Raises:
         AssertionError: at trace time, when the shape or the dtype does not fit.
@@ -42,18 +42,18 @@ def attention_entropy(attention_map: Array) -> Array:
         [0.0]
     """
     rows = _float32_map("attention_entropy", attention_map)
-    present = ~(rows <= 0)  # a NaN counts, so that its row does not look like one that sees a single key
+    present = ~(rows <= 0)  # True for a NaN, so that its row does not get the entropy 0
     # The inner `where` also keeps the logarithm of 0 out of the gradient.
     return jnp.where(present, -rows * jnp.log(jnp.where(present, rows, 1)), 0).sum(axis=-1)
 
 
 def attention_distance(attention_map: Array, *, query_shape: Shape, key_shape: Shape) -> Array:
-    """Returns how far each position looks: the mean distance to the keys under the weights of its row.
+    """Returns the attention distance of each query: its mean distance to the keys, weighted by its row of the map.
 
         sum_m p_m |x_n - y_m|
 
-    Distances are between the center of a query position and the center of the square that a key covers. A position
-    that looks at its own pooled key therefore has a distance a little above 0.
+    Distances are from the center of the query position to the center of the square that a key covers. So a query that
+    attends only to its own pooled key has a small positive distance.
 
     Args:
         attention_map: `[..., N, M]`, floating, rows that sum to one.
@@ -61,12 +61,13 @@ def attention_distance(attention_map: Array, *, query_shape: Shape, key_shape: S
         key_shape: h and w, with M = h w.
 
     Returns:
-        `[..., N]` in query positions, float32 or wider. Multiply by the width of a position in pixels to get pixels.
+        `[..., N]` in units of query positions, float32 or wider. Multiply by the width of a position in pixels to get
+        pixels.
 
     Raises:
         AssertionError: at trace time, when the shapes do not fit.
 
-    Source: Dosovitskiy et al. 2021, figure 7, where it is averaged over images and positions.
+    Source: Dosovitskiy et al. 2021, figure 7, which averages over images and positions.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -79,11 +80,11 @@ def attention_distance(attention_map: Array, *, query_shape: Shape, key_shape: S
 
 
 _ENTRIES_AT_ONCE = 2**22
-"""Of the maps of all images, in `attention_spread`: 16 MiB."""
+"""Number of map entries, over all images, that `attention_spread` computes at once: 16 MiB."""
 
 
 def attention_spread(queries: Array, keys: Array, *, query_shape: Shape, key_shape: Shape) -> tuple[Array, Array]:
-    """Returns `attention_distance` and `attention_entropy` of `attention_map(queries, keys)`, some rows at a time.
+    """Returns `attention_distance` and `attention_entropy` of `attention_map(queries, keys)`, in blocks of rows.
 
     Args:
         queries: `[..., N, D]`, floating.
@@ -92,7 +93,7 @@ def attention_spread(queries: Array, keys: Array, *, query_shape: Shape, key_sha
         key_shape: h and w, with M = h w.
 
     Returns:
-        Distances `[..., N]` in query positions and entropies `[..., N]` in nats, float32 or wider.
+        Distances `[..., N]` in units of query positions and entropies `[..., N]` in nats, float32 or wider.
 
     Raises:
         AssertionError: at trace time, when the shapes or dtypes do not fit.
@@ -127,7 +128,7 @@ def attention_spread(queries: Array, keys: Array, *, query_shape: Shape, key_sha
 
 
 def unpool_keys(attention_map: Array, *, query_shape: Shape, key_shape: Shape) -> Array:
-    """Returns the map with the weight of each key spread evenly over the positions that it covers.
+    """Returns the map with the weight of each key spread evenly over the positions that the key covers.
 
     Args:
         attention_map: `[..., N, M]`, floating.
@@ -150,20 +151,21 @@ def unpool_keys(attention_map: Array, *, query_shape: Shape, key_shape: Shape) -
 
 
 def attention_rollup(attention_maps: Sequence[Array], *, shapes: Sequence[Shape], shares: Sequence[float]) -> Array:
-    """Returns where each position of the last layer looks through all layers: the product of their maps.
+    """Returns the attention rollup: the product of the maps of all layers, with residual connections.
 
         R = T_L ... T_1,    T_l = (1 - s_l) I + s_l A_l
 
-    A layer passes on the share s of what attention gathered and, by its residual connection, the share 1 - s of its
-    input. Maps of coarser layers are brought to the finest shape. There a position takes the row of the coarse position
-    that it lies in, and a key's weight is spread evenly over the positions that it covers. Convolutions between the
-    layers also move information; the rollup does not see them.
+    The output of a layer is modelled as a share s of the attention output and a share 1 - s of the input, from the
+    residual connection. Maps of coarser layers are upsampled to the finest shape. A fine position gets the row of the
+    coarse position that contains it. The weight of a key is spread evenly over the positions that the key covers.
+    Convolutions between the layers also move information; the rollup ignores them.
 
     Args:
         attention_maps: from the first layer to the last, each `[..., N, M]`, floating.
-        shapes: H and W of the queries of each layer; the keys have the same, or both divided by one number.
-        shares: s of each layer, in [0, 1]. Abnar and Zuidema take 0.5. For SAGAN, |gamma| / (1 + |gamma|) is the share
-            of attention in `gamma o + x` if o and x are of one size.
+        shapes: H and W of the queries of each layer; the keys have the same shape, or both sizes divided by one
+            integer.
+        shares: s of each layer, in [0, 1]. Abnar and Zuidema use 0.5. For SAGAN, |gamma| / (1 + |gamma|) is the share
+            of attention in `gamma o + x` if o and x have the same norm.
 
     Returns:
         `[..., N, N]` for the N of the finest layer, float32 or wider; rows sum to one.
@@ -191,7 +193,7 @@ def attention_rollup(attention_maps: Sequence[Array], *, shapes: Sequence[Shape]
 
 
 def _rollup_layer(attention_map: Array, shape: Shape, share: float, finest: Shape) -> Array:
-    """Returns T, the map of one layer and its residual connection, in the finest shape."""
+    """Returns T, the map of one layer with its residual connection, in the finest shape."""
     rows = unpool_keys(attention_map, query_shape=shape, key_shape=_key_shape(attention_map, shape))
     cover = _cover("attention_rollup", finest, shape).astype(rows.dtype)
     fine = jnp.einsum("an,...ab,bm->...nm", (cover > 0).astype(rows.dtype), rows, cover, precision="highest")
@@ -207,8 +209,8 @@ def top_keys(attention_map: Array, count: int) -> tuple[Array, Array]:
         count: K, from 1 to M.
 
     Returns:
-        Key indices `[..., N, K]` int32 and weights `[..., N, K]`, float32 or wider. Of equal weights, the earlier key
-        comes first.
+        Key indices `[..., N, K]` int32 and weights `[..., N, K]`, float32 or wider. For equal weights, the key with the
+        lower index comes first.
 
     Raises:
         AssertionError: at trace time, when the shape or the count does not fit.
@@ -229,20 +231,20 @@ def top_keys(attention_map: Array, count: int) -> tuple[Array, Array]:
 def informative_queries(
     attention_map: Array, count: int, *, query_shape: Shape, key_shape: Shape, min_distance: float | None = None
 ) -> Array:
-    """Returns query positions whose rows say most: they look far, at few keys, and do not lie in one place.
+    """Returns query positions with informative rows: they attend far away, to few keys, and lie apart.
 
         score = distance / exp(entropy)
 
-    exp(entropy) is the effective number of keys of a row, so the score prefers few far keys to many near ones. The
-    position with the highest score is taken first. Positions nearer to it than `min_distance` are skipped, and so on.
-    When only skipped positions are left, the best of those are taken. Rows with a NaN have the lowest score.
+    exp(entropy) is the effective number of keys of a row, so the score prefers few distant keys to many near ones.
+    Positions are selected greedily by score. Positions closer than `min_distance` to a selected one are skipped. When
+    only skipped positions are left, the best of those are selected. Rows with a NaN have the lowest score.
 
     Args:
         attention_map: `[N, M]`, of one image.
         count: K, from 1 to N.
         query_shape: H and W, with N = H W.
         key_shape: h and w, with M = h w.
-        min_distance: the smallest distance between two of them, in positions. Defaults to a fifth of the longer side.
+        min_distance: the smallest distance between two selected positions. Defaults to a fifth of the longer side.
 
     Returns:
         `[K]` int32, indices of queries in the order they were taken.
@@ -266,13 +268,13 @@ def informative_queries(
 
 
 def spaced_queries(score: Array, count: int, *, query_shape: Shape, min_distance: float | None = None) -> Array:
-    """Returns the query positions with the highest scores that do not lie in one place, as `informative_queries`.
+    """Returns query positions with high scores that lie apart, selected as in `informative_queries`.
 
     Args:
-        score: `[N]`, floating, at least 0 or NaN. NaN is the lowest.
+        score: `[N]`, floating, at least 0 or NaN. NaN counts as the lowest score.
         count: K, from 1 to N.
         query_shape: H and W, with N = H W.
-        min_distance: the smallest distance between two of them, in positions. Defaults to a fifth of the longer side.
+        min_distance: the smallest distance between two selected positions. Defaults to a fifth of the longer side.
 
     Returns:
         `[K]` int32, indices of queries in the order they were taken.
@@ -290,13 +292,13 @@ def spaced_queries(score: Array, count: int, *, query_shape: Shape, min_distance
     check_that("spaced_queries", sizes["N"] == positions, f"scores of {query_shape} positions", score.shape)
     fits = isinstance(count, int) and 1 <= count <= positions
     check_that("spaced_queries", fits, f"a count from 1 to {positions}, the number of positions", count)
-    score = jnp.where(jnp.isnan(score), -1, score)  # below that of any other row
+    score = jnp.where(jnp.isnan(score), -1, score)  # below the score of any other row
     if min_distance is None:
         min_distance = max(query_shape) / 5
     centers = jnp.asarray(_centers(query_shape, (1, 1)), jnp.float32)
     chosen, free, taken = [], jnp.ones(positions, bool), jnp.zeros(positions, bool)
     for _ in range(count):
-        # Free positions rank above those near a taken one, and the taken ones come last.
+        # Free positions rank above those near a selected one. The selected ones come last.
         best = jnp.argmax(jnp.where(taken, -jnp.inf, jnp.where(free, 1 + score - score.min(), score - score.max() - 1)))
         chosen.append(best)
         taken = taken.at[best].set(True)
@@ -307,7 +309,7 @@ def spaced_queries(score: Array, count: int, *, query_shape: Shape, min_distance
 def _float32_map(
     function: str, attention_map: Array, query_shape: Shape | None = None, key_shape: Shape | None = None
 ) -> Array:
-    """Returns the map in float32 or wider, once its dtype and shape are checked."""
+    """Checks the dtype and the shape of the map and returns it in float32 or wider."""
     attention_map = jnp.asarray(attention_map)
     sizes = check_arrays(function, attention_map=(attention_map, "floating [..., N, M]"))
     if query_shape and key_shape:
@@ -324,14 +326,14 @@ def _centers(shape: Shape, scale: tuple[float, float]) -> np.ndarray:
 
 
 def _distances(query_shape: Shape, key_shape: Shape) -> np.ndarray:
-    """Returns the distance of each query to each key, in query positions, `[N, M]`."""
+    """Returns the distance of each query to each key, in units of query positions, `[N, M]`."""
     queries = _centers(query_shape, (1, 1))
     keys = _centers(key_shape, (query_shape[0] / key_shape[0], query_shape[1] / key_shape[1]))
     return np.linalg.norm(queries[:, None] - keys, axis=-1)
 
 
 def _cover(function: str, fine: Shape, coarse: Shape) -> np.ndarray:
-    """Returns the share of each coarse position that lies in each fine one, `[coarse, fine]`; rows sum to one."""
+    """Returns the fraction of each coarse position that each fine position fills, `[coarse, fine]`; rows sum to one."""
     fits = fine[0] % coarse[0] == fine[1] % coarse[1] == 0
     check_that(function, fits, "shapes that divide one another", f"{fine} and {coarse}")
     height, width = fine[0] // coarse[0], fine[1] // coarse[1]

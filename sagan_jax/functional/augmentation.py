@@ -1,4 +1,4 @@
-"""Differentiable augmentation: random changes to real and generated images alike before D sees them."""
+"""Differentiable augmentation: random transforms of real and generated images before they enter D."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -15,10 +15,10 @@ AugmentationFunction = Callable[[Array, Array], Array]
 
 
 def augment(keys: Array, images: Array, augmentations: Sequence[Augmentation | AugmentationFunction]) -> Array:
-    """Returns the images after each of the augmentations, in the order given.
+    """Returns the images after all augmentations, applied in the order given.
 
     - `color` shifts the brightness by up to 0.5, then scales the saturation by 0 to 2, then the contrast by 0.5 to 1.5.
-    - `translation` moves the image by up to an eighth of each side and fills with 0.
+    - `translation` shifts the image by up to an eighth of each side and fills with 0.
     - `cutout` sets a rectangle of half of each side to 0. Its center may lie anywhere in the image, so a part of it may
       lie outside.
 
@@ -35,7 +35,7 @@ def augment(keys: Array, images: Array, augmentations: Sequence[Augmentation | A
 
     Raises:
         AssertionError: at trace time, when shapes or dtypes do not fit.
-        ValueError: when there is no augmentation of that name.
+        ValueError: when a name is not in `Augmentation`.
 
     Source: Zhao et al. 2020 (arXiv:2006.10738); mit-han-lab/data-efficient-gans:DiffAugment_pytorch.py.
 
@@ -69,7 +69,7 @@ def _color(key: Array, image: Array) -> Array:
 
 
 def _translation(key: Array, image: Array) -> Array:
-    """Moves `[H, W, C]` by whole pixels and fills with 0."""
+    """Shifts `[H, W, C]` by whole pixels and fills with 0."""
     for axis in (0, 1):
         furthest = (image.shape[axis] + 4) // 8
         shift = jax.random.randint(jax.random.fold_in(key, axis), (), -furthest, furthest + 1)
@@ -78,11 +78,11 @@ def _translation(key: Array, image: Array) -> Array:
 
 
 def _shift(image: Array, shift: Array, axis: int, furthest: int) -> Array:
-    """Moves `[H, W, C]` along an axis by up to `furthest` pixels either way, and fills with 0.
+    """Shifts `[H, W, C]` along an axis by up to `furthest` pixels in either direction, and fills with 0.
 
-    The margins are wide enough for the furthest move. One pixel of them, or 2, 4, ... are then cut off: in front where
-    that bit of the number is set, else behind. A product with a one-hot matrix would spread a NaN over the whole image,
-    and the gradient of a gather is a scatter.
+    The image is padded for the largest shift. Each step then crops 1, 2, 4, ... pixels of the padding. It crops at the
+    start if that bit of `in_front` is set, and otherwise at the end. Two simpler methods have drawbacks: a product with
+    a one-hot matrix would spread a NaN over the whole image, and the gradient of a gather is a scatter.
     """
     bits = (2 * furthest).bit_length()
     in_front = furthest - shift

@@ -1,4 +1,4 @@
-"""Two-dimensional convolutions whose gradient is fast on a CPU, for the kernels for which XLA's is slow there."""
+"""Two-dimensional convolutions with a fast kernel gradient on CPUs, for kernel sizes for which XLA's is slow."""
 
 import math
 from functools import cache, partial
@@ -11,7 +11,7 @@ from jax.custom_derivatives import SymbolicZero
 from sagan_jax.functional.shape_checks import check_arrays, check_that
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
-"""Zeros above and below, and left and right of the features."""
+"""The number of zeros (above, below) and (left, right) of the features."""
 
 
 def convolve(
@@ -22,22 +22,22 @@ def convolve(
     padding: Padding | None = None,
     precision: lax.PrecisionLike = None,
 ) -> Array:
-    """Returns the convolution (in truth the cross-correlation, as everywhere in deep learning) of the features.
+    """Returns the convolution (cross-correlation, as is usual in deep learning) of the features with a kernel.
 
         y_ij = sum_kl x_(si+k, sj+l) w_kl
 
-    It is `jax.lax.conv_general_dilated`, and so are its derivatives, but for one: on a CPU, the gradient of kernels
-    smaller than 3x3 is computed as one matrix product for each image, one after the other, so that the patches of one
-    image are alive at a time. So is that of larger kernels where the CPU is faster that way: with AMX from 128 channels
-    on, with AVX2 alone on large maps from 32 channels on. Programs for other platforms are not affected. Forward mode,
-    gradients of gradients and `vmap` work as for any function.
+    The result and its derivatives are those of `jax.lax.conv_general_dilated`. Only the gradient with respect to the
+    kernel is computed differently, and only on CPUs. For kernels smaller than 3x3 it is one matrix product per image,
+    image after image. So only the patches of one image are in memory at a time. Larger kernels use this method where it
+    is faster: with AMX from 128 channels, with AVX2 but no AVX-512 on large feature maps from 32 channels. Other
+    platforms are not affected. Forward mode, higher derivatives and `vmap` work as usual.
 
     Args:
         features: `[B, H, W, C]`, floating.
         kernel: `[K, L, C, E]`, the dtype of `features`.
         stride: the step along height and width, at least 1.
-        padding: zeros above and below, and left and right. None pads so that a stride of 1 keeps the size, with one
-            more zero below and on the right when a side of the kernel is even.
+        padding: the number of zeros (above, below) and (left, right). None pads so that a stride of 1 keeps the size;
+            even kernel sizes get one more zero below or on the right.
         precision: of the products, as for `jax.lax.conv_general_dilated`.
 
     Returns:
@@ -69,22 +69,23 @@ def convolve(
 
 
 def _has_patches(kernel_shape: tuple[int, ...], stride: int, positions: int) -> bool:
-    """Returns whether a CPU computes the gradient of a kernel `[K, L, C, E]` from patches.
+    """Returns whether a CPU computes the gradient with respect to a kernel `[K, L, C, E]` from patches.
 
-    XLA's gradient of a kernel of one or two entries along an axis had 2 to 7 GFLOP/s, 6 to 88 times fewer than a
-    product. Which is faster for larger kernels differs between CPUs. `experiments/benchmarks/convolutions.py` measures
-    it for 3x3.
+    XLA's gradient for kernels with one or two entries along an axis ran at 2 to 7 GFLOP/s. A matrix product was 6 to 88
+    times as fast. For larger kernels the faster method depends on the CPU. `experiments/benchmarks/convolutions.py`
+    measures it for 3x3.
 
-    - AVX2 alone: on large maps patches were 0.9 to 5.8 times as fast from 64 channels on. With 32 channels they had 0.5
-      to 1.2 times the speed at batch 8, and 1.3 to 2.0 times at batch 32. Elsewhere it was 0.4 to 1.8 times.
-    - AMX: measured with one product of the whole batch for each entry, which patches replaced. These products were 1.5
-      to 2.8 times as fast with 128 channels or more.
-    - AVX-512 and no AMX: such products had 0.3 to 1.2 times the speed.
+    - AVX2 without AVX-512: on large feature maps, patches had 0.9 to 5.8 times XLA's speed from 64 channels. With 32
+      channels they had 0.5 to 1.2 times the speed at batch 8, and 1.3 to 2.0 times at batch 32. In all other cases they
+      had 0.4 to 1.8 times the speed.
+    - AMX: measured with an older method, one product of the whole batch per kernel entry. It had 1.5 to 2.8 times XLA's
+      speed with 128 channels or more.
+    - AVX-512 without AMX: the older method had 0.3 to 1.2 times XLA's speed.
 
     Args:
         kernel_shape: K, L, C, E.
-        stride: of the convolution.
-        positions: H'W' of its result.
+        stride: the stride of the convolution.
+        positions: H'W', the number of output positions.
     """
     height, width, inputs, outputs = kernel_shape
     narrower, flags = min(inputs, outputs), _cpu_flags()
@@ -99,7 +100,7 @@ def _has_patches(kernel_shape: tuple[int, ...], stride: int, positions: int) -> 
 
 @cache
 def _cpu_flags() -> frozenset[str]:
-    """Returns what the CPU can do, as Linux tells it for x86; nothing elsewhere."""
+    """Returns the words in Linux's `/proc/cpuinfo`, which include the flags of x86 CPUs; empty without that file."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  no pathlib in this room
             return frozenset(file.read().split())
@@ -116,7 +117,7 @@ def _plain(features: Array, kernel: Array, stride: int, padding: Padding, precis
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
 def _convolve(features: Array, kernel: Array, stride: int, padding: Padding, precision: lax.PrecisionLike) -> Array:
-    """Returns XLA's convolution; its derivative by the kernel is a function of its own."""
+    """Returns XLA's convolution. Its derivative with respect to the kernel is customised."""
     return _plain(features, kernel, stride, padding, precision)
 
 
@@ -127,7 +128,7 @@ def _convolve_jvp(
     primals: tuple[Array, Array],
     tangents: tuple[Array | SymbolicZero, Array | SymbolicZero],
 ) -> tuple[Array, Array | SymbolicZero]:
-    """Returns the convolution and its tangent; what has no tangent costs nothing."""
+    """Returns the convolution and its tangent. Operands with a symbolic zero tangent cost nothing."""
     (features, kernel), (by_features, by_kernel) = primals, tangents
     convolution = partial(_convolve, stride=stride, padding=padding, precision=precision)
     result = convolution(features, kernel)
@@ -136,7 +137,7 @@ def _convolve_jvp(
         terms.append(convolution(by_features, kernel))
     if not isinstance(by_kernel, SymbolicZero):
         fixed = {"stride": stride, "padding": padding, "precision": precision}
-        # Reverse mode transposes this; only the branch of the platform is compiled.
+        # Reverse mode transposes this. Only the branch for the platform is compiled.
         cpu, default = (partial(function, **fixed) for function in (_multiply_patches, _plain))
         terms.append(lax.platform_dependent(features, by_kernel, cpu=cpu, default=default))
     return result, sum(terms[1:], terms[0])
@@ -148,10 +149,11 @@ _convolve.defjvp(_convolve_jvp, symbolic_zeros=True)
 def _multiply_patches(
     features: Array, kernel: Array, stride: int, padding: Padding, precision: lax.PrecisionLike
 ) -> Array:
-    """Returns the convolution as a product of patches and the kernel. Its transpose is one product for each image.
+    """Returns the convolution as a product of patches and the kernel. Its transpose is one product per image.
 
-    The loop keeps the patches of one image alive, which stay in the cache unless the map is huge. The checkpoint makes
-    them again for the transpose instead of storing them. The transpose adds up in float32, or float64 for float64.
+    The loop holds the patches of one image at a time. They fit in the CPU cache unless the feature map is huge.
+    `jax.checkpoint` recomputes the patches for the transpose instead of storing them. The transpose accumulates in
+    float32, or in float64 for float64.
     """
     height, width, _, outputs = kernel.shape
     rows, columns = _result_size(features.shape, kernel.shape, stride, padding)
@@ -171,11 +173,11 @@ def _multiply_patches(
         return product.astype(features.dtype)
 
     if height * width == 1:
-        return multiply(features)  # nothing is copied, so one product for all images is as good
+        return multiply(features)  # no patches are copied, so one product for all images is as fast
     return lax.map(jax.checkpoint(multiply, prevent_cse=False), features[:, None])[:, 0]
 
 
 def _result_size(features: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: Padding) -> tuple[int, ...]:
-    """Returns H' and W' of the convolution of such shapes."""
+    """Returns H' and W', the height and width of the convolution of these shapes."""
     sides = zip(features[1:3], padding, kernel[:2], strict=True)
     return tuple((size + sum(added) - side) // stride + 1 for size, added, side in sides)

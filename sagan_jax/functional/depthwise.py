@@ -1,4 +1,4 @@
-"""Depthwise convolution: each channel has a kernel of its own."""
+"""Depthwise convolution: each channel has its own kernel."""
 
 from functools import partial
 
@@ -13,10 +13,10 @@ def depthwise_convolve(features: Array, kernel: Array, *, stride: int = 1) -> Ar
 
         y_ijc = sum_kl x_(si+k, sj+l, c) w_klc
 
-    The features are padded with zeros as TensorFlow's SAME does: the result has ceil(H / s) rows, and an odd number of
-    padded rows leaves one more below; columns likewise. On a CPU it is a sum of shifted products. Elsewhere it is
-    `jax.lax.conv_general_dilated` with as many groups as channels, which is slow on a CPU: with it, EfficientNet-Lite0
-    took 4.5 to 6 times as long (2 cores, batch 16, jax 0.10.2 and 0.12.0.1).
+    The features are zero-padded as by TensorFlow's SAME: the result has ceil(H / s) rows, and an odd number of padded
+    rows leaves one more below. Columns are treated alike. On a CPU the result is computed as a sum of shifted products.
+    On other platforms it is `jax.lax.conv_general_dilated` with one group per channel. That is slow on a CPU:
+    EfficientNet-Lite0 took 4.5 to 6 times as long with it (2 cores, batch 16, jax 0.10.2 and 0.12.0.1).
 
     Args:
         features: `[B, H, W, C]`, floating.
@@ -50,7 +50,7 @@ def depthwise_convolve(features: Array, kernel: Array, *, stride: int = 1) -> Ar
 
 
 def _grouped(features: Array, kernel: Array, stride: int) -> Array:
-    """Returns XLA's convolution with one group for each channel."""
+    """Returns XLA's convolution with one group per channel."""
     axes = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(
         features,
@@ -63,7 +63,7 @@ def _grouped(features: Array, kernel: Array, stride: int) -> Array:
 
 
 def _sum_of_shifted(features: Array, kernel: Array, stride: int) -> Array:
-    """Returns the same as one product for each entry of the kernel, which XLA fuses into one loop."""
+    """Returns the same, computed as one product per kernel entry. XLA fuses the products into one loop."""
     height, width, _, _ = kernel.shape
     strides = (stride, stride)
     padding = lax.padtype_to_pads(features.shape[1:3], (height, width), strides, "SAME")

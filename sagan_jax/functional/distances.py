@@ -1,7 +1,7 @@
 """Distances between two sets of features: on the host, in float64, arrays in and Python numbers out.
 
-jax has float64 only if the whole program enables it, so these functions run in numpy, outside jit. An evaluation
-protocol says what the features are, how many there are and what the score is called.
+jax supports float64 only if the whole program enables it, so these functions run in numpy, outside jit. An evaluation
+protocol defines the features, their number and the name of the score.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,14 @@ from jax import Array
 AnyArray: TypeAlias = np.ndarray | Array
 Float64Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-_BLOCK = 2**22  # values in a block of pairs: 32 MiB, of which a few are held at once
+_BLOCK = 2**22  # values in a block of pairs: 32 MiB; a few blocks are held at once
 _EPSILON = float(np.finfo(np.float64).eps)
-_TIE = 16  # in roundings: two squared distances from differences that are this near count as equal
+_TIE = 16  # in units of `_EPSILON`: exact squared distances this close count as equal
 _SMALLEST, _LARGEST = 1e-150, 1e150
 
 
 class Moments(NamedTuple):
-    """The statistics of a set of features that a Fréchet distance needs."""
+    """The statistics of a set of features that the Fréchet distance needs."""
 
     count: int
     """Number of features: N."""
@@ -40,7 +40,10 @@ class Moments(NamedTuple):
 
 
 def _float64(function: str, name: str, array: AnyArray, axes: str) -> Float64Array:
-    """Returns the array in float64 on the host; refuses other axes, integers, empty arrays and values not finite."""
+    """Returns the array in float64 on the host.
+
+    Raises ValueError for other axes, integers, empty arrays and non-finite values.
+    """
     host = np.asarray(array)
     if host.ndim != axes.count(",") + 1 or host.size == 0 or not jnp.issubdtype(host.dtype, jnp.floating):
         raise ValueError(f"{function} needs {name} {axes}, floating and not empty; got {host.shape} {host.dtype}.")
@@ -56,7 +59,7 @@ def _float64(function: str, name: str, array: AnyArray, axes: str) -> Float64Arr
 
 
 def _float64_pair(function: str, real: AnyArray, fake: AnyArray) -> tuple[Float64Array, Float64Array]:
-    """Returns both sets in float64; refuses sets that differ in D."""
+    """Returns both sets in float64. Raises ValueError if they differ in D."""
     real, fake = _float64(function, "real", real, "[N, D]"), _float64(function, "fake", fake, "[M, D]")
     if real.shape[1] != fake.shape[1]:
         raise ValueError(
@@ -66,14 +69,14 @@ def _float64_pair(function: str, real: AnyArray, fake: AnyArray) -> tuple[Float6
 
 
 def _check_range(function: str, needs: str, given: Sequence[AnyArray], results: Sequence[AnyArray | float]) -> None:
-    """Refuses arguments whose values are so large that a result overflowed."""
+    """Raises ValueError if a result is not finite, because the arguments were too large."""
     if not all(np.isfinite(result).all() for result in results):
         largest = max(float(np.abs(array).max()) for array in given)
         raise ValueError(f"{function} needs {needs}, since larger values overflow float64; got up to {largest:.3g}.")
 
 
 def _row_blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Yields consecutive slices of the rows of a `[rows, columns]` matrix that is too large to hold at once."""
+    """Yields consecutive slices of the rows of a `[rows, columns]` matrix that is too large to hold in memory."""
     step = max(1, _BLOCK // columns)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
@@ -88,11 +91,11 @@ def moments_of(features: AnyArray) -> Moments:
         features: `[N, D]`, floating, finite, N at least 1.
 
     Returns:
-        The moments in float64. The scatter is symmetric to the last bit.
+        The moments in float64. The scatter matrix is exactly symmetric.
 
     Raises:
-        ValueError: when `features` has other axes, is not floating, is empty or has values that are not finite or so
-            large that their squares overflow, from about 1e150 on.
+        ValueError: when `features` has other axes, is not floating, is empty, or has values that are not finite. Also
+            when squares overflow, for values above about 1e150.
 
     Examples:
         >>> import numpy as np
@@ -114,7 +117,7 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
 
         N = N_1 + N_2,    m = (N_1 m_1 + N_2 m_2) / N,    S = S_1 + S_2 + (N_1 N_2 / N) (m_1 - m_2) (m_1 - m_2)^T
 
-    No square of a mean is subtracted, so features far from zero lose no digits. Up to rounding,
+    No square of a mean is subtracted, so features far from zero lose no precision. Up to rounding,
     `functools.reduce(merge_moments, map(moments_of, batches))` does not depend on the batch size.
 
     Args:
@@ -122,7 +125,7 @@ def merge_moments(first: Moments, second: Moments) -> Moments:
         second: the moments of the other set, with the same D.
 
     Returns:
-        The moments of both sets together. Swapping the arguments changes no bit.
+        The moments of both sets together. Swapping the arguments does not change the result.
 
     Raises:
         ValueError: when the two differ in D, or the result overflows.
@@ -165,7 +168,7 @@ def _root(name: str, covariance: Float64Array) -> Float64Array:
             f"frechet_distance needs a {name} without negative eigenvalues; got {values[0]:.3g} beside {largest:.3g}, "
             f"as one that was summed up in float32 may have."
         )
-    # Smaller values are rounding, as in `numpy.linalg.matrix_rank`. Their roots would not be small.
+    # Smaller eigenvalues are rounding errors, as in `numpy.linalg.matrix_rank`. Their roots would not be small.
     kept = values > len(values) * np.finfo(np.float64).eps * largest
     return vectors[:, kept] * np.sqrt(values[kept])
 
@@ -176,13 +179,13 @@ def frechet_distance(
     mean2: AnyArray,
     covariance2: AnyArray,
 ) -> float:
-    """Returns the squared Fréchet (Wasserstein-2) distance of two Gaussians. For Inception features it is the FID.
+    """Returns the squared Fréchet (Wasserstein-2) distance of two Gaussians. For Inception features this is the FID.
 
         d^2 = |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2))
 
-    FID is the name of the *squared* distance. With C_i = L_i L_i^T, the trace of the root is the sum of the singular
-    values of L_1^T L_2. So no value is complex and nothing is added to the diagonal. A singular covariance, which fewer
-    features than dimensions give, is as exact as any other. Runs in float64.
+    The FID is the *squared* distance. With C_i = L_i L_i^T, the trace of the root is the sum of the singular values of
+    L_1^T L_2. So no value is complex, and no epsilon is added to the diagonal. Singular covariances, as from fewer
+    features than dimensions, lose no accuracy. Runs in float64.
 
     Args:
         mean1: `[D]`, floating, finite.
@@ -196,8 +199,8 @@ def frechet_distance(
         change when the two are swapped.
 
     Raises:
-        ValueError: when shapes do not fit, a value is not finite, a covariance is not symmetric or has a negative
-            eigenvalue, or the result overflows: means from about 1e150 on, covariances from about 1e300 on.
+        ValueError: when shapes do not fit, a value is not finite, or a covariance is not symmetric or has a negative
+            eigenvalue. Also when the result overflows, for means above about 1e150 or covariances above about 1e300.
 
     Source: Dowson and Landau 1982; Heusel et al. 2017 (arXiv:1706.08500), equation 6;
     toshas/torch-fidelity:torch_fidelity/metric_fid.py, which takes the eigenvalues of C_1 C_2.
@@ -252,17 +255,17 @@ def kernel_distance(real: AnyArray, fake: AnyArray) -> float:
         MMD^2 = sum_{i != j} k(x_i, x_j) / (N (N - 1)) + sum_{i != j} k(y_i, y_j) / (M (M - 1))
                 - 2 sum_{i, j} k(x_i, y_j) / (N M)
 
-    All features are used at once. The mean over random subsets, which other implementations take, estimates the same
-    value. Unlike the other distances, this one changes when both sets are shifted. Runs in float64 and holds no N by M
+    The estimate uses all features at once. Other implementations average over random subsets, which estimates the same
+    value. Unlike the other distances, the KID changes when both sets are shifted. Runs in float64 and holds no N by M
     matrix.
 
     Args:
         real: `[N, D]`, floating, finite, N at least 2.
-        fake: `[M, D]`, the same; M need not be N.
+        fake: `[M, D]`, floating, finite; M may differ from N.
 
     Returns:
-        A value around 0 for two samples of one distribution; it may be negative, since a cut at 0 would bias it.
-        Swapping the arguments changes only rounding.
+        A value around 0 for two samples of one distribution. It may be negative; clipping at 0 would bias the estimate.
+        Swapping the arguments changes it only by rounding.
 
     Raises:
         ValueError: when shapes do not fit, a value is not finite, a set has fewer than two features, or the result
@@ -290,11 +293,11 @@ def kernel_distance(real: AnyArray, fake: AnyArray) -> float:
 
 
 def _exp_mean_divergence(logits: Float64Array) -> float:
-    """Returns the exponential of the mean Kullback-Leibler divergence of the rows' classes from their average."""
+    """Returns exp of the mean KL divergence of each row's class distribution from their average."""
     logits = logits - logits.max(axis=1, keepdims=True)
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     p = np.exp(log_p)
-    log_q = np.log(np.maximum(p.mean(axis=0), np.finfo(np.float64).tiny))  # p is 0 where q is, so any log q will do
+    log_q = np.log(np.maximum(p.mean(axis=0), np.finfo(np.float64).tiny))  # p is 0 where q is 0: any finite log q works
     return float(np.exp((p * (log_p - log_q)).sum(axis=1).mean()))
 
 
@@ -303,10 +306,10 @@ def inception_score(logits: AnyArray, splits: int = 10) -> tuple[float, float]:
 
         p_i = softmax(logits_i),    q = mean_i p_i,    IS = exp(mean_i sum_k p_ik (log p_ik - log q_k))
 
-    Split s holds the rows from floor(s N / splits) to floor((s + 1) N / splits), in the order given. Nothing is
-    shuffled, and rows sorted by class give too low a score. The command line of torch-fidelity first permutes the rows
-    by `numpy.random.RandomState(2020).permutation(N)`; the caller may do the same. A small split scores lower than a
-    large one, so compare scores only at the same N and `splits`. Runs in float64.
+    Split s holds the rows from floor(s N / splits) to floor((s + 1) N / splits), in the order given. Rows are not
+    shuffled; rows sorted by class give too low a score. The command line of torch-fidelity first permutes the rows by
+    `numpy.random.RandomState(2020).permutation(N)`; the caller may do the same. Small splits score lower than large
+    ones, so compare scores only at the same N and `splits`. Runs in float64.
 
     Args:
         logits: `[N, K]`, floating, finite.
@@ -316,8 +319,8 @@ def inception_score(logits: AnyArray, splits: int = 10) -> tuple[float, float]:
         The mean, from 1 to K, and the standard deviation (divided by the number of splits; 0 for one split).
 
     Raises:
-        ValueError: when `logits` has other axes, is not floating or not finite, a split would be empty, or the logits
-            of a row differ by more than float64 holds, 1.8e308.
+        ValueError: when `logits` has other axes, is not floating or not finite, or a split would be empty. Also when
+            the logits of a row differ by more than the float64 maximum, 1.8e308.
 
     Source: Salimans et al. 2016 (arXiv:1606.03498), section 4; toshas/torch-fidelity:torch_fidelity/metric_isc.py.
 
@@ -339,7 +342,7 @@ def inception_score(logits: AnyArray, splits: int = 10) -> tuple[float, float]:
 
 
 class _Points(NamedTuple):
-    """Features, and for each of them the first that equals it: copies need one distance between them."""
+    """Features, and for each feature the index of its first duplicate: duplicates share their distances."""
 
     features: Float64Array
     """`[N, D]`."""
@@ -348,7 +351,7 @@ class _Points(NamedTuple):
 
 
 def _points(function: str, name: str, features: Float64Array) -> _Points:
-    """Returns the features with their copies found; refuses values whose squares overflow or vanish."""
+    """Returns the features with their duplicates. Raises ValueError if squares of values overflow or underflow."""
     largest = np.abs(features).max()
     if largest and not _SMALLEST <= largest <= _LARGEST:
         raise ValueError(
@@ -360,15 +363,15 @@ def _points(function: str, name: str, features: Float64Array) -> _Points:
 
 
 def _squared_distances(left: Float64Array, right: Float64Array) -> Iterator[tuple[slice, Float64Array, Float64Array]]:
-    """Yields a block of rows of `left`, their squared distances to all of `right`, and the error bound of each.
+    """Yields blocks of rows of `left`, their squared distances to all of `right`, and the error bound of each distance.
 
-    A distance is |x|^2 + |y|^2 - 2 x y, a matrix product. The mean of `right` is the origin, which loses the fewest
-    digits. `_exact_squares` has no such error, and decides where this one cannot.
+    The squared distance |x|^2 + |y|^2 - 2 x y uses a matrix product. The mean of `right` is the origin, which keeps the
+    rounding error small. Where the error bound leaves a comparison open, the callers use `_exact_squares`.
     """
     origin = right.mean(axis=0)
     right = right - origin
     right_squares = np.square(right).sum(axis=1)
-    # Of the product, the sums and the shift of the origin, and the width of a tie.
+    # The errors of the product, the sums and the shift of the origin, plus the width of a tie.
     error = (2 * left.shape[1] + 4 + 2 * _TIE) * _EPSILON
     for rows in _row_blocks(len(left), len(right)):
         block = left[rows] - origin
@@ -379,7 +382,8 @@ def _squared_distances(left: Float64Array, right: Float64Array) -> Iterator[tupl
 def _exact_squares(left: _Points, right: _Points, i: np.ndarray, j: np.ndarray) -> Float64Array:
     """Returns the squared distances of the pairs `left[i]` and `right[j]`, `[P]`, from their differences.
 
-    They are exact where differences and squares are, as for integers and for copies. Pairs of copies are taken once.
+    They are exact where differences and squares are, as for integers and for duplicates. Duplicate pairs are computed
+    once.
     """
     pairs = left.originals[i] * len(right.features) + right.originals[j]
     pairs, places = np.unique(pairs, return_inverse=True)
@@ -396,7 +400,7 @@ def _squared_radii(points: _Points, neighbours: int) -> Float64Array:
     for rows, squared, error in _squared_distances(points.features, points.features):
         # A feature is not its own neighbour.
         squared[np.arange(len(squared)), np.arange(rows.start, rows.stop)] = np.inf
-        # The radius is at most this; what cannot lie below it is not among the k nearest.
+        # The radius is at most this. A feature that is certainly farther away is not among the k nearest.
         highest = squared + error
         highest.partition(neighbours - 1, axis=1)
         squared -= error
@@ -415,14 +419,15 @@ def _inside(
     *,
     with_ties: bool,
 ) -> np.ndarray:
-    """Returns which pairs of a block are nearer than the radius, bool; a tie, a distance of the radius, as told.
+    """Returns which pairs of a block are closer than the radius, bool.
 
     Args:
         points: the left and the right set.
         rows: the rows of the left set in the block.
-        block: squared distances and their error bounds.
-        radii: squared, from differences; `[rows, 1]` or `[1, columns]`.
-        with_ties: whether a tie is inside. Distances tie up to a few times the rounding of float64.
+        block: the squared distances and their error bounds.
+        radii: squared radii, computed from differences; `[rows, 1]` or `[1, columns]`.
+        with_ties: whether a distance equal to the radius counts as inside. Distances within a few float64 roundings
+            count as equal.
     """
     squared, error = block
     inside = squared < radii
@@ -435,7 +440,7 @@ def _inside(
 
 
 def _check_neighbours(function: str, neighbours: int, features: int) -> None:
-    """Refuses a number of neighbours that a set of this many features does not have."""
+    """Raises ValueError unless a set of this many features has so many neighbours for each feature."""
     if not 1 <= neighbours < features:
         raise ValueError(
             f"{function} needs neighbours of at least 1 and more features than that in a set; "
@@ -444,26 +449,26 @@ def _check_neighbours(function: str, neighbours: int, features: int) -> None:
 
 
 def precision_recall(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[float, float]:
-    """Returns the share of generated features near a real one, and the share of real features near a generated one.
+    """Returns the fraction of generated features near a real one, and of real features near a generated one.
 
         precision = mean_j [some i has |x_i - y_j| <= r_i],    recall = mean_i [some j has |x_i - y_j| <= s_j]
 
     x are real and y are generated features. r_i is the distance of x_i to its k-th nearest *other* x, and s_j that of
-    y_j to its k-th nearest *other* y. A point at the radius counts as inside. Distances that may be equal are taken
-    from the differences of the features, and are equal up to a few roundings of float64. So copies and features on a
-    lattice are counted as the definition says. Runs in float64 and holds no N by M matrix.
+    y_j to its k-th nearest *other* y. A point at the radius counts as inside. Distances that may be equal are
+    recomputed from the differences of the features. They count as equal up to a few float64 roundings. So duplicates
+    and features on a lattice are counted as defined. Runs in float64 and holds no N by M matrix.
 
     Args:
         real: `[N, D]`, floating, finite.
-        fake: `[M, D]`, the same; M need not be N.
+        fake: `[M, D]`, floating, finite; M may differ from N.
         neighbours: k, at least 1 and less than N and M; 3 in the paper.
 
     Returns:
         Precision and recall, from 0 to 1. Both are 1 for equal sets. Swapping the sets swaps the two.
 
     Raises:
-        ValueError: when shapes do not fit, a value is not finite, `neighbours` is out of range, or the largest
-            magnitude of a set is neither 0 nor from 1e-150 to 1e150.
+        ValueError: when shapes do not fit, a value is not finite, or `neighbours` is out of range. Also when the
+            largest magnitude of a set is neither 0 nor from 1e-150 to 1e150.
 
     Source: Kynkäänniemi et al. 2019 (arXiv:1904.06991), equations 1 and 2;
     toshas/torch-fidelity:torch_fidelity/metric_prc.py.
@@ -485,26 +490,26 @@ def precision_recall(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
 
 
 def density_coverage(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[float, float]:
-    """Returns how densely generated features lie around real ones, and the share of real ones with one near.
+    """Returns the density of generated features around real ones, and the fraction of real ones with one nearby.
 
         density = sum_ij [|x_i - y_j| < r_i] / (k M),    coverage = mean_i [some j has |x_i - y_j| < r_i]
 
     r_i is the distance of the real x_i to its k-th nearest *other* real one. Unlike in `precision_recall`, a point at
-    the radius counts as outside, as in the authors' code. So a real feature with k or more copies of itself is never
-    covered. Equal distances are found as in `precision_recall`. Runs in float64 and holds no N by M matrix.
+    the radius counts as outside, as in the authors' code. So a real feature with k or more duplicates is never covered.
+    Equal distances are detected as in `precision_recall`. Runs in float64 and holds no N by M matrix.
 
     Args:
         real: `[N, D]`, floating, finite.
-        fake: `[M, D]`, the same; M need not be N.
+        fake: `[M, D]`, floating, finite; M may differ from N.
         neighbours: k, at least 1 and less than N; 5 in the paper.
 
     Returns:
-        The density, from 0 to N / k, and the coverage, from 0 to 1. Both are 1 for a set against itself if no two
-        distances in it are equal.
+        The density, from 0 to N / k, and the coverage, from 0 to 1. Both are 1 for a set compared with itself if no two
+        of its distances are equal.
 
     Raises:
-        ValueError: when shapes do not fit, a value is not finite, `neighbours` is out of range, or the largest
-            magnitude of a set is neither 0 nor from 1e-150 to 1e150.
+        ValueError: when shapes do not fit, a value is not finite, or `neighbours` is out of range. Also when the
+            largest magnitude of a set is neither 0 nor from 1e-150 to 1e150.
 
     Source: Naeem et al. 2020 (arXiv:2002.09797);
     clovaai/generative-evaluation-prdc:prdc/prdc.py.

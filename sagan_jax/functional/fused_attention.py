@@ -1,4 +1,4 @@
-"""cuDNN's fused attention, for bfloat16 on CUDA devices: jax's own call of it, with gradients of gradients."""
+"""cuDNN's fused attention for bfloat16 on CUDA devices, called through jax, with second derivatives added."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,11 @@ Attend = Callable[[Array, Array, Array], Array]
 
 
 def takes_fused(queries: Array, keys: Array, values: Array) -> bool:
-    """Tells whether cuDNN takes the dtype and the sizes.
+    """Returns whether cuDNN's fused attention supports the dtype and the sizes.
 
-    It takes one width of at most 128 that 8 divides. Queries and keys may be narrower than values: zeros change no
-    score. A function that is exported for any batch goes without it.
+    It needs equal widths for queries, keys and values: a multiple of 8, at most 128. Narrower queries and keys are
+    padded with zeros, which change no score. It also needs a concrete batch size, so functions exported with a symbolic
+    batch size do not use it.
 
     Examples:
         >>> narrow, wide = jnp.ones((1, 4, 8), jnp.bfloat16), jnp.ones((1, 4, 64), jnp.bfloat16)
@@ -28,7 +29,10 @@ def takes_fused(queries: Array, keys: Array, values: Array) -> bool:
 
 
 def has_fused_attention() -> bool:
-    """Tells whether this process has CUDA devices, and all of them can: without one jax refuses to trace the call."""
+    """Returns whether this process has CUDA devices and all of them support fused attention.
+
+    Without such a device, jax raises an error when it traces the call.
+    """
     try:
         devices = jax.devices("cuda")
     except RuntimeError:  # the process has no such devices
@@ -37,12 +41,12 @@ def has_fused_attention() -> bool:
 
 
 def fused_attention(plain: Attend) -> Attend:
-    """Returns attention by cuDNN. Its gradients are cuDNN's too; gradients of those come from `plain`.
+    """Returns cuDNN's attention with cuDNN's gradients. Second derivatives come from `plain`.
 
-    cuDNN's gradients have no derivative in jax. Forward mode is refused, as by any `jax.custom_vjp`.
+    jax cannot differentiate cuDNN's gradients. Forward mode raises an error, as for any `jax.custom_vjp`.
 
     Args:
-        plain: the same attention, differentiable twice.
+        plain: the same attention in plain jax, twice differentiable.
     """
 
     @jax.custom_vjp
@@ -61,7 +65,7 @@ def fused_attention(plain: Attend) -> Attend:
 
     def gradients_backward(operands, cotangents):
         _, transposed = jax.vjp(lambda *operands: jax.vjp(plain, *operands[:3])[1](operands[3]), *operands)
-        return None, *transposed(cotangents)  # None: what the kernel saved is a function of the operands
+        return None, *transposed(cotangents)  # None: the saved residuals are a function of the operands
 
     gradients.defvjp(gradients_forward, gradients_backward)
 
@@ -78,7 +82,7 @@ def fused_attention(plain: Attend) -> Attend:
 
 
 def _cudnn_attention(queries: Array, keys: Array, values: Array) -> Array:
-    """Calls cuDNN with one head. It wants `[B, N, heads, E]`."""
+    """Calls cuDNN with one head. Its operands have the shape `[B, N, heads, E]`."""
     missing = ((0, 0), (0, 0), (0, values.shape[-1] - queries.shape[-1]))
     operands = (jnp.pad(queries, missing), jnp.pad(keys, missing), values)
     heads = [operand[:, :, None] for operand in operands]

@@ -1,4 +1,4 @@
-"""Zero-centred gradient penalties: how steep a discriminator is at its images."""
+"""Zero-centred gradient penalties: the squared norm of a discriminator's gradient at its input images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,21 +13,22 @@ from sagan_jax.functional.shape_checks import check_arrays
 def value_and_gradient_penalty(
     discriminator: Callable[[Array], Any], images: Array, *, has_aux: bool = False
 ) -> tuple[Any, Array]:
-    """Returns what a discriminator says of images, and the squared length of its gradient at each of them.
+    """Returns the output of a discriminator, and the squared norm of its gradient with respect to each image.
 
         || grad_x D(x) ||^2
 
-    The mean over real images, times half of a strength, is the penalty R1. The mean over generated images is R2. The
-    result can be differentiated again, by the parameters that `discriminator` closes over. One pass of D serves both.
+    Half of the penalty weight times the mean over real images is the R1 penalty. The same over generated images is R2.
+    The result can be differentiated again with respect to parameters that `discriminator` closes over. Both outputs
+    share one forward pass of D.
 
     Args:
-        discriminator: maps images to logits `[B]`; with `has_aux`, to a pair of logits and anything else. The logits of
-            an image depend on that image alone: with batch norm, the penalty has terms of other images too.
+        discriminator: maps images to logits `[B]`; with `has_aux`, to a pair of logits and auxiliary data. The logit of
+            an image must depend on that image alone. With batch norm, the penalty would include terms of other images.
         images: `[B, H, W, C]`, floating.
         has_aux: whether `discriminator` returns a pair.
 
     Returns:
-        What `discriminator` returns, and the squared lengths `[B]`, float32 or wider.
+        The output of `discriminator`, and the squared gradient norms `[B]`, float32 or wider.
 
     Raises:
         AssertionError: at trace time, when the shapes or dtypes do not fit.

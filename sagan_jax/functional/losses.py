@@ -1,4 +1,4 @@
-"""Adversarial losses on logits, and a distance of activations: one value per example. The caller takes the mean."""
+"""Adversarial losses on logits, and a perceptual distance: one value per example. The caller takes the mean."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,12 +16,11 @@ class AdversarialLoss(NamedTuple):
     """The loss of the discriminator and the loss of the generator; both are minimised."""
 
     discriminator: Callable[[Array, Array], tuple[Array, Array]]
-    """(real_logits `[B]`, fake_logits `[B]`) to (loss on real `[B]`, loss on fake `[B]`); D minimises their sum."""
+    """Maps (real_logits `[B]`, fake_logits `[B]`) to (real loss `[B]`, fake loss `[B]`). D minimises their sum."""
     generator: Callable[..., Array]
-    """fake_logits `[B]` to loss `[B]`; of a `paired` loss, (real_logits `[B]`, fake_logits `[B]`) to loss `[B]`."""
+    """Maps fake_logits `[B]` to the loss `[B]`. A `paired` loss maps (real_logits `[B]`, fake_logits `[B]`) to it."""
     paired: bool = False
-    """whether entry i of both logits belongs together. The training step then draws generated images of the real
-    images' classes."""
+    """Whether real and fake logits are paired by index. If so, fake images get the classes of the real ones."""
 
 
 def hinge_discriminator(real_logits: Array, fake_logits: Array) -> tuple[Array, Array]:
@@ -166,9 +165,9 @@ def wasserstein_generator(fake_logits: Array) -> Array:
 
 
 def logistic_generator(fake_logits: Array) -> Array:
-    """Returns `log(1 - s(D(G(z))))`, with s the logistic function: what the zero-sum game of logistic losses gives G.
+    """Returns `log(1 - s(D(G(z))))`, with s the logistic function: G's loss in the original minimax game.
 
-    Its gradient vanishes where D is sure that an image is generated. `non_saturating_generator` was made for that.
+    Its gradient vanishes where D is sure that an image is generated. `non_saturating_generator` avoids this.
 
     Args:
         fake_logits: `[B]`, floating.
@@ -238,14 +237,14 @@ def least_squares_generator(fake_logits: Array) -> Array:
 
 
 def relativistic_discriminator(real_logits: Array, fake_logits: Array) -> tuple[Array, Array]:
-    """Returns half of `-log s(D(x) - D(G(z)))` twice, with s the logistic function: D ranks the images of each pair.
+    """Returns `-log s(D(x) - D(G(z)))`, with s the logistic function, as two equal halves: D ranks each pair of images.
 
     Args:
         real_logits: `[B]`, floating.
         fake_logits: `[B]`, floating; entry i is paired with entry i of `real_logits`.
 
     Returns:
-        The two halves of the loss, `[B]`. It does not fall apart into one on real and one on generated images.
+        The two halves of the loss, each `[B]`. The loss does not separate into a real and a generated part.
 
     Raises:
         AssertionError: at trace time, when logits are not floating or their shapes differ.
@@ -287,13 +286,13 @@ def relativistic_generator(real_logits: Array, fake_logits: Array) -> Array:
 
 
 def orthogonal_penalty(kernel: Array) -> Array:
-    """Returns how far the columns of a kernel are from orthogonal. Their lengths are free.
+    """Returns a penalty on kernel columns that are not orthogonal. The norms of the columns are not penalised.
 
         R(W) = || W^T W * (1 - I) ||_F^2
 
     W is the kernel with all axes but the last merged, so its columns are the filters. The gradient is
-    `4 W (W^T W * (1 - I))`. ajbrock/BigGAN-PyTorch adds half of that gradient (utils.py, `ortho`): a strength s there
-    is s / 2 here.
+    `4 W (W^T W * (1 - I))`. ajbrock/BigGAN-PyTorch adds half of that gradient (utils.py, `ortho`), so its strength s
+    corresponds to a strength of s / 2 here.
 
     Args:
         kernel: `[..., C]`, floating, two axes or more.
@@ -302,7 +301,7 @@ def orthogonal_penalty(kernel: Array) -> Array:
         A scalar, at least 0, float32 or wider.
 
     Raises:
-        AssertionError: at trace time, when the kernel has fewer axes or another dtype.
+        AssertionError: at trace time, when the kernel has fewer than two axes or is not floating.
 
     Source: Brock et al. 2019 (arXiv:1809.11096), equation 3; their strength is 1e-4.
 
@@ -318,18 +317,19 @@ def orthogonal_penalty(kernel: Array) -> Array:
 
 
 def perceptual_distance(first: Sequence[Array], second: Sequence[Array]) -> Array:
-    """Returns how far apart two batches of images are in the activations of a network. It is not calibrated.
+    """Returns the distance of two batches of images in the activations of a network, without learned weights.
 
         d(x, y) = sum_l mean_p || u(x_lp) - u(y_lp) ||^2,    u(a) = a / sqrt(||a||^2 + 1e-6)
 
-    x_lp are the channels of layer l at position p. They get unit length, so a layer counts by directions alone. The
-    published distance (LPIPS) weights each channel by how people judged pairs of images. Here every weight is 1, so
-    values of different networks do not compare. The small number keeps the gradient finite where all channels are 0;
-    such a position has length 0. Sums are in float32 or wider.
+    x_lp are the channels of layer l at position p. They are normalised to unit length, so only their direction counts.
+    The published distance (LPIPS) has channel weights fitted to human judgements. Here every weight is 1, so values of
+    different networks are not comparable. The 1e-6 keeps the gradient finite where all channels are 0. Such a position
+    has length 0 after normalisation. Sums are in float32 or wider.
 
     Args:
-        first: of each layer `[B, H, W, C]`, floating, its own H, W and C; at least one layer.
-        second: of each layer an array of the same shape.
+        first: the activations of each layer, `[B, H, W, C]`, floating. H, W and C may differ between layers. There is
+            at least one layer.
+        second: the activations of the other batch, with the same shapes.
 
     Returns:
         `[B]`, at least 0; below 4 for each layer, and below 2 if no activation is negative.

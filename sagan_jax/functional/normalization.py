@@ -10,16 +10,18 @@ from sagan_jax.functional.shape_checks import check_arrays
 
 
 def batch_moments(features: Array, *, axis_name: str | None = None) -> tuple[Array, Array]:
-    """Returns the mean and the variance of each channel over all other axes, and over a mapped axis if one is named.
+    """Returns the mean and the variance of each channel over all other axes, and over a mapped axis if given.
 
-    The variance takes a second pass: it is the mean of squared deviations. E[x^2] - E[x]^2 would lose all digits when
-    the mean is large. The variance is biased (divided by n, not n - 1), as in TensorFlow.
+    The variance is computed in a second pass, as the mean of squared deviations. E[x^2] - E[x]^2 would lose all
+    precision for a large mean. The variance is biased (divided by n, not n - 1), as in TensorFlow.
 
-    Parts of a batch tell each other their own moments: one collective for both, and one for their gradients.
+    With a mapped axis, devices exchange the moments of their parts of the batch: one collective for both moments, and
+    one for their gradients.
 
     Args:
         features: `[..., C]`, floating.
-        axis_name: a `pmap`, `shard_map` or `vmap` axis whose equal parts form one batch. Defaults to no such axis.
+        axis_name: a `pmap`, `shard_map` or `vmap` axis whose equally large parts form one batch. Defaults to no such
+            axis.
 
     Returns:
         Mean and variance, each `[C]`, float32 or wider.
@@ -40,7 +42,8 @@ def batch_moments(features: Array, *, axis_name: str | None = None) -> tuple[Arr
 
     def mean_over_batch(values: Array) -> Array:
         mean = jnp.mean(values, axis=axes)
-        # An axis of one. Without this the compiler would join other operations, and runs on one device change bits.
+        # For an axis of size 1. Without it XLA would fuse differently, and results on one device would change in the
+        # last bits.
         return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
 
     mean = mean_over_batch(wide)
@@ -50,12 +53,12 @@ def batch_moments(features: Array, *, axis_name: str | None = None) -> tuple[Arr
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _joint_moments(features: Array, axis_name: str) -> tuple[Array, Array]:
-    """Returns the mean and the variance over the equal parts of a mapped axis, with one collective.
+    """Returns the mean and the variance over the equally large parts of a mapped axis, with one collective.
 
         mean = mean_d(m_d),    variance = mean_d(v_d + (m_d - mean)^2)
 
-    m_d and v_d are the mean and the variance of part d. A float32 is too coarse for a large m_d: its rounding would
-    enter the distances in first order. So each part also tells the rest, what is left of the mean of its deviations.
+    m_d and v_d are the mean and the variance of part d. For a large m_d, its float32 rounding error would enter the
+    differences of the means in first order. So each part also sends the mean of its deviations from the rounded m_d.
 
     Source: Chan, Golub and LeVeque 1979, Updating formulae and a pairwise algorithm for computing sample variances, for
     equal parts; the same 1983, Algorithms for computing the sample variance, for the rest ("corrected two-pass").
@@ -81,7 +84,7 @@ def _differentiate_joint_moments(
 
         d mean = mean(dx),    d variance = 2 mean((x - mean) dx)
 
-    What the mean does to the deviations is left out: their sum is zero.
+    The derivative of the mean inside the deviations drops out, because the deviations sum to zero.
     """
     (features,), (change,) = primals, tangents
     axes = tuple(range(features.ndim - 1))
@@ -125,8 +128,8 @@ def standardize(features: Array, mean: Array, variance: Array, *, epsilon: float
 def scale_and_shift(features: Array, scale: Array, shift: Array) -> Array:
     """Returns `scale * x + shift` with one scale and shift per channel, or per example and channel.
 
-    No 1 is added to the scale: if the gain is learned as a deviation from 1, the caller adds the 1. Without it the
-    features are almost zero at the start (google/compare_gan#54).
+    No 1 is added to the scale. If the gain is learned as a deviation from 1, the caller adds the 1. Otherwise the
+    features are almost zero at the start of training (google/compare_gan#54).
 
     Args:
         features: `[B, ..., C]`, floating.
@@ -156,10 +159,11 @@ def scale_and_shift(features: Array, scale: Array, shift: Array) -> Array:
 
 
 def normalize(features: Array, mean: Array, variance: Array, scale: Array, shift: Array, *, epsilon: float) -> Array:
-    """Returns `scale * (x - mean) / sqrt(variance + epsilon) + shift`, as one multiplication and one addition an entry.
+    """Returns `scale * (x - mean) / sqrt(variance + epsilon) + shift`.
 
-    It is `scale_and_shift` of `standardize`, without what is between them: in training a gradient keeps no standardised
-    features. The mean is taken off first, since `x * factor - mean * factor` would lose all digits when it is large.
+    It equals `scale_and_shift` of `standardize`, with the two scales merged into one factor per entry. So the backward
+    pass stores no standardised features. The mean is subtracted first, since `x * factor - mean * factor` would lose
+    all precision for a large mean.
 
     Args:
         features: `[B, ..., C]`, floating.

@@ -1,6 +1,6 @@
-"""Changes of the size of feature maps by whole factors, alone or joined with a 3x3 convolution.
+"""Upsampling and pooling of feature maps by integer factors, alone or fused with a 3x3 convolution.
 
-The gradients of those that stand alone have no gather, scatter or select.
+The gradients of the functions without a convolution use no gather, scatter or select.
 """
 
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def upsample_nearest(features: Array, factor: int = 2) -> Array:
     check_arrays("upsample_nearest", features=(features, "floating [..., H, W, C]"))
     check_that("upsample_nearest", int(factor) >= 1, "a factor of at least 1", factor)
     *leading, height, width, channels = features.shape
-    # The gradient of a broadcast is a plain sum; that of `jax.image.resize` is a scatter.
+    # The gradient of a broadcast is a plain sum. The gradient of `jax.image.resize` is a scatter.
     repeated = jnp.broadcast_to(features[..., :, None, :, None, :], (*leading, height, factor, width, factor, channels))
     return repeated.reshape(*leading, height * factor, width * factor, channels)
 
@@ -66,8 +66,8 @@ def average_pool(features: Array, window: int = 2) -> Array:
 def max_pool(features: Array, window: int = 2) -> Array:
     """Returns the largest value of each `window` x `window` square; ties share the gradient evenly.
 
-    The gradient of `flax.linen.max_pool` is a select-and-scatter, which XLA refuses on GPUs under
-    `--xla_gpu_deterministic_ops` (google/flax#4233). This one needs neither.
+    The gradient of `flax.linen.max_pool` is a select-and-scatter, which XLA does not support on GPUs under
+    `--xla_gpu_deterministic_ops` (google/flax#4233). The gradient of this function has no such operation.
 
     Args:
         features: `[..., H, W, C]`, floating; H and W divisible by `window`.
@@ -90,12 +90,12 @@ def max_pool(features: Array, window: int = 2) -> Array:
 
 
 def upsample_convolve(features: Array, kernel: Array, *, precision: lax.PrecisionLike = None) -> Array:
-    """Returns the 3x3 convolution of the features upsampled by 2, at a quarter of its operations.
+    """Returns the 3x3 convolution of the features upsampled by 2, with a quarter of the operations.
 
-    It is `convolve(upsample_nearest(features), kernel)` without the upsampled features. Upsampling puts zeros between
-    the positions and then sums squares of 2x2. The convolution is done before the sum. Of its nine products with the
-    zeros in between, a position needs one, two or four. So four small convolutions on the small map have the nine
-    products together, and each of the four positions that come from one is a sum of four of their results.
+    It equals `convolve(upsample_nearest(features), kernel)`, but never creates the upsampled features. Upsampling by 2
+    inserts zeros between the positions and then sums over 2x2 windows. Here the convolution comes before that sum. Most
+    of its nine products then have a factor of zero: each position needs only one, two or four of them. So four small
+    convolutions of the small map compute all nine products. Each output is the sum of four of their results.
 
     Args:
         features: `[B, H, W, C]`, floating.
@@ -120,7 +120,7 @@ def upsample_convolve(features: Array, kernel: Array, *, precision: lax.Precisio
     wide = jnp.promote_types(features.dtype, jnp.float32)
 
     def part(rows: slice, columns: slice) -> Array:
-        """Returns the convolution with these entries of the kernel, with zeros all around for two of them."""
+        """Returns the convolution with these kernel entries. Axes with two entries are zero-padded at both ends."""
         entries = kernel[rows, columns]
         vertical, horizontal = (int(side > 1) for side in entries.shape[:2])
         padding = ((vertical, vertical), (horizontal, horizontal))
@@ -140,13 +140,13 @@ def upsample_convolve(features: Array, kernel: Array, *, precision: lax.Precisio
 
 
 def convolve_pool(features: Array, kernel: Array, *, precision: lax.PrecisionLike = None) -> Array:
-    """Returns the mean of each 2x2 square of a 3x3 convolution, at less than half of its operations.
+    """Returns the 2x2 average pooling of a 3x3 convolution, with less than half of the operations.
 
-    It is `average_pool(convolve(features, kernel))` without the large map between the two. There are two exact forms.
-    In one the means are taken first, of all squares of the features, and the convolution has a stride of 2. In the
-    other the means are taken of the kernel, which becomes 4x4. The first has 9 products for each result, the second
-    16 but no other array. The second form is taken for fewer than 128 channels, where it was measured to be faster on
-    a CPU.
+    It equals `average_pool(convolve(features, kernel))`, but never creates the large feature map between the two. There
+    are two exact forms, both with a convolution of stride 2. The first averages the features over all 2x2 windows
+    beforehand. The second averages the kernel, which becomes 4x4. The first has 9 products per output and an
+    intermediate array; the second has 16 products and no such array. The second is used for fewer than 128 channels,
+    where it was faster on a CPU.
 
     Args:
         features: `[B, H, W, C]`, floating; H and W even.
@@ -170,23 +170,23 @@ def convolve_pool(features: Array, kernel: Array, *, precision: lax.PrecisionLik
     even = sizes["H"] % 2 == sizes["W"] % 2 == 0
     check_that("convolve_pool", even, "an even height and width", f"features {features.shape}")
     if min(sizes["C"], sizes["E"]) < _NARROWEST_MEANS:
-        widened = _mean_of_squares(kernel, axes=(0, 1))
+        widened = _mean_of_windows(kernel, axes=(0, 1))
         return convolve(features, widened, stride=2, padding=((1, 1), (1, 1)), precision=precision)
-    means = _mean_of_squares(features, axes=(1, 2))
+    means = _mean_of_windows(features, axes=(1, 2))
     return convolve(means, kernel, stride=2, padding=((0, 0), (0, 0)), precision=precision)
 
 
 _NARROWEST_MEANS = 128
-"""The fewest channels, on either side, for which `convolve_pool` takes the means of the features, not of the kernel."""
+"""`convolve_pool` averages the features, not the kernel, if C and E are both at least this large."""
 
 
 def _needs(features: Array, kernel: Array) -> dict[str, Need]:
-    """Returns the needs of a convolution for `check_arrays`."""
+    """Returns the specifications of a convolution's arguments for `check_arrays`."""
     return {"features": (features, "floating [B, H, W, C]"), "kernel": (kernel, "floating [K, L, C, E]")}
 
 
-def _mean_of_squares(array: Array, *, axes: tuple[int, int]) -> Array:
-    """Returns the means of all 2x2 squares along two axes, each padded by one zero at both ends: n becomes n + 1."""
+def _mean_of_windows(array: Array, *, axes: tuple[int, int]) -> Array:
+    """Returns the means of all 2x2 windows along two axes, zero-padded by one at both ends: size n becomes n + 1."""
     padded = jnp.pad(array, [(1, 1) if axis in axes else (0, 0) for axis in range(array.ndim)])
     means = padded.astype(jnp.promote_types(array.dtype, jnp.float32))
     for axis in axes:

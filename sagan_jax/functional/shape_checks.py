@@ -1,4 +1,4 @@
-"""Checks of arguments, in the words of the docstrings: `floating [..., M, D]`. Under jit they run at trace time."""
+"""Argument checks in the notation of the docstrings: `floating [..., M, D]`. Under jit they run at trace time."""
 
 from collections.abc import Mapping
 
@@ -7,19 +7,19 @@ import jax.numpy as jnp
 from jax import Array
 
 Need = tuple[Array | float | None, str]
-"""An argument and what it must be, such as `floating [..., H, W, C]`; None in place of the array passes."""
+"""An argument and its specification, such as `floating [..., H, W, C]`. An argument of None is not checked."""
 
 
 def check_arrays(function: str, /, *, one_dtype: bool = False, **arguments: Need) -> dict[str, int]:
-    """Refuses arrays that do not have the dtype or the axes that the function needs.
+    """Checks that arrays have the dtypes and axes that a function needs.
 
-    A letter has one size in all arrays and may stand once in each. It is at least 1, except for B, the batch. `...`
-    stands for the same leading or inner axes in all arrays, of any number.
+    Each letter names an axis. It has the same size in all arrays and occurs at most once in each array. Sizes are at
+    least 1, except for B, the batch. `...` stands for any number of axes, which are the same in all arrays.
 
     Args:
         function: name of the function that needs the arrays, for the message.
         one_dtype: whether all floating arrays must share their dtype.
-        **arguments: by name, an array and its need: a dtype (`floating` or `bool`), axes in brackets, or both.
+        **arguments: by name, an array and its specification: a dtype (`floating` or `bool`), axes in brackets, or both.
 
     Returns:
         The size of each letter.
@@ -58,7 +58,7 @@ def check_arrays(function: str, /, *, one_dtype: bool = False, **arguments: Need
 
 
 def check_that(function: str, holds: bool, needed: str, given: object) -> None:
-    """Refuses arguments for which a condition does not hold.
+    """Checks that a condition on the arguments holds.
 
     Args:
         function: name of the function that needs the condition, for the message.
@@ -79,7 +79,7 @@ def check_that(function: str, holds: bool, needed: str, given: object) -> None:
 
 
 def _list_needs(arguments: Mapping[str, Need]) -> str:
-    """Returns the needs as a sentence has them: `floating queries [N, D], bool masks [B, H, W]`."""
+    """Returns the specifications as a phrase: `floating queries [N, D], bool masks [B, H, W]`."""
     phrases = []
     for name, (_, need) in arguments.items():
         dtype, bracket, axes = need.partition("[")
@@ -98,7 +98,7 @@ def _dtype(array: object) -> object:
 
 
 def _sizes(axes: list[str], shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Returns what each letter, and `...`, stands for in a shape that has these axes."""
+    """Returns the sizes that each letter, and `...`, stands for in a shape with these axes."""
     if "..." not in axes:
         return {axis: (size,) for axis, size in zip(axes, shape, strict=True)}
     start = axes.index("...")

@@ -1,4 +1,4 @@
-"""How near one image is to another, as a whole or inside a mask."""
+"""Similarity of two images: PSNR and SSIM, and means inside a mask."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ WINDOW_RADIUS, WINDOW_DEVIATION = 5, 1.5
 
 
 def masked_mean(values: Array, masks: Array) -> Array:
-    """Returns the mean over the pixels of each image that a mask selects, and over the channels.
+    """Returns the mean of each image over the pixels that its mask selects, and over the channels.
 
     Args:
         values: `[B, H, W, C]`, floating.
@@ -36,7 +36,7 @@ def masked_mean(values: Array, masks: Array) -> Array:
 
 
 def peak_signal_to_noise(squared_error: Array, value_range: float = 2.0) -> Array:
-    """Returns the peak signal-to-noise ratio `10 log10(range^2 / squared error)` in decibels; higher is nearer.
+    """Returns the peak signal-to-noise ratio `10 log10(range^2 / squared error)` in decibels; higher is more similar.
 
     Args:
         squared_error: mean squared errors of any shape, floating; errors below 1e-10 count as 1e-10.
@@ -54,7 +54,7 @@ def peak_signal_to_noise(squared_error: Array, value_range: float = 2.0) -> Arra
 
 
 def structural_similarity(first: Array, second: Array, value_range: float = 1.0) -> Array:
-    """Returns the structural similarity (SSIM) of two images around each pixel: 1 where they agree.
+    """Returns the structural similarity (SSIM) of two images around each pixel: 1 where they are equal.
 
         (2 m n + c1) (2 cov + c2) / ((m^2 + n^2 + c1) (var + var' + c2)),    c1 = (0.01 range)^2,  c2 = (0.03 range)^2
 
@@ -64,7 +64,7 @@ def structural_similarity(first: Array, second: Array, value_range: float = 1.0)
     not fit.
 
     Args:
-        first: `[B, H, W, C]`, floating, H and W at least 6. Black is 0, so shift images in [-1, 1] first.
+        first: `[B, H, W, C]`, floating, H and W at least 6. Black must be 0, so shift images in [-1, 1] first.
         second: the shape of `first`, floating.
         value_range: the value of white.
 
@@ -98,7 +98,7 @@ def structural_similarity(first: Array, second: Array, value_range: float = 1.0)
 
 
 def _float32(array: Array) -> Array:
-    """Returns the array in float32, or wider if it is: float16 has neither large sums nor 1e-10."""
+    """Returns the array in float32 or wider: float16 cannot represent large sums or 1e-10."""
     return jnp.asarray(array, jnp.promote_types(jnp.result_type(array), jnp.float32))
 
 

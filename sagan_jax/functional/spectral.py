@@ -1,4 +1,4 @@
-"""Spectral normalisation as a pure transform of parameters, outside the networks."""
+"""Spectral normalisation as a pure transformation of parameters, outside the networks."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,8 +27,8 @@ def power_iteration(matrix: Array, u: Array, *, iterations: int, epsilon: float 
         v <- W u / ||W u||,    u <- v W / ||v W||
 
     Args:
-        matrix: `[R, C]`, floating: W. For its range see `spectral_normalize`.
-        u: `[C]`, not all zero; its norm does not matter.
+        matrix: `[R, C]`, floating: W. `spectral_normalize` states the supported range of values.
+        u: `[C]`, not all zero, of any norm.
         iterations: at least 1.
         epsilon: added to each norm.
 
@@ -47,7 +47,7 @@ def power_iteration(matrix: Array, u: Array, *, iterations: int, epsilon: float 
         ([1.0, 0.0], [1.0, 0.0, 0.0])
     """
     check_arrays("power_iteration", matrix=(matrix, "[R, C]"), u=(u, "[C]"))
-    # Norms are roots of sums of squares, which float16 does not hold.
+    # Norms are roots of sums of squares, which overflow float16.
     wide = jnp.promote_types(jnp.promote_types(matrix.dtype, u.dtype), jnp.float32)
     matrix, u = matrix.astype(wide), u.astype(wide)
     fits = isinstance(iterations, int) and iterations >= 1
@@ -76,20 +76,20 @@ def spectral_normalize(
     and leaves the parameter unnormalised, and the gradient may flow through u and v as in the release. Runs in float32
     or wider. A kernel of zeros gives NaN.
 
-    The range of the kernel follows from the norms of W u and v W. Far above `epsilon` they are exact: with the default,
-    and a u of norm one, for singular values from about 1e-5 on. Near `epsilon` the kernel is divided by less than
-    sigma. Their squares overflow in float32 for entries from about 1e18 on; sigma is then 0 or NaN. Nothing is scaled
-    first, since that would change what `epsilon` means.
+    The norms of W u and v W limit the values of the kernel. Norms far above `epsilon` are exact. With the default and a
+    u of norm one, that holds for singular values above about 1e-5. Near `epsilon` the estimate of sigma is too small.
+    Entries above about 1e18 overflow the squares in float32, and sigma is then 0 or NaN. The kernel is not rescaled
+    first, since that would change the meaning of `epsilon`.
 
     Args:
         kernel: `[..., C]`, floating, two axes or more.
         u: `[C]`, the stored right vector.
-        v: `[R]`, the stored left vector, R the product of the other axes. It is read only when `iterations` is 0.
+        v: `[R]`, the stored left vector, with R the product of the other axes. It is read only when `iterations` is 0.
         iterations: steps from `u` before sigma is computed. The release takes 1, in training *and* evaluation.
             0 uses the stored vectors unchanged, as PyTorch does in evaluation.
         epsilon: added to the norms of u and v.
         differentiate_vectors: whether the gradient flows through the iteration, as in the release. Later
-            implementations hold u and v constant.
+            implementations treat u and v as constants.
 
     Returns:
         The normalised kernel in its own dtype, the u `[C]` and v `[R]` that sigma was computed with, and sigma, a
@@ -130,26 +130,26 @@ def spectral_normalize_tree(
     epsilon: float = 1e-12,
     differentiate_vectors: bool = False,
 ) -> tuple[Any, dict[Any, Any], dict[Any, Any]]:
-    """Returns the parameters, with each leaf normalised that has an entry in `spectral`.
+    """Returns the parameters with each leaf that has an entry in `spectral` normalised.
 
-    Call it once per update, outside the networks. All passes of the update then share one result. The vectors depend
-    only on the parameters, so they need no collective.
+    Call it once per update, outside the networks. All forward passes of the update then share one result. The vectors
+    depend only on the parameters, so they need no collective.
 
     Args:
         params: a pytree, such as nested dictionaries of arrays.
-        spectral: nested dictionaries by the names of the nodes, as `init_spectral` makes them, with
+        spectral: nested dictionaries with the node names of `params`, as `init_spectral` returns them, with
             `{"u": [C], "v": [R]}` in place of each leaf to be normalised. Other leaves have no entry.
         iterations: as in `spectral_normalize`.
         epsilon: as in `spectral_normalize`.
-        differentiate_vectors: as in `spectral_normalize`. No gradient flows into the vectors that are returned.
+        differentiate_vectors: as in `spectral_normalize`. No gradient flows through the returned vectors.
 
     Returns:
-        The parameters as a tree of the same kind, the new `spectral`, and the sigmas in nested dictionaries.
+        The parameters as a pytree of the same structure, the new `spectral`, and the sigmas in nested dictionaries.
 
     Raises:
-        AssertionError: at trace time, when the shapes of a leaf and of its vectors do not fit.
+        AssertionError: at trace time, when the shapes of a leaf and its vectors do not match.
         KeyError: when `spectral` has an entry that `params` does not have, or an entry without u or v.
-        ValueError: when `params` is no tree.
+        ValueError: when `params` is a leaf.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -181,9 +181,9 @@ def spectral_normalize_tree(
 
 
 def _children(node: Any) -> tuple[dict[Any, Any], Callable[[dict[Any, Any]], Any]] | None:
-    """Returns the children of a node by their names, and a function that replaces some of them; None for a leaf.
+    """Returns the children of a node by name, and a function that replaces some of them; None for a leaf.
 
-    The names are the keys of a dictionary, and elsewhere what `jax.tree_util` calls a child: a field or an index.
+    The names are dictionary keys. In other nodes they are the key names of `jax.tree_util`: a field or an index.
     """
     is_leaf = jax.tree_util.all_leaves([node])
     if isinstance(node, dict) or (is_leaf and isinstance(node, Mapping)):
@@ -198,21 +198,21 @@ def _children(node: Any) -> tuple[dict[Any, Any], Callable[[dict[Any, Any]], Any
 def _is_kernel(path: str, leaf: Array) -> bool:
     """Returns whether the leaf at this path is a kernel; biases, gates and tables of conditional norms are not."""
     del leaf
-    return path.removesuffix("/value").endswith("kernel")  # an nnx state has the array of a parameter in its `value`
+    return path.removesuffix("/value").endswith("kernel")  # an nnx state holds the array of a parameter in `value`
 
 
 def init_spectral(
     key: Array, params: Tree, *, select: Callable[[str, Array], bool] = _is_kernel, scope: str = ""
 ) -> dict[Any, Any]:
-    """Returns a new `"spectral"` collection: a random u and its v for each selected leaf.
+    """Returns a new `"spectral"` collection: a random u and a v computed from it for each selected leaf.
 
     Args:
         key: a PRNG key.
-        params: a pytree, such as nested dictionaries of arrays. Leaves that are no arrays are left out.
+        params: a pytree, such as nested dictionaries of arrays. Leaves that are not arrays are skipped.
         select: called with the path of a leaf, such as `block_1/conv_1/kernel`, and the leaf; returns whether the leaf
-            is normalised. Fields and indices are parts of a path too: `layers/0/weight`. Defaults to the leaves called
-            `kernel`. `lambda path, leaf: leaf.ndim > 1` also selects the tables of conditional norms, and the weights
-            of an equinox module.
+            is normalised. Fields and indices are parts of a path too: `layers/0/weight`. Defaults to the leaves whose
+            names end in `kernel`. `lambda path, leaf: leaf.ndim > 1` also selects the tables of conditional norms, and
+            the weights of an equinox module.
         scope: prefix of all paths.
 
     Returns:
@@ -221,7 +221,7 @@ def init_spectral(
         iteration from it.
 
     Raises:
-        ValueError: when a selected leaf has fewer than two axes, and so no singular vectors, or `params` is no tree.
+        ValueError: when a selected leaf has fewer than two axes, and so no singular vectors, or `params` is a leaf.
 
     Examples:
         >>> import jax

@@ -219,7 +219,7 @@ def test_attention_row_of_a_position_outside_is_nan(position):
 
 
 def test_attention_rows_refuse_positions_that_are_no_integers():
-    with pytest.raises(AssertionError, match="positions of integers; got float32"):
+    with pytest.raises(AssertionError, match="integer positions; got float32"):
         attention_rows(jnp.ones((13, 3)), jnp.ones((7, 3)), jnp.array([2.0]))
 
 
