@@ -1,6 +1,6 @@
 """The networks: flax modules with parameters, without IO and without losses.
 
-`biggan`, `dcgan` and `sagan` are read by module: `sagan.Generator(resolution=128)`.
+Use `biggan`, `dcgan` and `sagan` through their modules: `sagan.Generator(resolution=128)`.
 """
 
 from sagan_jax.models import (

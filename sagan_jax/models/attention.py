@@ -75,8 +75,8 @@ class UniformAttention(nn.Module):
 
     Attributes:
         initializer: the initializer of the kernels.
-        dtype: the dtype of the computation; None takes that of the features and the parameters together. The mean is
-            computed in float32 or wider.
+        dtype: the dtype of the computation; None infers it from features and parameters. The mean is computed in
+            float32 or wider.
     """
 
     initializer: Initializer = "xavier"
@@ -114,15 +114,15 @@ class MultiHeadAttention(nn.Module):
 
         o = concat_h softmax(q_h k_h^T / sqrt(d)) v_h,    y = gamma o W_o + x,    d = C / heads
 
-    Keys are not pooled, and there are no biases. It sows its map `attention_map` `[B, heads, N, N]`, and the operands
-    of the map, `attention_queries`, divided by sqrt(d), and `attention_keys`, both `[B, heads, N, d]`. As in
-    `SelfAttention`, the output is computed without the map.
+    Keys are not pooled, and there are no biases. The layer sows its map `attention_map` `[B, heads, N, N]`. It also
+    sows the operands of the map, `attention_queries` (divided by sqrt(d)) and `attention_keys`, both
+    `[B, heads, N, d]`. As in `SelfAttention`, the output is computed without the map.
 
     Attributes:
-        num_heads: at most so many heads: the largest number that divides both it and C.
+        num_heads: the maximum number of heads. The layer uses the greatest common divisor of this and C.
         initializer: the initializer of the kernels, each `[C, C]`.
-        dtype: the dtype of the computation; None takes that of the features and the parameters together. Scores and
-            softmax are computed in float32 or wider.
+        dtype: the dtype of the computation; None infers it from features and parameters. Scores and softmax are
+            computed in float32 or wider.
 
     Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.2; `flax.linen.MultiHeadDotProductAttention`.
     """
@@ -163,8 +163,8 @@ class SqueezeExcite(nn.Module):
     Attributes:
         reduction: the first layer has C / reduction channels, at least 1.
         initializer: the initializer of the kernels.
-        dtype: the dtype of the computation; None takes that of the features and the parameters together. The mean is
-            computed in float32 or wider.
+        dtype: the dtype of the computation; None infers it from features and parameters. The mean is computed in
+            float32 or wider.
 
     Source: Hu et al. 2018 (arXiv:1709.01507), equations 2 to 4, with the biases of its released code.
     """
@@ -187,18 +187,18 @@ class SqueezeExcite(nn.Module):
 
 
 class FunctionLayer(nn.Module):
-    """A function of features as a module. Modules that the function makes are its own."""
+    """Wraps a function of features as a module, which owns the modules that the function creates."""
 
     function: Callable[..., Any]
 
     @nn.compact
     def __call__(self, features: Array) -> Any:
-        """Returns what the function returns."""
+        """Returns the output of the function."""
         return self.function(features)
 
 
 def check_attention(attention: Any) -> None:
-    """Raises ValueError unless this is the name of a layer, or a class, a module or a function."""
+    """Raises ValueError unless `attention` is the name of a built-in layer, a class, a module or a function."""
     if not callable(attention):
         check_choice("attention", attention, AttentionKind)
 
@@ -211,10 +211,10 @@ def attention_layer(
     Call this inside a compact method. The calling module owns the layer.
 
     Args:
-        attention: a name, or a layer of one's own, whose result is checked when it is called.
+        attention: a name, or a user-defined layer. The output of the latter is checked at each call.
         resolution: the feature-map size.
-        initializer: of the kernels of named layers.
-        dtype: of the computation.
+        initializer: the initializer of the kernels of built-in layers.
+        dtype: the dtype of the computation.
     """
     name = f"attention_{resolution}"
     if callable(attention):
@@ -233,7 +233,7 @@ def attention_layer(
 
 
 def _users_layer(given: Any, name: str, dtype: DTypeLike | None) -> Callable[[Array], Any]:
-    """Returns a user's class, module or function as a module with a name, which the calling module owns."""
+    """Returns a user's class, module or function as a named module, which the calling module owns."""
     is_class = isinstance(given, type) and issubclass(given, nn.Module)
     if not is_class and not isinstance(given, nn.Module):
         return FunctionLayer(given, name=name)
@@ -246,7 +246,7 @@ def _users_layer(given: Any, name: str, dtype: DTypeLike | None) -> Callable[[Ar
 
 
 def _checked(layer: Callable[[Array], Any], given: Any) -> Callable[[Array], Array]:
-    """Returns the layer with a check of its result."""
+    """Returns the layer with a check of its output."""
 
     def call(features: Array) -> Array:
         found = layer(features)
@@ -265,7 +265,7 @@ def _checked(layer: Callable[[Array], Any], given: Any) -> Callable[[Array], Arr
 
 
 def _sow_map(layer: nn.Module, queries: Array, keys: Array) -> None:
-    """Sows a map and its operands. Under jit, what is sown and not used costs nothing."""
+    """Sows a map and its operands. Under jit, sown values that are not used cost nothing."""
     layer.sow("intermediates", "attention_map", attention_map(queries, keys))
     layer.sow("intermediates", "attention_queries", queries)
     layer.sow("intermediates", "attention_keys", keys)

@@ -22,7 +22,7 @@ from sagan_jax.models.layers import (
     kernel_initializer,
 )
 
-# SAGAN's widths, except at sizes that the authors of BigGAN did not release.
+# SAGAN's widths, except at resolutions that the authors of BigGAN did not release.
 GENERATOR_WIDTHS = sagan.GENERATOR_WIDTHS | {64: (16, 16, 8, 4, 2)}
 DISCRIMINATOR_WIDTHS = sagan.DISCRIMINATOR_WIDTHS | {32: (4, 4, 4, 4)}
 
@@ -39,16 +39,15 @@ class Generator(nn.Module):
         base_channels: the unit of the widths in `GENERATOR_WIDTHS`.
         image_channels: 3 for RGB, 1 for grey.
         attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size.
-        attention: what sits at these sizes: a name, or a layer of one's own.
-        shared_size: the size of the shared embedding. With 0 each norm has its own table of the classes.
+        attention: the layer at these sizes: a name, or a user-defined layer.
+        shared_size: the size of the shared class embedding. With 0 each norm has its own table of the classes.
         hierarchical: whether the latent is split evenly over the first linear map and the blocks.
         norm_epsilon: added to the variance in each norm.
         norm_decay: the decay of the running moments.
-        axis_name: the mapped axis over which batch moments are averaged; None for none.
+        axis_name: the mapped axis over which batch moments are averaged, or None.
         initializer: the initializer of the kernels.
         folded: see `ConditionalBatchNorm`.
-        dtype: the dtype of the computation; None takes that of inputs and parameters together. Images are float32 or
-            wider.
+        dtype: the dtype of the computation; None infers it from inputs and parameters. Images are float32 or wider.
 
     Source: Brock et al. 2019, figure 15 and appendix B.1; ajbrock/BigGAN-PyTorch:BigGAN.py.
     """

@@ -1,4 +1,4 @@
-"""How far the class gains of a generator can move, and how far they are from where all classes are alike."""
+"""The class-conditional gains of a generator: how far they can move, and how much they differ between classes."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -13,24 +13,24 @@ Tree = Mapping[str, Any]
 
 
 class ClassGains(NamedTuple):
-    """What a norm adds to a gain of 1 and to a shift of 0, for each of K classes and C channels."""
+    """The deviation of a norm's gains from 1 and of its shifts from 0, for K classes and C channels."""
 
     gains: np.ndarray
-    """`[K, C]` float64: the gain less 1"""
+    """`[K, C]` float64: gain - 1"""
     shifts: np.ndarray
     """`[K, C]` float64"""
 
 
 def largest_movement(gain: Gain, classes: int, channels: int) -> float:
-    """Returns the largest root mean square of what a form of `ConditionalBatchNorm` can add to its gains.
+    """Returns the largest root mean square (RMS) of gain - 1 that a form of `ConditionalBatchNorm` can reach.
 
-    The same holds for shifts. Spectral norm leaves a K x C kernel with singular values of at most 1. It has min(K, C)
-    of them, and their squares add up to the squares of all entries:
+    The same bound holds for shifts. With spectral norm, a K x C kernel has min(K, C) singular values of at most 1. The
+    sum of their squares is the sum of the squares of all entries:
 
         mean square  <=  min(K, C) / (K C)  =  1 / max(K, C)
 
-    The other forms have no limit. A single class can move further than the mean: by 1/sqrt(C) over its C channels, and
-    a single entry by 1. With fewer classes than channels, all classes can do so at once.
+    The other forms are unbounded. A single class can have a larger RMS: 1/sqrt(C) over its C channels. A single entry
+    can reach 1. With at most C classes, all classes can reach their bound at once.
 
     Args:
         gain: the form.
@@ -38,7 +38,7 @@ def largest_movement(gain: Gain, classes: int, channels: int) -> float:
         channels: C, at least 1.
 
     Raises:
-        ValueError: there is no such form, or a number is below 1.
+        ValueError: when `gain` has an unknown value, or a number is below 1.
 
     Examples:
         >>> largest_movement("map", 10, 256), largest_movement("table", 10, 256)
@@ -55,11 +55,11 @@ def class_gains(params: Tree) -> dict[str, ClassGains]:
 
     Args:
         params: nested dictionaries of floating arrays, after spectral normalisation if the network was trained with it,
-            as in `TrainedGenerator.variables["params"]`. A network that was folded needs gains as maps: in tables, the
-            stored moments can no longer be told from the gains.
+            as in `TrainedGenerator.variables["params"]`. In a folded network the gains must be maps: in folded tables,
+            the running moments cannot be separated from the gains.
 
     Returns:
-        By the path of the norm, such as `block_1/norm_1`. Nothing where no norm is conditional.
+        The gains by the path of the norm, such as `block_1/norm_1`. Empty if no norm is conditional.
 
     Examples:
         >>> params = {"norm_1": {"scale": np.array([[1.5, 1.0], [0.75, 1.0]]), "shift": np.zeros((2, 2))}}
@@ -83,9 +83,9 @@ def _class_gains(params: Tree, scope: str) -> Iterator[tuple[str, ClassGains]]:
 
 
 def _gains_of_map(norm: Mapping[str, np.ndarray]) -> ClassGains:
-    """Returns the rows of both kernels, as they were before folding where they are folded."""
+    """Returns the rows of both kernels. If the norm is folded, undoes the folding first."""
     scale, shift = (np.asarray(map_kernel(norm, part), np.float64) for part in ("scale", "shift"))
-    if "scale" in norm:  # folded: s' = s / d and t' = t - m s', where 1 / d and -m / d stand beside them
+    if "scale" in norm:  # folded: s' = s / d and t' = t - m s'; 1 / d and -m / d are stored as "scale" and "shift"
         shift = shift - norm["shift"] / norm["scale"] * scale
         scale = scale / norm["scale"]
     return ClassGains(scale, shift)
@@ -102,7 +102,7 @@ def root_mean_square(values: np.ndarray) -> float:
 
 
 def between_classes(values: np.ndarray) -> float:
-    """Returns the root mean square of what differs between the classes: each channel less its mean over all classes.
+    """Returns the root mean square of the deviations of each class from the mean over classes, per channel.
 
     Examples:
         >>> between_classes(np.array([[3.0, 1.0], [1.0, 1.0]]))

@@ -192,9 +192,9 @@ class Decoder(nn.Module):
 
 
 def _stage(network: Encoder | Decoder, features: Array) -> Array:
-    """Returns the features after the layers of one size, which are the same in both networks; `network` owns them.
+    """Returns the features after the layers of one size, which `network` owns. Both networks have the same ones.
 
-    The learned position map gives the layers absolute positions. It is there with and without attention.
+    The learned position map provides absolute positions. It is present with and without attention.
     """
     size = features.shape[1]
     positions = network.param(f"positions_{size}", _position_init, features.shape[1:], jnp.float32)
@@ -215,11 +215,11 @@ class CompletionNetwork(nn.Module):
         base_channels: the unit of the widths in `WIDTHS`.
         latent_size: Z, the number of latents.
         attention_resolutions: feature-map sizes; the layer sits after the blocks of that size, in encoder and decoder.
-        attention: what sits at these sizes: a name, or a layer of one's own.
+        attention: the layer at these sizes: a name, or a user-defined layer.
         blocks: the number of residual blocks at each size, in encoder and decoder.
         skips: whether the decoder receives the encoder's feature maps. Otherwise it receives only the latents.
-        dtype: the dtype of the computation; None takes that of inputs and parameters together. Images, and the
-            distribution of the latents, are float32 or wider.
+        dtype: the dtype of the computation; None infers it from inputs and parameters. Images, and the distribution of
+            the latents, are float32 or wider.
     """
 
     resolution: int = 64

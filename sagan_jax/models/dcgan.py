@@ -1,7 +1,7 @@
 """The DCGAN networks at 32 and 64 pixels: convolutions, and attention layers as an option.
 
 Layers and widths at 32 pixels are those of StudioGAN, which has no norm after the first linear map. At 64 pixels each
-network has one block more. Source: Radford et al. 2016 (arXiv:1511.06434);
+network has one more block. Source: Radford et al. 2016 (arXiv:1511.06434);
 POSTECH-CVLab/PyTorch-StudioGAN:src/models/deep_conv.py.
 """
 
@@ -68,15 +68,14 @@ class Generator(nn.Module):
         image_channels: 3 for RGB, 1 for grey.
         attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size. DCGAN has
             none.
-        attention: what sits at these sizes: a name, or a layer of one's own.
+        attention: the layer at these sizes: a name, or a user-defined layer.
         norm_epsilon: added to the variance in each norm.
         norm_decay: the decay of the running moments.
         conditional_gain: see `ConditionalBatchNorm`.
-        axis_name: the mapped axis over which batch moments are averaged; None for none.
+        axis_name: the mapped axis over which batch moments are averaged, or None.
         initializer: the initializer of the kernels.
         folded: see `ConditionalBatchNorm`.
-        dtype: the dtype of the computation; None takes that of inputs and parameters together. Images are float32 or
-            wider.
+        dtype: the dtype of the computation; None infers it from inputs and parameters. Images are float32 or wider.
     """
 
     resolution: int = 32
@@ -144,21 +143,20 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """D: images to one logit each. A block is a 3x3 convolution and a 4x4 convolution of stride 2, with norm and ReLU.
 
-    A conditional network projects the label as SAGAN does, with the same parameters.
+    A conditional network uses SAGAN's label projection, with the same parameters.
 
     Attributes:
         resolution: 32 or 64 pixels.
         num_classes: 0 for an unconditional network, as in DCGAN.
         base_channels: the unit of the widths in `DISCRIMINATOR_WIDTHS`.
         attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size.
-        attention: what sits at these sizes: a name, or a layer of one's own.
+        attention: the layer at these sizes: a name, or a user-defined layer.
         norm: `"batch"` as in DCGAN, or `"none"` for networks with spectral normalisation.
         norm_epsilon: added to the variance in each norm.
         norm_decay: the decay of the running moments.
-        axis_name: the mapped axis over which batch moments are averaged; None for none.
+        axis_name: the mapped axis over which batch moments are averaged, or None.
         initializer: the initializer of the kernels.
-        dtype: the dtype of the computation; None takes that of inputs and parameters together. Logits are float32 or
-            wider.
+        dtype: the dtype of the computation; None infers it from inputs and parameters. Logits are float32 or wider.
     """
 
     resolution: int = 32

@@ -1,4 +1,4 @@
-"""DINOv2: a vision transformer whose class token tells images apart nearly as people do."""
+"""DINOv2: a self-supervised vision transformer whose class token judges image similarity nearly as people do."""
 
 import math
 
@@ -11,7 +11,7 @@ from jax import Array
 EPSILON = 1e-6
 """Added to the variance in each layer norm."""
 
-_OFFSET = 0.1  # patches that the authors add to the new sides of the position table
+_OFFSET = 0.1  # in patches; the authors add it to the new sides of the position table
 
 
 class DinoV2(nn.Module):
@@ -23,10 +23,10 @@ class DinoV2(nn.Module):
         width: the features of a token.
         depth: the number of blocks.
         num_heads: the heads of each attention layer; they divide the width.
-        hidden: the width between the two maps of each feed-forward layer.
-        gated: whether the feed-forward layers are SwiGLU, as in ViT-g, and not two maps with a GELU between them.
+        hidden: the width between the two linear maps of each feed-forward layer.
+        gated: whether the feed-forward layers are SwiGLU, as in ViT-g. Otherwise they are two linear maps with a GELU.
         patch_size: the height and width of a patch in pixels.
-        table_side: patches along a side of the images that the position table was trained on.
+        table_side: the side of the position table: the number of patches along a side of the training images.
         registers: the number of register tokens. With them the position table is resized with antialiasing.
 
     Source: Oquab et al. 2023 (arXiv:2304.07193); Darcet et al. 2023 (arXiv:2309.16588), registers;
@@ -47,14 +47,14 @@ class DinoV2(nn.Module):
         """Returns the tokens after the last layer norm.
 
         Args:
-            images: `[N, H, W, 3]`, floating, RGB with the mean and the deviation of ImageNet taken out. H and W are
+            images: `[N, H, W, 3]`, floating, RGB normalised by the mean and standard deviation of ImageNet. H and W are
                 multiples of `patch_size`.
 
         Returns:
             `class_token` `[N, width]` and `patch_tokens` `[N, H/patch_size * W/patch_size, width]`, row by row.
 
         Raises:
-            ValueError: the images have another shape.
+            ValueError: when the images have another shape.
         """
         size = self.patch_size
         if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] % size or images.shape[2] % size:
@@ -80,11 +80,11 @@ class DinoV2(nn.Module):
         return {"class_token": x[:, 0], "patch_tokens": x[:, 1 + self.registers :]}
 
     def _tokens(self, name: str, count: int) -> Array:
-        """Returns tokens that are parameters, `[1, count, width]`."""
+        """Returns learned tokens, `[1, count, width]`."""
         return self.param(name, nn.initializers.normal(0.02), (1, count, self.width))
 
     def _resize(self, table: Array, rows: int, columns: int) -> Array:
-        """Returns the position table `[table_side**2, width]` for other images, `[1, rows * columns, width]`."""
+        """Returns the position table `[table_side**2, width]`, resized to `[1, rows * columns, width]`."""
         side = self.table_side
         if (rows, columns) == (side, side):
             return table[jnp.newaxis]
@@ -98,7 +98,7 @@ class DinoV2(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward layer; each is scaled by entry and added to its input.
+    """A transformer block: attention and a feed-forward layer, each with layer scale and a residual connection.
 
     Attributes:
         num_heads: the heads of the attention layer.
@@ -119,10 +119,10 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Softmax attention over all tokens, with scores divided by the root of the width of a head.
+    """Multi-head softmax attention over all tokens, with scores divided by the root of the head width.
 
     Attributes:
-        num_heads: they share the width evenly.
+        num_heads: the number of heads; it divides the width.
     """
 
     num_heads: int
@@ -139,7 +139,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two maps with an exact GELU between them.
+    """Two linear maps with an exact GELU between them.
 
     Attributes:
         hidden: the width between them.
@@ -155,10 +155,10 @@ class FeedForward(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """SwiGLU: one half of the first map gates the other.
+    """SwiGLU: one half of the first linear map's output gates the other half.
 
     Attributes:
-        hidden: the width of a half.
+        hidden: the width of each half.
     """
 
     hidden: int
@@ -171,7 +171,7 @@ class GatedFeedForward(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A factor for each feature."""
+    """A learned scale for each feature."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -184,18 +184,18 @@ def _norm(name: str) -> nn.LayerNorm:
 
 
 def bicubic_weights(old: int, new: int, scale: float, *, antialias: bool) -> np.ndarray:
-    """Returns how much each old position counts in each new one, when a side is resized as PyTorch does.
+    """Returns the weights of old positions in new positions for bicubic resizing of one side, as in PyTorch.
 
-    New position i lies at (i + 1/2) / scale - 1/2 of the old ones. Without antialiasing it is interpolated between four
-    of them, with a = -3/4, and those beyond the border repeat the last. With antialiasing the kernel has a = -1/2, is
-    stretched by 1 / scale where that is above 1, and ends at the border. `scale` need not be `new / old`: the authors
-    of DINOv2 add a tenth of a patch to the new side.
+    New position i has the coordinate (i + 1/2) / scale - 1/2 in old positions. Without antialiasing it is interpolated
+    from four old positions with a = -3/4; positions beyond the border repeat the outermost one. With antialiasing the
+    kernel has a = -1/2, is stretched by max(1, 1 / scale), and is cut off at the border. `scale` need not be
+    `new / old`: the authors of DINOv2 add a tenth of a patch to the new side.
 
     Args:
         old: the number of old positions.
         new: the number of new positions.
-        scale: new positions for each old one.
-        antialias: whether the kernel widens when the side shrinks.
+        scale: the number of new positions per old position.
+        antialias: whether the kernel is stretched for downsampling.
 
     Returns:
         `[new, old]` float64; each row sums to one.
@@ -220,7 +220,7 @@ def bicubic_weights(old: int, new: int, scale: float, *, antialias: bool) -> np.
 
 
 def _cubic(distances: np.ndarray, a: float) -> np.ndarray:
-    """Returns the cubic kernel; `a` is its slope at 1."""
+    """Returns the cubic convolution kernel at some distances; `a` is its slope at distance 1."""
     x = np.abs(distances)
     near = ((a + 2) * x - (a + 3)) * x**2 + 1
     far = a * (((x - 5) * x + 8) * x - 4)

@@ -16,9 +16,9 @@ def fold_batch_stats(params: Tree, batch_stats: Tree, *, epsilon: float) -> dict
         s (x - m) / sqrt(v + e) + t  =  s' x + t',    s' = s / sqrt(v + e),  t' = t - m s'
 
     In a norm whose `gain` is a map, the equation applies to each row of the two kernels. Such a norm adds 1 to its
-    scale, so a scale `s'` and a shift `t'` for each channel are added to its parameters. The size of a scaled map
-    becomes part of its kernel, and a free map gets the names of a normalised one. This function does not apply
-    spectral normalisation: `params` are the parameters that the network is applied to.
+    scale, so a scale `s'` and a shift `t'` for each channel are added to its parameters. The size of a "scaled_map" is
+    multiplied into its kernel. The kernels of a "free_map" are renamed to those of a "map". This function does not
+    apply spectral normalisation: `params` are the parameters that the network is applied with.
 
     Args:
         params: nested dictionaries of floating arrays, after spectral normalisation if the network was trained with it.
@@ -58,7 +58,7 @@ def _fold_norm(norm: Tree, mean: Array, variance: Array, epsilon: float) -> dict
     inverse = 1 / jnp.sqrt(jnp.asarray(variance, wide) + epsilon)
 
     def fold(scale: Array, shift: Array) -> tuple[Array, Array]:
-        """Folds the moments into rows `[..., C]` of a scale and a shift."""
+        """Folds the moments into a scale and a shift, each `[..., C]`."""
         axes = tuple(range(jnp.ndim(scale) - 1))
         scale = scale * jnp.expand_dims(inverse, axes)
         return scale, shift - jnp.expand_dims(mean, axes) * scale
@@ -72,10 +72,10 @@ def _fold_norm(norm: Tree, mean: Array, variance: Array, epsilon: float) -> dict
 
 
 def map_kernel(norm: Tree, part: str) -> Array:
-    """Returns the kernel `[K, C]` of a map of a `ConditionalBatchNorm`, whatever its form.
+    """Returns the kernel `[K, C]` of a map of a `ConditionalBatchNorm`, for any form of map.
 
     Args:
-        norm: the parameters of the norm, which has no table.
+        norm: the parameters of the norm, whose form is not "table".
         part: "scale" or "shift".
 
     Examples:

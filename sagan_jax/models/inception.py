@@ -15,7 +15,7 @@ INPUT_IMAGE_SIZE = 299
 
 
 class Inception(nn.Module):
-    """Inception v3 whose average pools ignore the padding, and whose last block has a max pool.
+    """Inception v3 whose average pooling excludes the padding, and whose last block uses max pooling.
 
     The parameters have the paths of the published state dict. Kernels are HWIO. Each convolution has a bias, which
     replaces its batch norm, and a ReLU.
@@ -164,7 +164,7 @@ class Mixed7(nn.Module):
 def conv_relu(
     x: Array, name: str, features: int, window: tuple[int, int] = (1, 1), *, strides: int = 1, padding: str = "SAME"
 ) -> Array:
-    """Returns a convolution with a ReLU. Its parameters belong to the calling module, under `name`.
+    """Returns the ReLU of a convolution. Its parameters belong to the calling module, under `name`.
 
     Args:
         x: `[N, H, W, C]`, floating.
@@ -179,14 +179,14 @@ def conv_relu(
     """
     if padding == "SAME":
         return nn.relu(nn.Conv(features, window, strides, name=name)(x))
-    # On a CPU, XLA is two to five times faster with padding. The windows that reach into the padding are cut off.
+    # On a CPU, XLA is two to five times faster with padding. Outputs whose windows reach into the padding are dropped.
     height, width = ((side - size) // strides + 1 for side, size in zip(x.shape[1:3], window, strict=True))
     padded = nn.Conv(features, window, strides, ((0, 1), (0, 1)), name=name)(x)
     return nn.relu(padded[:, :height, :width])
 
 
 def average_pool(x: Array) -> Array:
-    """Returns the average of each 3x3 window. At the borders, only pixels of the image count."""
+    """Returns the average of each 3x3 window. At the borders, the average excludes the padding."""
     counts = _pool(jnp.ones((1, *x.shape[1:3], 1), x.dtype), jnp.add, 0.0, strides=1)
     return _pool(x, jnp.add, 0.0, strides=1) / counts
 
@@ -202,7 +202,9 @@ def strided_max_pool(x: Array) -> Array:
 
 
 def _pool(x: Array, combine: Callable[[Array, Array], Array], outside: float, *, strides: int) -> Array:
-    """Returns a reduction over 3x3 windows, as nine shifted images that XLA fuses. XLA's windows are slow on a CPU.
+    """Returns a reduction over 3x3 windows.
+
+    The nine shifted images are combined in one fused loop, since XLA's `reduce_window` is slow on a CPU.
 
     Args:
         x: `[N, H, W, C]`.

@@ -25,7 +25,7 @@ _FLOAT = jnp.float32
 
 
 def check_choice(field: str, value: Any, choices: Any) -> None:
-    """Raises ValueError unless `value` is one of a `Literal`. A misspelt word would silently give another network."""
+    """Raises ValueError unless `value` is one of the values of the `Literal` type `choices`."""
     if value not in get_args(choices):
         raise ValueError(f"{field} needs to be one of {', '.join(map(repr, get_args(choices)))}; got {value!r}.")
 
@@ -44,16 +44,16 @@ def kernel_initializer(name: Initializer) -> nn.initializers.Initializer:
 def _promote_operands(
     inputs: Array, kernel: Array, bias: Array | None, *, dtype: DTypeLike | None
 ) -> tuple[Array, Array, Array | None]:
-    """Promotes as flax does, except that the bias keeps its float32.
+    """Promotes inputs and kernel as flax does, but keeps the bias in float32.
 
-    The gradient of a bias is a sum over all positions of all images, which bfloat16 cannot hold.
+    The gradient of a bias is a sum over all positions of all images, for which bfloat16 is too coarse.
     """
     inputs, kernel = promote_dtype(inputs, kernel, dtype=dtype)
     return inputs, kernel, bias
 
 
 class Dense(nn.Dense):
-    """The linear map of flax, whose bias is added in float32 or wider. Its result has the dtype of the computation."""
+    """`flax.linen.Dense` with the bias added in float32 or wider. The result is cast to `dtype`."""
 
     promote_dtype: Callable[..., Any] = _promote_operands
 
@@ -64,7 +64,7 @@ class Dense(nn.Dense):
 
 
 class Conv(nn.Conv):
-    """The convolution of flax, whose bias is added as in `Dense`."""
+    """`flax.linen.Conv` with the bias added as in `Dense`."""
 
     promote_dtype: Callable[..., Any] = _promote_operands
 
@@ -75,7 +75,7 @@ class Conv(nn.Conv):
 
 
 class ConvTranspose(nn.ConvTranspose):
-    """The transposed convolution of flax, whose bias is added as in `Dense`."""
+    """`flax.linen.ConvTranspose` with the bias added as in `Dense`."""
 
     promote_dtype: Callable[..., Any] = _promote_operands
 
@@ -94,9 +94,9 @@ def plain_convolution(
     precision: lax.PrecisionLike = None,
     **_: Any,
 ) -> Array:
-    """Returns `convolve`, in the form that `flax.linen.Conv` takes as its `conv_general_dilated`.
+    """Calls `convolve` with the signature that `flax.linen.Conv` expects of `conv_general_dilated`.
 
-    It is for two-dimensional layers without dilation or groups, whose strides are equal.
+    The layer must be two-dimensional, with equal strides and without dilation or groups.
     """
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(features.shape[1:3], kernel.shape[:2], strides, padding)
@@ -107,47 +107,48 @@ def plain_convolution(
 def upsampling_convolution(
     features: Array, kernel: Array, *_: Any, precision: lax.PrecisionLike = None, **__: Any
 ) -> Array:
-    """Returns `upsample_convolve`, in the form that a 3x3 `flax.linen.Conv` takes as its `conv_general_dilated`."""
+    """Calls `upsample_convolve` with the signature that a 3x3 `flax.linen.Conv` expects of `conv_general_dilated`."""
     return upsample_convolve(features, kernel, precision=precision)
 
 
 def pooling_convolution(
     features: Array, kernel: Array, *_: Any, precision: lax.PrecisionLike = None, **__: Any
 ) -> Array:
-    """Returns `convolve_pool`, in the form that a 3x3 `flax.linen.Conv` takes as its `conv_general_dilated`."""
+    """Calls `convolve_pool` with the signature that a 3x3 `flax.linen.Conv` expects of `conv_general_dilated`."""
     return convolve_pool(features, kernel, precision=precision)
 
 
 class ConditionalBatchNorm(nn.Module):
     """Batch normalisation whose scale and shift depend on the class. Without classes, plain batch normalisation.
 
-    With K classes and C channels, `gain` is one of these forms. Spectral norm of G normalises a leaf by its name.
+    With K classes and C channels, `gain` is one of the following forms. Spectral norm of G applies to leaves whose
+    names end in `kernel`.
 
-    - "table", as in the release: scale and shift are rows of tables `[K, C]`, which start at 1 and at 0. They are never
-      normalised.
-    - "map", as in StudioGAN: a linear map of the one-hot label gives the shift, and another one plus 1 the scale. Their
-      kernels, `scale_kernel` and `shift_kernel` `[K, C]`, are normalised. So the entries of a kernel have a root mean
-      square of at most 1/sqrt(max(K, C)): see `sagan_jax.models.class_gains`.
-    - "free_map", as in mmgeneration: the same with kernels `scale_map` and `shift_map`. They are never normalised, and
-      no orthogonal penalty counts them.
-    - "scaled_map": the same as "map", with each kernel times a learned number: `scale_size sqrt(max(K, C))` and
+    - "table", as in the release: scale and shift are rows of tables `[K, C]`, initialised to 1 and 0. They are never
+      spectrally normalised.
+    - "map", as in StudioGAN: the shift is a linear map of the one-hot label, and the scale is 1 plus another linear
+      map. Their kernels, `scale_kernel` and `shift_kernel` `[K, C]`, are spectrally normalised. So the root mean square
+      of a kernel's entries is at most 1/sqrt(max(K, C)); see `sagan_jax.models.class_gains`.
+    - "free_map", as in mmgeneration: the same with kernels `scale_map` and `shift_map`. They are never spectrally
+      normalised and not part of the orthogonal penalty.
+    - "scaled_map": the same as "map", with each kernel multiplied by a learned factor: `scale_size sqrt(max(K, C))` and
       `shift_size sqrt(max(K, C))`. So a size is the largest root mean square that the entries of the product can have.
-      It starts at 1/sqrt(max(K, C)), where the layer is that of "map". One step of Adam moves it as far as it moves an
-      entry of a table.
+      It is initialised to 1/sqrt(max(K, C)), where the layer equals "map". One step of Adam moves it as far as an entry
+      of a table.
 
-    In BigGAN the maps read a vector, and `num_classes` is its size. The running moments are biased estimates in the
-    collection `"batch_stats"`. They change only when that collection is mutable.
+    In BigGAN the input of the maps is a vector, and `num_classes` is its size. The running moments are biased estimates
+    in the collection `"batch_stats"`. They are updated only when that collection is mutable.
 
     Attributes:
-        num_classes: the number of classes; 0 for one scale and shift for all.
+        num_classes: the number of classes; 0 for an unconditional scale and shift.
         epsilon: added to the variance.
         decay: the decay of the running moments.
         gain: how scale and shift depend on the label.
-        axis_name: the mapped axis over which moments are averaged; None keeps them per device.
+        axis_name: the mapped axis over which moments are averaged; with None, each device uses its own.
         initializer: the initializer of the kernels of the maps.
         folded: whether `sagan_jax.models.folding` has folded the running moments into scale and shift. The layer then
-            has no statistics and only scales and shifts.
-        dtype: of the result; None for that of the features. The layer computes in float32 or wider.
+            has no running moments and only scales and shifts.
+        dtype: the dtype of the result; None keeps that of the features. The layer computes in float32 or wider.
 
     Source: brain-research/self-attention-gan:ops.py, `ConditionalBatchNorm`;
     POSTECH-CVLab/PyTorch-StudioGAN:src/utils/ops.py, `ConditionalBatchNorm2d`;
@@ -169,8 +170,8 @@ class ConditionalBatchNorm(nn.Module):
 
         Args:
             features: `[B, ..., C]`, floating.
-            labels: `[B]` int32, or mixtures of classes or vectors, floating `[B, num_classes]`. Without classes the
-                layer ignores them.
+            labels: `[B]` int32, or mixtures of classes or vectors, floating `[B, num_classes]`. An unconditional layer
+                ignores them.
             train: whether to use the moments of this batch instead of the running moments.
 
         Returns:
@@ -225,14 +226,14 @@ class ConditionalBatchNorm(nn.Module):
             scale, shift = scale_and_shift_of(shape)
             return rows(scale), rows(shift)
         scale, shift = map(rows, self._kernels(shape))
-        if self.folded:  # folding turned the constant 1 and the mean into one scale and one shift for each channel
+        if self.folded:  # folding turned the constant 1 and the mean into a scale and a shift per channel
             channel_scale, channel_shift = scale_and_shift_of((channels,))
             return channel_scale[None] + scale, channel_shift[None] + shift
         return 1.0 + scale, shift
 
     def _kernels(self, shape: tuple[int, int]) -> tuple[Array, Array]:
-        """Returns the kernels `[K, C]` of both maps. Folding leaves every form of a map with the leaves of "map"."""
-        # Spectral norm takes the leaves whose names end with `kernel`.
+        """Returns the kernels `[K, C]` of both maps. Folded layers have the leaves of "map" for every form of map."""
+        # Spectral norm applies to leaves whose names end in `kernel`.
         leaf = "map" if self.gain == "free_map" and not self.folded else "kernel"
         kernel_init = kernel_initializer(self.initializer)
         scale = self.param(f"scale_{leaf}", kernel_init, shape, _FLOAT)
@@ -250,8 +251,8 @@ class SelfAttention(nn.Module):
     """The self-attention layer of SAGAN. It sows its `attention_map` `[B, N, M]` into `"intermediates"`.
 
     It also sows the map's operands, `attention_queries` `[B, N, D]` and `attention_keys` `[B, M, D]`. The output is
-    computed without the map, so memory is linear in the positions unless a map is asked for. Under jit, a map that is
-    sown and not used costs nothing.
+    computed without the map, so memory is linear in the number of positions unless the map is used. Under jit, a map
+    that is sown but not used costs nothing.
 
     With `form="release"`, keys have C/8 channels and values C/2, both are max-pooled, and an output kernel maps back to
     C channels. With `form="article"`, keys have C/8 channels and values C, without pooling or output kernel.
@@ -259,8 +260,8 @@ class SelfAttention(nn.Module):
     Attributes:
         form: "release" or "article".
         initializer: the initializer of the kernels.
-        dtype: the dtype of the computation; None takes that of the features and the parameters together. Scores and
-            softmax are computed in float32 or wider.
+        dtype: the dtype of the computation; None infers it from features and parameters. Scores and softmax are
+            computed in float32 or wider.
 
     Source: brain-research/self-attention-gan:non_local.py, `sn_non_local_block_sim`.
     """
@@ -329,7 +330,7 @@ def residual_parameter_count(channels: int, width: int) -> int:
 
 
 def residual_width(channels: int) -> int:
-    """Returns the bottleneck width for which `ResidualControl` has most nearly as many parameters as attention.
+    """Returns the bottleneck width for which the parameter count of `ResidualControl` is closest to attention's.
 
     Examples:
         >>> residual_width(256)
@@ -346,7 +347,7 @@ class ResidualControl(nn.Module):
     theirs. The paper only states that a residual block with the same number of parameters replaces the layer.
 
     Attributes:
-        dtype: the dtype of the computation; None takes that of the features and the parameters together.
+        dtype: the dtype of the computation; None infers it from features and parameters.
     """
 
     dtype: DTypeLike | None = None

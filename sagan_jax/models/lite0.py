@@ -10,13 +10,13 @@ from jax.typing import DTypeLike
 from sagan_jax.functional.depthwise import depthwise_convolve
 
 INPUT_IMAGE_SIZE = 224
-"""The height and width of the images that the network was trained on; it takes any others too."""
+"""The height and width of the training images. The network accepts images of any size."""
 
 NUM_FEATURES, NUM_CLASSES = 1280, 1000
 
 
 class Block(NamedTuple):
-    """What differs between blocks."""
+    """The hyperparameters of a block."""
 
     window: int
     """height and width of the depthwise kernel"""
@@ -27,7 +27,8 @@ class Block(NamedTuple):
     """output channels"""
 
 
-# The repeats of a stage have stride 1. As in the source: kernel, stride, expansion, width, and how many there are.
+# As in the source: kernel, stride, expansion, width, number of blocks. All but the first block of a stage have stride
+# 1.
 _STAGES = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
@@ -49,29 +50,30 @@ BLOCKS = tuple(
 class Lite0(nn.Module):
     """EfficientNet-Lite0: EfficientNet-B0 without squeeze-and-excitation, and with ReLU6 in place of swish.
 
-    Convolutions are padded as by TensorFlow: one of stride 2 pads more below and on the right. Each has a bias, which
-    replaces its batch norm.
+    Convolutions use TensorFlow's SAME padding, which for stride 2 pads more below and on the right. Each has a bias,
+    which replaces its batch norm.
 
     Source: tensorflow/tpu:models/official/efficientnet/lite/efficientnet_lite_builder.py.
 
     Attributes:
-        dtype: of the computation; None takes that of images and parameters together.
+        dtype: the dtype of the computation; None infers it from images and parameters.
     """
 
     dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, images: Array, with_activations: bool = False) -> dict[str, Array]:
-        """Returns features and logits by name, and on request what the blocks return.
+        """Returns features and logits by name, and optionally the outputs of the blocks.
 
         Args:
-            images: `[N, H, W, 3]`, floating, RGB, of any size: `(pixel - 127) / 128` of pixels in [0, 255].
-            with_activations: whether the result holds the activations too.
+            images: `[N, H, W, 3]`, floating, RGB, of any size, with values `(pixel - 127) / 128` for pixels in [0,
+                255].
+            with_activations: whether to return the outputs of stem and blocks too.
 
         Returns:
             `features`: `[N, 1280]`, averages over all positions. `logits`: `[N, 1000]`, the classes of ImageNet in the
             order of their synsets. With activations also `stem`, `[N, ceil(H / 2), ceil(W / 2), 32]`, and `block_0` to
-            `block_15`, `[N, H', W', width]`: H' and W' are halved, rounded up, by each block of stride 2.
+            `block_15`, `[N, H', W', width]`. Each block of stride 2 halves H' and W', rounded up.
         """
         outputs = {}
         x = nn.relu6(nn.Conv(32, (3, 3), 2, padding="SAME", dtype=self.dtype, name="stem")(images))
@@ -86,11 +88,11 @@ class Lite0(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-    """A block with more channels inside than outside, where each channel is convolved on its own.
+    """An inverted bottleneck: a 1x1 expansion, a depthwise convolution, and a 1x1 projection.
 
     Attributes:
-        block: its sizes.
-        dtype: of the computation.
+        block: the hyperparameters.
+        dtype: the dtype of the computation.
     """
 
     block: Block

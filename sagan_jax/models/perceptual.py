@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a measure of how alike two images look: its activations, at the images' own size."""
+"""EfficientNet-Lite0 activations for a perceptual distance, computed without resizing the images."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,17 +8,17 @@ from jax.typing import DTypeLike
 from sagan_jax.models.lite0 import Lite0
 
 LAYERS = ("block_0", "block_2", "block_4", "block_10", "block_15")
-"""The last block of each size of the feature maps: a half, a quarter, .. and a 32nd of the image's side."""
+"""The last block at each feature-map size: 1/2, 1/4, ..., 1/32 of the image side."""
 
 
 class Lite0Activations(nn.Module):
     """The activations of `Lite0` that `functional.losses.perceptual_distance` compares.
 
-    Its variables are those of `Lite0`. Images are not resized. The network was trained on images of 224 pixels, so in
-    smaller ones it sees larger features than it knows.
+    Its variables are those of `Lite0`. Images are not resized. The network was trained at 224 pixels, so objects in
+    smaller images have another scale than in training.
 
     Attributes:
-        dtype: of the computation; None takes that of images and parameters together.
+        dtype: the dtype of the computation; None infers it from images and parameters.
     """
 
     dtype: DTypeLike | None = None

@@ -1,4 +1,4 @@
-"""Compiled programs in which a network is fixed."""
+"""Jitted functions with a network as a static argument."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,14 +8,15 @@ import jax
 
 
 def bind_static(program: Any, *fixed: Any) -> Callable[..., Any]:
-    """Returns a program of `jax.jit` with its first arguments, which are static, bound.
+    """Returns a jitted function with its first, static arguments bound.
 
-    jax finds a compiled program by the hash of its static arguments. A network of somebody else may have a list, a
-    dictionary or an array among its fields, and no hash. It then gets a program of its own at each call of this.
+    jax caches compiled functions by the hash of their static arguments. A user-defined network with a list, a
+    dictionary or an array among its fields is not hashable. In that case, each call of `bind_static` returns a newly
+    jitted function.
 
     Args:
         program: a function under `jax.jit` with `static_argnums` for its first arguments.
-        fixed: these arguments.
+        fixed: the static arguments.
 
     Examples:
         >>> import jax

@@ -1,4 +1,4 @@
-"""A network that sees only a few pixels at a time, around a layer that may look farther: the probe of reach."""
+"""A network with a small receptive field around one layer that may have a larger one: the reach probe."""
 
 from functools import partial
 
@@ -10,24 +10,25 @@ from sagan_jax.models.attention import Attention, attention_layer
 from sagan_jax.models.layers import Conv, Dense, glorot, plain_convolution, sum_positions
 
 RESIDUAL_POSITIONS = 5
-"""A position of `ResidualControl` depends on so many positions a side: two 3x3 convolutions."""
+"""The receptive field of `ResidualControl` in positions: that of two 3x3 convolutions."""
 
 
 class ReachProbe(nn.Module):
-    """Gives an image one logit that depends on distant parts together only if the layer in its middle looks far.
+    """Maps an image to one logit. Only the layer in the middle can relate distant parts of the image.
 
         logit = w^T sum_p f_p(window_p) + b
 
-    Convolutions of 3x3 and ReLU stand before the layer and after it. Then come the sum over the positions p and a
-    linear map. Without the layer, f_p sees a window of `receptive_field()` pixels a side. Where no window holds pixels
-    of two parts, the logit is a sum of what is seen of each part. It can count hues, and cannot compare them.
+    3x3 convolutions with ReLU precede and follow the layer. Then come the sum over the positions p and a linear map.
+    Without the layer, f_p depends on a window with sides of `receptive_field()` pixels. If no window contains pixels of
+    two parts, the logit is a sum of one term per part. Such a logit can count hues but cannot compare them.
 
     Attributes:
-        attention: the layer: a name, or a layer of one's own.
-        channels: of all features, at least 1.
-        strides_before: of the convolutions before the layer.
-        strides_after: of the convolutions after it. One at least, or what `uniform` adds meets no ReLU.
-        dtype: the dtype of the computation; None takes that of the images and the parameters together.
+        attention: the layer in the middle: a name, or a user-defined layer.
+        channels: the channels of all feature maps, at least 1.
+        strides_before: the strides of the convolutions before the layer.
+        strides_after: the strides of the convolutions after the layer. There must be at least one, so that the output
+            of `uniform` passes through a ReLU.
+        dtype: the dtype of the computation; None infers it from images and parameters.
     """
 
     attention: Attention = "release"
@@ -37,10 +38,10 @@ class ReachProbe(nn.Module):
     dtype: DTypeLike | None = None
 
     def receptive_field(self, positions: int = 1) -> int:
-        """Returns how many pixels a side an entry of the last features can see.
+        """Returns the receptive field of the last features: the side of the window in pixels.
 
         Args:
-            positions: how many positions a side the layer in the middle sees: 1 without one, and
+            positions: the receptive field of the layer in the middle, in positions: 1 without a layer, and
                 `RESIDUAL_POSITIONS` for a residual block.
 
         Examples:
@@ -66,11 +67,11 @@ class ReachProbe(nn.Module):
             kernel_init=nn.initializers.he_normal(),
             conv_general_dilated=plain_convolution,
         )
-        features = (images + 1) / 2  # black is 0, as the padding is
+        features = (images + 1) / 2  # black is 0, like the padding
         for number, stride in enumerate(self.strides_before, start=1):
             features = nn.relu(conv(strides=(stride, stride), name=f"before_{number}")(features))
         features = attention_layer(self.attention, features.shape[1], dtype=self.dtype)(features)
-        zeros = 0 * sum_positions(features)  # a NaN of the layer reaches the logit; XLA's ReLU makes it 0 on a CPU
+        zeros = 0 * sum_positions(features)  # passes on a NaN, which XLA's ReLU turns into 0 on a CPU
         for number, stride in enumerate(self.strides_after, start=1):
             features = nn.relu(conv(strides=(stride, stride), name=f"after_{number}")(features))
         return Dense(1, kernel_init=glorot, name="linear")(sum_positions(features) + zeros)[:, 0]

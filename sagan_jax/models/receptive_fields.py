@@ -1,4 +1,4 @@
-"""How far networks see: what is not a number in one place becomes none wherever it is looked at."""
+"""Receptive fields of networks, measured by propagating a NaN from one position through the network."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ import numpy as np
 
 
 def discriminator_fields(discriminator: nn.Module, resolution: int) -> dict[str, int]:
-    """Returns how many columns of an image the middle of each of D's feature maps sees.
+    """Returns the receptive field, in image columns, of the middle column of each of D's feature maps.
 
     Args:
-        discriminator: of a family of this package.
-        resolution: height and width of its images.
+        discriminator: a discriminator of this package.
+        resolution: the height and width of its images.
 
     Returns:
-        Columns, of at most `resolution`, by the name of the block or layer that makes the map; the narrowest first.
+        The number of columns, at most `resolution`, by the name of the block or layer; smallest first.
     """
-    images = np.zeros((resolution, resolution, resolution, 3), np.float32)  # in each, another column is not a number
+    images = np.zeros((resolution, resolution, resolution, 3), np.float32)  # image i has NaN in column i
     images = np.where(np.eye(resolution, dtype=bool)[:, None, :, None], np.nan, images)
     labels = jnp.zeros(resolution, jnp.int32)
     variables = discriminator.init(jax.random.key(0), images[:1], labels[:1], train=False)
@@ -35,13 +35,13 @@ def discriminator_fields(discriminator: nn.Module, resolution: int) -> dict[str,
 
 
 def generator_reach(generator: nn.Module, latent_size: int) -> int:
-    """Returns how many columns of an image the first column of G's 4x4 coarsest features reaches.
+    """Returns how many columns of an image depend on the first column of G's 4x4 features, its coarsest.
 
-    The latents themselves reach all of them: the coarsest features are a linear map of the latents.
+    The latents affect all columns, since the 4x4 features are a linear map of the latents.
 
     Args:
-        generator: of a family of this package.
-        latent_size: entries of its latents.
+        generator: a generator of this package.
+        latent_size: the size of its latents.
     """
     latents, labels = jnp.zeros((1, latent_size)), jnp.zeros(1, jnp.int32)
     variables: Any = generator.init(jax.random.key(0), latents, labels, train=False)

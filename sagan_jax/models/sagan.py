@@ -130,16 +130,15 @@ class Generator(nn.Module):
         base_channels: the unit of the widths in `GENERATOR_WIDTHS`.
         image_channels: 3 for RGB, 1 for grey.
         attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size.
-        attention: what sits at these sizes: a name, or a layer of one's own.
+        attention: the layer at these sizes: a name, or a user-defined layer.
         norm_epsilon: added to the variance in each norm.
         norm_decay: the decay of the running moments in the conditional norms.
         final_norm_decay: the decay of the running moments in the last norm, which is unconditional.
         conditional_gain: see `ConditionalBatchNorm`.
-        axis_name: the mapped axis over which batch moments are averaged; None for none.
+        axis_name: the mapped axis over which batch moments are averaged, or None.
         initializer: the initializer of the kernels.
         folded: see `ConditionalBatchNorm`.
-        dtype: the dtype of the computation; None takes that of inputs and parameters together. Images are float32 or
-            wider.
+        dtype: the dtype of the computation; None infers it from inputs and parameters. Images are float32 or wider.
     """
 
     resolution: int = 128
@@ -261,23 +260,22 @@ class DiscriminatorBlock(nn.Module):
 class Discriminator(nn.Module):
     """D: images and labels to one logit each, with projection of the labels.
 
-    The class embedding is stored as the kernel of a linear map, `projection/kernel` `[features, classes]`. Spectral
-    normalisation then treats it like any kernel, and its `u` has one entry for each class, as in the release.
+    The class embedding is stored as the kernel of a linear map, `projection/kernel` `[features, classes]`. So spectral
+    normalisation treats it like any kernel, and its `u` has one entry per class, as in the release.
 
     Attributes:
         resolution: 32, 64, 128, 256 or 512 pixels.
         num_classes: the number of classes; 0 for an unconditional network.
         base_channels: the unit of the widths in `DISCRIMINATOR_WIDTHS`.
         attention_resolutions: feature-map sizes; the layer sits after the first block whose output has that size.
-        attention: what sits at these sizes: a name, or a layer of one's own.
+        attention: the layer at these sizes: a name, or a user-defined layer.
         shortcut: whether the shortcuts after the first block read the features before or after the ReLU.
         norm: `"batch"` puts a batch norm before each ReLU of the blocks, for networks without spectral norm.
         norm_epsilon: added to the variance in each norm.
         norm_decay: the decay of the running moments.
-        axis_name: the mapped axis over which batch moments are averaged; None for none.
+        axis_name: the mapped axis over which batch moments are averaged, or None.
         initializer: the initializer of the kernels.
-        dtype: the dtype of the computation; None takes that of inputs and parameters together. Logits are float32 or
-            wider.
+        dtype: the dtype of the computation; None infers it from inputs and parameters. Logits are float32 or wider.
     """
 
     resolution: int = 128
