@@ -1,6 +1,6 @@
 """Training: one task per file with its state and its pure step, and what all tasks share.
 
-`adversarial` and `completion` are read by module: `adversarial.step(task, state, batch)`.
+Use `adversarial` and `completion` through their modules: `adversarial.step(task, state, batch)`.
 """
 
 from sagan_jax.training import adversarial, completion

@@ -1,4 +1,4 @@
-"""Gradient accumulation: a batch is worked through in microbatches, and memory holds the activations of one."""
+"""Gradient accumulation: a batch is processed in microbatches, so memory holds the activations of only one."""
 
 from collections.abc import Callable
 from typing import TypeAlias, TypeVar
@@ -21,19 +21,18 @@ def mean_gradient(
 ) -> tuple[Params, Carry, Metrics]:
     """Returns the mean gradient over the microbatches, the carry after the last of them, and the mean metrics.
 
-    With n microbatches, number m has the rows m, m + n, m + 2n, ... These are the same rows of the global batch
-    whatever the number of devices. The microbatches go through `lax.scan`, which keeps the activations of one at a
-    time.
+    With n microbatches, microbatch m has the rows m, m + n, m + 2n, ... These are the same rows of the global batch for
+    any number of devices. `lax.scan` over the microbatches keeps the activations of one at a time.
 
     Args:
         objective: `(params, carry, batch) -> (loss, (carry, metrics))`; its loss and metrics are means over the batch.
-        params: what the gradient is taken of.
-        carry: handed from each microbatch to the next, such as running moments.
+        params: the parameters to differentiate with respect to.
+        carry: state passed from each microbatch to the next, such as running moments.
         batch: leaves `[B, ...]`; B is a multiple of `microbatches`.
-        microbatches: their number. 1 takes the batch as it is, without a scan.
+        microbatches: the number of microbatches. With 1 there is no scan.
 
     Returns:
-        A tree like `params`, one like `carry`, and scalars.
+        A pytree like `params`, one like `carry`, and scalars.
     """
     gradient = jax.grad(objective, has_aux=True)
     if microbatches == 1:

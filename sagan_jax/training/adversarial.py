@@ -1,4 +1,4 @@
-"""Adversarial training: its task, its state and its one pure step."""
+"""Adversarial training: its task, its state and its pure step function."""
 
 import dataclasses
 from collections.abc import Callable
@@ -48,11 +48,11 @@ from sagan_jax.training.updates import (
 )
 
 FINITE_METRICS = ("discriminator/loss", "discriminator/gradient_norm", "generator/loss", "generator/gradient_norm")
-"""The metrics that must be finite: where one is not, the step leaves the state as it was."""
+"""The metrics that must be finite. If one is not, the step returns the state unchanged."""
 
 
 class Batch(NamedTuple):
-    """The data of one step, jax or numpy arrays: one batch for each discriminator update."""
+    """The data of one step, as jax or numpy arrays: one batch for each discriminator update."""
 
     images: Any
     """`[discriminator_steps, B, H, W, C]`, floating in [-1, 1]"""
@@ -62,10 +62,10 @@ class Batch(NamedTuple):
 
 @flax.struct.dataclass
 class AdversarialState:
-    """A run at one moment. Together with the data of later steps it determines all that follows."""
+    """The complete state of a run. With the data of later steps it determines the rest of the run."""
 
     step: Array
-    """int32, generator updates done"""
+    """int32, the number of completed generator updates"""
     seed: Array
     """uint32; the randomness of step t is `fold_in(key(seed), t)`"""
     generator: NetworkState
@@ -76,39 +76,39 @@ class AdversarialState:
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialTask:
-    """What stays fixed while the state moves: networks, losses and rates.
+    """The static part of adversarial training: networks, losses, optimisers and hyperparameters.
 
     Attributes:
-        generator: maps latents `[B, Z]` and labels to images; see `sagan_jax.training.GeneratorNetwork`. Where it has a
+        generator: maps latents `[B, Z]` and labels to images; see `sagan_jax.training.GeneratorNetwork`. If it has a
             field `axis_name`, the step sets it.
-        discriminator: maps images and labels to logits; see `sagan_jax.training.DiscriminatorNetwork`. Where it has a
+        discriminator: maps images and labels to logits; see `sagan_jax.training.DiscriminatorNetwork`. If it has a
             field `axis_name`, the step sets it.
-        optimizers: one for each network.
-        latent_size: Z.
-        num_classes: 0 when both networks are unconditional.
-        loss: the pair of losses. A `paired` one compares generated images with the real images of the same classes, and
-            draws no classes.
-        r1: strength of the zero-centred gradient penalty on real images, r1 / 2 times the mean squared length of D's
-            gradient at them, before they are augmented; 0 turns it off.
-        r2: the same on generated images.
+        optimizers: one optimiser for each network.
+        latent_size: Z, the size of the latents.
+        num_classes: the number of classes; 0 when both networks are unconditional.
+        loss: the losses of D and G. A `paired` loss compares generated images with real images of the same classes, so
+            no classes are drawn.
+        r1: the weight of the zero-centred gradient penalty on real images: r1 / 2 times the mean squared norm of D's
+            gradient. The gradient is with respect to the images before augmentation. 0 turns the penalty off.
+        r2: the same for generated images.
         spectral_norm: which networks are spectrally normalised.
-        spectral_evaluation: how sigma of a trained network is computed. "iterated" does one iteration from the stored
-            u, as the authors' release does. "stored" takes u and v as they are, as PyTorch does.
+        spectral_evaluation: how sigma of a trained network is computed. "iterated" runs one power iteration from the
+            stored u, as the authors' release does. "stored" uses the stored u and v, as PyTorch does.
         spectral_epsilon: added to the norms of u and v.
-        differentiate_vectors: lets the gradient flow through u and v.
-        orthogonal_strength: weight of the penalty on G's kernels; 0 turns it off.
-        accumulation_steps: number of microbatches in each batch. Batch moments are those of a microbatch, and running
-            moments move once per microbatch.
-        shared_draws: lets one pass of G serve D's last update of a step and G's own, with the same latents, labels and
-            augmentation. It saves a pass of G, whose activations are kept while D is updated. Needs
-            `accumulation_steps=1`.
-        augmentation: applied to every image that D sees, real and generated, in the updates of both networks. Names,
-            or functions as `augment` takes them.
-        flips: mirrors half of the real images, drawn at random.
-        average_decay: of G's moving average; 0 turns it off.
+        differentiate_vectors: whether the gradient flows through u and v.
+        orthogonal_strength: the weight of the orthogonal penalty on G's kernels; 0 turns it off.
+        accumulation_steps: the number of microbatches in each batch. Batch moments are computed per microbatch, and
+            running moments are updated once per microbatch.
+        shared_draws: whether D's last update of a step and G's update share one forward pass of G, with the same
+            latents, labels and augmentation. This saves a pass of G, but keeps its activations in memory while D is
+            updated. Needs `accumulation_steps=1`.
+        augmentation: the augmentations of every input of D, real and generated, in the updates of both networks. Names
+            or functions, as in `augment`.
+        flips: whether each real image is mirrored with probability 1/2.
+        average_decay: the decay of G's moving average; 0 turns it off.
         average_start_step: before this step the average is a copy of G.
-        global_moments: whether devices share batch moments.
-        precision: of the step; the state is float32 in each, and so is everything but the step.
+        global_moments: whether batch moments are averaged over devices.
+        precision: the precision of the step. The state, and everything outside the step, is always float32.
     """
 
     generator: nn.Module
@@ -153,14 +153,15 @@ class AdversarialTask:
         """Returns the spectrally normalised parameters that a trained network is evaluated with.
 
         Args:
-            params: as stored, or their moving average.
-            spectral: the stored vectors. They do not move.
+            params: the stored parameters, or their moving average.
+            spectral: the stored vectors. They are not updated.
         """
         iterations = 1 if self.spectral_evaluation == "iterated" else 0
         return _normalized_params(params, spectral, iterations, self.spectral_epsilon)
 
 
-# One program, instead of several for each kernel. A function of its own: what the task's other fields are is the same.
+# Jitted as a whole, instead of several programs per kernel. Not a method: its cache must not depend on other task
+# fields.
 @partial(jax.jit, static_argnums=(2, 3))
 def _normalized_params(params: Params, spectral: Spectral, iterations: int, epsilon: float) -> Params:
     return spectral_normalize_tree(params, spectral, iterations=iterations, epsilon=epsilon)[0]
@@ -169,11 +170,11 @@ def _normalized_params(params: Params, spectral: Spectral, iterations: int, epsi
 def initial_state(task: AdversarialTask, seed: int, image_shape: tuple[int, int, int]) -> AdversarialState:
     """Returns the state before the first step, on the default device.
 
-    It is two programs, whatever the seed. One would draw kernels inside the sums of the spectral vectors, and change
-    the last bits of these.
+    This compiles two programs, which serve every seed. In a single program, XLA would fuse the drawing of kernels into
+    the sums of the spectral vectors and change their last bits.
 
     Args:
-        task: networks and optimisers.
+        task: the networks and optimisers.
         seed: in [0, 2**32).
         image_shape: (H, W, C).
     """
@@ -182,7 +183,7 @@ def initial_state(task: AdversarialTask, seed: int, image_shape: tuple[int, int,
 
 
 def _network_keys(seed: Array) -> Array:
-    """Returns the key of the generator and that of the discriminator."""
+    """Returns the PRNG keys of the generator and the discriminator."""
     return jax.random.split(jax.random.key(seed))
 
 
@@ -220,26 +221,29 @@ def _initial_state(
 def step(
     task: AdversarialTask, state: AdversarialState, batch: Batch, *, axis_name: str | None = None
 ) -> tuple[AdversarialState, Metrics]:
-    """Returns the state after the discriminator updates and the generator update that follows them, and the metrics.
+    """Returns the state after the discriminator updates and one generator update, and the metrics.
 
-    Each discriminator update draws fresh latents and labels and uses one slice of the batch. With a paired loss the
-    labels are those of the slice, and G's update uses the last slice again. It normalises D once, from
-    the stored u, for its real and its fake pass. G is normalised once a step, for the updates of both networks. Its
-    running moments and its u move once a step, in its own update. G's update draws for itself, or with
-    `task.shared_draws` uses what D's last update has drawn and G made of it. Draws are made for the global batch and
-    sliced, so that the number of devices does not change the experiment. A loss or gradient that is not finite leaves
-    the state as it was; `metrics["finite"]` is then False.
+    Each discriminator update draws new latents and labels and uses one slice of the batch. With a paired loss, the
+    labels are those of the slice, and G's update reuses the last slice. Each discriminator update normalises D once,
+    from the stored u, for its real and its fake pass. G is normalised once per step, for the updates of both networks.
+    G's running moments and its u are updated once per step, in G's update.
+
+    G's update draws its own latents and labels. With `task.shared_draws` it reuses those of D's last update, and the
+    images that G generated from them. Latents and labels are drawn for the global batch and sliced, so the number of
+    devices does not change the results. If a loss or gradient is not finite, the state is returned unchanged and
+    `metrics["finite"]` is False.
 
     Args:
-        task: networks, losses and rates.
+        task: the networks, losses, optimisers and hyperparameters.
         state: replicated over devices.
-        batch: this device's part: images `[discriminator_steps, B, H, W, C]` and labels. B is a multiple of the task's
-            `accumulation_steps`.
+        batch: the data of this device: images `[discriminator_steps, B, H, W, C]` and labels
+            `[discriminator_steps, B]`. B is a multiple of the task's `accumulation_steps`.
         axis_name: the mapped axis over devices, or None for one device.
 
     Returns:
-        The new state, and scalars: losses by part, mean logits, every gamma, sigma and gradient norm. D's metrics are
-        those of its last update, or of the first one that was not finite.
+        The new state, and scalar metrics: the losses and their parts, mean logits, every gamma and sigma, and gradient
+        norms. D's metrics are those of its last update. A metric of `FINITE_METRICS` that was not finite in an earlier
+        update keeps that value.
 
     Source: Zhang et al. 2018, section 4. README.md lists the departures from the authors' release.
     """
@@ -271,8 +275,8 @@ def step(
         task, state.generator, normalized, discriminator, last_slice, drawn[-1], shared, axis_name
     )
     if discriminator_steps == 1:
-        # The old D is kept until all metrics are known. While G is updated, its gradient then takes less memory than
-        # new moments and parameters. So these are made once more, now.
+        # The old D must be kept until all metrics are known. During G's update, D's gradient takes less memory than its
+        # new optimiser state and parameters. The barrier makes XLA compute these again here.
         gradients, generator_metrics = jax.lax.optimization_barrier((gradients, generator_metrics))
         discriminator = updated_network(before_last, gradients, task.optimizers.discriminator)
     new = AdversarialState(
@@ -286,27 +290,27 @@ def step(
 
 
 def _on_axis(network: nn.Module, axis_name: str | None) -> nn.Module:
-    """Returns the network with its batch moments taken over a mapped axis, where it has a field for that."""
+    """Returns the network with its field `axis_name` set, if it has one."""
     return network.clone(axis_name=axis_name) if hasattr(network, "axis_name") else network
 
 
 class _Draws(NamedTuple):
-    """The randomness of one update, one row per image."""
+    """The random draws of one update, one row per image."""
 
     latents: Array
     """`[B, Z]`, normal"""
     labels: Array
     """`[B]` int32, uniform"""
     real_keys: Array
-    """`[B]`, for the augmentation of real images"""
+    """`[B]` PRNG keys, for the augmentation of real images"""
     fake_keys: Array
-    """`[B]`, for the augmentation of generated images"""
+    """`[B]` PRNG keys, for the augmentation of generated images"""
     flips: Array
-    """`[B]` bool: which real images are mirrored, where the task says so"""
+    """`[B]` bool: which real images are mirrored if `task.flips` is set"""
 
 
 def _draw(task: AdversarialTask, key: Array, batch_size: int, axis_name: str | None) -> _Draws:
-    """Returns this device's rows of the randomness of one update."""
+    """Returns this device's rows of the random draws of one update."""
 
     def draw(rows: int) -> _Draws:
         latents_key, labels_key = jax.random.split(key)
@@ -323,12 +327,12 @@ def _draw(task: AdversarialTask, key: Array, batch_size: int, axis_name: str | N
 
 
 class _GeneratorPass(NamedTuple):
-    """One pass of G that serves the updates of both networks."""
+    """One forward pass of G, shared by the updates of both networks."""
 
     images: Array
     """`[B, H, W, C]`"""
     vjp_fn: Callable[[Array], tuple[Params]]
-    """maps a gradient of the images to that of the normalised parameters"""
+    """maps the gradient with respect to the images to the gradient with respect to the normalised parameters"""
     batch_stats: BatchStats
     """the new running moments"""
 
@@ -350,24 +354,24 @@ def _run_discriminator_updates(
     shared: _GeneratorPass | None,
     axis_name: str | None,
 ) -> tuple[NetworkState, Gradients, Metrics]:
-    """Returns D before its last update, the gradients of that, and the metrics to report.
+    """Returns D before its last update, the gradients of that update, and the metrics to report.
 
     There is one update for each batch of real images.
     """
 
     def generate(draws: _Draws) -> Array:
-        # G does not change in these updates, and neither do its running moments: the new ones are not used.
+        # G and its running moments do not change in these updates: the new moments are discarded.
         return _apply(task.generator, generator_variables, draws.latents, draws.labels)[0]
 
     metrics, last, gradients = {}, len(batch.labels) - 1, None
-    # A plain loop: inside `lax.scan` the CPU backend's convolutions are six times slower, even for one round.
+    # A Python loop: inside `lax.scan`, convolutions on a CPU are six times slower, even with one iteration.
     for number in range(last + 1):
         reals = jax.tree.map(itemgetter(number), batch)
         fakes = (lambda _, images=shared.images: images) if shared and number == last else generate
         if gradients:
             discriminator = updated_network(discriminator, gradients, task.optimizers.discriminator)
         gradients = _discriminator_gradients(task, discriminator, reals, fakes, draws[number], axis_name)
-        # The last update is reported, unless an earlier one was not finite.
+        # Reports the last update, but keeps earlier values that were not finite.
         metrics = gradients.metrics | {
             name: jnp.where(jnp.isfinite(metrics[name]), gradients.metrics[name], metrics[name])
             for name in FINITE_METRICS
@@ -385,7 +389,7 @@ def _discriminator_gradients(
     draws: _Draws,
     axis_name: str | None,
 ) -> Gradients:
-    """Returns the gradients of D, over all devices, on a batch of real images and one of generated images."""
+    """Returns the gradients of D, averaged over devices, on a batch of real and a batch of generated images."""
 
     def objective(
         params: Params, batch_stats: BatchStats, batch: tuple[Batch, _Draws]
@@ -417,7 +421,7 @@ def _discriminator_gradients(
 
 
 def _real_images(task: AdversarialTask, reals: Batch, draws: _Draws) -> Array:
-    """Returns real images, half of them mirrored where the task says so."""
+    """Returns the real images, randomly mirrored if `task.flips` is set."""
     if not task.flips:
         return reals.images
     return jnp.where(draws.flips[:, None, None, None], reals.images[:, :, ::-1], reals.images)
@@ -426,7 +430,7 @@ def _real_images(task: AdversarialTask, reals: Batch, draws: _Draws) -> Array:
 def _discriminator_pass(
     task: AdversarialTask, variables: Variables, keys: Array, labels: Array
 ) -> Callable[[Array], tuple[Array, BatchStats]]:
-    """Returns what maps images to D's logits of them, augmented, and to the new running moments."""
+    """Returns a function that augments images and maps them to D's logits and new running moments."""
 
     def judge(images: Array) -> tuple[Array, BatchStats]:
         return _apply(task.discriminator, variables, augment(keys, images, task.augmentation), labels)
@@ -437,7 +441,7 @@ def _discriminator_pass(
 def _judge(
     judge: Callable[[Array], tuple[Array, BatchStats]], images: Array, *, penalized: bool
 ) -> tuple[Array, BatchStats, Array | None]:
-    """Returns the logits of images, the new running moments, and where it is asked for the mean gradient penalty."""
+    """Returns the logits, the new running moments, and the mean gradient penalty if `penalized`, else None."""
     if not penalized:
         return *judge(images), None
     (logits, batch_stats), penalties = value_and_gradient_penalty(judge, images, has_aux=True)
@@ -454,7 +458,7 @@ def _update_generator(
     shared: _GeneratorPass | None,
     axis_name: str | None,
 ) -> tuple[NetworkState, Metrics]:
-    """Returns G after one update against the updated D, whose vectors and running moments do not move."""
+    """Returns G after one update against the updated D. D's vectors and running moments do not change."""
     discriminator_variables = normalized_variables(task.normalize, discriminator)
 
     def loss_of(images: Array, reals: Batch, draws: _Draws) -> tuple[Array, Metrics]:
@@ -490,13 +494,13 @@ def _update_generator(
 
 
 def _apply(network: nn.Module, variables: Variables, *inputs: Array) -> tuple[Array, BatchStats]:
-    """Returns what a network makes of its inputs in training, and its new running moments."""
+    """Returns the output of a network in training mode, and its new running moments."""
     outputs, moved = network.apply(variables, *inputs, train=True, mutable=["batch_stats"])
     return outputs, moved["batch_stats"] if "batch_stats" in moved else variables["batch_stats"]
 
 
 def _add_orthogonal_penalty(gradients: Gradients, params: Params, strength: float) -> Gradients:
-    """Returns the gradients with those of the penalty on the kernels as stored, before they are normalised."""
+    """Adds the gradients of the orthogonal penalty, which applies to the stored kernels, before normalisation."""
     penalty, penalty_gradients = jax.value_and_grad(_orthogonal_penalty)(params)
     return gradients._replace(
         params=jax.tree.map(lambda one, other: one + strength * other, gradients.params, penalty_gradients),
@@ -505,13 +509,13 @@ def _add_orthogonal_penalty(gradients: Gradients, params: Params, strength: floa
 
 
 def _orthogonal_penalty(params: Params) -> Array:
-    """Returns the sum of the penalty over all kernels. BigGAN's shared embedding is not a kernel."""
+    """Returns the sum of the orthogonal penalty over all kernels. BigGAN's shared embedding is not a kernel."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return sum((orthogonal_penalty(leaf) for path, leaf in leaves if path[-1].key.endswith("kernel")), jnp.float32(0))
 
 
 def _update_average(task: AdversarialTask, state: AdversarialState, generator: NetworkState) -> Variables:
-    """Returns the moving average of G after its update; a copy of G before the start step."""
+    """Returns the moving average after an update of G. Before the start step, it is a copy of G."""
     if not task.average_decay:
         return state.average
     decay = jnp.where(state.step + 1 < task.average_start_step, 0.0, task.average_decay)

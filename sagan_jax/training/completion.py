@@ -1,4 +1,4 @@
-"""Training a network to fill holes: its task, its state and its one pure step."""
+"""Training of a completion network: its task, its state and its pure step function."""
 
 import dataclasses
 from functools import partial
@@ -45,7 +45,7 @@ Reconstruction = Literal["squared", "logarithmic", "absolute"]
 
 
 class CompletionBatch(NamedTuple):
-    """The data of one step, jax or numpy arrays. The leading axis is that of the updates of a step; there is one."""
+    """The data of one step, as jax or numpy arrays. The leading axis counts the updates per step, which is 1."""
 
     images: Any
     """`[1, B, H, W, C]`, floating in [-1, 1]"""
@@ -55,10 +55,10 @@ class CompletionBatch(NamedTuple):
 
 @flax.struct.dataclass
 class CompletionState:
-    """A run at one moment. Together with the data of later steps it determines all that follows."""
+    """The complete state of a run. With the data of later steps it determines the rest of the run."""
 
     step: Array
-    """int32, updates done"""
+    """int32, the number of completed updates"""
     seed: Array
     """uint32; the randomness of step t is `fold_in(key(seed), t)`"""
     network: NetworkState
@@ -70,25 +70,28 @@ class CompletionState:
 
 @dataclasses.dataclass(frozen=True)
 class CompletionTask:
-    """What stays fixed while the state moves: networks, optimisers and weights of the loss.
+    """The static part of the training: networks, optimisers and loss weights.
 
     Attributes:
-        network: fills holes.
-        optimizer: of the network.
-        reconstruction: how the error in the hole counts. "squared" is its mean square, "logarithmic" the logarithm of
-            each image's mean square (its PSNR up to a factor), "absolute" its mean size.
-        visible_weight: weight of the error in the decoder's known pixels; the error in the hole has weight 1.
-        kl_weight: weight of the divergence of q(z | image with hole) from N(0, I), in nats, after the warm-up.
-        kl_warmup_steps: steps in which that weight grows from 0.
-        free_bits: nats of each latent, as a mean over the batch, that cost nothing (Kingma et al. 2016).
-        discriminator: sees whole images, without classes. None leaves the adversarial term out.
-        discriminator_optimizer: of the discriminator.
-        adversarial_weight: weight of the hinge term in the network's loss.
-        perceptual: takes images `[B, H, W, C]` in [-1, 1] and returns the activations of some layers; it is not
-            trained. None leaves the perceptual term out.
-        perceptual_weight: weight of the `perceptual_distance` of completed images from the originals.
-        average_decay: of the moving average, which forgets faster at the start; 0 turns it off.
-        precision: of the step; the state is float32 in each, and so is everything but the step.
+        network: the completion network.
+        optimizer: the optimiser of the network.
+        reconstruction: the reconstruction loss in the hole. "squared" is the mean squared error. "logarithmic" is half
+            the logarithm of each image's mean squared error (its PSNR up to a factor). "absolute" is the mean absolute
+            error.
+        visible_weight: the weight of the decoder's reconstruction loss outside the hole. The loss in the hole has
+            weight 1.
+        kl_weight: the weight of the KL divergence of q(z | image with hole) from N(0, I), in nats, after the warm-up.
+        kl_warmup_steps: the number of steps over which that weight grows linearly from 0.
+        free_bits: the divergence per latent, in nats and averaged over the batch, that is not penalised (Kingma et al.
+            2016).
+        discriminator: an unconditional discriminator of whole images. None omits the adversarial term.
+        discriminator_optimizer: the optimiser of the discriminator.
+        adversarial_weight: the weight of the hinge term in the network's loss.
+        perceptual: maps images `[B, H, W, C]` in [-1, 1] to the activations of some layers; it is not trained. None
+            omits the perceptual term.
+        perceptual_weight: the weight of the `perceptual_distance` between completed and original images.
+        average_decay: the decay of the moving average, which is smaller in early steps; 0 turns it off.
+        precision: the precision of the step. The state, and everything outside the step, is always float32.
     """
 
     network: CompletionNetwork
@@ -108,7 +111,7 @@ class CompletionTask:
 
     @property
     def finite_metrics(self) -> tuple[str, ...]:
-        """The metrics that must be finite: where one is not, the step leaves the state as it was."""
+        """The metrics that must be finite. If one is not, the step returns the state unchanged."""
         networks = ("completion", "discriminator") if self.discriminator else ("completion",)
         return tuple(f"{network}/{part}" for network in networks for part in ("loss", "gradient_norm"))
 
@@ -116,10 +119,10 @@ class CompletionTask:
 def initial_state(task: CompletionTask, seed: int) -> CompletionState:
     """Returns the state before the first step, on the default device.
 
-    It is two programs, as that of adversarial training.
+    This compiles two programs, as in `sagan_jax.training.adversarial`.
 
     Args:
-        task: networks and optimisers.
+        task: the networks and optimisers.
         seed: in [0, 2**32).
     """
     network, discriminator = bind_static(_initial_variables, task)(np.uint32(seed))
@@ -127,7 +130,7 @@ def initial_state(task: CompletionTask, seed: int) -> CompletionState:
 
 
 def _network_keys(seed: Array) -> Array:
-    """Returns the key of the network and that of the discriminator."""
+    """Returns the PRNG keys of the network and the discriminator."""
     return jax.random.split(jax.random.key(seed))
 
 
@@ -164,20 +167,20 @@ def step(
     *,
     axis_name: str | None = None,
 ) -> tuple[CompletionState, Metrics]:
-    """Returns the state after one update of the network, and of D before it where there is one, and the metrics.
+    """Returns the state after one update of D, if there is one, and one update of the network, and the metrics.
 
         loss = error in the hole + w_v error outside + w_kl sum_z max(KL_z, free) - w_a E[D(completed)]
                + w_p E[d(completed, original)]
 
-    Latents are drawn for the global batch and sliced, and the free bits count for the mean over the global batch. The
-    number of devices therefore does not change the experiment. A loss or gradient that is not finite leaves the state
-    as it was; `metrics["finite"]` is then False.
+    Latents are drawn for the global batch and sliced, and the free bits apply to the mean over the global batch. So the
+    number of devices does not change the results. If a loss or gradient is not finite, the state is returned unchanged
+    and `metrics["finite"]` is False.
 
     Args:
-        task: networks, optimisers and weights of the loss.
+        task: the networks, optimisers and loss weights.
         state: replicated over devices.
-        batch: this device's part.
-        perceptual: the variables of `task.perceptual`, where there is one.
+        batch: the data of this device.
+        perceptual: the variables of `task.perceptual`, if it is not None.
         axis_name: the mapped axis over devices, or None for one device.
     """
     images, masks = batch.images[0], batch.masks[0]
@@ -205,21 +208,21 @@ def step(
 
 
 class _Fixed(NamedTuple):
-    """The variables of networks that the update of the completion network only looks through."""
+    """The variables of the networks that stay fixed while the completion network is updated."""
 
     discriminator: Variables
     perceptual: Variables
 
 
 class _Completed(NamedTuple):
-    """What the network makes of images with holes."""
+    """The output of the network for images with holes."""
 
     decoded: Array
     """`[B, H, W, C]`, the whole images of the decoder"""
     images: Array
     """`[B, H, W, C]`, the decoder's pixels in the hole and the given ones elsewhere"""
     divergence: Array
-    """`[B, Z]`, of each latent's distribution from N(0, 1), in nats"""
+    """`[B, Z]`, the KL divergence of each latent's distribution from N(0, 1), in nats"""
 
 
 def _complete(task: CompletionTask, params: Params, images: Array, masks: Array, noise: Array) -> _Completed:
@@ -248,7 +251,7 @@ def _update_network(
         error = completed.decoded - images
         square = masked_mean(error**2, masks)
         latent_divergences = completed.divergence.mean(axis=0)
-        # A latent below the free bits has no gradient. The mean over all devices decides.
+        # Latents whose mean over all devices is below the free bits get no gradient.
         in_use = jax.lax.stop_gradient(mean_over_devices(latent_divergences, axis_name)) > task.free_bits
         divergence = jnp.where(in_use, latent_divergences, task.free_bits).sum()
         loss = _reconstruction(task.reconstruction, error, masks) + kl_weight * divergence
@@ -281,7 +284,7 @@ def _update_network(
 def _update_discriminator(
     task: CompletionTask, state: NetworkState, images: Array, completed: Array, axis_name: str | None
 ) -> tuple[NetworkState, Metrics]:
-    """Returns D after one update on whole images and completed ones. Its running moments do not move."""
+    """Returns D after one update on original and completed images. Its running moments do not change."""
     discriminator, optimizer = task.discriminator, task.discriminator_optimizer
     assert discriminator
     assert optimizer
@@ -309,12 +312,12 @@ def _reconstruction(kind: Reconstruction, error: Array, masks: Array) -> Array:
     if kind == "absolute":
         return masked_mean(jnp.abs(error), masks).mean()
     square = masked_mean(error**2, masks)
-    # A hundredth of a level keeps the logarithm of a perfect completion finite.
+    # The offset, a hundredth of a gray level, keeps the logarithm of a perfect completion finite.
     return square.mean() if kind == "squared" else 0.5 * jnp.log(square + (0.01 / 127.5) ** 2).mean()
 
 
 def _update_average(task: CompletionTask, state: CompletionState, params: Params) -> Params:
-    """Returns the moving average after an update. Near the start its decay is smaller than the task's."""
+    """Returns the moving average after an update. In early steps its decay is smaller than the task's."""
     if not task.average_decay:
         return state.average
     decay = jnp.minimum(task.average_decay, (1.0 + state.step) / (10.0 + state.step))

@@ -1,4 +1,4 @@
-"""What a step costs: the floating-point operations that XLA counts in it, without compiling or running it."""
+"""The floating-point operations of a training step as counted by XLA, without compiling or running it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,19 +17,19 @@ def step_flops(
 ) -> float:
     """Returns the floating-point operations of one training step.
 
-    The count holds everything: the updates of D and of G, forward and backward, the optimisers and spectral
-    normalisation. A multiplication and an addition are two operations. A convolution's window counts only where it
-    lies inside the image.
+    The count covers the whole step: the updates of D and G, forward and backward, the optimisers and spectral
+    normalisation. A multiply-add counts as two operations. A convolution's window counts only where it lies inside the
+    image.
 
-    The count is that of the traced program: XLA's `HloCostAnalysis` of `jax.jit(step).lower(...)`, in the form that a
-    GPU or a TPU gets. No such device is needed. On a CPU some weight gradients are loops of products instead, with as
-    many operations. A compiler may add operations by computing values twice, or save some by another way to convolve.
+    The count is XLA's `HloCostAnalysis` of `jax.jit(step).lower(...)`, lowered as for a GPU or a TPU. No such device is
+    needed. On a CPU some weight gradients are loops of products instead, with the same number of operations. The
+    compiler may add operations by recomputing values, or save some with other convolution algorithms.
 
-    No array of the size of the networks is allocated. It takes a few seconds at any width and batch.
+    The function allocates no parameters or activations. It takes a few seconds for any width and batch size.
 
     Args:
-        task: networks and losses.
-        batch_size: images of one discriminator update, over all devices.
+        task: the networks and losses.
+        batch_size: the number of images in one discriminator update, over all devices.
         image_shape: (H, W, C).
         discriminator_steps: discriminator updates per step.
     """
@@ -38,24 +38,24 @@ def step_flops(
         jax.ShapeDtypeStruct((discriminator_steps, batch_size, *image_shape), jnp.float32),
         jax.ShapeDtypeStruct((discriminator_steps, batch_size), jnp.int32),
     )
-    whole = dataclasses.replace(task, accumulation_steps=1)  # the body of a loop would be counted once
+    whole = dataclasses.replace(task, accumulation_steps=1)  # the body of a loop is counted only once
     return program_flops(partial(step, whole), state, batch)
 
 
 def program_flops(function: Callable[..., Any], *arguments: Any) -> float:
-    """Returns the floating-point operations of a function, counted as in `step_flops`: the body of a loop once.
+    """Returns the floating-point operations of a function, counted as in `step_flops`. Loop bodies count once.
 
     Args:
-        function: is traced, neither compiled nor run.
-        arguments: shapes suffice.
+        function: the function to trace. It is neither compiled nor run.
+        arguments: its arguments, or their shapes as `jax.ShapeDtypeStruct`.
 
     Raises:
-        InvalidInputError: `JAX_PLATFORMS` leaves out the CPU, whose backend counts.
+        InvalidInputError: when `JAX_PLATFORMS` excludes the CPU, whose backend does the counting.
     """
-    # The backend of a CPU counts, also for other platforms; that of a GPU does not.
+    # The CPU backend can count operations, also for programs of other platforms. The GPU backend cannot.
     with jax.default_device(_cpu()):
         traced = jax.jit(function).trace(*arguments)
-        # On a CPU the body of a loop of products would be counted once, and on a GPU no product of a library.
+        # Lowered for a CPU, loops of products would count once. Lowered for a GPU, library calls would not count.
         counted = traced.lower(lowering_platforms=("tpu",)).cost_analysis()
     assert counted is not None
     return counted["flops"]

@@ -1,6 +1,6 @@
-"""A network under training: what it carries from step to step, and its spectral normalisation.
+"""The training state of one network, and its spectral normalisation.
 
-The names of types here serve the whole room. Trees are nested dictionaries of arrays, as flax makes them.
+The type aliases here are used throughout `sagan_jax.training`. Trees are nested dictionaries of arrays, as in flax.
 """
 
 import dataclasses
@@ -15,22 +15,22 @@ from jax import Array
 from sagan_jax.functional.spectral import init_spectral
 
 Params: TypeAlias = Mapping[str, Any]
-"""the trainable arrays of a network, or a gradient of them"""
+"""the trainable parameters of a network, or a gradient with respect to them"""
 BatchStats: TypeAlias = Mapping[str, Any]
-"""the running moments of a network's norms; empty where it has none"""
+"""the running moments of a network's norms; empty without norms"""
 Spectral: TypeAlias = Mapping[str, Any]
-"""the vectors u and v of every normalised kernel; empty where the network is not normalised"""
+"""the vectors u and v of every normalised kernel; empty without spectral normalisation"""
 Sigmas: TypeAlias = Mapping[str, Any]
 """the largest singular value of every normalised kernel"""
 Variables: TypeAlias = Mapping[str, Any]
-"""what `apply` of a network takes: `params` and, where it has norms, `batch_stats`"""
+"""the variables of a network's `apply`: `params` and, if it has norms, `batch_stats`"""
 Metrics: TypeAlias = dict[str, Array]
 """scalars by name"""
 
 
 @flax.struct.dataclass
 class NetworkState:
-    """All that one network carries from step to step."""
+    """The state of one network that is carried from step to step."""
 
     params: Params
     spectral: Spectral
@@ -39,7 +39,7 @@ class NetworkState:
 
     @property
     def variables(self) -> Variables:
-        """The parameters as stored, which are not normalised, and the running moments."""
+        """The stored parameters, before spectral normalisation, and the running moments."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -50,12 +50,14 @@ Normalize: TypeAlias = Callable[[NetworkState], tuple[Params, Spectral, Sigmas]]
 def init_network_state(
     variables: Variables, optimizer: optax.GradientTransformation, spectral_key: Array | None = None
 ) -> NetworkState:
-    """Returns a network before its first step. Call it in `jax.jit`, where it is one program instead of hundreds.
+    """Returns the state of a network before its first step.
+
+    Call this under `jax.jit`, which compiles one program instead of hundreds.
 
     Args:
-        variables: what the network's `init` returned.
-        optimizer: of this network.
-        spectral_key: draws the vectors u of the kernels. None means that the network is not spectrally normalised.
+        variables: the result of the network's `init`.
+        optimizer: the optimiser of this network.
+        spectral_key: the PRNG key of the vectors u. None means that the network is not spectrally normalised.
     """
     params = variables["params"]
     return NetworkState(
@@ -67,22 +69,22 @@ def init_network_state(
 
 
 class Normalized(NamedTuple):
-    """What one spectral normalisation of a network gives. All passes of an update share it."""
+    """The result of one spectral normalisation of a network. All passes of an update share it."""
 
     params: Params
     """the normalised parameters"""
     vjp_fn: Callable[[Params], Params]
-    """maps a gradient of the normalised parameters to the gradient of the stored ones"""
+    """maps a gradient with respect to the normalised parameters to one with respect to the stored parameters"""
     found: tuple[Spectral, Sigmas]
     """the new vectors, and the sigmas"""
 
 
 def normalized_variables(normalize: Normalize, state: NetworkState) -> Variables:
-    """Returns the variables of a network as the update of another network sees it: normalised, and standing still.
+    """Returns the normalised variables of a network that stays fixed while another network is updated.
 
     Args:
-        normalize: of the task.
-        state: the network. Its vectors do not move.
+        normalize: the normalisation function of the task.
+        state: the network. Its vectors are not updated.
     """
     params, _, _ = normalize(state)
     return {"params": params, "batch_stats": state.batch_stats}
@@ -92,7 +94,7 @@ def normalize_with_vjp(normalize: Normalize, state: NetworkState) -> Normalized:
     """Returns the normalised parameters, their VJP function, and the new vectors with the sigmas.
 
     Args:
-        normalize: of the task.
+        normalize: the normalisation function of the task.
         state: the network.
     """
 

@@ -1,4 +1,4 @@
-"""How parameters follow gradients: the two-time-scale rule, and Muon for networks of convolutions."""
+"""Optimisers: the two-time-scale update rule with Adam, and Muon for convolutional networks."""
 
 from typing import Any, NamedTuple
 
@@ -23,15 +23,15 @@ def two_time_scale(
     beta2: float = 0.9,
     epsilon: float = 1e-8,
 ) -> Optimizers:
-    """Returns an Adam for each network; D's learning rate is the larger one.
+    """Returns one Adam optimiser per network. By default D has the larger learning rate.
 
     The paper's beta2 is 0.9; the authors' release leaves it at TensorFlow's 0.999.
 
     Args:
-        generator_learning_rate: positive, or a schedule.
-        discriminator_learning_rate: positive, or a schedule.
-        beta1: decay of the first moment, in [0, 1).
-        beta2: decay of the second moment, in [0, 1).
+        generator_learning_rate: a positive number, or a schedule.
+        discriminator_learning_rate: a positive number, or a schedule.
+        beta1: the decay of the first moment, in [0, 1).
+        beta2: the decay of the second moment, in [0, 1).
         epsilon: added to the root of the second moment.
 
     Source: Heusel et al. 2017 (arXiv:1706.08500); Zhang et al. 2018, section 4.
@@ -46,16 +46,16 @@ def two_time_scale(
 def scheduled_rate(
     learning_rate: float, *, warmup_steps: int = 0, falls_until: int = 0, updates_per_step: int = 1
 ) -> optax.ScalarOrSchedule:
-    """Returns a learning rate that grows from 0 in a straight line, and may then fall to 0 in another.
+    """Returns a learning-rate schedule with optional linear warm-up from 0 and optional linear decay to 0.
 
     Args:
-        learning_rate: the largest value, positive.
-        warmup_steps: steps over which it grows; 0 for none.
-        falls_until: the step at which it has fallen to 0, above `warmup_steps`; 0 lets it stay.
-        updates_per_step: how often the optimiser is called in a step.
+        learning_rate: the peak value, positive.
+        warmup_steps: the number of warm-up steps; 0 for no warm-up.
+        falls_until: the step at which the decay reaches 0, above `warmup_steps`; 0 for no decay.
+        updates_per_step: the number of optimiser updates per step.
 
     Returns:
-        The number itself where nothing moves; else a schedule: a function of the number of updates done.
+        The learning rate itself if it is constant, else a schedule: a function of the number of completed updates.
 
     Examples:
         >>> rate = scheduled_rate(8.0, warmup_steps=2, falls_until=6)
@@ -84,14 +84,14 @@ def muon(
     """Returns Muon for the kernels of convolutions and of attention, and Adam with Nesterov momentum for the rest.
 
     Muon replaces the momentum of a matrix by the nearest matrix whose singular values are all about one. A kernel
-    `[h, w, in, out]` is the matrix `[h w in, out]`. The update is scaled so that an entry moves as far as with Adam,
-    and both take the same learning rate. Kernels of dense layers are left to Adam: they are large, and Muon gains too
+    `[h, w, in, out]` is treated as the matrix `[h w in, out]`. Updates are scaled to the root mean square of Adam's
+    updates, so both use the same learning rate. Kernels of dense layers use Adam: they are large, and Muon gains too
     little on them.
 
     Args:
-        learning_rate: positive, or a schedule.
-        beta1: decay of Adam's first moment, in [0, 1).
-        beta2: decay of Adam's second moment, in [0, 1).
+        learning_rate: a positive number, or a schedule.
+        beta1: the decay of Adam's first moment, in [0, 1).
+        beta2: the decay of Adam's second moment, in [0, 1).
 
     Source: Jordan et al. 2024 (github.com/KellerJordan/Muon); the scale of Liu et al. 2025 (arXiv:2502.16982).
     """

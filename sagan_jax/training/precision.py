@@ -1,4 +1,4 @@
-"""The precision of a step, by name: what the networks compute in, and how exact products of float32 numbers are."""
+"""The precision of a training step: the dtype of the networks and the precision of float32 matrix products."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 
 Step = TypeVar("Step", bound=Callable[..., Any])
 
-# The products of float32 numbers that a bfloat16 step has left, such as those of a last layer, are as in tensorfloat32.
+# In a bfloat16 step, the remaining float32 products, such as those of a last layer, use TF32.
 _PRODUCTS: dict[Precision, str] = {
     "float32": "float32",
     "tensorfloat32": "tensorfloat32",
@@ -22,9 +22,9 @@ _PRODUCTS: dict[Precision, str] = {
 
 
 def default_precision(platform: str) -> Precision:
-    """Returns the precision to train in on a platform of jax: `jax.default_backend()`.
+    """Returns the default training precision of a jax platform, as named by `jax.default_backend()`.
 
-    jax's own float32 products are TF32 on a GPU and bfloat16 on a TPU.
+    By default jax computes float32 products in TF32 on a GPU and in bfloat16 on a TPU.
 
     Examples:
         >>> default_precision("gpu"), default_precision("tpu"), default_precision("cpu")
@@ -36,14 +36,14 @@ def default_precision(platform: str) -> Precision:
 
 
 def at_precision(step: Step) -> Step:
-    """Returns a step that is traced at the `precision` of its task, the first argument.
+    """Wraps a step so that it is traced at the `precision` of its first argument, the task.
 
-    Products of float32 numbers get that precision; with "bfloat16" each network of the task gets that dtype. Spectral
-    normalisation, the penalty on kernels and the optimiser ask for float32 themselves.
+    Products of float32 arrays get that precision. With "bfloat16", each network of the task gets that dtype. Spectral
+    normalisation, the orthogonal penalty and the optimiser request float32 products themselves.
 
     Args:
-        step: takes a task, a dataclass whose fields hold the networks. In bfloat16 it raises ValueError for a network
-            that has no field `dtype`.
+        step: a function whose first argument is a task, a dataclass with the networks as fields. In bfloat16 the
+            wrapped step raises ValueError for a network without a field `dtype`.
     """
 
     @wraps(step)
@@ -55,7 +55,7 @@ def at_precision(step: Step) -> Step:
 
 
 def _with_dtype(task: Any) -> Any:
-    """Returns the task with networks that compute in its dtype; as they are in all but bfloat16."""
+    """Returns the task with bfloat16 networks if that is its precision, and unchanged otherwise."""
     if task.precision != "bfloat16":
         return task
     values = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}

@@ -1,7 +1,7 @@
-"""What networks, losses and augmentations of a user have to be, as protocols with shapes.
+"""The interfaces of user-defined networks, losses and augmentations, as protocols with shapes.
 
-B is the number of images, Z the size of a latent, H, W and C the size and the channels of an image. All arrays are
-floating but labels, which are int32.
+B is the number of images and Z the latent size. H, W and C are the height, width and channels of an image. All arrays
+are floating, except labels, which are int32.
 """
 
 from typing import Protocol
@@ -12,13 +12,13 @@ from jax import Array
 class GeneratorNetwork(Protocol):
     """G: a `flax.linen` module.
 
-    Its variables are `params` and, where it has norms, `batch_stats`; there are no others. Spectral normalisation takes
-    the parameters called `kernel`. Randomness in the module (`make_rng`) is not offered: what varies comes from the
-    latents.
+    Its only variable collections are `params` and, if it has norms, `batch_stats`. Spectral normalisation applies to
+    parameters whose names end in `kernel`. The module gets no PRNG keys (`make_rng`): the latents are its only
+    randomness.
 
-    A module may have two more fields. `axis_name: str | None` is set to the mapped axis over devices, for the moments
-    of a norm, such as `flax.linen.BatchNorm(axis_name=self.axis_name)`; without it, each device normalises by its part
-    of the batch. `dtype` is set to bfloat16 where the run trains in that precision, and is needed then.
+    A module may have two special fields. `axis_name: str | None` is set to the mapped axis over devices. It is meant
+    for batch norms, such as `flax.linen.BatchNorm(axis_name=self.axis_name)`. Without it, each device normalises by its
+    part of the batch. `dtype` is set to bfloat16 if the run trains in that precision, which requires the field.
     """
 
     def __call__(self, latents: Array, labels: Array, *, train: bool) -> Array:
@@ -26,21 +26,21 @@ class GeneratorNetwork(Protocol):
 
         Args:
             latents: `[B, Z]`, drawn from N(0, 1).
-            labels: `[B]` int32, the classes; zeros where the run has no classes.
+            labels: `[B]` int32, the classes; zeros for a run without classes.
             train: whether norms use the moments of this batch.
         """
         ...
 
 
 class DiscriminatorNetwork(Protocol):
-    """D: a `flax.linen` module; what `GeneratorNetwork` says of variables and fields holds for it too."""
+    """D: a `flax.linen` module, with the same variables and fields as a `GeneratorNetwork`."""
 
     def __call__(self, images: Array, labels: Array, *, train: bool) -> Array:
-        """Returns logits `[B]`: large for images that D takes for real ones.
+        """Returns logits `[B]`: large for images that D classifies as real.
 
         Args:
-            images: `[B, H, W, C]` in [-1, 1], or what an augmentation makes of such images.
-            labels: `[B]` int32, the classes; zeros where the run has no classes.
+            images: `[B, H, W, C]` in [-1, 1], or augmentations of such images.
+            labels: `[B]` int32, the classes; zeros for a run without classes.
             train: whether norms use the moments of this batch.
         """
         ...
@@ -50,7 +50,7 @@ class DiscriminatorLoss(Protocol):
     """D's loss, which D minimises."""
 
     def __call__(self, real_logits: Array, fake_logits: Array) -> tuple[Array, Array]:
-        """Returns the loss on real and on generated images, each `[B]`: one value for an image, not their mean.
+        """Returns the loss on real and on generated images, each `[B]`: one value per image, not their mean.
 
         Args:
             real_logits: `[B]`.
@@ -60,10 +60,10 @@ class DiscriminatorLoss(Protocol):
 
 
 class GeneratorLoss(Protocol):
-    """G's loss, which G minimises. That of a `paired` `AdversarialLoss` takes `(real_logits, fake_logits)` instead."""
+    """G's loss, which G minimises. In a `paired` `AdversarialLoss`, it takes `(real_logits, fake_logits)` instead."""
 
     def __call__(self, fake_logits: Array) -> Array:
-        """Returns the loss `[B]`: one value for an image, not their mean.
+        """Returns the loss `[B]`: one value per image, not their mean.
 
         Args:
             fake_logits: `[B]`.
@@ -72,13 +72,13 @@ class GeneratorLoss(Protocol):
 
 
 class ImageAugmentation(Protocol):
-    """A random, differentiable change of every image that D sees, real and generated."""
+    """A random, differentiable transform of every input image of D, real and generated."""
 
     def __call__(self, key: Array, image: Array) -> Array:
         """Returns an image `[H, W, C]`, which need not stay in [-1, 1].
 
         Args:
-            key: a PRNG key, another one for each image.
+            key: a PRNG key, different for each image.
             image: `[H, W, C]` in [-1, 1].
         """
         ...

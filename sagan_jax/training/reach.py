@@ -1,4 +1,4 @@
-"""Training the probe of reach: its task, its state and its one pure step."""
+"""Training of the reach probe: its task, its state and its pure step function."""
 
 import dataclasses
 from functools import partial
@@ -17,11 +17,11 @@ from sagan_jax.training.network_state import Metrics, Params
 
 @dataclasses.dataclass(frozen=True)
 class ReachTask:
-    """What stays fixed while the state moves.
+    """The static part of the training.
 
     Attributes:
         probe: maps images `[B, R, R, 3]`, floating in [-1, 1], to logits `[B]`.
-        optimizer: of all its parameters.
+        optimizer: the optimiser of its parameters.
     """
 
     probe: nn.Module
@@ -30,7 +30,7 @@ class ReachTask:
 
 @flax.struct.dataclass
 class ReachState:
-    """A run at one moment."""
+    """The parameters and optimiser state of a run."""
 
     params: Params
     optimizer: optax.OptState
@@ -40,9 +40,9 @@ def initial_state(task: ReachTask, seed: int, resolution: int) -> ReachState:
     """Returns the state before the first step.
 
     Args:
-        task: probe and optimiser.
+        task: the probe and its optimiser.
         seed: in [0, 2**32).
-        resolution: R, of the images.
+        resolution: R, the height and width of the images.
     """
     return bind_static(_initial_state, task, resolution)(np.uint32(seed))
 
@@ -54,14 +54,14 @@ def _initial_state(task: ReachTask, resolution: int, seed: Array) -> ReachState:
 
 
 def step(task: ReachTask, state: ReachState, images: Array) -> tuple[ReachState, Metrics]:
-    """Returns the state after one update, and the metrics before it: `loss` and `accuracy`.
+    """Returns the state after one update, and the metrics before the update: `loss` and `accuracy`.
 
-    The loss is the cross-entropy of "this image follows the rule". In each quartet, a function that adds up what it
-    sees of each part has no gradient at the constant 0, which is the best that it can be: ln 2.
+    The loss is the binary cross-entropy of "this image follows the rule". A logit that is a sum of one term per part
+    cannot do better than the constant 0, whose loss is ln 2. There its gradient is zero on each quartet.
 
     Args:
-        task: probe and optimiser.
-        state: before the step.
+        task: the probe and its optimiser.
+        state: the state before the step.
         images: `[N, 4, R, R, 3]` uint8, as in `sagan_jax.data.quartets.Quartets`.
     """
 
@@ -78,23 +78,24 @@ def step(task: ReachTask, state: ReachState, images: Array) -> tuple[ReachState,
 
 
 def quartet_logits(probe: nn.Module, params: Params, images: Array) -> Array:
-    """Returns logits `[N, 4]` of images `[N, 4, R, R, 3]` uint8. Products are exact in float32."""
+    """Returns logits `[N, 4]` of images `[N, 4, R, R, 3]` uint8, computed with float32 products on all platforms."""
     flat = images.reshape(-1, *images.shape[2:]).astype(jnp.float32) / 127.5 - 1
     with jax.default_matmul_precision("float32"):
         return probe.apply({"params": params}, flat).reshape(images.shape[:2])  # pyrefly: ignore[missing-attribute]
 
 
 def comparisons(logits: Array) -> Array:
-    """Returns whether an image that follows the rule has a greater logit than the same with one part in another hue.
+    """Compares the logit of each image that follows the rule with that of its copy with one part in another hue.
 
-    AA is compared with AB, and BB with BA. A function that adds up what it sees of each part wins exactly one of the
-    two, or ties in both: its accuracy is exactly one half, and no threshold can raise it.
+    AA is compared with AB, and BB with BA. A logit that is a sum of one term per part wins exactly one of the two
+    comparisons, or ties in both. So its accuracy is exactly one half for any threshold.
 
     Args:
         logits: `[N, 4]` of quartets: AA, BB, AB, BA.
 
     Returns:
-        `[N, 2]` float32: 1 if it has, 0 if it has not, 0.5 if they are equal.
+        `[N, 2]` float32: 1 if the image that follows the rule has the greater logit, 0 if it has the smaller one, 0.5
+        for a tie.
 
     Examples:
         >>> import jax.numpy as jnp

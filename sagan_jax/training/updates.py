@@ -1,4 +1,4 @@
-"""What the steps of all tasks share: draws of the global batch, gradients, optimiser steps, averages."""
+"""Functions shared by the steps of all tasks: draws for the global batch, gradients, optimiser steps, averages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -23,13 +23,13 @@ Tree = TypeVar("Tree")
 
 
 def global_draw(draw: Callable[[int], Tree], batch_size: int, axis_name: str | None) -> Tree:
-    """Returns this device's rows of what is drawn for the global batch.
+    """Returns this device's rows of random draws for the global batch.
 
-    Every device draws the whole and keeps its slice. The number of devices therefore does not change the experiment.
+    Every device draws for the global batch and keeps its slice. So the number of devices does not change the results.
 
     Args:
-        draw: takes the number of rows N and returns a tree of leaves `[N, ...]`.
-        batch_size: rows of one device.
+        draw: maps the number of rows N to a pytree with leaves `[N, ...]`.
+        batch_size: the number of rows per device.
         axis_name: the mapped axis over devices, or None for one device.
     """
     if axis_name is None:
@@ -40,15 +40,15 @@ def global_draw(draw: Callable[[int], Tree], batch_size: int, axis_name: str | N
 
 
 def mean_over_devices(tree: Tree, axis_name: str | None) -> Tree:
-    """Returns the mean over the mapped axis; the tree itself where there is one device."""
+    """Returns the mean over the mapped axis, or the tree itself if `axis_name` is None."""
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
 def discriminator_loss(loss: AdversarialLoss, real_logits: Array, fake_logits: Array) -> tuple[Array, Metrics]:
-    """Returns D's loss, the sum of its means on real and on fake images, and its metrics.
+    """Returns D's loss, the mean loss on real plus the mean loss on fake images, and its metrics.
 
     Args:
-        loss: the pair of losses.
+        loss: the losses of D and G.
         real_logits: `[B]`.
         fake_logits: `[B]`.
     """
@@ -62,12 +62,12 @@ def discriminator_loss(loss: AdversarialLoss, real_logits: Array, fake_logits: A
 
 
 class Gradients(NamedTuple):
-    """What the passes of one update find, on this device."""
+    """The gradients and other results of the passes of one update, on this device."""
 
     params: Params
-    """the gradient of the stored parameters"""
+    """the gradient with respect to the stored parameters"""
     spectral: Spectral
-    """the new vectors; they depend on the parameters alone and are the same on every device"""
+    """the new vectors, which depend only on the parameters and are equal on all devices"""
     batch_stats: BatchStats
     """the new running moments"""
     metrics: Metrics
@@ -82,15 +82,15 @@ def compute_gradients(
     *,
     microbatches: int = 1,
 ) -> Gradients:
-    """Returns the gradients of an objective that sees the network spectrally normalised.
+    """Returns the gradients of an objective that takes the spectrally normalised parameters.
 
     Args:
-        name: of the network, which its metrics start with.
+        name: the name of the network, a prefix of its metrics.
         normalized: the network before the update, from `normalize_with_vjp`.
         batch_stats: its running moments.
-        objective: takes normalised parameters, running moments and a batch. See `mean_gradient`.
+        objective: a function of normalised parameters, running moments and a batch; see `mean_gradient`.
         batch: leaves `[B, ...]`.
-        microbatches: the number that the batch is worked through in.
+        microbatches: the number of microbatches.
     """
     gradients, batch_stats, metrics = mean_gradient(objective, normalized.params, batch_stats, batch, microbatches)
     return gradients_of_stored(name, normalized, gradients, batch_stats, metrics)
@@ -99,14 +99,14 @@ def compute_gradients(
 def gradients_of_stored(
     name: str, normalized: Normalized, gradients: Params, batch_stats: BatchStats, metrics: Metrics
 ) -> Gradients:
-    """Returns the gradients of the stored parameters, with every sigma among the metrics.
+    """Returns the gradients with respect to the stored parameters, and adds every sigma to the metrics.
 
     Args:
-        name: of the network, which its metrics start with.
+        name: the name of the network, a prefix of its metrics.
         normalized: the network before the update, from `normalize_with_vjp`.
-        gradients: of the normalised parameters.
+        gradients: the gradients with respect to the normalised parameters.
         batch_stats: the new running moments.
-        metrics: of the passes.
+        metrics: the metrics of the passes.
     """
     spectral, sigmas = normalized.found
     metrics = metrics | flatten_metrics(f"{name}/sigma", sigmas)
@@ -120,13 +120,14 @@ def apply_gradients(
     optimizer: optax.GradientTransformation,
     axis_name: str | None,
 ) -> tuple[NetworkState, Metrics]:
-    """Returns the network after one step of its optimiser, and the metrics with its gradient's norm and every gamma.
+    """Returns the network after one optimiser step, and the metrics with its gradient norm and every gamma.
 
     Args:
-        name: of the network, which its metrics start with.
+        name: the name of the network, a prefix of its metrics.
         state: the network before the update.
-        gradients: of this device. They are averaged over devices first, as are the running moments and the metrics.
-        optimizer: of this network.
+        gradients: the gradients of this device. They are averaged over devices, as are the running moments and the
+            metrics.
+        optimizer: the optimiser of this network.
         axis_name: the mapped axis over devices, or None for one device.
     """
     gradients = average_gradients(name, state, gradients, axis_name)
@@ -134,7 +135,7 @@ def apply_gradients(
 
 
 def average_gradients(name: str, state: NetworkState, gradients: Gradients, axis_name: str | None) -> Gradients:
-    """Returns the gradients averaged over devices, with their norm and every gamma among the metrics.
+    """Returns the gradients averaged over devices, and adds their norm and every gamma to the metrics.
 
     The arguments are those of `apply_gradients`.
     """
@@ -150,10 +151,10 @@ def updated_network(state: NetworkState, gradients: Gradients, optimizer: optax.
 
     Args:
         state: the network before the update.
-        gradients: of all devices, from `average_gradients`.
-        optimizer: of this network.
+        gradients: the gradients averaged over devices, from `average_gradients`.
+        optimizer: the optimiser of this network.
     """
-    with jax.default_matmul_precision("float32"):  # Muon's products, whatever the precision of the step
+    with jax.default_matmul_precision("float32"):  # for Muon's products, at any precision of the step
         updates, optimizer_state = optimizer.update(gradients.params, state.optimizer, state.params)
     params: Any = optax.apply_updates(state.params, updates)
     return NetworkState(
@@ -167,13 +168,13 @@ def moving_average(old: Tree, new: Tree, decay: float | Array) -> Tree:
 
 
 def keep_if_finite(new: Tree, old: Tree, metrics: Metrics, names: Sequence[str]) -> tuple[Tree, Metrics]:
-    """Returns the new state where all the named metrics are finite, else the old one, and the metrics with `finite`.
+    """Returns the new state if all named metrics are finite, else the old one, and the metrics with `finite` added.
 
     Args:
         new: the state after the step.
         old: the state before it.
-        metrics: of the step.
-        names: of the metrics that decide.
+        metrics: the metrics of the step.
+        names: the names of the metrics that must be finite.
     """
     finite = jnp.stack([jnp.isfinite(metrics[name]) for name in names]).all()
     kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
@@ -181,9 +182,9 @@ def keep_if_finite(new: Tree, old: Tree, metrics: Metrics, names: Sequence[str])
 
 
 def flatten_metrics(prefix: str, tree: Mapping[str, Any]) -> Metrics:
-    """Returns the leaves of a tree by prefix and path, such as `generator/sigma/block_1/conv`.
+    """Returns a flat dictionary of the leaves of a tree by prefix and path, such as `generator/sigma/block_1/conv`.
 
-    A last part `kernel` of the path is left out.
+    A last path component `kernel` is dropped.
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {"/".join([prefix, *(key.key for key in path)]).removesuffix("/kernel"): leaf for path, leaf in leaves}

@@ -1,4 +1,4 @@
-"""Starting a run from networks that were trained before."""
+"""Warm start: initialises a run from trained networks."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from sagan_jax.training.network_state import NetworkState
 
 
 def load_matching_params(state: NetworkState, donor: NetworkState) -> tuple[NetworkState, list[str]]:
-    """Returns the network with the donor's parameters and running moments, and the paths the donor could not fill.
+    """Returns the network with the donor's parameters and running moments, and the paths of the remaining parameters.
 
-    A parameter that the donor lacks, or has in another shape, stays as it was, with its vectors u and v. The state of
-    the optimiser stays as it was.
+    A parameter that the donor lacks, or has in another shape, is unchanged, as are its vectors u and v. The optimiser
+    state is unchanged.
 
     Args:
-        state: a fresh network.
-        donor: a trained network. Its vectors may be missing, and its optimiser is not used.
+        state: a newly initialised network.
+        donor: a trained network. Its vectors may be missing. Its optimiser state is not used.
     """
     params, missing = _take_matching(state.params, donor.params)
     batch_stats, _ = _take_matching(state.batch_stats, donor.batch_stats)
@@ -35,12 +35,12 @@ def load_matching_params(state: NetworkState, donor: NetworkState) -> tuple[Netw
 def warm_start(
     state: AdversarialState, donor: AdversarialState, *, discriminator: bool = True
 ) -> tuple[AdversarialState, dict[str, list[str]]]:
-    """Returns a state at step 0 with the networks of another run, and for each network the parameters it had to draw.
+    """Returns a state at step 0 with the networks of another run, and the paths of parameters not taken from it.
 
     Args:
-        state: a fresh state.
-        donor: of a run whose networks share parameters with these. Its weights as trained are taken, not their average.
-        discriminator: whether D is taken too.
+        state: a newly initialised state.
+        donor: the state of a run with matching parameters. Its trained parameters are used, not their moving average.
+        discriminator: whether to use the donor's D too.
     """
     generator, missing = load_matching_params(state.generator, donor.generator)
     fresh = {"generator": missing}
