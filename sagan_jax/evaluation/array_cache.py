@@ -1,4 +1,4 @@
-"""Arrays that are costly to compute, kept in a folder under a key of everything that decides them."""
+"""A cache on disk for arrays that are costly to compute, keyed by everything that determines them."""
 
 import contextlib
 import hashlib
@@ -22,15 +22,15 @@ Arrays = dict[str, np.ndarray]
 
 
 def cached(folder: Path | None, key: tuple[Any, ...], compute: Callable[[], Mapping[str, np.ndarray]]) -> Arrays:
-    """Returns what `compute` returns, from the folder if it was stored there under the same key.
+    """Returns the arrays of `compute`, or loads them if they were stored under the same key.
 
-    A stored file is whole or absent. One that is damaged, which its checksums show, is computed again. A disk that
-    cannot be written is ignored. With several processes, either all of them read or all of them compute. Runs that need
-    the same arrays at the same time compute them once: the others wait.
+    Files are written atomically. Damaged files, detected by their checksums, are computed again. A folder that cannot
+    be written is ignored. With several processes, either all of them read or all of them compute. If several runs need
+    the same arrays at the same time, one computes them and the others wait.
 
     Args:
-        folder: None stores nothing.
-        key: everything that decides the arrays; its `repr` names the file.
+        folder: the cache folder; None disables the cache.
+        key: everything that determines the arrays. The file name is a hash of its `repr`.
         compute: returns arrays by name.
     """
     found = stored(folder, key)
@@ -54,13 +54,13 @@ def cached(folder: Path | None, key: tuple[Any, ...], compute: Callable[[], Mapp
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds the lock of a file: waits, with a notice, while another run holds it; where none can be held, goes on."""
+    """Holds a lock for a file. Waits, with a notice, while another run holds it. Goes on unlocked if locking fails."""
     with contextlib.ExitStack() as held:
         try:
             import fcntl
 
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Without O_NONBLOCK, opening a pipe may wait.
+            # Without O_NONBLOCK, opening a named pipe may block.
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             file = held.enter_context(os.fdopen(os.open(path.with_suffix(".lock"), flags, 0o666), "rb"))
             try:
@@ -68,14 +68,14 @@ def _locked(path: Path) -> Iterator[None]:
             except BlockingIOError:
                 print(f"waiting for another run that computes the same for {str(path)!r}", file=sys.stderr, flush=True)
                 fcntl.flock(file, fcntl.LOCK_EX)
-            held.callback(fcntl.flock, file, fcntl.LOCK_UN)  # a process forked in the block keeps it open
+            held.callback(fcntl.flock, file, fcntl.LOCK_UN)  # a forked process may keep the file open
         except (ImportError, OSError):
             pass  # no file locks, or a folder that cannot be written
         yield
 
 
 def stored(folder: Path | None, key: tuple[Any, ...]) -> Arrays | None:
-    """Returns what `cached` stored under a key; None if one of the processes cannot read it."""
+    """Returns the arrays that `cached` stored under a key, or None if any process cannot read them."""
     found = _read(_path(folder, key)) if folder else None
     return found if all(there.all() for there in gather(np.array([found is not None]))) else None
 
@@ -93,13 +93,13 @@ def _read(path: Path) -> Arrays | None:
 
 
 def as_arrays(tree: Any) -> Arrays:
-    """Returns the leaves of a tree by path, in the form that `from_arrays` takes."""
+    """Returns the leaves of a pytree by path, as input for `from_arrays`."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in flat}
 
 
 def from_arrays(template: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """Returns a tree with the structure of `template` and the leaves that `as_arrays` returned."""
+    """Returns a pytree with the structure of `template` and the leaves that `as_arrays` returned."""
     paths = [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, _ in jax.tree_util.tree_flatten_with_path(template)[0]

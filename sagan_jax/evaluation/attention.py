@@ -1,4 +1,4 @@
-"""The attention maps of trained networks on images: generated, real or a user's own."""
+"""The attention maps of trained networks for generated images, real images, or a user's images."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,17 +33,18 @@ _spaced = jax.jit(spaced_queries, static_argnames=("count", "query_shape"))
 
 
 class AttentionLayer(NamedTuple):
-    """The attention of one layer of a network on a batch of images, by queries and keys or by maps.
+    """The attention of one layer for a batch of images, stored as queries and keys or as maps.
 
     Attributes:
         network: `generator` or `discriminator`.
-        resolution: the side of its features, in positions.
-        gamma: the weight with which attention is added to the features; None for a layer without one.
-        queries: `[B, N, D]` or `[B, heads, N, D]` float32, row by row; empty where there are maps.
-        keys: `[B, M, D]` or `[B, heads, M, D]` float32, row by row; empty where there are maps.
+        resolution: the side of its feature map, in positions.
+        gamma: the weight of the attention output in the residual sum; None for a layer without one.
+        queries: `[B, N, D]` or `[B, heads, N, D]` float32, in row-major order; empty if `maps` is given.
+        keys: `[B, M, D]` or `[B, heads, M, D]` float32, in row-major order; empty if `maps` is given.
         query_shape: height and width of the queries, in positions.
         key_shape: height and width of the keys; half as large if keys are pooled, as in the authors' release.
-        maps: `[B, N, M]` float32; None where queries and keys make them. What is told of heads is of their mean map.
+        maps: `[B, N, M]` float32; None if the layer has queries and keys. Statistics of multi-head attention use the
+            mean map over heads.
     """
 
     network: str
@@ -57,7 +58,7 @@ class AttentionLayer(NamedTuple):
 
     @property
     def attention_map(self) -> np.ndarray:
-        """The whole map, `[B, N, M]` float32; rows sum to 1. At 128 x 128 positions it takes up to 1 GiB an image."""
+        """The whole map, `[B, N, M]` float32; rows sum to 1. At 128 x 128 positions it takes up to 1 GiB per image."""
         if self.maps is not None:
             return self.maps
         if self.queries.ndim == 3:
@@ -66,11 +67,11 @@ class AttentionLayer(NamedTuple):
         return np.stack([self.rows(number, positions) for number in range(len(self.queries))])
 
     def rows(self, number: int, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Returns where some query positions of one image look, without the whole map.
+        """Returns the rows of some query positions of one image, without computing the whole map.
 
         Args:
-            number: of the image.
-            positions: `[P]`, indices of queries, row by row.
+            number: the index of the image in the batch.
+            positions: `[P]`, query indices in row-major order.
 
         Returns:
             `[P, M]` float32; rows sum to 1.
@@ -81,7 +82,7 @@ class AttentionLayer(NamedTuple):
         return rows if rows.ndim == 2 else rows.mean(axis=0)
 
     def informative_queries(self, number: int, count: int) -> list[int]:
-        """Returns the positions of one image whose rows say most; see `sagan_jax.functional.informative_queries`."""
+        """Returns informative query positions of one image; see `sagan_jax.functional.informative_queries`."""
         one = slice(number, number + 1)
         layer = self._replace(
             queries=self.queries[one], keys=self.keys[one], maps=None if self.maps is None else self.maps[one]
@@ -91,7 +92,7 @@ class AttentionLayer(NamedTuple):
         return np.asarray(_spaced(scores, count=count, query_shape=self.query_shape)).tolist()
 
     def spread(self, resolution: int) -> tuple[np.ndarray, np.ndarray, float]:
-        """Returns how far the attention of each position reaches, and how spread out it is.
+        """Returns the attention distance and the entropy of each query position.
 
         Args:
             resolution: the side of the images, in pixels.
@@ -103,7 +104,7 @@ class AttentionLayer(NamedTuple):
         return distance * resolution / self.resolution, entropy, math.log(math.prod(self.key_shape))
 
     def _spread(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns distances in positions and entropies, both `[B, N]`."""
+        """Returns distances in units of positions, and entropies, both `[B, N]`."""
         shapes = {"query_shape": self.query_shape, "key_shape": self.key_shape}
         if self.maps is None and self.queries.ndim == 3:
             distance, entropy = _spread(self.queries, self.keys, **shapes)
@@ -119,7 +120,7 @@ class AttentionLayer(NamedTuple):
 
 
 class AttentionRecord(NamedTuple):
-    """Images, and the attention of each layer of a network on them."""
+    """Images, and the attention of each layer of a network for them."""
 
     images: np.ndarray
     """`[B, R, R, C]` uint8"""
@@ -129,12 +130,12 @@ class AttentionRecord(NamedTuple):
     """in the order of the forward pass; empty if the network has no attention"""
 
     def statistics(self) -> dict[str, float]:
-        """Returns gamma, and the mean attention distance, in pixels, and entropy, in nats, of each layer, as metrics.
+        """Returns as metrics of each layer: gamma, the mean attention distance in pixels, and the mean entropy in nats.
 
-        A layer without a gamma has the other two.
+        A layer without a gamma has only the other two.
 
-        Gamma is that of the network that looked. The gamma that training logs is of the weights before its last update,
-        and of G itself where this network may be its moving average.
+        Gamma is that of the network in this record, which may be the moving average of G. The gamma that training logs
+        is that of the trained G, before its last update.
         """
         found = {}
         for layer in self.layers:
@@ -147,7 +148,7 @@ class AttentionRecord(NamedTuple):
 
 
 def generator_attention(trained: TrainedGenerator, latents: Array | np.ndarray, labels: np.ndarray) -> AttentionRecord:
-    """Returns the images of latents, and the generator's attention on them.
+    """Returns the images of latents, and the generator's attention for them.
 
     Args:
         trained: the generator; its batch norms use the stored statistics.
@@ -162,7 +163,7 @@ def generator_attention(trained: TrainedGenerator, latents: Array | np.ndarray, 
 
 
 def discriminator_attention(trained: TrainedDiscriminator, images: np.ndarray, labels: np.ndarray) -> AttentionRecord:
-    """Returns a discriminator's attention on images.
+    """Returns a discriminator's attention for images.
 
     Args:
         trained: the discriminator.
@@ -176,13 +177,13 @@ def discriminator_attention(trained: TrainedDiscriminator, images: np.ndarray, l
 def attention_records(
     generator: TrainedGenerator, discriminator: TrainedDiscriminator, source: ImageSource, count: int = 16
 ) -> list[AttentionRecord]:
-    """Returns the attention of G on samples and of D on real images; both are the same in every call.
+    """Returns the attention of G for samples and of D for real images. Every call uses the same latents and images.
 
     Args:
         generator: the generator.
         discriminator: the discriminator.
         source: the real images.
-        count: number of images of each.
+        count: the number of samples, and of real images.
 
     Returns:
         One record for each network that has attention layers.
@@ -197,7 +198,7 @@ def attention_records(
 
 
 def sows_attention(network: nn.Module, inputs: tuple[int, ...]) -> bool:
-    """Tells whether a network has a layer that sows an attention map. The network is traced, not run.
+    """Returns whether a network has a layer that sows an attention map. The network is traced, not run.
 
     Args:
         network: as in `generator_attention` or `discriminator_attention`.
@@ -211,11 +212,11 @@ def sows_attention(network: nn.Module, inputs: tuple[int, ...]) -> bool:
 
 
 def sown_maps(sown: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Yields the path of each layer that sowed a map, and by their names its map, queries and keys.
+    """Yields the path of each layer that sowed a map, and its map, queries and keys by name.
 
     Args:
         sown: the collection `intermediates`.
-        path: of the module that it belongs to.
+        path: the path of the module that `sown` belongs to.
     """
     parts = ("attention_map", "attention_queries", "attention_keys")
     if isinstance(sown.get("attention_map"), tuple):
@@ -226,7 +227,7 @@ def sown_maps(sown: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
 
 
 def mean_over_heads(attention_map: Array) -> Array:
-    """Returns a map `[B, N, M]` of one `[B, heads, N, M]`, in float32; one without heads is as it was."""
+    """Averages a map `[B, heads, N, M]` over heads to `[B, N, M]` float32. A map without heads is only cast."""
     attention_map = attention_map.astype(jnp.float32)
     return attention_map if attention_map.ndim == 3 else attention_map.mean(axis=1)
 
@@ -234,12 +235,12 @@ def mean_over_heads(attention_map: Array) -> Array:
 @partial(jax.jit, static_argnums=0)
 @in_float32
 def _apply(module: nn.Module, variables: Any, inputs: Array, labels: Array) -> tuple[Array, dict[str, Any]]:
-    """Returns the outputs, and by the path of a layer its queries and keys, or where it has none its maps."""
+    """Returns the outputs, and for each layer by path its queries and keys, or its maps if it has none."""
     applied: Any = module.apply(variables, inputs, labels, train=False, mutable=["intermediates"])
     outputs, sown = applied
     found = {}
     for path, parts in sown_maps(sown.get("intermediates", {})):
-        # A map that is not returned is not computed.
+        # XLA does not compute a map that is not returned.
         if {"attention_queries", "attention_keys"} <= set(parts):
             found["/".join(path)] = {"queries": parts["attention_queries"], "keys": parts["attention_keys"]}
         else:

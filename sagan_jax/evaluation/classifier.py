@@ -1,4 +1,4 @@
-"""A classifier of the real images, which tells whether a generated image shows the class that was asked for."""
+"""A classifier of the real images, which checks whether a generated image shows the requested class."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -22,19 +22,19 @@ from sagan_jax.runtime.progress import ProgressCallback
 _SIZE = 32
 _STEPS, _BATCH_SIZE = 1200, 128
 IMAGES = _STEPS * _BATCH_SIZE
-"""How many images one training reads."""
+"""The number of images that one training run reads."""
 NAME = f"convnet-32-{_STEPS}x{_BATCH_SIZE}"
-"""The network and its training, as result files and the keys of caches name them."""
+"""The name of the network and its training in result files and cache keys."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureClassifier:
-    """A linear classifier of the features of a network.
+    """A linear classifier on the features of a network.
 
     Attributes:
-        network: gives the features.
-        fitted: turns them into logits.
-        identity: of the network, the images and the fit.
+        network: computes the features.
+        fitted: maps features to logits.
+        identity: a string that identifies the network, the images and the fit.
     """
 
     network: Embedding
@@ -51,8 +51,8 @@ class Classifier(NamedTuple):
     """A trained classifier.
 
     Attributes:
-        embedding: gives `features`, the logits `[B, classes]`.
-        accuracy: on the real images that it was not trained on, every tenth.
+        embedding: its output `features` holds the logits `[B, classes]`.
+        accuracy: its accuracy on the held-out real images, every tenth image.
     """
 
     embedding: Embedding | FeatureClassifier
@@ -62,10 +62,10 @@ class Classifier(NamedTuple):
 def accuracy(
     classifier: Embedding | FeatureClassifier, streams: Iterable[Iterable[ImageBatch]], progress: ProgressCallback
 ) -> float:
-    """Returns the share of the images of all processes that the classifier assigns to the class of their label.
+    """Returns the accuracy of the classifier on the images of all processes.
 
     Args:
-        classifier: gives `features`, the logits.
+        classifier: its output `features` holds the logits.
         streams: this process's share of the images, in one or several streams.
         progress: receives the number of images of each batch.
     """
@@ -89,8 +89,8 @@ def build(num_classes: int, variables: Variables, identity: str) -> Embedding:
     """Returns the classifier with these weights.
 
     Args:
-        num_classes: width of the logits.
-        variables: as from `train_classifier`.
+        num_classes: the number of classes.
+        variables: the result of `train_classifier`.
         identity: as in `Embedding`.
     """
     network = _network(num_classes)
@@ -103,15 +103,15 @@ def build(num_classes: int, variables: Variables, identity: str) -> Embedding:
 
 
 def template(num_classes: int) -> Variables:
-    """Returns the shapes of the weights, as a tree of `jax.ShapeDtypeStruct`."""
+    """Returns the shapes of the weights, as a pytree of `jax.ShapeDtypeStruct`."""
     return jax.eval_shape(_network(num_classes).init, jax.random.key(0), jnp.zeros((1, _SIZE, _SIZE, 3)))
 
 
 def train_classifier(source: ImageSource, progress: ProgressCallback) -> Variables:
-    """Returns the weights of a classifier trained on nine of ten images: Adam, 1,200 batches of 128.
+    """Trains a classifier on nine of ten images with Adam, for 1,200 batches of 128, and returns its weights.
 
     Args:
-        source: labelled images; `is_held_out` says which of them are not trained on.
+        source: labelled images; `is_held_out` selects the images that are excluded from training.
         progress: receives the number of images of each batch.
 
     Raises:
@@ -153,7 +153,7 @@ def require_classes(source: ImageSource) -> None:
 
 
 def is_held_out(count: int) -> np.ndarray:
-    """Returns which of `count` images the classifier is not trained on: every tenth, bool `[count]`."""
+    """Returns which of `count` images are held out from training: every tenth, bool `[count]`."""
     return np.arange(count) % 10 == 9
 
 

@@ -1,4 +1,4 @@
-"""Completing images with holes by a trained network."""
+"""Completion of images with holes by a trained network."""
 
 import dataclasses
 from functools import partial
@@ -23,7 +23,7 @@ class TrainedCompleter:
     Attributes:
         network: the flax module.
         params: its parameters.
-        step: updates that it was trained for.
+        step: the number of updates that it was trained for.
         averaged: whether the parameters are the moving average.
     """
 
@@ -33,12 +33,13 @@ class TrainedCompleter:
     averaged: bool = False
 
     def complete(self, images: np.ndarray, masks: np.ndarray, *, batch_size: int = 50) -> np.ndarray:
-        """Returns the images with their holes filled, using the mean of the latents' distribution.
+        """Returns the images with their holes filled, with each latent at the mean of its distribution.
 
         Args:
             images: `[N, R, R, C]` uint8; pixels in the hole are not read.
             masks: `[N, R, R]` bool, True in the hole.
-            batch_size: images per forward pass; affects memory and, by rounding, a few values by one level.
+            batch_size: the number of images per forward pass. It affects memory and, by rounding, a few pixels by one
+                gray level.
 
         Returns:
             `[N, R, R, C]` uint8; pixels outside the hole are unchanged.
@@ -47,18 +48,18 @@ class TrainedCompleter:
             InvalidInputError: images and masks do not fit the network or each other.
             NonFiniteError: a completion is not finite.
         """
-        keys = jax.random.split(jax.random.key(0), len(images))  # unused: the means are taken
+        keys = jax.random.split(jax.random.key(0), len(images))  # unused: latents are at their means
         return self._complete(images, masks, keys, False, batch_size)
 
     def sample(
         self, images: np.ndarray, masks: np.ndarray, count: int, *, seed: int = 0, first: int = 0, batch_size: int = 50
     ) -> np.ndarray:
-        """Returns several completions of each image; each draws its latents from the seed and the image's number.
+        """Returns several completions of each image. Latents depend on the seed, the image number and the sample.
 
         Args:
             images: as for `complete`.
             masks: as for `complete`.
-            count: completions of each image, at least 1.
+            count: the number of completions per image, at least 1.
             seed: in [0, 2**32).
             first: the number of the first image.
             batch_size: as for `complete`.
@@ -83,15 +84,15 @@ class TrainedCompleter:
         return np.stack(samples)
 
     def attention(self, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the attention maps of images with holes, using the mean of the latents' distribution.
+        """Returns the attention maps for images with holes, with each latent at the mean of its distribution.
 
         Args:
             images: as for `complete`.
             masks: as for `complete`.
 
         Returns:
-            By layer, such as `encoder_16`, its map `[N, Q, K]` float32: queries and keys row by row; rows sum to 1. Of
-            several heads it is the mean.
+            The map `[N, Q, K]` float32 of each layer by name, such as `encoder_16`. Queries and keys are in row-major
+            order; rows sum to 1. Multi-head maps are averaged over heads.
         """
         maps = _attention(self.network, self.params, to_float(images), masks)
         return {name: np.asarray(attention_map, np.float32) for name, attention_map in maps.items()}
@@ -122,7 +123,7 @@ class TrainedCompleter:
 @partial(jax.jit, static_argnums=(0, 1))
 @in_float32
 def _forward(network: CompletionNetwork, sampled: bool, params: Any, images: Array, masks: Array, keys: Array) -> Array:
-    """Returns the decoder's images, from latents drawn with `keys` or from their means."""
+    """Returns the decoder's images, for latents sampled with `keys` or at their means."""
     apply = partial(network.apply, {"params": params})
     encoded: Any = apply(images, masks, method="encode")
     latents = encoded.mean

@@ -1,4 +1,4 @@
-"""How good completions are: how near they are to what was hidden, and how much several of them differ."""
+"""The quality of completions: their error with respect to the originals, and the diversity of several samples."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -23,7 +23,7 @@ _BATCH = 50
 
 
 def reconstruction_quality(completed: np.ndarray, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns how near completions are to the original images.
+    """Returns the reconstruction quality of completions with respect to the original images.
 
     Args:
         completed: `[N, H, W, C]` uint8, H and W above 10.
@@ -31,8 +31,8 @@ def reconstruction_quality(completed: np.ndarray, images: np.ndarray, masks: np.
         masks: `[N, H, W]` bool, True in the hole.
 
     Returns:
-        Values by name, each `[N]`. Inside the hole: `psnr` in decibels; `l1`, the mean absolute error as a share of the
-        range of values; and `ssim`, the mean of `structural_similarity`. Over the whole image: `psnr_image`, `l1_image`
+        Values by name, each `[N]`. Inside the hole: `psnr` in decibels; `l1`, the mean absolute error as a fraction of
+        the value range; and `ssim`, the mean of `structural_similarity`. Over the whole image: `psnr_image`, `l1_image`
         and `ssim_image`.
     """
     parts = []
@@ -58,15 +58,15 @@ def _reconstruction_quality(completed: Array, images: Array, masks: Array) -> di
 
 
 def lite0_distance(completed: np.ndarray, images: np.ndarray, variables: Mapping[str, Any]) -> np.ndarray:
-    """Returns how far completions are from the originals in the activations of EfficientNet-Lite0, `[N]`.
+    """Returns the perceptual distance of completions from the originals, in EfficientNet-Lite0 activations, `[N]`.
 
-    It is `perceptual_distance` over whole images, known pixels included. So it depends on the size of the hole, and
-    compares between methods that fill the same holes.
+    It is `perceptual_distance` over whole images, known pixels included. So it depends on the size of the hole. Compare
+    it only between methods that fill the same holes.
 
     Args:
         completed: `[N, H, W, C]` uint8, C 1 or 3.
         images: `[N, H, W, C]` uint8, the originals.
-        variables: of `sagan_jax.models.lite0.Lite0`.
+        variables: the variables of `sagan_jax.models.lite0.Lite0`.
     """
     batches = [slice(start, start + _BATCH) for start in range(0, len(images), _BATCH)]
     parts = [_lite0_distance(variables, to_float(completed[rows]), to_float(images[rows])) for rows in batches]
@@ -81,10 +81,10 @@ def _lite0_distance(variables: Mapping[str, Any], completed: Array, images: Arra
 
 
 def diversity(samples: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Returns how much the completions of each image differ, `[N]`.
+    """Returns the diversity of the completions of each image, `[N]`.
 
-    It is the mean absolute difference over pairs of samples and over the hole, as a share of the range of values. It is
-    0 if all samples are equal, and is on the scale of `l1` of `reconstruction_quality`.
+    It is the mean absolute difference over pairs of samples and over the hole, as a fraction of the value range. It is
+    0 if all samples are equal, and has the scale of `l1` in `reconstruction_quality`.
 
     Args:
         samples: `[K, N, H, W, C]` uint8, K at least 2.
@@ -112,17 +112,17 @@ def completion_scores(
     batch_size: int = 50,
     lite0: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Returns the `reconstruction_quality` of completions by the mean latents, and the `diversity` of sampled ones.
+    """Returns the `reconstruction_quality` of completions with mean latents, and the `diversity` of sampled ones.
 
     Args:
-        completer: fills the holes.
+        completer: the completion network.
         source: photographs that it was not trained on.
         holes: a kind of `sagan_jax.data.masks`; the hole of image i is drawn with `seed` and i.
-        num_images: how many images are completed, from the first on; at most as many as the source has.
-        samples: completions of each image whose diversity is measured; below 2 leaves it out.
-        seed: of holes and latents, in [0, 2**32).
+        num_images: the number of images to complete, starting with the first; at most the size of the source.
+        samples: the number of sampled completions per image for the diversity; below 2 omits it.
+        seed: the seed of holes and latents, in [0, 2**32).
         batch_size: images per forward pass.
-        lite0: the variables of EfficientNet-Lite0, which adds `lite0_image`, the `lite0_distance`; None leaves it out.
+        lite0: the variables of EfficientNet-Lite0 for `lite0_image`, the `lite0_distance`; None omits it.
 
     Returns:
         Values by name, each `[num_images]`.

@@ -1,4 +1,4 @@
-"""The weights of DINOv2 for scores: read from a file that `sagan-jax convert` writes."""
+"""The weights of DINOv2 for scores, read from a file that `sagan-jax convert` writes."""
 
 import dataclasses
 from pathlib import Path
@@ -15,10 +15,10 @@ from sagan_jax.models.dinov2 import DinoV2
 from sagan_jax.runtime.cache_folders import weights_folder
 
 STANDARD = DinoV2()
-"""ViT-L/14 without registers, in whose features published scores are."""
+"""ViT-L/14 without registers, whose features published scores use."""
 
 NUM_HEADS = "num_heads"
-"""Where a .safetensors file says how many heads there are."""
+"""The metadata key of a .safetensors file for the number of heads."""
 
 WEIGHTS_NAME = "dinov2-vitl14.safetensors"
 
@@ -28,8 +28,8 @@ class DinoV2Weights:
     """DINOv2 with its weights, and their origin.
 
     Attributes:
-        network: the module, with the sizes that the file says.
-        variables: what `network.apply` takes.
+        network: the module, with the sizes in the file.
+        variables: the variables for `network.apply`.
         origin: one line that identifies the weights; it is recorded with every score.
     """
 
@@ -39,18 +39,18 @@ class DinoV2Weights:
 
     @property
     def is_standard(self) -> bool:
-        """Whether published scores are in the features of a network of this size."""
+        """Whether the network has the size that published scores use."""
         return self.network == STANDARD
 
 
 def default_weights_path() -> Path | None:
-    """Returns the default file of the weights, where `sagan-jax convert` writes them; None without a home folder."""
+    """Returns the default path of the weights, where `sagan-jax convert` writes them; None without a home folder."""
     folder = weights_folder()
     return folder and folder / WEIGHTS_NAME
 
 
 def find_weights(path: str | Path | None = None) -> Path | None:
-    """Returns the file of the weights: `path` if it is given, else the default file, or None if that is absent.
+    """Returns the file of the weights: `path` if given, else the default file, or None if that does not exist.
 
     Raises:
         InvalidInputError: `path` is given and is not a file.
@@ -61,11 +61,11 @@ def find_weights(path: str | Path | None = None) -> Path | None:
 
 @read_once
 def read_dinov2(path: Path) -> DinoV2Weights:
-    """Returns DINOv2 with the weights of a file, which is read again only if it has changed.
+    """Returns DINOv2 with the weights in a file. The file is read again only if it has changed.
 
     Args:
-        path: a .safetensors or .npz file with the published names and PyTorch's layouts. A .safetensors file may say in
-            its metadata how many heads there are.
+        path: a .safetensors or .npz file with the published names and PyTorch's layouts. The metadata of a .safetensors
+            file may state the number of heads.
 
     Raises:
         InvalidInputError: the file is absent, damaged, or holds another network.
@@ -76,10 +76,10 @@ def read_dinov2(path: Path) -> DinoV2Weights:
 
 
 def stated_heads(metadata: dict[str, str], file: str) -> int | None:
-    """Returns the number of heads that a file states, or None.
+    """Returns the number of heads in a file's metadata, or None.
 
     Raises:
-        InvalidInputError: what it states is no number.
+        InvalidInputError: the value is not a number.
     """
     stated = metadata.get(NUM_HEADS)
     if stated is not None and not (stated.isascii() and stated.isdecimal() and len(stated) < 7):

@@ -12,9 +12,9 @@ class TrainedDiscriminator:
 
     Attributes:
         discriminator: the flax module.
-        variables: `params`, normalised, and `batch_stats` if it has any.
+        variables: the normalised `params`, and `batch_stats` if it has any.
         num_classes: 0 when it is unconditional.
-        step: generator updates that it was trained for.
+        step: the number of generator updates that it was trained for.
     """
 
     discriminator: nn.Module

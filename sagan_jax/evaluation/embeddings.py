@@ -1,4 +1,4 @@
-"""Networks that turn images into features, which scores compare instead of pixels."""
+"""Networks that map images to the features that scores compare."""
 
 import dataclasses
 import hashlib
@@ -29,30 +29,31 @@ Variables = Any
 
 
 class ImageBatch(NamedTuple):
-    """A batch of images that are scored."""
+    """A batch of images to score."""
 
     images: Array | np.ndarray
-    """`[B, R, R, C]` uint8; the last batch is padded so that all batches have one shape"""
+    """`[B, R, R, C]` uint8; the last batch is padded so that all batches have the same shape"""
     labels: np.ndarray
-    """`[n]` int32; n is at most B: the images before the padding"""
+    """`[n]` int32; n is at most B: the number of images without padding"""
     start: int = 0
-    """the index of the first image among all images that are drawn, by this process and others"""
+    """the index of the first image among the images that all processes draw"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Embedding:
-    """A network whose features scores compare.
+    """A network whose features are compared by scores.
 
     Attributes:
-        name: such as `random` or `inception`.
-        identity: what decides its features, such as a sha256 of its weights; part of result files and of the keys of
-            caches.
-        apply: pure: `(variables, images [B, R, R, 3] uint8) -> {name: [B, D]}`, with `features` among the names.
-        variables: what `apply` takes.
-        size: D of `features`.
-        caveat: what a score in its features warns of; "" for nothing.
-        prepare: what the host does before: `images [B, R, R, C] uint8` to those that `apply` takes, such as a resize by
-            Pillow. None if it does nothing.
+        name: its name, such as `random` or `inception`.
+        identity: a string that identifies its features, such as a sha256 of its weights. Result files and cache keys
+            contain it.
+        apply: a pure function `(variables, images [B, R, R, 3] uint8) -> {name: [B, D]}`. One of the names is
+            `features`.
+        variables: the variables for `apply`.
+        size: D, the number of `features`.
+        caveat: a warning for scores with its features, or "".
+        prepare: preprocessing on the host, such as resizing by Pillow: maps images `[B, R, R, C]` uint8 to the input of
+            `apply`. None for no preprocessing.
     """
 
     name: str
@@ -66,8 +67,8 @@ class Embedding:
     def __call__(self, batches: Iterable[ImageBatch]) -> Iterator[tuple[dict[str, np.ndarray], ImageBatch]]:
         """Yields the outputs of the network for each batch, `{name: [n, D]}`, and the batch.
 
-        The forward pass of a batch runs on all devices of this process. Meanwhile the next batch is drawn and prepared,
-        and the features of the previous one are used.
+        The forward pass of a batch runs on all devices of this process. Meanwhile the host draws and prepares the next
+        batch, and the caller uses the features of the previous one.
         """
         running: tuple[dict[str, Array], ImageBatch] | None = None
         for batch in batches:
@@ -93,7 +94,7 @@ class Embedding:
 
 
 def _pad_to_devices(images: Array | np.ndarray) -> Array | np.ndarray:
-    """Returns the images, repeated from the first on until each device of this process gets as many."""
+    """Returns the images, padded with the first ones to a multiple of this process's devices."""
     missing = -len(images) % jax.local_device_count()
     return np.resize(images, (len(images) + missing, *images.shape[1:])) if missing else images
 
@@ -103,7 +104,7 @@ def _fetch(outputs: dict[str, Array], batch: ImageBatch) -> tuple[dict[str, np.n
 
 
 def inception_embedding(path: str | Path) -> Embedding:
-    """Returns the FID network: `features` are the 2,048 of its last pooling; also `logits_unbiased`.
+    """Returns the FID network: `features` are the 2,048 of the last pooling layer; it also returns `logits_unbiased`.
 
     Args:
         path: the file of its weights, .npz or .safetensors.
@@ -121,10 +122,10 @@ def _inception_features(variables: Variables, images: Array) -> dict[str, Array]
 
 
 def as_clean_fid(embedding: Embedding) -> Embedding:
-    """Returns the FID network for images that are resized as clean-fid does: by Pillow, antialiased and in floats.
+    """Returns the FID network with the resizing of clean-fid: by Pillow, with antialiasing, in floating point.
 
     Args:
-        embedding: what `inception_embedding` returns.
+        embedding: the result of `inception_embedding`.
     """
     return dataclasses.replace(
         embedding,
@@ -144,7 +145,7 @@ _IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.22
 
 
 def dinov2_embedding(path: str | Path) -> Embedding:
-    """Returns DINOv2: `features` are its class token after the last norm, 1,024 in ViT-L/14.
+    """Returns DINOv2: `features` are the class token after the last norm, 1,024 for ViT-L/14.
 
     Images are resized to 224 pixels by Pillow, bicubically with antialiasing, and not cropped.
 
@@ -177,7 +178,7 @@ def dinov2_embedding(path: str | Path) -> Embedding:
 
 @cache
 def lite0_embedding() -> Embedding:
-    """Returns EfficientNet-Lite0: 1,280 features of an image at 224 pixels, and the `logits` of its 1,000 classes.
+    """Returns EfficientNet-Lite0 at 224 pixels: 1,280 `features`, and the `logits` of 1,000 classes.
 
     Images are resized by Pillow, bicubically with antialiasing, and not cropped.
 
@@ -200,10 +201,10 @@ _RANDOM_NAME = "random-vgg-64"
 
 @cache
 def random_embedding() -> Embedding:
-    """Returns a network with fixed random weights: 512 features of an image at 64 pixels, and no download.
+    """Returns a network with fixed random weights at 64 pixels: 512 `features`. It needs no download.
 
-    Each weight follows from its name: Gaussian of variance 2 / fan-in, from numpy's generator seeded with the name's
-    CRC-32. Distances between such features tell sets of images apart. They are comparable only with each other.
+    Each weight array is Gaussian with variance 2 / fan-in, drawn by numpy with the CRC-32 of its name as the seed.
+    Distances between such features distinguish sets of images. They are comparable only with each other.
 
     Source: Naeem et al. 2020, section 3 (random embeddings for precision, recall, density and coverage).
     """

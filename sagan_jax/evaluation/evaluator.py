@@ -42,16 +42,16 @@ _SCORERS: dict[Kind, type[Scorer]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """Scores sets of images against real ones; what it computes of the real ones is kept for the next score.
+    """Scores sets of images against real ones, and caches the statistics of the real ones.
 
     Attributes:
-        train: the images that the networks were trained on; the classifier learns from them. None if there are none.
+        train: the images that the networks and the classifier are trained on. None if there are none.
         held_out: images that the networks were not trained on; None if there are none.
         inception: the FID network; None if its weights are missing.
         dinov2: DINOv2; None if its weights are missing.
-        cache: the folder that keeps statistics of the real images; None keeps them in memory only.
+        cache: the folder for statistics of the real images; None keeps them only in memory.
         progress: receives the progress of each pass over images.
-        statistics: moments of features that take the place of all real images; None if there are none.
+        statistics: moments of features that replace the real images; None if there are none.
     """
 
     train: RealImages | None
@@ -63,12 +63,12 @@ class Evaluator:
     dinov2: Embedding | None = None
 
     def score(self, protocol: Protocol, images: ImageSet, *, seed: int = 0) -> Score:
-        """Returns the score of a set of images. Its protocol is what `resolve` returns.
+        """Returns the score of a set of images, by the protocol that `resolve` returns.
 
         Args:
-            protocol: says what is measured; see `sagan_jax.evaluation.protocols`.
-            images: what is scored.
-            seed: draws latents and classes, or chooses among the images of a set.
+            protocol: what to measure; see `sagan_jax.evaluation.protocols`.
+            images: the images to score.
+            seed: the seed for latents and classes, or for the selection of images from a set.
 
         Raises:
             InvalidInputError: something is missing: weights, a reference, classes, or enough images.
@@ -94,11 +94,11 @@ class Evaluator:
         return Score(protocol, values, details)
 
     def check(self, protocol: Protocol, num_classes: int) -> None:
-        """Checks that everything is there that a protocol needs.
+        """Checks that everything that a protocol needs is available.
 
         Args:
-            protocol: says what will be measured.
-            num_classes: classes of the images that will be scored; 0 if they have no labels.
+            protocol: what will be measured.
+            num_classes: the number of classes of the images to score; 0 if they have no labels.
 
         Raises:
             InvalidInputError: something is missing: weights, a reference, classes, or enough images.
@@ -106,7 +106,7 @@ class Evaluator:
         self.scorer(protocol).check(num_classes)
 
     def check_images(self, protocol: Protocol, images: ImageSet) -> None:
-        """Checks that a set of images can be scored, as `check` does, and that it has enough images. Reads none.
+        """Checks that a set of images can be scored, as `check` does, and has enough images. Reads none of them.
 
         Raises:
             InvalidInputError: something is missing.
@@ -114,10 +114,10 @@ class Evaluator:
         self.scorer(self.resolve(protocol)).check_images(images)
 
     def resolve(self, protocol: Protocol) -> Protocol:
-        """Returns the protocol with the size of its subsets in its name, where too few images make them smaller.
+        """Returns the protocol with the subset size in its name, if there are too few images for the default size.
 
-        Subsets of a kernel distance have 1,000 images. With fewer images, real or scored, they have as many as there
-        are, and the name ends in `_subset` and their size.
+        Subsets of a kernel distance have 1,000 images. With fewer real or scored images, a subset has all of them, and
+        `_subset` and its size are added to the name.
         """
         real = self.references.images(protocol)
         if protocol.kind not in ("kid", "kd") or protocol.subset or real is None:
@@ -126,7 +126,7 @@ class Evaluator:
         return with_subset(protocol, size) if size < KERNEL_SUBSET_SIZE else protocol
 
     def value_names(self, protocol: Protocol) -> tuple[str, ...]:
-        """Returns the names of a score's values before it is measured; the first is what `Score.value` returns.
+        """Returns the names of a score's values before it is measured. The first is the name of `Score.value`.
 
         Args:
             protocol: one that `check` accepts.
@@ -134,12 +134,12 @@ class Evaluator:
         return self.scorer(self.resolve(protocol)).value_names
 
     def scorer(self, protocol: Protocol) -> Scorer:
-        """Returns what measures a protocol."""
+        """Returns the scorer of a protocol."""
         return _SCORERS[protocol.kind](protocol, self.references)
 
     @functools.cached_property
     def references(self) -> ReferenceStatistics:
-        """What is known of the real images."""
+        """The statistics of the real images."""
         return ReferenceStatistics(
             self.train, self.held_out, self.inception, self.cache, self.progress, self.statistics, self.dinov2
         )

@@ -1,4 +1,4 @@
-"""From batches of images to the features and moments that scores compare, gathered over all processes."""
+"""Features and moments of batches of images, gathered over all processes."""
 
 import functools
 import operator
@@ -14,7 +14,7 @@ from sagan_jax.runtime.processes import gather
 from sagan_jax.runtime.progress import ProgressCallback
 
 _ROWS_PER_MERGE = 1000
-"""Merging moments costs about as much as computing those of a thousand rows."""
+"""Merging two moments costs about as much as computing the moments of a thousand rows."""
 
 
 def embed(
@@ -42,10 +42,10 @@ def embed(
 def gather_moments(embedding: Embedding, batches: Iterable[ImageBatch], progress: ProgressCallback) -> Moments:
     """Returns the moments of the features of all processes' images.
 
-    Images are used batch by batch: none is kept longer than its batch.
+    Only one batch of images is in memory at a time.
 
     Args:
-        embedding: gives `features`.
+        embedding: the network; its output `features` is used.
         batches: this process's share of the images.
         progress: as for `embed`.
 
@@ -62,7 +62,10 @@ def gather_moments(embedding: Embedding, batches: Iterable[ImageBatch], progress
 
 
 def moments_of_stream(features: Iterable[np.ndarray]) -> Moments | None:
-    """Returns the moments of all rows of a stream of `[n, D]`; None of an empty one. Holds few of them in float64."""
+    """Returns the moments of all rows of a stream of arrays `[n, D]`; None for an empty stream.
+
+    Only a few rows are held in float64 at a time.
+    """
     total, rows = None, []
     for batch in features:
         rows.append(batch)
@@ -77,27 +80,30 @@ def _merged(total: Moments | None, rows: list[np.ndarray]) -> Moments:
 
 
 def moments_of_features(features: np.ndarray) -> Moments:
-    """Returns the moments of `[N, D]`, N at least 1, as `gather_moments` does: few are held in float64."""
+    """Returns the moments of `[N, D]`, N at least 1, computed as in `gather_moments`.
+
+    Only a few rows are held in float64 at a time.
+    """
     found = moments_of_stream(np.array_split(features, -(-len(features) // _ROWS_PER_MERGE)))
     assert found
     return found
 
 
 class RecentFeatures:
-    """The features of the images that were scored last, for the next score of the same images."""
+    """A cache of the features of the last scored images, for further scores of the same images."""
 
     def __init__(self) -> None:
         self._images: tuple[Any, ...] = ()
         self._found: dict[Hashable, np.ndarray] = {}
 
     def get(self, images: Any, key: Hashable, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """Returns what `compute` returns, or what it returned for this key and these very images.
+        """Returns the result of `compute`, cached by key for the last images.
 
         Args:
-            images: what the images are drawn from: a tuple such as a generator and the size of a batch. They are the
-                same if each of the parts is the same object.
-            key: what else decides the features.
-            compute: returns them.
+            images: the origin of the images: a tuple such as a generator and a batch size. Two origins are the same if
+                all their parts are identical objects.
+            key: everything else that determines the features.
+            compute: returns the features.
         """
         parts = tuple(images)
         if not (len(parts) == len(self._images) and all(map(operator.is_, parts, self._images))):
@@ -110,7 +116,7 @@ class RecentFeatures:
 def gather_features(
     embedding: Embedding, batches: Iterable[ImageBatch], progress: ProgressCallback, output: str = "features"
 ) -> np.ndarray:
-    """Returns one output of a network for all processes' images, `[N, D]`, in the order in which they were drawn.
+    """Returns one output of a network for the images of all processes, `[N, D]`, in the order of drawing.
 
     Args:
         embedding: the network.
@@ -126,6 +132,6 @@ def gather_features(
         rows.append(outputs[output])
         places.append(batch.start + np.arange(len(batch.labels)))
     order = np.concatenate(gather(np.concatenate(places))).argsort()
-    # A process without batches still needs an array of the right width, which the others know.
+    # A process without batches still needs an array of the right width, which it gets from the others.
     width = np.concatenate(gather(np.array([part.shape[1] for part in rows], np.int64))).max()
     return np.concatenate(gather(np.concatenate([np.zeros((0, width), np.float32), *rows])))[order]

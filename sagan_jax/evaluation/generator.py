@@ -39,10 +39,10 @@ class TrainedGenerator:
 
     Attributes:
         generator: the flax module.
-        variables: `params`, normalised, and `batch_stats`, the stored statistics of its batch norms.
-        latent_size: Z, the length of a latent.
+        variables: the normalised `params`, and `batch_stats`, the stored statistics of its batch norms.
+        latent_size: Z, the size of a latent.
         num_classes: 0 when it is unconditional.
-        step: generator updates that it was trained for.
+        step: the number of generator updates that it was trained for.
         averaged: whether the weights are the moving average.
         batch_statistics: whether batch norm uses the moments of each batch instead of the stored ones.
     """
@@ -66,16 +66,16 @@ class TrainedGenerator:
         batch_size: int = 100,
         progress: ProgressCallback | None = None,
     ) -> Samples:
-        """Returns samples; image i depends only on the seed and i, not on the batch size or the number of images.
+        """Returns samples. Image i depends only on the seed and i, not on the batch size or the number of images.
 
         Args:
             num_images: N, at least 1.
-            labels: one class, or several that are repeated in turn. Defaults to all classes.
+            labels: one class, or several classes to cycle through. Defaults to all classes.
             seed: in [0, 2**32).
-            truncation: the largest magnitude of a latent's entries, below 1 for typical images. None keeps the
-                normal distribution that G was trained with.
-            truncation_rule: what happens to larger entries; see `latents`.
-            batch_size: images per forward pass; affects only memory and the last bits.
+            truncation: the truncation threshold: the largest magnitude of a latent's entries. Smaller values give more
+                typical images. None keeps the normal distribution that G was trained with.
+            truncation_rule: how entries above the threshold are treated; see `latents`.
+            batch_size: the number of images per forward pass. It affects only memory and rounding.
             progress: receives the progress.
 
         Returns:
@@ -99,10 +99,10 @@ class TrainedGenerator:
         return Samples(np.concatenate(images), classes)
 
     def images(self, latents: Array | np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Returns the images of given latents.
+        """Returns the images for given latents.
 
         Args:
-            latents: `[N, Z]`, such as of `latents`.
+            latents: `[N, Z]`, for example from `latents`.
             labels: `[N]` int32, or mixtures of classes `[N, num_classes]`, floating.
 
         Returns:
@@ -135,17 +135,16 @@ class TrainedGenerator:
             seed: as in `generate`.
             truncation: as in `generate`.
             truncation_rule: as in `latents`.
-            batch_size: images per forward pass, rounded up to a multiple of the devices. The last batch is padded with
-                the first images, so that all batches have one shape.
-            shard_index: which of the processes this is: it generates every `shard_count`-th batch from this one on.
-            shard_count: how many processes share the batches.
+            batch_size: the number of images per forward pass, rounded up to a multiple of the number of devices. The
+                last batch is padded with the first images, so that all batches have the same shape.
+            shard_index: the index of this process. It generates every `shard_count`-th batch, starting with this index.
+            shard_count: the number of processes that share the batches.
 
         Yields:
             The images with their padding, and the labels without.
 
         Raises:
-            InvalidInputError: a number or a label is out of range or not an integer, or the rule of the truncation is
-                unknown.
+            InvalidInputError: a number or a label is out of range or not an integer, or the truncation rule is unknown.
             NonFiniteError: an image is not finite.
         """
         _check_integers("stream", batch_size=batch_size, seed=seed)
@@ -163,7 +162,7 @@ class TrainedGenerator:
             yield ImageBatch(images, labels[start : start + batch_size], start)
 
     def classes(self, labels: int | Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-        """Returns the classes to generate in turn: the given ones, else all; `[0]` for an unconditional generator.
+        """Returns the classes to cycle through: the given ones, else all; `[0]` for an unconditional generator.
 
         Raises:
             InvalidInputError: the generator does not have a class.
@@ -183,19 +182,18 @@ class TrainedGenerator:
         return dataclasses.replace(self, batch_statistics=True)
 
     def with_standing_statistics(self, *, batches: int = 100, batch_size: int = 100, seed: int = 0) -> Self:
-        """Returns a generator whose stored statistics are the mean of the moments of new batches.
+        """Returns a generator with standing statistics: its stored statistics are the mean moments of new batches.
 
-        While they are measured, every layer normalises with its own batch. Published scores of SAGAN and BigGAN used
-        such statistics; the number and size of the batches differ from tool to tool.
+        While the moments are measured, every layer normalises with the moments of its current batch. Published scores
+        of SAGAN and BigGAN used such statistics. The number and size of the batches vary between implementations.
 
         Args:
-            batches: how many batches the moments are averaged over.
-            batch_size: images in each; their classes are drawn uniformly.
-            seed: draws latents and classes.
+            batches: the number of batches to average over.
+            batch_size: the number of images per batch. Their classes are drawn uniformly.
+            seed: the seed for latents and classes.
 
         Raises:
-            InvalidInputError: a number is out of range or not an integer, or the generator does not let its decay be
-                set.
+            InvalidInputError: a number is out of range or not an integer, or the generator has no field `norm_decay`.
 
         Source: ajbrock/BigGAN-PyTorch:utils.py, `accumulate_standing_stats`; compare_gan's accumulators.
         """
@@ -232,20 +230,20 @@ class TrainedGenerator:
         truncation: float | None = None,
         truncation_rule: TruncationRule = "resampled",
     ) -> Array:
-        """Returns latents `[N, Z]`, each drawn from a key that is folded with its number.
+        """Returns latents `[N, Z]`. Each is drawn from `key` folded with its number.
 
         Args:
             key: `jax.random.key(seed)` gives the latents that `generate` draws with that seed.
             numbers: `[N]` integers.
             truncation: as in `generate`.
-            truncation_rule: `"resampled"` or `"clipped"`. Resampled entries have the truncated normal distribution, as
-                if each were redrawn until its magnitude is below the truncation (Brock et al. 2019, arXiv:1809.11096,
-                section 3.1). Clipped entries are drawn without truncation, and larger ones are set to it, keeping
-                their sign; they spread wider. The modules that Brock et al. released follow a third rule, not offered
-                here: a normal distribution truncated at 2, times the truncation (tensorflow/hub#214).
+            truncation_rule: `"resampled"` or `"clipped"`. Resampled entries have a truncated normal distribution, as if
+                each were redrawn until its magnitude is below the threshold (Brock et al. 2019, arXiv:1809.11096,
+                section 3.1). Clipped entries are drawn from the normal distribution and clipped to the threshold; they
+                have a larger variance. The modules that Brock et al. released use a third rule, which is not
+                implemented here: a normal distribution truncated at 2, times the threshold (tensorflow/hub#214).
 
         Raises:
-            InvalidInputError: the truncation is not above 0, or its rule is unknown.
+            InvalidInputError: the truncation is not above 0, or the truncation rule is unknown.
         """
         if truncation is not None and not (isinstance(truncation, Real) and truncation > 0):
             raise InvalidInputError(f"Latents need a truncation above 0; got {truncation!r}.")
@@ -272,21 +270,21 @@ def _draw_latents(size: int, rule: TruncationRule, key: Array, numbers: Array, t
     return jax.vmap(draw)(numbers)
 
 
-# A function of the module and the variables, so that all states of a run share one compiled program.
+# The variables are arguments, so that all checkpoints of a run share one compiled program.
 @partial(jax.jit, static_argnums=(0, 1))
 @in_float32
 def _draw(
     generator: nn.Module, batch_statistics: bool, variables: Variables, latents: Array, labels: Array
 ) -> tuple[Array, Array]:
-    """Returns uint8 images, and whether none of their values was NaN."""
-    # Norms may write their new moments, which are not kept.
+    """Returns uint8 images, and whether all of their values are free of NaN."""
+    # Norms may write new moments, which are discarded.
     drawn: Any = generator.apply(variables, latents, labels, train=batch_statistics, mutable=["batch_stats"])[0]
     levels = jnp.rint((drawn.astype(jnp.float32) + 1) * 127.5)  # `sagan_jax.data.to_uint8`, on the devices
     return levels.clip(0, 255).astype(jnp.uint8), ~jnp.isnan(levels).any()
 
 
 def _check_integers(function: str, *, seed: int, **counts: int) -> None:
-    """Refuses a seed outside [0, 2**32), counts below 1, and numbers that are not integers: 2.0, True or an array."""
+    """Raises for a seed outside [0, 2**32), counts below 1, and values that are no integers: 2.0, True or an array."""
     for name, number in {**counts, "seed": seed}.items():
         if isinstance(number, bool) or not isinstance(number, int | np.integer):
             raise InvalidInputError(f"{function} needs {name} to be an integer; got {number!r}.")
@@ -297,7 +295,7 @@ def _check_integers(function: str, *, seed: int, **counts: int) -> None:
 
 
 def _checked_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns the labels of `stream` as int32; refuses floats, which would be truncated, and classes that are none."""
+    """Returns the labels of `stream` as int32. Raises for floats, which would be truncated, and unknown classes."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
         raise InvalidInputError(f"stream needs integer labels [N]; got {labels.dtype} {list(labels.shape)}.")

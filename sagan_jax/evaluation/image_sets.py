@@ -1,4 +1,4 @@
-"""Sets of images that can be scored: generated, real or completed. They come in batches, split over processes."""
+"""Sets of images to score: generated, real or completed. They yield batches, split over processes."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from sagan_jax.evaluation.generator import TrainedGenerator, draw_labels
 
 
 class ImageSet(Protocol):
-    """A set that images can be drawn from; every process yields its share of the batches."""
+    """A set of images to draw from. Every process yields its share of the batches."""
 
     @property
     def num_classes(self) -> int:
@@ -25,19 +25,22 @@ class ImageSet(Protocol):
 
     @property
     def classes(self) -> list[int]:
-        """The classes that images can be drawn of, ascending."""
+        """The classes that have images, ascending."""
         ...
 
     def draw(self, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` images; generated ones have uniformly drawn classes. The call says if there are too few."""
+        """Yields `count` images. Generated ones have uniformly drawn classes.
+
+        The call itself, before iteration, raises InvalidInputError if there are too few images.
+        """
         ...
 
     def draw_class(self, label: int, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` images of a class. The call says if there are too few."""
+        """Yields `count` images of a class. The call itself raises InvalidInputError if there are too few."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Returns what a result file says about the images."""
+        """Returns a description of the images for a result file."""
         ...
 
 
@@ -62,11 +65,11 @@ class GeneratedImages(NamedTuple):
         return self._stream(draw_labels(self.num_classes, count, seed), seed)
 
     def draw_class(self, label: int, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` images of a class; each class has its own latents."""
+        """Yields `count` images of a class. Each class has its own latents."""
         return self._stream(np.full(count, label, np.int32), (seed + 1 + label) % 2**32)
 
     def describe(self) -> dict[str, Any]:
-        """Returns the step, and which weights and statistics made the images."""
+        """Returns the training step, the kind of weights and the truncation of the images."""
         return {
             "generated_by_step": self.generator.step,
             "weights": "moving average" if self.generator.averaged else "as trained",
@@ -79,7 +82,7 @@ class GeneratedImages(NamedTuple):
 
 
 class RealImages(NamedTuple):
-    """Images of a source."""
+    """The images of a source."""
 
     source: ImageSource
     batch_size: int = 100
@@ -91,11 +94,11 @@ class RealImages(NamedTuple):
 
     @property
     def classes(self) -> list[int]:
-        """The classes that have images: all of them, except in an `.npz` file of samples of a few classes."""
+        """The classes that have images: all classes, except for an `.npz` file with samples of only some classes."""
         return np.unique(self.source.labels).tolist() if self.num_classes else []
 
     def draw(self, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` different images, in an order drawn with the seed.
+        """Yields `count` distinct images, in random order by the seed.
 
         Raises:
             InvalidInputError: the source has fewer images.
@@ -103,7 +106,7 @@ class RealImages(NamedTuple):
         return self.read(self.drawn(count, seed))
 
     def drawn(self, count: int, seed: int) -> np.ndarray:
-        """Returns the indices of the images that `draw` yields. Those of fewer images are the first of them.
+        """Returns the indices of the images that `draw` yields. A smaller `count` gives the first of the same indices.
 
         Raises:
             InvalidInputError: the source has fewer images.
@@ -111,7 +114,7 @@ class RealImages(NamedTuple):
         return self._choose(np.arange(len(self.source)), count, seed, self.source.description)
 
     def draw_class(self, label: int, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` different images of a class.
+        """Yields `count` distinct images of a class.
 
         Raises:
             InvalidInputError: the class has fewer images.
@@ -124,11 +127,11 @@ class RealImages(NamedTuple):
         return np.flatnonzero(self.source.labels == label)
 
     def describe(self) -> dict[str, Any]:
-        """Returns what the images are, and a digest of them."""
+        """Returns a description of the images and their digest."""
         return {"images": self.source.description, "fingerprint": self.source.fingerprint}
 
     def read(self, indices: np.ndarray) -> Iterator[ImageBatch]:
-        """Yields the images at these indices; threads read a batch while the devices work on the one before."""
+        """Yields the images at these indices. Threads read the images of a batch in parallel."""
         devices = jax.local_device_count()
         size = -(-self.batch_size // devices) * devices
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
@@ -150,7 +153,7 @@ class RealImages(NamedTuple):
 
 
 class CompletedImages(NamedTuple):
-    """Photographs whose holes were filled by sampled completions."""
+    """Photographs whose holes are filled by sampled completions."""
 
     completer: TrainedCompleter
     source: ImageSource
@@ -169,12 +172,12 @@ class CompletedImages(NamedTuple):
         return []
 
     def draw(self, count: int, seed: int) -> Iterator[ImageBatch]:
-        """Yields `count` completions; if there are fewer photographs, they are repeated with new holes."""
+        """Yields `count` completions. If there are fewer photographs, they are reused with new holes."""
         size = self.completer.network.resolution
         order = np.random.default_rng([seed, 2]).permutation(len(self.source))
         step = self.batch_size * jax.process_count()
         for start in range(jax.process_index() * self.batch_size, count, step):
-            numbers = range(start, start + self.batch_size)  # padded, so that all batches have one shape
+            numbers = range(start, start + self.batch_size)  # padded, so that all batches have the same shape
             images = np.stack([self.source[int(order[number % len(order)])][0] for number in numbers])
             kinds = [self.holes[number % len(self.holes)] for number in numbers]
             masks = np.stack(

@@ -1,4 +1,4 @@
-"""Features of the FID network: takes uint8 images, resizes them as TensorFlow 1 did, reads weights from a file."""
+"""Features of the FID network: resizes uint8 images as TensorFlow 1 did, and reads the weights from a file."""
 
 import dataclasses
 from functools import cache
@@ -26,7 +26,7 @@ class InceptionWeights:
     """The weights of the FID network, and their origin.
 
     Attributes:
-        variables: what `inception_taps` takes.
+        variables: the variables for `inception_taps`.
         name: the name of the file that was read.
         sha256: the hash of that file.
         source_name: the name of the file that it was converted from; None if it was not converted.
@@ -49,13 +49,13 @@ class InceptionWeights:
 
 
 def default_weights_path() -> Path | None:
-    """Returns the default file of the weights, where `sagan-jax convert` writes them; None without a home folder."""
+    """Returns the default path of the weights, where `sagan-jax convert` writes them; None without a home folder."""
     folder = weights_folder()
     return folder and folder / WEIGHTS_NAME
 
 
 def find_weights(path: str | Path | None = None) -> Path | None:
-    """Returns the file of the weights: `path` if it is given, else the default file, or None if that is absent.
+    """Returns the file of the weights: `path` if given, else the default file, or None if that does not exist.
 
     Raises:
         InvalidInputError: `path` is given and is not a file.
@@ -66,7 +66,7 @@ def find_weights(path: str | Path | None = None) -> Path | None:
 
 @read_once
 def read_inception(path: Path) -> InceptionWeights:
-    """Returns the weights of the FID network; a file is read again only if it has changed.
+    """Returns the weights of the FID network. A file is read again only if it has changed.
 
     Args:
         path: a .safetensors or .npz file with the published names and PyTorch's layouts.
@@ -84,12 +84,12 @@ def read_inception(path: Path) -> InceptionWeights:
 def inception_features(
     images_uint8: np.ndarray | Array, weights_path: str | Path, *, batch_size: int = 16
 ) -> dict[str, np.ndarray]:
-    """Returns the outputs of the FID network for images, by tap.
+    """Returns the outputs of the FID network for images, by name.
 
     Args:
         images_uint8: `[N, H, W, 3]` uint8, RGB, N at least 1.
         weights_path: a .safetensors or .npz file; see `read_inception`.
-        batch_size: images per forward pass; affects only memory and the last bits.
+        batch_size: the number of images per forward pass. It affects only memory and rounding.
 
     Returns:
         float32 arrays. `64`, `192`, `768` and `2048` are pooled features `[N, width]`; `logits_unbiased` and `logits`
@@ -105,7 +105,7 @@ def inception_features(
     number, size = len(images_uint8), min(batch_size, len(images_uint8))
     parts = []
     for start in range(0, number, size):
-        places = np.arange(start, start + size) % number  # the last batch is padded: one compilation
+        places = np.arange(start, start + size) % number  # the last batch is padded, for one compilation
         taps = _jitted_taps()(variables, images_uint8[places])
         parts.append({tap: np.asarray(values)[: number - start] for tap, values in taps.items()})
     return {tap: np.concatenate([part[tap] for part in parts]) for tap in FEATURE_LAYERS}
@@ -118,10 +118,10 @@ def _jitted_taps() -> Any:
 
 @in_float32
 def inception_taps(variables: dict[str, Any], images_uint8: Array) -> dict[str, Array]:
-    """Returns the outputs of the FID network for a batch; pure, so it can be jitted, vmapped or sharded.
+    """Returns the outputs of the FID network for a batch. The function is pure: it can be jitted, vmapped or sharded.
 
     Args:
-        variables: those of `InceptionWeights`.
+        variables: the variables in `InceptionWeights`.
         images_uint8: `[N, H, W, 3]` uint8, RGB, of any size; N at least 1.
 
     Returns:
@@ -138,19 +138,19 @@ def inception_taps(variables: dict[str, Any], images_uint8: Array) -> dict[str, 
 
 
 def resize_like_tensorflow_1(images: Array, size: int) -> Array:
-    """Returns images resized bilinearly, with the pixel coordinates of TensorFlow 1.
+    """Returns bilinearly resized images, with the pixel coordinates of TensorFlow 1.
 
-    Pixel p of the result lies at p * (old / new) of the input: the first pixels coincide, the centres do not. Beyond
-    the last pixel its value is repeated. There is no antialiasing. `jax.image.resize` and Pillow align the centres
-    instead. Places are float32 and rows come before columns, as in the source: in float64, a pixel may differ by a
-    hundredth of a grey level.
+    Pixel p of the result has the coordinate p * (old / new) in the input. So the first pixels are aligned, unlike in
+    `jax.image.resize` and Pillow, which align the image centres. Beyond the last pixel its value is repeated. There is
+    no antialiasing. Coordinates are float32, and the width is resized before the height, as in the source. In float64,
+    a pixel may differ by a hundredth of a grey level.
 
     Args:
         images: `[N, H, W, C]`, integer or floating.
         size: height and width of the result.
 
     Returns:
-        `[N, size, size, C]` float32, each entry between those of its neighbours.
+        `[N, size, size, C]` float32. Each value lies between those of the input pixels that it interpolates.
 
     Source: tensorflow/tensorflow:tensorflow/core/kernels/resize_bilinear_op.cc, `align_corners=False`;
     toshas/torch-fidelity:torch_fidelity/interpolate_compat_tensorflow.py.

@@ -16,7 +16,7 @@ def slerp(first: np.ndarray, second: np.ndarray, shares: np.ndarray) -> np.ndarr
 
         sin((1 - t) w) / sin(w) z1 + sin(t w) / sin(w) z2,    w the angle between z1 and z2
 
-    Points of the arc are about as long as drawn latents. A straight line passes much nearer to the origin.
+    Points on the arc have about the norm of random latents. A straight line passes much closer to the origin.
 
     Args:
         first: `[N, Z]`.
@@ -47,16 +47,17 @@ def interpolate(
     classes: tuple[int, ...] = (),
     seed: int = 0,
 ) -> np.ndarray:
-    """Returns images between pairs of samples, one pair a row.
+    """Returns images between pairs of samples, one pair per row.
 
-    Row r goes from latent 2 r of the seed to latent 2 r + 1, from class r of `classes` to the next one, or both.
+    Row r interpolates from latent 2 r of the seed to latent 2 r + 1, from class r of `classes` to the next one, or
+    both.
 
     Args:
         trained: the generator.
-        between: what changes; the rest stays that of the first sample.
-        rows: number of pairs.
-        steps: images a row, at least 2, including both ends.
-        classes: used in turn. Defaults to all classes.
+        between: what to interpolate: latents (`z`), classes, or both. The other is that of the first sample.
+        rows: the number of pairs.
+        steps: the number of images per row, at least 2, including both ends.
+        classes: the classes to cycle through. Defaults to all classes.
         seed: in [0, 2**32).
 
     Returns:
@@ -78,7 +79,7 @@ def interpolate(
     one_hot = np.eye(max(1, trained.num_classes))
     t = (shares if between != "z" else np.zeros(steps))[None, :, None]
     mixtures = (1 - t) * one_hot[first][:, None] + t * one_hot[second][:, None]
-    if between == "z":  # one class a row: a network of a user need not take mixtures
+    if between == "z":  # one class per row: a user's network may not accept mixtures
         labels = np.repeat(first[:, None], steps, axis=1).astype(np.int32)
     else:
         labels = mixtures.astype(np.float32)

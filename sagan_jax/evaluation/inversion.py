@@ -1,4 +1,4 @@
-"""The latent and the class from which a generator draws an image most nearly, found by gradients."""
+"""GAN inversion by gradient descent: finds the latent and class whose generated image is closest to a given image."""
 
 import dataclasses
 from collections import Counter
@@ -30,15 +30,15 @@ _DRAWS_PER_START, _DRAWS_PER_CLASS = 8, 2
 
 @dataclasses.dataclass(frozen=True)
 class LatentSearch:
-    """How an image is looked for: `starts` descents by Adam, whose rate falls along a cosine to 0.
+    """The search for a latent: `starts` runs of Adam with a cosine learning-rate decay to 0.
 
     Attributes:
-        starts: K, descents that are done side by side, at least 1.
-        steps: of each descent, at least 1.
-        learning_rate: the first rate, above 0.
-        prior: weight of the mean square of the latent's entries, at least 0.
-        perceptual: weight of `perceptual_distance` in EfficientNet-Lite0, at least 0.
-        seed: of the draws, in [0, 2**32).
+        starts: K, the number of parallel descents, at least 1.
+        steps: the number of steps per descent, at least 1.
+        learning_rate: the initial learning rate, above 0.
+        prior: the weight of the mean squared latent entry, at least 0.
+        perceptual: the weight of `perceptual_distance` in EfficientNet-Lite0, at least 0.
+        seed: the seed of the initial latents, in [0, 2**32).
     """
 
     starts: int = 16
@@ -50,20 +50,20 @@ class LatentSearch:
 
 
 class Inversion(NamedTuple):
-    """What was found for one image."""
+    """The result of the inversion of one image."""
 
     latent: np.ndarray
     """`[Z]` float32"""
     label: int | None
     """the class; None from an unconditional generator"""
     image: np.ndarray
-    """`[H, W, C]` uint8, drawn from them"""
+    """`[H, W, C]` uint8, generated from the latent and the class"""
     loss: float
-    """the lowest loss at the end of a descent"""
+    """the final loss of the best descent"""
     psnr: float
     """peak signal-to-noise ratio of `image`, in decibels"""
     ssim: float
-    """structural similarity of `image`: 1 for the same"""
+    """structural similarity of `image`: 1 for equal images"""
 
 
 def invert(
@@ -75,20 +75,20 @@ def invert(
     lite0: Mapping[str, Any] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Inversion:
-    """Returns the latent and the class from which G draws an image most nearly, of several descents.
+    """Returns the latent and the class whose generated image is closest to an image, over several descents.
 
         min_z  mean (G(z, y) - x)^2 + a d(G(z, y), x) + b mean z^2
 
-    x is in [-1, 1], d is `perceptual_distance`, a and b are `search.perceptual` and `search.prior`. A descent keeps its
-    class y. It starts from a draw of the latent. Many are drawn for each class; the nearest one of each class is taken
-    first, and then the second nearest.
+    x is in [-1, 1], d is `perceptual_distance`, a and b are `search.perceptual` and `search.prior`. The class y is
+    fixed during a descent. Many random latents are drawn for each class. Descents start from the best latent of each
+    class, then from the second best of each class, and so on.
 
     Args:
         trained: the generator.
-        image: `[H, W, C]` uint8, of the size that it draws.
-        labels: the classes to look in. Defaults to all.
-        search: how it is looked for; None for the defaults.
-        lite0: the variables of `sagan_jax.models.lite0.Lite0`, which a perceptual weight needs.
+        image: `[H, W, C]` uint8, of the generator's image size.
+        labels: the classes to search. Defaults to all.
+        search: the settings of the search; None for the defaults.
+        lite0: the variables of `sagan_jax.models.lite0.Lite0`, needed if `search.perceptual` is not 0.
         progress: receives the progress.
 
     Raises:
@@ -133,7 +133,7 @@ def invert(
     return Inversion(np.asarray(latents[best]), label, drawn[0], float(losses[best]), *nearness)
 
 
-# With a rate of 0 it is the loss alone, so that one program is compiled.
+# With a learning rate of 0 it only evaluates the loss, so one compiled program suffices.
 @partial(jax.jit, static_argnums=0)
 @in_float32
 def _descend(
@@ -151,7 +151,7 @@ def _descend(
     perceptual, prior = weights
 
     def total(latents: Array) -> tuple[Array, Array]:
-        # Norms may write their new moments, which are not kept.
+        # Norms may write new moments, which are discarded.
         drawn: Any = generator.apply(variables, latents, labels, train=False, mutable=["batch_stats"])[0]
         losses = jnp.square(drawn - target[None]).mean(axis=(1, 2, 3)) + prior * jnp.square(latents).mean(axis=1)
         if lite0 is not None:
@@ -168,7 +168,7 @@ def _descend(
 def _draws(
     trained: TrainedGenerator, labels: int | Sequence[int] | np.ndarray | None, search: LatentSearch
 ) -> tuple[Array, np.ndarray]:
-    """Returns latents `[N, Z]` and classes `[N]` to start from; N is a multiple of the starts."""
+    """Returns candidate latents `[N, Z]` and classes `[N]` to start from; N is a multiple of `search.starts`."""
     classes = trained.classes(labels)
     count = max(_DRAWS_PER_START * search.starts, _DRAWS_PER_CLASS * len(classes))
     count += -count % search.starts
@@ -177,7 +177,7 @@ def _draws(
 
 
 def _nearest_of_each(losses: np.ndarray, classes: np.ndarray, count: int) -> np.ndarray:
-    """Returns `count` indices: that of the lowest loss of each class, then those of the second lowest, and so on.
+    """Returns `count` indices: first the lowest loss of each class, then the second lowest of each class, and so on.
 
     Examples:
         >>> _nearest_of_each(np.array([3.0, 1.0, 2.0, 9.0]), np.array([0, 0, 0, 1]), 3).tolist()

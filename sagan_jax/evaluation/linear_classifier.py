@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 PENALTY = 1e-2
-"""Of half the squared entries of the kernel, beside the mean cross-entropy of an image."""
+"""The weight of half the squared norm of the kernel, relative to the mean cross-entropy per image."""
 MOST_ITERATIONS = 300
 
 
@@ -23,12 +23,12 @@ class LinearClassifier(NamedTuple):
 
 
 def fit_linear_classifier(features: np.ndarray, labels: np.ndarray, num_classes: int) -> LinearClassifier:
-    """Returns the classifier with the least mean cross-entropy plus penalty.
+    """Returns the classifier that minimises the mean cross-entropy plus an L2 penalty.
 
         min_{W, b}  -mean_n log softmax(z_n W + b)[y_n] + PENALTY / 2 |W|^2
 
-    z are the features, centred and each divided by its deviation; what is returned takes them as they are. The loss is
-    convex, so the result does not depend on a seed. Runs on the host by scipy's L-BFGS.
+    z are the standardised features. The returned classifier takes unstandardised features. The loss is convex, so the
+    result does not depend on a seed. Runs on the host with scipy's L-BFGS.
 
     Args:
         features: `[N, D]`, floating, finite.
@@ -43,7 +43,7 @@ def fit_linear_classifier(features: np.ndarray, labels: np.ndarray, num_classes:
     from scipy import optimize  # a command that needs no classifier starts sooner without it
 
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    scale = 1 / np.where(deviation > 0, deviation, 1)  # a constant feature says nothing
+    scale = 1 / np.where(deviation > 0, deviation, 1)  # a constant feature carries no information
     inputs = np.asarray((features - mean) * scale, np.float32)
     count, size = inputs.shape
     places = np.arange(count), labels

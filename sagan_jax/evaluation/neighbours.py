@@ -1,4 +1,4 @@
-"""The training images nearest to given images: they show whether a generator has memorised its training set."""
+"""The nearest training images of given images, which show whether a generator has memorised its training set."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from sagan_jax.evaluation.image_sets import RealImages
 from sagan_jax.runtime.progress import ProgressCallback
 
 _PROBES = 100
-"""Real images whose nearest other real image is found too, as a scale for the distances."""
+"""The number of real images whose nearest other real image is found too, as a scale for the distances."""
 
 
 class Nearest(NamedTuple):
-    """The nearest images of a set for each query, the nearest first."""
+    """The nearest images of a set for each query, nearest first."""
 
     indices: np.ndarray
     """`[Q, K]` integers: indices of the set"""
@@ -25,7 +25,7 @@ class Nearest(NamedTuple):
 
 
 class NeighbourReport(NamedTuple):
-    """The nearest training images by one kind of distance."""
+    """The nearest training images for one kind of distance."""
 
     name: str
     """what is compared: `pixels`, or the features of a network"""
@@ -37,13 +37,13 @@ class NeighbourReport(NamedTuple):
 def nearest_training_images(
     images: np.ndarray, source: ImageSource, embedding: Embedding, *, count: int, progress: ProgressCallback
 ) -> tuple[NeighbourReport, NeighbourReport]:
-    """Returns the training images nearest to each image, in pixels and in the features of a network.
+    """Returns the nearest training images of each image, in pixels and in the features of a network.
 
     Args:
         images: `[N, R, R, C]` uint8.
         source: the training images, of the same size.
-        embedding: gives the features.
-        count: how many neighbours are returned.
+        embedding: the network that computes the features.
+        count: the number of neighbours to return.
         progress: receives the progress of both passes over the training images.
 
     Raises:
@@ -70,7 +70,7 @@ def nearest_training_images(
 
 
 def check_training_images(source: ImageSource, count: int) -> None:
-    """Raises InvalidInputError unless a source has more images than the neighbours that are wanted."""
+    """Raises InvalidInputError unless a source has more images than requested neighbours."""
     if not count < len(source):
         raise InvalidInputError(f"neighbours needs more than {count} training images; got {source.description}.")
 
@@ -89,9 +89,9 @@ def _search(
 
 
 def _report(name: str, found: Nearest, probes: np.ndarray, count: int) -> NeighbourReport:
-    """Splits what was found for the images from what was found for the probes behind them."""
+    """Splits the result for the images from the result for the probes, which come last."""
     own = len(found.indices) - len(probes)
-    # The nearest image of a probe is the probe itself, or an equal image with another index.
+    # The nearest image of a probe is the probe itself or a duplicate with another index.
     is_itself = found.indices[own:, 0] == probes
     between_real = np.where(is_itself, found.distances[own:, 1], found.distances[own:, 0])
     return NeighbourReport(name, Nearest(found.indices[:own, :count], found.distances[:own, :count]), between_real)
@@ -102,10 +102,10 @@ class NearestSearch:
 
     Args:
         queries: `[Q, D]` features.
-        count: K, the number of nearest rows that are kept.
+        count: K, the number of nearest rows to keep.
 
     Attributes:
-        nearest: the nearest rows so far; fewer than K before K rows were seen.
+        nearest: the nearest rows so far; fewer than K until K rows have been added.
     """
 
     def __init__(self, queries: np.ndarray, count: int) -> None:

@@ -1,4 +1,4 @@
-"""How much of a blob's attention falls on its partners: the other blobs of an image of `Pairs`."""
+"""The attention of a blob to its partners, the other blobs in an image of `Pairs`."""
 
 from collections.abc import Sequence
 
@@ -9,20 +9,20 @@ from sagan_jax.evaluation.attention import AttentionLayer, AttentionRecord
 from sagan_jax.evaluation.rules import find_blobs
 
 _QUERY, _KEY = 0.5, 0.25
-"""A position belongs to a blob that covers this share of it. Pooled keys are larger, so they need less."""
+"""A position belongs to a blob that covers at least this fraction of it. Pooled keys are larger, so they need less."""
 
 
 def partner_attention(record: AttentionRecord, rule: Pairs) -> dict[str, float]:
-    """Returns how much of a blob's attention falls on the other blobs, as metrics of each attention layer.
+    """Returns the fraction of a blob's attention that goes to the other blobs, as metrics of each attention layer.
 
     Args:
-        record: attention on images that a network generated or was shown.
-        rule: the set that the images belong to. Images without clear blobs are left out.
+        record: the attention of a network for images that it generated or got as input.
+        rule: the set that the images belong to. Images without clear blobs are skipped.
 
     Returns:
-        Such as `generator/partner_share_16` and `generator/partner_lift_16`. The share is the weight with which
-        positions on a blob attend to positions on another, averaged over blobs. The lift divides it by the share that
-        uniform attention would give. Empty if no image has clear blobs, or if the rule has one blob an image.
+        Metrics such as `generator/partner_share_16` and `generator/partner_lift_16`. The share is the attention weight
+        of positions on a blob to positions on the other blobs, averaged over blobs. The lift divides it by the share
+        under uniform attention. Empty if no image has clear blobs, or if the rule has one blob per image.
     """
     if rule.blobs < 2:
         return {}
@@ -45,7 +45,7 @@ def partner_attention(record: AttentionRecord, rule: Pairs) -> dict[str, float]:
 
 
 def _shares(layer: AttentionLayer, number: int, blobs: list[np.ndarray], index: int) -> list[tuple[float, float]]:
-    """Returns the weight that one blob of an image gives to the others, and what uniform attention would give.
+    """Returns the attention weight of one blob of an image to the others, and the weight under uniform attention.
 
     The list is empty if a blob covers no position.
     """
@@ -63,7 +63,7 @@ def partner_positions(
 
     Args:
         blobs: the region of each blob of the image, `[R, R]` bool, two or more.
-        index: of the one.
+        index: the index of the one blob.
         query_shape: height and width of the queries, in positions.
         key_shape: height and width of the keys.
     """
@@ -73,6 +73,6 @@ def partner_positions(
 
 
 def _coverage(region: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Returns the share of each position of a map that a region of the image covers."""
+    """Returns the fraction of each position of a map that a region of the image covers."""
     height, width = shape
     return region.reshape(height, len(region) // height, width, -1).mean(axis=(1, 3))

@@ -1,4 +1,4 @@
-"""Exact permutation tests: two groups of runs, nothing paired and nothing assumed of their distribution."""
+"""Exact permutation tests for two unpaired groups of runs, without assumptions on their distribution."""
 
 import math
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ import numpy as np
 from scipy import stats
 
 MOST_GROUPINGS = 3_000_000
-"""Groupings that a test may have: those of 12 runs against 12 are 2,704,156."""
+"""The maximum number of groupings of a test. 12 runs against 12 have 2,704,156 groupings."""
 
 
 def permutation_p(one: Sequence[float], other: Sequence[float]) -> float:
-    """Returns the two-sided p of a difference of means: the share of groupings with a difference at least as large.
+    """Returns the two-sided p-value of a difference of means: the fraction of groupings with one at least as large.
 
-    All ways to deal the values into groups of these two sizes are counted, the one that was measured among them.
-    Differences that agree up to the rounding of float64 are equal.
+    All ways to split the values into groups of these two sizes are counted, including the measured one. Differences
+    that agree up to float64 rounding count as equal.
 
     Args:
-        one: a value a run, finite.
-        other: the same of the other group.
+        one: a finite value per run.
+        other: the same for the other group.
 
     Raises:
         ValueError: a group has fewer than two runs, or there are more groupings than can be counted.
@@ -37,7 +37,7 @@ def permutation_p(one: Sequence[float], other: Sequence[float]) -> float:
 
     groups = np.array(one, np.float64), np.array(other, np.float64)
     joined = np.concatenate(groups)
-    centre = np.median(joined)  # without it, sums of large values that hardly differ would be rounded more
+    centre = np.median(joined)  # centring reduces the rounding error of large values that hardly differ
     tested = stats.permutation_test(
         tuple(group - centre for group in groups),
         difference,
@@ -46,26 +46,26 @@ def permutation_p(one: Sequence[float], other: Sequence[float]) -> float:
         batch=50_000,
         alternative="greater",
     )
-    # The tolerance of scipy is relative to the difference that was measured, which may be far below the values.
+    # The tolerance of scipy is relative to the measured difference, which may be much smaller than the values.
     rounding = 2 * len(joined) * np.finfo(np.float64).eps * abs(joined).max()
     return float(np.mean(tested.null_distribution >= tested.statistic - rounding))
 
 
 def smallest_p(one: int, other: int) -> float:
-    """Returns the least p that groups of these sizes can have, whatever is measured.
+    """Returns the smallest possible p-value for groups of these sizes.
 
     >>> [round(smallest_p(runs, runs), 5) for runs in (2, 3, 4, 5, 8)]
     [0.33333, 0.1, 0.02857, 0.00794, 0.00016]
     """
-    # In groups of one size, the mirror image of a grouping has the same difference.
+    # With equal group sizes, swapping the groups gives the same difference.
     return min(1.0, (2 if one == other else 1) / math.comb(one + other, one))
 
 
 def worst_ranks(values: Sequence[float | None], *, lower_is_better: bool) -> list[float]:
-    """Returns ranks from the worst on, 1 the least. None, a run that collapsed, is worse than any value; ties share.
+    """Returns ranks from worst (1) to best. None, a collapsed run, is worse than any value. Ties get their mean rank.
 
-    A test on these ranks neither drops a run that collapsed nor invents a value for it (Lachin, "Worst-rank score
-    analysis with informatively missing observations in clinical trials", 1999).
+    A test on these ranks neither drops collapsed runs nor imputes values for them (Lachin, "Worst-rank score analysis
+    with informatively missing observations in clinical trials", 1999).
 
     >>> worst_ranks([30.0, None, 10.0, None], lower_is_better=True)
     [3.0, 1.5, 4.0, 1.5]
@@ -75,9 +75,9 @@ def worst_ranks(values: Sequence[float | None], *, lower_is_better: bool) -> lis
 
 
 def difference_p(one: Sequence[float | None], other: Sequence[float | None], *, lower_is_better: bool) -> float:
-    """Returns `permutation_p` of values, or of their worst ranks where a run of either group collapsed.
+    """Returns `permutation_p` of the values, or of their worst ranks if a run of either group collapsed.
 
-    Which of the two it is depends on both groups together, so it is the same for every grouping: the test stays exact.
+    The choice depends on both groups together and is the same for every grouping, so the test remains exact.
 
     Examples:
         >>> difference_p([None, None, None], [7.0, 8.0, 9.0], lower_is_better=True)

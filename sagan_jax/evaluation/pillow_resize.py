@@ -1,4 +1,4 @@
-"""Resizes batches of images as Pillow does, which trained networks expect: on the host, one thread for each image."""
+"""Resizing of batches of images by Pillow, as pretrained networks expect, on the host with one thread per image."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +9,9 @@ from PIL import Image
 
 
 def bicubic(images: np.ndarray, size: int) -> np.ndarray:
-    """Returns images resized bicubically with antialiasing, by Pillow. The whole image is kept, squashed if need be.
+    """Returns images resized by Pillow, bicubically with antialiasing. Nothing is cropped; the aspect ratio may change.
 
-    Each result is rounded to uint8, as Pillow does between rows and columns too.
+    The result is rounded to uint8. Pillow also rounds the intermediate result between its two passes.
 
     Args:
         images: `[B, H, W, C]` uint8; C is 1 or 3.
@@ -31,9 +31,9 @@ def bicubic(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def bicubic_in_floats(images: np.ndarray, size: int) -> np.ndarray:
-    """Returns images resized bicubically with antialiasing by Pillow, each channel on its own and never rounded.
+    """Returns images resized by Pillow, bicubically with antialiasing, each channel separately and without rounding.
 
-    Values beyond 0 and 255, which the kernel's negative parts lead to, are cut off.
+    Values outside [0, 255], which the negative lobes of the kernel cause, are clipped.
 
     Args:
         images: `[B, H, W, C]` uint8.
@@ -55,4 +55,4 @@ def bicubic_in_floats(images: np.ndarray, size: int) -> np.ndarray:
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count())  # Pillow lets other threads run while it resizes
+    return ThreadPoolExecutor(os.cpu_count())  # Pillow releases the GIL while it resizes

@@ -1,12 +1,12 @@
-"""Named protocols: the name of a score says how it is measured.
+"""Named protocols: the name of a score specifies how it is measured.
 
     fid50k_train   fid10k_validation   is50k   kid50k_train   prdc10k_train   intra_fid_train
     fd5k_train_lite0   is5k_lite0   prdc5k_test_random   classifier_accuracy   rule1k   fid50k_train_clean_standing_raw
 
-A name is `<score><images>_<reference>[_random | _lite0 | _dinov2][_clean][_subset<images>][_batch | _standing][_raw]`:
-the score, the number of images, the real images that they are compared with, the features, another resize than that of
-the features, the size of the subsets of a kernel distance, the statistics of batch norm, and the weights. What a name
-leaves out is the default; the result file spells it out.
+A name has the form `<score><images>_<reference>[_random | _lite0 | _dinov2][_clean][_subset<images>][_batch |
+_standing][_raw]`. Its parts are the score, the number of images, the real reference images, and the features. Then come
+the resizing of clean-fid, the subset size of a kernel distance, the batch-norm statistics, and the weights. Omitted
+parts have their defaults, which the result file lists.
 """
 
 import dataclasses
@@ -42,14 +42,14 @@ KNOWN_PROTOCOLS = (
     "classifier_accuracy_lite0",
     "rule1k",
 )
-"""The usual names; other numbers of images, references and endings are valid too."""
+"""Common names. Other numbers of images, references and suffixes are valid too."""
 
 _NAME = re.compile(
     r"(?P<kind>intra_fid|intra_fd|fid|fd|is|kid|kd|prdc|classifier_accuracy|rule)(?P<images>[1-9]\d*k?)?"
     r"(?:_(?P<reference>train|validation|test))?(?:_(?P<features>random|lite0|dinov2))?"
     r"(?P<clean>_clean)?(?:_subset(?P<subset>[1-9]\d*))?(?:_(?P<statistics>batch|standing))?(?P<raw>_raw)?"
 )
-# The established names belong to the FID network; the same distances in other features have other names.
+# The established names are reserved for the FID network. The same distances in other features have other names.
 _OF_OTHER_FEATURES = {"fd", "kd", "intra_fd"}
 _OF_INCEPTION = {"fid", "kid", "intra_fid"}
 _RESIZES = {
@@ -66,19 +66,19 @@ _CLASSIFIER_IMAGES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """What the name of a score says.
+    """The settings of a score, as specified by its name.
 
     Attributes:
-        name: the whole name.
+        name: the full name.
         kind: the score.
-        images: how many images are scored; 0 means as many of each class as the reference has (intra).
-        reference: the real images that they are compared with; None for a score without a reference.
-        embedding: the network that gives the features; None for a score of pixels.
-        statistics: what batch norm uses: the `stored` running moments, those of each `batch` of 100, or `standing`: the
-            mean over 100 new batches of 100.
-        raw: whether the weights are as trained, not their moving average.
-        subset: images of each subset of a kernel distance; 0 means 1,000, and as many as there are if there are fewer.
-        clean: whether the FID network gets images as clean-fid resizes them, not as TensorFlow 1 did.
+        images: the number of images to score; 0 means as many of each class as the reference has (intra).
+        reference: the real images to compare with; None for a score without a reference.
+        embedding: the network that computes the features; None for a score of pixels.
+        statistics: the moments for batch norm: the `stored` running moments, those of each `batch` of 100, or
+            `standing`: the mean over 100 new batches of 100.
+        raw: whether to use the trained weights, not their moving average.
+        subset: the subset size of a kernel distance; 0 means 1,000, or all images if there are fewer.
+        clean: whether images for the FID network are resized as by clean-fid, instead of as by TensorFlow 1.
     """
 
     name: str
@@ -93,31 +93,31 @@ class Protocol:
 
     @property
     def held_out(self) -> bool:
-        """Whether the reference was not trained on; `validation` and `test` both name the held-out images."""
+        """Whether the reference is held out from training. `validation` and `test` both mean the held-out images."""
         return self.reference in ("validation", "test")
 
     @property
     def only_comparable_with_itself(self) -> bool:
-        """Whether no published score is comparable, because the features are our own."""
+        """Whether the features are specific to this package, so that no published score is comparable."""
         return self.embedding in ("random", "classifier") or self.kind == "classifier_accuracy"
 
     @property
     def shares_features(self) -> bool:
-        """Whether the network is so costly that one pass over images serves all scores in its features.
+        """Whether all scores with this network share one pass over the images, because the network is costly.
 
-        The statistics of the FID network and of random features were kept apart before, and still are.
+        Statistics of the FID network and of random features are cached separately, as in earlier versions.
         """
         return self.embedding in ("lite0", "dinov2")
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether better images score higher; better images have lower distances."""
+        """Whether higher values are better. For distances, lower is better."""
         return self.kind in ("is", "prdc", "classifier_accuracy", "rule")
 
     def settings(self) -> dict[str, Any]:
-        """Returns everything that the name decides, for a result file."""
+        """Returns all settings that the name specifies, for a result file."""
         named = dataclasses.asdict(self)
-        del named["clean"]  # the resize tells it
+        del named["clean"]  # implied by the resize
         if not self.subset:
             del named["subset"]
         drawn = "in turn" if self.kind == "classifier_accuracy" else "uniform at random"
@@ -130,7 +130,7 @@ class Protocol:
 
 
 def with_subset(protocol: Protocol, size: int) -> Protocol:
-    """Returns the protocol of a kernel distance with subsets of another size, which its name then states.
+    """Returns the protocol of a kernel distance with another subset size, which is added to its name.
 
     Examples:
         >>> with_subset(parse_protocol("kid300_train_raw"), 300).name
@@ -141,7 +141,7 @@ def with_subset(protocol: Protocol, size: int) -> Protocol:
 
 
 def count_words(count: int) -> str:
-    """Returns a number of images as a name states it.
+    """Returns a number of images as it is written in a name.
 
     Examples:
         >>> count_words(50_000), count_words(1_234)
@@ -154,7 +154,7 @@ def parse_protocol(name: str) -> Protocol:
     """Returns the protocol of a name.
 
     Raises:
-        InvalidInputError: the name is not that of a protocol, or its parts contradict each other.
+        InvalidInputError: the name is not a valid protocol, or its parts contradict each other.
 
     Examples:
         >>> parse_protocol("fid10k_validation_standing").images
@@ -186,7 +186,7 @@ def parse_protocol(name: str) -> Protocol:
 
 
 def _features_fault(name: str, kind: Kind, features: str | None, clean: bool) -> str:
-    """Returns why a score cannot be measured in such features, so resized; "" if it can."""
+    """Returns why a score cannot be measured with these features and this resizing; "" if it can."""
     if kind in _OF_OTHER_FEATURES and not features:
         return f"needs `_lite0`, `_dinov2` or `_random` behind it: {kind!r} is the distance of such features."
     if features and kind in _OF_INCEPTION:
@@ -208,7 +208,7 @@ def _features_fault(name: str, kind: Kind, features: str | None, clean: bool) ->
 
 
 def _count_or_reference_fault(kind: Kind, has_images: bool, has_reference: bool) -> str:
-    """Returns what a name lacks or has too much; "" if it is complete."""
+    """Returns which part of a name is missing or not allowed; "" if it is valid."""
     fixed_images = kind in ("intra_fid", "intra_fd", "classifier_accuracy")
     needs_reference = kind not in ("is", "classifier_accuracy", "rule")
     if has_images and fixed_images:

@@ -1,4 +1,4 @@
-"""What scores need to know of the real images: moments, features and a classifier, each computed once and cached."""
+"""Statistics of the real images for scores: moments, features and a classifier, each computed once and cached."""
 
 import dataclasses
 import functools
@@ -21,24 +21,24 @@ from sagan_jax.functional.distances import Moments
 from sagan_jax.runtime.progress import NullProgress, ProgressCallback
 
 MOST_REAL_FEATURES = 50_000
-"""Kernel distances and linear classifiers see at most this many real images, drawn with seed 0."""
+"""Kernel distances and linear classifiers use at most this many real images, drawn with seed 0."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceStatistics:
-    """The real images that scores compare with, and what is known of them.
+    """The real images that scores compare with, and their statistics.
 
     Each statistic is computed once and kept in memory, and in `cache` for other runs on the same images.
 
     Attributes:
-        train: the images that the networks were trained on; the classifier learns from them. None if there are none.
+        train: the images that the networks and the classifier are trained on. None if there are none.
         held_out: images that the networks were not trained on; None if there are none.
         inception: the FID network; None if its weights are missing.
         dinov2: DINOv2; None if its weights are missing.
-        cache: the folder that keeps statistics; None keeps them in memory only.
+        cache: the folder for statistics; None keeps them only in memory.
         progress: receives the progress of each pass over images.
-        statistics: moments of features that take the place of all real images; None if there are none.
-        scored: features of the images that were scored last.
+        statistics: moments of features that replace the real images; None if there are none.
+        scored: the features of the last scored images.
     """
 
     train: RealImages | None
@@ -84,17 +84,17 @@ class ReferenceStatistics:
         return self.train
 
     def require_fit(self, protocol: Protocol) -> None:
-        """Checks that the statistics, if there are any, are of the features that a protocol compares.
+        """Checks that the statistics, if any, belong to the features of a protocol.
 
         Raises:
-            InvalidInputError: they are of another network, or the network's weights are missing.
+            InvalidInputError: they belong to another network, or the network's weights are missing.
         """
         misfit = self.statistics.misfit(self.embedding(protocol)) if self.statistics else ""
         if misfit and self.statistics:
             raise InvalidInputError(f"{protocol.name} cannot be measured against {self.statistics.name}: it {misfit}.")
 
     def describe(self, protocol: Protocol) -> dict[str, Any] | None:
-        """Returns what a result file says about the reference of a protocol; None if it has none."""
+        """Returns a description of a protocol's reference for a result file; None if it has none."""
         if protocol.reference is None:
             return None
         if self.statistics and protocol.kind in ("fid", "fd"):
@@ -122,7 +122,7 @@ class ReferenceStatistics:
         return FeatureStatistics(moments.mean, moments.covariance, moments.count, "", "")
 
     def embedding(self, protocol: Protocol) -> Embedding:
-        """Returns the network in whose features a protocol compares images.
+        """Returns the network whose features a protocol compares.
 
         Raises:
             InvalidInputError: its weights are missing.
@@ -148,15 +148,15 @@ class ReferenceStatistics:
 
     @functools.cached_property
     def _clean_inception(self) -> Embedding:
-        assert self.inception  # `embedding` has seen it
+        assert self.inception  # checked by `embedding`
         return as_clean_fid(self.inception)
 
     def moments(self, protocol: Protocol, label: int | None = None) -> Moments:
         """Returns the moments of the features of the real images, or of those of one class.
 
         Args:
-            protocol: says which images and which features.
-            label: the class; None takes all images.
+            protocol: specifies the images and the features.
+            label: the class; None for all images.
 
         Raises:
             InvalidInputError: as for `require_images` and `embedding`.
@@ -181,12 +181,12 @@ class ReferenceStatistics:
     def features(self, protocol: Protocol, most: int) -> np.ndarray:
         """Returns the features `[N, D]` of real images drawn with seed 0.
 
-        Those of more images begin with those of fewer. In a network whose features are shared, they are not computed
-        again if those of more are kept.
+        The features for a smaller N are the first rows of those for a larger N. If the protocol shares features, cached
+        features of more images are reused.
 
         Args:
-            protocol: says which images and which features.
-            most: N; all images if there are fewer.
+            protocol: specifies the images and the features.
+            most: N, the number of images; all images if there are fewer.
 
         Raises:
             InvalidInputError: as for `require_images` and `embedding`.
@@ -206,9 +206,9 @@ class ReferenceStatistics:
         return self._remember(self._key(protocol, reference, "features", count), compute)["features"]
 
     def missing_features(self, protocol: Protocol) -> int:
-        """Returns how many real images a protocol has to pass through its network, which shares its features.
+        """Returns the number of real images that a protocol with shared features still has to embed.
 
-        It is 0 where what is needed is kept already.
+        It is 0 if the statistics that it needs are cached.
         """
         if protocol.kind == "is":
             return 0
@@ -222,15 +222,15 @@ class ReferenceStatistics:
         return 0 if any(self._recall(one) for one in keys) else count
 
     def classifier_of(self, protocol: Protocol) -> classifier.Classifier:
-        """Returns the classifier of the training images that a protocol asks: a small network, or one of features.
+        """Returns a protocol's classifier of the training images: a small network, or a linear classifier of features.
 
         Raises:
-            InvalidInputError: the training images have no classes, or are too few; or weights are missing.
+            InvalidInputError: the training images have no classes, are too few, or the network's weights are missing.
         """
         return self.trained_classifier if protocol.embedding == "classifier" else self._feature_classifier(protocol)
 
     def _feature_classifier(self, protocol: Protocol) -> classifier.Classifier:
-        """Returns logistic regression on the features of nine of ten training images."""
+        """Returns a logistic regression on the features of nine of ten training images."""
         train, network = self.require_train(protocol), self.embedding(protocol)
         source, count = train.source, min(MOST_REAL_FEATURES, len(train.source))
         classifier.require_classes(source)
@@ -255,7 +255,7 @@ class ReferenceStatistics:
             InvalidInputError: the training images have no classes, or are too few.
         """
         train = self.train
-        assert train  # `require_train` has seen it
+        assert train  # checked by `require_train`
         source = train.source
         identity = f"{classifier.NAME}:{source.fingerprint}"
 
@@ -287,7 +287,7 @@ class ReferenceStatistics:
         return self._memory[key]
 
     def _recall(self, key: tuple[Any, ...]) -> Arrays | None:
-        """Returns what `_remember` keeps under a key; None if nothing is."""
+        """Returns the arrays that `_remember` stored under a key, or None."""
         found = self._memory.get(key) or stored(self.cache, key)
         if found:
             self._memory[key] = found
