@@ -1,7 +1,7 @@
-"""What a generator's attention is worth to its images: they are drawn again with other maps in the learned ones' place.
+"""The effect of attention on generated images: images are generated again with the learned maps replaced.
 
-Where a map looks does not tell whether it matters. Here the network, its latents and all else stay as they are. Only
-the map of a layer changes, and a program counts how many images still follow their rule.
+A map alone does not show whether it matters. Here the network and its latents stay fixed and only the map of a layer
+changes. A program then counts how many images still follow their rule.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,25 +28,25 @@ from sagan_jax.models.programs import bind_static
 from sagan_jax.runtime.full_precision import in_float32
 
 Replacement = Literal["learned", "uniform", "another image's", "without the partner"]
-"""The map that a layer uses: its own, equal weights, that of another image, or its own without the other blobs."""
+"""The map that a layer uses: its learned one, uniform weights, that of another image, or without the other blobs."""
 
 Maps = Mapping[str, Array]
-"""By the path of a layer, `[B, N, M]` or `[B, heads, N, M]` floating."""
+"""Maps by the path of a layer, `[B, N, M]` or `[B, heads, N, M]` floating."""
 
 
 class KnockOut(NamedTuple):
-    """What became of images when maps were replaced."""
+    """The result of replacing maps."""
 
     images: int
-    """how many had clear blobs as the generator draws them; the others are left out"""
+    """the number of images with clear blobs under the learned maps; only these are scored"""
     scores: dict[Replacement, dict[str, float]]
-    """by what replaced the map, `rule_accuracy` of these images; empty if there is none"""
+    """`rule_accuracy` of these images by replacement; empty if there are no such images"""
 
 
 def replaceable_layers(trained: TrainedGenerator) -> tuple[str, ...]:
     """Returns the paths of the layers whose maps can be replaced: release, article and multi-head attention.
 
-    The coarsest comes first. The network is traced, not run.
+    The layer with the coarsest features comes first. The network is traced, not run.
     """
     latents, labels = jnp.zeros((1, trained.latent_size)), jnp.zeros(1, jnp.int32)
     maps = _map_shapes(trained, latents, labels)
@@ -62,19 +62,19 @@ def knock_out(
     seed: int = 0,
     batch_size: int = 100,
 ) -> KnockOut:
-    """Returns how images follow a rule with the maps of some layers replaced, and with the learned ones.
+    """Returns how well images follow a rule with the learned maps, and with the maps of some layers replaced.
 
-    All replaced maps are made of the maps of an ordinary pass. Another image's map is that of the next image of the
-    batch with clear blobs. Without the partner, positions on a blob give no weight to positions on another one, and
-    their other weights are scaled to sum to one; all other positions look as they did.
+    The replacements are computed from the learned maps. "another image's" is the map of the next image with clear blobs
+    in the batch. "without the partner" removes the weights from positions on a blob to positions on other blobs. The
+    remaining weights of these rows are rescaled to sum to one, and other rows are unchanged.
 
     Args:
         trained: the generator; its batch norms use the stored statistics.
-        rule: of the images that it was trained on, with two blobs or more.
-        layers: some of `replaceable_layers`, whose maps are replaced together.
-        count: of images, of which those without clear blobs are left out.
-        seed: as in `TrainedGenerator.generate`, whose images these are.
-        batch_size: images per forward pass.
+        rule: the rule of the training images, with two blobs or more.
+        layers: a subset of `replaceable_layers`, whose maps are replaced together.
+        count: the number of images. Those without clear blobs are not scored.
+        seed: as in `TrainedGenerator.generate`, which gives the same images.
+        batch_size: the number of images per forward pass.
 
     Raises:
         InvalidInputError: the rule has one blob, a number is below 1, or the generator has no such layer.
@@ -94,7 +94,7 @@ def knock_out(
         images, maps = learned_maps(trained, latents, classes)
         blobs = [[blob.region for blob in find_blobs(image, rule)] for image in images]
         chosen = np.flatnonzero([bool(regions) for regions in blobs])
-        if len(chosen) < 2:  # no other image to take a map from
+        if len(chosen) < 2:  # there is no other image whose map could be used
             continue
         drawn.setdefault("learned", []).append(images[chosen])
         for name, replaced in _replaced({layer: maps[layer] for layer in layers}, blobs, chosen).items():
@@ -106,10 +106,9 @@ def knock_out(
 
 
 def learned_maps(trained: TrainedGenerator, latents: Array, labels: np.ndarray) -> tuple[np.ndarray, Maps]:
-    """Returns images `[B, R, R, C]` uint8, and the map of each of `replaceable_layers`, with its heads.
+    """Returns images `[B, R, R, C]` uint8, and the map of each of `replaceable_layers`, not averaged over heads.
 
-    The images are those of `TrainedGenerator.images`, but they come from another program, which may round other last
-    bits of what becomes a level of a pixel.
+    The images are those of `TrainedGenerator.images` up to rounding, since another compiled program computes them.
 
     Args:
         trained: the generator; its batch norms use the stored statistics.
@@ -120,15 +119,15 @@ def learned_maps(trained: TrainedGenerator, latents: Array, labels: np.ndarray) 
 
 
 def images_of_maps(trained: TrainedGenerator, latents: Array, labels: np.ndarray, maps: Maps) -> np.ndarray:
-    """Returns images `[B, R, R, C]` uint8 in which some layers use given maps.
+    """Returns images `[B, R, R, C]` uint8 that are generated with given maps in some layers.
 
-    They come from the program of `learned_maps`. So with the maps of that, they are its images bit for bit.
+    The compiled program is that of `learned_maps`. So with its maps, the images are the same bit for bit.
 
     Args:
         trained: the generator; its batch norms use the stored statistics.
         latents: `[B, Z]`.
         labels: `[B]` int32.
-        maps: by the path of a layer, one of `replaceable_layers`. Rows sum to one.
+        maps: the given maps by layer path, which is one of `replaceable_layers`. Rows sum to one.
     """
     return _images(trained, latents, labels, maps)[0]
 
@@ -142,7 +141,7 @@ def _images(trained: TrainedGenerator, latents: Array, labels: np.ndarray, maps:
 
 
 def _map_shapes(trained: TrainedGenerator, latents: Array, labels: Array | np.ndarray) -> dict[str, Any]:
-    """Returns shape and dtype of each map that can be replaced."""
+    """Returns the shape and dtype of each replaceable map."""
 
     def maps(variables: Any, latents: Array, labels: Array) -> Maps:
         return _apply(trained.generator, variables, latents, labels, lambda layer, learned: learned)[1]
@@ -155,7 +154,7 @@ def _map_shapes(trained: TrainedGenerator, latents: Array, labels: Array | np.nd
 def _draw(
     module: nn.Module, variables: Any, latents: Array, labels: Array, given: Maps, is_given: Mapping[str, Array]
 ) -> tuple[Array, Maps]:
-    """Returns images and the learned maps. Whether a map is given is no constant, so that there is one program."""
+    """Returns images and the learned maps. `is_given` is traced, so that one compiled program serves all cases."""
     return _apply(
         module, variables, latents, labels, lambda layer, learned: jnp.where(is_given[layer], given[layer], learned)
     )
@@ -164,7 +163,7 @@ def _draw(
 def _apply(
     module: nn.Module, variables: Any, latents: Array, labels: Array, choose: Callable[[str, Array], Array]
 ) -> tuple[Array, Maps]:
-    """Returns the images of a generator whose layers use the maps that are chosen, and the learned maps."""
+    """Returns the images of a generator whose layers use the maps that `choose` returns, and the learned maps."""
     maps = {}
 
     def replace(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -173,7 +172,7 @@ def _apply(
             return made
         path = "/".join(layer.path)
         maps[path] = layer.get_variable("intermediates", "attention_map")[0]
-        return _output(layer, args[0], choose(path, maps[path]))  # what the layer made is not used, and not computed
+        return _output(layer, args[0], choose(path, maps[path]))  # XLA drops the unused output of the layer
 
     with nn.intercept_methods(replace):
         applied: Any = module.apply(variables, latents, labels, train=False, mutable=["intermediates"])
@@ -181,9 +180,9 @@ def _apply(
 
 
 def _output(layer: SelfAttention | MultiHeadAttention, features: Array, attention_map: Array) -> Array:
-    """Returns what a layer makes of features `[B, H, W, C]` with a map: equations 2 and 3 of Zhang et al. 2018.
+    """Returns a layer's output for features `[B, H, W, C]` and a given map: equations 2 and 3 of Zhang et al. 2018.
 
-    It is computed in the order of `SelfAttention` and `MultiHeadAttention`.
+    The order of operations is that of `SelfAttention` and `MultiHeadAttention`.
     """
     batch, height, width, channels = features.shape
     params: Any = layer.variables["params"]
@@ -209,9 +208,9 @@ def _replaced(maps: Maps, blobs: Sequence[Sequence[np.ndarray]], chosen: np.ndar
     """Returns the maps that replace the learned ones of a batch.
 
     Args:
-        maps: the learned ones.
+        maps: the learned maps.
         blobs: the regions of each image's blobs, `[R, R]` bool.
-        chosen: numbers of the images that have blobs, at least two.
+        chosen: the indices of the images with clear blobs, at least two.
     """
     others = np.arange(len(blobs))
     others[chosen] = np.roll(chosen, -1)
@@ -223,14 +222,13 @@ def _replaced(maps: Maps, blobs: Sequence[Sequence[np.ndarray]], chosen: np.ndar
 
 
 def without_partner(attention_map: Array, blobs: Sequence[Sequence[np.ndarray]]) -> Array:
-    """Returns a map without the weights that a blob gives to another; what is left of such rows sums to one again.
+    """Returns a map without the weights from a blob to other blobs. The changed rows are rescaled to sum to one.
 
-    A row that gave all its weight to the others becomes even over the rest.
+    A row with all its weight on other blobs becomes uniform over the remaining positions.
 
     Args:
         attention_map: `[B, N, M]` or `[B, heads, N, M]`.
-        blobs: the regions of each image's blobs, `[R, R]` bool. A blob has the positions that
-            `sagan_jax.evaluation.partners` gives it.
+        blobs: the regions of each image's blobs, `[R, R]` bool. `sagan_jax.evaluation.partners` maps them to positions.
     """
     sides = [round(positions**0.5) for positions in attention_map.shape[-2:]]
     shapes = [(side, side) for side in sides]

@@ -1,11 +1,11 @@
-"""Whether images follow the rule of a synthetic set, as a program tells: without a network or reference images.
+"""Programmatic checks whether images follow the rule of a synthetic set, without a network or reference images.
 
-Two questions are answered in turn. Are the parts valid: does the image hold what an image of the set holds, and has
-each part clearly one of the rule's values? And do the parts agree? A generator that paints everything red agrees
-easily. So the values that occur are counted too, and how often parts with these values would agree by chance.
+Two checks are made. First, are the parts valid: does the image contain the right parts, each with a clear value of
+every property? Second, do the parts agree? A generator that paints everything red agrees trivially. So the values that
+occur are counted too, and how often parts with these values would agree by chance.
 
-The limits are wide, so that blur, dimness and noise of a generator matter little. `tests/evaluation/test_rules.py`
-degrades real images and measures how much is tolerated.
+The thresholds are tolerant, so that blur, low brightness and noise of generated images matter little.
+`tests/evaluation/test_rules.py` degrades real images and measures the tolerance.
 """
 
 import functools
@@ -18,27 +18,27 @@ import numpy as np
 from sagan_jax.data.synthetic import Blobs, Mirror, Pairs, SyntheticSet
 
 GROUND = 0.3
-"""A pixel can belong to a blob if its brightest channel is above this share of white."""
+"""A pixel can belong to a blob if its brightest channel is above this fraction of white."""
 LEAST_LIGHT = 0.5
-"""A blob is ignored if its brightness, which a tenth of its pixels exceeds, is below this share of white."""
+"""A blob is ignored if its brightness, the 90% quantile over its pixels, is below this fraction of white."""
 EDGE = 0.5
-"""A blob ends where it falls below this share of its own brightness, so blur and dimness do not move its outline."""
+"""A blob includes pixels above this fraction of its own brightness, so blur and dimness do not move its outline."""
 SPECK = 0.25
-"""A blob is ignored if its area is below this share of the largest form's area."""
+"""A blob is ignored if its area is below this fraction of the largest form's area."""
 LEAST_SIZE = 0.75
-"""A form is tried at all widths from this share of the rule's width to its inverse: a large disc is not a square."""
+"""Forms are matched at all widths from this fraction of the rule's width to its inverse: a large disc is no square."""
 LEAST_OVERLAP = 0.75
-"""A blob has the form with the greatest overlap (intersection over union), if that is at least this."""
+"""A blob has the form with the largest intersection over union, if that is at least this."""
 LEAST_SATURATION = 0.5
-"""Least saturation of a blob's mean colour: 1 - least channel / greatest channel."""
+"""Minimum saturation of a blob's mean colour: 1 - smallest channel / largest channel."""
 HUE_TOLERANCE = 0.35
-"""Greatest distance of a blob's hue from the nearest hue of the set, as a share of the distance between two hues."""
+"""Maximum distance of a blob's hue to the nearest hue of the set, as a fraction of the spacing of hues."""
 LEAST_SHARE = 0.5
-"""Least share of a blob's pixels that are nearest to the blob's hue: red beside green is not yellow."""
+"""Minimum fraction of a blob's pixels whose nearest hue is the blob's: half red and half green is not yellow."""
 LEAST_CONTRAST = 0.7
-"""Least standard deviation of half a texture, as a share of the smallest one among real textures."""
+"""Minimum standard deviation of half a texture, as a fraction of the smallest one among real textures."""
 LEAST_CORRELATION = 0.8
-"""Least correlation between half a texture and the mirrored other half, without the channel means."""
+"""Minimum correlation between half a texture and the mirrored other half, without the channel means."""
 
 
 class Blob(NamedTuple):
@@ -51,16 +51,16 @@ class Blob(NamedTuple):
 
 
 class RuleResult(NamedTuple):
-    """How N images follow a rule."""
+    """The result of checking N images against a rule."""
 
     parts_valid: np.ndarray
     """`[N]` bool: whether the image has the right parts"""
     agreements: dict[str, np.ndarray]
-    """by property, such as `hue`, `[N]` bool: whether all parts agree in it; False if the parts are not valid"""
+    """`[N]` bool by property, such as `hue`: whether all parts agree in it; False if the parts are not valid"""
     modes: np.ndarray
-    """`[N]` integers: which of the values that the rule leaves open; meaningful only if the image follows the rule"""
+    """`[N]` integers: the mode, an index of the free values of the rule; meaningful only if the rule is followed"""
     values: dict[str, np.ndarray]
-    """by property, `[N, parts]` integers; meaningful only if the parts are valid; empty for textures"""
+    """`[N, parts]` integers by property; meaningful only if the parts are valid; empty for textures"""
 
     @property
     def follows_rule(self) -> np.ndarray:
@@ -69,12 +69,12 @@ class RuleResult(NamedTuple):
 
 
 def check_rule(images: np.ndarray, rule: SyntheticSet, labels: np.ndarray | None = None) -> RuleResult:
-    """Checks images by the rule of a synthetic set.
+    """Checks images against the rule of a synthetic set.
 
     Args:
         images: `[N, R, R, 3]` uint8; N may be 0.
         rule: the set.
-        labels: `[N]` integers, the class that each image was asked for; of `Blobs` alone.
+        labels: `[N]` integers, the requested class of each image; only for `Blobs`.
 
     Raises:
         ValueError: the set is `Blobs`, and there are no labels.
@@ -87,7 +87,7 @@ def check_rule(images: np.ndarray, rule: SyntheticSet, labels: np.ndarray | None
 
 
 def num_modes(rule: SyntheticSet) -> int:
-    """Returns how many values a rule leaves open: pairs of hue and form, classes, or eight coarse textures.
+    """Returns the number of modes of a rule: pairs of hue and form, classes, or eight coarse textures.
 
     Examples:
         >>> num_modes(Pairs()), num_modes(Blobs())
@@ -117,10 +117,11 @@ def check_pairs(images: np.ndarray, rule: Pairs) -> RuleResult:
 
 
 def check_blobs(images: np.ndarray, rule: Blobs, labels: np.ndarray) -> RuleResult:
-    """Checks images of one blob: whether it is clear, and has the hue and lies in the cell of its image's class.
+    """Checks images of one blob: whether it is clear, and has the hue and the cell of the requested class.
 
-    A blob is in the cell that holds the middle of its pixels. The properties are `hue`, `column` and `row`. Where all
-    classes are asked for equally often, a generator that does not look at them agrees in one of `hues`, and so on.
+    A blob belongs to the cell that contains the centroid of its pixels. The properties are `hue`, `column` and `row`.
+    If all classes are requested equally often, a generator that ignores them agrees in hue with probability 1 / `hues`,
+    and so on.
 
     Args:
         images: `[N, R, R, 3]` uint8.
@@ -141,9 +142,9 @@ def check_blobs(images: np.ndarray, rule: Blobs, labels: np.ndarray) -> RuleResu
 
 
 def check_mirror(images: np.ndarray, rule: Mirror) -> RuleResult:
-    """Checks textures: whether both halves have contrast, and whether they mirror each other.
+    """Checks textures: whether both halves have enough contrast, and whether they mirror each other.
 
-    The mode is made of one sign a channel: whether the upper half is brighter on average than the lower one.
+    The mode has one bit per channel: whether the upper half is brighter on average than the lower one.
 
     Args:
         images: `[N, R, R, 3]` uint8.
@@ -163,25 +164,21 @@ def check_mirror(images: np.ndarray, rule: Mirror) -> RuleResult:
 
 
 def rule_accuracy(result: RuleResult, modes: int) -> dict[str, float]:
-    """Returns the share of images that follow a rule, and how evenly these are spread over its modes.
+    """Returns the fraction of images that follow a rule, and how evenly these are distributed over its modes.
 
     Args:
-        result: of at least one image.
-        modes: number of modes of the rule; see `num_modes`.
+        result: the result for at least one image.
+        modes: the number of modes of the rule; see `num_modes`.
 
     Returns:
-        Values by name.
-        `follows_rule`: the share of images that follow the rule.
-        `parts`: the share of images whose parts are valid.
-        Such as `hue`: among images with valid parts, the share whose parts agree in this property.
-        Such as `hue_chance`: the share that would agree if these parts were shuffled among the images. Both are 0 if no
-        image has valid parts.
-        `chance`: the share of all images that would follow the rule after this shuffle, in which each part keeps all
-        its properties. Where hue and form go together, the product of their shares is not it. Textures have no such
-        properties, and neither value.
-        `kinds`: the share of the modes that occur among images that follow the rule.
-        `entropy`: the entropy of their distribution over modes, as a share of the greatest one. Both are 0 if no image
-        follows the rule.
+        Values by name. `follows_rule`: the fraction of images that follow the rule. `parts`: the fraction of images
+        whose parts are valid. Each property, such as `hue`: among images with valid parts, the fraction whose parts
+        agree in it. Each property's chance level, such as `hue_chance`: the fraction that would agree if these parts
+        were shuffled among the images. Both are 0 if no image has valid parts. `chance`: the fraction of all images
+        that would follow the rule after this shuffle, in which each part keeps all its properties. If hue and form are
+        correlated, it is not the product of their chances. Textures have no such properties, and none of these chance
+        values. `kinds`: the fraction of modes that occur among images that follow the rule. `entropy`: the entropy of
+        their distribution over modes, divided by the maximum entropy. Both are 0 if no image follows the rule.
     """
     valid, follows = result.parts_valid, result.follows_rule
     shares = np.bincount(result.modes[follows], minlength=modes) / max(1, follows.sum())
@@ -198,20 +195,20 @@ def rule_accuracy(result: RuleResult, modes: int) -> dict[str, float]:
 
 
 def _chance(values: np.ndarray) -> float:
-    """Returns how often all parts of an image would be equal if all of `values`, `[N, parts]`, were shuffled."""
+    """Returns the probability that all parts of an image are equal if all of `values`, `[N, parts]`, are shuffled."""
     shares = np.bincount(values.ravel()) / max(1, values.size)
     return float((shares ** values.shape[1]).sum())
 
 
 def _joint(values: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns one number for each combination of all properties that a part has, `[N, parts]`."""
+    """Returns an index of the combination of all properties for each part, `[N, parts]`."""
     stacked = np.stack(list(values.values()), axis=-1)
     _, numbers = np.unique(stacked.reshape(-1, stacked.shape[-1]), axis=0, return_inverse=True)
     return numbers.reshape(stacked.shape[:-1])
 
 
 def find_blobs(image: np.ndarray, rule: Pairs) -> list[Blob]:
-    """Returns the blobs of an image `[R, R, 3]` uint8; none if they are too few, too many or unclear."""
+    """Returns the blobs of an image `[R, R, 3]` uint8; an empty list if they are too few, too many or unclear."""
     from scipy import ndimage  # a command that scores no rule starts sooner without it
 
     width = rule.width(len(image))
@@ -230,7 +227,7 @@ def find_blobs(image: np.ndarray, rule: Pairs) -> list[Blob]:
 
 
 def _hue(pixels: np.ndarray, rule: Pairs) -> int:
-    """Returns the number of the hue of a blob's pixels `[N, 3]`; -1 if it is pale or between two hues."""
+    """Returns the index of the hue of a blob's pixels `[N, 3]`; -1 if it is pale or between two hues."""
     from matplotlib.colors import rgb_to_hsv
 
     hue, saturation, _ = rgb_to_hsv(pixels.mean(axis=0) / 255)
@@ -241,11 +238,11 @@ def _hue(pixels: np.ndarray, rule: Pairs) -> int:
 
 
 def _form(region: np.ndarray, width: int, count: int) -> int:
-    """Returns the number of the form that overlaps a region most; -1 if the overlap is small."""
+    """Returns the index of the form that overlaps a region most; -1 if the overlap is small."""
     from scipy import ndimage
 
     area, overlaps = region.sum(), np.zeros(count)
-    margin = 2 * width  # keeps every form that is tried inside the image
+    margin = 2 * width  # keeps every tried form inside the image
     region = np.pad(region, margin)
     middle = np.array(ndimage.center_of_mass(region))
     for side in range(math.ceil(LEAST_SIZE * width), math.floor(width / LEAST_SIZE) + 1):
@@ -259,7 +256,7 @@ def _form(region: np.ndarray, width: int, count: int) -> int:
 
 @functools.cache
 def _stamps(count: int, side: int) -> np.ndarray:
-    """Returns the first forms with `side` pixels a side, `[count, side, side]` bool."""
+    """Returns the first `count` forms with a width of `side` pixels, `[count, side, side]` bool."""
     return np.stack([Pairs().form_mask(form, side) for form in range(count)])
 
 
@@ -273,7 +270,7 @@ def _least_deviation(rule: Mirror, resolution: int) -> float:
 def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Returns the correlation between two stacks of images, `[N]`.
 
-    It is taken over all values after each channel's mean is subtracted, so that a shared tint does not count.
+    It is computed over all values after subtracting each channel's mean, so that a shared tint does not count.
     """
     one, other = (part - part.mean(axis=(1, 2), keepdims=True) for part in (one, other))
     values = 1, 2, 3

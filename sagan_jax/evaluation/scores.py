@@ -1,4 +1,4 @@
-"""The scores: one class for each, which knows what it needs, what its values are called and how it is measured."""
+"""The scores: each class defines the requirements, the value names and the computation of one score."""
 
 import abc
 import dataclasses
@@ -33,7 +33,7 @@ KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 100, 1000
 PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
 DINOV2_PRECISION_NEIGHBOURS = 5  # Stein et al. 2023; layer6ai-labs/dgm-eval:dgm_eval/__main__.py
 MOST_SHARED_FEATURES = 10_000
-"""Features of at most this many images are kept for the next score of the same images."""
+"""Features of at most this many images are cached for further scores of the same images."""
 
 _CAVEATS = {
     "random": "features of random weights: compares only with itself, never with a published FID",
@@ -44,12 +44,12 @@ _CAVEATS = {
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """The result of a protocol.
+    """The result of measuring a protocol.
 
     Attributes:
-        protocol: what was measured.
-        values: by name; the first is what `value` returns.
-        details: what else a result file holds: the images, the reference, the features, and values by class.
+        protocol: the protocol that was measured.
+        values: the values by name; `value` returns the first.
+        details: further entries of a result file: the images, the reference, the features, and values by class.
     """
 
     protocol: Protocol
@@ -62,7 +62,7 @@ class Score:
         return next(iter(self.values.values()))
 
     def __str__(self) -> str:
-        """Returns one line for a person: the values, and what they must not be compared with."""
+        """Returns one human-readable line: the values, and what they must not be compared with."""
         words = ["  ".join(f"{name} {value:.6g}" for name, value in self.values.items())]
         if self.protocol.kind == "classifier_accuracy":
             words.append(
@@ -79,12 +79,12 @@ class Score:
 
 
 class Measurement(NamedTuple):
-    """What a scorer found in a set of images."""
+    """The result of a scorer for a set of images."""
 
     values: dict[str, float]
-    """by the scorer's `value_names`"""
+    """the values by the scorer's `value_names`"""
     details: dict[str, Any]
-    """for the result file"""
+    """further entries of the result file"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +92,8 @@ class Scorer(abc.ABC):
     """Measures one protocol.
 
     Attributes:
-        protocol: what is measured.
-        references: what is known of the real images.
+        protocol: the protocol to measure.
+        references: the statistics of the real images.
     """
 
     protocol: Protocol
@@ -101,14 +101,14 @@ class Scorer(abc.ABC):
 
     @property
     def value_names(self) -> tuple[str, ...]:
-        """The names of the values; the first is what `Score.value` returns."""
+        """The names of the values. `Score.value` returns the first."""
         return (self.protocol.name,)
 
     def check(self, num_classes: int) -> None:
-        """Checks that the features and the real images are there.
+        """Checks that the features and the real images are available.
 
         Args:
-            num_classes: classes of the images that will be scored; 0 if they have no labels.
+            num_classes: the number of classes of the images to score; 0 if they have no labels.
 
         Raises:
             InvalidInputError: something that this score needs is missing.
@@ -118,21 +118,21 @@ class Scorer(abc.ABC):
             self.references.require_images(self.protocol)
 
     def check_images(self, images: ImageSet) -> None:
-        """Checks that a set can be scored: `check` accepts it, and it has enough images. Reads none of them.
+        """Checks that a set can be scored: `check` accepts it, and it has enough images. Does not read the images.
 
         Raises:
             InvalidInputError: something that this score needs is missing.
         """
         self.check(images.num_classes)
-        images.draw(self.protocol.images, seed=0)  # says if there are too few
+        images.draw(self.protocol.images, seed=0)  # raises if there are too few
 
     @abc.abstractmethod
     def measure(self, images: ImageSet, seed: int) -> Measurement:
         """Measures a set of images that `check` accepts.
 
         Args:
-            images: what is scored.
-            seed: draws latents and classes, or chooses among the images of a set.
+            images: the images to score.
+            seed: the seed for latents and classes, or for the selection of images from a set.
 
         Raises:
             InvalidInputError: the set has too few images.
@@ -181,7 +181,7 @@ class Scorer(abc.ABC):
             )
 
     def _shared_classes(self, images: ImageSet, real: RealImages) -> list[int]:
-        """Returns the classes of which there are real images and images to score."""
+        """Returns the classes that both sets have images of."""
         shared = sorted(set(images.classes) & set(real.classes))
         if isinstance(images, RealImages):
             _require_same_names(self.protocol, images, real)
@@ -191,10 +191,10 @@ class Scorer(abc.ABC):
 
 
 class FrechetDistance(Scorer):
-    """The Fréchet distance between the features of images and of real ones: FID in those of the FID network."""
+    """The Fréchet distance between features of images and of real ones; with the FID network's features, the FID."""
 
     def check(self, num_classes: int) -> None:
-        """Checks that both sets have two images, as a covariance needs."""
+        """Checks that both sets have at least two images, as the covariance requires."""
         counts = [("", self.protocol.images)]
         if self.references.statistics:
             self.references.require_fit(self.protocol)
@@ -213,10 +213,10 @@ class FrechetDistance(Scorer):
 
 
 class IntraClassFrechetDistance(Scorer):
-    """The mean over classes of the Fréchet distance within each, with as many images as there are real ones."""
+    """The mean over classes of the Fréchet distance within a class, with as many images as the class has real ones."""
 
     def check(self, num_classes: int) -> None:
-        """Checks that both sets have classes, and each class two real images."""
+        """Checks that both sets have classes, and that each class has at least two real images."""
         super().check(num_classes)
         self._require_classes(num_classes)
         reference = self.references.require_images(self.protocol)
@@ -252,15 +252,15 @@ class IntraClassFrechetDistance(Scorer):
 
 
 class InceptionScore(Scorer):
-    """The Inception Score: mean and deviation over ten splits, and the score of all images at once."""
+    """The Inception Score: mean and standard deviation over ten splits, and the score of all images at once."""
 
     @property
     def value_names(self) -> tuple[str, ...]:
-        """The mean, the deviation, and the score of one split, as the authors' release computes it."""
+        """The mean, the standard deviation, and the score of one split, as in the authors' release."""
         return (self.protocol.name, *self._named("deviation", "one_split"))
 
     def check(self, num_classes: int) -> None:
-        """Checks that each split has two images."""
+        """Checks that each split has at least two images."""
         super().check(num_classes)
         if self.protocol.images < 2 * INCEPTION_SCORE_SPLITS:
             raise InvalidInputError(
@@ -268,7 +268,7 @@ class InceptionScore(Scorer):
             )
 
     def measure(self, images: ImageSet, seed: int) -> Measurement:
-        """Computes the score of the network's logits; those of the FID network are taken without their biases."""
+        """Computes the score from the network's logits. For the FID network these are the logits without biases."""
         unbiased = self.protocol.embedding == "inception"
         logits = self._features(images, seed, "logits_unbiased" if unbiased else "logits")
         mean, deviation = inception_score(logits, INCEPTION_SCORE_SPLITS)
@@ -282,16 +282,16 @@ class KernelDistance(Scorer):
 
     @property
     def value_names(self) -> tuple[str, ...]:
-        """The mean and the deviation over subsets."""
+        """The mean and the standard deviation over subsets."""
         return (self.protocol.name, *self._named("deviation"))
 
     @property
     def subset_size(self) -> int:
-        """Images of a subset: what the name says, else 1,000."""
+        """The number of images in a subset: that in the protocol's name, or 1,000."""
         return self.protocol.subset or KERNEL_SUBSET_SIZE
 
     def check(self, num_classes: int) -> None:
-        """Checks that both sets fill a subset, and that a subset has two images."""
+        """Checks that both sets have enough images for a subset, and that a subset has at least two images."""
         super().check(num_classes)
         if self.subset_size < 2:
             raise InvalidInputError(
@@ -320,15 +320,15 @@ class KernelDistance(Scorer):
 
 
 class PrecisionRecall(Scorer):
-    """Precision, recall, density and coverage of images among as many real ones."""
+    """Precision, recall, density and coverage of images with respect to as many real ones."""
 
     @property
     def value_names(self) -> tuple[str, ...]:
-        """Precision, recall, density and coverage: no value has the protocol's own name."""
+        """Precision, recall, density and coverage. No value has the bare protocol name."""
         return self._named("precision", "recall", "density", "coverage")
 
     def check(self, num_classes: int) -> None:
-        """Checks that there are as many real images as will be scored, more than neighbours, and trained features."""
+        """Checks that the features are trained and that both sets have enough images: more than the neighbours."""
         if self.protocol.embedding == "random":
             raise InvalidInputError(
                 f"{self.protocol.name} is not measured: in random features uniform noise got a precision of 0.947. "
@@ -346,7 +346,7 @@ class PrecisionRecall(Scorer):
             )
 
     def measure(self, images: ImageSet, seed: int) -> Measurement:
-        """Counts nearest neighbours among the features of both sets."""
+        """Compares nearest neighbours among the features of both sets."""
         nearest = DINOV2_PRECISION_NEIGHBOURS if self.protocol.embedding == "dinov2" else PRECISION_NEIGHBOURS
         real = self.references.features(self.protocol, self.protocol.images)
         fake = self._features(images, seed)
@@ -359,7 +359,7 @@ class PrecisionRecall(Scorer):
 
 
 class ClassifierAccuracy(Scorer):
-    """The share of images that a classifier of the real ones assigns to the class that was asked for."""
+    """The fraction of images that a classifier of the real ones assigns to the requested class."""
 
     def check(self, num_classes: int) -> None:
         """Checks that both sets have classes."""
@@ -372,13 +372,13 @@ class ClassifierAccuracy(Scorer):
         self._streams(images, seed=0)
 
     def _streams(self, images: ImageSet, seed: int) -> list[Iterator[ImageBatch]]:
-        """Returns streams of images whose classes take turns."""
+        """Returns one stream of images per class, of equal lengths up to one."""
         shared = self._shared_classes(images, self.references.require_train(self.protocol))
         counts = [len(range(place, self.protocol.images, len(shared))) for place in range(len(shared))]
         return [images.draw_class(label, count, seed) for label, count in zip(shared, counts, strict=True) if count]
 
     def measure(self, images: ImageSet, seed: int) -> Measurement:
-        """Classifies images of all classes in turn."""
+        """Classifies images of all classes."""
         streams = self._streams(images, seed)
         train = self.references.require_train(self.protocol)
         trained = self.references.classifier_of(self.protocol)
@@ -391,11 +391,11 @@ class ClassifierAccuracy(Scorer):
 
 
 class RuleAccuracy(Scorer):
-    """The share of images that follow the rule of the synthetic set that the networks were trained on."""
+    """The fraction of images that follow the rule of the synthetic set that the networks were trained on."""
 
     @property
     def value_names(self) -> tuple[str, ...]:
-        """The share that follows the rule, and the parts of `rule_accuracy`."""
+        """The fraction that follows the rule, and the other values of `rule_accuracy`."""
         nothing = check_rule(np.zeros((1, *self._image_shape()), np.uint8), self._rule(), np.zeros(1, int))
         parts = [name for name in rule_accuracy(nothing, num_modes(self._rule())) if name != "follows_rule"]
         return (self.protocol.name, *self._named(*parts))
@@ -418,9 +418,9 @@ class RuleAccuracy(Scorer):
             raise InvalidInputError(f"{self.protocol.name} needs images of 3 channels; got {channels}.")
 
     def measure(self, images: ImageSet, seed: int) -> Measurement:
-        """Checks each image by the rule's program."""
+        """Checks each image against the rule."""
         rule = self._rule()
-        # A process that draws no images still has a result to gather.
+        # A process without images still contributes an empty result.
         results = [check_rule(np.zeros((0, *self._image_shape()), np.uint8), rule, np.zeros(0, int))]
         for batch in self._draw(images, seed):
             results.append(check_rule(np.asarray(batch.images)[: len(batch.labels)], rule, batch.labels))
@@ -433,7 +433,7 @@ class RuleAccuracy(Scorer):
 
     def _rule(self) -> SyntheticSet:
         rule = self.references.require_train(self.protocol).source.rule
-        assert rule is not None  # `check` has seen it
+        assert rule is not None  # checked by `check`
         return rule
 
     def _image_shape(self) -> tuple[int, ...]:
@@ -441,7 +441,10 @@ class RuleAccuracy(Scorer):
 
 
 def _require_same_names(protocol: Protocol, images: RealImages, real: RealImages) -> None:
-    """Refuses sets whose classes have other names: their numbers would not mean the same. Numbers are no names."""
+    """Raises InvalidInputError if the class names of both sets differ, since equal labels would mean different classes.
+
+    Class names that are just numbers are not compared.
+    """
     names, real_names = (one.source.class_names for one in (images, real))
     named = not any(all(name.isdecimal() for name in one) for one in (names, real_names))
     if named and names != real_names:
@@ -452,7 +455,7 @@ def _require_same_names(protocol: Protocol, images: RealImages, real: RealImages
 
 
 def _classes_words(shared: Sequence[int], real: RealImages) -> dict[str, str]:
-    """Returns which classes a score is over, in words for a result file; nothing if it is over all."""
+    """Returns a description of the classes of a score for a result file; empty if it covers all classes."""
     if len(shared) == real.num_classes:
         return {}
     named = _few([real.source.class_names[label] for label in shared])

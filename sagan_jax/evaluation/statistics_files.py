@@ -1,4 +1,4 @@
-"""Files with the mean and the covariance of features, as pytorch-fid, EDM and guided-diffusion publish them."""
+"""Files with the mean and the covariance of features, in the format of pytorch-fid, EDM and guided-diffusion."""
 
 import dataclasses
 import hashlib
@@ -17,9 +17,9 @@ from sagan_jax.runtime.files import write_atomically
 
 _NAMES = {"mu", "sigma"}
 _OWN_NAMES = ("count", "features", "identity")
-_MOST_BYTES = 2**30  # of an array: a covariance of 11,585 features in float64
-_ASYMMETRY, _NEGATIVE = 1e-5, 1e-4  # of the largest value: what `frechet_distance` takes for rounding
-_LARGEST = 1e100  # of a mean and of a covariance; the squares of larger ones overflow
+_MOST_BYTES = 2**30  # limit for an array: a covariance of 11,585 features in float64
+_ASYMMETRY, _NEGATIVE = 1e-5, 1e-4  # relative to the largest value: what `frechet_distance` accepts as rounding
+_LARGEST = 1e100  # limit for means and covariances; squares of larger values overflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +29,12 @@ class FeatureStatistics:
     Attributes:
         mean: `[D]` float64.
         covariance: `[D, D]` float64, unbiased.
-        count: how many images there were; None when the file does not say.
+        count: the number of images; None if the file does not state it.
         name: the name of the file.
-        sha256: of mean and covariance.
-        features: the network in a file of ours, such as `inception` or `lite0`; "" when the file does not say.
-        identity: of the network in a file of ours; "" when the file does not say.
+        sha256: the hash of mean and covariance.
+        features: the name of the network, such as `inception` or `lite0`, in a file that `write_statistics` wrote; else
+            "".
+        identity: the identity of the network in such a file; else "".
     """
 
     mean: np.ndarray = dataclasses.field(repr=False)
@@ -45,12 +46,12 @@ class FeatureStatistics:
     identity: str = ""
 
     def describe(self) -> dict[str, Any]:
-        """Returns what a result file says about the reference."""
+        """Returns a description of the reference for a result file."""
         described = {"statistics": self.name, "sha256": self.sha256, "images": self.count}
         return described | {"features": self.identity or f"{len(self.mean)}, of a network that the file does not name"}
 
     def misfit(self, embedding: Embedding) -> str:
-        """Returns why features of this network do not compare with the file; "" if they do."""
+        """Returns why features of this network are not comparable with the file; "" if they are."""
         if len(self.mean) != embedding.size:
             sizes = f"{len(self.mean):,} features of each image, and {embedding.name} ones are {embedding.size:,}"
             return f"holds {sizes}"
@@ -58,39 +59,37 @@ class FeatureStatistics:
             return ""
         if self.features != embedding.name:
             return f"holds {self.features} features, and the protocol's are {embedding.name} ones"
-        # The file of the FID network may be converted again.
+        # Another conversion of the FID network has the same features but another identity.
         if self.identity != embedding.identity and not embedding.name.startswith("inception"):
             return f"holds features of another network, {self.identity}"
         return ""
 
 
 def is_statistics_file(path: str | Path) -> bool:
-    """Tells whether a path is an .npz file with the arrays `mu` and `sigma`."""
+    """Returns whether a path is an .npz file with the arrays `mu` and `sigma`."""
     return _array_names(Path(path)) >= _NAMES
 
 
 def holds_images(path: str | Path) -> bool:
-    """Tells whether a file of statistics has images too, as those of guided-diffusion have."""
+    """Returns whether a file of statistics also contains images, as those of guided-diffusion do."""
     return bool(_array_names(Path(path)) & {"images", "arr_0"})
 
 
 def _array_names(path: Path) -> set[str]:
-    """Returns the names of the arrays in an .npz file; none if it is no such file or damaged."""
+    """Returns the names of the arrays in an .npz file; an empty set if it is no .npz file or damaged."""
     try:
         if path.suffix.lower() != ".npz" or not path.is_file():
             return set()
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}
-    except (
-        Exception
-    ):  # zipfile raises many kinds of error for a damaged file, and opening it as images says what is wrong
+    except Exception:  # zipfile raises many kinds of error for a damaged file; reading it as images reports it
         return set()
 
 
 def read_statistics(path: str | Path) -> FeatureStatistics:
     """Returns the statistics of an .npz file with `mu` `[D]` and `sigma` `[D, D]`, floating.
 
-    A file that `write_statistics` wrote also has the number of images and the network.
+    A file by `write_statistics` also has the number of images and the network.
 
     Raises:
         InvalidInputError: when the file is damaged, or its arrays are not a mean and a covariance: other shapes, values
@@ -122,7 +121,7 @@ def write_statistics(path: str | Path, moments: Moments, embedding: Embedding) -
 
     Args:
         path: the file; an existing one is replaced.
-        moments: of the features of at least two images.
+        moments: the moments of the features of at least two images.
         embedding: the network.
 
     Raises:
@@ -142,7 +141,7 @@ def write_statistics(path: str | Path, moments: Moments, embedding: Embedding) -
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of the file that we know, after their headers were checked: other arrays are not read."""
+    """Returns the known arrays of the file, after checking their headers. Other arrays are not read."""
     found = {}
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -168,14 +167,14 @@ def _read_array(content: bytes, name: str) -> np.ndarray:
 
 
 def _count_fault(count: np.ndarray | None) -> str:
-    """Returns what keeps an array from being the number of images; "" if nothing does, or there is none."""
+    """Returns why an array is not a valid number of images; "" if it is valid or absent."""
     if count is None or (count.shape == () and count.dtype.kind in "iu" and count >= 2):
         return ""
     return "`count` needs to be the number of images, one integer of at least 2"
 
 
 def _fault(mean: np.ndarray, covariance: np.ndarray) -> str:
-    """Returns what keeps two arrays from being a mean and a covariance; "" if nothing does."""
+    """Returns why two arrays are not a valid mean and covariance; "" if they are."""
     size = mean.size
     if mean.shape != (size,) or covariance.shape != (size, size) or not size:
         return f"they need the shapes [D] and [D, D]; got {list(mean.shape)} and {list(covariance.shape)}"

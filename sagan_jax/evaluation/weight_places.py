@@ -1,4 +1,4 @@
-"""Where the weights of the networks of scores are, and reading a file of them again only if it has changed."""
+"""Locations of the weight files of scoring networks, and reading such a file again only if it has changed."""
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
@@ -11,13 +11,13 @@ Weights = TypeVar("Weights")
 
 
 def find_file(path: str | Path | None, default: Path | None, *, network: str, hint: str) -> Path | None:
-    """Returns the file of a network's weights: `path` if it is given, else the default file, or None if that is absent.
+    """Returns the file of a network's weights: `path` if given, else the default file, or None if that does not exist.
 
     Args:
-        path: what the user named, if anything.
-        default: where the weights usually are; None without a home folder.
-        network: its name, for the message.
-        hint: how the weights are had, for the message.
+        path: the path that the user gave, or None.
+        default: the default location; None without a home folder.
+        network: the name of the network, for the message.
+        hint: how to get the weights, for the message.
 
     Raises:
         InvalidInputError: `path` is given and is not a file.
@@ -33,7 +33,7 @@ def find_file(path: str | Path | None, default: Path | None, *, network: str, hi
 
 
 def read_once(read: Callable[[Path], Weights]) -> Callable[[str | Path], Weights]:
-    """Returns a function that reads a file as `read` does, and the last file again only if it has changed."""
+    """Caches the last result of a function that reads a file. The file is read again only if it has changed."""
 
     @lru_cache(maxsize=1)
     def read_version(path: Path, _modified: int, _size: int) -> Weights:
@@ -44,7 +44,7 @@ def read_once(read: Callable[[Path], Weights]) -> Callable[[str | Path], Weights
         path = Path(path)
         try:
             state = path.stat()
-        except OSError:  # reading it gives a better message
+        except OSError:  # reading it raises a better message
             return read_version(path, 0, 0)
         return read_version(path.resolve(), state.st_mtime_ns, state.st_size)
 
