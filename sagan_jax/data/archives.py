@@ -1,4 +1,4 @@
-"""Images in a zip file, read without unpacking it. A hostile archive is refused before any member is inflated."""
+"""Images in a zip file, read without unpacking it. Malicious archives are rejected before any member is inflated."""
 
 import hashlib
 import re
@@ -16,8 +16,8 @@ from sagan_jax.data.layouts import is_archive, is_hidden, is_image, wrapper_fold
 from sagan_jax.errors import InvalidInputError, one_line
 
 _MAX_MEMBERS = 5_000_000
-# All images together may have four times the bytes of the archive, plus this many. A single image may expand without a
-# bound other than `decoding.MAX_FILE_BYTES`: a drawing as BMP shrinks a thousandfold.
+# All images together may expand to four times the size of the archive, plus this many bytes. A single image may expand
+# to `decoding.MAX_FILE_BYTES`: a drawing in BMP format compresses a thousandfold.
 _EXTRA_BYTES = 2**30
 
 
@@ -29,12 +29,12 @@ def open_zip(path: Path, notify: Notify, csv_labels: CsvLabels | None = None) ->
 
     Args:
         path: the zip.
-        notify: receives a line when labels come from a member, and when members are passed over.
+        notify: receives a line when labels come from a member, and when members are ignored.
         csv_labels: labels that the user gave. They replace all others.
 
     Raises:
-        InvalidInputError: when the file is not a zip, has another layout, has a hostile member (`_check_members`), or
-            when the member of labels is wrong.
+        InvalidInputError: when the file is not a zip, has another layout, has a malicious member (`_check_members`), or
+            has an invalid label file.
     """
     where = repr(str(path))
     try:
@@ -104,7 +104,7 @@ def check_method(member: zipfile.ZipInfo, where: str) -> None:
 
 
 def _check_members(members: Sequence[zipfile.ZipInfo], archive_bytes: int, where: str) -> None:
-    """Raises InvalidInputError for a name or a size that an ordinary archive does not have."""
+    """Raises InvalidInputError for names or sizes that may be malicious."""
     if len(members) > _MAX_MEMBERS:
         raise InvalidInputError(f"{where} needs at most {_MAX_MEMBERS:,} members; it has {len(members):,}.")
     seen: set[str] = set()

@@ -18,9 +18,9 @@ from sagan_jax.errors import InvalidInputError, one_line
 from sagan_jax.runtime.files import open_regular
 
 MAX_COMPRESSION_RATIO = 100
-"""How many bytes one compressed byte of a large array may expand to. Photographs hardly compress at all."""
+"""The maximum compression ratio of a large array. Photographs hardly compress at all."""
 FREE_BYTES = 2**30
-"""An array of at most this size may expand from any number of bytes. Sparse arrays shrink a thousandfold."""
+"""Arrays up to this size may have any compression ratio. Sparse arrays compress a thousandfold."""
 
 
 class ImageArrays(NamedTuple):
@@ -84,12 +84,12 @@ def read_npz(path: Path, notify: Notify = lambda line: None, *, absent_classes: 
 
     Args:
         path: the file.
-        notify: receives a line when none of several arrays is known to hold labels.
-        absent_classes: some of the labels 0, 1, .., max may be absent.
+        notify: receives a line when there are several arrays and none has a known name of labels.
+        absent_classes: whether some of the labels 0, 1, .., max may be absent.
 
     Raises:
-        InvalidInputError: when the file holds other arrays, Python objects, or fewer bytes than its headers state, or
-            when one of the labels 0, 1, .., max does not occur and each has to.
+        InvalidInputError: when the file holds other arrays, Python objects, or fewer bytes than its headers state. Also
+            when one of the labels 0, 1, .., max is absent, unless `absent_classes` is set.
     """
     where = repr(str(path))
     labels = None
@@ -153,7 +153,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarra
 
 
 def _check_images(shape: tuple[int, ...], dtype: np.dtype, where: str) -> None:
-    without_channels = len(shape) == 3 and shape[2] not in (*MODES, 4)  # else it may be a single image [H, W, C]
+    without_channels = len(shape) == 3 and shape[2] not in (*MODES, 4)  # otherwise it may be a single image [H, W, C]
     with_channels = len(shape) == 4 and shape[3] in MODES
     if dtype != np.uint8 or not (with_channels or without_channels) or 0 in shape:
         raise InvalidInputError(
@@ -165,7 +165,7 @@ def _check_images(shape: tuple[int, ...], dtype: np.dtype, where: str) -> None:
 def _check_compression(member: zipfile.ZipInfo, archive_bytes: int, where: str) -> None:
     """Raises InvalidInputError when an array would expand too much, or has an unsupported compression method."""
     check_method(member, where)
-    # No compressed size can be larger than the file, whatever its directory states.
+    # The zip directory may state a compressed size that is larger than the file.
     packed_bytes = min(member.compress_size, archive_bytes)
     if member.file_size > max(FREE_BYTES, MAX_COMPRESSION_RATIO * packed_bytes):
         raise InvalidInputError(

@@ -1,4 +1,4 @@
-"""Which arrays of an .npz file are the images and the labels: the names that widely used files give them."""
+"""Selection of the image and label arrays in an .npz file, by the names that are common in published files."""
 
 from collections.abc import Collection
 
@@ -21,17 +21,17 @@ _ALL = tuple(name for names in _IMAGES.values() for name in names)
 def choose_arrays(present: Collection[str], where: str) -> tuple[str, str]:
     """Returns the names of the images and of the labels among the arrays of a file; "" when there are no labels.
 
-    Upper and lower case are the same. `images` and `labels`, or `arr_0` and `arr_1` as of `numpy.savez` without names,
-    come before all others. Otherwise the arrays of a training split, such as `x_train` and `y_train` of Keras or
-    `train_images` and `train_labels` of MedMNIST, come before arrays such as `x` and `y` or `data` and `target`. Arrays
-    of a test split are taken only if there are no others.
+    Names are not case-sensitive. `images` and `labels`, or `arr_0` and `arr_1` (from `numpy.savez` without names), have
+    priority. Next come the arrays of a training split, such as `x_train` and `y_train` of Keras or `train_images` and
+    `train_labels` of MedMNIST. Then come arrays such as `x` and `y` or `data` and `target`. Arrays of a test split are
+    used only if there are no others.
 
     Args:
         present: the names of all arrays.
         where: the file, quoted, for messages.
 
     Raises:
-        InvalidInputError: when no array, or more than one, may hold the images, or more than one the labels.
+        InvalidInputError: when no array or several arrays could hold the images, or several could hold the labels.
 
     Examples:
         >>> choose_arrays(["x_train", "y_train", "x_test", "y_test"], "'mnist.npz'")

@@ -1,9 +1,9 @@
-"""A cache of decoded images on disk: a data set is decoded once, and later runs read or map the result.
+"""A cache of decoded images on disk: a data set is decoded once, and later runs read or memory-map the result.
 
-A cached set has two files. `KEY.npy` holds the images, uint8 `[N, R, R, C]`. `KEY.ledger.npz` is written last. It
-holds the CRC-32 of each image, the indices of unreadable images (black in the array), of CMYK images and of images with
-several frames, the labels and the class names. KEY is a digest of the content, the labels and everything else that the
-set depends on. The cache folder can be deleted at any time.
+A cached set has two files. `KEY.npy` holds the images, uint8 `[N, R, R, C]`. `KEY.ledger.npz` is written last. It holds
+the CRC-32 of each image, the labels and the class names. It also holds the indices of unreadable images (black in the
+array), of CMYK images and of images with several frames. KEY is a digest of the content, the labels and everything else
+that the set depends on. The cache folder can be deleted at any time.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ from sagan_jax.data.encoded import EncodedImages, Findings, Notify
 from sagan_jax.errors import one_line
 from sagan_jax.runtime.files import open_regular
 
-_SPARE_BYTES = 2**28  # of disk space that stay free for checkpoints
+_SPARE_BYTES = 2**28  # disk space to leave free for checkpoints
 
 
 class CachedImages(NamedTuple):
-    """A decoded data set: images uint8 `[N, R, R, C]`, the CRC-32 of each image, and what decoding found."""
+    """A decoded data set: images uint8 `[N, R, R, C]`, the CRC-32 of each image, and the findings of decoding."""
 
     images: np.ndarray
     checksums: np.ndarray
@@ -46,7 +46,7 @@ class DecodedCache:
         encoded: the data set.
         resolution: R.
         image_channels: C.
-        skip_unreadable: how many images may be unreadable.
+        skip_unreadable: the maximum number of unreadable images.
         notify: receives a line when the cache is damaged, or when another process holds it.
     """
 
@@ -66,8 +66,8 @@ class DecodedCache:
         self._invalidated = False
         names = hashlib.sha256(self._labels().astype("<i8").tobytes() + json.dumps(encoded.class_names).encode())
         facts = (encoded.content(), *self._shape, skip_unreadable, DECODING_VERSION, PIL.__version__)
-        facts += (names.hexdigest(),)  # labels in a file of their own are no part of the content
-        if encoded.decoding == "fast":  # sets that were cached before there was a choice keep their key
+        facts += (names.hexdigest(),)  # labels in a separate file are not part of the content
+        if encoded.decoding == "fast":  # keeps the keys of caches from before this option existed
             facts += ("fast", FAST_DECODING_VERSION)
         key = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
         self.path = folder / f"{key}.npy"
@@ -83,8 +83,8 @@ class DecodedCache:
         """Returns the stored data set, or None when it is absent or damaged.
 
         Args:
-            mapped: whether to leave the images on disk, mapped read-only. The caller then verifies the checksum of
-                each image as it reads it.
+            mapped: whether to memory-map the images read-only. The caller then verifies the checksum of each image when
+                it reads it.
 
         Raises:
             OSError: when a file cannot be read.
@@ -96,7 +96,7 @@ class DecodedCache:
                 same = np.array_equal(ledger["labels"], self._labels())
                 same &= str(ledger["class_names"]) == json.dumps(self._encoded.class_names)
             open_regular(self.path).close()
-            images = np.load(self.path, mmap_mode="r", allow_pickle=False)  # compares header and file size first
+            images = np.load(self.path, mmap_mode="r", allow_pickle=False)  # checks the header and the file size
             same &= images.shape == self._shape and images.dtype == np.uint8 and images.flags.c_contiguous
             if not same or len(checksums) != len(images):
                 raise ValueError("it holds another data set")
@@ -105,7 +105,7 @@ class DecodedCache:
                 raise ValueError("its images differ from those that were stored")
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError:  # does not mean that the stored data are damaged
+        except OSError:  # not a sign of damaged data
             raise
         except Exception as error:  # numpy, zipfile and zlib raise many kinds of error for a damaged file
             self.invalidate(one_line(error))
@@ -124,7 +124,7 @@ class DecodedCache:
         except ImportError as error:
             raise OSError(errno.ENOSYS, "this system has no file locks") from error
         self._lock.parent.mkdir(parents=True, exist_ok=True)
-        # Without O_NONBLOCK, opening a pipe may wait.
+        # Without O_NONBLOCK, opening a named pipe may block.
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         with os.fdopen(os.open(self._lock, flags, 0o666), "rb") as file:
             try:
@@ -144,14 +144,14 @@ class DecodedCache:
             )
 
     def store(self, fill: Callable[[Callable[[int, np.ndarray], None]], Findings]) -> Findings:
-        """Writes a data set; `load` sees it only once it is complete. The caller must hold the lock.
+        """Writes a data set. `load` finds it only when it is complete. The caller must hold the lock.
 
         Args:
             fill: a function that decodes the set. It receives a function `put(index, image)` and calls it for each
                 image, from any thread.
 
         Returns:
-            What `fill` returned.
+            The result of `fill`.
 
         Raises:
             OSError: when the disk is full or read-only. Files that existed before stay unchanged.
@@ -177,7 +177,7 @@ class DecodedCache:
         return findings
 
     def invalidate(self, reason: str) -> None:
-        """Marks the cached set as damaged, so that the next run decodes it again. The first call gives notice."""
+        """Marks the cached set as damaged, so that the next run decodes it again. The first call notifies the user."""
         with contextlib.suppress(OSError):
             self._ledger.unlink(missing_ok=True)
         if not self._invalidated:

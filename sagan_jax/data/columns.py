@@ -1,4 +1,4 @@
-"""Images and labels in the columns of a table: how they are called, and what labels may be."""
+"""Images and labels in the columns of a table: the names of the columns, and checks of the labels."""
 
 from collections.abc import Iterable
 from typing import Any, TypedDict
@@ -14,14 +14,14 @@ LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
 
 
 class ColumnNames(TypedDict):
-    """The columns that the user names, each "" for the usual ones."""
+    """The column names that the user gave; "" for the default names."""
 
     label_column: str
     image_column: str
 
 
 def listed(names: Iterable[str]) -> str:
-    """Returns names, quoted, for a message."""
+    """Returns quoted names for a message."""
     return ", ".join(map(repr, names))
 
 
@@ -30,14 +30,14 @@ def content_of_column(content: str, column: str, default: str) -> str:
 
     Args:
         content: a digest of the file, which holds all columns.
-        column: the one that is read. The result differs from `content` only if it is not the default.
-        default: the column that is read where none is named; "" where one has to be named.
+        column: the column that is read. The result differs from `content` only if it is not the default.
+        default: the column that is read by default; "" if the user has to name one.
     """
     return content if column == default else f"{content} {column}"
 
 
 def integers(column: Any, where: str) -> np.ndarray:
-    """Returns a column of pyarrow as int64 `[N]`; raises InvalidInputError where a row has none."""
+    """Returns a pyarrow column as int64 `[N]`. Raises InvalidInputError if a row has no value."""
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
         raise InvalidInputError(f"{where} needs a label in each row; row {row} has none.")
@@ -45,14 +45,14 @@ def integers(column: Any, where: str) -> np.ndarray:
 
 
 def check_classes(labels: np.ndarray, names: tuple[str, ...], count: int, where: str, notify: Notify) -> list[str]:
-    """Returns the names of the classes, as texts; without names the labels 0, 1, .., max.
+    """Checks the labels and returns the class names. Without names, these are the labels 0, 1, .., max.
 
     Args:
         labels: integers `[count]`.
         names: one for each label, or () for none.
         count: the number of images.
         where: the source, quoted, for messages.
-        notify: receives a line when a class that has a name has no image.
+        notify: receives a line when a named class has no image.
 
     Raises:
         InvalidInputError: when a label has no name; or, without names, when a label does not occur.

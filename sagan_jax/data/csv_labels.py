@@ -1,4 +1,4 @@
-"""Labels in a CSV file: a row for each image, with the name of its file and its class."""
+"""Labels in a CSV file with one row per image: its file name and its class."""
 
 import csv
 import io
@@ -16,24 +16,24 @@ from sagan_jax.errors import InvalidInputError, one_line
 MAX_CSV_BYTES = 2**28
 """The largest accepted CSV file in bytes."""
 
-# The names of the two columns, in lower case; the first is ours, the others are usual elsewhere.
+# The names of the two columns, in lower case. The first is our own; the others are common elsewhere.
 _FILE = ("file", "filename", "file_name", "image", "path")
 _CLASS = ("class", "label", "class_name", "category")
 
 
 class CsvLabels(NamedTuple):
-    """The path of a CSV file, and the class, as text, of each file that it names."""
+    """The path of a CSV file, and the class of each listed file as a string."""
 
     path: Path
     classes: dict[str, str]
 
 
 def read_csv_labels(path: Path) -> CsvLabels:
-    """Returns the rows of a CSV file: UTF-8 with or without a byte order mark, cells with or without quotes.
+    """Returns the rows of a CSV file. It is UTF-8 with or without a byte order mark; cells may be quoted.
 
-    The file has two columns, the file of an image and its class. The first row is a header unless it names an image.
-    With a header that has the columns `file` and `class`, or names such as `filename` and `label`, further columns are
-    ignored. Columns are separated by commas; by tabs or semicolons if the first line has no comma.
+    The file has two columns, the file name of an image and its class. The first row is a header unless it names an
+    image. If the header has the columns `file` and `class`, or similar names such as `filename` and `label`, other
+    columns are ignored. Columns are separated by commas, or by tabs or semicolons if the first line has no comma.
 
     Args:
         path: the file.
@@ -43,7 +43,7 @@ def read_csv_labels(path: Path) -> CsvLabels:
     """
     where = repr(str(path))
     if path.exists() and not path.is_file():  # reading a pipe could block forever
-        raise InvalidInputError(f"The labels need to be a CSV file; {where} is no regular file.")
+        raise InvalidInputError(f"The labels need to be a CSV file; {where} is not a regular file.")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_CSV_BYTES + 1)
@@ -71,17 +71,17 @@ def read_csv_labels(path: Path) -> CsvLabels:
 def assign_csv_labels(names: list[str], labels: CsvLabels, where: str) -> LabelledFiles:
     """Returns the images with the labels of a CSV file.
 
-    Classes that are all integers, such as 3 or 3.0, are the labels themselves. Other classes are names, sorted by their
-    bytes, and a label is a position in that order.
+    If all classes are integers, such as 3 or 3.0, they are the labels. Otherwise they are class names, sorted by their
+    bytes, and a label is an index in that order.
 
     Args:
         names: the full names of all images in the source, in order.
-        labels: the rows. Their names are relative to the source, or to the single folder that holds all images.
+        labels: the rows. Their file names are relative to the source, or to the single folder that holds all images.
         where: the source, quoted, for messages.
 
     Raises:
-        InvalidInputError: when an image has no class or two, a row names no image, or the integers are not 0, 1, ..,
-            max with an image of each.
+        InvalidInputError: when an image has no class or two classes, a row names no image, or one of the integers 0, 1,
+            .., max is absent.
     """
     from_csv = repr(str(labels.path))
     if not names:
@@ -102,7 +102,7 @@ def assign_csv_labels(names: list[str], labels: CsvLabels, where: str) -> Labell
             f"no row, and {_some(strangers, labels.classes, 'rows')} name no image. Names are relative to {where}."
         )
     texts = [classes[name] for name in names]
-    if all(re.fullmatch(r"-?[0-9]{1,9}(\.0*)?", text) for text in texts):  # 3.0 as pandas writes integers
+    if all(re.fullmatch(r"-?[0-9]{1,9}(\.0*)?", text) for text in texts):  # pandas may write the integer 3 as 3.0
         numbers = np.array([int(text.partition(".")[0]) for text in texts], np.int32)
         return LabelledFiles(names, numbers, class_names_from_labels(numbers, len(names), from_csv))
     class_names = sorted(set(texts), key=str.encode)
@@ -120,7 +120,7 @@ def _check_width(rows: list[tuple[int, list[str]]], where: str) -> None:
 
 
 def _classes(rows: list[tuple[int, list[str]]], file_column: int, class_column: int, where: str) -> dict[str, str]:
-    """Returns the class of each file in the rows, which come with their line numbers."""
+    """Returns the class of each file. Rows are given with their line numbers."""
     if not rows:
         raise InvalidInputError(f"{where} needs rows of a file and its class; it has none.")
     classes: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Decodes one image file, or fits one array, to uint8 `[R, R, C]`. No other module opens an image decoder."""
+"""Decoding of an image file, or fitting of an array, to uint8 `[R, R, C]`. No other module opens an image decoder."""
 
 import contextlib
 import io
@@ -16,16 +16,16 @@ from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 from sagan_jax.errors import one_line
 
 DECODING_VERSION = 2
-"""Must increase whenever a file would decode to different pixels, so that cached images are decoded again."""
+"""Must be increased when files decode to different pixels, so that cached images are decoded again."""
 
 Decoding = Literal["exact", "fast"]
-"""How a JPEG is decoded: every pixel, or reduced by the decoder itself where the image is much too large."""
+"""How JPEGs are decoded: at full size, or downscaled by the decoder if the image is much larger than needed."""
 
 DECODINGS: tuple[Decoding, ...] = get_args(Decoding)
 """All values of `Decoding`."""
 
 FAST_DECODING_VERSION = 1
-"""The same as `DECODING_VERSION` for what `fast` alone changes."""
+"""The same as `DECODING_VERSION` for changes of `fast` decoding only."""
 
 MAX_FILE_BYTES = 64 * 2**20
 """The largest accepted size of an image file in bytes."""
@@ -41,20 +41,21 @@ _KINDS = {
     "I;16": "16-bit grey",
     "I;16B": "16-bit grey",
 }
-_KINDS |= {"La": "grey", "RGBa": "RGB", "RGBA": "RGB", "P": "RGB", "PA": "RGB"}  # a palette is looked up
+_KINDS |= {"La": "grey", "RGBa": "RGB", "RGBA": "RGB", "P": "RGB", "PA": "RGB"}  # a palette is converted to colours
 
-# Pillow reads 25 more formats. One starts Ghostscript, some know their files by the name alone (TGA), an icon may hold
-# an image larger than its header says, and others hold drawings or measurements. JPEG includes MPO, and PPM includes
-# PBM, PGM and PNM.
+# Pillow reads 25 more formats. One starts Ghostscript. Some are detected only by the file name (TGA). An icon may hold
+# an image larger than its header states. Others hold drawings or measurements. JPEG includes MPO, and PPM includes PBM,
+# PGM and PNM.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI", "DIB", "PCX", "SGI", "DDS")
 _FORMATS += ("PSD",)
 _MAX_PIXELS = 89_478_485  # Pillow only warns above this size
 
-# How much larger than wanted a reduced JPEG has to be. Half of 375 pixels, the usual side in ImageNet, is 1.46 x 128.
-# A larger factor would decode most of ImageNet exactly, and a smaller one brings larger errors: see docs/data.md.
+# The minimum size of a downscaled JPEG relative to the wanted size. Half of 375 pixels, the usual side in ImageNet, is
+# 1.46 x 128. A larger factor would decode most of ImageNet at full size, and a smaller one causes larger errors: see
+# docs/data.md.
 _SPARE_SIZE = 1.25
 
-# 4:4:4 and 4:2:0. libjpeg reduces the colours of 4:2:2 further than the luma, and shifts them by half a pixel at 1/8.
+# 4:4:4 and 4:2:0. For 4:2:2, libjpeg downscales chroma further than luma, and shifts it by half a pixel at 1/8.
 _EVEN_SAMPLING = (0, 2)
 
 _ROTATIONS = {
@@ -66,40 +67,40 @@ _ROTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_MIRRORED_X = (2, 3, 7, 8)  # orientations in which the file's left becomes the right or the bottom
+_MIRRORED_X = (2, 3, 7, 8)  # orientations that move the left side of the file to the right or the bottom
 _MIRRORED_Y = (3, 4, 6, 7)
 
-# As `warnings.filterwarnings` stores it: the warnings of Pillow's own modules about metadata and palettes.
+# In the form in which `warnings.filterwarnings` stores it: warnings of Pillow's modules about metadata and palettes.
 _ODD_METADATA = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)
 
-TiffImagePlugin.logger.setLevel(logging.CRITICAL)  # it prints an error that it also raises
+TiffImagePlugin.logger.setLevel(logging.CRITICAL)  # it logs an error that it also raises
 
 
 class Traits(NamedTuple):
-    """What the user may want to know of an image that was decoded."""
+    """Properties of a decoded image that the user may want to know."""
 
     cmyk: bool
-    """it was converted from CMYK"""
+    """whether it was converted from CMYK"""
     frames: bool
-    """it has several frames or pages, of which the first was read"""
+    """whether it has several frames or pages, of which the first was read"""
 
 
 def decode(
     data: bytes, resolution: int, image_channels: int, decoding: Decoding = "exact"
 ) -> tuple[np.ndarray, Traits]:
-    """Returns the image in a file, and what the user may want to know of it.
+    """Returns the image in a file, and its traits.
 
-    The file is a PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, PPM, QOI, DIB, PCX, SGI, DDS or PSD file, whatever
-    its name.
+    The file is a PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, PPM, QOI, DIB, PCX, SGI, DDS or PSD file with any
+    name.
 
     The image is cropped to its centre square. It is resized with Pillow's antialiased Lanczos filter if its size
     differs from `resolution`. EXIF orientation is applied; metadata that cannot be read are ignored. Transparent pixels
     are blended with white. 16-bit grey is scaled by 1/257 and never clipped. CMYK becomes RGB by Pillow's formula,
     without the colour profile. Of several frames or pages, the first is used.
 
-    With `fast`, libjpeg computes a JPEG at 1/2, 1/4 or 1/8 of its size, where its shorter side is then still at least
-    1.25 times `resolution`. The crop is the same, to a fraction of a pixel. Pixels differ by 1 to 2 grey levels in the
-    mean. All other images are exact, and so are JPEGs in CMYK or with colours at half the width alone (4:2:2).
+    With `fast`, libjpeg decodes a JPEG at 1/2, 1/4 or 1/8 of its size if its shorter side is then still at least 1.25
+    times `resolution`. The crop is the same up to a fraction of a pixel. Pixels differ by 1 to 2 grey levels on
+    average. All other files are decoded exactly, as are JPEGs in CMYK or with 4:2:2 chroma subsampling.
 
     Args:
         data: the bytes of the file.
@@ -112,7 +113,7 @@ def decode(
 
     Raises:
         ValueError: when the header states more than 89,478,485 pixels, or grey levels of an unknown range: floating
-            point, 32 bits or signed. Nothing is decoded then.
+            point, 32 bits or signed. It is raised before decoding.
         Exception: when the file has another format or is damaged. Decoders raise many kinds of error, such as OSError,
             ValueError, SyntaxError, struct.error and zlib.error.
     """
@@ -128,7 +129,7 @@ def decode(
 
 
 def decode_full_size(data: bytes, image_channels: int) -> tuple[np.ndarray, list[str]]:
-    """Returns the image in a file at its own size, and the conversions that changed its pixels.
+    """Returns the image in a file at its original size, and the conversions that changed its pixels.
 
     Formats, conversions and errors are those of `decode`.
 
@@ -154,7 +155,7 @@ def decode_full_size(data: bytes, image_channels: int) -> tuple[np.ndarray, list
 
 
 def unreadable_reason(error: BaseException) -> str:
-    """Returns the reason in a decoder's error, in a few words for the user."""
+    """Returns a short description of a decoder's error for the user."""
     return "it has another format" if isinstance(error, UnidentifiedImageError) else one_line(error)
 
 
@@ -166,15 +167,15 @@ def resize(array: np.ndarray, height: int, width: int, *, area: bool = False) ->
 
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
-    """Opens the image in a file, of which only the header has been read, and closes it.
+    """Opens the image in a file and reads only its header. Closes it at the end of the block.
 
     Raises:
         ValueError: when the header states too many pixels, or grey levels of an unknown range.
         Exception: when the file has another format, or its header is damaged.
     """
-    if _ODD_METADATA not in warnings.filters:  # in front of other filters, so that a warning never becomes an error
+    if _ODD_METADATA not in warnings.filters:  # before other filters, so that a warning never becomes an error
         warnings.filterwarnings("ignore", category=UserWarning, module=_ODD_METADATA[3].pattern)
-    # Behind all other filters, so that a program that makes this warning an error still gets its error.
+    # After all other filters, so that a program that turns this warning into an error still gets the error.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.", append=True)
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         if image.width * image.height > _MAX_PIXELS:
@@ -185,19 +186,19 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 
 
 def _unknown_range(image: Image.Image) -> bool:
-    """Tells whether it cannot be known which level of `image` is white: floating point, or a TIFF of 12 or 32 bits."""
+    """Returns whether the white level of `image` is unknown: floating point, or a TIFF with 12 or 32 bits."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile) or not image.mode.startswith("I"):
         return image.mode == "F"
     bits = np.ravel(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, 1)).tolist()
-    # Pillow does not invert 16-bit grey whose zero is white.
+    # Pillow does not invert 16-bit grey images in which 0 is white.
     inverted = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
     return image.mode == "I" or bits != [16] or inverted
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Returns `image`, decoded and turned as its EXIF orientation says; without a readable orientation, as it is.
+    """Returns `image`, decoded and rotated by its EXIF orientation, if that is readable.
 
-    Alpha that is multiplied into the colours, as in some TIFF files, is separated from them.
+    Premultiplied alpha, as in some TIFF files, is converted to straight alpha.
     """
     image.load()
     rotation = _ROTATIONS.get(_orientation(image))
@@ -206,17 +207,17 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation of `image`; 1 without a readable one."""
-    # `ImageOps.exif_transpose` would also write the metadata again, which fails for many that can be read.
+    """Returns the EXIF orientation of `image`, or 1 if it has no readable one."""
+    # `ImageOps.exif_transpose` also rewrites the metadata, which fails for many images that can be read.
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged metadata raise SyntaxError, struct.error, TypeError, ..; the pixels are whole
+    except Exception:  # damaged metadata raise SyntaxError, struct.error, TypeError, ..; the pixels are intact
         return 1
     return orientation if orientation in _ROTATIONS else 1
 
 
 def _has_frames(image: Image.Image) -> bool:
-    """Tells whether a decoded image has more frames than the first. An MPO's others are depth maps and previews."""
+    """Returns whether a decoded image has several frames. In an MPO, the others are depth maps and previews."""
     try:
         return image.format != "MPO" and bool(getattr(image, "is_animated", False))
     except Exception:  # the second frame is damaged; it is not read
@@ -230,9 +231,9 @@ def natural_size(data: bytes) -> int:
 
 
 def plain_array(image: Image.Image) -> np.ndarray:
-    """Returns a Pillow image of any mode at its own size: uint8 `[H, W, 1]` for grey, else `[H, W, 3]`.
+    """Returns a Pillow image of any mode at its original size: uint8 `[H, W, 1]` for grey, else `[H, W, 3]`.
 
-    It is turned, blended with white and converted as in `decode`.
+    It is rotated, blended with white and converted as in `decode`.
 
     Raises:
         ValueError: when it has grey levels of an unknown range: floating point or 32 bits.
@@ -265,12 +266,12 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Returns `image` in a mode; itself if it has that, where Pillow would copy it."""
+    """Returns `image` converted to a mode. Returns it without a copy if it already has that mode."""
     return image if image.mode == mode else image.convert(mode)
 
 
 def _divisor(image: Image.Image, resolution: int) -> int:
-    """Returns by how much libjpeg may reduce `image` for `resolution`: 8, 4 or 2, or 1 for not at all."""
+    """Returns the factor by which libjpeg may downscale `image` for `resolution`: 8, 4, 2 or 1."""
     if not isinstance(image, JpegImageFile) or image.mode not in ("RGB", "L"):
         return 1
     if image.mode == "RGB" and get_sampling(image) not in _EVEN_SAMPLING:
@@ -279,14 +280,14 @@ def _divisor(image: Image.Image, resolution: int) -> int:
 
 
 def _fit_reduced(image: Image.Image, divisor: int, resolution: int, mode: str) -> Image.Image:
-    """Returns the centre square of a JPEG that is not decoded yet, at `resolution`, through a reduced image.
+    """Returns the centre square of an undecoded JPEG at `resolution`, from an image that libjpeg downscales.
 
-    The corners of the square are those that `_fit` takes, and may lie within a reduced pixel. A reduced image may be
-    larger than the whole one by a part of a pixel, since its size is rounded up.
+    The square is the same as in `_fit`, so its corners may lie inside a downscaled pixel. The size of the downscaled
+    image is rounded up, so it may be larger than the original by a fraction of a pixel.
     """
     orientation, side = _orientation(image), min(image.size)
     corner = [
-        (extent - side + mirrored) // 2  # an odd margin is larger at the right and the bottom once it is turned
+        (extent - side + mirrored) // 2  # after the rotation, an odd margin is larger at the right and the bottom
         for extent, mirrored in zip(image.size, (orientation in _MIRRORED_X, orientation in _MIRRORED_Y), strict=True)
     ]
     image.draft(image.mode, (image.width // divisor, image.height // divisor))

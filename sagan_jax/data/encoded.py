@@ -1,4 +1,4 @@
-"""Data sets of encoded images: what folders, zip files and parquet files have in common."""
+"""Data sets of encoded images: the common code for folders, zip files and parquet files."""
 
 import hashlib
 import os
@@ -17,9 +17,9 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.files import open_regular
 
 Notify = Callable[[str], None]
-"""A function that receives one line for the user."""
+"""A callback that receives one line for the user."""
 
-_CHUNK_IMAGES = 64  # how many images a thread decodes at a time
+_CHUNK_IMAGES = 64  # images that a thread decodes at a time
 _SECONDS_BETWEEN_LINES = 60
 
 
@@ -29,12 +29,12 @@ def _do_nothing() -> None:
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Image files in a fixed order. Several threads may call `read` and `name` at once."""
+    """Image files in a fixed order. `read` and `name` are thread-safe."""
 
     title: str
-    """the name in descriptions, such as `cifar10-train.zip`"""
+    """the name for descriptions, such as `cifar10-train.zip`"""
     where: str
-    """the path in messages, quoted"""
+    """the quoted path for messages"""
     count: int
     name: Callable[[int], str]
     """returns the name of image i for messages"""
@@ -44,16 +44,16 @@ class EncodedImages:
     """integers `[count]`, or None when the set has no labels"""
     class_names: list[str]
     content: Callable[[], str]
-    """returns a digest of all names and bytes, and of the column of images where it is not the usual one"""
+    """returns a digest of all names and bytes, and of the name of the image column if it is not the default"""
     close: Callable[[], None] = _do_nothing
     total: int = 0
-    """the number of images of the whole set, when these are a part of it; else 0"""
+    """the number of images in the whole set if these are a subset, else 0"""
     decoding: Decoding = "exact"
     """how JPEGs are decoded"""
 
 
 class Findings(NamedTuple):
-    """What decoding a data set found: the indices of unreadable images, and of images with each of the `Traits`."""
+    """The findings of decoding a data set: indices of unreadable images, and of images with each of the `Traits`."""
 
     skipped: np.ndarray
     cmyk: np.ndarray
@@ -73,7 +73,7 @@ def decode_one(images: EncodedImages, index: int, resolution: int, image_channel
     """
     try:
         return decode(images.read(index), resolution, image_channels, images.decoding)
-    except MemoryError:  # does not mean that the file is damaged
+    except MemoryError:  # not a sign of a damaged file
         raise
     except Exception as error:
         raise InvalidInputError(
@@ -90,14 +90,14 @@ def decode_all(
     skip_unreadable: int,
     notify: Notify,
 ) -> Findings:
-    """Decodes a whole data set once, in threads, and returns the findings.
+    """Decodes a whole data set in threads, and returns the findings.
 
     Args:
         images: the data set.
-        put: called with the index and the pixels of each readable image, by several threads and in no fixed order.
+        put: called with the index and the pixels of each readable image, from several threads and in any order.
         resolution: the size of the images that `put` receives.
         image_channels: the channels of the images that `put` receives.
-        skip_unreadable: how many images may be unreadable.
+        skip_unreadable: the maximum number of unreadable images.
         notify: receives a line of progress every minute.
 
     Raises:
@@ -122,7 +122,7 @@ def decode_all(
     pool = ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1))
     last_notice = time.monotonic()
     try:
-        # `map` keeps the order, so the first unreadable file is named, whichever thread finishes first.
+        # `map` keeps the order, so the message always names the first unreadable file.
         for number, (failed, marked) in enumerate(pool.map(decode_chunk, range(0, images.count, _CHUNK_IMAGES))):
             failures += failed
             remarkable += marked
@@ -160,7 +160,7 @@ class DecodedOnRead:
         return self._images.count
 
     def mark_reported(self, trait: str) -> None:
-        """Suppresses the line about one of the `Traits`, because it was already given."""
+        """Suppresses the notice about one of the `Traits`, because it was already given."""
         self._reported.add(trait)
 
     def __getitem__(self, index: int, /) -> np.ndarray:
@@ -177,7 +177,7 @@ class DecodedOnRead:
 
 
 def trait_line(trait: str, images: EncodedImages, index: int, how_many: str) -> str:
-    """Returns the line for the user that images have one of the `Traits`, with image `index` as the example."""
+    """Returns the notice that images have one of the `Traits`, with image `index` as the example."""
     example = f"such as {images.name(index)!r}"
     if trait == "cmyk":
         return (
@@ -192,7 +192,7 @@ def digest_files(root: Path, names: Sequence[str]) -> str:
 
     Args:
         root: the folder of the files.
-        names: the paths of the files, relative to `root`. An unreadable file counts as unreadable, without its bytes.
+        names: the paths of the files, relative to `root`. For an unreadable file, a fixed marker replaces its bytes.
     """
 
     def digest(name: str) -> bytes:

@@ -13,7 +13,7 @@ from sagan_jax.data.own_folders import RUN_FOLDERS, is_own_folder, is_workdir
 from sagan_jax.errors import InvalidInputError, one_line
 from sagan_jax.runtime.files import open_regular
 
-_LEVELS = 2  # of folders that can have a meaning without a file of labels
+_LEVELS = 2  # levels of folders that are used without a label file
 _ALL_LEVELS = 64
 
 
@@ -22,16 +22,16 @@ def open_folder(path: Path, notify: Notify, csv_labels: CsvLabels | None = None)
 
     The images lie at the top, in class folders, or in class folders inside a single folder. A file `dataset.json` may
     hold their labels: see `sagan_jax.data.label_files`. With labels from a file, images may lie at any level. Workdirs
-    of runs and caches of this package are passed over.
+    and caches of this package are ignored.
 
     Args:
         path: the folder.
-        notify: receives a line when labels come from a file, and when files or folders are passed over.
+        notify: receives a line when labels come from a file, and when files or folders are ignored.
         csv_labels: labels that the user gave. They replace all others.
 
     Raises:
-        InvalidInputError: when the folder cannot be listed or has another layout, when a pipe or a broken link has the
-            name of an image, or when the file of labels is wrong.
+        InvalidInputError: when the folder cannot be listed, has another layout or has an invalid label file. Also when
+            a pipe or a broken link has the name of an image.
     """
     where = repr(str(path))
     listing = _list_folder(path, where, _LEVELS)
@@ -41,7 +41,7 @@ def open_folder(path: Path, notify: Notify, csv_labels: CsvLabels | None = None)
         listing = _list_folder(path, where, _LEVELS + 1)
     prefix = wrapper_folder(listing.files, listing.folders)
     if listing.own:
-        notify(f"{where}: passed over what runs wrote there: {', '.join(map(repr, sorted(listing.own)))}")
+        notify(f"{where}: ignored folders of runs and caches: {', '.join(map(repr, sorted(listing.own)))}")
     everything = set(listing.files)
     if csv_labels:
         everything.discard(os.path.relpath(csv_labels.path.resolve(), path.resolve()))
@@ -95,7 +95,7 @@ def _list_folder(path: Path, where: str, levels: int) -> _Listing:
                     scan_below(entry, name, level, outer)
                 elif entry.is_file():
                     found.files.append(name)
-                elif is_image(name):  # reading a pipe could block forever
+                elif is_image(name):  # reading a named pipe could block forever
                     raise InvalidInputError(f"{where} needs regular files; {name!r} is a pipe or a broken link.")
 
     def scan_below(entry: os.DirEntry[str], name: str, level: int, outer: frozenset[tuple[int, int]]) -> None:
@@ -104,7 +104,7 @@ def _list_folder(path: Path, where: str, levels: int) -> _Listing:
             return
         found.folders.add(name)
         identity = (entry.stat().st_dev, entry.stat().st_ino)
-        if level < levels and identity not in outer:  # a link to an outer folder would never end
+        if level < levels and identity not in outer:  # a link to a parent folder would recurse forever
             scan(name, level + 1, outer | {identity})
 
     try:

@@ -1,4 +1,4 @@
-"""Images in an HDF5 file, as StudioGAN and BigGAN's authors' PyTorch code write it."""
+"""Images in an HDF5 file, in the format of StudioGAN and BigGAN-PyTorch."""
 
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,20 @@ _IMAGES, _LABELS = ("imgs", "images"), ("labels", "label")
 
 
 class Hdf5Images:
-    """The images of an HDF5 file: a `sagan_jax.data.DataSource`. They are read when they are needed.
+    """The images of an HDF5 file, as a `sagan_jax.data.DataSource`. They are read lazily.
 
-    Images are a data set uint8 `[N, C, H, W]` or `[N, H, W, C]` with C 1 or 3, or `[N, H, W]`, at the top of the file.
-    It is called `imgs` or `images`. Labels are integers `[N]` called `labels` or `label`; they need not be there.
+    Images are an array uint8 `[N, C, H, W]` or `[N, H, W, C]` with C 1 or 3, or `[N, H, W]`, at the top level of the
+    file. It is named `imgs` or `images`. Optional labels are integers `[N]` named `labels` or `label`.
 
     Args:
         path: the file.
-        label_column: the name of the labels, or "" for the usual ones.
-        image_column: the name of the images, or "" for the usual ones.
+        label_column: the name of the label array, or "" for the default names.
+        image_column: the name of the image array, or "" for the default names.
 
     Attributes:
         labels: int64 `[N]`, or None.
-        name: of the images.
-        default: the name that they have where none is given, or "" where one has to be.
+        name: the name of the image array.
+        default: the name that is used if none is given, or "" if there is none.
 
     Raises:
         InvalidInputError: when the package h5py is not installed, the file is damaged, or it holds other arrays.
@@ -75,15 +75,15 @@ class Hdf5Images:
 
 
 def _named(arrays: dict[str, Any], wanted: str, usual: tuple[str, ...], what: str, where: str) -> str:
-    """Returns the name of an array, "" where none has a usual one."""
+    """Returns the name of an array: the given one, or a default one; "" if there is none."""
     if wanted and wanted not in arrays:
         raise InvalidInputError(f"{where} has no {what} {wanted!r}; it holds {listed(arrays) or 'no arrays'}.")
     return wanted or next((name for name in usual if name in arrays), "")
 
 
 def _channels_first(images: Any, where: str) -> bool:
-    """Tells whether images are `[N, C, H, W]`; raises InvalidInputError for what are no images."""
-    shape = images.shape or ()  # None where the file has the name and no array
+    """Returns whether images are `[N, C, H, W]`. Raises InvalidInputError if the array does not hold images."""
+    shape = images.shape or ()  # None for a data set without data
     last = len(shape) == 3 or (len(shape) == 4 and shape[3] in MODES)
     first = len(shape) == 4 and shape[1] in MODES and not last
     if images.dtype != np.uint8 or not (first or last) or 0 in shape:

@@ -1,4 +1,4 @@
-"""Images in a folder that `save_to_disk` of Hugging Face datasets wrote."""
+"""Images in a folder written by `save_to_disk` of Hugging Face datasets."""
 
 import json
 import os
@@ -22,26 +22,26 @@ _FILES = ("state.json", "dataset_info.json")
 
 
 def is_saved_dataset(path: Path) -> bool:
-    """Tells whether a path is a folder that `save_to_disk` wrote, of one data set or of several splits."""
+    """Returns whether a path is a folder written by `save_to_disk`, with one data set or several splits."""
     try:
         return (path / _SPLITS_FILE).is_file() or all((path / name).is_file() for name in _FILES)
-    except OSError:  # a folder that may not be entered; the line that names it comes from listing it
+    except OSError:  # a folder without access; listing it later reports the error
         return False
 
 
 def open_saved_dataset(path: Path, notify: Notify, *, label_column: str = "", image_column: str = "") -> EncodedImages:
     """Returns the images of a saved data set. Nothing is downloaded.
 
-    The images are in the column `image` or `img`, or in the only one of the feature `Image`. The labels are in the
-    first column of the feature `ClassLabel`, or of integers, among `label`, `labels`, `fine_label` and `class`; else
-    in the only one of the feature `ClassLabel`. The names of the classes are those of the `ClassLabel`. Of several
-    splits, `train` is read.
+    The images are in the column `image` or `img`, or in the only column with the feature `Image`. The labels are in the
+    first of the columns `label`, `labels`, `fine_label` and `class` that is a `ClassLabel` or an integer. Otherwise
+    they are in the only column with the feature `ClassLabel`. The class names are those of the `ClassLabel`. If there
+    are several splits, `train` is read.
 
     Args:
         path: a folder that `is_saved_dataset` accepts.
         notify: receives a line when one of several splits is read, or when no column holds labels.
-        label_column: the column of the labels, or "" for the usual ones.
-        image_column: the column of the images, or "" for the usual ones.
+        label_column: the column of the labels, or "" for the default names.
+        image_column: the column of the images, or "" for the default names.
 
     Raises:
         InvalidInputError: when the package datasets is not installed, the folder is damaged, it has no split `train`,
@@ -61,7 +61,7 @@ def open_saved_dataset(path: Path, notify: Notify, *, label_column: str = "", im
     where = repr(str(path))
     try:
         found = datasets.Dataset.load_from_disk(str(path), keep_in_memory=False)  # its files are the content
-    except Exception as error:  # hostile bytes can raise any error in pyarrow
+    except Exception as error:  # malformed bytes can raise any error in pyarrow
         raise InvalidInputError(f"Cannot read {where} as a folder of datasets: {one_line(error)}.") from error
     if not len(found):
         raise InvalidInputError(f"{where} needs images; it has no rows.")
@@ -99,7 +99,7 @@ def open_saved_dataset(path: Path, notify: Notify, *, label_column: str = "", im
 
 
 def _split(path: Path, notify: Notify) -> str:
-    """Returns the split to read, `train` of several ones; "" for a folder of one data set."""
+    """Returns the split to read, which is `train` if there are several; "" for a folder with one data set."""
     file = path / _SPLITS_FILE
     if not file.is_file():
         return ""
@@ -135,7 +135,7 @@ def _image_column(features: Any, where: str, wanted: str) -> str:
 
 
 def _default_column(features: Any) -> str:
-    """Returns the column of images that is read where none is named, "" where one has to be."""
+    """Returns the image column that is read by default, or "" if the user has to name one."""
     images = _image_columns(features)
     usual = [name for name in IMAGE_COLUMNS if name in images]
     return usual[0] if usual else images[0] if len(images) == 1 else ""
@@ -148,11 +148,11 @@ def _image_columns(features: Any) -> list[str]:
 
 
 def _label_column(features: Any, where: str, wanted: str) -> str:
-    """Returns the name of the column of labels, "" for none."""
+    """Returns the name of the label column, or "" if there is none."""
     import datasets
 
     classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    single = (datasets.ClassLabel, datasets.Value)  # and no array in each row
+    single = (datasets.ClassLabel, datasets.Value)  # one value per row, not an array
     whole = [name for name, feature in features.items() if isinstance(feature, single) and "int" in feature.dtype]
     if wanted and wanted not in whole:
         raise InvalidInputError(

@@ -1,4 +1,4 @@
-"""Labels in a file beside the images: `dataset.json`, as StyleGAN's `dataset_tool` writes it."""
+"""Labels in a file next to the images: `dataset.json`, in the format of StyleGAN's `dataset_tool`."""
 
 import json
 from collections.abc import Callable, Collection
@@ -19,11 +19,11 @@ from sagan_jax.errors import InvalidInputError, one_line
 
 LABEL_FILE = "dataset.json"
 MAX_LABEL_FILE_BYTES = 2**27
-"""The largest accepted label file in bytes. That of ImageNet has 50 MB."""
+"""The largest accepted label file in bytes. The label file of ImageNet has 50 MB."""
 
 
 class LabelFile(NamedTuple):
-    """The name of a label file, and the class that it gives to each image name; None when it says `null`."""
+    """The name of a label file, and the class of each image name; None if its labels are `null`."""
 
     name: str
     classes: dict[str, int] | None
@@ -39,20 +39,20 @@ def label_images(
     notify: Notify,
     csv_labels: CsvLabels | None = None,
 ) -> LabelledFiles:
-    """Returns the images with the labels of a file, or else of their folders; counts the files passed over.
+    """Returns the images with labels from a file, or else from their folders. Reports ignored files to the user.
 
     Args:
-        files: the names of the files below the folder `prefix`, without it.
-        folders: the names of the folders there, without it.
+        files: the names of the files in the folder `prefix`, relative to it.
+        folders: the names of the folders in it, relative to it.
         everything: the full names of all files of the source.
-        prefix: as for `find_label_file`; so are the arguments that follow.
+        prefix: as for `find_label_file`.
         read: returns the first `MAX_LABEL_FILE_BYTES + 1` bytes of a file.
         where: the source, quoted, for messages.
-        notify: receives a line when labels come from a file, and when files are passed over.
+        notify: receives a line when labels come from a file, and when files are ignored.
         csv_labels: labels that the user gave. They replace all others.
 
     Raises:
-        InvalidInputError: when the source has another layout, or its label file is wrong.
+        InvalidInputError: when the source has another layout, or its label file is invalid.
     """
     label_file = None if csv_labels else find_label_file(everything, prefix, read, where, notify)
     if csv_labels:
@@ -74,15 +74,15 @@ def find_label_file(
     """Returns the labels in a file `dataset.json`, or None when there is no such file or it has no `labels`.
 
     Args:
-        files: the full names of the files of a source, at least those at the top and in the folder `prefix`.
-        prefix: the folder that wraps all images, with a slash, or "". The file may lie in it or beside it.
+        files: the full names of the files of a source; at least those at the top level and in the folder `prefix`.
+        prefix: the folder that contains all images, with a trailing slash, or "". The file may be in it or next to it.
         read: returns the first `MAX_LABEL_FILE_BYTES + 1` bytes of a file.
         where: the source, quoted, for messages.
-        notify: receives a line that says where the labels come from.
+        notify: receives a line with the origin of the labels.
 
     Raises:
-        InvalidInputError: when the file cannot be read, is too large or no JSON, or does not give one integer class to
-            each of its names.
+        InvalidInputError: when the file cannot be read, is too large or not JSON, or does not have one integer class
+            for each of its names.
     """
     folder = next((folder for folder in (prefix, "") if folder + LABEL_FILE in files), None)
     if folder is None:
@@ -100,20 +100,20 @@ def find_label_file(
     if not isinstance(content, dict) or "labels" not in content:
         return None
     if content["labels"] is None:
-        notify(f"{where} has no labels, as its {name!r} says")
+        notify(f"{where} has no labels, according to its {name!r}")
         return LabelFile(name, None)
     notify(f"{where}: the labels are those in {name!r}, not the folders")
     return LabelFile(name, _classes(content["labels"], folder, f"{name!r} of {where}"))
 
 
 def assign_file_labels(files: Collection[str], label_file: LabelFile, where: str, prefix: str) -> LabelledFiles:
-    """Returns the images, sorted by the bytes of their names, with the labels of a label file.
+    """Returns the images, sorted by the bytes of their names, with the labels in a label file.
 
     Args:
-        files: the names of all files, without `prefix`.
+        files: the names of all files, relative to `prefix`.
         label_file: the labels, by full name.
         where: the source, quoted, for messages.
-        prefix: the folder to put before the names.
+        prefix: the folder to prepend to the names.
 
     Raises:
         InvalidInputError: when there are no images, an image has no label, or one of the labels 0, 1, .., max does not
@@ -152,6 +152,6 @@ def _classes(entries: object, folder: str, where: str) -> dict[str, int]:
 
 
 def _shown(value: object) -> str:
-    """Returns the start of a JSON value, printable and short."""
+    """Returns the start of a JSON value in short, printable form."""
     text = json.dumps(value)
     return text if len(text) <= 80 else f"{text[:80]}.."

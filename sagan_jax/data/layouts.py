@@ -1,4 +1,4 @@
-"""The class of each image: from the names of files and folders, or from integer labels."""
+"""The class of each image, from the names of files and folders or from integer labels."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -12,9 +12,9 @@ from sagan_jax.errors import InvalidInputError
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif", ".jpe", ".apng")
 IMAGE_SUFFIXES += (".mpo", ".jp2", ".j2k", ".jpx", ".jpf", ".jpc", ".j2c", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi")
 IMAGE_SUFFIXES += (".dib", ".pcx", ".sgi", ".bw", ".rgb", ".rgba", ".dds", ".psd")
-_MAX_KINDS = 5  # of files that are not images, in one line
+_MAX_KINDS = 5  # kinds of ignored files in one message
 _SPLITS = {"train", "test", "validation", "valid", "val"}
-_MOST_CLASSES = 1_000_000  # a larger label is a mistake, and its names would fill the memory
+_MOST_CLASSES = 1_000_000  # a larger label is a mistake, and so many class names would exhaust the memory
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -27,9 +27,10 @@ class LabelledFiles(NamedTuple):
 
 
 def wrapper_folder(files: Collection[str], folders: Collection[str]) -> str:
-    """Returns `name/` of the single folder that wraps the class folders, or "" when there is no such folder.
+    """Returns `name/` of the single folder that contains the class folders, or "" if there is no such folder.
 
-    A wrapper is the only folder at the top, and it holds folders. No image lies beside it or directly in it.
+    This wrapper is the only folder at the top level, and it contains folders. There is no image next to it or directly
+    in it.
 
     Args:
         files: relative POSIX names of files, at least those of the first two levels.
@@ -50,18 +51,18 @@ def wrapper_folder(files: Collection[str], folders: Collection[str]) -> str:
 def assign_labels(files: Collection[str], folders: Collection[str], where: str, prefix: str = "") -> LabelledFiles:
     """Returns the images in order, with labels.
 
-    Class folders are sorted by the bytes of their names, and a label is a position in that order. Images at the top,
-    or in a single folder, have no labels. Files that are not images are ignored.
+    Class folders are sorted by the bytes of their names, and a label is an index in that order. Images at the top
+    level, or in a single folder, have no labels. Files that are not images are ignored.
 
     Args:
-        files: relative POSIX names of all files, without `prefix`.
-        folders: relative POSIX names of all folders, without `prefix`.
+        files: POSIX names of all files, relative to `prefix`.
+        folders: POSIX names of all folders, relative to `prefix`.
         where: the source, quoted, for messages.
-        prefix: the folder to put before the names in the result and in messages.
+        prefix: the folder to prepend to the names in the result and in messages.
 
     Raises:
-        InvalidInputError: when there are no images, images lie beside class folders, a folder has no images, or
-            class folders have subfolders.
+        InvalidInputError: when there are no images, images lie next to class folders, a folder has no images, or class
+            folders have subfolders.
     """
     deep = [folder for folder in folders if "/" in folder]
     if deep:
@@ -108,11 +109,11 @@ def sorted_images(files: Collection[str]) -> list[str]:
 
 
 def passed_over_line(names: Collection[str], where: str) -> str:
-    """Returns the line for the user that the files of these names are not images, with the number of each kind.
+    """Returns the notice that these files are ignored because they are not images, with the number of each kind.
 
     Examples:
         >>> passed_over_line(["a/notes.txt", "b.TXT", "README"], "'birds'")
-        "'birds': passed over 3 files that are not read as images: 2 .txt, 1 without a suffix"
+        "'birds': ignored 3 files that are not read as images: 2 .txt, 1 without a suffix"
     """
     kinds = Counter(PurePosixPath(name).suffix.lower() or "without a suffix" for name in names)
     shown = [f"{count:,} {kind if kind.isprintable() else repr(kind)}" for kind, count in kinds.most_common(_MAX_KINDS)]
@@ -122,7 +123,7 @@ def passed_over_line(names: Collection[str], where: str) -> str:
         if len(names) == 1
         else f"{len(names):,} files that are not read as images"
     )
-    return f"{where}: passed over {what}: {', '.join(shown + more)}"
+    return f"{where}: ignored {what}: {', '.join(shown + more)}"
 
 
 def class_names_from_labels(
@@ -134,7 +135,7 @@ def class_names_from_labels(
         labels: integers `[num_images]`. Each of 0, 1, .., max must occur.
         num_images: the number of images.
         where: the source, quoted, for messages.
-        absent_classes: classes may have no image, as in samples of a few classes.
+        absent_classes: whether classes may have no image, as in samples of only some classes.
 
     Raises:
         InvalidInputError: when the labels have another dtype or shape, a label is negative, or a class has no image.
@@ -156,7 +157,7 @@ def class_names_from_labels(
 
 
 def check_label_array(dtype: np.dtype, shape: tuple[int, ...], num_images: int, where: str) -> None:
-    """Raises InvalidInputError unless an array holds one integer label for each image."""
+    """Raises InvalidInputError unless an array has one integer label for each image."""
     if dtype.kind not in "iu" or shape != (num_images,):
         raise InvalidInputError(
             f"{where} needs integer labels [{num_images}], one for each image; got {dtype} {list(shape)}."
@@ -169,7 +170,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_split(name: str) -> bool:
-    """Returns whether a name is that of a part of a data set, such as `train`."""
+    """Returns whether a name is that of a split of a data set, such as `train`."""
     return name in _SPLITS
 
 

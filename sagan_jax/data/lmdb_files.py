@@ -1,4 +1,4 @@
-"""Images in an LMDB environment, as LSUN is published: each value is an image file."""
+"""Images in an LMDB environment, the format of LSUN: each value is an image file."""
 
 import threading
 from pathlib import Path
@@ -10,23 +10,23 @@ from sagan_jax.data.encoded import EncodedImages, digest_files
 from sagan_jax.errors import InvalidInputError, one_line
 
 _DATA = "data.mdb"
-# A process may open an environment once. It is closed when nobody reads it any more.
+# A process may open an environment only once. It is closed when it has no more references.
 _open_ones: WeakValueDictionary[Path, Any] = WeakValueDictionary()
 _lock = threading.Lock()
 
 
 def is_lmdb(path: Path) -> bool:
-    """Tells whether a path is an LMDB environment: a folder with `data.mdb`, or a file named `.mdb` or `.lmdb`."""
+    """Returns whether a path is an LMDB environment: a folder with `data.mdb`, or an `.mdb` or `.lmdb` file."""
     try:
         return (path / _DATA).is_file() or (path.is_file() and path.suffix.lower() in (".mdb", ".lmdb"))
-    except OSError:  # a folder that may not be entered; the line that names it comes from listing it
+    except OSError:  # a folder without access; listing it later reports the error
         return False
 
 
 def open_lmdb(path: Path) -> EncodedImages:
     """Returns the images of an LMDB environment, in the order of their keys, without labels.
 
-    The file is mapped into memory, and the library checks little of it. So do not open one of an unknown origin.
+    The file is memory-mapped, and the lmdb library hardly validates it. So do not open files of unknown origin.
 
     Raises:
         InvalidInputError: when the package lmdb is not installed, the file is damaged, or it is empty.
@@ -43,7 +43,7 @@ def open_lmdb(path: Path) -> EncodedImages:
             raise ValueError(f"{file.name!r} is empty")
         environment = _environment(lmdb, path)
         needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-        if file.stat().st_size < needed:  # to read a page that is not there would end the process
+        if file.stat().st_size < needed:  # reading a missing page would crash the process
             raise ValueError(f"it has {file.stat().st_size:,} bytes of {needed:,}; was it copied whole?")
         with environment.begin() as transaction:
             keys = list(transaction.cursor().iternext(keys=True, values=False))
@@ -74,12 +74,12 @@ def open_lmdb(path: Path) -> EncodedImages:
 
 
 def _environment(lmdb: Any, path: Path) -> Any:
-    """Returns an environment, opened for reading only. It leaves no file behind, so its folder need not be writable."""
+    """Returns an environment, opened read-only. It writes no lock file, so its folder need not be writable."""
     key = path.resolve()
     with _lock:
         found = _open_ones.get(key)
         if found is None:
-            # Images are read in random order, where reading ahead is wasted.
+            # Images are read in random order, so reading ahead is useless.
             options = {"readonly": True, "lock": False, "create": False, "readahead": False, "meminit": False}
             found = _open_ones[key] = lmdb.open(str(path), subdir=path.is_dir(), **options)
         return found

@@ -1,4 +1,4 @@
-"""Masks for image completion: pure numpy functions of a kind, a size, a seed and an index.
+"""Masks for image completion, as pure numpy functions of a kind, a size, a seed and an index.
 
 A mask is bool `[H, W]`, True in the hole. It always has at least one True and one False entry.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from sagan_jax.errors import InvalidInputError
 
 MIN_SIDE = 8
-"""The smallest side of an image in pixels. Below it the kinds no longer differ."""
+"""The smallest side of an image in pixels. Below it, some kinds coincide."""
 
 AREA_BINS = {f"area_{low}_{low + 10}": (low, low + 10) for low in (10, 20, 30, 40, 50)}
 """Kinds of masks by area: the hole covers [low, high) percent of the image."""
@@ -47,7 +47,7 @@ def _any_half(height: int, width: int, random: np.random.Generator) -> np.ndarra
 
 
 def _rectangle(height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """One rectangle at a random place, each side from 1/4 to 3/4 of the image's side."""
+    """One rectangle at a random position, each side from 1/4 to 3/4 of the image's side."""
     mask = np.zeros((height, width), bool)
     tall = random.integers(height // 4, 3 * height // 4 + 1)
     wide = random.integers(width // 4, 3 * width // 4 + 1)
@@ -102,7 +102,7 @@ def _strokes(height: int, width: int, random: np.random.Generator) -> np.ndarray
 
 
 def _area(low: int, high: int, height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """Strokes with a total area drawn uniformly from the bin; the last stroke is cut to fit."""
+    """Strokes with a total area drawn uniformly from the bin. The last stroke is truncated to fit."""
     mask = np.zeros((height, width), bool)
     wanted = random.integers(-(-low * mask.size // 100), -(-high * mask.size // 100))
     while mask.sum() < wanted:
@@ -139,12 +139,12 @@ MASK_KINDS = tuple(_DRAW)
 def draw_mask(kind: str, height: int, width: int, *, seed: int, index: int) -> np.ndarray:
     """Returns the mask of one image: bool `[H, W]`, True where pixels are missing.
 
-    The mask depends only on the arguments. numpy guarantees the same random numbers within one version only.
+    The mask depends only on the arguments. Other numpy versions may draw other random numbers.
 
     Args:
         kind: the shape of the hole.
             `centre`: the central rectangle of half the height and half the width.
-            `rectangle`: one rectangle at a random place, each side from 1/4 to 3/4 of the image's side.
+            `rectangle`: one rectangle at a random position, each side from 1/4 to 3/4 of the image's side.
             `rectangles`: two to five rectangles, each side from 1/8 to 3/8 of the image's side; they may overlap.
             `half_left`, `half_right`, `half_top`, `half_bottom`: that half; if the side is odd, the smaller half.
             `half`: one of these four.
@@ -155,7 +155,7 @@ def draw_mask(kind: str, height: int, width: int, *, seed: int, index: int) -> n
         height: H, at least `MIN_SIDE`.
         width: W, at least `MIN_SIDE`.
         seed: at least 0.
-        index: at least 0: the index of the image, or its position in the order of training.
+        index: at least 0: the index of the image, or its position in the training order.
 
     Returns:
         The mask. It has at least one True and one False entry.

@@ -1,4 +1,4 @@
-"""The endless order in which training reads images: a function of the seed and of a position alone."""
+"""The infinite order in which training reads images, a function of only the seed and the position."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -9,14 +9,14 @@ import numpy as np
 from sagan_jax.errors import InvalidInputError
 
 Order = Callable[[int], int]
-"""Maps a position, from 0, to the index of an image. Several threads may call it."""
+"""Maps a position, from 0, to the index of an image. It is thread-safe."""
 
-# Permutations that stay in memory: threads are some batches apart. One of a class is as large as the class.
+# The number of cached permutations. Threads may be several batches apart. A permutation of a class has its size.
 _KEPT, _KEPT_OF_CLASS = 256, 3
 
 
 def uniform_order(count: int, seed: int) -> Order:
-    """Returns the order in which every image comes once an epoch: a new permutation for each epoch.
+    """Returns an order with every image once per epoch, in a new permutation for each epoch.
 
     Args:
         count: N, the number of images. An epoch is N positions.
@@ -32,11 +32,11 @@ def uniform_order(count: int, seed: int) -> Order:
 
 
 def balanced_order(labels: np.ndarray, seed: int) -> Order:
-    """Returns the order in which all classes come equally often: each once in every K positions, in random order.
+    """Returns an order with all classes equally often: each class once in every K positions, in random order.
 
-    K is the number of classes that have images. Each class goes through its own images in an order of its own: each
-    image once, then all of them again in another order. So the images of a class come equally often too, and those of
-    a small class more often than those of a large one. An epoch is K times the size of the largest class.
+    K is the number of classes with images. Each class has its own permutation of its images, and a new one when they
+    are used up. So all images of a class occur equally often, and images of a small class more often than those of a
+    large one. An epoch is K times the size of the largest class.
 
     Args:
         labels: integers `[N]`, the label of each image.
@@ -55,7 +55,7 @@ def balanced_order(labels: np.ndarray, seed: int) -> Order:
     present, sizes = np.unique(labels, return_counts=True)
     if len(present) < 2:
         raise InvalidInputError(
-            f"--sampling balanced needs images of at least 2 classes; got {len(present)}. Have the images labels?"
+            f"--sampling balanced needs images of at least 2 classes; got {len(present)}. Do the images have labels?"
         )
     members = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
     count = len(present)
@@ -77,10 +77,10 @@ def balanced_order(labels: np.ndarray, seed: int) -> Order:
 
 
 def _permutation(count: int, *key: int) -> np.ndarray:
-    """Returns a permutation of 0, .., `count` - 1 that follows from some whole numbers.
+    """Returns a permutation of 0, .., `count` - 1 that is determined by some integers.
 
-    numpy promises these bits for all its versions, and not those of its own `permutation`. grain's shuffle, which keeps
-    nothing in memory, takes milliseconds for an element of a few.
+    numpy guarantees these random bits for all versions, unlike those of its `permutation`. grain's shuffle needs no
+    memory, but takes milliseconds per element for small counts.
     """
     return np.argsort(np.random.PCG64(np.random.SeedSequence(key)).random_raw(count), kind="stable")
 

@@ -1,4 +1,4 @@
-"""Folders that this package writes. Where they lie among images, they are no class folders."""
+"""Detection of folders that this package writes, which are not class folders when they lie among images."""
 
 import os
 from pathlib import Path
@@ -6,21 +6,21 @@ from pathlib import Path
 from sagan_jax.data.layouts import is_hidden, is_image
 
 RUN_FOLDERS = {"attention", "best", "checkpoints", "samples", "scores", "tensorboard", "wandb"}
-"""The folders that a run makes in its workdir."""
+"""The folders that a run creates in its workdir."""
 
 _DEFAULT_PARENT = "runs"
-_MAX_DEPTH = 2  # of a workdir below the folder that is asked about
+_MAX_DEPTH = 2  # levels below the given folder in which to look for workdirs
 
 
 def is_workdir(path: Path) -> bool:
-    """Returns whether a folder is the workdir of a run, also of one that has just been started."""
+    """Returns whether a folder is the workdir of a run, even of a run that has just started."""
     return _is_workdir({entry.name for entry in path.iterdir()})
 
 
 def is_own_folder(path: Path) -> bool:
     """Returns whether a folder is a workdir, the cache of decoded images, or a folder of workdirs.
 
-    A folder of workdirs holds no images outside of them, or is named `runs`, as the folder of runs without `--workdir`.
+    A folder of workdirs contains no images outside of them, or is named `runs`, the default parent folder of workdirs.
 
     Args:
         path: the folder.
@@ -37,7 +37,7 @@ def _is_workdir(names: set[str]) -> bool:
 
 
 def _look(path: Path, depth: int) -> tuple[bool, bool]:
-    """Returns whether a folder is or holds folders of this package, and whether it has images outside of those."""
+    """Returns whether a folder is or contains a folder of this package, and whether it has images outside of those."""
     with os.scandir(path) as scanned:
         entries = [entry for entry in scanned if entry.name == ".lock" or not is_hidden(entry.name)]
     names = {entry.name for entry in entries}

@@ -23,20 +23,21 @@ from sagan_jax.data.encoded import EncodedImages, Notify, digest_files
 from sagan_jax.data.layouts import is_hidden, is_split
 from sagan_jax.errors import InvalidInputError, one_line
 
-_FOLDER_LEVELS = 2  # of the hub: a configuration, and a split in it
-_MAX_FOLDERS = 64  # of one folder; class folders of images may be thousands
-_CACHED_BYTES = 2**28  # of recently read row groups that stay in memory
+_FOLDER_LEVELS = 2  # of the Hugging Face hub: a configuration, and a split in it
+_MAX_FOLDERS = 64  # per folder, since there may be thousands of class folders of images
+_CACHED_BYTES = 2**28  # size of the cache of recently read row groups
 
 
 def find_shards(path: Path) -> list[Path]:
     """Returns the .parquet files of a folder, sorted by the bytes of their names.
 
-    They lie in the folder itself, or as the hub has them: in a folder such as `data`, in folders of splits, such as
-    `train` or `partial-train`, or in folders of splits in the folder of a configuration, such as `default/train`.
+    They are in the folder itself or in one of the layouts of the Hugging Face hub. These are a folder such as `data`,
+    folders of splits such as `train` or `partial-train`, or folders of splits in a folder of a configuration, such as
+    `default/train`.
 
     Raises:
-        InvalidInputError: when a folder cannot be listed, a file is a pipe or a broken link, or there are several
-            folders of files that are not splits.
+        InvalidInputError: when a folder cannot be listed, a file is a pipe or a broken link, or several folders that
+            are not splits contain files.
     """
     try:
         return _shards_below(path, repr(str(path)), _FOLDER_LEVELS)
@@ -73,14 +74,14 @@ def open_parquet(
     Face metadata of the schema. Without metadata, each of the labels 0, 1, .., max must occur. Of several splits
     (`train-00000-of-00002.parquet`, `test-..`, or files in folders `train` and `test`), `train` is read.
 
-    One row group is read at a time, and the last few stay in memory. Sequential access is therefore fastest.
+    Row groups are read one at a time, and the last few are cached in memory. So sequential access is fastest.
 
     Args:
         path: the path that the user gave, for messages.
         shards: the files, at least one.
         notify: receives a line when files are ignored or missing, or when columns hold no labels.
-        label_column: the column of the labels, or "" for the usual names.
-        image_column: the column of the images, likewise.
+        label_column: the column of the labels, or "" for the default names.
+        image_column: the column of the images, or "" for the default names.
 
     Raises:
         InvalidInputError: when pyarrow is not installed, a file is damaged, the columns of two files differ, or a label
@@ -122,13 +123,13 @@ def open_parquet(
 
 
 class _Schema(NamedTuple):
-    """What is read of files before their images: pyarrow's metadata and the labels of each, and what all share."""
+    """The metadata of all files: pyarrow's metadata and the labels of each file, and the common columns."""
 
     metadata: list[Any]
     labels: list[np.ndarray]
     columns: "_Columns"
     names: list[str]
-    """of all columns"""
+    """the names of all columns"""
 
 
 def _read_schema(pq: Any, shards: list[Path], where: str, label_column: str, image_column: str) -> _Schema:
@@ -156,7 +157,7 @@ def _read_schema(pq: Any, shards: list[Path], where: str, label_column: str, ima
                     labels.append(integers(file.read([columns[0].label]).column(0), repr(str(shard))))
         except InvalidInputError:
             raise
-        except Exception as error:  # hostile bytes can raise any error in pyarrow
+        except Exception as error:  # malformed bytes can raise any error in pyarrow
             raise InvalidInputError(f"Cannot read {str(shard)!r} as parquet: {one_line(error)}.") from error
     return _Schema(metadata, labels, columns[0], names)
 
@@ -200,7 +201,7 @@ def _columns(schema: Any, where: str, label_column: str, image_column: str) -> _
 
 
 def _label_column(schema: Any, where: str, wanted: str) -> str:
-    """Returns the name of the column of labels, "" for none: the one that the user gave, or one of the usual names."""
+    """Returns the name of the label column: the one that the user gave or a default name; "" if there is none."""
     import pyarrow as pa
 
     if wanted and wanted not in schema.names:
@@ -208,7 +209,7 @@ def _label_column(schema: Any, where: str, wanted: str) -> str:
     found = [name for name in ((wanted,) if wanted else LABEL_COLUMNS) if name in schema.names]
     label = next((name for name in found if pa.types.is_integer(schema.field(name).type)), "")
     refused = wanted or next((name for name in ("label", "fine_label") if name in found), "")
-    if refused and not label:  # `labels` and `class` may well be something else, such as a list or a text
+    if refused and not label:  # `labels` and `class` may be something else, such as a list or a string
         integers = [field.name for field in schema if pa.types.is_integer(field.type)]
         hint = f" Integers are in {listed(integers)}: give one as the label column." if integers else ""
         raise InvalidInputError(
@@ -219,7 +220,7 @@ def _label_column(schema: Any, where: str, wanted: str) -> str:
 
 
 def _class_names(metadata: bytes, label: str) -> tuple[str, ...]:
-    """Returns the names of a Hugging Face ClassLabel, or () when the metadata have no valid names."""
+    """Returns the class names of a Hugging Face ClassLabel, or () if the metadata have no valid names."""
     try:
         names = json.loads(metadata)["info"]["features"][label]["names"]
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -239,7 +240,7 @@ def _split_of_folder(folder: Path) -> str:
 
 
 def _select_split(path: Path, shards: list[Path], where: str, notify: Notify) -> list[Path]:
-    """Returns the shards to read: those of `train` when there are several splits."""
+    """Returns the shards to read: those of `train` if there are several splits."""
     split_of = {
         shard: _split_of_name(shard) or ("" if shard.parent == path else _split_of_folder(shard.parent))
         for shard in shards
@@ -295,7 +296,7 @@ class _Rows:
         return data
 
     def _group(self, number: int) -> Any:
-        with self._lock:  # so that a row group that several threads need is read once
+        with self._lock:  # so that threads that need the same row group read it only once
             if number not in self._cached:
                 file, group = self._groups[number]
                 with self._pq.ParquetFile(self._shards[file], metadata=self._metadata[file]) as opened:

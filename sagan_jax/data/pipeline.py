@@ -1,4 +1,4 @@
-"""Training batches from a source: shuffled, split over processes, and a function of (seed, step) alone."""
+"""Training batches from a source: shuffled, split over processes, and a function of only (seed, step)."""
 
 import contextlib
 import os
@@ -14,18 +14,18 @@ from sagan_jax.errors import InvalidInputError
 Batch = tuple[np.ndarray, np.ndarray]
 """The images and labels of one step."""
 
-_BUFFER_BYTES = 2**30  # of prefetched batches
+_BUFFER_BYTES = 2**30  # size of the buffer of prefetched batches
 
 
 class Source(Protocol):
-    """A data set that batches are drawn from, such as `sagan_jax.data.ImageSource`."""
+    """A data set to draw batches from, such as `sagan_jax.data.ImageSource`."""
 
     def __len__(self) -> int:
         """Returns the number of images."""
         ...
 
     def __getitem__(self, index: int, /) -> tuple[np.ndarray, int]:
-        """Returns image `index`, uint8 `[R, R, C]`, and its label. Several threads call this at once."""
+        """Returns image `index`, uint8 `[R, R, C]`, and its label. Must be thread-safe."""
         ...
 
 
@@ -52,7 +52,7 @@ def to_float(images: np.ndarray) -> np.ndarray:
     if images.dtype != np.uint8:
         raise InvalidInputError(f"to_float needs uint8 images; got {images.dtype}. Are they floats already?")
     floats = np.divide(images, np.float32(127.5), dtype=np.float32)
-    floats -= np.float32(1)  # in place: a batch may have a hundred megabytes
+    floats -= np.float32(1)  # in place, since a batch may take a hundred megabytes
     return floats
 
 
@@ -61,10 +61,10 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
         x -> round((x + 1) * 127.5), half to even, clipped to 0..255
 
-    The result is rounded to the nearest level. A plain cast would be darker by half a level on average.
+    Values are rounded to the nearest level. A plain cast would make images darker by half a level on average.
 
     Args:
-        images: floating, any shape, numpy or jax, bfloat16 too. Computed in float32.
+        images: floating, including bfloat16, numpy or jax, any shape. Computed in float32.
 
     Returns:
         uint8 of the same shape.
@@ -97,17 +97,17 @@ def training_batches(
     first_image: int | None = None,
     balanced_by: np.ndarray | None = None,
 ) -> Generator[Batch, None, None]:
-    """Yields the batches of steps `first_step`, .., `total_steps` - 1, for this process.
+    """Yields this process's batches for the steps `first_step`, .., `total_steps` - 1.
 
-    The images follow one endless order, fixed by `seed`: a new permutation of all images for each epoch, or the order
-    of `sagan_jax.data.order.balanced_order`. With D = `discriminator_steps` and B = `batch_size`, step t reads
-    positions t D B, .., (t + 1) D B - 1 of that order. Process p of P reads the p-th part of each of the D batches. The
-    data of step t therefore depend on (seed, t) alone: not on the first step of the run, and not on the number of
-    processes. No image is dropped at the end of an epoch, so a batch may contain images of two epochs. A batch larger
-    than the data set contains images more than once.
+    The images follow one infinite order, determined by `seed`: a new permutation of all images for each epoch, or the
+    order of `sagan_jax.data.order.balanced_order`. With D = `discriminator_steps` and B = `batch_size`, step t reads
+    positions t D B, .., (t + 1) D B - 1 of that order. Process p of P reads the p-th part of each of the D batches. So
+    the data of step t depend only on (seed, t), not on the first step of the run or the number of processes. No image
+    is dropped at the end of an epoch, so a batch may contain images of two epochs. A batch larger than the data set
+    contains images more than once.
 
-    A run that goes on with another B gives `first_image`, the number of images that it has read. It reads on from
-    there, so no image of an epoch is left out or comes twice.
+    A run that resumes with another B passes `first_image`, the number of images that it has read. Reading continues
+    from there, so no image of an epoch is skipped or repeated.
 
     Threads prefetch batches. They stop when the generator is closed, garbage-collected or exhausted.
 
@@ -116,18 +116,20 @@ def training_batches(
         batch_size: B, over all processes; a multiple of `process_count`.
         discriminator_steps: D, the number of batches in a step.
         seed: in [0, 2**32).
-        first_step: the first step: 0, or the step at which a run resumes.
-        total_steps: one more than the last step. Nothing is yielded when `first_step` is at least this.
+        first_step: the first step: 0, or the step from which a run resumes.
+        total_steps: the last step plus 1. Nothing is yielded if `first_step` is at least this.
         process_index: p.
         process_count: P.
         first_image: the position at which the first step begins. Defaults to `first_step` D B.
-        balanced_by: integers `[N]`, the labels of the images, to read all classes equally often. Defaults to none.
+        balanced_by: the labels of the images, integers `[N]`, to read all classes equally often. Defaults to uniform
+            sampling.
 
     Yields:
         Images float32 `[D, B / P, R, R, C]` in [-1, 1] and labels int32 `[D, B / P]`.
 
     Raises:
-        InvalidInputError: at the call, when a number is outside its range. At any time, when an image cannot be read.
+        InvalidInputError: when a number is out of range, raised by the call itself; or when an image cannot be read,
+            raised during iteration.
     """
     _check_numbers(batch_size, discriminator_steps, seed, first_step, process_index, process_count)
     order = uniform_order(len(source), seed) if balanced_by is None else balanced_order(balanced_by, seed)
@@ -141,7 +143,7 @@ def training_batches(
             examples = [source[order(start + offset)] for start in starts for offset in range(local_batch_size)]
             images = to_float(np.stack([image for image, _ in examples]))
             labels = _integer_labels([label for _, label in examples])
-        except Exception as error:  # returned as a value, because grain adds lines to the errors that it raises
+        except Exception as error:  # returned as a value, because grain adds lines to errors that it raises
             return error
         shape = discriminator_steps, local_batch_size
         return images.reshape(*shape, *images.shape[1:]), labels.reshape(shape)
@@ -157,7 +159,7 @@ def training_batches(
 def _check_numbers(
     batch_size: int, discriminator_steps: int, seed: int, first_step: int, process_index: int, process_count: int
 ) -> None:
-    """Refuses a number outside its range."""
+    """Raises InvalidInputError if a number is out of range."""
     if batch_size < 1 or discriminator_steps < 1 or process_count < 1 or first_step < 0:
         raise InvalidInputError(
             f"Batches need batch_size, discriminator_steps and process_count of at least 1, and first_step of at least "
@@ -174,7 +176,7 @@ def _check_numbers(
 
 
 def _integer_labels(labels: list[int]) -> np.ndarray:
-    """Returns the labels as int32; raises InvalidInputError for others, because a cast would change them."""
+    """Returns the labels as int32. Raises InvalidInputError for labels that the cast would change."""
     array = np.array(labels)
     if array.dtype.kind not in "iu" or array.ndim != 1 or not np.array_equal(array, array.astype(np.int32)):
         raise InvalidInputError(
@@ -184,7 +186,7 @@ def _integer_labels(labels: list[int]) -> np.ndarray:
 
 
 def _iterate(batches: grain.IterDataset) -> Generator[Batch, None, None]:
-    with contextlib.closing(iter(batches)) as iterator:  # an open iterator prints an error when the interpreter exits
+    with contextlib.closing(iter(batches)) as iterator:  # an open iterator prints an error at interpreter exit
         for batch in iterator:
             if isinstance(batch, Exception):
                 raise batch

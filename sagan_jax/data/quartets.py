@@ -1,4 +1,4 @@
-"""Images of two parts, four at a time, that differ in the hues of the parts alone."""
+"""Groups of four images of two parts each, which differ only in the hues of the parts."""
 
 from typing import NamedTuple
 
@@ -9,30 +9,33 @@ from sagan_jax.errors import InvalidInputError
 
 
 class Quartets(NamedTuple):
-    """Images of `Pairs`, four at a time. In two hues A and B, the parts are AA, BB, AB and BA.
+    """Groups of four images of `Pairs`. With two hues A and B, the parts have the hues AA, BB, AB and BA.
 
-    So the first two images of a quartet follow the rule, the last two do not, and either half holds the same parts at
-    the same places. A function that adds up what it sees of each part has equal sums over both halves.
+    So the first two images of a quartet follow the rule and the last two do not. Both halves contain the same parts at
+    the same positions. A function that is a sum of one term per part has equal sums over both halves.
     """
 
     images: np.ndarray
     """`[N, 4, R, R, 3]` uint8"""
     gaps: np.ndarray
-    """`[N]` integers: the empty columns between the two parts, or the empty rows where they are more. A window of
-    `gap + 1` pixels a side never holds pixels of both parts; one of `gap + 2` can, if the forms are square."""
+    """`[N]` integers: the empty columns or rows between the two parts, whichever are more.
+
+    A square window with a side of `gap + 1` pixels never holds pixels of both parts. One of `gap + 2` pixels can, if
+    the forms are square.
+    """
 
 
 def draw_quartets(
     rule: Pairs, count: int, resolution: int, gaps: tuple[int, int], random: np.random.Generator
 ) -> Quartets:
-    """Draws quartets. Each gap is equally frequent, and so is each pair of hues; the two parts have one form.
+    """Draws quartets. All gaps are equally likely, as are all pairs of hues. Both parts have the same form.
 
     Args:
-        rule: the set, with two blobs and two hues at least. Its `distance`, `images`, `seed` and `agree` are not used.
+        rule: the set, with two blobs and at least two hues. Its `distance`, `images`, `seed` and `agree` are not used.
         count: N, the number of quartets.
         resolution: R.
-        gaps: the least and the greatest gap in pixels, from 0 to R - 2 w for blobs of w pixels.
-        random: draws them.
+        gaps: the smallest and the largest gap in pixels, from 0 to R - 2 w for blobs of w pixels.
+        random: the random generator.
 
     Raises:
         InvalidInputError: when there are not two blobs or two hues, or the gaps do not fit.

@@ -1,4 +1,4 @@
-"""A part of a data set: at most N images, the same ones for everybody."""
+"""Deterministic subsets of a data set: at most N images, the same ones in every run."""
 
 import dataclasses
 import hashlib
@@ -8,21 +8,21 @@ import numpy as np
 from sagan_jax.data.encoded import EncodedImages
 from sagan_jax.errors import InvalidInputError
 
-_SEED = 0  # not that of a run: runs with different seeds train on the same images
+_SEED = 0  # not the seed of a run: runs with different seeds train on the same images
 
 
 def choose_images(count: int, labels: np.ndarray | None, class_names: list[str], most: int, where: str) -> np.ndarray:
     """Returns the indices of at most `most` of `count` images, ascending.
 
-    Images are drawn in an order that depends on `count` and the labels alone. With labels, the classes take turns, so
-    each class gets an equal share, or all its images if it has fewer. The choice for a larger `most` contains that for
-    a smaller one.
+    Images are drawn in an order that depends only on `count` and the labels. With labels, the classes alternate, so
+    each class gets an equal share, or all its images if it has fewer. The selection for a larger `most` contains that
+    for a smaller one.
 
     Args:
         count: the number of images.
         labels: integers `[count]`, or None.
         class_names: one for each label.
-        most: at least 1.
+        most: the maximum number of images, at least 1.
         where: the source, quoted, for the message.
 
     Returns:
@@ -51,7 +51,7 @@ def choose_images(count: int, labels: np.ndarray | None, class_names: list[str],
 
 
 def part_of(images: EncodedImages, most: int) -> EncodedImages:
-    """Returns at most `most` of the images, as `choose_images` chooses them; all of them for 0."""
+    """Returns at most `most` of the images, selected by `choose_images`; all of them for 0."""
     if not 0 < most < images.count:
         return images
     chosen = choose_images(images.count, images.labels, images.class_names, most, images.where)
@@ -67,5 +67,5 @@ def part_of(images: EncodedImages, most: int) -> EncodedImages:
 
 
 def part_content(content: str, chosen: np.ndarray) -> str:
-    """Returns a digest of the content of a whole set and of the indices of the images that were chosen from it."""
+    """Returns a digest of the content of a whole set and the indices of the selected images."""
     return hashlib.sha256(content.encode() + chosen.astype("<i8").tobytes()).hexdigest()

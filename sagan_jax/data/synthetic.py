@@ -1,9 +1,9 @@
 """Synthetic data sets whose images follow a rule. Each image is a function of its index; there are no files.
 
-A set is named like `pairs`, `mirror`, `blobs` or `mirror:grain=8,seed=1`. Options that are not given have their
-defaults. Sets with different seeds are drawn independently: textures never coincide, pairs sometimes do (89 of 10,000
-for the seeds 0 and 1), and blobs often, since each class has few images.
-`sagan_jax.evaluation.rules` measures whether other images follow the rule.
+Examples of names are `pairs`, `mirror`, `blobs` and `mirror:grain=8,seed=1`. Options that are not given have their
+defaults. Sets with different seeds are drawn independently. Textures never coincide. Pairs sometimes do (89 of 10,000
+for the seeds 0 and 1). Blobs often do, since each class has few images. `sagan_jax.evaluation.rules` measures whether
+other images follow the rule.
 """
 
 import colorsys
@@ -22,8 +22,8 @@ from sagan_jax.errors import InvalidInputError
 class Mirror:
     """Random textures whose right half mirrors the left half.
 
-    A pixel determines its mirror image and tells nothing about other distant pixels. Colours are uniform at the corners
-    of a grid and are interpolated bilinearly between them.
+    A pixel determines its mirror image and is independent of other distant pixels. Colours are drawn uniformly at the
+    corners of a grid and interpolated bilinearly between them.
 
     Attributes:
         images: the number of images.
@@ -47,7 +47,7 @@ class Mirror:
             )
 
     def draw(self, index: int, resolution: int) -> np.ndarray:
-        """Returns an image, `[R, R, 3]` uint8. With odd R, the middle column mirrors itself.
+        """Returns an image, `[R, R, 3]` uint8. For odd R, the middle column is its own mirror image.
 
         Args:
             index: the index of the image, from 0.
@@ -74,17 +74,17 @@ FORMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "diamond": lambda y, x: abs(y) + abs(x) <= 0.5,
     "cross": lambda y, x: (np.maximum(abs(y), abs(x)) <= 0.5) & (np.minimum(abs(y), abs(x)) <= 0.15),
 }
-"""The forms by name: functions of y and x that tell which points lie in a form of width 1 around the origin."""
+"""The forms by name: functions of y and x that return which points lie in a form of width 1 around the origin."""
 
 _MAX_ATTEMPTS = 10_000
-"""How many random placements of the blobs are tried for one image."""
+"""The maximum number of random placements of the blobs to try for one image."""
 _CHECKED_PLACEMENTS, _MIN_VALID_SHARE = 5_000, 0.002
-"""`check` tries this many placements and needs this share of valid ones. `_MAX_ATTEMPTS` are then always enough."""
+"""`check` tries this many placements and requires this fraction to be valid. `_MAX_ATTEMPTS` are then always enough."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Blobs at random places on black. All blobs of an image have the same hue and the same form.
+    """Blobs at random positions on black. All blobs of an image have the same hue and the same form.
 
     Lengths are in pixels of a 32x32 image, and scale with the resolution.
 
@@ -96,7 +96,7 @@ class Pairs:
         forms: the number of forms, the first of `FORMS`.
         distance: the smallest distance between the centres of two blobs; at least 1.5 times `size`.
         size: the width of a blob.
-        agree: 1. With 0, each blob has its own hue and form, and an image follows the rule by chance only.
+        agree: 1, or 0 to draw hue and form for each blob independently, so that images follow the rule only by chance.
     """
 
     images: int = 10_000
@@ -109,10 +109,10 @@ class Pairs:
     agree: int = 1
 
     def check(self, resolution: int) -> None:
-        """Checks that the images can be drawn, and their forms told apart, at a resolution.
+        """Checks that the images can be drawn, and their forms distinguished, at a resolution.
 
         Raises:
-            InvalidInputError: when the blobs hardly fit, may touch, or are so small that two forms look alike.
+            InvalidInputError: when the blobs hardly fit, may touch, or are so small that two forms coincide.
         """
         width = self.width(resolution)
         if self.distance < 1.5 * self.size:
@@ -127,10 +127,10 @@ class Pairs:
         self.check_forms(resolution)
 
     def check_forms(self, resolution: int) -> None:
-        """Checks that the forms can be told apart at a resolution.
+        """Checks that the forms can be distinguished at a resolution.
 
         Raises:
-            InvalidInputError: when the blobs are so small that two forms look alike.
+            InvalidInputError: when the blobs are so small that two forms coincide.
         """
         width = self.width(resolution)
         if width < 3 or len({self.form_mask(form, width).tobytes() for form in range(self.forms)}) < self.forms:
@@ -201,7 +201,7 @@ class Pairs:
         raise InvalidInputError(self._no_room_message())
 
     def _far_apart(self, corners: np.ndarray, resolution: int) -> np.ndarray:
-        """Returns whether blobs with corners `[..., blobs, 2]` keep their distance, `[...]` bool."""
+        """Returns whether blobs with corners `[..., blobs, 2]` are at least `distance` apart, `[...]` bool."""
         one, other = np.triu_indices(self.blobs, 1)
         apart = corners[..., one, :] - corners[..., other, :]
         return np.all(np.hypot(apart[..., 0], apart[..., 1]) >= self.distance * resolution / 32, axis=-1)
@@ -222,10 +222,10 @@ def _stamps_and_colours(rule: Pairs, width: int) -> tuple[np.ndarray, np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Blobs:
-    """One blob on black, of a class that is a hue, a column and a row. Classes share all of these with others.
+    """One blob on black. A class is a combination of hue, column and row, each of which other classes share.
 
-    The image is divided into a grid of cells. A class says the hue of the blob and the cell that holds it; its place in
-    the cell and its form are free. Image `index` is of class `index % K`, so all classes are equally frequent. Lengths
+    The image is divided into a grid of cells. The class determines the hue of the blob and its cell. Its position in
+    the cell and its form are free. Image `index` has class `index % K`, so all classes are equally frequent. Lengths
     are in pixels of a 32x32 image, and scale with the resolution.
 
     Attributes:
@@ -235,7 +235,7 @@ class Blobs:
         columns: the number of columns of the grid.
         rows: the number of rows of the grid.
         forms: the number of forms, the first of `FORMS`.
-        size: the width of a blob, at most that of a cell.
+        size: the width of a blob, at most the width of a cell.
     """
 
     images: int = 10_000
@@ -259,11 +259,11 @@ class Blobs:
 
     @property
     def blob(self) -> Pairs:
-        """The set of images of one such blob anywhere, which paints and finds it."""
+        """The set of images with one such blob at any position, which is used to paint and find blobs."""
         return Pairs(blobs=1, hues=self.hues, forms=self.forms, size=self.size)
 
     def factors(self, labels: np.ndarray | int) -> tuple[np.ndarray, ...]:
-        """Returns hue, column and row of classes.
+        """Returns the hue, column and row of classes.
 
         Examples:
             >>> [int(factor) for factor in Blobs().factors(23)]  # 1 * 16 + 1 * 4 + 3
@@ -272,10 +272,10 @@ class Blobs:
         return tuple(np.unravel_index(labels, (self.hues, self.columns, self.rows)))
 
     def check(self, resolution: int) -> None:
-        """Checks that the images can be drawn, and their forms told apart, at a resolution.
+        """Checks that the images can be drawn, and their forms distinguished, at a resolution.
 
         Raises:
-            InvalidInputError: when a blob is wider than a cell, or so small that two forms look alike.
+            InvalidInputError: when a blob is wider than a cell, or so small that two forms coincide.
         """
         self.blob.check_forms(resolution)
         width, cells = self.blob.width(resolution), max(self.columns, self.rows)
@@ -302,7 +302,7 @@ class Blobs:
         return self.blob.paint(np.array([[corner]]), np.array([[hue]]), np.array([[form]]), resolution)[0]
 
     def _corners(self, cell: int, cells: int, resolution: int) -> tuple[int, int]:
-        """Returns the first and the last place at which a blob of a cell can begin, along one axis."""
+        """Returns the first and the last coordinate at which a blob in a cell can start, along one axis."""
         return -(-cell * resolution // cells), (cell + 1) * resolution // cells - self.blob.width(resolution)
 
 

@@ -1,4 +1,4 @@
-"""Images of a user's own: any object with `__len__` and `__getitem__`, such as a source of grain."""
+"""User-defined data sets: any object with `__len__` and `__getitem__`, such as a grain data source."""
 
 import hashlib
 import operator
@@ -20,19 +20,19 @@ from sagan_jax.import_paths import errors_of_user_code, find_object
 
 _CHUNK = 64  # items that a thread reads at a time
 _SECONDS_BETWEEN_LINES = 60
-_SPOT_CHECKED = 4  # items that go into the digest beside a declared fingerprint
+_SPOT_CHECKED = 4  # items that are digested in addition to a declared fingerprint
 
 
 class DataSource(Protocol):
-    """A data set of a user, such as a `grain.sources.RandomAccessDataSource` or a map-style data set of PyTorch.
+    """A user-defined data set, such as a `grain.sources.RandomAccessDataSource` or a map-style data set of PyTorch.
 
-    It may have up to three more attributes:
+    It may have up to three optional attributes:
 
-    - `labels`: integers `[N]`, the label of each item. They have to be those that the items have, where these have any.
-    - `class_names`: a text for each label. Without it the classes are called 0, 1, ..
-    - `fingerprint`: a text that is another one whenever an image or a label is, and for each data set. The number of
-      items and a digest of four of them are added to it. Without it the fingerprint is a digest of all pixels and
-      labels, for which every item is read at every start.
+    - `labels`: integers `[N]`, the label of each item. They must equal the labels in the items, if these have any.
+    - `class_names`: a string for each label. Without it the classes are named 0, 1, ..
+    - `fingerprint`: a string that is unique for each data set and changes whenever an image or a label changes. The
+      number of items and a digest of four items are added to it. Without it the fingerprint is a digest of all pixels
+      and labels, for which every item is read at every start.
     """
 
     def __len__(self) -> int:
@@ -42,21 +42,22 @@ class DataSource(Protocol):
     def __getitem__(self, index: int, /) -> Any:
         """Returns item `index`: `(image, label)`, or an image alone.
 
-        Several threads call this at once. The same index always gives the same item; random changes of images are for
-        `--augmentation`.
+        This must be thread-safe. The same index must always give the same item; use `--augmentation` for random
+        transforms.
 
         Args:
             index: in [0, N).
 
         Returns:
-            The image, uint8 `[H, W, 3]` (RGB), `[H, W, 1]` or `[H, W]` (grey), or a `PIL.Image.Image` of any mode, of
-            any size; and the label, an integer from 0, or None. All items have a label, or none has.
+            The image, and optionally its label. The image is uint8 `[H, W, 3]` (RGB), `[H, W, 1]` or `[H, W]` (grey),
+            or a `PIL.Image.Image` of any mode, and of any size. The label is an integer of at least 0, or None. Either
+            all items have a label, or none has.
         """
         ...
 
 
 class ReadItems(NamedTuple):
-    """A user's data set at one size. Without labels, `labels` is None and there are no class names."""
+    """A user-defined data set at one size. Without labels, `labels` is None and `class_names` is empty."""
 
     images: Any
     labels: np.ndarray | None
@@ -65,10 +66,10 @@ class ReadItems(NamedTuple):
 
 
 def find_user_source(name: str) -> DataSource:
-    """Returns the data set of an import path: an object, or what a class or a function returns without arguments.
+    """Returns the data set of an import path: an object, or the result of calling a class or function.
 
     Raises:
-        InvalidInputError: there is no such object, or it is no data set.
+        InvalidInputError: there is no such object, or it is not a data set.
     """
     found = find_object(name, "The data source")
     if not is_user_source(found) and callable(found):
@@ -83,7 +84,7 @@ def find_user_source(name: str) -> DataSource:
 
 
 def is_user_source(value: Any) -> bool:
-    """Tells whether an object, and not its class, has the methods of a `DataSource`, and is no text or dictionary."""
+    """Returns whether an object has the methods of a `DataSource`, and is not a class, a string or a dictionary."""
     has_both = hasattr(value, "__len__") and hasattr(value, "__getitem__")
     return has_both and not isinstance(value, type | str | bytes | dict)
 
@@ -104,30 +105,31 @@ def read_items(
     notify: Notify,
     content: Callable[[], str] | None = None,
 ) -> ReadItems:
-    """Returns the images of a user's data set, cropped and resized as `sagan_jax.data.open_source` says.
+    """Returns the images of a user-defined data set, cropped and resized as in `sagan_jax.data.open_source`.
 
-    Every item is read here, in threads. The images stay in memory if they are at most `most_bytes`; else they are read
-    again when they are needed. If they are more, and fingerprint and labels are known without, nothing is read here.
+    All items are read here, in threads. The images are kept in memory if they take at most `most_bytes`; otherwise they
+    are read again when needed. A larger set whose fingerprint and labels are declared is not read here.
 
     Args:
         data: the items.
-        where: their name in messages, quoted.
+        where: their quoted name for messages.
         resolution: R.
         image_channels: C.
-        most_bytes: that images in memory may take.
-        absent_classes: some of the labels 0, 1, .., max may be absent.
+        most_bytes: the maximum size of images in memory.
+        absent_classes: whether some of the labels 0, 1, .., max may be absent.
         notify: receives a line of progress every minute.
-        content: returns a digest of the content. Defaults to `data.fingerprint` with a few items, else to one of all.
+        content: returns a digest of the content. Defaults to `data.fingerprint` with a few items, or to a digest of all
+            items.
 
     Raises:
-        InvalidInputError: an item or an attribute breaks the contract of `DataSource`. The line names it.
+        InvalidInputError: an item or an attribute violates the interface of `DataSource`. The message names it.
     """
     items, size = _Items(data, where), (resolution, image_channels)
     first, again = items.read(0), items.read(0)
     if not np.array_equal(first[0], again[0]) or first[1] != again[1]:
         raise InvalidInputError(
-            f"{where}: item 0 needs to be the same whenever it is read; it was another one the second time. Random "
-            f"changes of images are for --augmentation."
+            f"{where}: item 0 needs to be the same whenever it is read; two reads gave different items. Use "
+            f"--augmentation for random transforms."
         )
     items.labelled, items.labels = first[1] is not None, _declared_labels(data, items.count, where)
     items.labels_declared = items.labels is not None
@@ -145,13 +147,13 @@ def read_items(
 
 
 class _Items:
-    """The items of a data set, each checked when it is read.
+    """The items of a data set. Each is checked when it is read.
 
     Attributes:
-        count: their number.
-        labelled: whether each has a label of its own; None before the first was read.
-        labels: the labels that they have to have, where these are known.
-        labels_declared: whether those are an attribute of the data set, and not what was read before.
+        count: the number of items.
+        labelled: whether the items contain labels; None before the first item is read.
+        labels: the labels that the items must have, if known.
+        labels_declared: whether `labels` is an attribute of the data set, instead of read from the items.
     """
 
     def __init__(self, data: DataSource, where: str):
@@ -177,13 +179,13 @@ class _Items:
                 f"{what} needs {'a label' if self.labelled else 'no label'}, as item 0 has; got {label!r}."
             )
         if self.labels is not None and number is not None and number != self.labels[index]:
-            source = "as its attribute labels says" if self.labels_declared else "as before"
+            source = "according to its attribute labels" if self.labels_declared else "as before"
             raise InvalidInputError(f"{what} needs the label {self.labels[index]}, {source}; got {number}.")
         return pixels, number
 
 
 class _ReadWhenNeeded:
-    """The images of a large data set; each is read, cropped and resized when it is needed."""
+    """The images of a large data set, read, cropped and resized lazily."""
 
     def __init__(self, items: _Items, resolution: int, image_channels: int):
         self._items, self._size = items, (resolution, image_channels)
@@ -248,9 +250,9 @@ def _declared_labels(data: Any, count: int, where: str) -> np.ndarray | None:
 
 
 def _declared_fingerprint(data: Any, items: _Items) -> Callable[[], str] | None:
-    """Returns a function that returns the fingerprint of a data set with its length and a digest of a few items.
+    """Returns a function that computes the declared fingerprint with the length and a digest of a few items.
 
-    So two data sets with the same text, such as the parts of one for training and for testing, are still two.
+    So two data sets with the same declared fingerprint, such as training and test splits, are still distinguished.
     """
     where = items.where
     with errors_of_user_code(f"{where}: its attribute fingerprint"):
@@ -259,7 +261,7 @@ def _declared_fingerprint(data: Any, items: _Items) -> Callable[[], str] | None:
         return None
     if not (isinstance(declared, str) and declared):
         raise InvalidInputError(
-            f"{where} needs an attribute fingerprint that is a text, or none; got {_words(declared)}."
+            f"{where} needs an attribute fingerprint that is a string, or none; got {_words(declared)}."
         )
 
     def content() -> str:
@@ -280,17 +282,17 @@ def _class_names(data: Any, items: _Items, *, absent_classes: bool, notify: Noti
     if declared is None:
         return class_names_from_labels(items.labels, items.count, items.where, absent_classes=absent_classes)
     if isinstance(declared, str) or not all(isinstance(name, str) for name in names):
-        raise InvalidInputError(f"{items.where} needs an attribute class_names of texts; got {_words(declared)}.")
+        raise InvalidInputError(f"{items.where} needs an attribute class_names of strings; got {_words(declared)}.")
     return check_classes(items.labels, names, items.count, items.where, notify)
 
 
 def _read_all(items: _Items, kept: np.ndarray | None, digested: bool, notify: Notify) -> tuple[np.ndarray | None, str]:
-    """Reads every item once; returns the labels, or None, and a digest of all pixels, or "".
+    """Reads all items once, and returns the labels, or None, and a digest of all pixels, or "".
 
     Args:
-        items: are read.
-        kept: gets the images, cropped and resized, unless it is None.
-        digested: whether the digest is wanted.
+        items: the items to read.
+        kept: an array that receives the cropped and resized images, or None.
+        digested: whether to compute the digest.
         notify: receives a line of progress every minute.
     """
 
@@ -316,7 +318,7 @@ def _read_all(items: _Items, kept: np.ndarray | None, digested: bool, notify: No
 
 
 def _in_order(read_chunk: Callable[[int], Any], items: _Items, notify: Notify) -> Iterator[Any]:
-    """Yields what a function returns for the start of each chunk, in order; it runs in threads. Errors are raised."""
+    """Calls a function in threads for the start of each chunk, and yields the results in order. Raises its errors."""
     last_notice = time.monotonic()
     pool = ThreadPoolExecutor(max_workers=min(32, os.cpu_count() or 1))
     try:
@@ -332,5 +334,5 @@ def _in_order(read_chunk: Callable[[int], Any], items: _Items, notify: Notify) -
 
 
 def _digest(image: np.ndarray) -> bytes:
-    """Returns a digest of shape and pixels. Labels go into the fingerprint of the source, beside it."""
+    """Returns a digest of shape and pixels. Labels are part of the source's fingerprint separately."""
     return hashlib.sha256(f"{image.shape} ".encode() + image.tobytes()).digest()

@@ -171,14 +171,18 @@ def rule_accuracy(result: RuleResult, modes: int) -> dict[str, float]:
         modes: the number of modes of the rule; see `num_modes`.
 
     Returns:
-        Values by name. `follows_rule`: the fraction of images that follow the rule. `parts`: the fraction of images
-        whose parts are valid. Each property, such as `hue`: among images with valid parts, the fraction whose parts
-        agree in it. Each property's chance level, such as `hue_chance`: the fraction that would agree if these parts
-        were shuffled among the images. Both are 0 if no image has valid parts. `chance`: the fraction of all images
-        that would follow the rule after this shuffle, in which each part keeps all its properties. If hue and form are
-        correlated, it is not the product of their chances. Textures have no such properties, and none of these chance
-        values. `kinds`: the fraction of modes that occur among images that follow the rule. `entropy`: the entropy of
-        their distribution over modes, divided by the maximum entropy. Both are 0 if no image follows the rule.
+        Values by name.
+        `follows_rule`: the fraction of images that follow the rule.
+        `parts`: the fraction of images whose parts are valid.
+        Each property, such as `hue`: among images with valid parts, the fraction whose parts agree in it.
+        Its chance level, such as `hue_chance`: the fraction that would agree if these parts were shuffled among the
+        images. Both are 0 if no image has valid parts.
+        `chance`: the fraction of all images that would follow the rule after this shuffle, in which each part keeps all
+        its properties. If hue and form are correlated, it is not the product of their chances. Textures have no such
+        properties, and none of these chance values.
+        `kinds`: the fraction of modes that occur among images that follow the rule.
+        `entropy`: the entropy of their distribution over modes, divided by the maximum entropy. Both are 0 if no image
+        follows the rule.
     """
     valid, follows = result.parts_valid, result.follows_rule
     shares = np.bincount(result.modes[follows], minlength=modes) / max(1, follows.sum())

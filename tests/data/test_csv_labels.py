@@ -154,7 +154,7 @@ def test_huge_csv_is_refused(pack, opened, monkeypatch):
 
 def test_csv_that_is_not_there_or_no_file_is_refused(pack, opened, tmp_path):
     assert "'no.csv' is neither in" in refusal(opened, pack(FILES), ROWS, labels="no.csv")
-    assert "is no regular file" in refusal(opened, pack(FILES), ROWS, labels=str(tmp_path))
+    assert "is not a regular file" in refusal(opened, pack(FILES), ROWS, labels=str(tmp_path))
 
 
 def test_csv_for_a_source_with_its_own_labels_is_refused(opened, tmp_path):

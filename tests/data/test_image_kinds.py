@@ -192,7 +192,7 @@ def test_files_that_are_not_images_are_counted_in_one_line(tmp_path, pack, prefi
     assert (len(source), source.class_names) == (2, ("a", "b"))
     assert len(lines) == 1
     start, _, kinds = lines[0].rpartition(": ")
-    assert start == f"'{path}': passed over 5 files that are not read as images"
+    assert start == f"'{path}': ignored 5 files that are not read as images"
     assert set(kinds.split(", ")) == {"2 .txt", "1 without a suffix", "1 .tga", "1 .md"}
 
 

@@ -56,7 +56,7 @@ def test_null_in_dataset_json_means_no_labels(pack):
     path = pack(FILES | {"dataset.json": b'{"labels": null}'})
     source, lines = opened(path)
     assert (source.num_classes, contents(source)) == (0, (PIXELS, [0] * 5))
-    assert lines == [f"'{path}' has no labels, as its 'dataset.json' says"]
+    assert lines == [f"'{path}' has no labels, according to its 'dataset.json' says"]
 
 
 def test_labels_of_images_that_are_not_there_are_ignored(pack):
@@ -69,7 +69,7 @@ def test_dataset_json_of_another_kind_is_no_label_file(pack, other):
     path = pack(FILES | {"dataset.json": other})
     source, lines = opened(path)
     assert source.class_names == ("00000", "00001")
-    assert lines == [f"'{path}': passed over 1 file that is not read as an image: 1 .json"]
+    assert lines == [f"'{path}': ignored 1 file that is not read as an image: 1 .json"]
 
 
 def labels_of(*entries):

@@ -42,7 +42,7 @@ def test_runs_and_caches_below_a_source_are_no_classes(tmp_path, files, said):
     source, lines = opened(path)
     assert source.class_names == ("cat", "dog")
     assert source.fingerprint == plain.fingerprint
-    assert lines == [f"'{path}': passed over what runs wrote there: {said}"]
+    assert lines == [f"'{path}': ignored folders of runs and caches: {said}"]
 
 
 def test_runs_beside_plain_images_or_a_single_folder_are_no_classes(tmp_path):

@@ -106,7 +106,7 @@ def test_labels_and_names_of_a_data_set_may_be_attributes():
     assert "1 of 4 classes" in lines[0]
     assert opened(with_item((pixels(0), None), None, Named)).labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
     line = refused(with_item((pixels(4), 2), kind=Named))
-    assert "item 4 needs the label 1, as its attribute labels says; got 2" in line
+    assert "item 4 needs the label 1, according to its attribute labels; got 2" in line
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_large_set_that_declares_its_content_is_not_read_through(no_memory):
     assert data.times[1:].tolist() == [0, 1, 0, 1, 0, 1]
     assert source.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
     source = opened(with_item((pixels(1), 2), number=1, kind=Declared))
-    assert "item 1 needs the label 1, as its attribute labels says; got 2" in refusal(source.__getitem__, 1)
+    assert "item 1 needs the label 1, according to its attribute labels; got 2" in refusal(source.__getitem__, 1)
 
 
 def test_label_that_changes_between_two_readings_is_named(no_memory):
@@ -293,11 +293,11 @@ def declaring(**attributes):
         (Random(), "item 0 needs to be the same whenever it is read"),
         (declaring(labels=[0, 1]), "its attribute labels needs integer labels [7], one for each image; got int64 [2]."),
         (declaring(labels=list("abcdefg")), "got <U1 [7]."),
-        (declaring(fingerprint=3), "needs an attribute fingerprint that is a text, or none; got 3."),
-        (declaring(class_names="abc"), "needs an attribute class_names of texts; got 'abc'."),
+        (declaring(fingerprint=3), "needs an attribute fingerprint that is a string, or none; got 3."),
+        (declaring(class_names="abc"), "needs an attribute class_names of strings; got 'abc'."),
         (declaring(class_names=["ant", "bee"]), "needs labels from 0 to 1, because it names 2 classes; got 2 in row 2"),
         (declaring(class_names=2), "its attribute class_names: TypeError: 'int' object is not iterable."),
-        (declaring(class_names=["ant", 2]), "needs an attribute class_names of texts; got a list of 2."),
+        (declaring(class_names=["ant", 2]), "needs an attribute class_names of strings; got a list of 2."),
         (declaring(labels=[[0], [0, 1]]), "its attribute labels: ValueError: "),
         (NamedByMethod(), "its attribute class_names: TypeError: 'method' object is not iterable."),
         (Raising(), "its attribute labels: KeyError in line"),
