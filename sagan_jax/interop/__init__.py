@@ -42,15 +42,15 @@ def load(source: str, arrays: Mapping[str, np.ndarray], config: Mapping[str, Any
             (POSTECH-CVLab/PyTorch-StudioGAN, its SAGAN and DCGAN) or `biggan-pytorch` (ajbrock/BigGAN-PyTorch).
         arrays: the source's variable names to arrays in its layouts. For the two PyTorch sources the names are
             `generator/<key>` and `discriminator/<key>`. A generator alone is enough.
-        config: what the source trained with, as `read_source_config` returns it: StudioGAN's configuration file, or
-            the flags of BigGAN-PyTorch. Without it `ReleasedNetworks.assumed` lists what was assumed.
+        config: the training configuration of the source, from `read_source_config`: StudioGAN's configuration file, or
+            the flags of BigGAN-PyTorch. Without it, `ReleasedNetworks.assumed` lists the assumptions.
 
     Returns:
         The networks, with their modules and variables and the methods `generate`, `discriminate` and `source_names`.
 
     Raises:
-        InvalidInputError: when the source is unknown, when an array is missing, is unknown or has a wrong shape, when
-            the networks have a feature that those of this package do not have, or when the weights contradict `config`.
+        InvalidInputError: when the source is unknown, or an array is missing, is unknown or has a wrong shape. Also
+            when the networks have an unsupported feature, or the weights contradict `config`.
     """
     if source not in _SOURCES:
         raise InvalidInputError(f"The source of interop.load needs to be one of {sorted(_SOURCES)}; got {source!r}.")

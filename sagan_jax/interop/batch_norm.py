@@ -1,17 +1,17 @@
-"""A published convolution and the batch norm behind it, as one convolution."""
+"""Folding of a published batch norm into the convolution before it."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 PARTS = ("weight", "bias", "running_mean", "running_var")
-"""What a batch norm is made of, as PyTorch calls it."""
+"""The tensors of a batch norm, with PyTorch's names."""
 
 
 def fold(
     kernel: np.ndarray, arrays: Mapping[str, np.ndarray], norm: str, *, epsilon: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the kernel and the bias of one convolution that does what a convolution without bias and its norm did.
+    """Returns the kernel and the bias of one convolution that equals a convolution without bias followed by its norm.
 
         s = weight / sqrt(running_var + epsilon);    the kernel becomes s kernel, the bias becomes bias - s running_mean
 
@@ -19,9 +19,9 @@ def fold(
 
     Args:
         kernel: `[.., C]`, floating, with the output channels last.
-        arrays: a state dict, with the four parts of the norm, `[C]` each. Variances are not negative.
+        arrays: a state dict with the four tensors of the norm, each `[C]`. Variances are nonnegative.
         norm: the name of the norm.
-        epsilon: that of the norm.
+        epsilon: the epsilon of the norm.
 
     Returns:
         `[.., C]` and `[C]`, float64.

@@ -1,4 +1,4 @@
-"""What BigGAN-PyTorch was called with: the flags of its train.py, as its metalog.txt lists them.
+"""The configuration of BigGAN-PyTorch: the flags of its train.py, as listed in its metalog.txt.
 
 Source: ajbrock/BigGAN-PyTorch:utils.py, `prepare_parser` and `write_metadata`.
 """
@@ -13,7 +13,7 @@ from sagan_jax.interop.source_config import Settings, refuse_feature, shortened
 NORM_EPSILON = 1e-5
 SPECTRAL_EPSILON = 1e-8
 
-# Both modes of its ReLU give the same numbers: what follows is not in place where it matters.
+# Its ReLU gives the same results in place and not in place, since no later layer reads the overwritten input.
 _RELU = ("relu", "inplace_relu", "ir")
 _SIZES = {"I32": 32, "I64": 64, "I128": 128, "I256": 256, "C10": 32, "C100": 32}
 _CLASSES = {"I32": 1000, "I64": 1000, "I128": 1000, "I256": 1000, "C10": 10, "C100": 100}
@@ -21,19 +21,19 @@ _CLASSES = {"I32": 1000, "I64": 1000, "I128": 1000, "I256": 1000, "C10": 10, "C1
 
 @dataclasses.dataclass(frozen=True)
 class BigGanConfig:
-    """The flags that decide the networks; None where the file does not have the flag.
+    """The flags that determine the networks; None if the file does not have the flag.
 
     Attributes:
-        image_size: in pixels.
-        num_classes: of the data.
+        image_size: the image size in pixels.
+        num_classes: the number of classes of the data.
         generator_channels: the base width of G.
         discriminator_channels: the base width of D.
         shared: whether G has a shared class embedding.
         hierarchical: whether each block gets its own part of the latent.
-        generator_attention: feature-map sizes.
-        discriminator_attention: feature-map sizes.
-        norm_epsilon: of the conditional norms. The last norm always has 1e-5.
-        spectral_epsilon: of the spectral norm.
+        generator_attention: the feature-map sizes with attention in G.
+        discriminator_attention: the feature-map sizes with attention in D.
+        norm_epsilon: the epsilon of the conditional norms. The last norm always has 1e-5.
+        spectral_epsilon: the epsilon of the spectral norm.
     """
 
     image_size: int | None
@@ -52,16 +52,17 @@ def parse_config(document: Mapping[str, Any]) -> BigGanConfig:
     """Returns the flags of a configuration file.
 
     Args:
-        document: what `read_source_config` returns: flags to values, or such a dictionary under `config`.
+        document: the result of `read_source_config`: a dictionary of flags, or one with such a dictionary under
+            `config`.
 
     Raises:
-        InvalidInputError: when there are no flags of BigGAN-PyTorch, a value has a wrong type, or it asks for a feature
-            that the networks of this package do not have; the message names it.
+        InvalidInputError: when there are no flags of BigGAN-PyTorch, a value has a wrong type, or a flag requires an
+            unsupported feature. The message names it.
     """
     flags = Settings(document.get("config", document))
     if not any(name in flags for name in ("BN_eps", "SN_eps", "G_ch", "D_ch", "G_attn", "D_attn", "G_nl", "D_nl")):
         raise InvalidInputError(
-            f"--source-config needs flags of BigGAN-PyTorch such as BN_eps and G_attn, as its metalog.txt has them; "
+            f"--source-config needs flags of BigGAN-PyTorch such as BN_eps and G_attn, as in its metalog.txt; "
             f"got {sorted(map(str, flags.values))[:5]}."
         )
     _refuse_features(flags)
@@ -81,7 +82,7 @@ def parse_config(document: Mapping[str, Any]) -> BigGanConfig:
 
 
 def _sizes(flags: Settings, name: str) -> tuple[int, ...] | None:
-    """Returns the feature-map sizes of a flag such as '32_64'; '0' is none. Unquoted, YAML reads 32_64 as 3264."""
+    """Returns the feature-map sizes in a flag such as '32_64'; '0' means none. YAML reads an unquoted 32_64 as 3264."""
     if name not in flags:
         return None
     sizes = str(flags.values[name])[:60].split("_")
@@ -94,7 +95,7 @@ def _sizes(flags: Settings, name: str) -> tuple[int, ...] | None:
 
 
 def _refuse_features(flags: Settings) -> None:
-    """Raises InvalidInputError for the first feature that the networks of this package do not have."""
+    """Raises InvalidInputError for the first unsupported feature."""
     if "deep" in flags.word("model", "BigGAN").lower():
         refuse_feature("BigGAN-deep's blocks (model BigGANdeep)")
     for network in "GD":

@@ -30,9 +30,9 @@ _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "o"}
 _CONVOLUTIONS = {"conv_1": "conv1", "conv_2": "conv2", "shortcut": "conv_sc"}
 
 
-# Tensors that only one of the two networks has. Both have a layer called linear, but a generator has other layers too.
+# Tensors that only one of the two networks has. Both have a layer named linear, but a generator also has other layers.
 _OWN = {"generator": r"output_layer\.", "discriminator": r"(embed|linear)\."}
-# Tensors of networks that this package does not have.
+# Tensors of unsupported networks.
 _FEATURES = {
     r"(blocks\.\d+\.\d+\.conv[34]|input_conv)\.": "BigGAN-deep's blocks",
     r".*\.u[1-9]\d*$": "several singular values in the spectral norm (num_G_SVs, num_D_SVs)",
@@ -45,12 +45,12 @@ def load(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | None = No
     Args:
         arrays: `generator/<state_dict key>` and `discriminator/<state_dict key>` to arrays in PyTorch's layouts. A
             generator alone is enough. Names and shapes determine the sizes, the classes and the attention layers.
-        config: the flags of train.py. They say what weights do not: activations and epsilons. With another epsilon than
-            1e-5, the scale of G's last norm, which always has 1e-5, is adapted to it.
+        config: the flags of train.py, which specify activations and epsilons. G's last norm always has an epsilon of
+            1e-5 in the source. If the flags have another epsilon, its scale is adapted to that.
 
     Raises:
-        InvalidInputError: when a tensor is missing, is unknown, or has a shape that contradicts the others, when the
-            network has a feature that those of this package do not have, or when the flags are of another network.
+        InvalidInputError: when a tensor is missing, is unknown, or has a shape that contradicts the others. Also when
+            the network has an unsupported feature, or the flags belong to another network.
     """
     refuse_other_code_base("biggan-pytorch", arrays)
     settings = None if config is None else parse_config(config)
@@ -74,7 +74,7 @@ def load(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | None = No
 
 
 def _with_last_norm_of_its_epsilon(released: ReleasedNetworks) -> ReleasedNetworks:
-    """Returns the networks with the scale of G's last norm adapted: its source always has the default epsilon."""
+    """Adapts the scale of G's last norm to `norm_epsilon`, since the source always uses the default epsilon there."""
     epsilon = released.generator.norm_epsilon
     if epsilon == NORM_EPSILON:
         return released
@@ -89,7 +89,7 @@ def _with_last_norm_of_its_epsilon(released: ReleasedNetworks) -> ReleasedNetwor
 def _check_config(
     settings: BigGanConfig, generator: biggan.Generator, discriminator: biggan.Discriminator | None
 ) -> None:
-    """Raises InvalidInputError when the weights are not those of the flags."""
+    """Raises InvalidInputError when the weights contradict the flags."""
     pairs: dict[str, tuple[Any, Any]] = {
         "resolution": (settings.image_size, generator.resolution),
         "n_classes": (settings.num_classes, generator.num_classes),
@@ -119,7 +119,7 @@ def _conditioning(state: StateDict, block: str) -> tuple[int, int, bool]:
                 f"latents; got {gain[1]}."
             )
         return classes, size, gain[1] != size
-    # A map is [channels, vector], a table of classes [classes, channels]. Only maps are normalised spectrally.
+    # A map has the shape [channels, vector], a table of classes [classes, channels]. Only maps have spectral norm.
     channels = latent[0] // 16
     if f"{norm}.gain.u0" in state or (gain[0] == channels != gain[1] and gain[1] == latent[1]):
         if gain[1] != latent[1]:
@@ -168,7 +168,7 @@ def _generator(state: StateDict, epsilon: float) -> tuple[biggan.Generator, int,
             if shared_size or hierarchical:
                 _kernel(state, path, f"{theirs}.gain", TRANSPOSED, leaf="scale_kernel")
                 _kernel(state, path, f"{theirs}.bias", TRANSPOSED, leaf="shift_kernel")
-            else:  # tables with gains around 0, where ours are around 1
+            else:  # these tables store gain - 1
                 state.add("params", (*path, "scale"), f"{theirs}.gain.weight", Layout(plus=1.0))
                 state.add("params", (*path, "shift"), f"{theirs}.bias.weight")
             state.add_moments(path, *_moments(state, theirs))
@@ -209,13 +209,13 @@ def _discriminator(state: StateDict) -> tuple[biggan.Discriminator, int, StateDi
 
 
 def _attention_sizes(network: str, blocks: list[list[str]], resolutions: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the feature-map sizes of the blocks that an attention layer follows."""
+    """Returns the feature-map sizes of the blocks that are followed by an attention layer."""
     places = [number for number, parts in enumerate(blocks, start=1) for _ in parts[1:]]
     return attention_sizes(network, places, resolutions)
 
 
 def _refuse_thin(state: StateDict, blocks: list[list[str]]) -> None:
-    """Raises InvalidInputError for D's blocks whose first convolution keeps the number of channels."""
+    """Raises InvalidInputError if the first convolution of a block of D keeps the number of channels."""
     for number, (part, *_) in enumerate(blocks, start=1):
         name = f"{part}.conv1.weight"
         first, second = state.shape(name, 4), state.shape(f"{part}.conv2.weight", 4)
@@ -226,7 +226,7 @@ def _refuse_thin(state: StateDict, blocks: list[list[str]]) -> None:
 
 
 def _moments(state: StateDict, norm: str) -> tuple[str, str]:
-    """Returns the names of a norm's running moments, which differ between the three kinds of norms."""
+    """Returns the names of a norm's running moments, which differ between three kinds of norms."""
     return (
         state.first_present(f"{norm}.stored_mean", f"{norm}.bn.stored_mean", f"{norm}.bn.running_mean"),
         state.first_present(f"{norm}.stored_var", f"{norm}.bn.stored_var", f"{norm}.bn.running_var"),

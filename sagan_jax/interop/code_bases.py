@@ -1,11 +1,11 @@
-"""Recognises the code base that wrote a weight file by the names of its arrays."""
+"""Identification of the code base that wrote a weight file, by the names of its arrays."""
 
 import re
 from collections.abc import Iterable
 
 from sagan_jax.errors import InvalidInputError
 
-# Each regular expression matches names that no other code base here has. Several networks share some names of layers.
+# Each regular expression matches names that no other code base here uses. Some layer names occur in several code bases.
 _CONVERTED = {
     "official": ("the SAGAN authors' release", r"(.*/)?[gd]_(snh0|block\d+|non_local|optimized_block1|sn_linear)/"),
     "studiogan": ("PyTorch-StudioGAN", r"(linear0|blocks\.\d+\.\d+\.((de)?conv(2d)?0|conv2d\d|bn\d\.embed\d))\."),
@@ -30,14 +30,14 @@ _OTHERS = {
 
 
 def name_code_base(names: Iterable[str]) -> tuple[str | None, str | None, str | None]:
-    """Returns which code base wrote arrays of these names.
+    """Identifies the code base that wrote arrays with these names.
 
     Args:
-        names: the names of the arrays, with or without `generator/`, `discriminator/` and `module.` in front.
+        names: the names of the arrays, with or without the prefixes `generator/`, `discriminator/` and `module.`.
 
     Returns:
-        The word of `convert --from` for it, or None if it is none of those; what it is called, or None if it is not
-        known; and a name that shows it.
+        Its value for `convert --from`, or None if it cannot be converted. Its title, or None if it is unknown. And an
+        array name that identifies it, or None.
 
     Examples:
         >>> name_code_base(["l1.0.module.weight_bar", "attn1.gamma"])[1]
@@ -56,7 +56,7 @@ def name_code_base(names: Iterable[str]) -> tuple[str | None, str | None, str | 
 
 
 def refuse_other_code_base(source: str, names: Iterable[str]) -> None:
-    """Raises InvalidInputError when the names are those of another code base than `source`."""
+    """Raises InvalidInputError when the names belong to another code base than `source`."""
     word, title, name = name_code_base(names)
     if title is None or word == source:
         return

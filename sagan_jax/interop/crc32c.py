@@ -1,20 +1,21 @@
-"""The checksum of TensorFlow's files, CRC-32C, in numpy. The CRC-32 of zlib is another one."""
+"""CRC-32C, the checksum in TensorFlow's files, in numpy. It differs from the CRC-32 of zlib."""
 
 from functools import cache
 
 import numpy as np
 
-_POLYNOMIAL = 0x82F63B78  # Castagnoli's, lowest bit first
-_LANE = 1024  # bytes that one lane of the vectorised loop reads
-_BLOCK = 2**22  # bytes that are read at once
+_POLYNOMIAL = 0x82F63B78  # the Castagnoli polynomial, lowest bit first
+_LANE = 1024  # bytes per lane of the vectorised loop
+_BLOCK = 2**22  # bytes per block
 _MASK = 0xA282EAD8
 
 
 def crc32c(content: bytes | memoryview) -> int:
     """Returns the CRC-32C of bytes (RFC 3720).
 
-    The register of a CRC is linear over GF(2). So lanes of a block are read side by side, and joined in pairs: the
-    register of A followed by B is that of A, moved on by as many zeros as B has bytes, plus that of B.
+    The register of a CRC is linear over GF(2). So the lanes of a block are processed in parallel and then combined in
+    pairs. For A followed by B, the register of A is advanced by as many zero bytes as B has. The register of B is then
+    added.
 
     Examples:
         >>> hex(crc32c(b"123456789"))
@@ -34,13 +35,13 @@ def crc32c(content: bytes | memoryview) -> int:
 
 
 def masked_crc32c(content: bytes | memoryview) -> int:
-    """Returns the CRC-32C as TensorFlow stores it: turned by 15 bits, plus a constant."""
+    """Returns the CRC-32C as TensorFlow stores it: rotated by 15 bits, plus a constant."""
     found = crc32c(content)
     return ((found >> 15 | found << 17) + _MASK) & 0xFFFFFFFF
 
 
 def _block_register(block: np.ndarray) -> np.uint32:
-    """Returns the register after a block, from 0. Its size is a power of two, at least two lanes."""
+    """Returns the register after a block, starting from 0. The block size is a power of two, at least two lanes."""
     pairs = np.ascontiguousarray(block.view("<u2").reshape(-1, _LANE // 2).T)
     registers, table = np.zeros(pairs.shape[1], np.uint32), _pair_table()
     for column in pairs:
@@ -53,7 +54,7 @@ def _block_register(block: np.ndarray) -> np.uint32:
 
 
 def _apply(columns: np.ndarray, registers: np.ndarray) -> np.ndarray:
-    """Returns the product of a 32x32 matrix of bits with each register."""
+    """Returns the product of a 32x32 bit matrix with each register."""
     moved = np.zeros_like(registers)
     for bit, column in enumerate(columns):
         moved ^= (registers >> np.uint32(bit) & np.uint32(1)) * column
@@ -62,7 +63,7 @@ def _apply(columns: np.ndarray, registers: np.ndarray) -> np.ndarray:
 
 @cache
 def _zeros(size: int) -> np.ndarray:
-    """Returns the matrix that moves a register on by `size` zero bytes, a power of two."""
+    """Returns the matrix that advances a register by `size` zero bytes, a power of two."""
     if size > 1:
         half = _zeros(size // 2)
         return _apply(half, half)
@@ -72,7 +73,7 @@ def _zeros(size: int) -> np.ndarray:
 
 @cache
 def _table() -> np.ndarray:
-    """Returns what each byte does to a register."""
+    """Returns the lookup table for one byte."""
     registers = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         registers = registers >> np.uint32(1) ^ (registers & np.uint32(1)) * np.uint32(_POLYNOMIAL)
@@ -81,7 +82,7 @@ def _table() -> np.ndarray:
 
 @cache
 def _pair_table() -> np.ndarray:
-    """Returns what two bytes do to a register at once."""
+    """Returns the lookup table for two bytes at once."""
     registers = np.arange(2**16, dtype=np.uint32)
     for _ in range(2):
         registers = _table()[registers & 0xFF] ^ (registers >> np.uint32(8))

@@ -1,4 +1,4 @@
-"""The published weights of DINOv2: PyTorch names and layouts to ours. The sizes are read off the arrays.
+"""Conversion of the published DINOv2 weights from PyTorch's names and layouts. The arrays determine the sizes.
 
 Source: the state dict of facebookresearch/dinov2:dinov2/models/vision_transformer.py.
 """
@@ -18,9 +18,9 @@ from sagan_jax.interop import published_arrays as published
 from sagan_jax.models.dinov2 import DinoV2, table_side
 
 HEAD_WIDTH = 64
-"""The width of a head in all published sizes. Weights do not say how many heads there are."""
+"""The width of a head in all published sizes. The weights do not determine the number of heads."""
 
-_UNUSED = ("mask_token",)  # for training alone
+_UNUSED = ("mask_token",)  # only for training
 _HINT = "Are these the weights of another network, or of DINOv2 with a head on top?"
 _TOKEN, _PATCHES, _TABLE, _REGISTERS = "cls_token", "patch_embed.proj.weight", "pos_embed", "register_tokens"
 _PLAIN, _GATED = "blocks.0.mlp.fc1.weight", "blocks.0.mlp.w12.weight"
@@ -39,8 +39,9 @@ def load(arrays: Mapping[str, np.ndarray], num_heads: int | None = None, file: s
 
     Args:
         arrays: the names of the state dict to arrays in PyTorch's layouts. `mask_token` is ignored.
-        num_heads: the heads of each attention layer. Defaults to one for each 64 features, as in ViT-S, B, L and g.
-        file: the file that the arrays come from, for messages.
+        num_heads: the number of heads of each attention layer. Defaults to one per 64 features, as in ViT-S, B, L and
+            g.
+        file: the file of the arrays, for messages.
 
     Raises:
         InvalidInputError: a name is missing or unknown, an array has a wrong shape, or the heads do not divide the
@@ -53,7 +54,7 @@ def load(arrays: Mapping[str, np.ndarray], num_heads: int | None = None, file: s
 
 
 def network_of(arrays: Mapping[str, np.ndarray], num_heads: int | None = None, file: str = "") -> DinoV2:
-    """Returns the network that the shapes of a state dict describe; `published_arrays` checks the other shapes.
+    """Returns the network with the sizes in a state dict. `published_arrays` checks the other shapes.
 
     Args:
         arrays: as for `load`.
@@ -61,8 +62,8 @@ def network_of(arrays: Mapping[str, np.ndarray], num_heads: int | None = None, f
         file: as for `load`.
 
     Raises:
-        InvalidInputError: an array that says a size is missing or has a wrong shape, or the heads do not divide the
-            width.
+        InvalidInputError: an array that determines a size is missing or has a wrong shape, or the heads do not divide
+            the width.
     """
     shape = functools.partial(_shape, arrays, _subject(file))
     width = shape(_TOKEN, (1, 1, 0))[2]
@@ -90,7 +91,7 @@ def network_of(arrays: Mapping[str, np.ndarray], num_heads: int | None = None, f
 
 
 def published_arrays(arrays: Mapping[str, np.ndarray], network: DinoV2, file: str = "") -> dict[str, np.ndarray]:
-    """Returns the arrays that a network uses under their published names, after checking names and shapes.
+    """Checks names and shapes, and returns the arrays that a network uses by their published names.
 
     Raises:
         InvalidInputError: a name is missing or unknown, or an array has a wrong shape.
@@ -101,7 +102,7 @@ def published_arrays(arrays: Mapping[str, np.ndarray], network: DinoV2, file: st
 
 
 def size_words(network: DinoV2) -> str:
-    """Returns the size of a network for people.
+    """Returns a human-readable description of the size of a network.
 
     Examples:
         >>> size_words(DinoV2())
@@ -114,7 +115,7 @@ def size_words(network: DinoV2) -> str:
 
 
 def published_shapes(network: DinoV2) -> dict[str, tuple[int, ...]]:
-    """Returns the names of the state dict that a network needs, and their shapes in PyTorch's layouts."""
+    """Returns the state dict names that a network needs, and their shapes in PyTorch's layouts."""
     return {_name(path): _to_source(leaf.shape, path[-1] == "kernel") for path, leaf in _leaves(network).items()}
 
 
@@ -127,7 +128,7 @@ def _name(path: tuple[str, ...]) -> str:
 
 
 def _leaves(network: DinoV2) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
-    """Returns the shape of each parameter. All blocks are alike, so that one is traced."""
+    """Returns the shape of each parameter. All blocks are alike, so only one is traced."""
     images = jax.ShapeDtypeStruct((1, network.patch_size, network.patch_size, 3), jnp.float32)
     variables = jax.eval_shape(network.clone(depth=1).init, jax.random.key(0), images)
     leaves: Any = flax.traverse_util.flatten_dict(variables["params"])
@@ -137,20 +138,20 @@ def _leaves(network: DinoV2) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
 
 
 def _heads(width: int, num_heads: int | None, subject: str) -> int:
-    """Returns the number of heads: the given one, else that of the published sizes."""
+    """Returns the number of heads: the given number, or that of the published sizes."""
     if num_heads is None and width % HEAD_WIDTH == 0:
         return width // HEAD_WIDTH
     if num_heads is None or num_heads < 1 or width % num_heads:
         given = "no number" if num_heads is None else num_heads
         raise InvalidInputError(
-            f"{subject} of width {width} needs a number of heads that divides it, which weights do not say; got "
-            f"{given}. The published sizes have one for each {HEAD_WIDTH} features; convert takes --num-heads."
+            f"{subject} of width {width} needs a number of heads that divides it, which the weights do not determine; "
+            f"got {given}. The published sizes have one for each {HEAD_WIDTH} features; convert takes --num-heads."
         )
     return num_heads
 
 
 def _shape(arrays: Mapping[str, np.ndarray], subject: str, name: str, wanted: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape of an array that has the wanted sizes where these are not 0."""
+    """Returns the shape of an array, after checking it against the wanted sizes; 0 matches any size."""
     if name not in arrays:
         raise InvalidInputError(f"{subject} needs {name!r}, which is missing. {_HINT}")
     shape = arrays[name].shape
@@ -170,6 +171,6 @@ def _to_source(shape: tuple[int, ...], kernel: bool) -> tuple[int, ...]:
 
 
 def _to_ours(array: np.ndarray, kernel: bool) -> np.ndarray:
-    """Returns a parameter in our layout, in which a kernel's input and output axes come last."""
+    """Returns a parameter in the flax layout, in which a kernel's input and output axes come last."""
     turned = np.moveaxis(array, (1, 0), (-2, -1)) if kernel else array
     return np.asarray(turned, np.float32, order="C")

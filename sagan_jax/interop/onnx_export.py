@@ -1,7 +1,7 @@
-"""Exports a function of arrays with its constants as an ONNX graph, from its jaxpr.
+"""Export of a function of arrays as an ONNX graph with its constants, from its jaxpr.
 
-It knows the operations of the networks of this package, in evaluation. What does not depend on the inputs is computed
-here and stored. The first axis of the inputs may be a batch of any size.
+It supports the operations of the networks of this package in evaluation mode. Values that do not depend on the inputs
+are computed at export and stored. The first axis of the inputs is a batch of any size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,17 +16,17 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.packages import is_installed
 
 OPSET, IR_VERSION = 18, 9
-"""The versions of ONNX that are written; onnxruntime reads them from 1.14 on."""
+"""The ONNX versions to write; onnxruntime supports them from 1.14."""
 
 _BATCH = "b"
-# Operations of jax that ONNX has under another name, elementwise and with the rules of numpy.
+# Elementwise jax operations with a direct ONNX equivalent, which follows numpy's broadcasting rules.
 _SAME = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "pow": "Pow"}
 _SAME |= {"tanh": "Tanh", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "neg": "Neg", "abs": "Abs", "erf": "Erf"}
 _SAME |= {"logistic": "Sigmoid", "eq": "Equal", "lt": "Less", "le": "LessOrEqual", "gt": "Greater"}
 _SAME |= {"ge": "GreaterOrEqual", "and": "And", "or": "Or", "not": "Not", "stop_gradient": "Identity"}
 _SAME |= {"copy": "Identity"}
 _REDUCTIONS = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min": "ReduceMin"}
-# The parameter of an operation that holds another jaxpr, which takes its place; but for these, which do it many times.
+# Parameters that hold an inner jaxpr, which is inlined. Operations in _REPEATED are not inlined.
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _REPEATED = ("scan", "while", "cond", "reduce")
 
@@ -41,13 +41,13 @@ def to_onnx(
     """Returns the bytes of an ONNX file.
 
     Args:
-        function: of as many arrays as there are inputs; returns one array. It is traced.
-        inputs: of each by name, in order, the shape without its batch axis, and the dtype.
-        output: the name of the result.
-        notes: metadata of the file.
+        function: a function of as many arrays as there are inputs, which returns one array. It is traced.
+        inputs: the shape without the batch axis and the dtype of each input by name, in order.
+        output: the name of the output.
+        notes: metadata for the file.
 
     Raises:
-        InvalidInputError: onnx is not installed, or the function has an operation that is not known here.
+        InvalidInputError: onnx is not installed, or the function has an unsupported operation.
 
     Source: https://onnx.ai/onnx/operators, https://docs.jax.dev/en/latest/jaxpr.html
     """
@@ -73,10 +73,10 @@ def to_onnx(
 
 
 class _Graph:
-    """Nodes and stored arrays. A value is a name in the graph, or an array that no input changes.
+    """The nodes and stored arrays of a graph. A value is a name in the graph, or an array that depends on no input.
 
     Args:
-        batched: the name of an input, from which the size of the batch is read.
+        batched: the name of an input that determines the batch size.
     """
 
     def __init__(self, batched: str) -> None:
@@ -85,7 +85,7 @@ class _Graph:
         self.batched = batched
 
     def evaluate(self, closed: ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
-        """Returns the values of a jaxpr's results."""
+        """Returns the values of a jaxpr's outputs."""
         jaxpr: Any = closed.jaxpr
         values: dict[Any, Any] = dict(zip(jaxpr.constvars, closed.consts, strict=True))
         values |= dict(zip(jaxpr.invars, arguments, strict=True))
@@ -101,9 +101,9 @@ class _Graph:
         return [read(variable) for variable in jaxpr.outvars]
 
     def apply(self, equation: Any, operands: list[Any]) -> list[Any]:
-        """Returns the values of one operation's results."""
+        """Returns the values of one operation's outputs."""
         name, params = equation.primitive.name, equation.params
-        if name == "platform_index":  # the last one is for every platform
+        if name == "platform_index":  # the last branch is the default for all platforms
             return [np.int32(len(params["platforms"]) - 1)]
         if name == "cond" and not isinstance(operands[0], str):
             return self.evaluate(params["branches"][int(operands[0])], operands[1:])
@@ -120,7 +120,7 @@ class _Graph:
         return [self.node(name, params, operands, equation)]
 
     def node(self, name: str, params: dict[str, Any], operands: list[Any], equation: Any) -> str:
-        """Adds an operation of one result, and returns its name."""
+        """Adds an operation with one output, and returns the name of the output."""
         if name in _SAME:
             return self.emit(_SAME[name], *operands)
         if name in _REDUCTIONS:
@@ -147,7 +147,7 @@ class _Graph:
         raise _unknown(name, params)
 
     def moved(self, name: str, params: dict[str, Any], operands: list[Any], equation: Any) -> str:
-        """Adds an operation that moves, repeats or leaves out entries; returns "" for one that is not known."""
+        """Adds an operation that moves, repeats or drops entries. Returns "" for an unsupported one."""
         shape, ranks = equation.outvars[0].aval.shape, [len(variable.aval.shape) for variable in equation.invars]
         match name:
             case "reshape" | "squeeze" if params.get("dimensions") is None or name == "squeeze":
@@ -183,7 +183,7 @@ class _Graph:
         return ""
 
     def emit(self, operation: str, *operands: Any, name: str = "", **attributes: Any) -> str:
-        """Adds a node, and returns the name of its result."""
+        """Adds a node, and returns the name of its output."""
         from onnx import helper
 
         name = name or f"v{len(self.nodes)}"
@@ -192,7 +192,7 @@ class _Graph:
         return name
 
     def named(self, value: Any) -> str:
-        """Returns the name of a value; an array is stored."""
+        """Returns the name of a value. Stores an array as an initializer."""
         from onnx import numpy_helper
 
         if isinstance(value, str):
@@ -203,7 +203,7 @@ class _Graph:
         return name
 
     def split(self, operand: Any, sizes: Sequence[int], axis: int) -> list[str]:
-        """Returns the parts along an axis."""
+        """Returns the names of the parts along an axis."""
         from onnx import helper
 
         names = [f"v{len(self.nodes)}_{number}" for number in range(len(sizes))]
@@ -215,14 +215,14 @@ class _Graph:
         return self.emit("Reshape", operand, _integers([side if isinstance(side, int) else -1 for side in shape]))
 
     def broadcast(self, operand: Any, before: Sequence[Any], shape: Sequence[Any], params: dict[str, Any]) -> str:
-        """Puts the axes where they belong, and repeats along the others if they are not 1."""
+        """Adds a `broadcast_in_dim`: reshapes to the target rank, then expands axes of size 1."""
         placed: list[Any] = [1] * len(shape)
         for axis, side in zip(params["broadcast_dimensions"], before, strict=True):
             placed[axis] = side
         name = self.reshape(operand, placed)
         if placed == list(shape):
             return name
-        wanted = [1 if side == now else side for side, now in zip(shape, placed, strict=True)]  # 1 leaves a side
+        wanted = [1 if side == now else side for side, now in zip(shape, placed, strict=True)]  # 1 keeps the size
         if not {str(side) for side in wanted if not isinstance(side, int)} <= {_BATCH}:
             raise _unknown("broadcast_in_dim", params)
         sides = [_integers([side]) if isinstance(side, int) else self.batch_size() for side in wanted]
@@ -232,7 +232,7 @@ class _Graph:
         return self.emit("Shape", self.batched, start=0, end=1)
 
     def slice(self, operand: Any, starts: Sequence[Any], ends: Sequence[Any], strides: Sequence[int]) -> str:
-        """Slices along all axes but those of symbolic size, which stay whole."""
+        """Slices along all axes except those of symbolic size, which are kept whole."""
         axes = [axis for axis, end in enumerate(ends) if isinstance(end, int)]
         columns = [_integers([values[axis] for axis in axes]) for values in (starts, ends, range(len(ends)), strides)]
         return self.emit("Slice", operand, *columns)
@@ -242,7 +242,7 @@ class _Graph:
         return self.slice(operand, starts, ends, (1,) * len(ends))
 
     def convolution(self, features: Any, kernel: Any, params: dict[str, Any]) -> str:
-        """Adds a convolution, or a transposed one where the features are dilated; ONNX puts channels first."""
+        """Adds a convolution, or a transposed one if the features are dilated. ONNX has channels first."""
         numbers, dilation = params["dimension_numbers"], params["lhs_dilation"]
         first = self.emit("Transpose", features, perm=numbers.lhs_spec)
         weights = self.transposed(kernel, numbers.rhs_spec)  # [E, C, K, L]
@@ -271,13 +271,13 @@ class _Graph:
 
 def _unknown(name: str, params: Any) -> InvalidInputError:
     return InvalidInputError(
-        f"--format onnx does not know the operation {name!r} of jax with {_short(params)}. Attention on maps of "
-        f"more than 64x64 positions needs `scan`, which is not exported; a network of yours may need others."
+        f"--format onnx does not support the jax operation {name!r} with {_short(params)}. Attention on maps of "
+        f"more than 64x64 positions needs `scan`, which is not supported; your own network may need others."
     )
 
 
 def _whole(shape: Sequence[Any], starts: Sequence[Any], ends: Sequence[Any], strides: Sequence[int]) -> bool:
-    """Tells whether a slice leaves the axes of symbolic size as they are."""
+    """Returns whether a slice keeps all axes of symbolic size whole."""
     symbolic = [axis for axis, side in enumerate(shape) if not isinstance(side, int)]
     return all((starts[axis], ends[axis], strides[axis]) == (0, shape[axis], 1) for axis in symbolic)
 
@@ -287,7 +287,7 @@ def _integers(values: Any) -> np.ndarray:
 
 
 def _is_window(params: dict[str, Any], ranks: Sequence[int]) -> bool:
-    """Tells whether a gather is one slice whose start is computed, without some axes of size 1."""
+    """Returns whether a gather is a single slice with a computed start, optionally without axes of size 1."""
     return ranks[1] == 1 and not params["dimension_numbers"].operand_batching_dims
 
 

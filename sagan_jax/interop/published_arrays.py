@@ -1,4 +1,4 @@
-"""Checks that a file holds the arrays of a published network, all of them and no others."""
+"""Check that a file contains exactly the arrays of a published network."""
 
 from collections.abc import Mapping
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from sagan_jax.errors import InvalidInputError
 
-_MAX_FAULTS = 3  # in one message
+_MAX_FAULTS = 3  # to list in one message
 
 
 def published_arrays(
     arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], *, subject: str, hint: str
 ) -> dict[str, np.ndarray]:
-    """Returns the arrays of a network under their published names, after checking names and shapes.
+    """Checks names and shapes, and returns the arrays of a network by their published names.
 
     Args:
         arrays: names to arrays. `*.num_batches_tracked` is ignored.

@@ -1,4 +1,4 @@
-"""Reads PyTorch weight files for conversion: tensors only, never objects that could run code. PyTorch is not needed."""
+"""Reading of PyTorch weight files without PyTorch: only tensors, never objects that could run code."""
 
 import hashlib
 import re
@@ -16,8 +16,8 @@ from sagan_jax.interop.weight_files import WeightFile, read_bytes, refuse_torchs
 SUFFIXES = (".pth", ".pt")
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
-_MAX_WRAPPERS = 4  # around one another
-# Tensors may share entries, so that together they have more than the file.
+_MAX_WRAPPERS = 4  # nesting depth
+# Tensors may share entries, so together they may have more entries than the file.
 _MAX_EXPANSION = 4
 _EXTRA_BYTES = 2**20
 
@@ -29,12 +29,12 @@ def read_pth(path: str | Path) -> WeightFile:
     `module.` is removed from the names, and half precision is widened to float32. Names of published weights often
     contain the start of the sha256 (`NAME-0123abcd.pth`). The sha256 is then checked before the file is parsed.
 
-    Nothing in the file is executed: its pickle is read by an interpreter that knows tensors, numbers, text and their
-    containers, and refuses every other object by its name. Memory is bounded by the size of the file.
+    Nothing in the file is executed. Its pickle is read by an interpreter that supports only tensors, numbers, strings
+    and their containers, and rejects all other objects. Memory use is bounded by the file size.
 
     Raises:
         InvalidInputError: when the file is missing, is damaged, has another sha256 than its name states, is a
-            TorchScript archive, or holds anything other than finite tensors.
+            TorchScript archive, or contains anything other than finite tensors.
     """
     path = Path(path)
     where = repr(str(path))
@@ -46,7 +46,7 @@ def read_pth(path: str | Path) -> WeightFile:
         file = open_pytorch(content)
     except RefusedPickleError as error:
         raise InvalidInputError(
-            f"Cannot read {where} as a file of tensors: {one_line(error)}. Only tensors, numbers, text and their "
+            f"Cannot read {where} as a file of tensors: {one_line(error)}. Only tensors, numbers, strings and their "
             f"containers are read, and nothing is executed. Save only the state dict."
         ) from error
     except ValueError as error:
@@ -73,7 +73,7 @@ def hash_prefix(name: str) -> str | None:
 
 
 def check_hash_prefix(name: str, sha256: str) -> None:
-    """Raises InvalidInputError when a file name contains the start of another sha256."""
+    """Raises InvalidInputError when the start of the sha256 in a file name does not match."""
     prefix = hash_prefix(name)
     if prefix and not sha256.startswith(prefix):
         raise InvalidInputError(
@@ -122,7 +122,7 @@ def _arrays(file: PytorchFile, tensors: Mapping[str, Any], file_size: int) -> di
 
 
 def _kind(value: Any) -> str:
-    """Returns what a message calls a value that is no tensor."""
+    """Returns a description of a value that is not a tensor, for a message."""
     for kind, title in ((Storage, "a storage"), (Name | NumpyType, "a dtype"), (Mapping, "a dictionary")):
         if isinstance(value, kind):
             return title

@@ -1,4 +1,4 @@
-"""The two formats of PyTorch's files: a zip archive, and before version 1.6 a sequence of pickles and raw storages.
+"""The two file formats of PyTorch: a zip archive, and before version 1.6 a sequence of pickles and raw storages.
 
 Source: pytorch/pytorch:torch/serialization.py and torch/_utils.py.
 """
@@ -48,20 +48,20 @@ _STORAGES = {
 _NAMES = frozenset(_STORAGES) | {f"torch.{name}" for name in _DTYPES}
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-_MAX_AXES = 64  # of numpy
+_MAX_AXES = 64  # numpy's limit
 _MAX_INTEGER = 2**63
 
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """Entries of one type in a file, some of which a tensor shows.
+    """Entries of one type in a file, which tensors are views of.
 
     Attributes:
         key: its name in the file.
         dtype: the type of its entries, or `bytes`.
         length: the number of entries under that key.
-        start: the first entry that belongs to it. Old files have storages that are parts of others.
-        stop: the first entry after it.
+        start: the first entry that belongs to it. In old files, a storage may be a part of another one.
+        stop: the index after its last entry.
     """
 
     key: str
@@ -76,11 +76,11 @@ class Tensor:
     """A tensor whose entries are still in the file.
 
     Attributes:
-        storage: where its entries are.
-        dtype: the type of the entries, as torch calls it.
-        offset: the entry of the storage that comes first.
+        storage: the storage of its entries.
+        dtype: the type of the entries, with torch's name.
+        offset: the index of its first entry in the storage.
         shape: the length of each axis.
-        strides: how many entries apart neighbours on each axis are.
+        strides: the stride of each axis, in entries.
     """
 
     storage: Storage
@@ -91,7 +91,7 @@ class Tensor:
 
     @property
     def num_bytes(self) -> int:
-        """How many bytes the array takes; half precision becomes float32."""
+        """The size of the array in bytes; half precision becomes float32."""
         return math.prod(self.shape) * (4 if self.dtype in ("float16", "bfloat16") else _SIZES[self.dtype])
 
 
@@ -100,9 +100,9 @@ class PytorchFile:
     """The content of a file.
 
     Attributes:
-        loaded: what was saved, as plain data with a `Tensor` for each tensor.
-        storage_bytes: returns the bytes of a key. Raises ValueError when they are absent or damaged.
-        order: the byte order of the storages, as numpy writes it.
+        loaded: the saved object, as plain data with a `Tensor` for each tensor.
+        storage_bytes: returns the bytes of a storage by key. Raises ValueError when they are absent or damaged.
+        order: the byte order of the storages, in numpy's notation.
         whole: False when the file ends before its last storage.
     """
 
@@ -112,7 +112,7 @@ class PytorchFile:
     whole: bool = True
 
     def array(self, tensor: Tensor) -> np.ndarray:
-        """Returns the entries of a tensor, a copy. bfloat16 becomes float32.
+        """Returns a copy of the entries of a tensor. bfloat16 becomes float32.
 
         Raises:
             ValueError: when its storage is absent, damaged, or too small for its shape.
@@ -140,13 +140,13 @@ class PytorchFile:
 
 
 def open_pytorch(content: bytes) -> PytorchFile:
-    """Returns what a file of PyTorch holds. No object in it is called or looked up.
+    """Returns the content of a PyTorch file. No object in it is called or looked up.
 
     Args:
         content: the bytes of the file, in either format.
 
     Raises:
-        RefusedPickleError: when it needs an object other than tensors and plain data.
+        RefusedPickleError: when it contains an object other than tensors and plain data.
         ValueError: when it is damaged or another kind of file.
     """
     if not content:
@@ -187,7 +187,7 @@ def _open_zip(content: bytes) -> PytorchFile:
 
 
 class _Archive:
-    """The entries of a zip archive, which PyTorch stores as they are."""
+    """The entries of a zip archive, which PyTorch stores uncompressed."""
 
     def __init__(self, content: bytes) -> None:
         self.content = memoryview(content)
@@ -212,23 +212,23 @@ class _Archive:
         start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:]))
         data = self.content[start : start + entry.file_size]
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-            raise ValueError(f"needs the entry {name[:100]!r} as it is; it is compressed, which PyTorch never does")
-        # PyTorch can be told to write no checksums; they are then 0.
+            raise ValueError(f"needs the entry {name[:100]!r} uncompressed; it is compressed, which PyTorch never does")
+        # PyTorch can write files without checksums, which are then 0.
         if len(data) < entry.file_size or (entry.CRC and name not in self._verified and zlib.crc32(data) != entry.CRC):
-            raise ValueError(f"needs the entry {name[:100]!r}, which is damaged: its CRC-32 is another one")
+            raise ValueError(f"needs the entry {name[:100]!r}, which is damaged: its CRC-32 does not match")
         self._verified.add(name)
         return data
 
 
 def _open_sequence(content: bytes) -> PytorchFile:
-    """Reads the format of before version 1.6: four pickles, a list of keys, and a length and entries for each key."""
+    """Reads the format before version 1.6: four pickles, a list of keys, and the length and entries for each key."""
     magic, position = read_pickle(content)
     if magic != _MAGIC:
         raise ValueError("it is a pickle, but not one of torch.save")
     version, position = read_pickle(content, position)
     if version != _PROTOCOL:
         raise ValueError("it has an unknown version of the format")
-    _, position = read_pickle(content, position)  # sizes of C types; entries are little-endian on every machine
+    _, position = read_pickle(content, position)  # sizes of C types; entries are always little-endian
     found: dict[str, Storage] = {}
 
     def storage(identifier: Any) -> Storage:
@@ -260,7 +260,7 @@ def _open_sequence(content: bytes) -> PytorchFile:
 
 
 def _storage(identifier: Any) -> Storage:
-    """Returns the storage that a persistent id names."""
+    """Returns the storage of a persistent id."""
     match identifier:
         case ("storage", Name(text=kind), str(key), str() | None, int(length), *view) if kind in _STORAGES:
             dtype = _STORAGES[kind]
@@ -292,7 +292,7 @@ def _tensor(arguments: tuple[Any, ...]) -> Tensor:
 
 
 def _tensor_of_bytes(arguments: tuple[Any, ...]) -> Tensor:
-    """Returns the tensor of `_rebuild_tensor_v3`, whose dtype does not follow from its storage."""
+    """Returns the tensor of `_rebuild_tensor_v3`, whose dtype is independent of its storage."""
     match arguments:
         case (Storage() as storage, offset, shape, strides, bool(), dict() | None, Name(text=dtype), *metadata) if (
             dtype.removeprefix("torch.") in _DTYPES

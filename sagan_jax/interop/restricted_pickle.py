@@ -1,7 +1,7 @@
-"""Reads pickles of plain data with an interpreter of its own: nothing is imported, and no object is called.
+"""A restricted interpreter for pickles of plain data: it imports nothing and calls no object from the pickle.
 
-Python's unpickler looks objects up by name and calls them. Here a name stays a name. The few names that stand for plain
-data are functions of ours, and every other name is refused.
+Python's unpickler looks objects up by name and calls them. Here names are not looked up. The few names that plain data
+needs are mapped to functions in this module, and all other names are rejected.
 """
 
 import dataclasses
@@ -16,32 +16,32 @@ import numpy as np
 Constructor = Callable[[tuple[Any, ...]], Any]
 
 _INSTRUCTIONS = {opcode.code: opcode.name for opcode in pickletools.opcodes}
-_MAX_STEPS = 5_000_000  # a tensor takes about forty; all together take seconds
+_MAX_STEPS = 5_000_000  # a tensor takes about forty; the maximum takes seconds
 _MAX_INTEGER_BYTES = 16
 _LATEST_PROTOCOL = 5
-_MAX_KEY = 2**31  # larger integers could be chosen so that their hashes collide
+_MAX_KEY = 2**31  # larger integers could be chosen to have colliding hashes
 _LINE = re.compile(rb"[^\n]{0,1000}\n")
-_MAX_SHOWN = 100  # characters of a name in a message
+_MAX_SHOWN = 100  # characters of a name to show in a message
 
 
 class RefusedPickleError(ValueError):
-    """The pickle needs more than plain data."""
+    """The pickle contains more than plain data."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """What a pickle calls a Python object: its name, and nothing behind it."""
+    """The name of a Python object in a pickle. The object itself is not looked up."""
 
     text: str
 
 
 @dataclasses.dataclass
 class NumpyType:
-    """A dtype of numpy as a pickle describes it.
+    """A numpy dtype in a pickle.
 
     Attributes:
         code: kind and size, such as `f8`.
-        order: the byte order, as numpy writes it.
+        order: the byte order, in numpy's notation.
     """
 
     code: str
@@ -58,19 +58,20 @@ def read_pickle(
 ) -> tuple[Any, int]:
     """Returns the plain data of a pickle, and the position after it.
 
-    Dictionaries, lists, tuples, numbers, text and bytes are read, `OrderedDict` as a dictionary, scalars of numpy as
-    numbers, and dtypes as `NumpyType`. The attributes of a dictionary are dropped. Time and memory are proportional to
-    the length of the pickle.
+    Dictionaries, lists, tuples, numbers, strings and bytes are supported. An `OrderedDict` becomes a dictionary, numpy
+    scalars become numbers, and dtypes become `NumpyType`. Attributes of a dictionary are dropped. Time and memory are
+    proportional to the length of the pickle.
 
     Args:
-        content: holds the pickle.
-        position: its first byte.
-        constructors: further names to functions of their arguments, which raise ValueError for wrong ones.
-        names: further names that may occur as values; they are read as `Name`.
-        persistent: returns what a persistent id stands for, and raises ValueError for a wrong one.
+        content: the bytes with the pickle.
+        position: the position of its first byte.
+        constructors: additional names, mapped to functions of their arguments. They raise ValueError for invalid
+            arguments.
+        names: additional names that may occur as values, which become `Name`.
+        persistent: returns the object of a persistent id, and raises ValueError for an invalid one.
 
     Raises:
-        RefusedPickleError: when the pickle names another object or has an instruction that plain data do not need.
+        RefusedPickleError: when the pickle contains another object or an opcode that plain data does not need.
         ValueError: when the pickle is damaged.
 
     Examples:
@@ -126,7 +127,7 @@ class _Machine:
         if chr(opcode) not in _INSTRUCTIONS:
             raise ValueError(f"its pickle is damaged at byte {self.position - 1}")
         instruction = _INSTRUCTIONS[chr(opcode)]
-        if instruction == "INST":  # it carries a name, which says more
+        if instruction == "INST":  # its name makes a better message
             self.name()
         raise RefusedPickleError(f"its pickle has the instruction {instruction}, which plain data do not need")
 
@@ -142,7 +143,7 @@ class _Machine:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def integer(self, form: str) -> int:
-        """Returns an integer of any size, whose number of bytes comes first."""
+        """Returns an integer of any size, which is preceded by its number of bytes."""
         length = self.number(form)
         if not 0 <= length <= _MAX_INTEGER_BYTES:
             raise ValueError(f"its pickle has an integer of {length} bytes")
@@ -158,7 +159,7 @@ class _Machine:
         return self.octets(form).decode()
 
     def name(self) -> Name:
-        """Returns the name that two lines of text hold: a module, and an object in it."""
+        """Returns the name in two lines of text: a module, and an object in it."""
         lines = []
         for _ in range(2):
             line = _LINE.match(self.content, self.position)
@@ -225,7 +226,7 @@ class _Machine:
         arguments, name = self.pop(), self.pop()
         if not isinstance(arguments, tuple) or not isinstance(name, Name) or name.text not in self.constructors:
             raise RefusedPickleError(f"its pickle calls a {type(name).__name__}")
-        # What a short pickle holds once, it can hand over many times.
+        # A short pickle can pass the same large value many times.
         self.charge(sum(len(value) for value in arguments if isinstance(value, dict | list | tuple | str | bytes)))
         self.stack.append(self.constructors[name.text](arguments))
 
@@ -301,7 +302,7 @@ _PLAIN: dict[str, Constructor] = {
     "numpy._core.multiarray.scalar": _numpy_scalar,
 }
 _STOP = ord(".")
-# Instructions that put a value on the stack.
+# Opcodes that push a value on the stack.
 _VALUES: dict[int, Callable[[_Machine], Any]] = {
     ord("N"): lambda machine: None,
     0x88: lambda machine: True,
@@ -333,10 +334,10 @@ _VALUES: dict[int, Callable[[_Machine], Any]] = {
     0x93: lambda machine: machine.stack_name(),
     ord("Q"): lambda machine: machine.persistent(machine.pop()),
 }
-# Instructions that change what is there.
+# Opcodes that modify the stack, the memo or a value.
 _ACTIONS: dict[int, Callable[[_Machine], Any]] = {
     0x80: lambda machine: machine.protocol(),
-    0x95: lambda machine: machine.number("<Q"),  # the length of a frame, which speeds up reading from a disk
+    0x95: lambda machine: machine.number("<Q"),  # the length of a frame, which is not needed
     ord("("): lambda machine: machine.marks.append(len(machine.stack)),
     ord("0"): lambda machine: machine.pop(),
     ord("1"): lambda machine: machine.pop_mark(),

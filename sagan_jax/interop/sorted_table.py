@@ -1,4 +1,4 @@
-"""Reads a sorted string table, LevelDB's format of keys and values, in which TensorFlow lists what a checkpoint holds.
+"""Reader of sorted string tables, LevelDB's key-value format, which TensorFlow uses for the index of a checkpoint.
 
 Source: google/leveldb:doc/table_format.md and tensorflow/tensorflow:tensorflow/core/lib/io/table.cc.
 """
@@ -8,28 +8,28 @@ from collections.abc import Iterator
 from sagan_jax.interop.crc32c import masked_crc32c
 
 _FOOTER_BYTES = 48
-_TRAILER_BYTES = 5  # the kind of compression and a checksum follow each block
+_TRAILER_BYTES = 5  # the compression type and a checksum follow each block
 _MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
-_MAX_EXPANSION = 16  # keys share their beginnings, so together they are longer than the file
+_MAX_EXPANSION = 16  # keys share prefixes, so together they may be longer than the file
 
 
 def is_table(content: bytes) -> bool:
-    """Tells whether the bytes end as a sorted string table does."""
+    """Returns whether the bytes end like a sorted string table."""
     return len(content) >= _FOOTER_BYTES and content.endswith(_MAGIC)
 
 
 def read_table(content: bytes) -> dict[bytes, bytes]:
-    """Returns the keys and the values of a table. Time and memory are proportional to its size.
+    """Returns the keys and values of a table. Time and memory are proportional to its size.
 
     Raises:
-        ValueError: when it is damaged, compressed, or no table.
+        ValueError: when it is damaged, compressed, or not a table.
     """
     if not is_table(content):
         raise ValueError("it is incomplete, or no index of a checkpoint: the bytes at its end are others")
     footer = content[-_FOOTER_BYTES:]
     about, position = _handle(footer, 0)
     index, _ = _handle(footer, position)
-    _block(content, about)  # it says nothing, but damage to it is damage
+    _block(content, about)  # it is not needed, but this detects damage
     found: dict[bytes, bytes] = {}
     key_bytes, block_bytes, last = 0, 0, b""
     for _, handle in _entries(_block(content, index)):
@@ -47,7 +47,7 @@ def read_table(content: bytes) -> dict[bytes, bytes]:
 
 
 def read_varint(content: bytes, position: int) -> tuple[int, int]:
-    """Returns a number of up to 64 bits, seven bits a byte and lowest first, and the position after it.
+    """Returns an integer of up to 64 bits, stored with seven bits per byte, lowest first, and the position after it.
 
     Raises:
         ValueError: when it ends too early or is longer.
@@ -65,14 +65,14 @@ def read_varint(content: bytes, position: int) -> tuple[int, int]:
 
 
 def _handle(content: bytes, position: int) -> tuple[tuple[int, int], int]:
-    """Returns where a block starts and how long it is, and the position after both numbers."""
+    """Returns the start and the length of a block, and the position after both numbers."""
     start, position = read_varint(content, position)
     size, position = read_varint(content, position)
     return (start, size), position
 
 
 def _block(content: bytes, place: tuple[int, int]) -> bytes:
-    """Returns the content of a block after its checksum was verified."""
+    """Verifies the checksum of a block and returns its content."""
     start, size = place
     end = start + size
     if end + _TRAILER_BYTES > len(content):
@@ -85,7 +85,7 @@ def _block(content: bytes, place: tuple[int, int]) -> bytes:
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yields the keys and values of a block. A key is stored without the beginning that it shares with the last."""
+    """Yields the keys and values of a block. A key is stored without the prefix that it shares with the last one."""
     restarts = int.from_bytes(block[-4:], "little")
     end, position, key = len(block) - 4 * (restarts + 1), 0, b""
     if end < 0:

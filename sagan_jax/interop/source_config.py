@@ -1,4 +1,4 @@
-"""Reads the configuration that another code base trained with: YAML or JSON, small, and never able to run code."""
+"""Reading of the training configuration of another code base from a small YAML or JSON file, without running code."""
 
 import math
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ _MAX_DEPTH = 20
 
 
 def read_source_config(path: str | Path) -> dict[str, Any]:
-    """Returns the content of a configuration file: names to values, sections are dictionaries themselves.
+    """Returns the content of a configuration file as a dictionary, with nested dictionaries for sections.
 
     Args:
         path: a YAML or JSON file of at most 64 KiB, without anchors and with at most 20 levels.
 
     Raises:
-        InvalidInputError: when the file is missing, is no regular file, is too large, or is not such YAML.
+        InvalidInputError: when the file is missing, is not a regular file, is too large, or is not such YAML.
     """
     path = Path(path)
     where = repr(str(path))
@@ -50,7 +50,7 @@ def read_source_config(path: str | Path) -> dict[str, Any]:
 
 
 def _check_tokens(text: str) -> None:
-    """Raises ValueError for what takes time or memory out of proportion to the length of the file."""
+    """Raises ValueError for YAML that could take time or memory out of proportion to the file size."""
     depth = 0
     opening = yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken, yaml.FlowMappingStartToken
     closing = yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken
@@ -63,10 +63,10 @@ def _check_tokens(text: str) -> None:
 
 
 class Settings:
-    """The values of one section. A value of another type than asked for is an error that names it.
+    """The values of one section. Raises InvalidInputError, which names the value, if a value has the wrong type.
 
     Args:
-        values: names to values.
+        values: the values by name.
         section: the name of the section, for messages; empty if there are no sections.
     """
 
@@ -87,7 +87,7 @@ class Settings:
         return value if isinstance(value, str) else self._refuse(name, "a word")
 
     def flag(self, name: str, default: bool) -> bool:
-        """Returns a truth value."""
+        """Returns a boolean."""
         value = self.values.get(name, default)
         return value if isinstance(value, bool) else self._refuse(name, "True or False")
 
@@ -99,7 +99,7 @@ class Settings:
         return value
 
     def positive(self, name: str, default: float) -> float:
-        """Returns a positive number. YAML reads 1e-05, which has no point, as a string."""
+        """Returns a positive number. YAML reads 1e-05, which has no decimal point, as a string."""
         value = self.values.get(name, default)
         try:
             number = float(value) if isinstance(value, int | float | str) else math.nan
@@ -123,13 +123,13 @@ class Settings:
 
 
 def shortened(value: Any) -> str:
-    """Returns how a value of a configuration is shown in a message."""
+    """Returns a configuration value in short form for a message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def refuse_feature(feature: str) -> None:
-    """Raises InvalidInputError for a property of a network that the networks of this package do not have."""
+    """Raises InvalidInputError for an unsupported feature of a network."""
     raise InvalidInputError(f"The weights cannot be converted: this package has no networks with {feature}.")
 
 
@@ -137,7 +137,7 @@ def check_agreement(pairs: Mapping[str, tuple[Any, Any]]) -> None:
     """Raises InvalidInputError for the first setting that the weights contradict.
 
     Args:
-        pairs: for each setting its value in the configuration and in the weights.
+        pairs: the value of each setting in the configuration and in the weights.
     """
     for name, (configured, found) in pairs.items():
         if configured != found:

@@ -1,4 +1,4 @@
-"""State dicts of PyTorch networks: names, tensor layouts, and the entries that map them to our variables."""
+"""State dicts of PyTorch networks: names, tensor layouts, and their mapping to our variables."""
 
 import re
 from collections.abc import Mapping
@@ -53,8 +53,8 @@ class StateDict:
 
     Args:
         network: `generator` or `discriminator`.
-        arrays: all arrays. The names of this network start with `generator/` or `discriminator/`, and `module.` may
-            follow.
+        arrays: all arrays. The names of this network start with `generator/` or `discriminator/`, optionally followed
+            by `module.`.
     """
 
     def __init__(self, network: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -80,10 +80,11 @@ class StateDict:
         return shape
 
     def refuse_features(self, features: Mapping[str, str]) -> None:
-        """Raises InvalidInputError for a tensor that only networks have that this package does not.
+        """Raises InvalidInputError for a tensor that belongs to an unsupported feature.
 
         Args:
-            features: regular expressions that match the names of such tensors from the start, to what they are part of.
+            features: regular expressions that match the start of such tensor names, mapped to descriptions of the
+                feature.
         """
         for pattern, feature in features.items():
             found = sorted(name for name in self.shapes if re.match(pattern, name))
@@ -91,10 +92,10 @@ class StateDict:
                 refuse_feature(f"{feature}; the {self.network} has {found[0]!r}")
 
     def refuse_exchanged(self, tensors: Mapping[str, str]) -> None:
-        """Raises InvalidInputError when these are the tensors of the other network.
+        """Raises InvalidInputError when these tensors belong to the other network.
 
         Args:
-            tensors: for each network a regular expression that matches from the start names that only it has.
+            tensors: for each network, a regular expression that matches the start of names that only this network has.
         """
         (other,) = set(tensors) - {self.network}
         has_own = any(re.match(tensors[self.network], name) for name in self.shapes)
@@ -102,7 +103,7 @@ class StateDict:
         if found and not has_own:
             raise InvalidInputError(
                 f"The tensors given as the {self.network} are those of a {other}: they have {found[0]!r}. Were the "
-                f"two files exchanged, or is it another one that was meant?"
+                f"two files swapped, or is it the wrong file?"
             )
 
     def check_rows(self, name: str, rows: int) -> None:
@@ -110,7 +111,7 @@ class StateDict:
         shape = self.shape(name, 2)
         if shape[0] != rows:
             raise InvalidInputError(
-                f"The {self.network}'s {name!r} needs {rows} rows, as the width of its other layers asks for; "
+                f"The {self.network}'s {name!r} needs {rows} rows, to match the width of its other layers; "
                 f"got {shape[0]}."
             )
 
@@ -119,7 +120,7 @@ class StateDict:
         return next((name for name in names if name in self.shapes), names[0])
 
     def blocks(self) -> list[list[str]]:
-        """Returns the prefixes of the parts of each `blocks.i`, such as `blocks.3.1`."""
+        """Returns the prefixes of the parts of each block `blocks.i`, such as `blocks.3.1`."""
         found = sorted(
             {(int(at[1]), int(at[2])) for name in self.shapes if (at := re.match(r"blocks\.(\d+)\.(\d+)\.", name))}
         )
@@ -162,9 +163,9 @@ def build_networks(
         arrays: all arrays, `generator/<key>` and `discriminator/<key>`.
         generator: the module, its latent size, and its state dict with all entries.
         discriminator: the module, its image channels, and its state dict with all entries; None for no discriminator.
-        iterations: power iterations before sigma is computed.
+        iterations: the number of power iterations before sigma is computed.
         epsilon: added to the norms of u and v.
-        assumed: what the weights do not say and no configuration did.
+        assumed: properties that neither the weights nor a configuration determine.
 
     Raises:
         InvalidInputError: when a tensor is missing, is unknown, or has a shape that contradicts the others.
@@ -196,7 +197,7 @@ def build_networks(
 
 
 def attention_sizes(network: str, blocks: list[int], resolutions: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the feature-map sizes of the blocks that an attention layer follows.
+    """Returns the feature-map sizes of the blocks that are followed by an attention layer.
 
     Args:
         network: `generator` or `discriminator`.
@@ -204,8 +205,8 @@ def attention_sizes(network: str, blocks: list[int], resolutions: tuple[int, ...
         resolutions: the feature-map size after each block.
 
     Raises:
-        InvalidInputError: when attention follows several blocks of a size, or one that is not the first of its size:
-            the networks of this package have no such place.
+        InvalidInputError: when attention follows several blocks of the same size, or not the first block of a size. The
+            networks of this package do not support this.
     """
     sizes = tuple(resolutions[number - 1] for number in blocks)
     for number, size in zip(blocks, sizes, strict=True):

@@ -1,4 +1,4 @@
-"""The weights of POSTECH-CVLab/PyTorch-StudioGAN: its SAGAN (`resnet`) and its DCGAN (`deep_conv`).
+"""Conversion of POSTECH-CVLab/PyTorch-StudioGAN: its SAGAN (`resnet`) and its DCGAN (`deep_conv`).
 
 Source: POSTECH-CVLab/PyTorch-StudioGAN:src/models/resnet.py, src/models/deep_conv.py and src/utils/ops.py. Evaluation
 computes sigma from the stored u and v. Its ReLU works in place, so the shortcuts of D's blocks after the first one read
@@ -35,7 +35,7 @@ _CONVOLUTIONS = {"shortcut": 0, "conv_1": 1, "conv_2": 2}
 
 # Tensors that only one of the two networks has.
 _OWN = {"generator": r"(linear0|conv(2d)?[45]|bn4)\.", "discriminator": r"(linear1|embedding)\."}
-# Tensors of networks that this package does not have. The head of D is recognised by its shape.
+# Tensors of unsupported networks. The head of D is recognised by its shape.
 _GENERATOR_FEATURES = {
     r"blocks\.\d+\.\d+\.conv2d[34]\.": "BigGAN-deep's blocks (StudioGAN's backbone big_resnet_deep)",
     r"shared\.": "a shared class embedding (StudioGAN's BigGAN, backbone big_resnet)",
@@ -62,12 +62,11 @@ def load(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | None = No
         arrays: `generator/<state_dict key>` and `discriminator/<state_dict key>` to arrays in PyTorch's layouts. A
             generator alone is enough. Names and shapes determine the kind of network, the sizes, the classes and the
             attention layers.
-        config: the content of StudioGAN's configuration file. It says what weights do not: activations and epsilons.
+        config: the content of StudioGAN's configuration file, which specifies activations and epsilons.
 
     Raises:
-        InvalidInputError: when a tensor is missing, is unknown, or has a shape that contradicts the others, when the
-            network has a feature that those of this package do not have, or when the configuration is of another
-            network.
+        InvalidInputError: when a tensor is missing, is unknown, or has a shape that contradicts the others. Also when
+            the network has an unsupported feature, or the configuration belongs to another network.
     """
     refuse_other_code_base("studiogan", arrays)
     settings = None if config is None else parse_config(config)
@@ -93,21 +92,21 @@ def load(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | None = No
 
 
 def _refuse_latents_in_norms(num_classes: int, latent_size: int, discriminator: StateDict) -> None:
-    """Raises InvalidInputError when the norms may read a part of the latent, and not the class.
+    """Raises InvalidInputError when the input of the norms may be a part of the latent instead of the class.
 
-    In StudioGAN's BigGAN without classes they do, and all names and shapes are those of a SAGAN with as many classes.
+    This is so in StudioGAN's unconditional BigGAN, whose names and shapes are those of a SAGAN with as many classes.
     """
     if not num_classes or num_classes != latent_size or _embedded(discriminator) == num_classes:
         return
     raise InvalidInputError(
         f"The weights cannot be converted as they are: the generator's norms read {num_classes} numbers, as many as "
-        f"its first layer. Either it is StudioGAN's BigGAN without classes (backbone big_resnet), which this package "
-        f"does not have, or a SAGAN whose classes are as many as its latent numbers: --source-config FILE says which."
+        f"its first layer. Either it is StudioGAN's unconditional BigGAN (backbone big_resnet), which is not "
+        f"supported, or a SAGAN with as many classes as latent numbers. Specify it with --source-config FILE."
     )
 
 
 def _check_config(settings: StudioGanConfig, state: StateDict, generator: Any, discriminator: Any) -> None:
-    """Raises InvalidInputError when the weights are not those of the configuration."""
+    """Raises InvalidInputError when the weights contradict the configuration."""
     module, latent_size, _ = generator
     is_dcgan = settings.backbone == "deep_conv"
     pairs = {
@@ -146,7 +145,7 @@ def _is_normalized(state: StateDict) -> bool:
 
 
 def _attention_blocks(state: StateDict) -> tuple[int, ...]:
-    """Returns the numbers of the blocks that attention follows, from 1."""
+    """Returns the numbers, from 1, of the blocks that are followed by attention."""
     return tuple(number for number, _ in _split(state)[1])
 
 
@@ -281,7 +280,7 @@ def _dcgan_discriminator(state: StateDict, epsilon: float) -> tuple[dcgan.Discri
 
 
 def _split(state: StateDict) -> tuple[list[str], list[tuple[int, str]]]:
-    """Returns the prefixes of the blocks, and of each attention layer its block, from 1, and its prefix."""
+    """Returns the prefixes of the blocks, and the block number, from 1, and the prefix of each attention layer."""
     blocks: list[str] = []
     places: list[tuple[int, str]] = []
     for part, *_ in state.blocks():
@@ -297,7 +296,7 @@ def _split(state: StateDict) -> tuple[list[str], list[tuple[int, str]]]:
 def _refuse_older_widths(state: StateDict, name: str, axis: int, base: int) -> None:
     """Raises InvalidInputError for the widths that StudioGAN had at 64 pixels before version 0.4.
 
-    Where both networks now have 16 times the base width, they had 8 times ours.
+    Where both networks now have 16 times the base width, they had 8 times the base width.
     """
     channels = _weight(state, name, 4)[axis]
     if channels == 8 * base:
@@ -312,7 +311,7 @@ def _has(state: StateDict, name: str) -> bool:
 
 
 def _name(state: StateDict, prefix: str, *spellings: str) -> str:
-    """Returns the layer's name in the spelling that exists. Versions differ: `conv2d0` or `conv0`."""
+    """Returns the layer's name in the spelling that exists. It varies between versions: `conv2d0` or `conv0`."""
     names = [f"{prefix}.{spelling}".lstrip(".") for spelling in spellings]
     return next((name for name in names if _has(state, name)), names[0])
 
@@ -382,7 +381,7 @@ def _norm(state: StateDict, path: Path, name: str) -> None:
 
 
 def _embedding(state: StateDict, path: Path, name: str) -> None:
-    """Adds the table of a conditional norm before version 0.4: [classes, channels], as ours, so that u and v change."""
+    """Adds the table of a conditional norm before version 0.4. It is [classes, channels], as ours, so u and v swap."""
     normalized = f"{name}.weight_orig" in state
     state.add("params", path, f"{name}.weight_orig" if normalized else f"{name}.weight")
     if normalized:

@@ -1,4 +1,4 @@
-"""What a StudioGAN configuration says about its networks. The defaults are those of its code.
+"""The network settings in a StudioGAN configuration, with the defaults of its code.
 
 Source: POSTECH-CVLab/PyTorch-StudioGAN:src/config.py.
 """
@@ -19,9 +19,9 @@ _BACKBONES = ("resnet", "deep_conv")
 _KNOWN = {
     *("backbone", "g_cond_mtd", "d_cond_mtd", "aux_cls_type", "apply_g_sn", "apply_d_sn", "g_act_fn", "d_act_fn"),
     *("apply_attn", "attn_g_loc", "attn_d_loc", "z_prior", "z_dim", "g_conv_dim", "d_conv_dim", "info_type"),
-    # These have no effect after training,
+    # These have no effect after training.
     *("apply_g_ema", "g_ema_decay", "g_ema_start", "g_init", "d_init", "normalize_d_embed"),
-    # and these none in the networks that are not refused.
+    # These have no effect in the supported networks.
     *("d_embed_dim", "w_dim", "g_shared_dim", "g_depth", "d_depth", "g_info_injection"),
     *("info_num_discrete_c", "info_num_conti_c", "info_dim_discrete_c"),
 }
@@ -37,25 +37,25 @@ _HEADS = {
 
 @dataclasses.dataclass(frozen=True)
 class StudioGanConfig:
-    """The settings that decide the networks.
+    """The settings that determine the networks.
 
     Attributes:
         backbone: `resnet` (SAGAN) or `deep_conv` (DCGAN).
-        image_size: in pixels.
-        num_classes: of the data.
+        image_size: the image size in pixels.
+        num_classes: the number of classes of the data.
         image_channels: 3 for RGB.
         conditional_generator: whether G's norms are conditional.
         conditional_discriminator: whether D projects the class.
         generator_spectral_norm: whether G is spectrally normalised.
         discriminator_spectral_norm: the same for D.
-        generator_attention: the blocks of G that attention follows, from 1.
+        generator_attention: the numbers, from 1, of the blocks of G that are followed by attention.
         discriminator_attention: the same for D.
         latent_size: Z.
-        generator_channels: the base width of G; a DCGAN has no choice and ignores it.
+        generator_channels: the base width of G; ignored for a DCGAN, whose width is fixed.
         discriminator_channels: the same for D.
-        norm_epsilon: of G's batch norms.
-        discriminator_norm_epsilon: of D's batch norms.
-        spectral_epsilon: of the spectral norm.
+        norm_epsilon: the epsilon of G's batch norms.
+        discriminator_norm_epsilon: the epsilon of D's batch norms.
+        spectral_epsilon: the epsilon of the spectral norm.
     """
 
     backbone: str
@@ -80,16 +80,16 @@ def parse_config(document: Mapping[str, Any]) -> StudioGanConfig:
     """Returns the settings of a configuration file.
 
     Args:
-        document: what `read_source_config` returns.
+        document: the result of `read_source_config`.
 
     Raises:
-        InvalidInputError: when it is no configuration of StudioGAN, a value has a wrong type, or it asks for a feature
-            that the networks of this package do not have; the message names it.
+        InvalidInputError: when it is not a configuration of StudioGAN, a value has a wrong type, or a setting requires
+            an unsupported feature. The message names it.
     """
     if "MODEL" not in document:
         raise InvalidInputError(
             f"--source-config needs a configuration of StudioGAN 0.4 or later, with a section MODEL; got the sections "
-            f"{sorted(map(str, document))[:5]}. Earlier versions have another form: leave it out for their weights."
+            f"{sorted(map(str, document))[:5]}. Earlier versions have another format: leave it out for their weights."
         )
     model, data = Settings(document["MODEL"], "MODEL"), Settings(document.get("DATA", {}), "DATA")
     backbone = model.word("backbone", "resnet")
@@ -121,7 +121,7 @@ def parse_config(document: Mapping[str, Any]) -> StudioGanConfig:
 
 
 def _refuse_features(model: Settings) -> None:
-    """Raises InvalidInputError for the first feature that the networks of this package do not have."""
+    """Raises InvalidInputError for the first unsupported feature."""
     for network in ("g", "d"):
         activation = model.word(f"{network}_act_fn", "ReLU")
         if activation != "ReLU":
@@ -143,10 +143,10 @@ def _refuse_features(model: Settings) -> None:
 
 
 def _epsilons(model: Settings) -> dict[str, float]:
-    """Returns the epsilons of both networks. StudioGAN has none in its file; variants of it do.
+    """Returns the epsilons of both networks. StudioGAN's configuration has none, but variants of it do.
 
     Raises:
-        InvalidInputError: for a name that is not known: it may change the networks.
+        InvalidInputError: for an unknown setting, since it may change the networks.
     """
     found = {"g_bn": NORM_EPSILON, "d_bn": NORM_EPSILON, "g_sn": SPECTRAL_EPSILON, "d_sn": SPECTRAL_EPSILON}
     for name in model.values:

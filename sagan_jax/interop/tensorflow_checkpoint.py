@@ -1,6 +1,6 @@
-"""Reads checkpoints of TensorFlow 1, variables by name, without TensorFlow.
+"""Reading of TensorFlow 1 checkpoints, as variables by name, without TensorFlow.
 
-`model.ckpt-7.index` lists the variables, and `model.ckpt-7.data-00000-of-00001` and its like hold their entries.
+`model.ckpt-7.index` lists the variables. Files such as `model.ckpt-7.data-00000-of-00001` hold their entries.
 
 Source: tensorflow/tensorflow:tensorflow/core/protobuf/tensor_bundle.proto and tensorflow/core/util/tensor_bundle.
 """
@@ -21,7 +21,7 @@ from sagan_jax.interop.sorted_table import is_table, read_table, read_varint
 from sagan_jax.interop.weight_files import WeightFile, validated_arrays
 from sagan_jax.runtime.files import MAX_DOCUMENT_BYTES, open_regular, read_regular
 
-# Numbers of TensorFlow's DataType; bfloat16 is the upper half of a float32, and numpy has no such dtype.
+# By number of TensorFlow's DataType. bfloat16 is the upper half of a float32; numpy has no such dtype.
 _DTYPES = {
     1: "f4",
     2: "f8",
@@ -38,7 +38,7 @@ _DTYPES = {
 }
 _BOOL, _BFLOAT16 = 10, 14
 _DTYPES |= {_BFLOAT16: "u2"}
-_NOT_NUMBERS = {7, 20, 21}  # text, resources and variants, such as TensorFlow 2's graph of its objects
+_NOT_NUMBERS = {7, 20, 21}  # strings, resources and variants, such as TensorFlow 2's object graph
 _MAX_SHARDS = 99_999
 _PART = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 _NAMED_AS_ONE = re.compile(r"\.ckpt(-\d+)?$")
@@ -46,7 +46,7 @@ _NAMED_AS_ONE = re.compile(r"\.ckpt(-\d+)?$")
 
 @dataclasses.dataclass(frozen=True)
 class _Variable:
-    """Where the entries of a variable are: a message BundleEntryProto."""
+    """The location of the entries of a variable: a message BundleEntryProto."""
 
     dtype: int = 0
     shape: tuple[int, ...] = ()
@@ -57,10 +57,10 @@ class _Variable:
 
 
 def checkpoint_prefix(path: str | Path) -> Path | None:
-    """Returns the name that the files of a checkpoint share, or None if the path is none of a checkpoint.
+    """Returns the common prefix of the files of a checkpoint, or None if the path is not that of a checkpoint.
 
     Args:
-        path: the shared name, which need not be a file itself, or one of the files.
+        path: the prefix, which need not be a file itself, or one of the files.
 
     Examples:
         >>> checkpoint_prefix("runs/model.ckpt-7.index").name
@@ -76,17 +76,17 @@ def checkpoint_prefix(path: str | Path) -> Path | None:
 
 
 def read_checkpoint(path: str | Path, ignored: str | None = None) -> WeightFile:
-    """Returns the variables of a checkpoint. Half precision is widened to float32; text is passed over.
+    """Returns the variables of a checkpoint. Half precision is widened to float32; strings are ignored.
 
     Args:
-        path: as `checkpoint_prefix` takes it.
-        ignored: a regular expression that matches somewhere in the names of variables that are not read.
+        path: as for `checkpoint_prefix`.
+        ignored: a regular expression. Variables with a match anywhere in their names are not read.
 
     Returns:
-        Names to arrays. `name` and `sha256` are those of the `.index`, which holds a checksum of every variable.
+        The arrays by name. `name` and `sha256` are those of the `.index` file, which has a checksum of every variable.
 
     Raises:
-        InvalidInputError: when a file is missing or damaged, or a variable is not finite or has no numbers.
+        InvalidInputError: when a file is missing or damaged, or a variable is not finite or not numeric.
     """
     prefix = checkpoint_prefix(path) or Path(path)
     index = prefix.with_name(f"{prefix.name}.index")
@@ -125,8 +125,8 @@ def _read_index(prefix: Path, index: Path) -> bytes:
                 f"again with a later Saver."
             ) from error
         raise InvalidInputError(
-            f"The checkpoint {str(prefix)!r} needs its file {index.name!r}, which is not there. It is "
-            f"{prefix.name}.index and {prefix.name}.data-00000-of-00001 together."
+            f"The checkpoint {str(prefix)!r} needs its file {index.name!r}, which does not exist. A checkpoint "
+            f"is {prefix.name}.index and {prefix.name}.data-00000-of-00001 together."
         ) from error
     except OSError as error:
         raise InvalidInputError(f"Cannot read {str(index)!r}: {error.strerror or error}.") from error
@@ -139,7 +139,7 @@ def _last_bytes(path: Path) -> bytes:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yields the numbers of the fields of a protobuf message with their values."""
+    """Yields the field numbers and values of a protobuf message."""
     position = 0
     while position < len(message):
         tag, position = read_varint(message, position)
@@ -153,7 +153,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
-            raise ValueError("it is damaged: a field of a kind that is not there")
+            raise ValueError("it is damaged: a field of an unknown type")
         if position + size > len(message):
             raise ValueError("it is damaged: a field is longer than its entry")
         value = message[position : position + size]
@@ -162,7 +162,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _num_shards(header: bytes | None) -> int:
-    """Returns the number of files with entries, from a message BundleHeaderProto."""
+    """Returns the number of data files, from a message BundleHeaderProto."""
     if header is None:
         raise ValueError("its header is missing")
     fields = dict(_fields(header))
@@ -201,10 +201,10 @@ def _shape(name: str, message: bytes) -> tuple[int, ...]:
 
 
 def _arrays(prefix: Path, shards: int, variables: dict[str, _Variable]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the names and the entries of variables, shard by shard."""
+    """Yields the names and entries of variables, shard by shard."""
     unknown = [name for name, variable in variables.items() if variable.shard >= shards]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is said to be in a file that does not belong to it")
+        raise ValueError(f"{unknown[0]!r} is listed in a data file that the checkpoint does not have")
     for shard in sorted({variable.shard for variable in variables.values()}):
         path = prefix.with_name(f"{prefix.name}.data-{shard:05}-of-{shards:05}")
         parts = {name: variable for name, variable in variables.items() if variable.shard == shard}
@@ -216,12 +216,12 @@ def _arrays(prefix: Path, shards: int, variables: dict[str, _Variable]) -> Itera
                     _check(name, variable, path, length)
                     left -= variable.size
                     if left < 0:
-                        raise ValueError(f"{name!r} overlaps with another one")
+                        raise ValueError(f"{name!r} overlaps with another variable")
                     file.seek(variable.offset)
                     yield name, _array(name, variable, file.read(variable.size), path)
         except FileNotFoundError as error:
             raise InvalidInputError(
-                f"The checkpoint {str(prefix)!r} needs its file {path.name!r}, which is not there; it holds "
+                f"The checkpoint {str(prefix)!r} needs its file {path.name!r}, which does not exist; it holds "
                 f"{min(parts)!r}."
             ) from error
         except OSError as error:
@@ -229,9 +229,9 @@ def _arrays(prefix: Path, shards: int, variables: dict[str, _Variable]) -> Itera
 
 
 def _check(name: str, variable: _Variable, path: Path, length: int) -> None:
-    """Raises ValueError unless the file has the entries of the variable."""
+    """Raises ValueError unless the file contains the entries of the variable."""
     if variable.dtype not in _DTYPES:
-        raise ValueError(f"{name!r} has TensorFlow's dtype {variable.dtype}, which is no real number")
+        raise ValueError(f"{name!r} has TensorFlow's dtype {variable.dtype}, which is not a real number")
     wanted = math.prod(variable.shape) * int(_DTYPES[variable.dtype][1:])
     if wanted != variable.size:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Reads and writes weight files as named arrays. Reading never runs code, and a damaged file is a one-line error."""
+"""Reading and writing of weight files as named arrays. Reading never runs code; damaged files give one-line errors."""
 
 import dataclasses
 import hashlib
@@ -37,7 +37,7 @@ class WeightFile:
 
     @property
     def origin(self) -> str:
-        """The name and the sha256 of the published file: of the one that `sagan-jax convert` read, if it made this."""
+        """The name and sha256 of the published file: for a file by `sagan-jax convert`, those of the converted file."""
         name, sha256 = (self.metadata.get(f"source_{what}", getattr(self, what)) for what in ("name", "sha256"))
         return f"{name} sha256:{sha256}"
 
@@ -49,8 +49,8 @@ def read_arrays(path: str | Path) -> WeightFile:
         path: the file; its suffix determines the format.
 
     Raises:
-        InvalidInputError: when the file is missing, has another format, is damaged, or holds no arrays, Python objects,
-            empty arrays or numbers that are not finite.
+        InvalidInputError: when the file is missing, has another format, is damaged, or contains no arrays, Python
+            objects, empty arrays or numbers that are not finite.
     """
     path = Path(path)
     where = repr(str(path))
@@ -112,12 +112,12 @@ def refuse_torchscript(path: Path, content: bytes) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
-    except Exception:  # zipfile raises many kinds of error for a damaged file, and reading it says so
+    except Exception:  # zipfile raises many kinds of error for a damaged file; reading it later reports the damage
         return
     if any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names):
         raise InvalidInputError(
             f"{str(path)!r} is a TorchScript archive: a program with its weights, which is not run here. For the FID "
-            f"network take weights-inception-2015-12-05-6726825d.pth, which sagan-jax fetch-weights downloads; for "
+            f"network use weights-inception-2015-12-05-6726825d.pth, which sagan-jax fetch-weights downloads; for "
             f"another network save its state dict."
         )
 
@@ -147,13 +147,13 @@ def _read_npz(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     arrays = {}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(member.file_size for member in archive.infolist()) > 4 * len(content) + _EXTRA_BYTES:
-            raise ValueError("it would expand to far more than its size")
+            raise ValueError("it would expand far beyond its size")
         for member in archive.infolist():
             name, member_content = member.filename.removesuffix(".npy"), archive.read(member)
             if not member_content.startswith(np.lib.format.MAGIC_PREFIX):
-                raise ValueError(f"its entry {member.filename!r} is no array of numpy, whatever else it is")
+                raise ValueError(f"its entry {member.filename!r} is not a numpy array")
             try:
-                # A header that states too large a size costs no memory, because numpy does not touch what it allocates.
+                # A header with a huge size costs no memory, because numpy does not touch the memory that it allocates.
                 arrays[name] = np.load(io.BytesIO(member_content), allow_pickle=False)
             except Exception as error:  # numpy raises many kinds of error
                 raise ValueError(f"{name!r} cannot be read: {one_line(error)}") from error
@@ -178,13 +178,13 @@ def _read_safetensors(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, 
 
 
 def _where_it_was_cut(content: bytes) -> str:
-    """Returns words that name the first tensor which a .safetensors file ends before; "" if it is not that."""
+    """Returns a phrase with the first tensor beyond the end of a truncated .safetensors file; "" if not truncated."""
     try:
         start = 8 + int.from_bytes(content[:8], "little")
         header = json.loads(content[8:start])
         stops = {name: start + entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
         stop, name = min((stop, name) for name, stop in stops.items() if stop > len(content))
-    except Exception:  # the header may be anything
+    except Exception:  # the header may be arbitrary bytes
         return ""
     return f"; {name!r} needs the bytes up to {stop:,}, and the file has {len(content):,}"
 

@@ -126,4 +126,4 @@ UNKNOWN = {
 def test_operation_that_is_not_known_is_refused(name):
     function, operation = UNKNOWN[name]
     said = refusal(to_onnx, function, {"x": ((4, 6, 5), np.float32)}, "result")
-    assert f"--format onnx does not know the operation '{operation}" in said
+    assert f"--format onnx does not support the jax operation '{operation}" in said

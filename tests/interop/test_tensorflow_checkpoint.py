@@ -135,9 +135,9 @@ def test_checksum_is_that_of_a_loop_over_bits(size):
 
 
 def test_absent_files_are_named(small, tmp_path):
-    assert "needs its file 'none.ckpt-1.index', which is not there" in refused(tmp_path / "none.ckpt-1")
+    assert "needs its file 'none.ckpt-1.index', which does not exist" in refused(tmp_path / "none.ckpt-1")
     data_of(small).unlink()
-    assert "needs its file 'model.ckpt-5.data-00000-of-00001', which is not there; it holds 'a/w'" in refused(small)
+    assert "needs its file 'model.ckpt-5.data-00000-of-00001', which does not exist; it holds 'a/w'" in refused(small)
 
 
 def test_checkpoint_in_one_file_is_named_for_what_it_is(small):
@@ -179,17 +179,17 @@ ODD = {
     "number of data files is damaged": table({b"": header(0), b"a": HERE}),
     "it holds no arrays": table(ONE),
     "'a' is stored in slices": table({**ONE, b"a": HERE + field(7, b"")}),
-    "'a' has TensorFlow's dtype 8, which is no real number": table({**ONE, b"a": field(1, 8)}),
+    "'a' has TensorFlow's dtype 8, which is not a real number": table({**ONE, b"a": field(1, 8)}),
     "'a' has TensorFlow's dtype 0": table({**ONE, b"a": b""}),
     "and needs 12 bytes; the index says 8": table({**ONE, b"a": HERE + field(2, field(2, field(1, 3)))}),
     "and needs 4 bytes; the index says 8": table({**ONE, b"a": HERE + field(2, b"")}),
     "'a' has an axis of unknown size": table({**ONE, b"a": field(2, field(2, field(1, 2**64 - 1)))}),
     "'a' has no shape": table({**ONE, b"a": field(2, field(3, 1))}),
-    "'a' is said to be in a file that does not belong": table({**ONE, b"a": entry(np.ones(2), 0, shard=1)}),
+    "'a' is listed in a data file that": table({**ONE, b"a": entry(np.ones(2), 0, shard=1)}),
     "'b' overlaps": table({**ONE, **{bytes([place]): entry(np.arange(6.0), 0) for place in b"abcd"}}),
     "needs the bytes up to": table({**ONE, b"a": entry(np.ones(2), 2**63)}),
     "a field is longer than its entry": table({**ONE, b"a": varint(2 << 3 | 2) + varint(99)}),
-    "a field of a kind that is not there": table({**ONE, b"a": varint(2 << 3 | 3)}),
+    "a field of an unknown type": table({**ONE, b"a": varint(2 << 3 | 3)}),
     "a number in it does not end": table({**ONE, b"a": b"\xff" * 20}),
     "its keys are not sorted": table({**ONE, b"b": HERE, b"a": HERE}),
     "its blocks are compressed": table({**ONE, b"a": HERE}, kind=1),

@@ -192,7 +192,7 @@ def test_pickles_packed_into_a_zip_are_refused_and_not_run(name, tmp_path):
     ran = tmp_path / "ran"
     pickled = pickle.dumps(MakesFolder(ran))
     write_zip(tmp_path / "a.npz", {name: pickled})
-    assert f"its entry {name!r} is no array of numpy" in refused(read_arrays, tmp_path / "a.npz")
+    assert f"its entry {name!r} is not a numpy array" in refused(read_arrays, tmp_path / "a.npz")
     assert not ran.exists()
     pickle.loads(pickled)
     assert ran.exists()
@@ -210,7 +210,7 @@ def test_header_that_promises_terabytes_is_refused(tmp_path):
 def test_zip_that_would_unpack_to_far_more_than_its_size_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("sagan_jax.interop.weight_files._EXTRA_BYTES", 0)
     np.savez_compressed(tmp_path / "a.npz", a=np.zeros(100_000, np.float32))
-    assert "far more than its size" in refused(read_arrays, tmp_path / "a.npz")
+    assert "far beyond its size" in refused(read_arrays, tmp_path / "a.npz")
 
 
 ODD = {
