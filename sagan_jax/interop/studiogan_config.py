@@ -116,7 +116,7 @@ def parse_config(document: Mapping[str, Any]) -> StudioGanConfig:
         discriminator_channels=model.integer("d_conv_dim", 64),
         norm_epsilon=epsilons["g_bn"],
         discriminator_norm_epsilon=epsilons["d_bn"],
-        spectral_epsilon=epsilons["g_sn"],
+        spectral_epsilon=_spectral_epsilon(model, epsilons),
     )
 
 
@@ -140,6 +140,14 @@ def _refuse_features(model: Settings) -> None:
         value = model.word(name, none)
         if value not in (none, "W/O", _ABSENT):
             refuse_feature(f"{meaning} ({name} {value})")
+
+
+def _spectral_epsilon(model: Settings, epsilons: Mapping[str, float]) -> float:
+    """Returns the epsilon of the spectral norm. Both networks must have the same one, if both are normalised."""
+    used = [epsilons[f"{network}_sn"] for network in "gd" if model.flag(f"apply_{network}_sn", False)]
+    if len(set(used)) > 1:
+        refuse_feature(f"different epsilons of the spectral norm in G and D ({used[0]:g} and {used[1]:g})")
+    return used[0] if used else SPECTRAL_EPSILON
 
 
 def _epsilons(model: Settings) -> dict[str, float]:

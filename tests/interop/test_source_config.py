@@ -8,6 +8,7 @@ import yaml
 
 from sagan_jax import interop
 from sagan_jax.interop.source_config import read_source_config
+from sagan_jax.interop.studiogan_config import parse_config
 from support.assertions import assert_near, refusal
 from support.pytorch_generators import generate
 
@@ -82,6 +83,23 @@ def test_dcgan_of_its_own_configuration_is_read(golden):
 def test_epsilon_of_a_studiogan_configuration_decides(name, studiogan):
     networks = interop.load("studiogan", studiogan, changed(STUDIOGAN, "MODEL", **{name: "1e-2"}))
     generators_agree(networks, studiogan, 1e-2, 1e-2)
+
+
+@pytest.mark.parametrize("settings", [{"sn_eps": 1e-3}, {"d_sn_eps": 1e-3, "g_sn_eps": 1e-3}])
+def test_spectral_epsilon_of_a_studiogan_configuration_decides(settings, studiogan):
+    networks = interop.load("studiogan", studiogan, changed(STUDIOGAN, "MODEL", **settings))
+    assert networks.spectral_rule["epsilon"] == 1e-3
+
+
+def test_spectral_epsilon_of_the_only_normalised_network_decides():
+    config = parse_config({"MODEL": {"apply_d_sn": True, "d_sn_eps": 1e-3}})
+    assert config.spectral_epsilon == 1e-3
+
+
+@pytest.mark.parametrize("name", ["d_sn_eps", "g_sn_eps"])
+def test_different_spectral_epsilons_of_g_and_d_are_refused(name, studiogan):
+    config = changed(STUDIOGAN, "MODEL", **{name: 1e-3})
+    assert "different epsilons of the spectral norm" in refusal(interop.load, "studiogan", studiogan, config)
 
 
 def test_epsilon_of_biggan_flags_decides_for_all_norms_but_the_last(biggan):
