@@ -85,7 +85,7 @@ def assign_csv_labels(names: list[str], labels: CsvLabels, where: str) -> Labell
     """
     from_csv = repr(str(labels.path))
     if not names:
-        raise InvalidInputError(f"{where} needs images beside the labels {from_csv}; it holds none.")
+        raise InvalidInputError(f"{where} needs images for the labels {from_csv}; it holds none.")
     present, classes, strangers = set(names), {}, []
     common = os.path.commonpath([str(PurePosixPath(name).parent) for name in names])
     for written, name_of_class in labels.classes.items():

@@ -210,7 +210,7 @@ def _pixels(image: Any, what: str) -> np.ndarray:
             hint = " Scale floats to 0..255." if array.dtype.kind == "f" else ""
             hint += " Put the channels last." if array.ndim == 3 and array.shape[0] in MODES else ""
         raise InvalidInputError(
-            f"{what} needs to be an image, uint8 [H, W, 3], [H, W, 1] or [H, W], or one of Pillow, alone or in a pair "
+            f"{what} needs to be an image, uint8 [H, W, 3], [H, W, 1] or [H, W], or a Pillow image, alone or in a pair "
             f"with its label; got {_words(image)}.{hint}"
         )
     return array

@@ -108,7 +108,7 @@ class TrainedCompleter:
             )
         if masks.dtype != bool or masks.shape != images.shape[:3]:
             raise InvalidInputError(
-                f"Masks need to be bool {list(images.shape[:3])}, one an image; got {masks.dtype} {list(masks.shape)}."
+                f"Masks need to be bool {list(images.shape[:3])}, one per image; got {masks.dtype} {list(masks.shape)}."
             )
         parts = []
         for start in range(0, len(images), batch_size):

@@ -68,7 +68,7 @@ def interpolate(
         NonFiniteError: an image is not finite.
     """
     if rows < 1 or steps < 2:
-        raise InvalidInputError(f"interpolate needs --rows from 1 and --steps from 2 up; got {rows}, {steps}.")
+        raise InvalidInputError(f"interpolate needs --rows from 1 and --steps from 2; got {rows} and {steps}.")
     if between == "class" and not trained.num_classes:
         raise InvalidInputError("The generator has no classes to go between: give --between z.")
     wanted = trained.classes(classes or None)

@@ -188,7 +188,7 @@ def parse_protocol(name: str) -> Protocol:
 def _features_fault(name: str, kind: Kind, features: str | None, clean: bool) -> str:
     """Returns why a score cannot be measured with these features and this resizing; "" if it can."""
     if kind in _OF_OTHER_FEATURES and not features:
-        return f"needs `_lite0`, `_dinov2` or `_random` behind it: {kind!r} is the distance of such features."
+        return f"needs the suffix `_lite0`, `_dinov2` or `_random`: {kind!r} is the distance of such features."
     if features and kind in _OF_INCEPTION:
         other = kind.replace("id", "d")
         right = name.replace(kind, other, 1)
@@ -199,11 +199,11 @@ def _features_fault(name: str, kind: Kind, features: str | None, clean: bool) ->
     if kind == "is" and features in ("random", "dinov2"):
         return f"is impossible: it needs classes, and {features!r} features have no such score; `_lite0` has."
     if features not in (None, "lite0") and kind == "classifier_accuracy":
-        return "is impossible: a classifier has features of its own, or those of `_lite0`."
+        return "is impossible: a classifier uses its own features, or those of `_lite0`."
     if features and kind == "rule":
-        return "is impossible: a rule looks at pixels, not at features."
+        return "is impossible: a rule uses pixels, not features."
     if clean and (features or kind in ("classifier_accuracy", "rule")):
-        return "is impossible: `_clean` is another resize for the FID network, and for no other."
+        return "is impossible: `_clean` is another resize for the FID network only."
     return ""
 
 
@@ -212,7 +212,7 @@ def _count_or_reference_fault(kind: Kind, has_images: bool, has_reference: bool)
     fixed_images = kind in ("intra_fid", "intra_fd", "classifier_accuracy")
     needs_reference = kind not in ("is", "classifier_accuracy", "rule")
     if has_images and fixed_images:
-        return "takes no number of images: it has its own."
+        return "takes no number of images: the number is fixed."
     if not has_images and not fixed_images:
         return "needs a number of images, such as 50k."
     if needs_reference and not has_reference:

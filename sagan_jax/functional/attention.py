@@ -268,7 +268,7 @@ def self_attention(
 
     Returns:
         y `[..., H, W, C]` in the dtype of `features`, and the attention map `[..., H*W, (H/pool)*(W/pool)]`. Positions
-        count row by row. With `return_map=False`, y alone.
+        are in row-major order. With `return_map=False`, y alone.
 
     Raises:
         AssertionError: at trace time, when shapes or dtypes do not fit.

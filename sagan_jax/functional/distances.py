@@ -158,15 +158,15 @@ def _root(name: str, covariance: Float64Array) -> Float64Array:
         asymmetry, scale = np.abs(covariance - covariance.T).max(), np.abs(covariance).max()
     if asymmetry > 1e-5 * scale:
         raise ValueError(
-            f"frechet_distance needs a symmetric {name}; got differences of {asymmetry:.3g} beside values of "
-            f"{scale:.3g}: a factor of it or raw features, perhaps."
+            f"frechet_distance needs a symmetric {name}; got asymmetries up to {asymmetry:.3g} for values up to "
+            f"{scale:.3g}. Is it a factor of the covariance, or raw features?"
         )
     values, vectors = np.linalg.eigh(covariance / 2 + covariance.T / 2)
     largest = np.abs(values).max()
     if values[0] < -1e-4 * largest:
         raise ValueError(
-            f"frechet_distance needs a {name} without negative eigenvalues; got {values[0]:.3g} beside {largest:.3g}, "
-            f"as one that was summed up in float32 may have."
+            f"frechet_distance needs a {name} without negative eigenvalues; got {values[0]:.3g} beside {largest:.3g}. "
+            f"Was it accumulated in float32?"
         )
     # Smaller eigenvalues are rounding errors, as in `numpy.linalg.matrix_rank`. Their roots would not be small.
     kept = values > len(values) * np.finfo(np.float64).eps * largest

@@ -1,4 +1,4 @@
-"""What sits at an attention place of a network: the layers that have a name, and a layer of one's own."""
+"""Layers for the attention positions of a network: built-in layers by name, and user-defined layers."""
 
 import dataclasses
 import math
@@ -31,24 +31,24 @@ _FLOAT = jnp.float32
 
 
 class AttentionModule(Protocol):
-    """What a layer of one's own has to do: features in, features of the same shape out.
+    """The interface of a user-defined layer: features in, features of the same shape out.
 
-    It is a flax linen module, its class, or a function. A class is constructed without arguments at each place; one
-    with a field `dtype` gets the dtype of the computation. The layer owns parameters only: it is not told whether it
-    trains, so it has no running statistics and no dropout. Parameters whose names end in `kernel` are spectrally
-    normalised where the network is. A scalar parameter `gamma` is logged.
+    It is a flax linen module, a module class, or a function. A class is constructed without arguments at each position;
+    if it has a field `dtype`, that is set to the dtype of the computation. The layer has only parameters. It gets no
+    `train` argument, so it can have no running statistics and no dropout. Parameters whose names end in `kernel` are
+    spectrally normalised if the network is. A scalar parameter `gamma` is logged.
 
-    A layer that calls `self.sow("intermediates", "attention_map", weights)` is shown in all figures of attention. The
-    weights are `[B, N, M]` or `[B, heads, N, M]`, floating, not negative, and rows sum to one. N = H W are the query
-    positions. M = (H/p) (W/p) are the key positions, with p = 1 for keys that are not pooled. Both count row by row.
-    Figures show the mean over the heads.
+    A layer that calls `self.sow("intermediates", "attention_map", weights)` appears in all attention figures. The
+    weights are `[B, N, M]` or `[B, heads, N, M]`, floating and nonnegative, and rows sum to one. There are N = H W
+    query positions and M = (H/p) (W/p) key positions, with p = 1 for keys that are not pooled. Both are in row-major
+    order. Figures show the mean over the heads.
     """
 
     def __call__(self, features: Array, /) -> Array:
         """Returns new features.
 
         Args:
-            features: `[B, H, W, C]`, floating; H and W are the size of the place.
+            features: `[B, H, W, C]`, floating; H and W are the feature-map size at this position.
 
         Returns:
             `[B, H, W, C]` in the dtype of `features`. A wider floating dtype is cast to it.
@@ -57,21 +57,21 @@ class AttentionModule(Protocol):
 
 
 Attention = AttentionKind | AttentionModule | Callable[..., Any]
-"""A name, or a layer of one's own; see `AttentionModule`."""
+"""The name of a built-in layer, or a user-defined layer; see `AttentionModule`."""
 
 
 class BrokenContractError(ValueError):
-    """A layer of one's own returned something else than features of the shape and dtype that it was given."""
+    """A user-defined layer did not return features of the shape and dtype of its input."""
 
 
 class UniformAttention(nn.Module):
-    """A mean over positions in place of the learned map: a control for what the map of the release is worth.
+    """Self-attention with uniform weights instead of a learned map: a control for the value of the release's map.
 
         o_j = 1/M sum_i h(x_i),    y = gamma o W_v + x
 
-    It has the parameters of `SelfAttention` in the release's form, initialised to the same values from one seed. The
-    kernels of queries and keys are not read and get no gradient. It sows what that layer sows; each entry of the map is
-    1/M.
+    It has the parameters of `SelfAttention` in the release's form, initialised to the same values for the same seed.
+    The kernels of queries and keys are unused and get no gradient. It sows the same intermediates as that layer; each
+    entry of the map is 1/M.
 
     Attributes:
         initializer: the initializer of the kernels.
@@ -257,7 +257,7 @@ def _checked(layer: Callable[[Array], Any], given: Any) -> Callable[[Array], Arr
             got = f"{dtype} {list(shape)}" if is_array else f"a {type(found).__name__}"
             raise BrokenContractError(
                 f"The attention layer {getattr(given, '__name__', type(given).__name__)} needs to return features "
-                f"of {features.dtype} {list(features.shape)}, as it is given; got {got}."
+                f"of {features.dtype} {list(features.shape)}, like its input; got {got}."
             )
         return found.astype(features.dtype)
 

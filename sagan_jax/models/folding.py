@@ -1,4 +1,4 @@
-"""Folds the running moments of a trained network's batch norms into their scales and shifts."""
+"""Folding of the running moments of a trained network's batch norms into their scales and shifts."""
 
 import math
 from collections.abc import Mapping

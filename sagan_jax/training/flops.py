@@ -67,6 +67,6 @@ def _cpu() -> jax.Device:
     except RuntimeError as error:
         asked = jax.config.jax_platforms  # pyrefly: ignore[missing-attribute]
         raise InvalidInputError(
-            f"Operations are counted by jax's CPU backend, which JAX_PLATFORMS={asked!r} leaves out. "
+            f"Operations are counted by jax's CPU backend, which JAX_PLATFORMS={asked!r} excludes. "
             f"Set JAX_PLATFORMS={asked},cpu."
         ) from error

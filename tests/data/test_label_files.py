@@ -56,7 +56,7 @@ def test_null_in_dataset_json_means_no_labels(pack):
     path = pack(FILES | {"dataset.json": b'{"labels": null}'})
     source, lines = opened(path)
     assert (source.num_classes, contents(source)) == (0, (PIXELS, [0] * 5))
-    assert lines == [f"'{path}' has no labels, according to its 'dataset.json' says"]
+    assert lines == [f"'{path}' has no labels, according to its 'dataset.json'"]
 
 
 def test_labels_of_images_that_are_not_there_are_ignored(pack):

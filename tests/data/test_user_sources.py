@@ -315,7 +315,7 @@ def test_labels_in_a_file_columns_and_skipping_are_for_files():
     assert "A CSV file of labels is for images in a folder or a zip" in refused(Numbered(), labels="x.csv")
     assert "A label column is for parquet files" in refused(Numbered(), label_column="x")
     assert "An image column is for parquet files" in refused(Numbered(), image_column="x")
-    assert "leave them out of the data source Numbered" in refused(Numbered(), skip_unreadable=1)
+    assert "remove such images from the data source Numbered" in refused(Numbered(), skip_unreadable=1)
 
 
 FILE = """

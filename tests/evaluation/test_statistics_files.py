@@ -134,7 +134,7 @@ def test_distance_to_statistics_is_that_to_the_images_they_are_of(tmp_path):
     [
         ("fd20_train_random", "holds 5 features of each image, and random ones are 512"),
         ("kd20_train_random", "needs the real images; s.npz holds only the mean"),
-        ("prdc20_test_random", "in random features uniform noise"),
+        ("prdc20_test_random", "with random features, uniform noise"),
         ("intra_fd_train_random", "needs the real images"),
         ("classifier_accuracy", "needs the real images"),
         ("rule20", "needs the real images"),

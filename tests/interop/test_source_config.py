@@ -224,7 +224,7 @@ def test_configuration_says_that_as_many_classes_as_latent_numbers_are_classes(s
     for name in ("weight_orig", "weight_v"):
         shape = arrays[f"generator/linear0.{name}"].shape
         arrays[f"generator/linear0.{name}"] = rng.normal(size=(*shape[:-1], 10)).astype(np.float32)
-    assert "StudioGAN's BigGAN without classes" in refusal(interop.load, "studiogan", arrays)
+    assert "StudioGAN's unconditional BigGAN" in refusal(interop.load, "studiogan", arrays)
     networks = interop.load("studiogan", arrays, changed(STUDIOGAN, "MODEL", z_dim=10))
     assert (networks.generator.num_classes, networks.latent_size) == (10, 10)
 

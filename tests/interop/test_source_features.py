@@ -120,7 +120,7 @@ def test_studiogan_biggan_without_classes_does_not_become_a_sagan_with_classes(a
     if alone:
         arrays = {name: array for name, array in arrays.items() if name.startswith("generator/")}
     line = refusal(interop.load, "studiogan", arrays)
-    assert "StudioGAN's BigGAN without classes" in line
+    assert "StudioGAN's unconditional BigGAN" in line
     assert "--source-config" in line
 
 

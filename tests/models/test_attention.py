@@ -277,7 +277,7 @@ def test_layer_of_ones_own_gets_the_dtype_of_the_computation():
 )
 def test_result_that_is_no_features_is_refused(broken, got):
     with pytest.raises(
-        ValueError, match=rf"needs to return features of float32 \[2, 4, 6, 12\], as it is given; {got}"
+        ValueError, match=rf"needs to return features of float32 \[2, 4, 6, 12\], like its input; {got}"
     ):
         Place(broken).init(jax.random.key(0), FEATURES)
 

@@ -511,7 +511,7 @@ def test_unconditional_run_of_class_folders_is_scored(tmp_path, no_weights, caps
     said = capsys.readouterr()
     assert said.out.startswith("fd20_train_random ")
     assert said.err.splitlines() == [
-        "left out: classifier_accuracy needs classes; what is scored has none.",
+        "left out: classifier_accuracy needs classes; the scored images have none.",
         RANDOM_WORDS,
     ]
 
