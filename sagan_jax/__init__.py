@@ -1,15 +1,15 @@
 """Self-attention for image generation in JAX.
 
-`sagan_jax.functional` holds the equations and needs only jax, numpy and chex. `train`, `load_run` and `evaluate` do in
-Python what the commands do; an `Experiment` is the config that `train` takes. `models`, `training`, `data`,
-`evaluation` and `interop` are the parts that these are built from.
+`sagan_jax.functional` holds the equations and needs only jax, numpy and chex. `train`, `load_run` and `evaluate` are
+the Python counterparts of the commands. An `Experiment` is the config that `train` takes. `models`, `training`, `data`,
+`evaluation` and `interop` hold the parts that these functions use.
 
-Everything is imported when it is first used: `import sagan_jax` loads none of its dependencies.
+Submodules are imported on first use: `import sagan_jax` loads none of its dependencies.
 """
 
 import importlib
 
-TYPE_CHECKING = False  # not typing's, whose import takes longer than the rest of a command's start
+TYPE_CHECKING = False  # not from typing: that import takes longer than the rest of a command's startup
 if TYPE_CHECKING:
     from sagan_jax import data, errors, evaluation, functional, interop, models, training
     from sagan_jax.config import (

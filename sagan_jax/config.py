@@ -13,7 +13,7 @@ from sagan_jax.import_paths import import_path, is_import_path, names_an_object
 
 if TYPE_CHECKING:
     Named = Any
-    """An import path; in Python also an object that has a name at the top of a file or a module."""
+    """An import path. In Python also an object that a file or a module defines at its top level."""
 else:
     Named = str
 
@@ -26,21 +26,21 @@ DATA_FIELDS = ("source", "held_out")
 _DRAWN_SETS = ("pairs", "mirror", "blobs")  # their options follow a colon too
 
 LossName = Literal["hinge", "non_saturating", "wasserstein", "logistic", "least_squares", "relativistic"]
-"""The losses that `sagan_jax.functional` has under these names in capitals."""
+"""The names of the losses. `sagan_jax.functional` defines each under its name in capitals, such as `HINGE`."""
 
 AttentionName = Literal["release", "article", "multi_head", "uniform", "squeeze_excite", "residual", "none"]
-"""`sagan_jax.models.attention.AttentionKind`, for parsers that do not wait for jax; a test holds both together."""
+"""A copy of `sagan_jax.models.attention.AttentionKind`, so that parsers need not import jax. A test compares both."""
 
 
 def _name_objects(section: Any) -> None:
-    """Puts the import path of a user's object in the place of the object, so that a config is plain data."""
+    """Replaces each object of a user in `section` by its import path, so that a config is plain data."""
     for name in OBJECT_FIELDS:
         if hasattr(section, name):
             object.__setattr__(section, name, _named(getattr(section, name)))
 
 
 def _named(value: Any) -> Any:
-    if type(value) in (tuple, list):  # a pair; a named tuple, as a transformation of optax is one, is an object
+    if type(value) in (tuple, list):  # not a named tuple: an optax transformation is one, and counts as an object
         return tuple(map(_named, value))
     return value if value is None or isinstance(value, bool | int | float) else import_path(value)
 
@@ -64,7 +64,7 @@ class Data:
     image_column: str = ""
     """column of the images there. Defaults to image or img, in .hdf5 to imgs or images"""
     max_images: int = 0
-    """use at most so many images of --source, of all classes equally; 0 for all"""
+    """use at most this many images of --source, equally many of each class; 0 for all"""
     skip_unreadable: int = 0
     """number of unreadable image files that are tolerated. They are left out and listed"""
     sampling: Literal["uniform", "balanced"] = "uniform"
@@ -75,10 +75,10 @@ class Data:
     """folder for decoded images, "" for none; auto: $SAGAN_JAX_CACHE, or ~/.cache/sagan_jax/images"""
 
     def __post_init__(self) -> None:
-        """Names the data sets of a user."""
+        """Replaces the data sets of a user by their import paths."""
         for name in DATA_FIELDS:
             value = getattr(self, name)
-            # What a damaged config.json may hold is no object: its type is refused later.
+            # A damaged config.json may hold other types. They are not objects, and validation refuses them later.
             is_object = callable(value) or (
                 hasattr(value, "__getitem__") and not isinstance(value, str | bytes | dict | tuple)
             )
@@ -99,7 +99,7 @@ class Networks:
     num_classes: int = 1000
     """0 makes both networks unconditional"""
     base_channels: int = 64
-    """channels that the multipliers of every block refer to"""
+    """base number of channels; each block has a multiple of it"""
     discriminator_base_channels: int = 0
     """base channels of D; 0 for the same as G"""
     image_channels: int = 3
@@ -115,8 +115,8 @@ class Networks:
     discriminator_attention_resolutions: tuple[int, ...] = (32,)
     """the same for D"""
     attention: AttentionName | Named = "release"
-    """kind of attention: release or article (self-attention), multi_head, uniform, squeeze_excite, residual (Table 1's
-    control), none, or a module of yours, as module:NAME or file.py:NAME"""
+    """the layer at these sizes: release or article (self-attention), multi_head, uniform, squeeze_excite, residual
+    (Table 1's control), none, or a module of yours, as module:NAME or file.py:NAME"""
     generator_attention: AttentionName | Named = ""
     """the same for G alone. Defaults to --attention"""
     discriminator_attention: AttentionName | Named = ""
@@ -144,7 +144,7 @@ class Networks:
     """added to the length of a vector in the power iteration of spectral norm"""
 
     def __post_init__(self) -> None:
-        """Names the objects of a user."""
+        """Replaces the objects of a user by their import paths."""
         _name_objects(self)
 
 
@@ -155,13 +155,14 @@ class Training:
     total_steps: int = 1_000_000
     """generator updates"""
     batch_size: int = 256
-    """images a step over all devices"""
+    """images per step, over all devices together"""
     accumulation_steps: int = 1
-    """microbatches of a batch that does not fit the memory; batch moments are those of a microbatch"""
+    """number of microbatches that a batch is split into if it does not fit into memory; batch-norm moments are
+    those of a microbatch"""
     discriminator_steps: int = 1
     """discriminator updates before each generator update"""
     shared_draws: bool = False
-    """D's last update and G's own use the same generated images: a faster step, but another algorithm"""
+    """use one forward pass of G for both D's last update and G's update: a faster step, but a different experiment"""
     loss: LossName | Named | tuple[Named, Named] = "hinge"
     """hinge as in the paper; non-saturating or zero-sum logistic; Wasserstein without a penalty; least squares;
     relativistic pairs, as R3GAN with --r1 and --r2; or two functions of yours, of D and of G, each as file.py:NAME"""
@@ -182,15 +183,15 @@ class Training:
     discriminator_learning_rate: float = 4e-4
     """learning rate of D"""
     schedule: Literal["constant", "linear"] = "constant"
-    """both learning rates after the warm-up: constant, or falling linearly to 0 at the last step"""
+    """both learning rates after the warm-up: constant, or linear decay to 0 at the last step"""
     warmup_steps: int = 0
-    """steps over which both rates grow from 0"""
+    """warm-up steps, over which both learning rates grow from 0"""
     adam_beta1: float = 0.0
     """Adam's decay of the mean gradient, for both networks"""
     adam_beta2: float = 0.9
     """Adam's decay of the mean squared gradient, for both networks"""
     adam_epsilon: float = 1e-8
-    """Adam's term that keeps its divisor above 0"""
+    """Adam's epsilon, which keeps the denominator above 0"""
     ema_decay: float = 0.0
     """decay of the moving average of G; 0 turns it off, as in the paper"""
     ema_start_step: int = 0
@@ -200,16 +201,16 @@ class Training:
     differentiate_spectral_vectors: bool = False
     """let the gradient flow through u and v, as in the release"""
     driver: Literal["pmap", "shard_map"] = "pmap"
-    """how a step is spread over devices; both give the same bits, and shard_map suits many hosts"""
+    """how a step is mapped over devices; both give bitwise equal results, and shard_map suits many hosts"""
     precision: Literal["auto", "float32", "tensorfloat32", "bfloat16"] = "auto"
     """precision of the training step; auto: tensorfloat32 on a GPU, bfloat16 on a TPU, float32 on a CPU"""
     init_from: str = ""
     """start from the networks of this workdir, of a run or of `sagan-jax convert`"""
     seed: int = 0
-    """of the weights, the order of the images and all draws"""
+    """seed of the weights, the order of the images and all random draws"""
 
     def __post_init__(self) -> None:
-        """Names the objects of a user."""
+        """Replaces the objects of a user by their import paths."""
         _name_objects(self)
 
 
@@ -218,20 +219,20 @@ class Recording:
     """How often a run logs, samples and saves."""
 
     log_every_steps: int = 100
-    """steps from one line of metrics to the next"""
+    """steps between two lines of metrics"""
     sample_every_steps: int = 1000
-    """steps from one picture of samples to the next"""
+    """steps between two pictures of samples"""
     save_every_steps: int = 1000
-    """steps from one checkpoint to the next. The last step is always saved"""
+    """steps between two checkpoints. The last step is always saved"""
     keep_checkpoints: int = 3
-    """number of newest checkpoints that are kept"""
+    """number of most recent checkpoints to keep"""
     keep_every_steps: int = 0
-    """besides the newest checkpoints, keep multiples of this number of steps for good; 0 for none"""
+    """also keep all checkpoints at multiples of this number of steps; 0 for none"""
     callbacks: tuple[Literal["tensorboard", "wandb"] | Named, ...] = ("tensorboard",)
-    """what receives metrics, images and scores: tensorboard, wandb, and your own callbacks as file.py:NAME"""
+    """receivers of metrics, images and scores: tensorboard, wandb, and callbacks of yours as file.py:NAME"""
 
     def __post_init__(self) -> None:
-        """Names the objects of a user."""
+        """Replaces the objects of a user by their import paths."""
         _name_objects(self)
 
 
@@ -242,11 +243,12 @@ class Evaluation:
     protocols: tuple[str, ...] = ()
     """scores by name, such as fid50k_train or fd5k_train_random. Defaults to none"""
     evaluate_every_steps: int = 10_000
-    """steps from one scoring to the next"""
+    """steps between two evaluations"""
     keep_best_by: str = ""
     """the score whose best checkpoint is kept in `best/`. Defaults to the first of the protocols"""
     stop_on_collapse: bool = False
-    """end the run, saved, at a severe sign of docs/health.md: D or G has died, variety is gone, or the score is bad"""
+    """save and end the run at a severe sign of docs/health.md: D or G no longer learns, the images have lost their
+    variety, or the score is bad"""
     inception_weights: str = ""
     """weights of the FID network. Defaults to those of `sagan-jax fetch-weights`"""
     dinov2_weights: str = ""
@@ -258,7 +260,7 @@ class Experiment:
     """A run that generates images."""
 
     name: str = "imagenet_128"
-    """of the run, and of its folder below runs/ unless --workdir is given"""
+    """name of the run, and of its folder in runs/ unless --workdir is given"""
     data: Data = Data()
     networks: Networks = Networks()
     training: Training = Training()
@@ -275,13 +277,13 @@ class CompletionNetworks:
     image_channels: int = 3
     """3 for RGB, 1 for grey"""
     base_channels: int = 24
-    """channels that the multipliers of every size refer to"""
+    """base number of channels; each feature-map size has a multiple of it"""
     latent_size: int = 256
     """entries of the latent that a sampled completion is drawn from"""
     attention_resolutions: tuple[int, ...] = (16,)
     """feature-map sizes with attention after their blocks, in encoder and decoder"""
     attention: AttentionName | Named = "release"
-    """kind of attention, with the same values as in the networks that generate images"""
+    """the layer at these sizes: the same choices as in the networks that generate images"""
     blocks: int = 1
     """residual blocks of each size"""
     skips: bool = True
@@ -290,7 +292,7 @@ class CompletionNetworks:
     """base channels of the discriminator, which is used when --adversarial-weight is above 0"""
 
     def __post_init__(self) -> None:
-        """Names the objects of a user."""
+        """Replaces the objects of a user by their import paths."""
         _name_objects(self)
 
 
@@ -301,19 +303,19 @@ class CompletionTraining:
     total_steps: int = 6000
     """updates of the network"""
     batch_size: int = 32
-    """images a step over all devices"""
+    """images per step, over all devices together"""
     holes: str = "mixed"
     """kind of hole, one of `sagan_jax.data.masks`"""
     flips: bool = True
     """mirror half of the images, drawn at random"""
     reconstruction: Literal["squared", "logarithmic", "absolute"] = "logarithmic"
-    """loss in the hole: the squared error, the logarithm of that of each image, or the absolute error"""
+    """loss in the hole: the squared error, the logarithm of the squared error of each image, or the absolute error"""
     visible_weight: float = 0.0
     """weight of the loss on visible pixels; a pixel in the hole has weight 1"""
     kl_weight: float = 3e-4
     """weight of the KL divergence of the latents from the prior, in nats"""
     kl_warmup_steps: int = 1000
-    """steps over which that weight grows from 0"""
+    """steps over which the weight of the KL divergence grows from 0"""
     free_bits: float = 0.02
     """nats of each latent that are not penalised"""
     adversarial_weight: float = 0.0
@@ -321,11 +323,11 @@ class CompletionTraining:
     perceptual_weight: float = 0.0
     """weight of the distance from the originals in the activations of EfficientNet-Lite0; needs sagan-jax[lite0]"""
     optimizer: Literal["muon", "adam"] = "muon"
-    """for convolutions and attention; all other parameters use Adam, with the same learning rate"""
+    """optimiser of convolutions and attention; all other parameters use Adam, with the same learning rate"""
     learning_rate: float = 2e-3
-    """largest value of the learning rate, which falls along a cosine"""
+    """peak learning rate; it then decays along a cosine"""
     warmup_steps: int = 200
-    """steps over which it grows from 0, at most half of the run"""
+    """steps over which the learning rate grows from 0, at most half of the run"""
     adam_beta1: float = 0.9
     """decay of the mean gradient, in Muon and Adam"""
     adam_beta2: float = 0.99
@@ -335,11 +337,11 @@ class CompletionTraining:
     ema_decay: float = 0.998
     """decay of the moving average of the weights; 0 turns it off"""
     driver: Literal["pmap", "shard_map"] = "pmap"
-    """how a step is spread over devices; both give the same bits, and shard_map suits many hosts"""
+    """how a step is mapped over devices; both give bitwise equal results, and shard_map suits many hosts"""
     precision: Literal["auto", "float32", "tensorfloat32", "bfloat16"] = "auto"
     """precision of the training step; auto: tensorfloat32 on a GPU, bfloat16 on a TPU, float32 on a CPU"""
     seed: int = 0
-    """of the weights, the order of the images, the holes and all draws"""
+    """seed of the weights, the order of the images, the holes and all random draws"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,9 +349,9 @@ class CompletionExperiment:
     """A run that learns to complete images."""
 
     name: str = "faces_completion_64"
-    """of the run, and of its folder below runs/ unless --workdir is given"""
+    """name of the run, and of its folder in runs/ unless --workdir is given"""
     task: Literal["completion"] = "completion"
-    """what the run learns; tells its config from that of a run that generates images"""
+    """what the run learns; distinguishes this config from that of a run that generates images"""
     data: Data = Data()
     networks: CompletionNetworks = CompletionNetworks()
     training: CompletionTraining = CompletionTraining()
@@ -361,24 +363,27 @@ AnyExperiment = Experiment | CompletionExperiment
 
 @dataclasses.dataclass(frozen=True)
 class Collapse:
-    """What a collapsed run is: a curve of it that ends below a limit. It began where the curve last went below it."""
+    """The rule for a collapsed run: a curve of the run ends below a limit.
+
+    The collapse began where the curve last fell below the limit.
+    """
 
     curve: str
-    """metric of the run, one that better runs have more of"""
+    """name of a metric that is higher for better runs"""
     below: float
     """the limit"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """The same small search for each row of a table, on seeds that the table does not report."""
+    """A small hyperparameter search, the same for each row of a table, on seeds that the table does not report."""
 
     settings: Mapping[str, Mapping[str, Any]]
-    """fields of `training` by the name of a setting; the rows try the same ones"""
+    """values of `training` fields, by the name of the setting; every row tries the same settings"""
     seeds: tuple[int, ...]
-    """what each setting is tried with"""
+    """the seeds that each setting is tried with"""
     by: str
-    """the score whose mean decides; where runs collapse, fewer collapsed ones come first"""
+    """the score whose mean decides; if runs collapse, settings with fewer collapsed runs come first"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -394,17 +399,17 @@ class Table:
         protocols: what `evaluate` measures.
         evaluation: further arguments of `evaluate`.
         strips: rows whose images are shown; they follow a rule of `sagan_jax.data.synthetic`.
-        share_of: for a score that is a share of another score's count, the name of that score. Where that is 0, the
-            share is left out.
-        tested: the scores whose comparisons with the baselines are one family of tests, and `collapsed` for the
+        share_of: for a score that is a fraction of a count, the name of the score with that count. Where the count
+            is 0, the fraction is left out.
+        tested: the scores whose comparisons with the baselines form one family of tests. `collapsed` stands for the
             share of runs that collapse. Defaults to the first score.
-        lower_is_better: scores that are better where they are lower.
-        collapse: which runs collapsed. Their scores are not averaged. Defaults to those that diverged, which always
-            count.
-        search: for settings of each row, before its runs. Defaults to none.
-        ranked: the score that rows are ranked by, with how sure the ranks are. Defaults to none.
+        lower_is_better: scores for which lower values are better.
+        collapse: which runs count as collapsed. Their scores are not averaged. Runs that diverged always count;
+            by default only they do.
+        search: the hyperparameter search for each row, done before its runs. Defaults to none.
+        ranked: the score that rows are ranked by, with the certainty of the ranks. Defaults to none.
         factors: for a factorial design, the rows at the higher level of each factor.
-        question: what the table's file says of it before the first run.
+        question: the question that the table answers, as written in its file before the first run.
     """
 
     rows: Mapping[str, AnyExperiment]
@@ -428,7 +433,7 @@ class Table:
 def user_objects(experiment: AnyExperiment) -> list[str]:
     """Returns the import paths of the user's objects that a config names, sorted, without data sets and callbacks.
 
-    No number depends on a callback, and only training needs them.
+    Callbacks are left out because no result depends on them, and only training needs them.
     """
     sections = [value for value in vars(experiment).values() if dataclasses.is_dataclass(value)]
     values = [getattr(section, name, ()) for section in sections for name in OBJECT_FIELDS if name != "callbacks"]
@@ -443,7 +448,7 @@ def user_data(experiment: AnyExperiment) -> list[str]:
 
 
 def holds_objects(field: str, value: Any) -> bool:
-    """Tells whether a field of a config may hold import paths of a user's objects, as its value does.
+    """Returns whether a field of a config, with this value, may hold import paths of a user's objects.
 
     Examples:
         >>> holds_objects("source", "faces.py:FACES"), holds_objects("source", "faces.zip"), holds_objects("seed", 3)
@@ -469,7 +474,7 @@ def from_dict(values: Any, kind: type | None = None) -> Any:
         kind: the class to return. Defaults to the experiment that `task` in `values` names.
 
     Raises:
-        TypeError: a name is unknown, or there is something else than a dictionary for a dataclass.
+        TypeError: a name is unknown, or a value is not a dictionary where a dataclass is expected.
     """
     if not isinstance(values, dict):
         raise TypeError(f"needs a JSON object with the fields of a config; got {reprlib.repr(values)}")

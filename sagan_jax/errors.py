@@ -17,7 +17,7 @@ class NonFiniteError(SaganError, ArithmeticError):
     """A loss or a gradient became NaN or infinite.
 
     Attributes:
-        step: the first training step that was not finite, or None where the error is of something else than a step.
+        step: the first training step that was not finite, or None if the error did not occur in a training step.
     """
 
     exit_code = 5
@@ -28,7 +28,7 @@ class NonFiniteError(SaganError, ArithmeticError):
 
 
 class CollapsedError(SaganError):
-    """The run collapsed: D or G learns nothing any more, the images lost their variety, or the score stayed bad."""
+    """The run collapsed: D or G no longer learns, the images lost their variety, or the score stayed bad."""
 
     exit_code = 5
 
@@ -58,7 +58,7 @@ class StoppedError(SaganError):
         super().__init__(message)
         self.exit_code = 128 + number
 
-    def __reduce__(self) -> tuple[type, tuple[str, int]]:  # or a process could not hand it to another
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:  # pickles the error, to send it to another process
         return type(self), (str(self), self.exit_code - 128)
 
 

@@ -20,12 +20,12 @@ from sagan_jax.errors import InvalidInputError, SaganError, one_line
 _OBJECT = "It is written module:NAME or path/to/file.py:NAME, where NAME is a class or a function."
 _INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
 _INSTALLED += [Path(__file__).parent]
-# The files that were read, by path: the digest of the source, and the module that it gave.
+# The files that were run, by path: the digest of the source, and the module.
 _files: dict[Path, tuple[str, ModuleType]] = {}
 
 
 def is_import_path(name: str) -> bool:
-    """Tells whether a text has the form of an import path.
+    """Returns whether a text has the form of an import path.
 
     Examples:
         >>> is_import_path("layers.py:Layer"), is_import_path("release")
@@ -36,7 +36,7 @@ def is_import_path(name: str) -> bool:
 
 
 def names_an_object(text: str) -> bool:
-    """Tells whether a text that may also be the path of a file is an import path.
+    """Returns whether a text that may also be the path of a file is an import path.
 
     It is `path/to/file.py:NAME`, or `module:NAME` where there is no file of that name.
 
@@ -63,7 +63,7 @@ def import_path(value: Any) -> str:
         value: the object, or its import path already. The path of a file becomes absolute.
 
     Raises:
-        InvalidInputError: the object has no name in a module, as one made inside a function.
+        InvalidInputError: the object has no name in a module, for example because it was made inside a function.
 
     Examples:
         >>> from fractions import Fraction
@@ -88,7 +88,7 @@ def find_object(name: str, wanted: str = "the object") -> Any:
 
     Args:
         name: such as `my_package.layers:Layer` or `layers.py:Layer`.
-        wanted: what the object is for, such as `--attention`; starts a message.
+        wanted: what the object is for, such as `--attention`; starts the error message.
 
     Raises:
         InvalidInputError: there is no such module, file or object, or it fails when it is run.
@@ -135,7 +135,7 @@ def run_file(path: Path, what: str) -> ModuleType:
 
     Args:
         path: of the file.
-        what: what the file is, such as `The experiment file`; starts a message.
+        what: what the file is, such as `The experiment file`; starts the error message.
 
     Raises:
         InvalidInputError: the file cannot be read, or raises.
@@ -149,7 +149,7 @@ def run_file(path: Path, what: str) -> ModuleType:
     with explained(path, what):
         digest = hashlib.sha256(whole.read_bytes()).hexdigest()
         before = _files.get(whole)
-        # A class is named, and dataclasses look for its module, while the file still runs.
+        # Classes and dataclasses look up their module while the file still runs.
         sys.modules[name], _files[whole] = module, (digest, module)
         try:
             spec.loader.exec_module(module)
@@ -193,7 +193,7 @@ def errors_of_user_code(what: str) -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str:
-    """Returns where an error left a file of a user, as ` in line 3 of 'networks.py'`; "" where it passed none."""
+    """Returns the line of a user's file that an error came from, as ` in line 3 of 'networks.py'`; "" for none."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(Path(frame.filename))]
     return f" in line {frames[-1].lineno} of {Path(frames[-1].filename).name!r}" if frames else ""
 
@@ -203,7 +203,7 @@ def _is_own(path: Path) -> bool:
 
 
 def line_of(error: BaseException, path: str | Path) -> str:
-    """Returns the line at which an error left a file, or at which a file could not be parsed, as ` in line 3`."""
+    """Returns the line of a file that an error came from, or where the file cannot be parsed, as ` in line 3`."""
     if isinstance(error, SyntaxError) and error.lineno:
         return f" in line {error.lineno} of {Path(error.filename or path).name!r}"
     frames = [
@@ -213,7 +213,7 @@ def line_of(error: BaseException, path: str | Path) -> str:
 
 
 class _Source(SourceFileLoader):
-    """Runs the source that is there. Python's cache takes two versions of the same second and size for one."""
+    """Loads the current source and not Python's cache, which confuses versions of the same size and second."""
 
     def get_code(self, fullname: str) -> Any:
         return self.source_to_code(self.get_data(self.path), self.path)
@@ -244,7 +244,7 @@ def _module(place: str, what: str) -> ModuleType:
 
 
 def _modules_of(value: Any) -> Iterator[ModuleType]:
-    """Yields the modules where an object may have its name: its own, then those of files, then the program's."""
+    """Yields the modules that may define an object: its own, then those of user files, then the main program."""
     for name in (getattr(value, "__module__", None), type(value).__module__):
         if isinstance(name, str) and name in sys.modules:
             yield sys.modules[name]

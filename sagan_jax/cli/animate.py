@@ -12,7 +12,7 @@ from sagan_jax.runtime.files import check_can_write
 class Arguments:
     """Show training as an animation: the pictures of samples that a run has drawn, each with its step.
 
-    Nothing is drawn anew: a run has a picture every --sample-every-steps steps.
+    No new images are generated: a run has a picture every --sample-every-steps steps.
     """
 
     workdir: Path
@@ -20,11 +20,11 @@ class Arguments:
     out: Path
     """a .gif, .webp or .png file; the last is an APNG"""
     max_frames: int = 100
-    """of more pictures some are left out, evenly over the run"""
+    """largest number of frames. If there are more pictures, some are left out, evenly over the run"""
     pixels: int = 640
     """longest side of a picture; a larger one is made smaller"""
     milliseconds: int = 120
-    """time of a frame; the last one stays eight times as long"""
+    """duration of a frame; the last one stays eight times as long"""
     megabytes: float = 10.0
     """largest size of the file. Pictures are left out evenly to fit"""
 

@@ -1,20 +1,20 @@
-"""The first line of a command: what it does, before it is slow."""
+"""The first line that a command prints: what it does, before its slow imports."""
 
 import sys
 
 
 def announce(activity: str, *, compilation_cache: bool | None = None) -> None:
-    """Prints what a command is going to do. Call it when all is checked that needs no jax, and before jax is imported.
+    """Prints what a command is about to do. Call it after all checks that need no jax, and before jax is imported.
 
-    Prints nothing where jax is loaded already, as in a program that calls commands one after the other: then there is
-    no wait to explain.
+    Prints nothing if jax is already imported, for example in a program that calls several commands.
 
     Args:
         activity: such as "drawing samples".
-        compilation_cache: for a command that compiles: whether compiled programs are kept for the next start.
+        compilation_cache: for a command that compiles: whether to keep compiled programs on disk. None leaves the
+            cache as it is.
     """
     if "jax" not in sys.modules:
-        print(f"{activity} (loading jax; what is compiled for the first time can take minutes)", flush=True)
+        print(f"{activity} (loading jax; the first compilation can take minutes)", flush=True)
     if compilation_cache is None:
         return
     from sagan_jax.runtime.compilation_cache import disable_compilation_cache, enable_compilation_cache

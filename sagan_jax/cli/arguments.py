@@ -1,4 +1,4 @@
-"""The arguments of a command: parsed by tyro, and refused in one line that names the flag and what it takes."""
+"""Parses the arguments of a command with tyro. An error is one line that names the flag and the values it takes."""
 
 import dataclasses
 import difflib
@@ -13,7 +13,7 @@ from sagan_jax.errors import InvalidInputError
 
 Kind = TypeVar("Kind")
 
-# Flags that people know from other tools, and ours that do the same. A command suggests those that it has.
+# Flags of other tools, and our flags for the same thing. A command suggests those that it has.
 _KNOWN_ELSEWHERE = {
     "batch": "batch-size",
     "beta1": "adam-beta1",
@@ -88,8 +88,8 @@ def parse_arguments(
         kind: a dataclass with a field for each argument.
         arguments: the words after the name of the command.
         prog: the words before them, such as `sagan-jax sample`.
-        hint: returns a sentence about a word that has no place, or "".
-        options: further ones of `tyro.cli`.
+        hint: returns a sentence about an unexpected word, or "".
+        options: further options of `tyro.cli`.
 
     Raises:
         InvalidInputError: an argument is unknown, absent, or has a value of the wrong type.
@@ -124,7 +124,7 @@ def expand_home(arguments: Sequence[str]) -> list[str]:
 
 
 def _on_parse_error(hook: Callable[[Any], None]) -> AbstractContextManager[None]:
-    """Returns tyro's hook for errors. It is not public: where a tyro has none, its own boxes are printed."""
+    """Returns a context that installs `hook` for tyro's errors. If tyro lacks this private API, it prints its own."""
     register = getattr(getattr(tyro, "_errors", None), "on_parse_error", None)
     return register(hook) if register else nullcontext()
 
@@ -162,13 +162,13 @@ def _refusal(event: Any, flags: Sequence[str], hint: Callable[[str], str]) -> st
     if kind == "BadValue" and event.reason == "too_few_values":
         return f"{_name(event.argument)} needs a value, {_type(event.argument)}; got none."
     if kind == "InstantiationFailure" and event.argument is not None:
-        # tyro's own sentences show Python's types; what a parser of ours raises is a sentence for the user.
+        # tyro's own messages name Python types. Messages of our parsers are written for the user.
         return f"{_name(event.argument)} needs {_type(event.argument)}; {_given(event.message)}.{hint(event.message)}"
     return ""
 
 
 def _unknown(tokens: Sequence[str], flags: Sequence[str], hint: Callable[[str], str]) -> str:
-    """Returns a sentence about the first flag that a command does not have, or else about a word without a place."""
+    """Returns a sentence about the first unknown flag, or else about the first unexpected word."""
     unknown = next((token for token in tokens if token.startswith("-")), "")
     if not unknown:
         return f"{tokens[0]!r} is not expected here.{hint(tokens[0])}"
@@ -185,7 +185,7 @@ def _name(argument: Any) -> str:
 
 
 def _type(argument: Any) -> str:
-    """Returns what an argument takes, in words, from how tyro's help writes it: `{None}|INT`, `[INT [INT ...]]`."""
+    """Returns the type of an argument in words, from its metavar in tyro: `{None}|INT`, `[INT [INT ...]]`."""
     names = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path", "STR": "a text"}
     metavar = argument.lowered.metavar or ""
     single = metavar.removeprefix("[").split()[0].rstrip("]") if metavar else "a value"
@@ -194,7 +194,7 @@ def _type(argument: Any) -> str:
 
 
 def _given(message: str) -> str:
-    """Returns the words that were given, out of tyro's sentence, which ends with them."""
+    """Returns the given words, taken from the end of tyro's message."""
     line = message.partition("\n")[0].rstrip(".")
     for start in ("base 10: ", "to float: ", "for arguments: ", "instantiated from "):
         if start in line:

@@ -37,11 +37,11 @@ class Arguments:
     source: str = ""
     """where the training images are now, if they were moved"""
     seed: int = 0
-    """of the latents of the generated images"""
+    """seed of the latents of the generated images"""
     checkpoint: Literal["newest", "best"] | int = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     trust_checkpoint: bool = False
-    """where config.json was changed: use the config that the checkpoint was saved with"""
+    """if config.json was changed, use the config that is stored in the checkpoint"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 

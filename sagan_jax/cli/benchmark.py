@@ -1,4 +1,4 @@
-"""`sagan-jax benchmark`: measures a long-range layer, and compares it with the built-in layers."""
+"""`sagan-jax benchmark`: compares an attention layer with those of this package on long-range tasks."""
 
 import dataclasses
 from pathlib import Path
@@ -13,11 +13,11 @@ from sagan_jax.errors import InvalidInputError
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Train and score an attention layer in the long-range benchmark, and compare it with the built-in layers.
+    """Train and score an attention layer in the long-range benchmark, and print it beside the layers of this package.
 
-    Two numbers matter. `beyond reach` is how often a small network correctly compares two parts that its convolutions
-    cannot see together: 0.5 by chance. `follow the rule` is the share of images of a GAN that contain two distant
-    squares of the same hue. One seed is a first look. For a claim, use --seeds 8.
+    Two numbers matter. `beyond reach` is the accuracy of a small network that compares two parts of an image. They lie
+    too far apart for its convolutions to see both; chance is 0.5. `follow the rule` is the share of GAN images with two
+    distant squares of the same hue. One seed is a first look. For a claim, give --seeds 8.
     """
 
     name: tyro.conf.Positional[Literal["long_range"]]
@@ -30,7 +30,7 @@ class Arguments:
     part: Literal["both", "probe", "gan"] = "both"
     """what to measure: the probe of reach, the GAN, or both"""
     out: Path = Path("runs/long_range_v1")
-    """the folder of the runs and of table.md. Finished runs there are not run again"""
+    """the folder for the runs and table.md, which shows all finished results. Finished parts are not run again"""
     quick: bool = False
     """only a few steps, to check that the layer works; the numbers mean nothing"""
     compilation_cache: bool = True

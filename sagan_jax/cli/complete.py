@@ -18,9 +18,9 @@ class Arguments:
     For each photograph NAME it writes NAME.png, the most likely completion; NAME-1.png and so on, sampled completions;
     NAME-sheet.png, all of them side by side; and NAME-attention.png, where the network looks from inside the hole.
 
-    The results have the size of the photograph. Outside the hole they have its pixels; inside, the detail of the
-    network's size. The command says when it cannot keep the pixels: a grey photograph with a colour network, or
-    transparency.
+    The results have the size of the photograph. Outside the hole its pixels are kept. Inside, the detail is limited by
+    the network's resolution. The command says when it cannot keep the pixels: a grey photograph with a colour network,
+    or transparency.
     """
 
     photos: tyro.conf.Positional[Path]
@@ -28,18 +28,18 @@ class Arguments:
     workdir: Path
     """the folder of a run that completes images"""
     mask: Path | None = None
-    """an image of the photograph's shape that is white (above 127 of 255) in the hole. Another size is resized"""
+    """an image of the photograph's shape, white (above 127 of 255) in the hole. It is resized if its size differs"""
     box: str = ""
     """or the hole as x0,y0,x1,y1, in pixels of the photograph, x1 and y1 excluded"""
     holes: str = ""
-    """or the hole as a kind: centre, half_left, half_right, half_top, half_bottom, half, rectangle, rectangles,
+    """or the kind of hole: centre, half_left, half_right, half_top, half_bottom, half, rectangle, rectangles,
     strokes, area_10_20 and so on to area_50_60, mixed"""
     samples: int = 3
     """number of sampled completions"""
     checkpoint: Literal["newest"] | int = "newest"
     """the newest checkpoint, or that of a step, such as 1000"""
     seed: int = 0
-    """of the sampled completions, and of --holes"""
+    """seed of the sampled completions, and of --holes"""
     fit: Literal["crop", "resize"] = "crop"
     """what the network sees of a photograph that is not square: its centre square, or all of it, resized"""
     overwrite: bool = False
@@ -47,7 +47,7 @@ class Arguments:
     out: Path | None = None
     """the folder for the results. Defaults to completed/ in the workdir"""
     trust_checkpoint: bool = False
-    """where config.json was changed: use the config that the checkpoint was saved with"""
+    """if config.json was changed, use the config that is stored in the checkpoint"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 

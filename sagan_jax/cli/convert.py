@@ -1,4 +1,4 @@
-"""`sagan-jax convert`: released weights, to files that are read without the tools that wrote them."""
+"""`sagan-jax convert`: converts released weights to files that need none of the tools that wrote them."""
 
 import dataclasses
 from pathlib import Path
@@ -33,11 +33,11 @@ class Arguments:
     discriminator: Path | None = None
     """the same for D, when it has its own file. A generator alone is enough to sample"""
     source_config: Path | None = None
-    """what the source trained with, which decides what weights do not say: StudioGAN's .yaml, or the metalog.txt of
-    BigGAN-PyTorch"""
+    """the config of the source's training, for settings that the weights do not show: StudioGAN's .yaml, or the
+    metalog.txt of BigGAN-PyTorch"""
     num_heads: int = 0
-    """for dinov2: heads of an attention layer, which weights do not say. Defaults to one for each 64 features, as in
-    all published sizes"""
+    """for dinov2: heads of an attention layer, which the weights do not show. Defaults to one for each 64 features, as
+    in all published sizes"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 

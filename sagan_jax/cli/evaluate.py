@@ -36,9 +36,9 @@ class Arguments:
     With --workdir: such statistics, in place of the run's images"""
     protocol: tuple[str, ...] = ()
     """the scores. Defaults to rule1k for images that follow a rule, else to fid50k_train where the FID network's
-    weights are, else to fd5k_train_lite0 where [lite0] is installed, else to fd5k_train_random; of --images, to as
-    many as there are.
-    What cannot be measured is left out, and said; if it was named here, the exit code is then 2"""
+    weights are, else to fd5k_train_lite0 where [lite0] is installed, else to fd5k_train_random. With --images, the
+    number in the name is at most the number of images.
+    Scores that cannot be measured are left out, with a message; if one was named here, the exit code is 2"""
     holes: tuple[str, ...] = ()
     """for a run that completes images: the kinds of holes, such as centre, half_left, strokes. Defaults to all"""
     samples: int = 4
@@ -46,37 +46,37 @@ class Arguments:
     source: str = ""
     """where the training images are now, if they were moved"""
     held_out: str = ""
-    """images for `_validation` and `_test`, or photographs to complete. Defaults to what the run's config says"""
+    """images for `_validation` and `_test`, or photographs to complete. Defaults to those of the run's config"""
     checkpoint: Literal["newest", "best"] | int = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     every_checkpoint: bool = False
-    """score every checkpoint of --workdir that has no such result yet; print a table, and draw scores/curve.png"""
+    """score every checkpoint of --workdir that has no result yet; print a table, and draw scores/curve.png"""
     inception_weights: str = ""
     """weights of the FID network, .npz or .safetensors. Defaults to those of `sagan-jax fetch-weights`"""
     dinov2_weights: str = ""
     """weights of DINOv2, .safetensors or .npz. Defaults to those of `sagan-jax fetch-weights dinov2`"""
     resolution: int = 0
-    """of both sets, for --images. Defaults to the shorter side of the first image"""
+    """resolution of both sets, for --images. Defaults to the shorter side of the first image"""
     max_images: int = 0
-    """use at most so many of --images and of --reference, of all classes equally; 0 for all"""
+    """use at most this many of --images and of --reference, equally many of each class; 0 for all"""
     label_column: str = ""
     """column of the labels in --images and --reference, in each that is .parquet, .hdf5 or a folder of datasets"""
     image_column: str = ""
     """column of the images there"""
     seed: int = 0
-    """of the latents, and of subsets of images"""
+    """seed of the latents, and of subsets of images"""
     batch_size: int = 100
-    """images that are drawn and measured at once; fewer take less memory"""
+    """images that are generated and measured at once; fewer take less memory"""
     out: Path | None = None
-    """folder for the result files. Defaults to scores/ in the workdir; to none for --images, and with statistics as
-    --reference"""
+    """folder for the result files. Defaults to scores/ in the workdir. Without it, nothing is written for --images or
+    with statistics as --reference"""
     save_statistics: Path | None = None
-    """an .npz file for the statistics of the real images, which --reference takes later. With --reference alone nothing
-    else is done"""
+    """an .npz file for the statistics of the real images, for a later --reference. With --reference alone, nothing is
+    scored"""
     cache: str = "auto"
     """folder for decoded images; the statistics of real images are kept beside it. "" for none"""
     trust_checkpoint: bool = False
-    """where config.json was changed: use the config that the checkpoint was saved with"""
+    """if config.json was changed, use the config that is stored in the checkpoint"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 
@@ -112,9 +112,9 @@ def _check(parsed: Arguments) -> None:
     if parsed.images and not parsed.reference:
         raise InvalidInputError("--images and --reference go together: what is scored, and the real images.")
     if parsed.workdir and parsed.max_images:
-        raise InvalidInputError("--max-images goes with --images; a run says in its config how many it trains on.")
+        raise InvalidInputError("--max-images goes with --images; a run has this setting in its config.")
     if parsed.workdir and (parsed.label_column or parsed.image_column):
-        raise InvalidInputError("--label-column and --image-column go with --images; a run says in its config its own.")
+        raise InvalidInputError("--label-column and --image-column go with --images; a run has both in its config.")
     if not 0 <= parsed.seed < 2**32:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
     if parsed.samples < 0:

@@ -30,15 +30,15 @@ class Arguments:
     seeds: tuple[int, ...] = ()
     """seeds of the latents. Defaults to 0, 1, 2, .."""
     classes: tuple[str, ...] = ()
-    """by number or by name. Defaults to all"""
+    """classes of the samples, by number or by name. Defaults to all"""
     steps: int = 5
-    """images from z1 to z2, both included; 1 has no slider and leaves room for more samples"""
+    """images from z1 to z2, both included; 1 gives no slider and leaves room for more samples"""
     megabytes: float = 10.0
     """largest size of the file. Samples that do not fit are left out, and the page says how many"""
     checkpoint: Literal["newest", "best"] | int = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     trust_checkpoint: bool = False
-    """where config.json was changed: use the config that the checkpoint was saved with"""
+    """if config.json was changed, use the config that is stored in the checkpoint"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 

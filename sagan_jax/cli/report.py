@@ -24,7 +24,7 @@ class Arguments:
     megabytes: float = 10.0
     """largest size of the page. Sample grids are left out evenly to fit"""
     trust_checkpoint: bool = False
-    """where config.json was changed: use the config that the checkpoint was saved with"""
+    """if config.json was changed, use the config that is stored in the checkpoint"""
 
 
 def run(arguments: list[str]) -> None:

@@ -17,29 +17,28 @@ class Arguments:
     """Train published rows again, score them by the published protocol, and compare.
 
     figure4: the three rows of the paper's Figure 4 at 10,000 steps, with --source the ImageNet training images. It
-    tells whether the FIDs have the published order. cifar10: StudioGAN's SAGAN, with --source the original training
-    images of CIFAR-10, which JPEG copies are not; with --held-out the test images it is scored by the older protocol
-    too.
+    checks whether the FIDs have the published order. cifar10: StudioGAN's SAGAN, with --source the original training
+    images of CIFAR-10, not JPEG copies. With the test images as --held-out, it is also scored by the older protocol.
 
-    Called again, it goes on where it was stopped. It needs the weights of the FID network: sagan-jax fetch-weights.
+    A second call resumes where the first one stopped. It needs the weights of the FID network: sagan-jax fetch-weights.
     """
 
     name: tyro.conf.Positional[Literal["figure4", "cifar10"]]
-    """what is reproduced"""
+    """the result to reproduce"""
     images: Data = dataclasses.field(default_factory=Data)
     """where the images come from"""
     workdir: Path | None = None
-    """gets the workdir of each run, and reproduction.json. Defaults to runs/NAME"""
+    """folder for the workdir of each run and for reproduction.json. Defaults to runs/NAME"""
     dry_run: bool = False
     """check images, networks and memory, and print what would be trained; train nothing"""
     base_channels: int = 0
-    """another width than the published one: a rehearsal, which takes any images and gives no verdict"""
+    """a width other than the published one. The run is then a rehearsal, with any images and without a verdict"""
     batch_size: int = 0
-    """another batch than the published one: a rehearsal too"""
+    """a batch size other than the published one: also a rehearsal"""
     precision: Literal["auto", "float32", "tensorfloat32", "bfloat16"] = "auto"
     """precision of the training step; auto: tensorfloat32 on a GPU, bfloat16 on a TPU, float32 on a CPU"""
     seed: int = 0
-    """of the weights, the order of the images and all draws. Another seed needs another --workdir"""
+    """seed of the weights, the order of the images and all random draws. Another seed needs another --workdir"""
     inception_weights: str = ""
     """weights of the FID network. Defaults to those of `sagan-jax fetch-weights`"""
     compilation_cache: bool = True

@@ -19,21 +19,22 @@ class Arguments:
     workdir: Path
     """the folder of the run"""
     out: Path
-    """a .npz file (arr_0: uint8 images [N, H, W, 3], arr_1: labels), a .png grid, or a folder with one PNG an image"""
+    """a .npz file (arr_0: uint8 images [N, H, W, 3], arr_1: labels), a .png grid, or a folder with a PNG per image"""
     num_images: int | None = None
     """number of images. Defaults to 100, or with --latents to all of them"""
     classes: tuple[str, ...] = ()
     """the classes to sample, by number or by name, in turn. Defaults to all, balanced, or to those of --latents"""
     latents: Path | None = None
-    """draw from these instead of --seed: a .npy file [N, latent size] of float32, or .npz with latents and labels"""
+    """use these latents instead of random ones: a .npy file [N, latent size] of float32, or .npz with latents and
+    labels"""
     seed: int = 0
-    """of the latents. Image i is the same however many are drawn"""
+    """seed of the latents. Image i does not depend on the number of images"""
     truncation: float | None = None
     """largest absolute value of a latent's entries; below 1 gives more typical images"""
     truncation_rule: Literal["resampled", "clipped"] = "resampled"
     """what happens to larger entries: they are drawn again, or clipped"""
     batch_size: int = 100
-    """images that are drawn at once; fewer take less memory"""
+    """images that are generated at once; fewer take less memory"""
     overwrite: bool = False
     """remove the samples that an earlier call wrote into the folder --out"""
     checkpoint: Literal["newest", "best"] | int = "newest"
@@ -41,7 +42,7 @@ class Arguments:
     raw: bool = False
     """use the weights as trained, even where the run keeps a moving average"""
     trust_checkpoint: bool = False
-    """where config.json was changed: use the config that the checkpoint was saved with"""
+    """if config.json was changed, use the config that is stored in the checkpoint"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache folder, so that the next start does not compile them again"""
 

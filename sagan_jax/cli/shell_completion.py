@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _known_names(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Returns the names that a flag takes beside a user's objects, which a shell cannot know; None for other flags."""
+    """Returns the fixed names of a flag that also takes a user's objects, for a shell; None for other flags."""
     if get_origin(kind.type) not in (Union, UnionType):
         return None
     names = tuple(name for part in get_args(kind.type) if get_origin(part) is Literal for name in get_args(part))

@@ -30,16 +30,16 @@ class Arguments(Generic[Kind]):
     experiment: Kind
     """the values that flags can change"""
     workdir: Path | None = None
-    """the folder of the run. Defaults to runs/NAME. A run that is there goes on, with its own config"""
+    """the folder of the run. Defaults to runs/NAME. An existing run is resumed with its own config"""
     fresh: bool = False
     """remove what an earlier run left in the workdir, and start over: with EXPERIMENT, else with the config of that
     run"""
     dry_run: bool = False
     """check everything and print what would be trained and the memory that a step needs; train nothing"""
     trust_checkpoint: bool = False
-    """where config.json was changed: go on with the config that the checkpoint was saved with"""
+    """if config.json was changed, resume with the config that is stored in the checkpoint"""
     profile_steps: str = ""
-    """first and last step of a trace by jax's profiler, such as 10:15; it goes to WORKDIR/profile"""
+    """first and last step of a jax profiler trace, such as 10:15. The trace is written to WORKDIR/profile"""
     coordinator: str | None = None
     """host:port of process 0, for a run of several processes. Not needed under SLURM, Open MPI and on TPU hosts"""
     num_processes: int | None = None
@@ -69,11 +69,11 @@ def run(arguments: list[str]) -> None:
         default=Arguments(experiment),
         description=f"Train {experiment.name}. EXPERIMENT, the first word after `train`, is the path of a .py file or "
         f"one of {', '.join(experiment_names())}. It defaults to {DEFAULT}; with --init-from to the experiment of that "
-        f"run. A flag changes a value of it. A run that is in the workdir already goes on with its own config, and "
-        f"flags change that: EXPERIMENT and the flags of its start need not be given again.",
+        f"run. A flag changes a value of it. If the workdir holds a run already, it is resumed with its own config, "
+        f"and flags change that: EXPERIMENT and the flags of its start need not be given again.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    # These flags take all words that follow, since an object of a user has any name.
+    # These flags take all words that follow, because objects of a user may have any name.
     for flag in ("--augmentation", "--callbacks"):
         taken = " ".join(rest).partition(f"{flag} ")[2].partition(" --")[0]
         if not name and (hint := _misplaced_experiment(taken)):
@@ -120,7 +120,7 @@ class _Early:
 
 
 def _read_early(arguments: Sequence[str]) -> _Early:
-    """Returns those flags, before the others can be parsed."""
+    """Returns the flags of `_Early`, read before the others can be parsed."""
     early = _Early()
     for word, following in pairwise([*arguments, ""]):
         flag, equals, value = word.partition("=")
@@ -149,7 +149,7 @@ def _experiment(name: str, early: _Early) -> tuple[AnyExperiment, list[str]]:
         workdir = Path("runs") / (early.name or (named or _unnamed(early.init_from)).name)
     if starts_over or not _holds_run(workdir):
         return named or _unnamed(early.init_from), []
-    # Its --init-from is not opened: that run may be gone by now.
+    # The --init-from of the run is not opened, because that folder may be gone by now.
     from sagan_jax.runs.resume import resumed_experiment
 
     return resumed_experiment(workdir, named, early.name, trust_checkpoint=early.trust_checkpoint)

@@ -155,7 +155,7 @@ COMMANDS = [
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_command_says_what_it_does_before_jax_is_imported(words, endless_jax):
     process = start("-m", "sagan_jax.cli.main", *words, environment=endless_jax)
-    assert "(loading jax; what is compiled for the first time can take minutes)" in process.stdout.readline()
+    assert "(loading jax; the first compilation can take minutes)" in process.stdout.readline()
     assert process.stdout.readline() == "jax\n"
     process.kill()
     process.communicate()
