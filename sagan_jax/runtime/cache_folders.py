@@ -1,4 +1,4 @@
-"""Where caches and downloaded weights lie: below the user's cache folder, or where the environment says."""
+"""The folders of caches and downloaded weights: in the user's cache folder, or set by environment variables."""
 
 import os
 from pathlib import Path
@@ -12,10 +12,10 @@ def cache_folder(name: str, kind: str = "images") -> Path | None:
     Args:
         name: a path, "" for no cache, or `auto`. `auto` means $SAGAN_JAX_CACHE if that is set, and otherwise
             `sagan_jax/KIND` in $XDG_CACHE_HOME or ~/.cache. A user without a home folder then has no cache.
-        kind: what the cache holds. Images lie in the named folder itself, other kinds in a subfolder named KIND.
+        kind: what the cache holds. Images are in the named folder itself, other kinds in a subfolder named KIND.
 
     Raises:
-        InvalidInputError: when `name` begins with `~` and that home folder is not known.
+        InvalidInputError: when `name` begins with `~` and that home folder is unknown.
     """
     if name == "auto" and "SAGAN_JAX_CACHE" not in os.environ:
         base = _user_cache()
@@ -25,7 +25,7 @@ def cache_folder(name: str, kind: str = "images") -> Path | None:
         return Path(name).expanduser() / ("" if kind == "images" else kind) if name else None
     except RuntimeError:
         raise InvalidInputError(
-            f'The cache {name!r} begins with a home folder that is not known: give a folder, or "" for no cache.'
+            f'The cache {name!r} begins with an unknown home folder: give a folder, or "" for no cache.'
         ) from None
 
 
@@ -40,8 +40,8 @@ def weights_folder() -> Path | None:
 
 
 def _user_cache() -> Path | None:
-    """Returns the folder for the caches of this user; None where there is no home folder, as in some containers."""
+    """Returns the folder for the caches of this user; None without a home folder, as in some containers."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sagan_jax"
-    except RuntimeError:  # HOME is not set, and the user has no entry in the list of users
+    except RuntimeError:  # HOME is not set, and the user is not in the password database
         return None

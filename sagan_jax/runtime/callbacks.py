@@ -1,4 +1,4 @@
-"""What a run tells others of: the protocol of a callback, such as one that sends metrics to a server."""
+"""The protocol of a callback, which receives what a run records; for example, to send metrics to a server."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +10,14 @@ HowEnded = Literal["finished", "stopped", "failed"]
 
 
 class RunStart(NamedTuple):
-    """What a run is when it starts or goes on.
+    """A description of a run that starts or resumes.
 
     Attributes:
-        name: of the run.
+        name: the name of the run.
         workdir: its folder, which exists.
         config: as in `config.json`: nested dictionaries of JSON types.
-        first_step: steps that are done already: 0 at the start, the saved step of a run that goes on.
-        total_steps: steps that are done at the end.
+        first_step: number of steps already done: 0 for a new run, the saved step for a resumed one.
+        total_steps: number of steps at the end of the run.
     """
 
     name: str
@@ -28,27 +28,29 @@ class RunStart(NamedTuple):
 
 
 class Callback(Protocol):
-    """Is told what a run records: a subclass with the methods that it needs, or any object with all five of them.
+    """Receives what a run records. Subclass it and define the methods you need, or pass any object with all five.
 
         class Printer(Callback):
             def metrics(self, step, values):
                 print(step, values["generator/loss"])
 
-    What it is told is on disk already, in `metrics.jsonl`, `samples/` and `scores/`. All values are copies on the host.
-    Only the first process of a run calls it, between two steps, and the run waits until it returns.
+    The values are already on disk when a method is called, in `metrics.jsonl`, `samples/` and `scores/`. They are
+    copies on the host. Only the first process of a run calls the methods, between two steps, and waits until they
+    return.
 
-    A callback may raise anything. From `start`, that ends the command before the first step. From another method, it is
-    one line, and of this callback only `end` is called after it; the run goes on. So no callback can damage a run.
+    A method may raise any exception. In `start` it ends the command before the first step. In another method it is
+    printed as one line and the run continues; afterwards, only `end` of this callback is called. So no callback can
+    damage a run.
 
-    A run that was killed goes on from its last save. The steps after that save are done again, and are told again;
-    `RunStart.first_step` says from where. Nothing is called at a kill, or at a second signal.
+    A killed run resumes from its last save. The steps after that save are repeated, and so are the calls for them;
+    `RunStart.first_step` tells where. No method is called when the process is killed, or at a second signal.
     """
 
     def start(self, run: RunStart) -> None:
-        """Is called before the first step, also when a run goes on.
+        """Is called before the first step, also for a resumed run.
 
         Args:
-            run: what starts.
+            run: describes the run.
         """
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
@@ -56,20 +58,20 @@ class Callback(Protocol):
 
         Args:
             step: steps done; never below that of an earlier call.
-            values: by name, such as `generator/loss`; they may be infinite or NaN. Scores are `score/NAME`.
+            values: by name, such as `generator/loss`; they may be infinite or NaN. Scores are named `score/NAME`.
         """
 
     def images(self, name: str, step: int, image: np.ndarray) -> None:
-        """Is called after a picture is in `samples/NAME-STEP.png`.
+        """Is called after a picture was written to `samples/NAME-STEP.png`.
 
         Args:
-            name: of the picture: `samples`.
+            name: the name of the picture: `samples`.
             step: steps done by the networks that drew it.
-            image: `[H, W, C]` uint8, C 1 or 3; read only.
+            image: `[H, W, C]` uint8, C 1 or 3; read-only.
         """
 
     def scores(self, step: int, values: Mapping[str, float]) -> None:
-        """Is called after the networks of a step were scored; `metrics` has been called with the same values.
+        """Is called after the networks of a step were scored. `metrics` was called with the same values before.
 
         Args:
             step: steps done.
@@ -81,5 +83,5 @@ class Callback(Protocol):
 
         Args:
             how: `finished`; `stopped` by a signal, after a save; or `failed`, by an error or a collapse.
-            message: the name of the signal, or the line of the error; "" when the run is finished.
+            message: the name of the signal, or the error as one line; "" if the run is finished.
         """

@@ -34,20 +34,20 @@ _OF_INCOMPLETE_STEPS = (
     "Unable to find the step",
     "Failed to delete file",
     "Error scanning",
-)  # what orbax logs
+)  # the start of orbax's log messages about incomplete steps
 _UNFINISHED = re.compile(r"[0-9]+\.orbax-checkpoint-tmp.*")
 _MAX_META_BYTES = 100_000_000
 _STEP = re.compile(r"0|[1-9][0-9]{0,18}")
 
-# What parsers raise for wrong bytes. TensorStore raises ValueError for all of its errors, with a status in front.
+# Errors of parsers for invalid bytes. TensorStore raises ValueError for all its errors, prefixed with a status.
 _WRONG_CONTENT = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, EOFError)
 _WRONG_STRUCTURE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-# A status of a failure, or the number of a system error that is none of ENOENT, ENOTDIR and EISDIR.
+# A status of a failed read, or the number of a system error other than ENOENT, EISDIR and ENOTDIR.
 _FAILED_READING = re.compile(
     r"\A(PERMISSION_DENIED|RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED)\b"
     r"|\[os_error_code='(?!(2|20|21)')"
 )
-# A status, and what is only in its errors.
+# A status, and words that only TensorStore's errors have.
 _TENSORSTORE_ERROR = re.compile(r"\A[A-Z_]+: .*(OCDBT database|tensorstore_spec|os_error_code)", re.DOTALL)
 
 
@@ -108,17 +108,17 @@ def state_digest(state: Tree) -> str:
 
 
 def _with_seal(document: dict[str, Any]) -> dict[str, Any]:
-    """Returns the document with a digest of itself, which also detects damage to step and meta."""
+    """Returns the document with a digest of its own content, which also detects damage to step and meta."""
     content = {key: value for key, value in document.items() if key != "seal"}
     seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {**content, "seal": seal}
 
 
 def read_sealed_meta(directory: str | Path) -> tuple[int, dict[str, Any]] | None:
-    """Returns the newest step whose meta is whole, with that meta; None when there is none. Its arrays are not read.
+    """Returns the newest step whose meta is valid, with that meta; None if there is none. Arrays are not read.
 
-    A step that is damaged or cannot be read is passed over: `Checkpoints.restore` is what reports it. No backend of jax
-    is needed.
+    A step that is damaged or cannot be read is skipped without a message; `Checkpoints.restore` reports it. No jax
+    backend is needed.
 
     Args:
         directory: of the steps; it need not exist.
@@ -143,21 +143,21 @@ def _reason(error: BaseException) -> str:
 
 
 def _is_damage(error: BaseException) -> bool:
-    """Tells whether an error means that the files of a step hold something wrong, and not that reading them failed."""
+    """Returns whether an error means that the files of a step are damaged, rather than that reading them failed."""
     if isinstance(error, OSError):
         return isinstance(error, _WRONG_STRUCTURE)
     return isinstance(error, _WRONG_CONTENT) and not _FAILED_READING.search(str(error))
 
 
 def _read_every_file(folder: Path) -> None:
-    """Reads the files below a folder to their ends.
+    """Reads all files in a folder and its subfolders completely.
 
-    So the system's own error is known before orbax reads them, which gives FileNotFoundError for a folder that may not
-    be read.
+    This raises the system's own errors before orbax reads the files. For a folder without read permission, orbax
+    raises a misleading FileNotFoundError.
 
     Raises:
         OSError: when a file or a folder cannot be read.
-        ValueError: when one is neither a file nor a folder. To read a pipe would wait without end.
+        ValueError: when one is neither a file nor a folder. Reading a pipe would wait forever.
     """
 
     def fail(error: OSError) -> None:
@@ -173,9 +173,9 @@ def _read_every_file(folder: Path) -> None:
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Drops what orbax logs about errors that it also raises, and about steps that are incomplete or already gone.
+    """Returns False for log messages of orbax about errors that it also raises, and about incomplete or removed steps.
 
-    We report the first in one line, and the next save removes what is left of the second.
+    We report the errors in one line, and the next save removes incomplete steps.
     """
     if "/orbax/" not in Path(record.pathname).as_posix():
         return True
@@ -183,7 +183,7 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
 
 
 def _is_not_left_by_orbax(record: logging.LogRecord) -> bool:
-    """Drops what asyncio logs about the other leaves when orbax raised the error of the first one."""
+    """Returns False for asyncio's log messages about further leaves, after orbax raised the error of the first leaf."""
     if "exception was never retrieved" not in record.getMessage() or not record.exc_info:
         return True
     error = record.exc_info[1]
@@ -192,13 +192,13 @@ def _is_not_left_by_orbax(record: logging.LogRecord) -> bool:
 
 
 def _filter_unraisable(former_hook: Callable[[Any], Any], unraisable: Any) -> None:
-    """Drops the errors of TensorStore's threads, one for each leaf, after orbax failed and closed its event loop."""
+    """Drops errors of TensorStore's threads, one for each leaf, after orbax failed and closed its event loop."""
     if unraisable.object is not None or str(unraisable.exc_value) != "Event loop is closed":
         former_hook(unraisable)
 
 
 def _suppress_orbax_tracebacks() -> None:
-    """Suppresses the output of orbax about an error that we report. May be called more than once."""
+    """Suppresses orbax's output about errors that we report. It may be called more than once."""
     logging.getLogger("absl").addFilter(_is_worth_a_line)
     logging.getLogger("asyncio").addFilter(_is_not_left_by_orbax)
     if getattr(sys.unraisablehook, "func", None) is not _filter_unraisable:
@@ -206,7 +206,7 @@ def _suppress_orbax_tracebacks() -> None:
 
 
 def _without_other_processes() -> ocp.options.MultiprocessingOptions:
-    """Returns options to read without waiting for the other processes, which would wait for one that found damage."""
+    """Returns options for reading without barriers; otherwise the others would wait for a process that finds damage."""
     if jax.process_count() == 1:
         return ocp.options.MultiprocessingOptions()
     process = jax.process_index()
@@ -216,7 +216,7 @@ def _without_other_processes() -> ocp.options.MultiprocessingOptions:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Tells whether a folder is known to be empty. One that may not be listed counts as a step."""
+    """Returns whether a folder is known to be empty. One that cannot be listed counts as not empty."""
     try:
         return not any(folder.iterdir())
     except OSError:
@@ -224,7 +224,7 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _is_removable(folder: Path) -> bool:
-    """Tells whether this user may list and change a folder and all folders in it."""
+    """Returns whether this user may list and change a folder and all folders in it."""
     allowed = os.R_OK | os.W_OK | os.X_OK
     inner = (Path(parent, name) for parent, names, _ in os.walk(folder) for name in names)
     effective = os.access in os.supports_effective_ids
@@ -236,7 +236,7 @@ def _print_warning(message: str) -> None:
 
 
 class _DamageError(InvalidInputError):
-    """The files of a step hold something wrong."""
+    """The files of a step are damaged."""
 
     def __init__(self, step: int, directory: Path, reason: str) -> None:
         super().__init__(f"Checkpoint {step} in {directory} is damaged ({reason}).")
@@ -258,8 +258,8 @@ class Checkpoints:
 
     Args:
         directory: the directory; created at the first save.
-        keep: how many of the newest steps to keep, at least 1.
-        keep_every: besides them, multiples of this number of steps are kept for good; 0 for none.
+        keep: number of newest steps to keep, at least 1.
+        keep_every: steps that are a multiple of this are also kept, and never removed; 0 for none.
         warn: receives one line for each step that was skipped or renamed. Defaults to printing on stderr.
 
     Raises:
@@ -313,7 +313,7 @@ class Checkpoints:
         return next(iter(self._steps()), None)
 
     def latest_meta(self) -> tuple[int, dict[str, Any]] | None:
-        """Returns the newest step and its meta, after all of it was verified; None when there is no step.
+        """Returns the newest step and its meta, after the whole step was verified; None if there is no step.
 
         Raises:
             InvalidInputError: when the step is damaged.
@@ -365,9 +365,9 @@ class Checkpoints:
             )
 
     def sweep(self) -> None:
-        """Removes what a killed save left: unfinished steps, and older steps than are kept. Only for the run itself.
+        """Removes leftovers of a killed save: unfinished steps, and old steps beyond `keep`. Only the run may call it.
 
-        Call it only when the newest step is known to be whole.
+        Call it only if the newest step is known to be valid.
 
         Raises:
             StorageError: when something cannot be removed.
@@ -381,20 +381,20 @@ class Checkpoints:
     def restore(
         self, template: Tree, step: int | None = None, otherwise: str = _START_AGAIN
     ) -> tuple[int, Tree, dict[str, Any]] | None:
-        """Returns the newest valid step with its state and its meta, or the step that is asked for.
+        """Returns the newest valid step, or the requested step, with its state and its meta.
 
-        A damaged step is skipped with a warning: its digest, its structure or its format is wrong. When the newest step
-        cannot be read for another reason, nothing is skipped, because it may be whole. Dtypes are never cast.
+        A step with a wrong digest, structure or format counts as damaged, and is skipped with a warning. If the newest
+        step cannot be read for another reason, it is not skipped, because it may be valid. Dtypes are never cast.
 
         Args:
             template: a pytree with the structure, shapes and dtypes of the state. The leaves are arrays or
                 `jax.ShapeDtypeStruct`; their values are not read.
-            step: this step and no other: damage to it is an error. Defaults to the newest valid one.
-            otherwise: a sentence that says what to do when every step is damaged.
+            step: the requested step; damage to it is an error. Defaults to the newest valid one.
+            otherwise: a sentence that says what to do if every step is damaged.
 
         Returns:
-            None when there is no step, or not the one that is asked for. Else `(step, state, meta)`. The state has the
-            template's structure and numpy leaves, bitwise as saved.
+            `(step, state, meta)`, or None if there is no step, or not the requested one. The state has the template's
+            structure and numpy leaves, bitwise as saved.
 
         Raises:
             InvalidInputError: when the step has other leaves than the template, or when it or all steps are
@@ -446,7 +446,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
-        """Turns an error of reading a step into one that says whether the step is damaged."""
+        """Turns an error while reading a step into one that tells whether the step is damaged."""
         try:
             yield
         except Exception as error:  # orbax raises many kinds of error for a damaged step
@@ -457,7 +457,7 @@ class Checkpoints:
             ) from error
 
     def _read_document(self, step: int) -> dict[str, Any]:
-        """Returns what was saved beside the arrays, after every file of the step was read once."""
+        """Returns the document with the metadata of a step, after every file of the step was read once."""
         _read_every_file(self.directory / str(step))
         alone = _without_other_processes()
         with ocp.Checkpointer(ocp.JsonCheckpointHandler(), multiprocessing_options=alone) as checkpointer:
@@ -467,7 +467,7 @@ class Checkpoints:
         return document
 
     def _read_leaves(self, step: int, template: dict[str, Any], document: dict[str, Any]) -> list[np.ndarray]:
-        """Returns the arrays of a step for leaves by path, in the order of the state, which its digest depends on."""
+        """Returns the arrays of a step for the leaves of `template`, in its order, which the digest depends on."""
         wanted = {
             path: np.empty(np.shape(leaf), getattr(leaf, "dtype", None) or np.asarray(leaf).dtype)
             for path, leaf in template.items()
@@ -508,7 +508,7 @@ class Checkpoints:
     def _rename_damaged(self) -> None:
         """Renames damaged steps and removes empty ones. Orbax would count them, and refuse to save earlier steps.
 
-        A step with a folder that may not be read or changed is renamed too: the save that has to remove it would fail.
+        A step with a folder that cannot be read or changed is renamed too: a later save would fail to remove it.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         for step, path in self._folders().items():
@@ -529,7 +529,7 @@ class Checkpoints:
         self._warn(f"Checkpoint {step} in {self.directory} is {why} and was renamed to {aside.name}")
 
     def _wait(self) -> None:
-        """Waits for the save in the background. Orbax would raise its error as one of the next save."""
+        """Waits for the save in the background. Otherwise orbax would raise its error in the next save."""
         if self._manager is not None and self._saving is not None:
             with self._disk(self._saving):
                 self._manager.wait_until_finished()
@@ -559,7 +559,7 @@ class Checkpoints:
             raise StorageError(f"{which} could not be saved in {self.directory}: {_reason(error)}") from error
 
     def _not_removed(self, step: int | None) -> list[int]:
-        """Returns the older steps that are still there although orbax has removed them, once the step is saved."""
+        """Returns older steps that orbax considers removed but that still exist, if `step` itself is saved."""
         if self._manager is None or step not in self._folders():
             return []
         return sorted(set(self._folders()) - {step, *self._manager.all_steps()})

@@ -1,4 +1,4 @@
-"""What makers publish of their chips: memory, and the highest rate of products."""
+"""Published figures of chips: memory, and peak rate of operations."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A TPU chip or a GPU, by its maker's figures.
+    """A TPU chip or a GPU, with the figures of its maker.
 
     Attributes:
-        name: as it is called here, such as "v5e".
+        name: its name in this package, such as "v5e".
         memory: bytes of its main memory.
-        peak: products and additions in a second, of dense matrices, by the precision of a step.
-        kinds: the beginnings of jax's `device_kind` that mean this chip.
-        source: where the figures are from.
+        peak: peak FLOP/s of dense matrix products, by the precision of a step.
+        kinds: prefixes of jax's `device_kind` for this chip.
+        source: the source of the figures.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Chip:
 
 
 def _tpu(name: str, gibibytes: int, tera: float, kinds: tuple[str, ...]) -> Chip:
-    # XLA builds a product of float32 numbers from three or six of bfloat16 numbers, for `tensorfloat32` and `float32`.
+    # XLA computes a float32 product from three (`tensorfloat32`) or six (`float32`) bfloat16 products.
     peak = {"bfloat16": tera * 1e12, "tensorfloat32": tera * 1e12 / 3, "float32": tera * 1e12 / 6}
     return Chip(name, gibibytes * 2**30, peak, kinds, f"https://docs.cloud.google.com/tpu/docs/{name}")
 
@@ -34,7 +34,7 @@ def _gpu(name: str, gigabytes: int, tera: tuple[float, float, float], kinds: tup
     return Chip(name, gigabytes * 10**9, peak, kinds, source)
 
 
-# The rates of GPUs are those of the SXM form without sparsity.
+# The rates of GPUs are for the SXM form factor, without sparsity.
 _HOPPER = (989.4, 494.7, 66.9)
 _CHIPS = (
     _tpu("v4", 32, 275, ("TPU v4",)),
@@ -51,7 +51,7 @@ CHIPS: Mapping[str, Chip] = {chip.name: chip for chip in _CHIPS}
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """Returns the chip of a device of jax, or None for one whose figures are not known here.
+    """Returns the chip of a jax device, or None if its figures are unknown.
 
     Examples:
         >>> chip_of("TPU v5 lite").name, chip_of("TPU v5").name, chip_of("cpu")

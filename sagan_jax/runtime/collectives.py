@@ -1,4 +1,4 @@
-"""What devices tell each other in a program: the collectives that were written, and those that a compiler left."""
+"""Counts the collectives of a program, as traced by jax and as compiled by XLA."""
 
 import collections
 import dataclasses
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
-# jax's own names of the same, in a traced program.
+# The names of the same collectives in jax's traced programs.
 _PRIMITIVES = {
     "psum": "all-reduce",
     "psum_invariant": "all-reduce",
@@ -20,9 +20,9 @@ _PRIMITIVES = {
     "all_to_all": "all-to-all",
     "ppermute": "collective-permute",
 }
-# `%name = TYPE kind(`, also `kind-start(`. The `-done` of a pair moves nothing more.
+# `%name = TYPE kind(`, also `kind-start(`. The matching `-done` is not counted again.
 _INSTRUCTION = re.compile(rf"= (?P<type>.*?) (?P<kind>{'|'.join(_KINDS)})(?P<start>-start)?\(")
-# One that is done in parts, next to other operations, is written once for each part.
+# A collective that is split into parts, to overlap with other operations, is written once for each part.
 _CHAIN = re.compile(r'chain_id="(\d+)"')
 _ARRAY = re.compile(r"\b(?P<type>pred|[a-z]+\d+\w*)\[(?P<shape>[\d,<=]*)\]")
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) (?:\(.*\) -> .*)?\{$")
@@ -38,13 +38,13 @@ _BELOW = re.compile(r"ROOT .* compare\(.*?%?([\w.\-]+)\), direction=LT")
 
 @dataclasses.dataclass(frozen=True)
 class Collectives:
-    """The collectives of one kind in a program, as often as the program does them.
+    """The collectives of one kind in a program, counted as often as they are executed.
 
     Attributes:
-        kind: in XLA's words, such as "all-reduce".
-        count: how often one is done.
-        arrays: how many arrays they carry; a compiler joins those of several into one.
-        num_bytes: the size of these arrays on one device, of results where an all-gather makes them larger.
+        kind: the name in XLA, such as "all-reduce".
+        count: number of executed collectives.
+        arrays: number of arrays that they carry; a compiler may combine several collectives into one.
+        num_bytes: size of these arrays on one device. For an all-gather it is the size of the results.
     """
 
     kind: str
@@ -56,10 +56,10 @@ class Collectives:
 def compiled_collectives(text: str) -> tuple[Collectives, ...]:
     """Returns the collectives of a compiled program, by kind.
 
-    One in the body of a loop counts once for each round, where the program tells how many rounds there are.
+    A collective in the body of a loop counts once per iteration, if the program states the number of iterations.
 
     Args:
-        text: the program in XLA's own form, from `compiled.as_text()`.
+        text: the program as HLO text, from `compiled.as_text()`.
 
     Examples:
         >>> compiled_collectives("ENTRY main {\\n  r = (f32[8]{0}, bf16[2,3]) all-reduce(a, b), to_apply=add\\n}")
@@ -80,10 +80,10 @@ def compiled_collectives(text: str) -> tuple[Collectives, ...]:
 
 
 def traced_collectives(jaxpr: Any) -> tuple[Collectives, ...]:
-    """Returns the collectives of a traced program, by kind, as they are written: one for each array.
+    """Returns the collectives of a traced program, by kind: one for each array.
 
     Args:
-        jaxpr: from `jax.jit(function).trace(...).jaxpr`. The rounds of a `scan` count; of a `while` loop one does.
+        jaxpr: from `jax.jit(function).trace(...).jaxpr`. All iterations of a `scan` count, and one of a `while` loop.
     """
     return _by_kind(_written(jaxpr, 1))
 
@@ -111,7 +111,7 @@ def _by_kind(found: Iterable[Collectives]) -> tuple[Collectives, ...]:
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:
-    """Yields the lines of a program, each with the name of the computation that it is in."""
+    """Yields the lines of a program, each with the name of its computation."""
     name = ""
     for line in text.splitlines():
         head = _COMPUTATION.match(line)
@@ -122,7 +122,7 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _rounds(text: str) -> dict[str, int]:
-    """Returns how often each computation of a program is done."""
+    """Returns how often each computation of a program is executed."""
     entry, called = "", collections.defaultdict(list)
     for line in text.splitlines():
         head = _COMPUTATION.match(line)
@@ -145,10 +145,10 @@ def _rounds(text: str) -> dict[str, int]:
 
 
 def _loop_bounds(text: str) -> dict[str, int]:
-    """Returns the rounds of the loops of a program, by the computation that is their condition.
+    """Returns the number of iterations of each loop of a program, by the name of its condition computation.
 
-    The compiler for TPUs does not write the count of rounds beside the loop. But the condition of a `scan` compares
-    a counter, which starts at 0, with it.
+    The TPU compiler does not annotate loops with their number of iterations. But the condition of a `scan` compares a
+    counter, which starts at 0, with that number.
     """
     constants = {(computation, match[1]): int(match[2]) for computation, match in _matches(text, _CONSTANT)}
     found = {computation: constants.get((computation, match[1])) for computation, match in _matches(text, _BELOW)}
@@ -156,7 +156,7 @@ def _loop_bounds(text: str) -> dict[str, int]:
 
 
 def _matches(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Match[str]]]:
-    """Yields what a pattern finds in the lines of a program, each with the name of the computation that it is in."""
+    """Yields the matches of a pattern in the lines of a program, each with the name of its computation."""
     for computation, line in _lines(text):
         match = pattern.search(line)
         if match:

@@ -1,7 +1,7 @@
-"""Keeps compiled programs on disk, so that a second start does not compile what the first one did.
+"""Keeps compiled programs on disk, so that a second start does not compile them again.
 
-jax has such a cache, and it is off. This switches it on in a folder that only the user can write, because jax runs what
-lies there. The folder can be deleted at any time.
+jax has such a cache, which is off by default. This module enables it in a folder that only the user can write, because
+jax runs the programs in it. The folder can be deleted at any time.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from sagan_jax.runtime.cache_folders import cache_folder
 Notify = Callable[[str], None]
 
 MAX_BYTES = 2**30
-"""Of all compiled programs. At each start those that were not used for longest are removed."""
+"""Largest size of all compiled programs. At each start, the least recently used ones beyond it are removed."""
 
-_BEING_WRITTEN_SECONDS = 60.0  # an entry as young as that may be one that another process has not written to its end
+_BEING_WRITTEN_SECONDS = 60.0  # a newer entry may still be written by another process
 _TROUBLE = re.compile(
     r"Error (?P<doing>reading|writing) persistent compilation cache entry for '(?P<program>.*?)': (?P<reason>.*)", re.S
 )
@@ -40,22 +40,22 @@ def _print(line: str) -> None:
 
 
 def enable_compilation_cache(notify: Notify = _print) -> Path | None:
-    """Keeps what jax compiles from now on in the user's cache folder, and reads it from there.
+    """Enables jax's persistent compilation cache in the user's cache folder.
 
-    Every command that compiles calls this; a program that uses the package does not have it unless it calls this too.
-    Call it before anything is compiled. jax's own settings win: where its environment variables or `jax.config` name
-    a folder or turn the cache off, nothing changes. `JAX_COMPILATION_CACHE_MAX_SIZE` is the size in bytes, in place
-    of `MAX_BYTES`. All programs are stored, unless `JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS` says otherwise.
+    Every command that compiles calls this. A program that uses the package has the cache only if it calls this
+    function. Call it before anything is compiled. jax's own settings have precedence: if its environment variables or
+    `jax.config` name a folder or turn the cache off, nothing changes. `JAX_COMPILATION_CACHE_MAX_SIZE` replaces
+    `MAX_BYTES`. All programs are stored, unless `JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS` says otherwise.
 
     The folder is `compiled` in $SAGAN_JAX_CACHE if that is set, and otherwise `sagan_jax/compiled` in $XDG_CACHE_HOME
-    or ~/.cache. It has a subfolder for each version of jax and of Python and each kind of CPU. It is not used where
-    another user could change what lies there. What cannot be read or written is compiled.
+    or ~/.cache. It has a subfolder for each version of jax and of Python and each kind of CPU. It is not used if
+    another user could change its content. A program that cannot be read is compiled again.
 
-    Several processes may use it at once. There is no lock, and so none to wait for: jax writes each program once, and
-    its checksum shows an entry that is not whole.
+    Several processes may use the cache at once, without a lock: jax writes each program once, and a checksum detects
+    incomplete entries.
 
     Args:
-        notify: receives a line when the cache is not used, and when a program cannot be read or stored, once each.
+        notify: receives a line if the cache is not used, and one each if a program cannot be read or stored.
 
     Returns:
         The folder of the programs; None when this cache is not used.
@@ -67,14 +67,14 @@ def enable_compilation_cache(notify: Notify = _print) -> Path | None:
     try:
         base = cache_folder("auto", "compiled")
         folder = base and _private_folder(base / _kind_of_programs())
-    except (InvalidInputError, OSError, RuntimeError) as error:  # a RuntimeError for links that lead in a circle
+    except (InvalidInputError, OSError, RuntimeError) as error:  # RuntimeError: symbolic links form a loop
         notify(f"warning: compiled programs are not kept for the next start: {one_line(error)}")
         return None
     if folder is None:
         return None
     limit = config.jax_compilation_cache_max_size
     _remove_oldest(folder.parent, MAX_BYTES if limit < 0 else limit)
-    config.update("jax_compilation_cache_max_size", -1)  # jax would wait ten seconds for its lock, at each program
+    config.update("jax_compilation_cache_max_size", -1)  # with a limit, jax may wait ten seconds for a lock per program
     config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # there are many small programs
@@ -83,15 +83,15 @@ def enable_compilation_cache(notify: Notify = _print) -> Path | None:
 
 
 def disable_compilation_cache() -> None:
-    """Lets jax neither read nor keep compiled programs. Call it before anything is compiled."""
+    """Disables jax's persistent compilation cache. Call it before anything is compiled."""
     jax.config.update("jax_enable_compilation_cache", False)
 
 
 def _kind_of_programs() -> str:
-    """Returns a name that two processes share where one can run what the other compiled.
+    """Returns a folder name that is equal for processes that can run each other's compiled programs.
 
-    jax tells apart what else matters, such as devices and XLA's flags. Python is here because 3.14 compresses
-    programs in another way, which jax does not tell apart.
+    jax's cache keys cover the rest, such as devices and XLA's flags. The version of Python is included because 3.14
+    compresses programs differently, and jax's keys do not cover that.
     """
     features = [platform.machine(), *(_cpu_features() or [platform.processor()])]
     cpu = hashlib.sha256("\n".join(features).encode())
@@ -100,7 +100,7 @@ def _kind_of_programs() -> str:
 
 
 def _cpu_features() -> list[str]:
-    """Returns the lines by which Linux tells the model of the first CPU and what it can do; empty elsewhere."""
+    """Returns the lines of /proc/cpuinfo with the model and features of the first CPU; empty outside Linux."""
     try:
         first = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0]
     except OSError:
@@ -111,10 +111,10 @@ def _cpu_features() -> list[str]:
 
 
 def _private_folder(folder: Path) -> Path:
-    """Creates a folder that only this user can change, where it is absent, and returns its path without links.
+    """Creates a folder that only this user can change, if it is missing, and returns its path without links.
 
     Raises:
-        InvalidInputError: another user could change it, or what leads to it.
+        InvalidInputError: another user could change it, or a folder above it.
         OSError: it cannot be created.
     """
     folder = folder.resolve()
@@ -123,41 +123,41 @@ def _private_folder(folder: Path) -> Path:
     for path in reversed(missing):
         with contextlib.suppress(FileExistsError):  # another process starts too
             path.mkdir(mode=0o700)
-    _require_private(folder, folder.parent)  # again, as they are now
+    _require_private(folder, folder.parent)  # checked again, because another process may have created them
     return folder
 
 
 def _require_private(*folders: Path) -> None:
-    """Raises InvalidInputError unless the folders are this user's own, and those above them safe.
+    """Raises InvalidInputError unless the folders belong to this user, and the folders above them are safe.
 
-    Above them a folder may be root's, and others may write into it where it is sticky, as /tmp is.
+    A folder above them may belong to root. Others may write into it only if it is sticky, like /tmp.
     """
-    if not hasattr(os, "geteuid"):  # on Windows, a user's folders are their own by access lists
+    if not hasattr(os, "geteuid"):  # on Windows, access lists protect a user's folders
         return
     for path in dict.fromkeys([*folders, *(parent for folder in folders for parent in folder.parents)]):
         status, own = path.stat(), path in folders
         wanted = "give SAGAN_JAX_CACHE a folder of your own, or --no-compilation-cache."
         if status.st_uid != os.geteuid() and (own or status.st_uid != 0):
-            raise InvalidInputError(f"jax runs what lies there, and {str(path)!r} belongs to another user: {wanted}")
+            raise InvalidInputError(f"jax runs cached programs, and {str(path)!r} belongs to another user: {wanted}")
         sticky = status.st_mode & stat.S_ISVTX and not own
         if _others_may_write(status) and not sticky:
-            raise InvalidInputError(f"jax runs what lies there, and others may write into {str(path)!r}: {wanted}")
+            raise InvalidInputError(f"jax runs cached programs, and others may write into {str(path)!r}: {wanted}")
 
 
 def _others_may_write(status: os.stat_result) -> bool:
-    """Tells whether a folder is open to others; the group that many systems give each user is no other."""
+    """Returns whether other users may write into a folder. A user's private group does not count as others."""
     own_group = status.st_gid == os.getgid() == os.getuid()
     return bool(status.st_mode & (stat.S_IWOTH if own_group else stat.S_IWOTH | stat.S_IWGRP))
 
 
 def _remove_oldest(base: Path, max_bytes: int) -> None:
-    """Removes the programs that were not used for longest, of all versions, until the others fit into `max_bytes`."""
+    """Removes the least recently used programs, of all versions, until the others fit into `max_bytes`."""
     found = []
-    for folder in base.glob("jax-*-jaxlib-*-python-*-cpu-*"):  # nothing else that may lie there
+    for folder in base.glob("jax-*-jaxlib-*-python-*-cpu-*"):  # leaves other files alone
         for parent, _, names in os.walk(folder):
             for name in names:
                 path = os.path.join(parent, name)  # noqa: PTH118  there may be many thousands
-                with contextlib.suppress(OSError):  # another process removes too
+                with contextlib.suppress(OSError):  # another process may remove files too
                     status = os.lstat(path)
                     found.append((max(status.st_atime, status.st_mtime), status.st_size, path))
     size = sum(one for _, one, _ in found)
@@ -170,7 +170,7 @@ def _remove_oldest(base: Path, max_bytes: int) -> None:
 
 
 def _explain_troubles(folder: Path, notify: Notify) -> None:
-    """Turns jax's warning of each program that it cannot read or write into one line, and mends what can be."""
+    """Turns jax's warnings about cache entries that it cannot read or write into one line, and removes bad entries."""
     show, said = warnings.showwarning, set[str]()
 
     def explain(message: Warning | str, *where: object, **more: object) -> None:
@@ -184,11 +184,11 @@ def _explain_troubles(folder: Path, notify: Notify) -> None:
             return
         for path in entries:
             with contextlib.suppress(OSError):
-                path.unlink()  # else jax leaves it as it is; when a disk is full, it wrote the beginning
+                path.unlink()  # jax would leave it; on a full disk it is incomplete
         if doing == "writing":
-            # Nothing more is written; what is there is still read.
+            # Stop writing; existing entries are still read.
             jax.config.update("jax_persistent_cache_min_compile_time_secs", math.inf)
-            line = f"warning: what is compiled is no longer kept in {str(folder)!r} ({reason})"
+            line = f"warning: compiled programs are no longer stored in {str(folder)!r} ({reason})"
         else:
             line = f"warning: a compiled program in {str(folder)!r} cannot be read ({reason}), and is compiled again"
         if doing not in said:
@@ -200,7 +200,7 @@ def _explain_troubles(folder: Path, notify: Notify) -> None:
 
 
 def _entries(folder: Path, program: str) -> dict[Path, float]:
-    """Returns the entries of a program, for all shapes that it was compiled for, and when each was changed."""
+    """Returns the cache entries of a program, for all its shapes, with their modification times."""
     found = {}
     with contextlib.suppress(OSError):
         for path in folder.glob("*-cache"):

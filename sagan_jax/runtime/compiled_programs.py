@@ -1,4 +1,4 @@
-"""What a compiler says of a program: memory, operations, bytes and collectives. Nothing of it is run."""
+"""Compiles programs without running them, and reads the compiler's figures: memory, operations, bytes, collectives."""
 
 import dataclasses
 import re
@@ -12,28 +12,28 @@ from sagan_jax.errors import one_line
 from sagan_jax.runtime.collectives import Collectives, compiled_collectives, traced_collectives
 from sagan_jax.runtime.memory import memory_error
 
-# In the words of XLA for TPUs: "... for HLO temporaries (20.00G) exceeds available HBM (15.75G)".
+# XLA's message for TPUs: "... for HLO temporaries (20.00G) exceeds available HBM (15.75G)".
 _NEEDED = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledProgram:
-    """A program on one of its devices. What the compiler does not tell is None.
+    """The figures of a compiled program on one of its devices. Values that the compiler does not give are None.
 
     Attributes:
-        arguments: bytes of what it is called with.
+        arguments: bytes of its arguments.
         outputs: bytes of its results.
-        aliased: bytes of results that take the memory of arguments.
-        temporary: bytes of what is computed on the way.
-        flops: operations, as the compiler counts them: the body of a loop once.
+        aliased: bytes of results that reuse the memory of arguments.
+        temporary: bytes of temporaries.
+        flops: operations as the compiler counts them, with the body of a loop counted once.
         bytes_accessed: bytes that its operations read and write.
         seconds: the compiler's own estimate of its time. It may be nonsense.
         written: the collectives of the traced program.
-        collectives: those of the compiled program.
-        compile_seconds: how long compiling took.
-        refused: why there is no program: it does not fit the memory. Empty where there is one.
-        needed: bytes of memory that a refused program needs at least, where the compiler tells.
+        collectives: the collectives of the compiled program.
+        compile_seconds: the time of compiling.
+        refused: the compiler's message if the program does not fit into memory; else "".
+        needed: least number of bytes of memory for a refused program, if the compiler gives it.
     """
 
     arguments: int | None = None
@@ -51,20 +51,20 @@ class CompiledProgram:
 
     @property
     def memory(self) -> int | None:
-        """Bytes that the program needs on each device: arguments, temporaries, and outputs that are not aliased."""
+        """Bytes of memory on each device: arguments, temporaries, and outputs that are not aliased."""
         if self.arguments is None or self.outputs is None or self.aliased is None or self.temporary is None:
             return self.needed
         return self.arguments + self.temporary + max(self.outputs - self.aliased, 0)
 
 
 def compile_program(traced: jax.stages.Traced) -> CompiledProgram:
-    """Compiles a traced program, and returns what the compiler says of it. That can take minutes.
+    """Compiles a traced program, and returns the compiler's figures. This can take minutes.
 
     Args:
-        traced: for devices that are here, or of a topology.
+        traced: a program for present devices, or for the devices of a topology.
 
     Returns:
-        The program; with `refused` where it does not fit the memory of the devices.
+        The figures, with `refused` set if the program does not fit into the memory of the devices.
     """
     written, start = traced_collectives(traced.jaxpr), time.monotonic()
     try:
@@ -104,7 +104,7 @@ def program_from_dict(values: Mapping[str, Any]) -> CompiledProgram:
     """Returns the program that `program_to_dict` turned into `values`.
 
     Raises:
-        TypeError: it is none of this version.
+        TypeError: another version wrote the values.
     """
     fields = dict(values)
     for name in ("written", "collectives"):

@@ -1,4 +1,4 @@
-"""The address of process 0, where the processes of a run meet: checked before jax uses it."""
+"""Checks the address of process 0, the coordinator of a run with several processes, before jax uses it."""
 
 import contextlib
 import re
@@ -13,15 +13,15 @@ _SECONDS_TO_CONNECT = 5
 
 
 def check_coordinator(address: str, process_id: int) -> None:
-    """Checks that the address can be used: jax would wait for minutes, or crash.
+    """Checks that the address can be used. With a wrong address, jax would wait for minutes, or crash.
 
     Args:
-        address: `host:port`; an IPv6 address stands in brackets.
+        address: `host:port`; an IPv6 address is in brackets.
         process_id: 0 for the process that listens there.
 
     Raises:
-        InvalidInputError: the address is none, its host does not resolve, or, in process 0, its port is in use or the
-            host is not this machine.
+        InvalidInputError: the address is malformed or its host does not resolve. Or, in process 0, its port is in use
+            or the host is not this machine.
     """
     match = re.fullmatch(r"\[?([^\s\[\]]+)\]?:(\d{1,5})", address)
     if not match or not 0 < int(match[2]) < 2**16:
@@ -33,7 +33,7 @@ def check_coordinator(address: str, process_id: int) -> None:
 
 
 def _require_resolution(host: str, port: int, *, patient: bool) -> None:
-    """Refuses a host without an address. A cluster may give process 0 its name a little later than the others start."""
+    """Refuses a host name that does not resolve. In a cluster, the name of process 0 may resolve only after a while."""
     end = time.monotonic() + (_SECONDS_TO_RESOLVE if patient else 0)
     said = False
     while True:
@@ -53,7 +53,7 @@ def _require_resolution(host: str, port: int, *, patient: bool) -> None:
 
 
 def _require_this_machine(host: str, port: int) -> None:
-    """Listens at the port for a moment, and connects to the address as the other processes will."""
+    """Listens at the port for a moment, and connects to the address like the other processes will."""
     try:
         family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
         listener = socket.create_server(("", port), family=family, dualstack_ipv6=family == socket.AF_INET6)

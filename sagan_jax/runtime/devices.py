@@ -19,10 +19,10 @@ _UNABLE = "Unable to initialize backend"
 
 
 def require_backend() -> None:
-    """Starts jax's backend, so that an absent one is named before anything is read or written.
+    """Starts jax's backend, so that a missing one is reported before anything is read or written.
 
     Raises:
-        InvalidInputError: when jax has no backend for the platform that `JAX_PLATFORMS` asks for.
+        InvalidInputError: when jax has no backend for the platform in `JAX_PLATFORMS`.
     """
     try:
         jax.devices()
@@ -54,7 +54,7 @@ def _absence(error: BaseException) -> str:
     reason = one_line(error).partition(_UNABLE)[2].partition("(set JAX_PLATFORMS")[0].partition(": ")[2].rstrip(" .")
     return (
         f"no {asked} jax was not installed for it or finds no such device{reason and f' ({reason[:200]})'}. "
-        f"Unset JAX_PLATFORMS to use what there is."
+        f"Unset JAX_PLATFORMS to use the available devices."
     )
 
 
@@ -63,8 +63,8 @@ class StepMemory:
     """The memory that a compiled step needs on each device, in bytes.
 
     Attributes:
-        state_and_batch: the arguments of the step, and results that do not take the memory of the old state.
-        temporary: what is computed on the way: activations and gradients.
+        state_and_batch: the arguments of the step, and results that do not reuse the memory of the old state.
+        temporary: temporaries, such as activations and gradients.
     """
 
     state_and_batch: int
@@ -72,7 +72,7 @@ class StepMemory:
 
     @property
     def peak(self) -> int:
-        """The sum. Other arrays on the device are not in it, such as the next batch."""
+        """The sum of both. Other arrays on the device, such as the next batch, are not included."""
         return self.state_and_batch + self.temporary
 
 
@@ -80,12 +80,13 @@ class ParallelStep:
     """Runs a step `(state, batch, *constants, axis_name) -> (state, metrics)` on all devices, each with its part.
 
     The state is replicated and donated. Batch leaves `[updates, B, ...]` are split along B. Constants are replicated
-    once, and stay. Both drivers run the same function with the same collectives, and give bitwise equal results.
+    once and stay on the devices. Both drivers run the same function with the same collectives, and give bitwise equal
+    results.
 
     Args:
         step: a pure function that averages its results over `axis_name`.
-        constants: what every step reads after the batch and none changes, such as the weights of a network that is not
-            trained. As arguments, they are no part of the program that is compiled.
+        constants: arguments after the batch that no step changes, such as the weights of a fixed network. They are
+            arguments, so that they are not embedded in the compiled program.
         driver: `pmap` or `shard_map`. The global arrays of `shard_map` suit many hosts.
         devices: the devices to use. Defaults to all devices of all processes.
     """
@@ -118,7 +119,7 @@ class ParallelStep:
     def shard(self, batch: Any) -> Any:
         """Returns this process's part `[updates, B, ...]` of a batch on its devices, in the layout of the driver.
 
-        The transfer goes on after the call returns.
+        The transfer is asynchronous: it may continue after the call returns.
 
         Raises:
             InvalidInputError: when B is not a multiple of the number of this process's devices.
@@ -145,14 +146,14 @@ class ParallelStep:
         return self._step(state, batch, *self._constants)
 
     def trace(self, state: Any, batch: Any) -> jax.stages.Traced:
-        """Traces the step for shapes alone. The devices may be those of a topology, which cannot run anything.
+        """Traces the step for shapes alone. The devices may be those of a topology, which cannot run programs.
 
         Args:
             state: a tree of `jax.ShapeDtypeStruct`.
-            batch: the same, of the whole batch `[updates, B, ...]`. B is a multiple of the number of devices.
+            batch: the same, for the whole batch `[updates, B, ...]`. B is a multiple of the number of devices.
 
         Raises:
-            ValueError: the driver is `pmap`, which places data as it runs.
+            ValueError: the driver is `pmap`, which cannot be traced for absent devices.
         """
         if self._driver != "shard_map":
             raise ValueError(f"A step is traced for shapes with the driver shard_map; got {self._driver}.")
@@ -164,10 +165,10 @@ class ParallelStep:
         return self._step.trace(placed(state, PartitionSpec()), placed(batch, PartitionSpec(None, AXIS)))
 
     def memory(self, state: Any, batch: Any) -> StepMemory | None:
-        """Compiles the step, and returns the memory that it needs; None where the compiler does not tell.
+        """Compiles the step, and returns the memory that it needs; None if the compiler does not report it.
 
         Args:
-            state: shapes suffice.
+            state: a tree of arrays or shapes.
             batch: this process's part of a batch, on the host.
         """
         analysis = self._step.lower(state, self.shard(batch), *self._constants).compile().memory_analysis()
@@ -178,7 +179,7 @@ class ParallelStep:
 
 
 def _is_hashable(values: tuple[Any, ...]) -> bool:
-    """Tells whether all values are hashable. A task is not, if a field of its networks is a list."""
+    """Returns whether all values are hashable. A task is not, if a field of its networks is a list."""
     try:
         hash(values)
     except TypeError:
@@ -186,11 +187,11 @@ def _is_hashable(values: tuple[Any, ...]) -> bool:
     return True
 
 
-@lru_cache(maxsize=4)  # a second run of a process, or one that goes on in it, neither traces nor compiles again
+@lru_cache(maxsize=4)  # further runs in the same process neither trace nor compile again
 def _program(
     function: Step, fixed: tuple[Any, ...], num_constants: int, driver: str, devices: tuple[jax.Device, ...]
 ) -> Any:
-    """Returns `function` with its first arguments fixed, as one program of all devices."""
+    """Returns `function` with its first arguments fixed, as one program over all devices."""
     step = partial(function, *fixed, axis_name=AXIS)
     if driver == "pmap":
         return jax.pmap(

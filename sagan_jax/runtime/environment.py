@@ -25,13 +25,13 @@ _SETTINGS = (
 
 
 RUN_FILES = ("config.json", "environment.json")
-"""What `write_run_files` writes."""
+"""The files that `write_run_files` writes."""
 
 _PACKAGES = ("sagan-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def reproducibility_info() -> dict[str, Any]:
-    """Returns versions, devices, threads and settings. A run repeats bit for bit when all of them are equal.
+    """Returns versions, devices, threads and settings. A run is reproduced bit for bit if all of them are equal.
 
     On a CPU the number of threads matters. `PJRT_NPROC` or `NPROC` sets it.
     """
@@ -59,7 +59,7 @@ def write_run_files(workdir: str | Path, experiment: Mapping[str, Any], *, resum
     Args:
         workdir: the folder; created if needed.
         experiment: the resolved config, of JSON values.
-        resumed: whether the run goes on; then it started when its earlier `environment.json` says.
+        resumed: whether the run is resumed; its start is then taken from the earlier `environment.json`.
 
     Raises:
         StorageError: when a file could not be written.

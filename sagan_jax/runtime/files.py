@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and read only where they are regular and not too large."""
+"""Writes files atomically, and reads only regular files that are not too large."""
 
 import contextlib
 import errno
@@ -16,14 +16,14 @@ from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.runtime.leftovers import removed_at_a_signal
 
 MAX_DOCUMENT_BYTES = 10_000_000
-"""Of a file that describes something, such as `config.json`."""
+"""Largest size of a JSON document such as `config.json`."""
 
 MAX_WEIGHTS_BYTES = 2**33
-"""Of a file of weights, which is read whole."""
+"""Largest size of a file of weights, which is read as a whole."""
 
 _TEMPORARY = re.compile(r"\..+\.(\d{1,9})\.tmp", re.DOTALL)  # see `write_files_atomically`
 _READ_BYTES = 2**20
-_WRITING_SECONDS = 60.0  # a temporary file exists for as long as its content takes to write
+_WRITING_SECONDS = 60.0  # a temporary file that is older is not being written any more
 
 
 def open_regular(path: str | Path) -> io.BufferedReader:
@@ -52,14 +52,14 @@ def read_regular(path: str | Path, max_bytes: int) -> bytes:
         max_bytes: the largest size that is read.
 
     Raises:
-        InvalidInputError: when it is no regular file, or larger than `max_bytes`.
+        InvalidInputError: when it is not a regular file, or larger than `max_bytes`.
         OSError: when it is absent or cannot be read.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size <= max_bytes:
             content = file.read(size)
-            # It may grow, and files of the kernel state a size of 0. A read sets aside as much memory as it may return.
+            # The file may grow, and kernel files report a size of 0. Small reads, because each allocates its full size.
             while len(content) <= max_bytes and (more := file.read(_READ_BYTES)):
                 content += more
             if len(content) <= max_bytes:
@@ -75,25 +75,25 @@ def read_json(path: str | Path, max_bytes: int = MAX_DOCUMENT_BYTES) -> Any:
         max_bytes: the largest size that is read.
 
     Raises:
-        InvalidInputError: when it is no regular file, too large, or not JSON.
+        InvalidInputError: when it is not a regular file, too large, or not JSON.
         OSError: when it is absent or cannot be read.
     """
     content = read_regular(path, max_bytes)
     try:
         return json.loads(content)
     except RecursionError:
-        raise InvalidInputError(f"{str(path)!r} is not JSON that can be read: it is nested too deeply.") from None
+        raise InvalidInputError(f"{str(path)!r} cannot be read as JSON: it is nested too deeply.") from None
     except ValueError as error:
-        raise InvalidInputError(f"{str(path)!r} is not JSON that can be read: {error}.") from error
+        raise InvalidInputError(f"{str(path)!r} cannot be read as JSON: {error}.") from error
 
 
-# What the system says of a path that the user gave. Others, such as ENOENT, may be a fault of the program.
+# Errors that the user's path or disk causes. Others, such as ENOENT, may be bugs of the program.
 _OF_A_PATH = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EROFS}
 _OF_A_PATH |= {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EFBIG}
 
 
 def system_error(error: BaseException) -> StorageError | None:
-    """Returns the error of one line for a path that the system refused, such as one that may not be read, else None."""
+    """Returns a one-line error for a path that the system refused, such as one without read permission, else None."""
     if not isinstance(error, OSError) or error.errno not in _OF_A_PATH or error.filename is None:
         return None
     return StorageError(f"{os.fsdecode(error.filename)!r} could not be used: {error.strerror}.")
@@ -111,14 +111,14 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def check_can_write(path: str | Path) -> None:
-    """Refuses a path that no file can be written to, before there is work that would be lost. Nothing is written.
+    """Refuses a path that cannot be written to, before work is done that would be lost. Nothing is written.
 
     Args:
-        path: of a file; folders above it need not exist yet.
+        path: of a file; the folders above it need not exist yet.
 
     Raises:
         InvalidInputError: it is a folder, or a file is where one of its folders would be.
-        StorageError: its folder, or the lowest one that exists, may not be written.
+        StorageError: there is no write permission for its folder, or for the lowest existing folder above it.
     """
     path = Path(path)
     if path.is_dir():
@@ -127,7 +127,7 @@ def check_can_write(path: str | Path) -> None:
     if not lowest.is_dir():
         raise InvalidInputError(f"{str(path)!r} cannot be written: {str(lowest)!r} is a file, not a folder.")
     if not os.access(lowest, os.W_OK):
-        raise StorageError(f"{str(path)!r} cannot be written: {str(lowest)!r} may not be written.")
+        raise StorageError(f"{str(path)!r} cannot be written: there is no write permission for {str(lowest)!r}.")
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -170,7 +170,7 @@ def write_files_atomically(folder: str | Path, contents: Mapping[str, bytes]) ->
 def sweep_temporaries(folder: str | Path) -> None:
     """Removes the temporary files that killed processes left in a folder.
 
-    A file of the last minute stays if its process still runs on this machine: that process may be writing it.
+    A file that is less than a minute old stays if its process still runs on this machine, and may still write it.
 
     Args:
         folder: it need not exist; folders in it are not searched.
@@ -187,7 +187,7 @@ def sweep_temporaries(folder: str | Path) -> None:
 
 
 def _is_being_written(path: Path, process: int) -> bool:
-    if process == os.getpid():  # in a container each start may get the same number
+    if process == os.getpid():  # a leftover: in containers, each start may get the same process id
         return False
     with contextlib.suppress(FileNotFoundError):
         return time.time() - path.lstat().st_mtime < _WRITING_SECONDS and _is_running(process)

@@ -1,4 +1,4 @@
-"""Products of float32 numbers that are float32 products on every device: for what is compared with others' numbers."""
+"""Computes matrix products in full float32 on every device, for results that are compared with published numbers."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -11,10 +11,10 @@ Result = TypeVar("Result")
 
 
 def in_float32(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Returns the function, traced so that products of float32 numbers round nothing.
+    """Returns the function, traced so that operands of float32 products are not rounded.
 
-    By default a GPU rounds their operands to 10 bits and a TPU to 7. Scores would then depend on the machine. Put it
-    below `jax.jit`, which then takes the same arguments.
+    By default a GPU rounds them to 10 bits of mantissa and a TPU to 7. Scores would then depend on the machine. Apply
+    it inside `jax.jit`; the arguments stay the same.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Files that would stay half-written if the process were ended at once. Needs the standard library alone."""
+"""Removes files that would stay half-written if a signal ends the process. Needs only the standard library."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ _unfinished: dict[str, None] = {}
 
 @contextlib.contextmanager
 def removed_at_a_signal(paths: Iterable[str | os.PathLike[str]]) -> Iterator[None]:
-    """Has files, and folders that are empty, removed if a signal ends the process in the block.
+    """Registers files and empty folders for removal if a signal ends the process in the block.
 
     Args:
-        paths: of this process alone; removed in reverse order.
+        paths: paths that no other process uses; they are removed in reverse order.
     """
     names = [os.fspath(path) for path in paths]
     _unfinished.update(dict.fromkeys(names))
@@ -24,8 +24,8 @@ def removed_at_a_signal(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Non
 
 
 def remove_leftovers() -> None:
-    """Removes what the blocks that are open have named."""
+    """Removes the paths that open blocks of `removed_at_a_signal` have registered."""
     for name in reversed(list(_unfinished)):
-        with contextlib.suppress(OSError):  # not there yet, renamed already, or not empty
-            # Not pathlib, which takes long to import.
+        with contextlib.suppress(OSError):  # not created yet, already renamed, or not empty
+            # pathlib takes long to import.
             os.rmdir(name) if os.path.isdir(name) else os.unlink(name)  # noqa: PTH112, PTH106, PTH108

@@ -20,8 +20,8 @@ from sagan_jax.runtime.leftovers import removed_at_a_signal
 class WorkdirLock:
     """Locks a folder for one process, as a context manager. Creates the folder, and removes it if it stays empty.
 
-    The lock is `flock` on the file `.lock`. The file names the owner, and is removed at the end. A file that a killed
-    process left is not locked, and the next run takes it over.
+    The lock is `flock` on the file `.lock`. The file holds the owner, and is removed at the end. A leftover file of a
+    killed process is not locked, and the next run takes it over.
 
     Args:
         workdir: the folder.
@@ -108,7 +108,7 @@ class WorkdirLock:
         return file
 
     def _open_regular(self) -> int:
-        """Returns the lock file, opened. A link is not followed: the file that it names would be emptied."""
+        """Returns the opened lock file. Links are not followed, because their target would be emptied."""
         # Without O_NONBLOCK, opening a pipe may wait.
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         if not stat.S_ISREG(os.fstat(file).st_mode):
@@ -126,4 +126,4 @@ def _owner(file: int) -> str:
         return "another process"
     if type(pid) is not int or not isinstance(host, str):
         return "another process"
-    return f"process {reprlib.repr(pid)} on {reprlib.repr(host)[1:-1]}"  # in print, and not too long
+    return f"process {reprlib.repr(pid)} on {reprlib.repr(host)[1:-1]}"  # printable, and not too long

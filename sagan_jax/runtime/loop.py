@@ -9,7 +9,7 @@ import numpy as np
 from sagan_jax.errors import NonFiniteError
 from sagan_jax.runtime.prefetch import PrefetchedBatches
 
-# Steps that are handed to the device while an earlier one runs. It has work while the host prepares the next batch, and
+# Steps that are dispatched while an earlier one runs. The device stays busy while the host prepares the next batch, and
 # a stop does not wait for many steps.
 _STEPS_AHEAD = 2
 
@@ -48,14 +48,14 @@ def run_loop(
             runs. An error in it is raised after that step is checked, logged and saved as usual.
         first_step: the number of steps already completed.
         total_steps: the number of completed steps at the end.
-        finite_metrics: the metrics that decide: one of them is not finite when `finite` is False.
+        finite_metrics: the metrics behind `finite`: if it is False, one of them is not finite.
         log_every_steps: how often the metrics are fetched and logged.
         log: receives the number of completed steps and the metrics. They include `input_wait`, the share of the time
             since the last log in which the devices waited for data, in [0, 1].
         place: starts the transfer of a batch to the devices, and returns it as `step` takes it.
         actions: the periodic actions. They run after the check, so they never see a state with NaN.
         stopped: receives the number of completed steps, before the first step and after each step. True ends the loop.
-        started: receives the number of each step when it is compiled and handed to the device.
+        started: receives the number of each step when it is compiled and dispatched to the device.
 
     Raises:
         ValueError: when the batches end before `total_steps`.

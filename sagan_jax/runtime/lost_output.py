@@ -1,4 +1,4 @@
-"""Output that nobody reads: a closed terminal, or a pipe such as `| head`. Needs the standard library alone."""
+"""Handles output without a reader: a closed terminal, or a pipe such as `| head`. Needs only the standard library."""
 
 import os
 import select
@@ -8,7 +8,7 @@ _STDOUT_AND_STDERR = (1, 2)
 
 
 def lost_outputs() -> list[int]:
-    """Returns which of stdout (1) and stderr (2) have lost their reader."""
+    """Returns the file descriptors of stdout (1) and stderr (2) that have lost their reader."""
     poll = select.poll()
     for number in _STDOUT_AND_STDERR:
         poll.register(number, 0)
@@ -16,13 +16,13 @@ def lost_outputs() -> list[int]:
 
 
 def drop_lost_outputs() -> None:
-    """Sends to nowhere what is printed to a lost output, so that printing does not fail."""
+    """Redirects lost outputs to the null device, so that printing does not fail."""
     for number in lost_outputs():
         _drop(number)
 
 
 def flush_outputs() -> None:
-    """Writes what was printed, as Python does at the exit; drops without a traceback what cannot be written."""
+    """Flushes stdout and stderr, as Python does at exit. Output that cannot be written is dropped silently."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""Folders of results: which files a command wrote there, so that a later call can replace them and nothing else."""
+"""Records which files a command wrote into a folder, so that a later call replaces these and nothing else."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.files import disk_errors, read_json, write_atomically
 
 MANIFEST = ".manifest.json"
-"""In the folder: the names of the files of each result, by the name of the result."""
+"""A file in the folder that lists the files of each result, by the name of the result."""
 
 _MAX_BYTES = 50_000_000
 
 
 def check_results(folder: Path, results: Mapping[str, Sequence[str]], *, overwrite: bool) -> None:
-    """Refuses a folder in which files of earlier results would stay beside new ones, unless they may be removed.
+    """Refuses a folder in which files of earlier results would stay beside new ones, unless `overwrite` is True.
 
     Args:
         folder: it need not exist.
@@ -39,28 +39,28 @@ def check_results(folder: Path, results: Mapping[str, Sequence[str]], *, overwri
 
 
 def start_results(folder: Path, results: Mapping[str, Sequence[str]]) -> None:
-    """Notes the files that will be written, beside the earlier ones: also after a kill all of them are known.
+    """Adds the files that will be written to the manifest, so that all are known even if the process is killed.
 
     Args:
-        folder: created when absent.
+        folder: created if it does not exist.
         results: the names of the files of each result.
 
     Raises:
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     earlier = read_manifest(folder)
     _write(folder, earlier | {name: sorted({*earlier.get(name, ()), *files}) for name, files in results.items()})
 
 
 def finish_results(folder: Path, results: Mapping[str, Sequence[str]]) -> None:
-    """Removes the files of earlier results of the same names that were not written again.
+    """Removes files of earlier results of the same names that were not written again.
 
     Args:
         folder: holds the new files.
         results: as for `start_results`.
 
     Raises:
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     earlier = read_manifest(folder)
     for name, files in results.items():
@@ -71,9 +71,9 @@ def finish_results(folder: Path, results: Mapping[str, Sequence[str]]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, list[str]]:
-    """Returns the files of each result in a folder; nothing where there is no manifest that can be read.
+    """Returns the files of each result in a folder; nothing without a readable manifest.
 
-    Only plain file names count: a name that leads out of the folder is left out.
+    Only plain file names count: names that lead out of the folder are left out.
     """
     path = folder / MANIFEST
     try:

@@ -1,4 +1,4 @@
-"""Memory that a program did not get, told from a disk that is full."""
+"""Recognises errors of exhausted memory, as opposed to those of a full disk."""
 
 import contextlib
 import re
@@ -8,14 +8,14 @@ import jax
 
 from sagan_jax.errors import InvalidInputError, one_line
 
-# XLA's status, and CUDA's own words, which other statuses may carry.
+# XLA's status, and CUDA's own message, which other statuses may contain.
 _OUT_OF_MEMORY = r"RESOURCE_EXHAUSTED|(?i:out.of.memory)"
 
 
 def memory_error(error: BaseException, advice: str) -> InvalidInputError | None:
-    """Returns the error to raise when an error means that the memory of a device or the host ran out, else None.
+    """Returns the error to raise if an error means that the memory of a device or the host ran out, else None.
 
-    TensorStore's `RESOURCE_EXHAUSTED` is a ValueError, and means that the disk is full.
+    TensorStore's `RESOURCE_EXHAUSTED` is a ValueError that means a full disk; it is not meant here.
 
     Args:
         error: any error.
@@ -32,10 +32,10 @@ def memory_error(error: BaseException, advice: str) -> InvalidInputError | None:
 
 @contextlib.contextmanager
 def memory_errors(advice: Callable[[], str]) -> Iterator[None]:
-    """Raises InvalidInputError when the memory runs out in the block.
+    """Raises InvalidInputError if memory runs out in the block.
 
     Args:
-        advice: is called then; see `memory_error`.
+        advice: returns the advice of `memory_error`; it is called only after an error.
     """
     try:
         yield

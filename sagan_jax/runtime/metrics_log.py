@@ -1,4 +1,4 @@
-"""The metrics of a run: `metrics.jsonl`, written and read."""
+"""Writes and reads `metrics.jsonl`, the metrics of a run."""
 
 import json
 import math
@@ -16,10 +16,10 @@ from sagan_jax.runtime.callbacks import Callback
 from sagan_jax.runtime.files import disk_errors, open_regular, read_regular, write_atomically
 from sagan_jax.runtime.image_files import encode_png
 
-_MAX_BYTES = 50_000_000  # of a longer metrics.jsonl every second, third, … line is read
+_MAX_BYTES = 50_000_000  # of a larger metrics.jsonl, only every second, third, … line is read
 _MAX_WHOLE_BYTES = 2**31  # a larger metrics.jsonl is not read
 _MAX_LINE_BYTES = 1_000_000
-_MAX_STEP = 2**53  # floats, and so figures, hold every smaller one
+_MAX_STEP = 2**53  # smaller integers are exact as floats, and therefore in figures
 
 
 class Curve(NamedTuple):
@@ -39,7 +39,7 @@ class MetricsLog(NamedTuple):
 
     Attributes:
         curves: by the name of the metric, sorted by name; each has at least one point.
-        notes: a sentence for each kind of thing that was left out.
+        notes: a sentence for each reason why values were left out.
     """
 
     curves: dict[str, Curve]
@@ -47,16 +47,16 @@ class MetricsLog(NamedTuple):
 
 
 def read_metrics(path: str | Path) -> MetricsLog:
-    """Reads a `metrics.jsonl`, also one that is missing, torn or very long.
+    """Reads a `metrics.jsonl`. The file may be missing, incomplete or very long.
 
     Lines that are not JSON objects with an integer `step` are skipped, as are values that are not finite numbers.
-    Of a file above 50 MB only every second, third, … line is read, and every line with scores.
+    Of a file above 50 MB, only every second, third, … line is read, and every line with scores.
 
     Args:
         path: the file.
 
     Returns:
-        The curves, none where the file is missing, and notes on what was left out.
+        The curves, empty if the file is missing, and notes on values that were left out.
     """
     points: dict[str, tuple[list[int], list[float]]] = {}
     broken = not_finite = 0
@@ -90,17 +90,17 @@ def read_metrics(path: str | Path) -> MetricsLog:
 
 
 def read_step(path: str | Path, step: int) -> dict[str, float]:
-    """Returns what a `metrics.jsonl` holds of one step, by the name of the metric.
+    """Returns the metrics of one step in a `metrics.jsonl`, by name.
 
     Args:
-        path: the file; one that is missing holds nothing.
+        path: the file; a missing file has no metrics.
         step: the number of completed steps.
 
     Returns:
-        The values of all lines of the step; NaN where a value is no finite number.
+        The values of all lines of the step; NaN for a value that is not a finite number.
 
     Raises:
-        InvalidInputError: when it is no regular file.
+        InvalidInputError: when it is not a regular file.
         StorageError: when the file cannot be read.
     """
     found: dict[str, Any] = {}
@@ -120,7 +120,7 @@ def read_step(path: str | Path, step: int) -> dict[str, float]:
 
 
 def finite_number(value: Any) -> int | float | None:
-    """Returns a value that is a finite number below 1e100, which a figure can show, else None; a bool is not a number.
+    """Returns a finite number below 1e100, which a figure can show; None for any other value, also for a bool.
 
     Examples:
         >>> [finite_number(value) for value in (0.5, 3, True, "3", float("nan"), None)]
@@ -131,7 +131,7 @@ def finite_number(value: Any) -> int | float | None:
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
-    """Returns the JSON object of a line, or None where it is damaged or has no step that a run can reach."""
+    """Returns the JSON object of a line, or None if it is damaged or has no valid step."""
     try:
         metrics = json.loads(line)
     except (ValueError, RecursionError):
@@ -141,7 +141,7 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
 
 
 def _reading_notes(broken: int, not_finite: int, stride: int) -> list[str]:
-    """Returns a sentence for each kind of thing that was left out of the curves."""
+    """Returns a sentence for each reason why values were left out of the curves."""
     notes = []
     if broken:
         notes.append(f"{broken:,} line{'s' * (broken > 1)} of metrics.jsonl could not be read.")
@@ -154,7 +154,7 @@ def _reading_notes(broken: int, not_finite: int, stride: int) -> list[str]:
 
 
 def _kept_lines(content: bytes, last_step: int) -> bytes:
-    """Returns the lines that can be read and whose step is not above `last_step`, each with its end of line."""
+    """Returns the valid lines with steps up to `last_step`, each with its end of line."""
     kept = []
     for line in content.split(b"\n"):
         metrics = _parse_line(line)
@@ -170,17 +170,17 @@ class MetricsWriter:
             writer.scalars(100, {"generator/loss": 0.5})
             writer.image("samples", 1000, grid)
 
-    Each call writes to disk, and then tells the callback. Metrics are one JSON object, a line of `metrics.jsonl`.
-    Opening removes the lines of an interrupted run after `first_step`, and an incomplete last line. Steps therefore
-    never decrease. What `first_step` itself had left out may be added; what it had recorded is
-    not written twice.
+    Each call writes to disk, and then calls the callback. The metrics of a call are one JSON object, which is a line of
+    `metrics.jsonl`. Opening removes the lines of an interrupted run after `first_step`, and an incomplete last line.
+    Steps therefore never decrease. Metrics that are missing for `first_step` itself may be added; existing ones are not
+    written twice.
 
-    A file that somebody removes or replaces while it is written is begun again, with a line on stderr.
+    If somebody removes or replaces the file during the run, a new file is started, with a line on stderr.
 
     Args:
         workdir: the folder; created if needed.
         first_step: the step of the state: 0 at the start, the restored step of a resumed run.
-        callback: is told what was written.
+        callback: receives what was written.
 
     Raises:
         InvalidInputError: when `metrics.jsonl` is a pipe, a device or a folder.
@@ -215,14 +215,14 @@ class MetricsWriter:
 
     def _open_metrics(self) -> None:
         with disk_errors(self._metrics_path):
-            if self._metrics_path.exists() and not self._metrics_path.is_file():  # to open a pipe may wait for ever
+            if self._metrics_path.exists() and not self._metrics_path.is_file():  # opening a pipe may wait forever
                 raise OSError("it is not a regular file")
             self._metrics = self._metrics_path.open("a", encoding="utf-8")
 
     def _write_line(self, line: dict[str, Any]) -> None:
         with disk_errors(self._metrics_path):
             if not _is_at(self._metrics, self._metrics_path):
-                _warn(f"{self._metrics_path} was removed or replaced while the run wrote it, and is begun again.")
+                _warn(f"{self._metrics_path} was removed or replaced while the run wrote it; a new file is started.")
                 self._metrics.close()
                 self._open_metrics()
             self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
@@ -265,12 +265,12 @@ class MetricsWriter:
 
 
 def image_path(workdir: Path, name: str, step: int) -> Path:
-    """Returns where `MetricsWriter.image` writes an image."""
+    """Returns the path to which `MetricsWriter.image` writes an image."""
     return workdir / "samples" / f"{name}-{step:08d}.png"
 
 
 def _is_at(file: TextIO, path: Path) -> bool:
-    """Tells whether an open file is still the one that its path names."""
+    """Returns whether the path still refers to the open file."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

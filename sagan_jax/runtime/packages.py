@@ -1,4 +1,4 @@
-"""Whether an optional package is installed."""
+"""Checks whether an optional package is installed."""
 
 import importlib.util
 
@@ -6,10 +6,10 @@ import importlib.util
 def is_installed(package: str) -> bool:
     """Returns whether a package is installed, without importing it.
 
-    A folder of that name beside the program is no package, such as the folder `wandb` that wandb itself writes.
+    A folder of that name in the current folder does not count, such as the folder `wandb` that wandb itself writes.
 
     Args:
-        package: its name, as it is imported.
+        package: its import name.
 
     Examples:
         >>> is_installed("jax"), is_installed("no_such_package")

@@ -1,4 +1,4 @@
-"""Batches for the training loop: each is on its way to the devices while the step before it runs."""
+"""Prefetches batches for the training loop: each is transferred to the devices while the previous step runs."""
 
 import threading
 import time
@@ -11,10 +11,10 @@ import jax
 
 
 class PrefetchedBatches:
-    """The batches of a loop, of which one is fetched ahead, as a context manager. It measures the wait for them.
+    """Fetches the batches of a loop one ahead, as a context manager, and measures how long the devices wait for data.
 
-    The devices wait for data when they have finished all steps and the next batch has not come. Time in which the loop
-    waits while the devices still work costs nothing and does not count.
+    The devices wait if they have finished all dispatched steps before the next batch arrives. Time in which the loop
+    waits while the devices still work does not count.
 
         with PrefetchedBatches(batches, place) as prefetched:
             batch = prefetched.take()
@@ -51,16 +51,16 @@ class PrefetchedBatches:
         self._devices.end()
 
     def fetch(self, running: Any = None) -> None:
-        """Waits for the next batch, and starts its transfer. An error is kept for `take`, so that a step is finished.
+        """Waits for the next batch, and starts its transfer. An error is raised later, by `take`.
 
         Args:
-            running: what the last step returns, on the devices that compute it. Without it, the wait does not count.
+            running: the result of the last step, on the devices that compute it. Without it, the wait does not count.
         """
         finished = None if running is None else self._devices.watch(running)
         start = self._clock()
         try:
             batch = next(self._batches)
-            if finished:  # the devices had nothing left to do; otherwise the list is empty
+            if finished:  # not empty if the devices have already finished
                 self._waited += max(0.0, self._clock() - max(start, finished[0]))
             self._fetched.append(self._place(batch))
         except Exception as error:  # StopIteration too
@@ -71,7 +71,7 @@ class PrefetchedBatches:
 
         Raises:
             StopIteration: there is none.
-            Exception: as the batches raise it.
+            Exception: any error of the batches.
         """
         if not self._fetched and not self._error:
             self.fetch()
@@ -88,7 +88,7 @@ class PrefetchedBatches:
 
 
 class _Watch:
-    """Notes when the devices finish what they were given: a thread waits for them."""
+    """Records the times at which the devices finish their work, in a thread that waits for them."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -98,13 +98,13 @@ class _Watch:
         self._thread.start()
 
     def watch(self, result: Any) -> list[float]:
-        """Returns a list that will hold the time when `result` is there."""
+        """Returns a list that will hold the time at which `result` is ready."""
         finished: list[float] = []
         self._watched.put((result, finished))
         return finished
 
     def end(self) -> None:
-        """Ends the thread, once what it watches is finished."""
+        """Ends the thread after the results that it watches are ready."""
         self._watched.put(None)
 
     def _run(self) -> None:
@@ -112,8 +112,8 @@ class _Watch:
             result, finished = watched
             try:
                 jax.block_until_ready(result)
-            except Exception:  # the loop meets the same error where it reads the result
+            except Exception:  # the loop gets the same error when it reads the result
                 continue
             finally:
-                del watched, result  # so that their memory is free
+                del watched, result  # frees their memory
             finished.append(self._clock())

@@ -18,8 +18,8 @@ from sagan_jax.errors import InvalidInputError, PeerLostError, StorageError
 from sagan_jax.runtime.coordinator import check_coordinator
 from sagan_jax.runtime.packages import is_installed
 
-# How long a process that is done waits for the others: process 0 draws, scores and writes the report after them. A
-# process that is lost meanwhile is noticed by its heartbeat.
+# How long a finished process waits for the others: process 0 still draws, scores and writes the report. The heartbeat
+# detects a process that is lost meanwhile.
 _SECONDS_TO_END = 24 * 3600
 # The variables in which launchers give the number of processes.
 _PROCESS_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
@@ -93,9 +93,9 @@ def is_main_process() -> bool:
 
 
 def decide_in_main(decide: Callable[[], Any]) -> Any:
-    """Returns in every process what `decide` returns in process 0, the only one that calls it.
+    """Calls `decide` in process 0 only, and returns its result in every process.
 
-    What is read from files must be decided once: the next process may find other files, or fail to read them.
+    Decisions that depend on files must be made once, because another process may find other files or fail to read them.
 
     Args:
         decide: returns JSON values; tuples become lists.

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, ProgressColumn, Task
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-_SHOWN_WAIT = 0.05  # of the time; a smaller share is not worth a word
+_SHOWN_WAIT = 0.05  # smaller shares of waiting time are not shown
 
 
 class ProgressCallback(Protocol):
@@ -98,8 +98,8 @@ class TrainingProgress:
         """Shows what the run is doing, until the next step starts.
 
         Args:
-            activity: such as "drawing samples". Without a terminal, it is a line until the first update, because that
-                takes longest; later lines are those of the updates.
+            activity: such as "drawing samples". Without a terminal, it is printed only before the first update, which
+                takes longest.
         """
         if self._bar is not None:
             self._bar.update(self._task, phrases=[activity, *self._phrases], refresh=True)
@@ -113,11 +113,11 @@ class TrainingProgress:
             self._bar.update(self._task, completed=step - 1, phrases=phrases)
 
     def update(self, step: int, metrics: Mapping[str, float], images_per_second: float) -> None:
-        """Shows the step, the speed, the time left, the losses and the gammas, and a wait for data above 5%.
+        """Shows the step, the speed, the time left, the losses, the gammas, and a wait for data above 5%.
 
         Args:
             step: the number of completed steps.
-            metrics: values by name. Shown are names that end in `/loss` or `gamma_<resolution>`, and `input_wait`, the
+            metrics: values by name. Names that end in `/loss` or `gamma_<resolution>` are shown, and `input_wait`, the
                 share of the time in which the devices waited for data.
             images_per_second: the speed over all devices.
         """
@@ -128,7 +128,7 @@ class TrainingProgress:
             self._bar.update(self._task, completed=step, phrases=self._phrases)
 
     def say(self, message: str) -> None:
-        """Prints a line, above the bar where there is one."""
+        """Prints a line, above the bar if there is one."""
         if self._bar is None:
             print(message, file=self._file, flush=True)
         else:
@@ -155,7 +155,7 @@ class TrainingProgress:
 
 
 class _PhrasesColumn(ProgressColumn):
-    """The phrases of a task, in lines that break between phrases and not inside, so a value stays beside its name."""
+    """The phrases of a task. Lines break only between phrases, so that a value stays beside its name."""
 
     def render(self, task: Task) -> "_Phrases":
         return _Phrases(task.fields["phrases"])

@@ -1,15 +1,15 @@
-"""Notices what somebody removes from a folder while a program writes there."""
+"""Detects files that somebody removes from a folder while a program writes there."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 
 class RemovalWatch:
-    """Tells which of some files and folders were removed since it last looked. It first looks when it is made.
+    """Finds files and folders that were removed since the previous call, or since construction.
 
     Args:
-        folder: where they lie.
-        names: of the files and folders; what does not exist yet is watched once it does.
+        folder: the folder that contains them.
+        names: names of files and folders; missing ones are watched as soon as they exist.
     """
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
@@ -17,7 +17,7 @@ class RemovalWatch:
         self._there = self._existing()
 
     def removed(self) -> list[str]:
-        """Returns the names of what was there at the last look and is no longer, in the order that was given."""
+        """Returns the names that existed at the previous call and no longer exist, in the given order."""
         before, self._there = self._there, self._existing()
         return [name for name in self._names if name in before - self._there]
 

@@ -1,4 +1,4 @@
-"""Hears signals in a thread of its own. Imports little of the standard library, so a command can start with it."""
+"""Listens for signals in a separate thread. Imports little of the standard library, so that commands start quickly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 from sagan_jax.runtime.leftovers import remove_leftovers
 from sagan_jax.runtime.lost_output import drop_lost_outputs
 
-TYPE_CHECKING = False  # not typing's, whose import takes longer than the rest of a command's start
+TYPE_CHECKING = False  # not from typing: that import takes longer than the rest of a command's startup
 if TYPE_CHECKING:
     from typing import Any, NoReturn, Self
 
@@ -24,13 +24,13 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 
 
 class SignalListener:
-    """Hears signals while it is open, as a context manager.
+    """Listens for signals while it is open, as a context manager.
 
-    A thread listens, because Python's signal handlers run in the main thread, which may compile for minutes. In another
-    thread than the main one, this class does nothing. The former handlers are restored at the end.
+    It uses a thread, because Python's signal handlers run in the main thread, which may compile for minutes. Outside
+    the main thread, this class does nothing. The former handlers are restored at the end.
 
     Args:
-        signals: those to hear.
+        signals: the signals to listen for.
         heard: is called in the thread with each signal.
     """
 
@@ -45,7 +45,7 @@ class SignalListener:
             self._former_pipe = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
             # Python writes to the pipe only for signals with a Python handler.
             self._former: dict[int, Any] = {number: signal.signal(number, _do_nothing) for number in self._signals}
-            # Last, because starting a thread takes time: what came before waits in the pipe.
+            # Started last, because starting a thread takes time. Signals until then wait in the pipe.
             self._thread = threading.Thread(target=self._listen, args=(self._pipe[0],), daemon=True)
             self._thread.start()
         return self
@@ -68,14 +68,14 @@ class SignalListener:
 
 
 def end_process(number: signal.Signals, line: str) -> NoReturn:
-    """Prints a line and ends the process at once with the exit code of a signal, whatever its threads do.
+    """Prints a line and ends the process at once, in spite of other threads, with the exit code of a signal.
 
     Half-written files are removed; see `leftovers`.
     """
     with contextlib.suppress(OSError):
         drop_lost_outputs()
         remove_leftovers()
-        # A progress bar hides the cursor and stands in a line without an end.
+        # A progress bar hides the cursor and leaves its line unfinished.
         shown = "\x1b[?25h\n" if os.isatty(2) else ""
         os.write(2, f"{shown}{line}\n".encode())  # another thread may hold the lock of sys.stderr
     os._exit(128 + number)

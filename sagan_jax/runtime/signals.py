@@ -21,14 +21,14 @@ class StopSignals:
             while not stop.should_stop(done):
                 ...
 
-    SIGHUP is left alone where it is ignored at the start, as under `nohup`. See `SignalListener` for threads.
+    SIGHUP is not handled if it is ignored at the start, as under `nohup`. See `SignalListener` for threads.
 
-    With several processes, all stop after the same step, whichever process receives the signal. jax itself listens for
-    SIGTERM then, so the other signals are forwarded to it as SIGTERM.
+    With several processes, all stop after the same step, whichever process receives the signal. In that case jax itself
+    listens for SIGTERM, so other signals are forwarded to it as SIGTERM.
 
     Attributes:
-        activity: what the run is doing, such as "compiling the first step"; the line printed at a signal names it.
-            Empty while it does steps.
+        activity: what the run is doing, such as "compiling the first step". The line printed at a signal includes it.
+            Empty while the run trains.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class StopSignals:
 
     def _heard(self, number: Signals) -> None:
         if self._received is not None:
-            end_process(number, f"{number.name}: ended at once; the run goes on from its last checkpoint")
+            end_process(number, f"{number.name}: ended at once; the run can be resumed from its last checkpoint")
         self._received = number
         if not self._single_process:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A trace of some steps of a run, by jax's profiler."""
+"""Traces some steps of a run with jax's profiler."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from sagan_jax.runtime.files import disk_errors
 
 
 class StepRange(NamedTuple):
-    """Steps, counted from 1; the last one is in the range."""
+    """A range of steps, counted from 1; both ends are included."""
 
     first: int
     last: int
@@ -23,14 +23,14 @@ class StepRange(NamedTuple):
 
 
 def read_step_range(text: str, *, total_steps: int) -> StepRange:
-    """Returns the steps that a text names.
+    """Returns the range of steps that a text describes.
 
     Args:
-        text: such as `10:15`, of which both are in the range.
+        text: such as `10:15`; both ends are included.
         total_steps: of the run.
 
     Raises:
-        InvalidInputError: the text is no range, or the run has no such steps.
+        InvalidInputError: the text is not a range, or the run has no such steps.
 
     Examples:
         >>> read_step_range("10:15", total_steps=100)
@@ -49,24 +49,24 @@ def read_step_range(text: str, *, total_steps: int) -> StepRange:
 
 
 class StepProfiler:
-    """Calls a step, and has jax's profiler trace it while it takes the steps of a range, as a context manager.
+    """Wraps a step, and traces a range of steps with jax's profiler, as a context manager.
 
         with StepProfiler(step, StepRange(10, 15), workdir / "profile", first_step=0) as step:
             state, metrics = step(state, batch)
 
-    The device is idle when the trace begins, and has done the last step when it ends. What else the program does
-    between these steps is traced too. A trace that the end of the block cuts short is written with the steps it has.
-    Results are those of the step alone.
+    The device is idle when the trace begins, and has finished the last step when it ends. Everything else between these
+    steps is traced too. If the block ends early, the trace is written with the steps so far. The results of the step do
+    not change.
 
     Args:
         step: `(state, batch) -> (state, metrics)`.
         steps: the steps to trace.
-        folder: gets the trace, in a folder of its own for each time, as TensorBoard reads it.
+        folder: the folder for traces. Each trace is in a subfolder, in the layout of TensorBoard.
         first_step: the number of steps already done.
-        say: receives a line when the trace was written, or could not be.
+        say: receives a line after the trace was written, or if that failed.
 
     Raises:
-        StorageError: the folder cannot be made.
+        StorageError: the folder cannot be created.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class StepProfiler:
             self._end()
 
     def __call__(self, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
-        """Returns what the step returns."""
+        """Returns the result of the step."""
         number = self._taken + 1
         if number == self._steps.first:
             jax.block_until_ready(state)
@@ -109,7 +109,7 @@ class StepProfiler:
 
     def _begin(self) -> None:
         options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0  # calls of Python functions would be most of the trace
+        options.python_tracer_level = 0  # otherwise calls of Python functions dominate the trace
         try:
             jax.profiler.start_trace(self._folder, profiler_options=options)
         except RuntimeError as error:  # another trace is under way in this process

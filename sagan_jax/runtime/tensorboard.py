@@ -21,15 +21,15 @@ from sagan_jax.runtime.files import disk_errors
 class TensorBoard(Callback):
     """Writes metrics and images as events to `tensorboard/` in the workdir. They are on disk when a method returns.
 
-    A run that goes on has TensorBoard discard the steps that are done again. A file that somebody removes while it is
-    written is begun again, with a line on stderr.
+    A resumed run makes TensorBoard discard the steps that are repeated. If somebody removes the file during the run, a
+    new file is started, with a line on stderr.
     """
 
     def start(self, run: RunStart) -> None:
         """Opens a file of events.
 
         Raises:
-            StorageError: as from each method, when the file cannot be written.
+            StorageError: when the file cannot be written; the other methods raise it too.
         """
         self._folder = run.workdir / "tensorboard"
         self._open()
@@ -47,7 +47,7 @@ class TensorBoard(Callback):
 
     def end(self, how: HowEnded, message: str) -> None:
         """Closes the file."""
-        # A file that was removed is closed already; it is still the last one where another could not be begun.
+        # If the file was removed and no new one could be started, it is closed already.
         with disk_errors(self._folder), contextlib.suppress(ValueError):
             self._events.close()
 
@@ -63,7 +63,7 @@ class TensorBoard(Callback):
     def _write(self, step: int, **content: Any) -> None:
         with disk_errors(self._folder):
             if not self._path.exists():
-                line = f"warning: {self._path} was removed while the run wrote it, and another one is begun."
+                line = f"warning: {self._path} was removed while the run wrote it; a new file is started."
                 print(line, file=sys.stderr, flush=True)
                 self._events.close()
                 self._open()

@@ -1,4 +1,4 @@
-"""The callback that sends what a run records to Weights & Biases, or keeps it for that on disk."""
+"""The callback that sends what a run records to Weights & Biases, or stores it on disk for a later upload."""
 
 import json
 import os
@@ -18,12 +18,13 @@ from sagan_jax.runtime.packages import is_installed
 class WeightsAndBiases(Callback):
     """Sends config, metrics, scores and images to a run of Weights & Biases. Needs the extra `wandb`.
 
-    A run that goes on goes on there too: `wandb/sagan_jax.json` in the workdir keeps its id and the last step that was
-    sent. When a killed run does steps again, those up to that one are not sent again: history there only grows.
+    A resumed run continues the same wandb run: `wandb/sagan_jax.json` in the workdir holds its id and the last step
+    that was sent. If a killed run repeats steps, those up to that step are not sent again, because wandb's history only
+    grows.
 
     Args:
-        options: further arguments of `wandb.init`, such as `project`, `entity`, `tags` and `mode="offline"`. Variables
-            such as WANDB_PROJECT and WANDB_MODE do the same.
+        options: further arguments of `wandb.init`, such as `project`, `entity`, `tags` and `mode="offline"`.
+            Environment variables such as WANDB_PROJECT and WANDB_MODE do the same.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -31,7 +32,7 @@ class WeightsAndBiases(Callback):
         self._run: Any = None
 
     def start(self, run: RunStart) -> None:
-        """Opens the run, or opens it again.
+        """Starts the wandb run, or resumes it.
 
         Raises:
             InvalidInputError: the package is not installed, or `wandb/sagan_jax.json` is damaged.
@@ -46,8 +47,8 @@ class WeightsAndBiases(Callback):
         self._step = self._sent
         self._save()
         options: dict[str, Any] = {"project": os.environ.get("WANDB_PROJECT", "sagan_jax"), "name": run.name}
-        options |= {"settings": wandb.Settings(console="off", silent=True)}  # a run has a display of its own
-        options |= {"resume": "allow", "reinit": "create_new"}  # another run of this process stays as it is
+        options |= {"settings": wandb.Settings(console="off", silent=True)}  # our runs have their own display
+        options |= {"resume": "allow", "reinit": "create_new"}  # leaves other wandb runs of this process alone
         options |= {**self._options, "id": self._id, "dir": run.workdir, "config": dict(run.config)}
         self._run = wandb.init(**options)
         where = f"{self._path.parent}; wandb sync sends it" if self._run.offline else self._run.url
@@ -62,10 +63,10 @@ class WeightsAndBiases(Callback):
         self._log(step, {name: self._wandb.Image(image if image.shape[2] == 3 else image[:, :, 0])})
 
     def end(self, how: HowEnded, message: str) -> None:
-        """Waits until all is sent, and ends the threads and the process of wandb."""
+        """Waits until everything is sent, and ends the threads and the process of wandb."""
         if self._run:
             self._run.finish(exit_code=int(how == "failed"))
-            if self._wandb.run is None:  # else the user has a run of their own
+            if self._wandb.run is None:  # otherwise the user has another wandb run
                 self._wandb.teardown()
 
     def _log(self, step: int, values: dict[str, Any]) -> None:
@@ -81,13 +82,13 @@ class WeightsAndBiases(Callback):
 
 
 def require_wandb() -> None:
-    """Raises InvalidInputError unless the package is installed; it is not imported, which takes a second."""
+    """Raises InvalidInputError unless wandb is installed. It is not imported, because that takes a second."""
     if not is_installed("wandb"):
         raise InvalidInputError("The callback wandb needs its package: pip install 'sagan-jax[wandb]'.")
 
 
 def _saved(path: Path) -> tuple[str, int]:
-    """Returns the id of the run and the last step that was sent; "" and -1 for a run that is new."""
+    """Returns the id of the run and the last step that was sent; "" and -1 for a new run."""
     try:
         saved = read_json(path)
     except FileNotFoundError:

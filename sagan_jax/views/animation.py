@@ -7,16 +7,16 @@ _BAR_PIXELS = 3
 
 
 def training_frame(picture: np.ndarray, step: int, last_step: int, *, pixels: int = 640) -> np.ndarray:
-    """Returns a picture with a line above it: its step, and a bar for the share of the steps that are done.
+    """Returns a picture with a strip above it: its step, and a bar for the share of steps done.
 
     Args:
         picture: `[H, W, C]` uint8, C 1 or 3.
         step: steps done, at most `last_step`.
-        last_step: at which the bar is as wide as the picture; at least 1.
-        pixels: a picture with a longer side is made smaller, so that its longest side is this.
+        last_step: the step at which the bar is as wide as the picture; at least 1.
+        pixels: largest length of the longest side; a larger picture is made smaller.
 
     Returns:
-        `[h + b, w, 3]` uint8, with a line of b = max(16, w // 20) pixels above.
+        `[h + b, w, 3]` uint8, with a strip of b = max(16, w // 20) pixels above.
     """
     image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).convert("RGB")
     if max(image.size) > pixels:

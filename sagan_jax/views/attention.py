@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sagan_jax.runtime.metrics_log import Curve
 
 COLOURS = ("#e6194b", "#3cb44b", "#ffd21f", "#42a5f5", "#f58231", "#b455d6", "#46f0f0", "#f032e6")
-"""Of the queries, in turn."""
+"""The colours of the queries, in turn."""
 
 MASS = 0.5
 """The outlined region is the smallest that holds this share of a query's attention."""
@@ -34,15 +34,15 @@ def attention_figure(
 ) -> Figure:
     """Returns an image with a coloured dot at each query, and beside it their attention maps.
 
-    This is the kind of figures 1 and 5 of the paper.
+    The layout follows figures 1 and 5 of the paper.
 
-    One row a layer, one column a query. The weights are a heat map over the grey image. The smallest region that holds
-    half of the attention is outlined in the colour of the query.
+    Each row is a layer, each column a query. The weights are a heat map over the grey image. The smallest region that
+    holds half of the attention is outlined in the colour of the query.
 
     Args:
         image: `[R, R, C]` uint8, C 1 or 3.
         queries: x and y of each dot, in pixels from the upper left corner of the image.
-        panels: one a layer, weights in the order of the queries.
+        panels: one per layer, with weights in the order of the queries.
         title: above the whole figure.
     """
     colours = [COLOURS[number % len(COLOURS)] for number in range(len(queries))]
@@ -107,7 +107,7 @@ def most_attended(weights: np.ndarray, mass: float = MASS) -> np.ndarray:
 
 
 def history_figure(curves: Mapping[str, Curve]) -> Figure:
-    """Returns gamma, attention distance and attention entropy over the steps of a run, one line a layer.
+    """Returns gamma, attention distance and attention entropy over the steps of a run, one line per layer.
 
     Args:
         curves: of a run, by the name of the metric; other metrics are ignored.

@@ -17,12 +17,12 @@ from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLoc
 from sagan_jax.runtime.metrics_log import Curve
 
 MAX_POINTS = 2000
-"""Points of a drawn curve; `downsample` reduces a longer one to these."""
+"""Largest number of points of a drawn curve; `downsample` reduces longer curves."""
 
 SMOOTH_ABOVE = 200
-"""Points; a longer curve of a noisy metric is drawn faint, with its running mean on top."""
+"""Number of points above which a curve of a noisy metric is drawn faint, with its running mean on top."""
 
-# Placeholder colours that matplotlib can write. The page replaces them, because it has a light and a dark theme.
+# Placeholder colours for matplotlib. They are replaced by CSS variables, because the page has a light and a dark theme.
 _INK, _FAINT = "#0a0b01", "#0a0b02"
 _COLOURS = [f"#0a0bc{number}" for number in range(6)]
 _PAGE_COLOURS = {_INK: "currentColor", _FAINT: "var(--line)"} | {
@@ -44,7 +44,7 @@ _STYLE = {
     "lines.linewidth": 1.2,
 }
 _TICK_STEPS = [1, 2, 2.5, 5, 10]
-_TINY = 1e-100  # a smaller number counts as zero: its multiples and ratios leave the range of floats
+_TINY = 1e-100  # smaller numbers count as zero, because their products and ratios leave the range of floats
 
 
 class CurvePanel(NamedTuple):
@@ -65,8 +65,8 @@ def curve_sections(curves: Mapping[str, Curve]) -> dict[str, list[CurvePanel]]:
     """Returns panels with every metric of a run, by the heading of their section.
 
     Args:
-        curves: by the name of the metric, each of at least one point. Not drawn are `score/seconds`, the signs of
-            `health/`, and a score of one point.
+        curves: by the name of the metric, each with at least one point. `score/seconds`, the signs of `health/` and
+            scores with one point are not drawn.
     """
     left = dict(curves)
 
@@ -76,7 +76,7 @@ def curve_sections(curves: Mapping[str, Curve]) -> dict[str, list[CurvePanel]]:
     scores = take(r"^score/")
     scores.pop("score/seconds", None)
     diversity = take(r"^health/diversity$")
-    take(r"^health/")  # the report says in words when a sign began and was over
+    take(r"^health/")  # the report describes these signs in words
     spectral = {network: take(rf"^{network}/sigma/") for network in ("generator", "discriminator")}
     training = {
         "discriminator losses": take(r"^discriminator/loss(_\w+)?$"),
@@ -127,7 +127,7 @@ def score_figure(curves: Mapping[str, Curve]) -> Figure:
 
 
 def smooth(curve: Curve) -> Curve:
-    """Returns the running mean over a window of 1/50 of the points, at the step in the middle of each window.
+    """Returns the running mean over windows of 1/50 of the points, at the middle step of each window.
 
     Examples:
         >>> curve = smooth(Curve(np.arange(150), np.arange(150) % 3))
@@ -141,11 +141,11 @@ def smooth(curve: Curve) -> Curve:
 
 
 def downsample(curve: Curve, max_points: int = MAX_POINTS) -> Curve:
-    """Returns at most `max_points` of a curve: the smallest and the largest value of each interval, so spikes stay.
+    """Returns at most `max_points` of a curve: the smallest and largest value of each interval, to keep spikes.
 
     Args:
-        curve: of any length; returned as it is when it is short enough.
-        max_points: even; there are half as many intervals, of equal length.
+        curve: of any length; returned unchanged if it is short enough.
+        max_points: an even number; there are half as many intervals, of equal length.
 
     Examples:
         >>> curve = downsample(Curve(np.arange(9), np.array([0, 0, 9, 0, 0, 0, -9, 0, 0])), 4)
@@ -183,7 +183,7 @@ def metric_label(name: str) -> str:
 
 
 def format_value(value: float, digits: int = 3) -> str:
-    """Returns a number with so many significant digits and a typographic minus.
+    """Returns a number with `digits` significant digits and a typographic minus.
 
     Examples:
         >>> format_value(-0.123456)
@@ -222,8 +222,8 @@ def _panel(
     Args:
         title: what the curves show; the same title and names give the same SVG.
         curves: by name, each of at least one point.
-        log: a logarithmic axis, where all values are positive and span a factor of five.
-        zero_line: draws a line at zero.
+        log: use a logarithmic axis, if all values are positive and span a factor of five.
+        zero_line: draw a line at zero.
         limits: smallest and largest value of the axis. Defaults to those of the curves.
     """
     values = np.concatenate([curve.values for curve in curves.values()])
@@ -248,7 +248,7 @@ def _panel(
 
 
 def _draw_curve(axes: Axes, curve: Curve, number: int, *, noisy: bool) -> None:
-    """Draws a curve in the colour of its number, and its running mean where it is long and noisy."""
+    """Draws a curve in the colour of its number, and its running mean if it is long and noisy."""
     colour, dash = _COLOURS[number % len(_COLOURS)], "-" if number < len(_COLOURS) else "--"
     smoothed = noisy and len(curve.steps) > SMOOTH_ABOVE
     marker = "." if len(curve.steps) == 1 else ""
@@ -258,7 +258,7 @@ def _draw_curve(axes: Axes, curve: Curve, number: int, *, noisy: bool) -> None:
 
 
 def _set_scale(axes: Axes, low: float, high: float, *, log: bool) -> None:
-    """Sets limits and ticks: 6% of margin around the values, at most about six round numbers on each axis."""
+    """Sets limits and ticks: a margin of 6% around the values, and at most about six round numbers on each axis."""
     if log:
         axes.set_yscale("log")
         margin = 0.06 * math.log(high / low)
@@ -278,7 +278,7 @@ def _set_scale(axes: Axes, low: float, high: float, *, log: bool) -> None:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Returns round numbers between two positive numbers; the more decades there are, the fewer in each.
+    """Returns round numbers between two positive numbers; with more decades, fewer in each decade.
 
     Examples:
         >>> _log_ticks(0.9, 30.0)
@@ -292,7 +292,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _inline_svg(svg: str) -> Markup:
-    """Returns an SVG file as an element of the page: no header, element ids or size, and the colours of the page."""
+    """Returns an SVG file as an HTML element: without header, element ids and size, and with the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg \1 aria-hidden="true">', svg, count=1)

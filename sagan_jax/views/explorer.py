@@ -18,13 +18,13 @@ from sagan_jax.views.templates import load_template
 
 
 class Layer(NamedTuple):
-    """What all samples share of an attention layer.
+    """The properties of an attention layer that all samples share.
 
     Attributes:
         network: `generator` or `discriminator`.
         query_shape: height and width of the queries, in positions.
-        key_shape: height and width of the keys; half of `query_shape` where keys are pooled.
-        gamma: scales the output of the layer, which is then added to the features; None for a layer without one.
+        key_shape: height and width of the keys; half of `query_shape` if keys are pooled.
+        gamma: the scale of the layer's output before it is added to the features; None for a layer without gamma.
     """
 
     network: str
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
 
     Attributes:
         image: `[R, R, C]` uint8, C 1 or 3.
-        maps: one `[N, M]` floating a layer, in the order of the layers; rows sum to 1.
+        maps: a floating-point map `[N, M]` for each layer, in the order of the layers; rows sum to 1.
     """
 
     image: np.ndarray
@@ -60,11 +60,11 @@ class Sample(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page and how many samples it holds.
+    """A page and the number of its samples.
 
     Attributes:
         content: HTML in UTF-8.
-        num_samples: those that fit.
+        num_samples: the number of samples that fit.
     """
 
     content: bytes
@@ -82,12 +82,12 @@ def explorer_page(
 ) -> Page:
     """Returns a page with as many of the first samples as fit into its budget.
 
-    The page loads nothing and opens from disk. Its maps are quantized by `quantize_rows`, and compressed.
+    The page loads no other files and can be opened from disk. Its maps are quantized by `quantize_rows` and compressed.
 
     Args:
         samples: read until the page is full, so a generator can draw them one by one.
         layers: at least one.
-        num_requested: number of samples; the page says how many of them were left out.
+        num_requested: number of requested samples; the page says how many of them were left out.
         title: such as the name of the run.
         facts: short texts on the run, shown in one line.
         budget: size of the page in bytes.
@@ -115,20 +115,20 @@ def explorer_page(
         )
         return page.encode()
 
-    # Without samples the number left out is the largest, and so is the text around the samples.
+    # The text around the samples is longest without samples, because then the number left out is largest.
     encoded = _encode_fitting(samples, len(render([])), budget)
     return Page(render(encoded), len(encoded))
 
 
 def quantize_rows(attention_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each row in 256 levels from 0 to its maximum.
+    """Quantizes each row to 256 levels from 0 to its maximum.
 
         codes = round(map / scales),    scales = max(map) / 255, by row
 
-    So `codes * scales` is within half a step, `scales / 2`, of the row.
+    So `codes * scales` differs from the row by at most half a step, `scales / 2`.
 
     Args:
-        attention_map: `[N, M]`, floating, not negative.
+        attention_map: `[N, M]`, floating-point, not negative.
 
     Returns:
         Codes `[N, M]` uint8 and scales `[N]` float32.
@@ -151,7 +151,7 @@ def pack_map(attention_map: np.ndarray) -> str:
     The bytes are the scales and the entropies of the rows, both little-endian float32, and then the codes.
 
     Args:
-        attention_map: `[N, M]`, floating; rows sum to 1.
+        attention_map: `[N, M]`, floating-point; rows sum to 1.
 
     Raises:
         NonFiniteError: the map has a NaN or an infinity.

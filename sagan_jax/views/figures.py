@@ -1,4 +1,4 @@
-"""Static figures: many images as one, and matplotlib figures as files."""
+"""Static figures: grids of images, and matplotlib figures as files."""
 
 import io
 import math
@@ -19,10 +19,10 @@ def image_grid(
     """Returns the images side by side, row by row, as one image.
 
     Args:
-        images: `[N, H, W, C]` uint8, N at least 1; nothing is normalised.
-        columns: images a row, at least 1.
-        padding: pixels of background between neighbours, not around; not scaled.
-        scale: how many times each pixel is repeated along both axes, at least 1.
+        images: `[N, H, W, C]` uint8, N at least 1; values are not rescaled.
+        columns: images per row, at least 1.
+        padding: pixels of background between neighbours, but not around the grid; not scaled.
+        scale: number of repetitions of each pixel along both axes, at least 1.
         background: 0 is black, 255 white; also fills the rest of the last row.
 
     Returns:
@@ -61,10 +61,10 @@ def class_rows(images: np.ndarray, labels: np.ndarray, *, columns: int | None = 
     Args:
         images: `[N, H, W, C]` uint8.
         labels: `[N]`, the class of each.
-        columns: images a row. Defaults to the size of the largest class, at most 10; for one class, to a square.
+        columns: images per row. Defaults to the size of the largest class, at most 10; for one class, to a square.
 
     Returns:
-        `[.., .., C]` uint8, as of `image_grid`.
+        `[.., .., C]` uint8, as `image_grid` returns it.
 
     Raises:
         InvalidInputError: another dtype or shape.
@@ -108,10 +108,10 @@ def completion_sheet(
         images: `[N, H, W, C]` uint8.
         masks: `[N, H, W]` bool, True in the hole.
         completions: each `[N, H, W, C]` uint8.
-        original: adds the image itself as the last column.
+        original: add the image itself as the last column.
 
     Returns:
-        `[.., .., C]` uint8, as of `image_grid`.
+        `[.., .., C]` uint8, as `image_grid` returns it.
     """
     holed = np.where(masks[..., None], np.uint8(128), images)
     columns = [holed, *completions, *([images] if original else [])]
@@ -121,12 +121,12 @@ def completion_sheet(
 def encode_figure(figure: "Figure", kind: Literal["png", "svg"]) -> bytes:
     """Returns a figure as the content of a PNG or SVG file, at 160 dots per inch.
 
-    The file holds no date. A figure drawn again gives the same PNG; an SVG has other element ids each time, unless
+    The file holds no date. The same figure gives the same PNG. The element ids of an SVG differ each time, unless
     `svg.hashsalt` is set.
 
     Args:
-        figure: of matplotlib; left as it is.
-        kind: of the file.
+        figure: a matplotlib figure; it is not changed.
+        kind: the file format.
     """
     content = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {}

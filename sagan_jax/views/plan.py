@@ -10,7 +10,7 @@ def plan_page(title: str, columns: Mapping[str, Mapping[str, str]], notes: Seque
 
     Args:
         title: the heading.
-        columns: for each heading of a column its cells by the label of their row. A cell may be absent.
+        columns: the columns by heading; each maps row labels to cells. Cells may be missing.
         notes: sentences below the table.
     """
     labels = row_labels(columns)
@@ -34,6 +34,6 @@ def plan_text(columns: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def row_labels(columns: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Returns the labels of the rows: those of the longest column, and then what only others have."""
+    """Returns the labels of the rows: those of the longest column first, then those that only others have."""
     longest = sorted(columns.values(), key=len, reverse=True)
     return list(dict.fromkeys(label for rows in longest for label in rows))

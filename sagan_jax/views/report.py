@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that holds everything it shows and loads nothing from a network."""
+"""The report of a run: one self-contained HTML page, which loads nothing from a network."""
 
 import base64
 import contextlib
@@ -29,7 +29,7 @@ from sagan_jax.views.templates import load_template
 _IMAGE_MARKUP = 300  # bytes of HTML around an image, at most
 _NOTES_MARKUP = 2000  # bytes kept free for notes on images
 _MAX_IMAGE_BYTES = 1_000_000_000
-_HEAD_BYTES = 100_000  # of a page, with its style, name and progress
+_HEAD_BYTES = 100_000  # size of the start of a page, with its style, name and progress
 
 FindSigns = Callable[[Mapping[str, Curve], Mapping[str, Any]], Sequence[str]]
 _PROGRESS = re.compile("<p>step ([0-9,]+)(?: of [0-9,]+)? · ([^<\n]*)</p>".encode())  # in report.html
@@ -39,8 +39,8 @@ class EmbeddedImage(NamedTuple):
     """An image inside the page.
 
     Attributes:
-        name: of its file, without the suffix.
-        step: at the end of that name, or 0.
+        name: the name of its file, without the suffix.
+        step: the step at the end of the name, or 0.
         url: a `data:` URL with the PNG.
         width: in pixels.
         height: in pixels.
@@ -68,21 +68,21 @@ def report_page(
     Missing or damaged files are left out, and the page says so. The same files give the same page.
 
     Args:
-        workdir: of a run; only read.
+        workdir: of a run; it is only read.
         status: of the run, such as `stopped`. Defaults to `finished` or `not finished`, by the number of steps.
-        config: of the run, as nested dictionaries. Defaults to what is in `config.json`.
-        defaults: a config as nested dictionaries, as in `config.json`; the page shows first what differs from it.
+        config: of the run, as nested dictionaries. Defaults to the content of `config.json`.
+        defaults: a config as nested dictionaries; the page shows settings that differ from it first.
         budget: size of the page in bytes. Images are left out evenly to fit; curves never are.
         find_signs: takes the metrics and the config, and returns a line for each sign that training goes wrong.
-        read: a step, and how many images the run had read by then. If they are not those of the batch size in the
-            config, it was changed, and the page leaves out how long training took. Defaults to not known.
+        read: a step, and the number of images read by then. If it does not match the batch size in the config, the
+            batch size was changed, and the page leaves out the time of training. Defaults to unknown.
 
     Returns:
         The page, of at most `budget` bytes in UTF-8 unless text and curves alone are larger.
 
     Raises:
         InvalidInputError: there is no run in `workdir`.
-        StorageError: the folder may not be read.
+        StorageError: the folder cannot be read.
     """
     workdir = Path(workdir)
     _require_run(workdir)
@@ -96,7 +96,7 @@ def report_page(
 
 
 def shown_progress(path: str | Path) -> tuple[int, str] | None:
-    """Returns the step and the status that a written report shows; None where there is no such page.
+    """Returns the step and the status that a written report shows; None if there is no report.
 
     Args:
         path: of the page.
@@ -110,7 +110,7 @@ def shown_progress(path: str | Path) -> tuple[int, str] | None:
 
 
 def _require_run(workdir: Path) -> None:
-    """Raises InvalidInputError where there is no run, and StorageError where that cannot be told."""
+    """Raises InvalidInputError if there is no run, and StorageError if the folder cannot be read."""
     path = workdir
     try:
         for path in (workdir / "config.json", workdir / "metrics.jsonl"):
@@ -132,9 +132,9 @@ def _page_values(
     find_signs: FindSigns,
     read: tuple[int, int] | None,
 ) -> dict[str, Any]:
-    """Returns what the template shows, but for the images; `notes` says what could not be read."""
+    """Returns the values of the template, except the images; `notes` lists what could not be read."""
     notes: list[str] = []
-    # As JSON values, which `config.json` holds.
+    # Converted to JSON values, as they are in `config.json`.
     config = json.loads(json.dumps(given)) if given else _read_document(workdir / "config.json", notes)
     environment = _read_document(workdir / "environment.json", notes)
     curves, reading_notes = read_metrics(workdir / "metrics.jsonl")
@@ -159,7 +159,7 @@ def _page_values(
 
 
 def _render(page: Mapping[str, Any], samples: Sequence[EmbeddedImage], attention: Sequence[EmbeddedImage]) -> bytes:
-    """Returns the page in UTF-8; lone surrogates, as in a file name that is not UTF-8, are escaped."""
+    """Returns the page in UTF-8; lone surrogates, which file names outside UTF-8 have, are escaped."""
     page_text = load_template("report.html").render(page, samples=samples, attention=attention)
     return page_text.encode("utf-8", "backslashreplace")
 
@@ -168,7 +168,7 @@ def _render(page: Mapping[str, Any], samples: Sequence[EmbeddedImage], attention
 
 
 def _read_document(path: Path, notes: list[str]) -> dict[str, Any]:
-    """Returns the JSON object of a file; where it cannot be read, an empty one, and adds a note."""
+    """Returns the JSON object of a file. If it cannot be read, returns an empty one and adds a note."""
     try:
         document = read_json(path)
     except (OSError, ValueError):
@@ -184,7 +184,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _progress(workdir: Path, config: Mapping[str, Any], curves: Mapping[str, Curve], status: str) -> dict[str, Any]:
-    """Returns how far the run is: steps, status and the newest checkpoint."""
+    """Returns the progress of the run: steps, status and the newest checkpoint."""
     step = max((int(curve.steps[-1]) for curve in curves.values()), default=0)
     total_steps = finite_number(_mapping(config.get("training")).get("total_steps"))
     finished = total_steps is not None and step >= total_steps
@@ -199,7 +199,7 @@ def _progress(workdir: Path, config: Mapping[str, Any], curves: Mapping[str, Cur
 
 
 def _settings(config: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, list[tuple[str, str, str]]]:
-    """Returns name, value and default of each setting, those that are `changed` apart from those that are not.
+    """Returns name, value and default of each setting, in two lists: `changed` and `unchanged`.
 
     Values are compared as JSON, because it turns the tuples of `defaults` into lists.
     """
@@ -212,17 +212,17 @@ def _settings(config: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
 
 
 def resume_command(workdir: Path, environment: Mapping[str, Any]) -> str:
-    """Returns the shell command that continues a run: the command that last started it, with its flags.
+    """Returns the shell command that resumes a run: the command that last started it, with its flags.
 
-    It has no `--fresh`, which would delete the run, and it names the workdir as it is now. It first changes to the
-    folder that relative paths refer to. A run that was started from Python has the command of that program.
+    The command has no `--fresh`, which would delete the run, and it names the current path of the workdir. It first
+    changes to the folder that relative paths refer to. For a run started from Python, it is that program's command.
 
     Args:
         workdir: of the run.
         environment: the run's `environment.json`.
 
     Returns:
-        One line, quoted for a POSIX shell; empty where the environment does not hold the command.
+        One line, quoted for a POSIX shell; empty if the environment does not hold the command.
     """
     argv = environment.get("argv")
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
@@ -253,10 +253,10 @@ def _times(
     curves: Mapping[str, Curve],
     read: tuple[int, int] | None,
 ) -> dict[str, str]:
-    """Returns when the run started, how long it trained up to its last logged step, and how fast.
+    """Returns the start of the run, its training time up to the last logged step, and its speed.
 
-    The time is that of all its parts, with compiling, saving and drawing. It follows from the images per second, which
-    are means over the steps since the line before, and so needs one batch size; `read` is that of `report_page`.
+    The time covers all sessions, including compiling, saving and drawing. It is computed from the images per second,
+    which are means since the previous line, and therefore needs a constant batch size. `read` is as in `report_page`.
     """
     facts = {}
     with contextlib.suppress(TypeError, ValueError, OverflowError):
@@ -278,8 +278,8 @@ def _times(
 def _facts(curves: Mapping[str, Curve]) -> dict[str, str]:
     """Returns further values for the top of the page: gamma of each attention layer, and the throughput.
 
-    Gamma is that of the networks as they were last drawn, as in the attention figures. Runs that did not record it show
-    the gamma that was logged.
+    Gamma is the value at the last drawing, as in the attention figures. Runs that did not record it show the logged
+    gamma.
     """
     facts = {}
     for name, curve in curves.items():
@@ -302,7 +302,7 @@ def _scores(folder: Path, curves: Mapping[str, Curve], notes: list[str]) -> list
         for name, value in _mapping(result.get("values")).items():
             if finite_number(value) is not None:
                 found[name, _step_of(path)] = (value, _measured_with(result))
-    newest = dict(sorted(found))  # of the steps of a name, the last one stays
+    newest = dict(sorted(found))  # keeps the last step of each name
     return [
         {
             "name": name,
@@ -315,7 +315,7 @@ def _scores(folder: Path, curves: Mapping[str, Curve], notes: list[str]) -> list
 
 
 def _measured_with(result: Mapping[str, Any]) -> str:
-    """Returns what a result file says of a score beside its values: a warning, the network and the resize."""
+    """Returns notes on how a score was measured, from its result file: a warning, the network and the resize."""
     network = result.get("embedding") or result.get("classifier")
     resize = _mapping(result.get("protocol")).get("resize")
     words = [str(result["warning"])] if result.get("warning") else []
@@ -325,7 +325,7 @@ def _measured_with(result: Mapping[str, Any]) -> str:
 
 
 def _caveat(name: str) -> str:
-    """Returns how a score must not be read, where there is something to say."""
+    """Returns a warning against misreading a score, or ""."""
     if name.startswith("classifier_accuracy"):
         return "The classifier was trained on these images: compare this score between runs only."
     if "_random" in name:
@@ -343,7 +343,7 @@ def _caveat(name: str) -> str:
 
 
 def _attention_images(folder: Path, room: int, notes: list[str]) -> list[EmbeddedImage]:
-    """Returns the attention maps in a folder by name; only the newest where not all fit into `room` bytes."""
+    """Returns the attention maps in a folder by name; only the newest if not all fit into `room` bytes."""
     paths = sorted(folder.glob("*.png"), key=lambda path: (-_step_of(path), path.name))
     chosen = _fitting(paths, room)
     images = sorted(_embed(chosen, notes))
@@ -355,7 +355,7 @@ def _attention_images(folder: Path, room: int, notes: list[str]) -> list[Embedde
 
 
 def _sample_grids(folder: Path, room: int, notes: list[str]) -> list[EmbeddedImage]:
-    """Returns the sample grids in a folder, by step; evenly chosen over the run where not all fit into `room` bytes."""
+    """Returns the sample grids in a folder, by step; evenly chosen over the run if not all fit into `room` bytes."""
     paths = sorted(folder.glob("samples-*.png"), key=lambda path: (_step_of(path), path.name))
     chosen = _evenly_spaced(paths, room)
     if len(chosen) < len(paths):
@@ -372,7 +372,7 @@ def _step_of(path: Path) -> int:
 
 
 def _embedded_size(path: Path) -> int:
-    """Returns the bytes that an image takes in the page; 0 for a file that is gone."""
+    """Returns the size of an image in the page, in bytes; 0 for a file that no longer exists."""
     try:
         return 4 * -(-path.stat().st_size // 3) + _IMAGE_MARKUP
     except OSError:
@@ -391,7 +391,7 @@ def _fitting(paths: Sequence[Path], room: int) -> list[Path]:
 
 
 def _evenly_spaced(paths: Sequence[Path], room: int) -> list[Path]:
-    """Returns as many images as fit into `room` bytes, evenly from the first to the last; the last if only one fits."""
+    """Returns as many images as fit into `room` bytes, evenly spaced; the last image if only one fits."""
     sizes = [_embedded_size(path) for path in paths]
     for number in range(min(len(paths), room // _IMAGE_MARKUP), 0, -1):
         chosen = np.unique(np.linspace(len(paths) - 1, 0, number).round().astype(int))
@@ -401,7 +401,7 @@ def _evenly_spaced(paths: Sequence[Path], room: int) -> list[Path]:
 
 
 def _embed(paths: Iterable[Path], notes: list[str]) -> list[EmbeddedImage]:
-    """Returns those of the files that are undamaged PNGs, and adds a note for each of the others."""
+    """Returns the files that are valid PNGs, and adds a note for each other file."""
     found = []
     for path in paths:
         try:

@@ -1,4 +1,4 @@
-"""The HTML templates that lie beside this file."""
+"""Loads the HTML templates in this folder."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import jinja2
 
 
 def load_template(name: str) -> jinja2.Template:
-    """Returns a template that escapes what it is given, and raises an error where a value is missing.
+    """Returns a template that escapes its values, and raises an error if a value is missing.
 
     Args:
-        name: of the file, such as `report.html`.
+        name: the name of the file, such as `report.html`.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

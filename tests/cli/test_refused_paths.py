@@ -125,7 +125,7 @@ def test_user_without_a_home_folder_has_no_cache(homeless, tmp_path, capsys):
     assert (cache_folder("auto"), weights_folder(), find_weights()) == (None, None, None)
     Image.new("RGB", (32, 32), (7, 0, 0)).save(tmp_path / "0.png")
     assert sagan_jax.data.open_source(str(tmp_path), resolution=32)[0][0][0, 0, 0] == 7
-    with pytest.raises(InvalidInputError, match="'~/x' begins with a home folder that is not known"):
+    with pytest.raises(InvalidInputError, match="'~/x' begins with an unknown home folder"):
         cache_folder("~/x")
     for words, needed in ((["fetch-weights"], "--out"), (["convert", "--from", "inception", "x.pth"], "OUT")):
         assert command(*words) == 2

@@ -308,7 +308,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 GAMMA = "generator/params/attention_16/gamma"
 DAMAGE = {
     "no config": (lambda of: (of / CONFIG).unlink(), "needs a file config.json, as sagan-jax export --format hub"),
-    "no JSON": (lambda of: (of / CONFIG).write_text("{"), "config.json' is not JSON that can be read: Expecting"),
+    "no JSON": (lambda of: (of / CONFIG).write_text("{"), "config.json' cannot be read as JSON: Expecting"),
     "another library": (
         lambda of: (of / CONFIG).write_text('{"model_type": "bert"}'),
         "config.json' needs 'library_name': 'sagan_jax', as sagan-jax export --format hub writes it; it does not say "

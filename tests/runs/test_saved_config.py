@@ -217,7 +217,7 @@ WRONG = {
     '{"networks": {"resolution": "x"}}': r"--resolution needs to be one of 32, 64, 128, 256, 512; got 'x'",
     '{"networks": {"resolution": 32.0}}': r"--resolution needs to be one of",
     '{"networks": {"latent_size": 1%s}}' % ("0" * 400): "--latent-size needs to be at most",
-    '{"networks": {"latent_size": 1%s}}' % ("0" * 5000): "not JSON that can be read",
+    '{"networks": {"latent_size": 1%s}}' % ("0" * 5000): "cannot be read as JSON",
     '{"networks": {"latent_size": 1048577}}': "--latent-size needs to be at most 1,048,576; got 1048577",
     '{"networks": {"latent_size": true}}': "--latent-size needs a value of type int; got True",
     '{"networks": {"norm_epsilon": NaN}}': "--norm-epsilon needs to be at least 0; got nan",

@@ -208,7 +208,7 @@ def test_folder_that_is_removed_meanwhile_is_said_once(home):
     removed = "import shutil; jax.jit(lambda x: 5 * x)(1.0); shutil.rmtree(jax.config.jax_compilation_cache_dir)"
     folder, (read, _), errors = compiled(home, between=removed)
     assert (read, len(errors)) == (0, 1), errors
-    assert f"no longer kept in '{folder}'" in errors[0]
+    assert f"no longer stored in '{folder}'" in errors[0]
 
 
 def test_disk_that_fills_while_programs_are_written_is_said_once_and_leaves_no_part_of_them(home):
@@ -216,7 +216,7 @@ def test_disk_that_fills_while_programs_are_written_is_said_once_and_leaves_no_p
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
     folder, (_, tried), errors = compiled(home, between=limit)
     assert (tried, len(errors)) == (1, 1), errors
-    assert "no longer kept" in errors[0]
+    assert "no longer stored" in errors[0]
     assert not [*Path(folder).glob("*-cache")]
     assert compiled(home)[2] == []
 

@@ -42,7 +42,7 @@ def test_path_that_cannot_be_written_is_refused_before_and_nothing_is_made(tmp_p
         with pytest.raises(InvalidInputError, match=words):
             check_can_write(path)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(StorageError, match=f"{tmp_path}' may not be written"):
+    with pytest.raises(StorageError, match=f"no write permission for '{tmp_path}'"):
         check_can_write(tmp_path / "new" / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -134,7 +134,7 @@ def test_file_that_is_not_regular_is_refused(kind, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff", b"1" * 5000, b"{} {}"])
 def test_what_is_not_json_is_refused_in_one_line(content, tmp_path):
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(InvalidInputError, match="/a' is not JSON that can be read: ") as caught:
+    with pytest.raises(InvalidInputError, match="/a' cannot be read as JSON: ") as caught:
         read_json(tmp_path / "a")
     assert "\n" not in str(caught.value)
 

@@ -96,7 +96,7 @@ def test_second_signal_ends_the_process_at_once_even_where_python_does_not_look(
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(5) == 143
-    assert process.stderr.readline() == b"SIGTERM: ended at once; the run goes on from its last checkpoint\n"
+    assert process.stderr.readline() == b"SIGTERM: ended at once; the run can be resumed from its last checkpoint\n"
     process.stdout.close()
     process.stderr.close()
 
