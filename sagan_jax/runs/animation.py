@@ -15,16 +15,16 @@ from sagan_jax.runtime.image_files import encode_animation
 from sagan_jax.views.animation import training_frame
 
 _NAME = re.compile(r"samples-(\d{8,15})\.png")
-_LAST_FRAME = 8  # times as long as another one
+_LAST_FRAME = 8  # its duration, in durations of the other frames
 
 
 class Animation(NamedTuple):
-    """What was written.
+    """Describes a written animation.
 
     Attributes:
-        steps: of the frames, ascending.
+        steps: the steps of the frames, ascending.
         size: of the file in bytes.
-        left_out: a sentence for each kind of picture that has no frame.
+        left_out: a line for each reason why pictures were left out.
     """
 
     steps: list[int]
@@ -44,16 +44,17 @@ def animate(
     """Writes the pictures in `samples/` as an animation that shows the step of each.
 
     Args:
-        workdir: of a run of any kind; nothing but its pictures is read.
+        workdir: of a run of any kind; only its pictures are read.
         out: a .gif, .webp or .png file (APNG).
-        max_frames: of more pictures some are left out, evenly over the run; at least 2. The last one always stays.
+        max_frames: largest number of frames, at least 2. If there are more pictures, some are left out, evenly over
+            the run. The last one always stays.
         pixels: longest side of a picture; a larger one is made smaller.
-        milliseconds: the time of a frame; the last one stays longer.
+        milliseconds: the duration of a frame; the last one stays longer.
         budget: the largest size of the file, in bytes. Pictures are left out evenly to fit.
 
     Raises:
         InvalidInputError: there are no pictures, or two of them do not fit into the budget.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     paths = _pictures(workdir)
     notes: list[str] = []
@@ -94,7 +95,7 @@ def _pictures(workdir: Path) -> dict[int, Path]:
 
 
 def _evenly(steps: Sequence[int], number: int) -> list[int]:
-    """Returns at most so many of the steps, evenly from the first to the last; the last if it is one."""
+    """Returns at most `number` steps, evenly spaced from the first to the last; only the last one if `number` is 1."""
     if len(steps) <= number:
         return list(steps)
     return [steps[index] for index in np.unique(np.linspace(len(steps) - 1, 0, number).round().astype(int))]
@@ -111,7 +112,7 @@ def _read(path: Path, notes: list[str]) -> np.ndarray | None:
 
 
 def _fitting(frames: dict[int, np.ndarray], kind: str, milliseconds: int, budget: int) -> tuple[list[int], bytes]:
-    """Returns the steps of as many frames as fit, and the file of them."""
+    """Returns the steps of as many frames as fit into `budget`, and the content of the file."""
     steps = list(frames)
     while True:
         times = [milliseconds] * (len(steps) - 1) + [milliseconds * _LAST_FRAME]

@@ -48,7 +48,7 @@ def draw_attention(
     """Draws where the networks of a run look, and returns the PNG files; each has an SVG beside it.
 
     Args:
-        workdir: the folder of a run that has saved.
+        workdir: the folder of a run with a checkpoint.
         out: the folder for the figures.
         num_images: generated images for G, and real images for D.
         image: an image for D instead of real ones; G is left out then.
@@ -62,8 +62,8 @@ def draw_attention(
 
     Raises:
         InvalidInputError: the run has no attention layer or no checkpoint, a position lies outside the image, or a
-            file is no image.
-        StorageError: the disk refused.
+            file is not an image.
+        StorageError: a file cannot be written.
     """
     run = open_run(workdir, checkpoint=checkpoint, source=source, trust_checkpoint=trust_checkpoint)
     resolution = run.experiment.networks.resolution
@@ -93,7 +93,7 @@ def draw_record(record: AttentionRecord, out: Path) -> None:
         out: the folder for the figure.
 
     Raises:
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     path = record_path(out, record.layers[0].network)
     write_atomically(path, encode_figure(_figure(record, 0, (), 5), "png"))
@@ -107,7 +107,7 @@ def record_path(out: Path, network: str) -> Path:
 def no_attention_error(workdir: Path) -> InvalidInputError:
     """Returns the error for a run that has no attention layer."""
     return InvalidInputError(
-        f"The run in {str(workdir)!r} has no attention layer to look at: it was trained without, or with one "
+        f"The run in {str(workdir)!r} has no attention map to show: it was trained without attention, or with a layer "
         f"that has no map (--attention residual, squeeze_excite or none, or a layer of yours that sows none)."
     )
 
@@ -128,9 +128,7 @@ def _records(
     given = _read_image(image, run.experiment) if image else None  # before the networks, which take long to compile
     generator, discriminator = run.generator(), run.discriminator()
     if given and discriminator is None:
-        raise InvalidInputError(
-            f"--image needs a discriminator to look at it; the weights in {str(run.workdir)!r} came without one."
-        )
+        raise InvalidInputError(f"--image needs a discriminator; the weights in {str(run.workdir)!r} came without one.")
     wanted = None
     if discriminator and sows_attention(discriminator.discriminator, image_shape(run.experiment)):  # reads no images
         wanted = given or _choose_images(run.images(), num_images, seed)

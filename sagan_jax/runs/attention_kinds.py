@@ -1,4 +1,4 @@
-"""What a config puts at an attention place: from its name to a layer, and whether a user's layer keeps the contract."""
+"""Finds the attention layer that a config names, and checks the contract of a user's layer."""
 
 import sys
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from sagan_jax.models.attention import Attention, BrokenContractError, attention
 
 
 def find_attention(name: str, flag: str = "--attention") -> Attention:
-    """Returns what a name of a config stands for: the name itself, or a user's class, module or function.
+    """Returns the layer for an attention name of a config: the name itself, or a user's class, module or function.
 
     Raises:
         InvalidInputError: there is no such object, or it cannot be called.
@@ -32,14 +32,14 @@ def find_attention(name: str, flag: str = "--attention") -> Attention:
 
 
 def check_attention_layer(name: str, flag: str, places: Mapping[int, int]) -> None:
-    """Raises InvalidInputError where a user's layer breaks the contract of `sagan_jax.models.AttentionModule`.
+    """Raises InvalidInputError if a user's layer breaks the contract of `sagan_jax.models.AttentionModule`.
 
-    It is traced with two images at each place, in float32 and in bfloat16, and not run.
+    The layer is traced with two images at each place, in float32 and in bfloat16. It is not run.
 
     Args:
-        name: an import path. Other names pass.
-        flag: that gives it; starts a message.
-        places: the feature-map sizes at which it sits, each with its channels.
+        name: an import path. Other names are not checked.
+        flag: the flag that gives the name; starts the error message.
+        places: the channels at each feature-map size where the layer is used.
     """
     if not is_import_path(name):
         return
@@ -47,13 +47,13 @@ def check_attention_layer(name: str, flag: str, places: Mapping[int, int]) -> No
 
 
 def check_layer(layer: Attention, what: str, where: str, places: Mapping[int, int]) -> None:
-    """Raises InvalidInputError where a user's layer breaks its contract; as `check_attention_layer`.
+    """Raises InvalidInputError if a user's layer breaks its contract; see `check_attention_layer`.
 
     Args:
         layer: a class, a module or a function.
-        what: names it; starts a message.
+        what: a name for the layer; starts the error message.
         where: its file or its module.
-        places: the feature-map sizes at which it sits, each with its channels.
+        places: the channels at each feature-map size where the layer is used.
     """
     for size, channels in places.items():
         for dtype in (None, jnp.bfloat16):
@@ -62,7 +62,7 @@ def check_layer(layer: Attention, what: str, where: str, places: Mapping[int, in
             others = sorted(set(variables) - {"params", "intermediates"})
             if others:
                 raise InvalidInputError(
-                    f"{what} has variables {', '.join(others)}: it is not told whether it trains, so it may own "
+                    f"{what} has variables {', '.join(others)}: a layer has no `train` argument, so it may have "
                     f"parameters only. Leave out batch norm, dropout and other state."
                 )
             for _, parts in sown_maps(variables.get("intermediates", {})):
@@ -70,7 +70,7 @@ def check_layer(layer: Attention, what: str, where: str, places: Mapping[int, in
 
 
 def _variables(place: nn.Module, features: jax.ShapeDtypeStruct, what: str, where: str) -> Mapping[str, Any]:
-    """Returns the shapes of what a layer owns and sows; `where` is its file or its module."""
+    """Returns the shapes of the variables and sown values of a layer; `where` is its file or its module."""
     try:
         return jax.eval_shape(lambda given: place.init(jax.random.key(0), given, mutable=True), features)
     except BrokenContractError as error:
@@ -96,7 +96,7 @@ def _check_map(attention_map: Any, what: str, size: int) -> None:
 
 
 class _Place(nn.Module):
-    """A place of a network."""
+    """Calls a layer in the way that a network does."""
 
     layer: Any
     dtype: Any

@@ -12,14 +12,14 @@ from sagan_jax.runtime.files import disk_errors
 from sagan_jax.runtime.processes import decide_in_main, is_main_process
 
 SET_ASIDE = ("damaged", "unreadable", "other-score")
-"""Why a best checkpoint is kept under another name, such as `best.damaged` or `best.damaged2`."""
+"""Reasons to rename a best checkpoint, for example to `best.damaged` or `best.damaged2`."""
 
 
 class BestCheckpoint:
     """Keeps the state whose score is the best so far.
 
     Args:
-        folder: gets the checkpoint.
+        folder: the folder for the checkpoint.
         score: the name of the score.
         higher_is_better: whether a higher value of it is better.
 
@@ -34,9 +34,9 @@ class BestCheckpoint:
     def resume_from(self, step: int) -> None:
         """Reads the best score before `step`. With several processes, process 0 reads and decides for all.
 
-        A checkpoint that is later than `step` is removed, because that step will be done again. One that is damaged,
-        cannot be read or is of another score is renamed. Each is said in a line on stderr. What a killed save left
-        beside the best is removed.
+        A checkpoint that is later than `step` is removed, because its step will be done again. A checkpoint that is
+        damaged, cannot be read or belongs to another score is renamed. A line on stderr reports each. Leftovers of a
+        killed save are removed.
 
         Raises:
             StorageError: when the checkpoint cannot be renamed or removed.
@@ -44,7 +44,7 @@ class BestCheckpoint:
         self.value = decide_in_main(lambda: self._take_up(step))
 
     def _take_up(self, step: int) -> float | None:
-        """Returns the best score before `step`; None where there is no checkpoint of it to go on with."""
+        """Returns the best score before `step`; None if no checkpoint can be resumed from."""
         try:
             with Checkpoints(self._folder) as checkpoints:
                 found = checkpoints.latest_meta()
@@ -102,7 +102,7 @@ class BestCheckpoint:
         self.value = value
 
     def would_take(self, value: float) -> bool:
-        """Tells whether a score is better than the best so far; a first one always is, NaN never."""
+        """Returns whether a score is better than the best so far; a first one always is, NaN never."""
         if self.value is None or math.isnan(self.value):
             return self.value is None or not math.isnan(value)
         return self._is_better(value, self.value)

@@ -1,4 +1,4 @@
-"""From a config to objects: tasks, trained networks and image sources."""
+"""Builds the objects that a config describes: tasks, trained networks and image sources."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -39,10 +39,10 @@ _LOSSES: dict[Any, functional.AdversarialLoss] = {
 
 
 def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
-    """Returns what stays fixed in the adversarial training that a config describes.
+    """Returns the task of the adversarial training that a config describes: networks, loss and optimisers.
 
     Raises:
-        InvalidInputError: an object of a user is not there, or does not keep its contract.
+        InvalidInputError: an object of a user is not found, or breaks its contract.
     """
     networks, training = experiment.networks, experiment.training
     generator, discriminator = build_networks(networks)
@@ -76,7 +76,7 @@ def build_adversarial_task(experiment: Experiment) -> AdversarialTask:
 
 
 def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
-    """Returns what stays fixed in the completion training that a config describes.
+    """Returns the task of the completion training that a config describes: networks, loss weights and optimisers.
 
     Raises:
         InvalidInputError: a layer of a user is not found, or breaks its contract.
@@ -117,7 +117,7 @@ def build_completion_task(experiment: CompletionExperiment) -> CompletionTask:
 
 
 def _adam(training: Training) -> Optimizers:
-    """Returns the optimisers that the rates of a config describe."""
+    """Returns the Adam optimisers with the learning rates of a config."""
     falls_until = training.total_steps if training.schedule == "linear" else 0
     return _scheduled_adam(
         training.generator_learning_rate,
@@ -131,7 +131,7 @@ def _adam(training: Training) -> Optimizers:
     )
 
 
-# Equal configs have equal tasks in one process, and so share what jax has traced and compiled.
+# Within one process, equal configs get equal tasks, and therefore share traced and compiled functions.
 @cache
 def _scheduled_adam(
     generator_rate: float,
@@ -161,7 +161,7 @@ def training_precision(experiment: AnyExperiment) -> Precision:
 
 @cache
 def _completion_optimizer(training: CompletionTraining) -> optax.GradientTransformation:
-    """Returns the network's optimiser; its rate warms up, then falls along a cosine to a hundredth."""
+    """Returns the network's optimiser. Its learning rate warms up, then decays along a cosine to 1% of its peak."""
     highest, warmup = training.learning_rate, min(training.warmup_steps, training.total_steps // 2)
     rate = optax.warmup_cosine_decay_schedule(0.0, highest, warmup, training.total_steps, 0.01 * highest)
     if training.optimizer == "muon":
@@ -181,12 +181,12 @@ def image_shape(experiment: AnyExperiment) -> tuple[int, int, int]:
 
 
 def open_images(experiment: AnyExperiment, held_out: bool = False, *, decoding: Decoding = "exact") -> ImageSource:
-    """Returns the images to train on, or the held-out ones, whatever their labels.
+    """Returns the training images or the held-out images of a config, without a check of their labels.
 
     Args:
-        experiment: names them.
-        held_out: which of them.
-        decoding: as for `open_source`. Only training itself takes what the config says; all else is exact.
+        experiment: the config.
+        held_out: whether to return the held-out images.
+        decoding: as for `open_source`. Only training uses the value of the config; everything else is exact.
 
     Raises:
         InvalidInputError: the config names none, or they cannot be read.
@@ -201,7 +201,7 @@ def open_images(experiment: AnyExperiment, held_out: bool = False, *, decoding: 
     try:
         skipped = data.skip_unreadable
         columns: ColumnNames = {"label_column": data.label_column, "image_column": data.image_column}
-        if held_out:  # may be of another kind than the images to train on
+        if held_out:  # may be of another file type than the training images
             skipped, columns = skipped if can_skip(path) else 0, fitting_columns(path, **columns)
         return open_source(
             path,
@@ -225,15 +225,15 @@ def open_images(experiment: AnyExperiment, held_out: bool = False, *, decoding: 
 def open_labelled_images(
     experiment: Experiment, held_out: bool = False, *, decoding: Decoding = "exact"
 ) -> ImageSource:
-    """Returns the images to train on, or the held-out ones, with the classes that the networks have.
+    """Returns the training images or the held-out images of a config, with as many classes as the networks have.
 
     Args:
-        experiment: names them.
-        held_out: which of them.
+        experiment: the config.
+        held_out: whether to return the held-out images.
         decoding: as for `open_images`.
 
     Raises:
-        InvalidInputError: as `open_images`, or the images have other classes than the networks.
+        InvalidInputError: as `open_images`, or the number of classes differs from that of the networks.
     """
     source, wanted = open_images(experiment, held_out, decoding=decoding), experiment.networks.num_classes
     path = experiment.data.held_out if held_out else experiment.data.source
@@ -255,7 +255,7 @@ def open_labelled_images(
 
 
 def balanced_by(experiment: AnyExperiment, source: ImageSource) -> np.ndarray | None:
-    """Returns the labels by which all classes are read equally often; None where the config does not ask for that.
+    """Returns the labels for class-balanced sampling, or None if the config does not ask for it.
 
     Raises:
         InvalidInputError: the images have no labels, or are all of one class.
@@ -272,7 +272,7 @@ def balanced_by(experiment: AnyExperiment, source: ImageSource) -> np.ndarray | 
 
 
 def class_lines(source: ImageSource, path: str, num_classes: int) -> Iterator[str]:
-    """Yields what the user should know of the classes: their names, and that they look like splits of one set.
+    """Yields lines about the classes for the user: their names, and a warning if they look like dataset splits.
 
     Args:
         source: the images.
@@ -286,7 +286,7 @@ def class_lines(source: ImageSource, path: str, num_classes: int) -> Iterator[st
 
 
 def _shown_names(source: ImageSource) -> str:
-    """Returns the first names of the classes, "" if they are only the numbers of the classes."""
+    """Returns the first few class names, or "" if they are only the class numbers."""
     names = [name if name.isprintable() else repr(name) for name in source.class_names]
     if names == [str(number) for number in range(len(names))]:
         return ""
@@ -304,13 +304,13 @@ def _split_hint(source: ImageSource, path: str) -> str:
     way_out = (
         f"give --source {folders[0]} and --held-out {folders[1]}"
         if all(folder.is_dir() for folder in folders)
-        else "pack each by itself, for --source and --held-out"
+        else "pack each into its own file, for --source and --held-out"
     )
-    return f"the folders {' and '.join(names)} of {path!r} are taken for classes. If they are splits, {way_out}."
+    return f"the folders {' and '.join(names)} of {path!r} are used as classes. If they are splits, {way_out}."
 
 
 def trained_generator(task: AdversarialTask, state: AdversarialState, raw: bool = False) -> TrainedGenerator:
-    """Returns G, spectrally normalised once and ready to sample from: its moving average where there is one.
+    """Returns G ready to sample from, with spectral norm applied: its moving average if there is one.
 
     Args:
         task: of the run.
@@ -319,7 +319,7 @@ def trained_generator(task: AdversarialTask, state: AdversarialState, raw: bool 
     """
     averaged = bool(state.average) and not raw
     variables = state.average if averaged else state.generator.variables
-    # Not the whole state: that of a large network takes long to fetch.
+    # Only these parts are fetched, because copying the whole state of a large network takes long.
     variables, spectral, step = jax.device_get((variables, state.generator.spectral, state.step))
     return TrainedGenerator(
         task.generator,
@@ -332,7 +332,7 @@ def trained_generator(task: AdversarialTask, state: AdversarialState, raw: bool 
 
 
 def trained_discriminator(task: AdversarialTask, state: AdversarialState) -> TrainedDiscriminator:
-    """Returns D, spectrally normalised once.
+    """Returns D ready to evaluate, with spectral norm applied.
 
     Args:
         task: of the run.

@@ -1,4 +1,4 @@
-"""The callbacks of a run: found by their names, and called so that none of them can damage the run."""
+"""Finds the callbacks of a run by name, and calls them so that a failing callback cannot damage the run."""
 
 import inspect
 import sys
@@ -15,7 +15,7 @@ from sagan_jax.runtime.callbacks import Callback, HowEnded, RunStart
 from sagan_jax.runtime.weights_and_biases import require_wandb
 
 NamedCallback = tuple[str, Callback]
-"""A callback, and what a message calls it."""
+"""The name of a callback in messages, and the callback."""
 
 _OURS = {
     "tensorboard": "sagan_jax.runtime.tensorboard:TensorBoard",
@@ -28,11 +28,11 @@ _METHODS = {
 
 
 def find_callbacks(names: Sequence[str], given: Sequence[Callback] = ()) -> list[NamedCallback]:
-    """Returns the callbacks of a config, and those that are given in Python after them.
+    """Returns the callbacks of a config, followed by those that were passed in Python.
 
     Args:
-        names: `tensorboard`, `wandb`, or import paths of a callback or of what makes one without arguments.
-        given: callbacks that no config names.
+        names: `tensorboard`, `wandb`, or import paths of a callback or of a callable that makes one without arguments.
+        given: callbacks that were passed in Python.
 
     Raises:
         InvalidInputError: there is no such object, it lacks a method of `Callback`, or its package is not installed.
@@ -55,7 +55,7 @@ def _found(name: str) -> Any:
 
 
 def _check(name: str, callback: Any) -> None:
-    """Refuses an object that has not all methods of a callback, or one that takes other arguments."""
+    """Refuses an object without all methods of a callback, or with other arguments."""
     for method, arguments in _METHODS.items():
         wanted = f"--callbacks {name} needs a method {method}({', '.join(arguments)})"
         function = getattr(callback, method, None)
@@ -70,16 +70,17 @@ def _check(name: str, callback: Any) -> None:
 
 
 class CallbackCalls(Callback):
-    """Calls the callbacks of a run, as a context manager: they start on entering, and have ended on leaving.
+    """Calls the callbacks of a run. As a context manager it starts them on entry and ends them on exit.
 
-    A callback that fails is not called again, but for its end. A line on stderr names it and the line of its file.
+    After a callback fails, only its `end` is still called. A line on stderr names the callback and the line of its
+    file.
 
     Args:
         callbacks: as `find_callbacks` returns them.
-        run: what they are told at the start.
+        run: the argument of their `start`.
 
     Raises:
-        InvalidInputError: on entering, when one of them fails to start. Those that had started have ended then.
+        InvalidInputError: on entry, if a callback fails to start. The callbacks that had started are ended first.
     """
 
     def __init__(self, callbacks: Sequence[NamedCallback], run: RunStart) -> None:
@@ -98,31 +99,31 @@ class CallbackCalls(Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.end("failed", one_line(error) if error else "")  # of those that have not ended yet
+        self.end("failed", one_line(error) if error else "")  # does nothing if they have ended already
 
     def start(self, run: RunStart) -> None:
-        """Starts them all; see `Callback`, as for the other methods."""
+        """Starts all callbacks; see `Callback` for this method and the others."""
         for name, callback in self._callbacks:
             with errors_of_user_code(f"The callback {name} could not start"):
                 callback.start(run)
             self._begun.append((name, callback))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Tells them metrics."""
+        """Passes metrics to the callbacks."""
         self._call("metrics", step, values)
 
     def images(self, name: str, step: int, image: np.ndarray) -> None:
-        """Tells them of a picture."""
+        """Passes a picture to the callbacks, as a read-only view."""
         image = image.view()
         image.flags.writeable = False
         self._call("images", name, step, image)
 
     def scores(self, step: int, values: Mapping[str, float]) -> None:
-        """Tells them scores."""
+        """Passes scores to the callbacks."""
         self._call("scores", step, values)
 
     def end(self, how: HowEnded, message: str) -> None:
-        """Ends those that have started, and does nothing when it is called again."""
+        """Ends the callbacks that have started. A second call does nothing."""
         self._failed.clear()
         self._call("end", how, message)
         self._begun = []

@@ -1,4 +1,4 @@
-"""The classes of a run by name, as its data set calls them: the names of class folders, or those in its files."""
+"""Finds classes of a run by name. The names are those of its data set: of class folders, or in its files."""
 
 import difflib
 import re
@@ -13,8 +13,8 @@ _SHOWN = 10  # names in one line
 def class_numbers(run: GenerationRun, classes: Sequence[int | str]) -> list[int]:
     """Returns the numbers of classes that are given by number or by name.
 
-    A whole number is a number, also where a class has that name. The names are those that the checkpoint holds. Older
-    checkpoints hold none; for them the training images are opened.
+    An integer is always read as a class number, even if a class has that name. Names come from the checkpoint. Older
+    checkpoints hold no names; for them the training images are opened.
 
     Args:
         run: at a checkpoint.
@@ -34,7 +34,7 @@ def class_numbers(run: GenerationRun, classes: Sequence[int | str]) -> list[int]
 
 
 def number_of(word: int | str) -> int | None:
-    """Returns the whole number that a word is, or None.
+    """Returns a word as an integer, or None if it is not one.
 
     Examples:
         >>> number_of("7"), number_of("-1"), number_of("seven"), number_of("2019_01")
@@ -44,7 +44,7 @@ def number_of(word: int | str) -> int | None:
 
 
 def _names(run: GenerationRun, wanted: str) -> Sequence[str]:
-    """Returns the name of each class; `wanted` is one that was asked for."""
+    """Returns the name of each class; `wanted` is a requested name, for error messages."""
     classes = run.experiment.networks.num_classes
     if not classes:
         raise InvalidInputError(f"The generator has no classes; got the class {wanted!r}.")
@@ -54,7 +54,7 @@ def _names(run: GenerationRun, wanted: str) -> Sequence[str]:
         return run.images().class_names
     except InvalidInputError as error:
         raise InvalidInputError(
-            f"The run has no names of its classes, and its training images cannot be opened: give the number of "
+            f"The run has no class names, and its training images cannot be opened: give the number of "
             f"{wanted!r}, 0 to {classes - 1}. ({error})"
         ) from error
 

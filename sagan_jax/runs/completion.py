@@ -72,8 +72,8 @@ class CompletionJob:
     def batches(self, first_step: int, first_image: int | None = None) -> Iterator[CompletionBatch]:
         """Yields this process's share of the data of each step from `first_step` on.
 
-        Holes depend only on the seed and on an image's place in the endless order of all images, and flips on the seed
-        and on its place in the batch of a step. So neither the number of processes nor a restart changes them.
+        The hole of an image depends only on the seed and the image's index in the training order. Its flip depends only
+        on the seed, the step and the index in the batch. So neither depends on the number of processes or on restarts.
         """
         training, size = self.experiment.training, self.experiment.networks.resolution
         process, processes = jax.process_index(), jax.process_count()
@@ -101,9 +101,10 @@ class CompletionJob:
             yield CompletionBatch(images, masks[None])
 
     def draw(self, state: CompletionState, done: int, writer: MetricsWriter, workdir: Path) -> None:
-        """Records a sheet: images with holes, their completions and the originals; held-out images where there are.
+        """Records a sheet of images with holes, their completions and the originals.
 
-        For held-out images it also records the similarity inside the hole, for the kind of holes of the training.
+        The images are held-out ones if there are any. For these it also records the similarity inside the hole, for
+        the kind of hole in training.
         """
         del workdir
         training, size = self.experiment.training, self.experiment.networks.resolution
@@ -118,12 +119,12 @@ class CompletionJob:
         writer.image("samples", done, sample_sheet(completer, images, masks))
 
     def is_drawn(self, done: int, recorded: Mapping[str, float], workdir: Path) -> bool:
-        """Tells whether the sheet and the similarities of a step are there."""
+        """Returns whether the sheet and the similarities of a step are recorded."""
         measured = not self.held_out or any(name.startswith("held_out/") for name in recorded)
         return image_path(workdir, "samples", done).is_file() and measured
 
     def variety(self, state: CompletionState) -> dict[str, float]:
-        """Returns nothing: a completion depends on its image."""
+        """Returns nothing: variety is not measured for completions, which depend on their image."""
         del state
         return {}
 
@@ -138,7 +139,7 @@ class CompletionJob:
         return ", ".join(f"{count:,} parameters in {name}" for name, count in counts.items() if count)
 
     def remarks(self) -> Iterator[str]:
-        """Yields what to know of the images, and the parameter counts of a residual control in place of attention."""
+        """Yields lines about the images, and the parameter counts of a residual control that replaces attention."""
         networks = self.experiment.networks
         yield from class_lines(self.source, self.experiment.data.source, 0)
         if networks.attention == "residual":
@@ -147,10 +148,10 @@ class CompletionJob:
 
 
 def perceptual_variables(experiment: CompletionExperiment) -> tuple[Any, ...]:
-    """Returns the variables of the network that the perceptual term looks through, or nothing without that term.
+    """Returns the variables of the network of the perceptual loss; an empty tuple without that loss.
 
     Raises:
-        InvalidInputError: the package that brings them is not installed, or is damaged.
+        InvalidInputError: the package with these variables is not installed, or is damaged.
     """
     weight = experiment.training.perceptual_weight
     if not weight:

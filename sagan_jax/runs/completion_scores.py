@@ -69,18 +69,18 @@ def completion_scores_of_run(
 ) -> Iterator[HoleScore | Score]:
     """Yields the score of each kind of hole, then of each protocol. Each is written to a result file.
 
-    Where the weights of EfficientNet-Lite0 are installed, the scores of holes have the `lite0_distance` too.
+    If the weights of EfficientNet-Lite0 are installed, the scores of holes include the `lite0_distance`.
 
     Args:
-        run: an opened run that has saved.
+        run: an opened run with a checkpoint.
         names: of protocols, which compare sampled completions of held-out photographs with real images. Defaults to
             none.
-        holes: kinds of `sagan_jax.data.masks`. Defaults to `SCORED_HOLES`. Protocols use them in turn.
+        holes: kinds of `sagan_jax.data.masks`. Defaults to `SCORED_HOLES`. Protocols cycle through them.
         samples: completions of each image whose diversity is measured.
         inception_weights: as for `scores_of_run`.
         dinov2_weights: as for `scores_of_run`.
         seed: of holes and latents.
-        batch_size: images a pass.
+        batch_size: images per forward pass.
         out: folder of the result files. Defaults to `scores/` in the workdir.
         keep_going: as for `scores_of_run`.
         notify: as for `scores_of_run`.

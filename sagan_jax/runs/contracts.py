@@ -1,4 +1,4 @@
-"""Whether the objects of a user keep the contracts of `sagan_jax.training.protocols`, told from shapes alone."""
+"""Checks from shapes alone that a user's objects keep the contracts of `sagan_jax.training.protocols`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from sagan_jax.import_paths import errors_of_user_code
 from sagan_jax.training.adversarial import AdversarialTask
 
 _COLLECTIONS = {"params", "batch_stats"}
-_B = 2  # images of a batch; the networks are initialised with as many
+_B = 2  # batch size of the traces; the networks are initialised with the same size
 
 
 def check_contracts(task: AdversarialTask, image_shape: tuple[int, int, int]) -> None:
@@ -25,8 +25,8 @@ def check_contracts(task: AdversarialTask, image_shape: tuple[int, int, int]) ->
         image_shape: (H, W, C) of its images.
 
     Raises:
-        InvalidInputError: one of them does not take what it is given, or gives what is not wanted. The line names what
-            was wanted and, where a user's own file raised, its line.
+        InvalidInputError: one of them does not accept its arguments, or returns a wrong result. The message says what
+            was expected and, if a user's own file raised, its line.
     """
     images = _floats(_B, *image_shape)
     labels = jax.ShapeDtypeStruct((_B,), jnp.int32)
@@ -62,7 +62,7 @@ def _check_network(
     others = sorted(set(variables) - _COLLECTIONS)
     if others or "params" not in variables:
         raise InvalidInputError(
-            f"{what} needs the variables params and, if it has norms, batch_stats, which are all that a run keeps; "
+            f"{what} needs the variables params and, if it has norms, batch_stats; a run keeps no others; "
             f"got {', '.join(sorted(variables)) or 'none'}."
         )
     variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
@@ -91,7 +91,7 @@ def _check_params(what: str, params: Mapping[str, Any], *, normalized: bool) -> 
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise InvalidInputError(f"{what} needs parameters that are floating; {name} is {_words(leaf)}.")
+            raise InvalidInputError(f"{what} needs floating-point parameters; {name} is {_words(leaf)}.")
     if normalized:
         with errors_of_user_code(f"{what} cannot be spectrally normalised (--spectral-norm)"):
             jax.eval_shape(lambda params: init_spectral(jax.random.key(0), params), params)
@@ -131,7 +131,7 @@ def _check_optimizer(what: str, optimizer: Any, params: Mapping[str, Any]) -> No
 def _check(
     what: str, function: Callable[..., Any], wanted: Any, *given: Any, with_others: bool = False, hint: str = ""
 ) -> Any:
-    """Refuses a function that does not return a floating array of the wanted shape; returns what it returns beside."""
+    """Refuses a function that returns no floating-point array of the wanted shape; returns its second result."""
     with errors_of_user_code(what):
         found = jax.eval_shape(function, *given)
     found, others = found if with_others else (found, None)
@@ -144,11 +144,11 @@ def _check_array(what: str, found: Any, wanted: Any, hint: str = "") -> None:
         raise InvalidInputError(f"{what}, needs to return one array {_words(wanted)}; got {len(found)}.")
     fits = getattr(found, "shape", None) == wanted.shape and jnp.issubdtype(found.dtype, jnp.floating)
     if not fits:
-        raise InvalidInputError(f"{what}, needs to return {_words(wanted)}, floating; got {_words(found)}.{hint}")
+        raise InvalidInputError(f"{what}, needs to return {_words(wanted)}, floating-point; got {_words(found)}.{hint}")
 
 
 def check_takes_mixtures(trained: TrainedGenerator) -> None:
-    """Raises InvalidInputError for a generator of a user that takes no mixtures of classes in place of labels."""
+    """Raises InvalidInputError for a user's generator that does not accept mixtures of classes instead of labels."""
     if not (trained.num_classes and is_own(trained.generator)):
         return
     latents, mixtures = _floats(_B, trained.latent_size), _floats(_B, trained.num_classes)
@@ -159,12 +159,12 @@ def check_takes_mixtures(trained: TrainedGenerator) -> None:
 
 
 def is_own(module: nn.Module) -> bool:
-    """Tells whether a module is a user's own, and not of this package."""
+    """Returns whether a module was written by the user, not by this package."""
     return not type(module).__module__.startswith("sagan_jax.")
 
 
 def runs_own_code(network: nn.Module) -> bool:
-    """Tells whether a network is a user's own, or has a layer of a user at its attention places."""
+    """Returns whether a network was written by the user, or has an attention layer of the user."""
     return is_own(network) or callable(getattr(network, "attention", None))
 
 
@@ -183,7 +183,7 @@ def _shapes(tree: Any) -> Any:
 
 
 def _words(array: Any) -> str:
-    """Returns the shape and the dtype of an array, as `float32 [2, 8]`, or what is no array."""
+    """Returns the dtype and shape of an array, as `float32 [2, 8]`; the `repr` of anything else."""
     if not hasattr(array, "shape"):
         return repr(array)
     return f"{array.dtype} {list(array.shape)}"

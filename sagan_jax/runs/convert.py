@@ -41,7 +41,7 @@ def convert_inception(file: Path, out: Path | None = None) -> Path:
 
     Raises:
         InvalidInputError: the file is damaged or holds another network, or `out` has another suffix.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     out = _checked_out(out or evaluation.inception.default_weights_path())
     read = _read(file)
@@ -53,9 +53,9 @@ def convert_dinov2(file: Path, out: Path | None = None, *, num_heads: int | None
 
     Args:
         file: .pth, .pt, .npz or .safetensors, with the published names.
-        out: the file to write. Defaults to the place where evaluations look, which is for ViT-L/14 alone: published
-            scores are in its features.
-        num_heads: the heads of each attention layer. Defaults to what the file says, else to one for each 64 features.
+        out: the file to write. Defaults to the place where evaluations look. That place is only for ViT-L/14, which
+            published scores use.
+        num_heads: the heads of each attention layer. Defaults to the number in the file, else to one per 64 features.
 
     Returns:
         The file that was written.
@@ -63,7 +63,7 @@ def convert_dinov2(file: Path, out: Path | None = None, *, num_heads: int | None
     Raises:
         InvalidInputError: the file is damaged or holds another network, `out` has another suffix, or the network is not
             ViT-L/14 and there is no `out`.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     named = out is not None
     out = _checked_out(out or evaluation.dinov2.default_weights_path())
@@ -74,8 +74,8 @@ def convert_dinov2(file: Path, out: Path | None = None, *, num_heads: int | None
     words = interop.dinov2.size_words(network)
     if network != evaluation.dinov2.STANDARD and not named:
         raise InvalidInputError(
-            f"{read.name!r} is DINOv2 of {words}. The usual place is for ViT-L/14, in whose features published scores "
-            f"are: name OUT, and later that file with --dinov2-weights."
+            f"{read.name!r} is DINOv2 of {words}. The default place is only for ViT-L/14, which published scores use: "
+            f"name OUT, and later give that file with --dinov2-weights."
         )
     print(f"DINOv2 of {words}: {sum(map(np.size, arrays.values())):,} parameters")
     return _write_weights(out, read, arrays, {evaluation.dinov2.NUM_HEADS: str(network.num_heads)})
@@ -90,7 +90,7 @@ def _checked_out(out: Path | None) -> Path:
 
 
 def _write_weights(out: Path, read: WeightFile, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> Path:
-    """Writes arrays of a file that was read, and prints the sha256 of both files."""
+    """Writes converted arrays, and prints the sha256 of the source file and the new file."""
     source = {"source_name": read.name, "source_sha256": read.sha256}
     if "source_sha256" in read.metadata:  # the file was converted before: keep its first source
         source = {key: read.metadata.get(key, "") for key in source}
@@ -107,9 +107,9 @@ def convert_networks(
     *,
     source_config: Path | None = None,
 ) -> Path:
-    """Writes released networks as the workdir of a run at step 0, and prints what they are.
+    """Writes released networks as the workdir of a run at step 0, and prints a summary of them.
 
-    It also prints what was assumed, and numbers of a few images and logits, which the source's own code should give.
+    It also prints the assumptions, and statistics of a few images and logits to compare with the source's own code.
 
     Args:
         source: as `sagan_jax.interop.load` takes it.
@@ -123,10 +123,10 @@ def convert_networks(
         `out`.
 
     Raises:
-        InvalidInputError: a file holds more than tensors, a tensor is missing, unknown or does not fit, the networks
-            have a feature that those of this package do not have, they are not those of `source_config`, they give no
-            numbers, or `out` is in use. Nothing is written then.
-        StorageError: the disk refused.
+        InvalidInputError: a file holds more than tensors; a tensor is missing, unknown or of another shape; the
+            networks have a feature that this package lacks, differ from `source_config`, or give values that are not
+            finite; or `out` is in use. Nothing is written then.
+        StorageError: a file cannot be written.
     """
     if out.is_file() or any((out / name).exists() for name in ("config.json", "checkpoints")):
         raise InvalidInputError(f"convert needs a new folder to write; {str(out)!r} is a file or holds a run already.")
@@ -153,17 +153,17 @@ def convert_networks(
         print(f"read  {file.name}  sha256 {file.sha256}")
     print(_summary(experiment, state, bool(released.discriminator)))
     if released.assumed:
-        print(f"assumed, since weights do not say it: {', '.join(released.assumed)} (--source-config FILE checks it)")
+        print(f"assumed, not known from the weights: {', '.join(released.assumed)} (--source-config FILE checks it)")
     print(check)
     print(f"wrote {out}: try sagan-jax sample --workdir {shlex.quote(str(out))} --out samples.png")
     return out
 
 
 def _check_line(released: ReleasedNetworks) -> str:
-    """Returns numbers of a few images and logits, and how the source's own code gets them from the same inputs.
+    """Returns statistics of a few images and logits, with the inputs that reproduce them in the source's own code.
 
     Raises:
-        InvalidInputError: the networks give no numbers.
+        InvalidInputError: images or logits are not finite.
     """
     classes = released.generator.num_classes
     latents = np.random.default_rng(0).normal(size=(_CHECKED_IMAGES, released.latent_size)).astype(np.float32)
@@ -175,7 +175,7 @@ def _check_line(released: ReleasedNetworks) -> str:
     for what, numbers in parts.items():
         if not np.isfinite(numbers).all():
             raise InvalidInputError(
-                f"The weights were read, but the {what} that they give are not finite. Had the source's run diverged?"
+                f"The weights were read, but the {what} that they give are not finite. Did the source's run diverge?"
             )
     found = "; ".join(
         f"{what} with mean {numbers.mean():.5f} and standard deviation {numbers.std():.5f}"
@@ -216,7 +216,7 @@ def _experiment(source: str, released: ReleasedNetworks) -> Experiment:
 
 
 def _state(experiment: Experiment, released: ReleasedNetworks) -> AdversarialState:
-    """Returns the state at step 0 with the released networks; a discriminator that is absent is zeros."""
+    """Returns the state at step 0 with the released networks; a missing discriminator is all zeros."""
     task = build_adversarial_task(experiment)
     shapes = jax.eval_shape(lambda: initial_state(task, 0, image_shape(experiment)))
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)

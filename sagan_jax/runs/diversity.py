@@ -1,4 +1,4 @@
-"""The variety of generated images, in units of that of the training images."""
+"""The variety of generated images, relative to that of the training images."""
 
 from functools import cached_property
 
@@ -11,7 +11,7 @@ _PAIRS = 100
 
 
 class Diversity:
-    """Compares how much generated images of a class differ with how much real ones do.
+    """Compares the differences between generated images of a class with those between real images of a class.
 
     Args:
         source: the training images.
@@ -22,16 +22,16 @@ class Diversity:
 
     @cached_property
     def of_real_images(self) -> float:
-        """The mean distance of two training images of a class; 0 where all of a class are the same."""
+        """The mean distance of two training images of a class; 0 if all images of each class are equal."""
         return _mean_distance(*_real_pairs(self._source))
 
     def of(self, generator: TrainedGenerator) -> float:
-        """Returns the mean distance of two generated images of a class, as a share of that of two real ones."""
+        """Returns the mean distance of two generated images of a class, divided by that of two real images."""
         return _mean_distance(*_generated_pairs(generator)) / self.of_real_images
 
 
 def _real_pairs(source: ImageSource) -> tuple[np.ndarray, np.ndarray]:
-    """Returns pairs of real images of one class: two different ones where the class has two."""
+    """Returns pairs of real images, both drawn from one class. A pair may hold the same image twice."""
     rng = np.random.default_rng(0)
     first = rng.permutation(len(source))[:_PAIRS]
     labels = source.labels

@@ -1,4 +1,4 @@
-"""A rehearsal of a run: everything is opened, checked and compiled, no step is done, and nothing is written."""
+"""A dry run: opens, checks and compiles everything, but trains no step and writes nothing."""
 
 import math
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def dry_run(experiment: AnyExperiment, workdir: Path, *, fresh: bool = False) ->
 
     Args:
         experiment: as for `train`.
-        workdir: as for `train`; neither created nor changed.
+        workdir: as for `train`; it is neither created nor changed.
         fresh: as for `train`.
 
     Raises:
@@ -79,8 +79,8 @@ def _existing(path: Path) -> Path:
 
 def _memory(memory: StepMemory | None) -> str:
     if memory is None:
-        return "jax does not tell the memory of a step on this device"
-    parts = f"{_size(memory.state_and_batch)} for state and batch, {_size(memory.temporary)} for what a step computes"
+        return "jax does not report the memory of a step on this device"
+    parts = f"{_size(memory.state_and_batch)} for state and batch, {_size(memory.temporary)} for temporaries"
     return f"memory of a step on each device, as compiled: {_size(memory.peak)} ({parts})"
 
 

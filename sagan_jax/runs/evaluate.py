@@ -36,21 +36,21 @@ def evaluate(
     """Returns the scores of a run's checkpoint by name. Each is written to a result file.
 
     Args:
-        workdir: the folder of a run that has saved.
-        protocols: names such as `fid50k_train`. Defaults to what suits the training images and can be measured; for a
-            run that completes images to none. Such a run also gets the quality of its completions, such as
-            `centre/psnr`.
+        workdir: the folder of a run with a checkpoint.
+        protocols: names such as `fid50k_train`. Defaults to those that suit the training images and can be measured.
+            For a run that completes images the default is none; its result also has the quality of the completions,
+            such as `centre/psnr`.
         holes: for a run that completes images: the kinds of holes. Defaults to all.
         samples: for a run that completes images: completions of each image whose diversity is measured.
         source: where the training images are. Defaults to what the config says.
         held_out: where the held-out images are. Defaults to what the config says.
         reference: for a run that generates images: an .npz file with `mu` and `sigma`, the mean and the covariance of
-            features, in place of the training images. Scores are then written only where `out` says.
+            features, in place of the training images. Scores are then written only if `out` is given.
         checkpoint: the newest, the one with the best score of a run that generates images, or that of a step.
         inception_weights: file of the FID network's weights. Defaults to the config's, then to the usual place.
         dinov2_weights: file of DINOv2's weights. Defaults likewise.
         seed: of latents, classes and holes, in [0, 2**32).
-        batch_size: images a pass. Defaults to 100, or 50 for a run that completes images.
+        batch_size: images per forward pass. Defaults to 100, or 50 for a run that completes images.
         out: folder of the result files. Defaults to `scores/` in the workdir.
         save_statistics: for a run that generates images: an .npz file for the statistics of the real images, which
             `reference` takes.

@@ -30,7 +30,7 @@ def evaluator_of_run(
     dinov2_weights: str = "",
     progress: ProgressCallback | None = None,
 ) -> tuple[Evaluator, Sequence[Protocol]]:
-    """Returns an evaluator for a run, and the protocols; the arguments are those of `scores_of_run`."""
+    """Returns an evaluator for a run, and the protocols. The arguments are those of `scores_of_run`."""
     experiment = run.experiment
     weights = {
         "inception_weights": inception_weights or experiment.evaluation.inception_weights,
@@ -70,7 +70,7 @@ def evaluator_of_reference(
     image_column: str = "",
     progress: ProgressCallback | None,
 ) -> Evaluator:
-    """Returns an evaluator whose real images, or whose statistics of them, are those of a path."""
+    """Returns an evaluator whose real images, or their statistics, are read from the path `reference`."""
     statistics = read_statistics(reference) if is_statistics_file(reference) else None
     if statistics and not protocols:
         protocols = [parse_protocol(name) for name in default_protocols_of_statistics(statistics)]
@@ -98,7 +98,7 @@ def evaluator_for_run(
     *,
     progress: ProgressCallback | None = None,
 ) -> tuple[Evaluator, Sequence[Protocol]]:
-    """Returns an evaluator for the images of a run, with what the protocols need and no more; and the protocols.
+    """Returns an evaluator for the images of a run, with only what the protocols need; and the protocols.
 
     Args:
         experiment: of the run.
@@ -130,7 +130,7 @@ def evaluator_for(
     cache: str,
     progress: ProgressCallback | None,
 ) -> tuple[Evaluator, Sequence[Protocol]]:
-    """Returns an evaluator with what the protocols need and no more; and the protocols.
+    """Returns an evaluator with only what the protocols need; and the protocols.
 
     Args:
         train: the training images.
@@ -153,7 +153,7 @@ class _Networks(TypedDict):
 
 
 def _networks(protocols: Sequence[Protocol], *, inception_weights: str, dinov2_weights: str) -> _Networks:
-    """Returns the networks that are read from files and that the protocols need; none of them needs the FID network."""
+    """Returns the networks that the protocols need and that are read from files. No protocols: the FID network."""
     needed = {protocol.embedding for protocol in protocols} or {"inception"}
     inception = find_inception(inception_weights) if "inception" in needed else None
     return {"inception": inception, "dinov2": find_dinov2(dinov2_weights) if "dinov2" in needed else None}

@@ -26,7 +26,7 @@ from sagan_jax.views.explorer import Frame, Layer, Page, Sample, explorer_page
 DEFAULT_SAMPLES = 20
 
 LARGEST_MAP, LARGEST_COARSE_MAP = 2**22, 2**20
-"""Entries of a map that the page holds whole, and of one that takes the place of a larger map."""
+"""Most entries of an attention map on the page, and of the coarse map that replaces a larger one."""
 
 
 def write_explorer(
@@ -44,7 +44,7 @@ def write_explorer(
     """Writes the page, and returns it with the number of samples that were requested.
 
     Args:
-        workdir: the folder of a run that has saved.
+        workdir: the folder of a run with a checkpoint.
         out: a .html file.
         num_samples: samples on the page, at least 1. Defaults to 20, or with `seeds` to every class with each seed.
         seeds: of the latents. Defaults to 0, 1, 2, ...
@@ -57,7 +57,7 @@ def write_explorer(
     Raises:
         InvalidInputError: there is no run, no checkpoint, no attention layer, no such class, or no room for a sample.
         NonFiniteError: the network has diverged.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     run = open_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
     explorer = _Explorer(run.generator(), run.discriminator(), steps)
@@ -83,7 +83,7 @@ def write_explorer(
 
 
 def coarse_step(layer: AttentionLayer) -> int:
-    """Returns the side of the squares of positions that the page shows as one: 1 unless the map is very large."""
+    """Returns the side of the squares of positions that the page merges into one: 1 unless the map is very large."""
     step = 1
     sides = (*layer.query_shape, *layer.key_shape)
     if math.prod(sides) > LARGEST_MAP:
@@ -102,7 +102,7 @@ def coarse_shapes(layer: AttentionLayer) -> tuple[tuple[int, int], tuple[int, in
 def coarse_map(layer: AttentionLayer, number: int) -> np.ndarray:
     """Returns the map of one image as the page shows it.
 
-    A very large one has a row for the middle position of each square, with the weights of each square of keys added up.
+    A very large map keeps only the row of each square's middle query, and sums the weights over each square of keys.
     """
     step = coarse_step(layer)
     (rows, columns), keys = coarse_shapes(layer)
@@ -112,7 +112,7 @@ def coarse_map(layer: AttentionLayer, number: int) -> np.ndarray:
 
 
 def coarse_facts(layers: Sequence[AttentionLayer]) -> list[str]:
-    """Returns a text on each layer whose map is too large for the page."""
+    """Returns a note for each layer whose map is too large for the page."""
     steps = [(layer, coarse_step(layer)) for layer in layers]
     return [
         f"{layer.network} at {layer.resolution}×{layer.resolution}: squares of {step}×{step} positions are shown as one"

@@ -1,4 +1,4 @@
-"""Exporting a generator: its weights, itself as a function, and how to load either."""
+"""Exports a generator: its weights, a serialised function, and a README on how to load them."""
 
 import dataclasses
 import hashlib
@@ -35,10 +35,10 @@ def export_run(
     raw: bool = False,
     trust_checkpoint: bool = False,
 ) -> list[Path]:
-    """Writes the generator of a run as `exported_files` has it, all files or none, and returns their paths.
+    """Writes the files of `exported_files` for a run, all or none, and returns their paths.
 
     Args:
-        workdir: of a run that has saved.
+        workdir: of a run with a checkpoint.
         out: a folder. Defaults to `export` in the workdir.
         checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
             step.
@@ -46,9 +46,10 @@ def export_run(
         trust_checkpoint: as for `open_run`.
 
     Raises:
-        InvalidInputError: there is no run or no whole checkpoint in it, `out` is no folder, or flatbuffers is absent.
-        NonFiniteError: the weights are no numbers.
-        StorageError: the disk refused.
+        InvalidInputError: there is no run or no whole checkpoint in it, `out` is not a folder, or flatbuffers is
+            missing.
+        NonFiniteError: the weights are not finite.
+        StorageError: a file cannot be written.
     """
     folder = checked_folder(workdir, out, "export")
     run = open_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
@@ -58,7 +59,7 @@ def export_run(
 
 
 def checked_folder(workdir: str | Path, out: str | Path | None, default: str) -> Path:
-    """Returns the folder to write, `default` in the workdir where none is named; refuses a file."""
+    """Returns the folder to write to, by default the folder `default` in the workdir; refuses a file."""
     folder = Path(out) if out is not None else Path(workdir) / default
     lowest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not lowest.is_dir():
@@ -67,20 +68,20 @@ def checked_folder(workdir: str | Path, out: str | Path | None, default: str) ->
 
 
 def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:
-    """Returns names and contents of the files that a generator is taken elsewhere in.
+    """Returns names and contents of the files of an exported generator.
 
     Args:
-        trained: normalises with stored statistics.
-        name: of the run, for the reader of README.md.
+        trained: a generator that normalises with stored statistics.
+        name: the name of the run, for README.md.
 
     Returns:
-        `generator.safetensors`: the parameters, folded, float32, by names such as `block_1/conv_1/kernel`, with notes
-        on what they are (`family`, `generator`: the module's fields as JSON, `latent_size`, `num_classes`, `step`,
-        `weights`). `generator.jax_export`: see `to_jax_export`. `README.md`: how each is loaded, in ten lines.
+        `generator.safetensors`: the folded parameters, float32, by names such as `block_1/conv_1/kernel`. Its metadata
+        has `family`, `generator` (the module's fields as JSON), `latent_size`, `num_classes`, `step` and `weights`.
+        `generator.jax_export`: see `to_jax_export`. `README.md`: how to load each file, in ten lines.
 
     Raises:
-        InvalidInputError: flatbuffers is absent.
-        NonFiniteError: the weights are no numbers.
+        InvalidInputError: flatbuffers is missing.
+        NonFiniteError: the weights are not finite.
     """
     generator, variables = folded(trained)
     params = variables["params"] if len(variables) == 1 else variables
@@ -115,7 +116,7 @@ def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:
 
 
 def folded(trained: TrainedGenerator) -> tuple[Any, dict[str, Any]]:
-    """Returns the module and its variables; a module of ours with its running moments folded into its parameters."""
+    """Returns the module and its variables. For our modules, the running moments are folded into the parameters."""
     generator: Any = trained.generator
     if is_own(generator):
         return generator, {name: tree for name, tree in trained.variables.items() if tree}
@@ -125,13 +126,13 @@ def folded(trained: TrainedGenerator) -> tuple[Any, dict[str, Any]]:
 
 
 def _fields(generator: Any) -> dict[str, Any]:
-    """Returns what the module is constructed with."""
+    """Returns the constructor arguments of the module."""
     fields = [field.name for field in dataclasses.fields(generator) if field.name not in ("parent", "name")]
     return {name: getattr(generator, name) for name in fields}
 
 
 def _construction(generator: Any) -> str:
-    """Returns the Python that makes the module, on one line or two: the fields that count and are not the default."""
+    """Returns Python code that constructs the module, with the relevant fields that differ from their defaults."""
     default = _fields(type(generator)())
     given = [
         f"{name}={_expression(value)}"
@@ -143,7 +144,7 @@ def _construction(generator: Any) -> str:
 
 
 def _path_or_text(value: Any) -> str:
-    """Returns what stands for a value that JSON does not have: its import path, or else its text."""
+    """Returns a text for a value that JSON does not have: its import path, or else its `repr`."""
     try:
         return import_path(value)
     except InvalidInputError:
@@ -151,14 +152,14 @@ def _path_or_text(value: Any) -> str:
 
 
 def _expression(value: Any) -> str:
-    """Returns the Python that makes the value of a field."""
+    """Returns a Python expression for the value of a field."""
     if callable(value):
         return f"find_object({json.dumps(import_path(value))})"
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def _readme(trained: TrainedGenerator, generator: Any, notes: dict[str, str], rows: list[str]) -> str:
-    """Returns the page that goes with the files; `rows` are of its table."""
+    """Returns the content of README.md; `rows` are those of its table of files."""
     classes = trained.num_classes
     shape = jax.eval_shape(
         lambda latents, labels: trained.generator.apply(trained.variables, latents, labels, train=False),
@@ -208,7 +209,7 @@ pixels = np.rint((np.asarray(images) + 1) * 127.5).astype(np.uint8)
 
 
 def _weights_section(generator: Any, inputs: str) -> str:
-    """Returns how the weights are loaded: by a module of this package, or by the user's own."""
+    """Returns the README section on loading the weights, with a module of this package or with the user's own."""
     if is_own(generator):
         return f"""\
 ## The weights, with your module

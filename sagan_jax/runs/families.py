@@ -1,4 +1,4 @@
-"""The families of networks: from a config to modules and back, and where attention can sit."""
+"""The families of networks: from a config to modules and back, and the sizes at which attention is possible."""
 
 import dataclasses
 from typing import Any
@@ -23,7 +23,7 @@ _UNUSED_FIELDS = {
 }
 
 
-# What it reads where the modules are a user's own.
+# The fields that are read if the modules are a user's own.
 _READ_WITH_MODULES = {"modules", "resolution", "num_classes", "image_channels", "latent_size"}
 _READ_WITH_MODULES |= {"spectral_norm", "spectral_evaluation", "spectral_epsilon"}
 
@@ -82,7 +82,7 @@ def networks_config(released: ReleasedNetworks) -> Networks:
     if discriminator:
         fields |= _discriminator_config(discriminator, generator)
         normalized = _is_normalized(released.generator_variables), _is_normalized(released.discriminator_variables)
-    else:  # the discriminator that such a generator is usually trained with
+    else:  # assume the discriminator that such a generator is usually trained with
         is_dcgan = fields["family"] == "dcgan"
         available = attention_channels(Networks(**fields))[1]
         fields["discriminator_attention_resolutions"] = tuple(filter(available.get, generator.attention_resolutions))
@@ -104,7 +104,7 @@ def networks_config(released: ReleasedNetworks) -> Networks:
 
 
 def _generator_config(released: ReleasedNetworks) -> dict[str, Any]:
-    """Returns the config fields that a released generator and its spectral rule decide."""
+    """Returns the config fields that follow from a released generator and its spectral norm."""
     generator = released.generator
     names = [field.name for field in dataclasses.fields(Networks)]
     fields: dict[str, Any] = {name: getattr(generator, name) for name in names if hasattr(generator, name)}
@@ -118,7 +118,7 @@ def _generator_config(released: ReleasedNetworks) -> dict[str, Any]:
 
 
 def _discriminator_config(discriminator: Discriminator, generator: Generator) -> dict[str, Any]:
-    """Returns the config fields that a released discriminator decides."""
+    """Returns the config fields that follow from a released discriminator."""
     base, shared = discriminator.base_channels, discriminator.base_channels == generator.base_channels
     same_attention = discriminator.attention == generator.attention
     fields: dict[str, Any] = {
@@ -133,7 +133,7 @@ def _discriminator_config(discriminator: Discriminator, generator: Generator) ->
 
 
 def _is_normalized(variables: dict[str, Any]) -> bool:
-    """Tells whether a network is spectrally normalised: all of its kernels are, or none."""
+    """Returns whether a network is spectrally normalised: all of its kernels are, or none."""
     vectors = variables["spectral"]
     if not vectors:
         return False
@@ -146,7 +146,7 @@ def _is_normalized(variables: dict[str, Any]) -> bool:
 
 
 def attention_names(networks: Networks) -> dict[str, tuple[str, str]]:
-    """Returns, for `generator` and `discriminator`, the name of what sits at the attention places, and its flag."""
+    """Returns, for `generator` and `discriminator`, the name of the attention layer, and the flag that sets it."""
     found = {}
     for network in ("generator", "discriminator"):
         own = getattr(networks, f"{network}_attention")
@@ -155,7 +155,7 @@ def attention_names(networks: Networks) -> dict[str, tuple[str, str]]:
 
 
 def check_attention(networks: Networks) -> None:
-    """Raises InvalidInputError for a user's layer that is not found, or breaks its contract at one of its places."""
+    """Raises InvalidInputError for a user's attention layer that is not found, or breaks its contract."""
     if networks.modules:
         return
     channels = dict(zip(("generator", "discriminator"), attention_channels(networks), strict=True))
@@ -165,7 +165,7 @@ def check_attention(networks: Networks) -> None:
 
 
 def attention_channels(networks: Networks) -> tuple[dict[int, int], dict[int, int]]:
-    """Returns the feature-map sizes at which attention can sit in G and in D, each with its channels."""
+    """Returns the channels at each feature-map size where attention is possible, for G and for D."""
     family = _MODELS[networks.family]
     sizes = dcgan if networks.family == "dcgan" else sagan
     resolution, base = networks.resolution, networks.base_channels
@@ -182,7 +182,7 @@ def attention_channels(networks: Networks) -> tuple[dict[int, int], dict[int, in
 
 
 def _check_modules(networks: Networks) -> None:
-    """Refuses settings that modules of a user's own would not see."""
+    """Refuses settings that have no effect on modules of a user."""
     if len(networks.modules) != 2 or not all(map(is_import_path, networks.modules)):
         raise InvalidInputError(
             f"--modules needs two flax modules, generator and discriminator, each as file.py:NAME; "

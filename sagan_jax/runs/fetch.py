@@ -1,4 +1,4 @@
-"""Downloading published weights; nothing else here downloads."""
+"""Downloads published weights."""
 
 import contextlib
 import hashlib
@@ -38,7 +38,7 @@ DINOV2_SHA256 = {
     "dinov2_vitl14_reg4_pretrain.pth": "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51",
     "dinov2_vitg14_reg4_pretrain.pth": "746ecb8c6301c645c5c855be91687d274587d6e48fdaec4a729753160b34a283",
 }
-"""Of the files of DINOv2, whose authors state none; from finegrain-ai/refiners' conversion script."""
+"""SHA-256 of the files of DINOv2, from finegrain-ai/refiners' conversion script; the authors publish none."""
 
 _STANDARD = "dinov2_vitl14_pretrain.pth"
 
@@ -84,21 +84,21 @@ def _folder(folder: Path | None) -> Path:
 
 
 def fetch(url: str, folder: Path, network: Network = "inception") -> Path:
-    """Downloads a file whose sha256 is known before; resumes an earlier download.
+    """Downloads a file whose sha256 is known in advance; resumes an earlier download.
 
     Args:
         url: https, or http on this machine. The name of the file carries the start of its sha256, or is one of
             `DINOV2_SHA256`.
         folder: created when absent. The file's name ends in `.part` until its sha256 is verified.
-        network: whose weights are expected.
+        network: the network whose weights are expected.
 
     Returns:
         The file. A file that exists already is verified and kept.
 
     Raises:
-        InvalidInputError: the address is not accepted or cannot be reached, the download breaks off, or it is another
-            file.
-        StorageError: the disk refused.
+        InvalidInputError: the address is not accepted or cannot be reached, the download breaks off, or the file has
+            another sha256.
+        StorageError: a file cannot be written.
     """
     _check_scheme(url)
     name = Path(unquote(urlsplit(url).path)).name
@@ -119,18 +119,18 @@ def fetch(url: str, folder: Path, network: Network = "inception") -> Path:
         try:
             _check_sha256(part, name, network)
         except InvalidInputError:
-            part.unlink()  # going on from it would never end well
+            part.unlink()  # resuming from a wrong file could never succeed
             raise
         return part.replace(path)
 
 
 def _known_digits(name: str, network: Network) -> str:
-    """Returns the sha256 that a file of this name has, or how it starts; "" if that is not known."""
+    """Returns the expected sha256 of a file of this name, or its first digits; "" if unknown."""
     return (network == "dinov2" and DINOV2_SHA256.get(name)) or hash_prefix(name) or ""
 
 
 def _check_sha256(path: Path, name: str, network: Network) -> None:
-    """Raises InvalidInputError when a file is not the one that its name says."""
+    """Raises InvalidInputError if the sha256 of a file does not match its name."""
     found, wanted = _sha256(path), _known_digits(name, network)
     check_hash_prefix(name, found)
     if not found.startswith(wanted):
@@ -140,7 +140,7 @@ def _check_sha256(path: Path, name: str, network: Network) -> None:
 
 
 def _download(url: str, part: Path, network: Network) -> None:
-    """Writes what the address serves, from where the file ends if the server can."""
+    """Downloads the address into `part`, and resumes at the end of `part` if the server can."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with contextlib.ExitStack() as stack:
@@ -150,7 +150,7 @@ def _download(url: str, part: Path, network: Network) -> None:
             except urllib.error.HTTPError as error:
                 with error:  # it holds the connection
                     if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-                        return  # there is no more: the sha256 will say whether it is right
+                        return  # the file is complete; its sha256 is checked later
                     raise
         start = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
         length = response.headers["Content-Length"]
@@ -171,13 +171,13 @@ def _download(url: str, part: Path, network: Network) -> None:
                 )
         if total and file.tell() < total:
             raise InvalidInputError(
-                f"The download of {url} broke off after {file.tell():,} of {total:,} bytes: the same command again "
-                f"goes on from there."
+                f"The download of {url} broke off after {file.tell():,} of {total:,} bytes: the same command resumes "
+                f"it."
             )
 
 
 class _OnlySecure(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection to where anybody on the way could swap the file."""
+    """Follows redirections to secure addresses only, so that nobody can swap the file in transit."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         try:
@@ -210,7 +210,7 @@ def _reaching(url: str, network: Network) -> Iterator[None]:
 
 
 def _progress() -> Progress:
-    """Returns a bar for people; nothing is drawn into a file."""
+    """Returns a progress bar, which is shown on a terminal only."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
 

@@ -43,7 +43,7 @@ class GenerationJob:
 
     Args:
         experiment: a config that `check` accepts.
-        workdir: of the run; gets the files of the scores.
+        workdir: of the run; the files of the scores are written there.
 
     Raises:
         InvalidInputError: the data, the run to start from or a protocol contradict the config.
@@ -77,7 +77,7 @@ class GenerationJob:
         return initial_state(self.task, self.experiment.training.seed, image_shape(self.experiment))
 
     def warm_start(self, state: AdversarialState) -> AdversarialState:
-        """Returns the state at step 0, with the networks of the run that the config starts from."""
+        """Returns the state at step 0, with the networks of the run in `init_from` if there is one."""
         if not self.experiment.training.init_from:
             return state
         donor = open_run(self.experiment.training.init_from)
@@ -121,7 +121,7 @@ class GenerationJob:
         writer.image("samples", done, sample_grid(generator))
 
     def is_drawn(self, done: int, recorded: Mapping[str, float], workdir: Path) -> bool:
-        """Tells whether the grid, the figures of attention and the statistics of a step are there."""
+        """Returns whether the grid, the figures of attention and the statistics of a step are recorded."""
         from sagan_jax.runs.attention_figures import record_path
 
         inputs = {"generator": (self.task.latent_size,), "discriminator": image_shape(self.experiment)}
@@ -133,7 +133,7 @@ class GenerationJob:
         )
 
     def variety(self, state: AdversarialState) -> dict[str, float]:
-        """Returns `health/diversity`, where the training images of a class differ."""
+        """Returns `health/diversity`, if the training images of a class differ."""
         diversity = self._diversity
         return {"health/diversity": diversity.of(self.trained(state))} if diversity.of_real_images else {}
 
@@ -150,7 +150,7 @@ class GenerationJob:
         return f"{generator:,} parameters in G, {discriminator:,} in D"
 
     def remarks(self) -> Iterator[str]:
-        """Yields the classes of the images, and the parameter counts of a residual control in place of attention."""
+        """Yields the classes of the images, and the parameter counts of a residual control that replaces attention."""
         networks = self.experiment.networks
         yield from class_lines(self.source, self.experiment.data.source, networks.num_classes)
         yield from _residual_summary(networks)
@@ -165,7 +165,7 @@ def _residual_summary(networks: Networks) -> Iterator[str]:
 
 
 def residual_summary(name: str, channels: int) -> str:
-    """Returns the widths and parameters of a residual control beside those of the attention that it replaces."""
+    """Returns a line with widths and parameters of a residual control, and those of the attention it replaces."""
     width = residual_width(channels)
     return (
         f"{name}: {channels} -> {width} -> {channels} channels, {residual_parameter_count(channels, width):,} "

@@ -1,4 +1,4 @@
-"""Signs that adversarial training goes wrong, read off its metrics over windows of steps.
+"""Signs that adversarial training goes wrong, computed from its metrics over windows of steps.
 
 `SIGNS` is the table; docs/health.md shows it and says how each number is measured.
 """
@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 from sagan_jax.runtime.metrics_log import Curve
 
 WINDOW_STEPS = 500
-"""Steps that a window has at least."""
+"""Least number of steps in a window."""
 
 WINDOW_LINES = 6
-"""Logged steps that a window has at least. Where metrics are logged rarely, its steps are therefore more."""
+"""Least number of logged steps in a window. If metrics are logged rarely, the window therefore has more steps."""
 
 SCORES_IN_A_ROW = 3
-"""How often in a row a score must be bad."""
+"""Number of consecutive bad scores that make a sign."""
 
 _UNTOLD_LOSS = {"hinge": 2.0, "non_saturating": 2 * math.log(2), "logistic": 2 * math.log(2)}
 _UNTOLD_LOSS |= {"least_squares": 0.25, "relativistic": math.log(2)}
-"""D's least loss when it gives all images one logit. The Wasserstein loss has no scale to compare with."""
+"""D's least possible loss if it gives all images the same logit. The Wasserstein loss has no such scale."""
 
 _UNITS = tuple(_UNTOLD_LOSS)
 
@@ -29,23 +29,23 @@ LOSSES = (*_UNITS, "wasserstein")
 """The adversarial losses, by their names in a config."""
 
 _MIN_DIVERSITY = 0.1
-_SMALLEST_GRADIENT = 1e-4  # of a gradient that was ever there
+_SMALLEST_GRADIENT = 1e-4  # lower bound of the reference gradient norm
 _TRAINING_METRICS = {f"discriminator/{name}" for name in ("loss", "real_logits", "fake_logits")}
 _TRAINING_METRICS |= {"generator/gradient_norm"}
 
 
 class Sign(NamedTuple):
-    """Something that goes wrong, and the numbers between which it does.
+    """A symptom of failing training, with its thresholds.
 
     Attributes:
-        name: of its metric, after `health/`.
+        name: the name of its metric, after `health/`.
         words: what is wrong, in plain words.
         helps: what usually helps.
-        measured: what is compared with the thresholds, in words.
-        begins: threshold of the sign: it begins below `begins` where that is the smaller of the two, else above it.
-        ends: on the other side of this it is over. Between the two nothing changes.
+        measured: the quantity that is compared with the thresholds, in words.
+        begins: the sign begins below this threshold if `begins` is less than `ends`, otherwise above it.
+        ends: the sign ends when the value crosses this second threshold. Between the two nothing changes.
         severe: whether `stop_on_collapse` ends the run.
-        losses: the adversarial losses that it is watched for.
+        losses: the adversarial losses for which the sign is watched.
     """
 
     name: str
@@ -58,11 +58,11 @@ class Sign(NamedTuple):
     losses: tuple[str, ...] = LOSSES
 
     def has_begun(self, value: float) -> bool:
-        """Tells whether a sign that was not there begins at this value."""
+        """Returns whether an absent sign begins at this value."""
         return value < self.begins if self.begins < self.ends else value > self.begins
 
     def is_over(self, value: float) -> bool:
-        """Tells whether a sign that was there is over at this value."""
+        """Returns whether a present sign ends at this value."""
         return value > self.ends if self.begins < self.ends else value < self.ends
 
 
@@ -156,17 +156,17 @@ SIGNS = (
         severe=True,
     ),
 )
-"""All signs, and what they are measured by."""
+"""All signs."""
 
 
 class Event(NamedTuple):
-    """A sign that begins or is over.
+    """The begin or the end of a sign.
 
     Attributes:
-        step: of the metrics that show it.
-        sign: which one.
-        begins: False when it is over.
-        value: what was measured.
+        step: the step of the metrics that show it.
+        sign: the sign.
+        begins: True if the sign begins, False if it ends.
+        value: the measured value.
     """
 
     step: int
@@ -175,7 +175,7 @@ class Event(NamedTuple):
     value: float
 
     def __str__(self) -> str:
-        """Returns one line: what is wrong, what was measured, and what usually helps; or that it is over."""
+        """Returns one line: what is wrong, the measured value, and what usually helps; or that the sign is over."""
         if not self.begins:
             return f"step {self.step}: no longer so: {self.sign.words}"
         return f"step {self.step}: {self.sign.words} ({self.sign.name} {self.value:.3g}): {self.sign.helps}"
@@ -185,7 +185,7 @@ class Score(NamedTuple):
     """The score that a run keeps its best checkpoint by.
 
     Attributes:
-        name: of its metric, after `score/`.
+        name: the name of its metric, after `score/`.
         higher_is_better: whether a higher value of it is better.
     """
 
@@ -203,23 +203,23 @@ class _Line(NamedTuple):
 
 
 class Health:
-    """Watches the metrics of a run of generator and discriminator, and says when a sign begins and when it is over.
+    """Watches the metrics of adversarial training, and reports when a sign begins and when it is over.
 
         health = Health("hinge")
         for event in health.observe(500, metrics):
             print(event)
 
-    What it says depends on the metrics alone. So a resumed run that observes its earlier metrics again says the same
-    as one that was never stopped.
+    The reports depend on the metrics alone. So a resumed run that observes its earlier metrics again reports the same
+    as a run that was never stopped.
 
     Args:
-        loss: the adversarial loss; another name than those of `LOSSES` for one that is not known here.
-        score: the score to watch; None where none is measured.
+        loss: the adversarial loss; any name outside `LOSSES` for a loss of a user.
+        score: the score to watch; None if none is measured.
     """
 
     def __init__(self, loss: str, score: Score | None = None) -> None:
         self._loss, self._score = loss, score
-        # Of a loss of a user's own, those that hold for any loss.
+        # For a loss of a user, only the signs that apply to every loss.
         self._signs = {sign.name: sign for sign in SIGNS if loss in sign.losses or sign.losses == LOSSES}
         self._present: set[str] = set()
         self._lines: list[_Line] = []
@@ -229,11 +229,11 @@ class Health:
         self._ratios: list[float] = []
 
     def observe(self, step: int, metrics: Mapping[str, Any]) -> list[Event]:
-        """Returns what begins or is over with these metrics.
+        """Returns the signs that begin or end with these metrics.
 
         Args:
-            step: at least that of the call before.
-            metrics: by name, as they are logged; those that are missing, None or not finite are passed over.
+            step: the step of the metrics, at least that of the previous call.
+            metrics: the logged metrics by name; those that are missing, None or not finite are ignored.
         """
         finite = {name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)}
         measured = [
@@ -257,7 +257,7 @@ class Health:
                 yield Event(step, sign, False, value)
 
     def _training(self, step: int, metrics: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-        """Yields what is measured of logits, losses and gradients over the window; nothing until there is one."""
+        """Yields the values for logits, losses and gradients over the window; nothing before the first full window."""
         if not metrics.keys() >= _TRAINING_METRICS:
             return
         separation = metrics["discriminator/real_logits"] - metrics["discriminator/fake_logits"]
@@ -286,18 +286,18 @@ class Health:
             yield "logits_inseparable", separation / size if size else 0.0
 
     def _variety(self, diversity: float | None) -> Iterator[tuple[str, float]]:
-        """Yields the variety of the images, once it has been there: a generator starts with little."""
+        """Yields the variety of the images, once it has been high enough: a new generator has little variety."""
         if diversity is not None and self._was_varied:
             yield "variety_gone", diversity
         self._was_varied |= diversity is not None and diversity >= _MIN_DIVERSITY
 
     def _badness(self, score: float | None) -> Iterator[tuple[str, float]]:
-        """Yields how many times worse than the best before it a score was, for the least bad of the last ones."""
+        """Yields how many times worse the recent scores are than the best before each: the least of their ratios."""
         if score is None or not self._score:
             return
         if self._best is not None:
             better, worse = (score, self._best) if self._score.higher_is_better else (self._best, score)
-            # There is no ratio to a best of 0 or below, which an unbiased distance can have.
+            # No ratio exists to a best score of 0 or below, which unbiased distances can have.
             ratio = worse / better if better > 0 else math.inf if worse > 0 and self._score.higher_is_better else 1.0
             self._ratios = [*self._ratios, ratio][-SCORES_IN_A_ROW:]
             if len(self._ratios) == SCORES_IN_A_ROW:
@@ -307,18 +307,18 @@ class Health:
 
 
 def _largest(name: str, values: Iterable[float]) -> Iterator[tuple[str, float]]:
-    """Yields the largest value under a name; nothing where there is none."""
+    """Yields the name with the largest value; nothing if there are no values."""
     yield from ((name, value) for value in [max(values, default=None)] if value is not None)
 
 
 def sign_lines(curves: Mapping[str, Curve], config: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each time that a sign was there in a run: from when to when, what it says and what helps.
+    """Returns a line for each period in which a sign was present: its steps, what is wrong and what helps.
 
-    The signs are those that the run recorded. If the run watched for none, they are computed from its metrics.
+    The signs are those that the run recorded. If it recorded none, they are computed from its metrics.
 
     Args:
         curves: as `read_metrics` returns them.
-        config: as in `config.json`, or empty. A run of a task that is not adversarial has no signs.
+        config: as in `config.json`, or empty. A run that is not adversarial has no signs.
     """
     training = config.get("training")
     loss = training.get("loss") if isinstance(training, dict) else "hinge"
@@ -335,7 +335,7 @@ def sign_lines(curves: Mapping[str, Curve], config: Mapping[str, Any]) -> list[s
 
 
 def _recorded(curves: Mapping[str, Curve]) -> list[Event]:
-    """Returns the events that a run recorded, in order; what was measured is not recorded."""
+    """Returns the events that a run recorded, in order. Their values are NaN, because they are not recorded."""
     signs = {f"health/{sign.name}": sign for sign in SIGNS}
     events = [
         Event(step, signs[name], value > 0, math.nan)
@@ -353,12 +353,12 @@ def _period(begun: Event, later: Sequence[Event]) -> str:
 def observe_curves(
     health: Health, curves: Mapping[str, Curve], *, every: Sequence[int] = (1,), last_step: float = math.inf
 ) -> list[Event]:
-    """Lets `health` observe the recorded metrics of a run, and returns what began and was over on the way.
+    """Passes the recorded metrics of a run to `health`, and returns all events.
 
     Args:
         health: of the run.
         curves: as `read_metrics` returns them.
-        every: only steps that are a multiple of one of these are observed; see `is_observed`.
+        every: intervals; only steps that are a multiple of one of them are observed. See `is_observed`.
         last_step: later steps are not observed.
     """
     lines: dict[int, dict[str, float]] = {}
@@ -370,8 +370,9 @@ def observe_curves(
 
 
 def is_observed(step: int, every: Sequence[int]) -> bool:
-    """Tells whether a step is a multiple of one of the intervals of a run.
+    """Returns whether a step is a multiple of one of the intervals of a run.
 
-    A run that is stopped logs its last step too. The run that is never stopped does not, and both must say the same.
+    A stopped run also logs the step at which it stopped. A run that is never stopped does not log that step, and both
+    must report the same signs.
     """
     return any(step % interval == 0 for interval in every)

@@ -1,4 +1,4 @@
-"""Watching the health of a run while it trains: what is said, what is recorded, and whether the run ends."""
+"""Watches the health of a run while it trains: prints and records signs, and decides whether the run ends."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,18 +16,18 @@ def observed_intervals(experiment: Experiment) -> list[int]:
 
 
 class HealthWatch:
-    """Passes the metrics of a run to its `Health`, and says what it finds.
+    """Passes the metrics of a run to its `Health`, and prints the signs.
 
-    Every process of a run has one, and all find the same.
+    Every process of a run has its own watch, and all watches find the same signs.
 
     Args:
         health: of the run.
-        every: as of `observed_intervals`.
+        every: as `observed_intervals` returns them.
         say: shows a line to the user.
-        stop_on_collapse: whether a severe sign is to end the run.
+        stop_on_collapse: whether a severe sign ends the run.
 
     Attributes:
-        collapsed: the severe sign that is to end the run, or None.
+        collapsed: the severe sign that ends the run, or None.
     """
 
     def __init__(
@@ -37,20 +37,20 @@ class HealthWatch:
         self.collapsed: Event | None = None
 
     def resume_from(self, workdir: Path, step: int) -> None:
-        """Observes the recorded metrics up to a step. What they show has been said, and is not said again."""
+        """Observes the recorded metrics up to a step. Their signs were printed before and are not printed again."""
         curves = read_metrics(workdir / "metrics.jsonl").curves
         newest = {e.sign.name: e for e in observe_curves(self._health, curves, every=self._every, last_step=step)}
         self._stop_for(newest.values())
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Says what begins or is over with these metrics.
+        """Prints the signs that begin or end with these metrics.
 
         Args:
-            step: that of the metrics.
+            step: the step of the metrics.
             metrics: by name.
 
         Returns:
-            `health/SIGN` for each of these signs, 1 or 0, to be recorded with the metrics.
+            `health/SIGN` for each of these signs, to record with the metrics: 1 if it begins, 0 if it ends.
         """
         events = self._health.observe(step, metrics) if is_observed(step, self._every) else []
         for event in events:

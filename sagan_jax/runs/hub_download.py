@@ -10,17 +10,17 @@ from sagan_jax.runtime.files import system_error
 
 
 def downloaded(repository: str, revision: str | None, names: Sequence[str]) -> Path:
-    """Returns the folder with files of a repository, in the cache of `huggingface_hub`, which loads nothing twice.
+    """Returns the folder with files of a repository, in the cache of `huggingface_hub`. Cached files are reused.
 
     Args:
         repository: such as `owner/name`.
         revision: a branch, a tag or a commit. Defaults to the newest commit of the main branch.
-        names: of the files. One that the repository lacks is absent from the folder.
+        names: of the files. A file that the repository lacks is missing from the folder.
 
     Raises:
         InvalidInputError: `huggingface_hub` is not installed, there is no such repository or revision, or the hub
             cannot be reached.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     try:
         hub: Any = importlib.import_module("huggingface_hub")

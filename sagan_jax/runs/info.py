@@ -1,4 +1,4 @@
-"""What a bug report needs: versions, devices, settings, caches and weights. It fails for none of them."""
+"""Collects what a bug report needs: versions, devices, settings, caches and weights. No failing part stops it."""
 
 import importlib.metadata
 import os
@@ -17,12 +17,12 @@ _SETTINGS = ("JAX_", "XLA_", "SAGAN_JAX_", "PJRT_", "NPROC", "CUDA_VISIBLE_DEVIC
 
 
 def info_lines() -> Iterator[str]:
-    """Yields the lines of `sagan-jax info`. What cannot be found out is a line that says why."""
+    """Yields the lines of `sagan-jax info`. A part that fails becomes a line with the reason."""
     for name, describe in _DESCRIPTIONS.items():
         try:
             found = describe()
-        except Exception as error:  # a bug report is about what is broken
-            found = [f"cannot be told: {type(error).__name__}: {one_line(error)}"]
+        except Exception as error:  # a bug report must show what is broken
+            found = [f"failed: {type(error).__name__}: {one_line(error)}"]
         for number, line in enumerate(found or ["none"]):
             yield f"{'' if number else name:<20}{line}"
 
@@ -115,7 +115,7 @@ def _folder(folder: Path | None) -> str:
     if folder is None:
         return "turned off"
     if not folder.is_dir():
-        return f"{folder}, which is not there yet"
+        return f"{folder}, which does not exist yet"
     sizes = [
         os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118  a cache may hold very many files
         for parent, _, names in os.walk(folder)

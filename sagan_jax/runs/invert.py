@@ -1,4 +1,4 @@
-"""Inverting photographs: from what latent and class a run's generator draws them most nearly."""
+"""Inverts photographs: finds the latents and classes whose generated images are nearest to them."""
 
 import dataclasses
 import json
@@ -38,18 +38,18 @@ def invert_photos(
     trust_checkpoint: bool = False,
     progress: ProgressCallback | None = None,
 ) -> tuple[list[Inversion], list[Path]]:
-    """Inverts photographs, writes three files, all or none, and returns what was found and their paths.
+    """Inverts photographs, writes three files, all or none, and returns the inversions and the paths of the files.
 
     `latents.npz` has the latents and the classes, in the order of the photographs, as `read_latents` reads them.
-    `inversion.json` has how near each came. `inversion.png` has a row for each: what the generator's size leaves of the
-    photograph, what was found, and their difference, in which grey is none.
+    `inversion.json` has loss, PSNR and SSIM of each. `inversion.png` has a row for each: the photograph at the
+    generator's resolution, the generated image, and their difference, where grey means no difference.
 
     Args:
-        workdir: of a run that has saved.
+        workdir: of a run with a checkpoint.
         photos: image files; cropped to their centre square and resized.
         out: a folder; files of an earlier call are replaced. Defaults to `inverted` in the workdir.
-        classes: the numbers or names of the classes to look in. Defaults to all.
-        search: how they are looked for; None for the defaults.
+        classes: the numbers or names of the classes to search. Defaults to all.
+        search: the settings of the search; None for the defaults.
         checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
             step.
         raw: the weights as trained, even where there is a moving average.
@@ -57,10 +57,10 @@ def invert_photos(
         progress: receives the progress.
 
     Raises:
-        InvalidInputError: there is no run or no whole checkpoint in it, a file is no image, `out` is no folder, there
-            is no such class, or a number is out of range.
+        InvalidInputError: there is no run or no whole checkpoint in it, a file is not an image, `out` is not a folder,
+            there is no such class, or a number is out of range.
         NonFiniteError: the generator has diverged.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     folder, search = checked_folder(workdir, out, "inverted"), search or LatentSearch()
     run = open_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
@@ -112,7 +112,7 @@ def _results(run: GenerationRun, photos: Sequence[Path], found: Sequence[Inversi
 
 
 def _sheet(photos: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Returns a row for each photograph `[N, H, W, C]`: it, what was found, and half their difference around grey."""
+    """Returns a picture with a row for each photograph: itself, the generated image, and half their difference."""
     difference = np.rint((found.astype(np.float64) - photos) / 2 + 127.5).astype(np.uint8)
     rows = np.stack([photos, found, difference], axis=1).reshape(-1, *photos.shape[1:])
     return image_grid(rows, 3, scale=max(1, -(-_SHOWN_SIDE // photos.shape[1])))

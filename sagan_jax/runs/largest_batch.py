@@ -1,15 +1,15 @@
-"""The largest batch that fits a memory, found by trying."""
+"""Finds the largest batch that fits into memory, by trial."""
 
 from collections.abc import Callable
 
 
 def largest_batch(fits: Callable[[int], bool], start: int, unit: int) -> int:
-    """Returns the largest batch that fits, to within an eighth of it; 0 where not even `unit` images do.
+    """Returns the largest batch that fits, to within an eighth of it; 0 if not even `unit` images fit.
 
-    It doubles or halves the batch first, and then bisects. No batch is tried twice.
+    The search doubles or halves the batch first, and then bisects. No batch is tried twice.
 
     Args:
-        fits: tells whether a batch fits. A larger batch needs more memory.
+        fits: returns whether a batch fits. A larger batch needs more memory.
         start: the batch to begin with, a multiple of `unit`.
         unit: every batch is a multiple of this.
 

@@ -1,4 +1,4 @@
-"""Files of latents: an array of them, or an array of them and of their classes."""
+"""Files of latents: an array of latents, optionally with an array of their classes."""
 
 import io
 import zipfile
@@ -15,7 +15,7 @@ _NAMES = ("latents", "arr_0", "z")
 
 
 class Latents(NamedTuple):
-    """Latents, and the class of each where the file has them."""
+    """Latents, and their classes if the file has them."""
 
     latents: np.ndarray
     """`[N, Z]` float32"""
@@ -36,13 +36,13 @@ def read_latents(path: Path, latent_size: int) -> Latents:
     """Returns the latents of a file.
 
     Args:
-        path: an .npy file of `[N, Z]`, floating; or an .npz file with that as `latents`, `arr_0`, `z` or alone, and
-            with the classes `[N]`, integers, as `labels` if it has any.
-        latent_size: Z, that of the generator.
+        path: an .npy file with a floating-point array `[N, Z]`. Or an .npz file with that array as `latents`, `arr_0`
+            or `z`, or as its only array; it may also hold integer classes `[N]` as `labels`.
+        latent_size: Z of the generator.
 
     Raises:
-        InvalidInputError: the file is absent, is none of these, or holds another shape, another dtype, or numbers that
-            are not finite.
+        InvalidInputError: the file is missing or is none of these, or it holds another shape, another dtype or values
+            that are not finite.
     """
     arrays = _arrays(path)
     name = next((name for name in _NAMES if name in arrays), "")
@@ -77,7 +77,7 @@ def _hint(latents: np.ndarray, latent_size: int) -> str:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a file by name; that of an .npy file is `latents`."""
+    """Returns the arrays of a file by name; the array of an .npy file is named `latents`."""
     try:
         content = io.BytesIO(read_regular(path, _MAX_BYTES))
         if path.suffix.lower() != ".npz":

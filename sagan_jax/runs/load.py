@@ -41,7 +41,7 @@ State = TypeVar("State")
 _Kind = TypeVar("_Kind", Experiment, CompletionExperiment)
 
 NO_DISCRIMINATOR = "absent"
-"""What a checkpoint's meta notes as its discriminator when the weights came without one."""
+"""The value of `discriminator` in a checkpoint's metadata if the weights came without one."""
 
 
 def require_experiment(workdir: Path) -> Experiment:
@@ -122,7 +122,7 @@ class GenerationRun:
         """Returns the images that the run trained on, or those held out from it.
 
         Raises:
-            InvalidInputError: the source is not named, absent, or has other classes than the networks.
+            InvalidInputError: the source is not named or missing, or has other classes than the networks.
         """
         return self._held_out_images if held_out else self._training_images
 
@@ -136,7 +136,7 @@ class GenerationRun:
 
     @cached_property
     def task(self) -> AdversarialTask:
-        """What stays fixed in training: the networks and rules of the config."""
+        """The training task: networks, loss and optimisers of the config."""
         return build_adversarial_task(self.experiment)
 
     @property
@@ -151,7 +151,7 @@ class GenerationRun:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes, as the checkpoint holds them; empty in older checkpoints and without classes."""
+        """The class names in the checkpoint; empty for older checkpoints and for networks without classes."""
         return tuple(self._restored[1].get("class_names", ())) if self.experiment.networks.num_classes else ()
 
     @cached_property
@@ -213,7 +213,7 @@ class CompletionRun:
 
     @cached_property
     def task(self) -> CompletionTask:
-        """What stays fixed in training: the networks and weights of the config."""
+        """The training task: networks, loss weights and optimisers of the config."""
         return build_completion_task(self.experiment)
 
     @cached_property
@@ -226,7 +226,7 @@ class CompletionRun:
 def _restore(
     workdir: Path, checkpoint: CheckpointName, initial_state: Callable[[], State]
 ) -> tuple[State, dict[str, Any]]:
-    """Returns the state at a checkpoint, and what was saved beside it. The initial state is not computed."""
+    """Returns the state at a checkpoint, and its metadata. `initial_state` is only traced for shapes."""
     if isinstance(checkpoint, str) and checkpoint not in ("newest", "best"):
         raise InvalidInputError(f"A checkpoint is 'newest', 'best' or a step, an integer; got {checkpoint!r}.")
     require_backend()
@@ -249,7 +249,7 @@ def _restore(
 
 
 def _instead_of(workdir: Path, checkpoint: CheckpointName) -> str:
-    """Returns a sentence that says what to do when all of a checkpoint's steps are damaged."""
+    """Returns a sentence that says what to do if every step in the checkpoint's folder is damaged."""
     other: CheckpointName = "newest" if checkpoint == "best" else "best"
     if Checkpoints(workdir / _folder(other)).latest_step is not None:
         return f"Give --checkpoint {other}, or restore a backup."
@@ -257,7 +257,7 @@ def _instead_of(workdir: Path, checkpoint: CheckpointName) -> str:
 
 
 def checkpoint_steps(workdir: Path) -> list[int]:
-    """Returns the steps of all checkpoints of a run, also of its best one, ascending."""
+    """Returns the steps of all checkpoints of a run, including the best one, ascending."""
     return sorted({*_steps(workdir, "checkpoints"), *_steps(workdir, "best")})
 
 
@@ -282,18 +282,18 @@ def open_run(
     cache: str | None = None,
     trust_checkpoint: bool = False,
 ) -> GenerationRun:
-    """Opens a run that generates images: reads its config. Checkpoint and images are read when first used, and once.
+    """Opens a run that generates images, and reads its config. Checkpoint and images are read once, on first use.
 
     Args:
-        workdir: the folder of a run that has saved.
+        workdir: the folder of a run with a checkpoint.
         checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
             step, such as 1000.
-        source: where the training images are, or a data set of yours that has a name at the top of a file or a module.
-            Defaults to what the config says.
+        source: where the training images are, or a data set of yours that a file or module defines at its top level.
+            Defaults to the source in the config.
         held_out: where the held-out images are, likewise.
-        cache: as `Data.cache`. Defaults to what the config says.
-        trust_checkpoint: use the config that the checkpoint was saved with, not `config.json`. Older checkpoints do not
-            hold one; for them this does nothing.
+        cache: as `Data.cache`. Defaults to the cache in the config.
+        trust_checkpoint: use the config that is stored in the checkpoint, not `config.json`. Older checkpoints hold no
+            config; for them this has no effect.
 
     Raises:
         InvalidInputError: `workdir` holds no run that generates images, or its config is not that of its checkpoint.
@@ -313,10 +313,10 @@ def open_completion_run(
     cache: str | None = None,
     trust_checkpoint: bool = False,
 ) -> CompletionRun:
-    """Opens a run that completes images: reads its config. Checkpoint and images are read when first used, and once.
+    """Opens a run that completes images, and reads its config. Checkpoint and images are read once, on first use.
 
     Args:
-        workdir: the folder of a run that has saved.
+        workdir: the folder of a run with a checkpoint.
         checkpoint: the newest, or that of a step.
         source: as for `open_run`.
         held_out: as for `open_run`.
@@ -335,7 +335,7 @@ def open_completion_run(
 
 
 def _refuse_best(checkpoint: CheckpointName) -> None:
-    """Completion runs are not scored while they train."""
+    """Refuses the best checkpoint: completion runs are not scored while they train, and have none."""
     if checkpoint == "best":
         raise InvalidInputError("--checkpoint best is for a run that generates images; this one has no best.")
 
@@ -363,7 +363,7 @@ def open_any_run(
 
 
 def _with_data(experiment: _Kind, source: str | DataSource, held_out: str | DataSource, cache: str | None) -> _Kind:
-    """Returns the config with the data that were given in place of its own."""
+    """Returns the config with its data replaced by the arguments that are given."""
     data = experiment.data
     data = dataclasses.replace(
         data,
@@ -380,7 +380,7 @@ def load_run(
     """Returns the generator of a run: its moving average where the run keeps one.
 
     Args:
-        workdir: the folder of a run that has saved.
+        workdir: the folder of a run with a checkpoint.
         checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
             step, such as 1000.
         raw: use the weights as trained, even where there is a moving average.
@@ -403,7 +403,7 @@ def load_completer(
     """Returns the network of a run that completes images: its moving average where the run keeps one.
 
     Args:
-        workdir: the folder of a run that has saved.
+        workdir: the folder of a run with a checkpoint.
         checkpoint: the newest, or that of a step.
         raw: use the weights as trained, even where there is a moving average.
         trust_checkpoint: as for `open_run`.

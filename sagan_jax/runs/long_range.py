@@ -1,10 +1,10 @@
-"""The long-range benchmark: what a layer that looks far buys, measured in the same way for any layer.
+"""The long-range benchmark: measures what an attention layer adds on tasks with long-range dependencies.
 
-Two things are measured. The probe of reach (`sagan_jax.runs.reach`) tells how often a small network compares two parts
-rightly that its convolutions cannot see together. And a GAN with the layer in both networks learns to draw two squares
-of one hue at distant places; a program tells how often its images follow that rule.
+It has two parts. The probe of reach (`sagan_jax.runs.reach`) measures how accurately a small network compares two parts
+that are too far apart for its convolutions. And a GAN with the layer in both networks learns to draw two distant
+squares of the same hue; a program counts how many of its images follow that rule.
 
-This is version 1, `long_range_v1`. Its settings do not change. Other settings get another number.
+This is version 1, `long_range_v1`. Its settings do not change. Other settings get another version number.
 """
 
 import json
@@ -31,25 +31,25 @@ VERSION = "long_range_v1"
 SOURCE = "pairs:forms=1,size=8,distance=16"
 STEPS, BATCH, WIDTH, EMA_DECAY = 2000, 32, 8, 0.99
 SCORINGS = 5
-"""While a run trains, the last one at its end."""
+"""Number of evaluations during a run. The last one is at its end."""
 PLACE = 16
-"""The feature-map size behind which a layer sits, in G and in D."""
+"""The feature-map size after which the layer is placed, in G and in D."""
 PROTOCOL = "rule5k"
 PARTS, LEAST_PARTS = "score/rule1k/parts", 0.02
-"""A run collapsed if at its end a smaller share of its images holds two clear blobs."""
+"""A run counts as collapsed if this metric, the share of images with two clear blobs, is below the limit at its end."""
 QUICK_REACH_STEPS, QUICK_STEPS = 60, 10
-"""Of the probe and of the GAN, to see that a layer works; the numbers mean nothing."""
+"""Training steps of the probe and of the GAN that only check that a layer works; the numbers mean nothing."""
 
 
 class Trial(NamedTuple):
-    """What one seed of a layer came to."""
+    """The results of a layer with one seed."""
 
     beyond_reach: float | None
-    """accuracy of the probe of reach on parts that its convolutions cannot see together; None: not measured"""
+    """accuracy of the probe on parts that are too far apart for its convolutions; None: not measured"""
     learned_at: int | None
-    """the first hundred steps after which that is at least 0.9; None: never, or not measured"""
+    """first multiple of 100 steps with an accuracy of at least 0.9; None: never, or not measured"""
     scores: Mapping[str, float] | None
-    """of 5,000 images of the GAN, as `rule_accuracy` names them; None: not measured, or collapsed"""
+    """scores of 5,000 images of the GAN, by the names of `rule_accuracy`; None: not measured, or collapsed"""
     collapsed: bool | None
     """whether the GAN collapsed or diverged; None: not measured"""
 
@@ -62,13 +62,13 @@ def experiment(
     steps: int = STEPS,
     seed: int = 0,
 ) -> Experiment:
-    """Returns the run of a GAN of the benchmark.
+    """Returns the config of a GAN of the benchmark.
 
     Args:
         attention: the layer.
-        generator: the feature-map sizes behind which it sits in G.
+        generator: the feature-map sizes after which the layer is placed in G.
         discriminator: the same in D.
-        steps: of training.
+        steps: number of training steps.
         seed: of the run.
     """
     pairs = load_experiment("pairs_32")
@@ -105,24 +105,24 @@ def measure_layer(
     gan: bool = True,
     notify: Callable[[str], Any] = lambda line: None,
 ) -> Iterator[list[Trial]]:
-    """Trains and scores a layer, and goes on where an earlier call was stopped.
+    """Trains and scores a layer, and resumes where an earlier call was stopped.
 
     Args:
         attention: a name, or an import path such as `layers.py:Layer`.
         seeds: of the training, each in [0, 2**32).
-        out: gets `layer.json`, and for each seed `reach-SEED.json`, the run `gan-SEED` and its `gan-SEED.json`.
-        quick: a few steps, to see that the layer works; the numbers mean nothing.
-        probe: whether the probe of reach is trained.
-        gan: whether the GAN is trained.
-        notify: is called with a line from time to time.
+        out: folder for `layer.json`, and for each seed `reach-SEED.json`, the run `gan-SEED` and its `gan-SEED.json`.
+        quick: train only a few steps, to check that the layer works; the numbers mean nothing.
+        probe: whether to train the probe of reach.
+        gan: whether to train the GAN.
+        notify: is called with a line of progress from time to time.
 
     Yields:
         All trials that are in `out`, after each seed.
 
     Raises:
-        InvalidInputError: there is no such layer, it breaks its contract, or `out` holds another one or the same one
-            with another source. Before anything is written.
-        StorageError: the disk refused.
+        InvalidInputError: there is no such layer, it breaks its contract, or `out` holds results of another layer or
+            of another source of the layer. Raised before anything is written.
+        StorageError: a file cannot be written.
         StoppedError: a signal ended it; the GAN is saved.
     """
     runs = {seed: experiment(attention, steps=QUICK_STEPS if quick else STEPS, seed=seed) for seed in seeds}
@@ -142,7 +142,7 @@ def measure_layer(
 
 
 def finished_trials(out: Path) -> list[Trial]:
-    """Returns what a folder of `measure_layer` holds, seed by seed.
+    """Returns the trials in a folder of `measure_layer`, one per seed.
 
     Raises:
         InvalidInputError: a file in it is damaged.
@@ -163,7 +163,7 @@ _DRAWN = {"scores": (dict, type(None)), "collapsed": (bool,)}
 
 
 def _claim(attention: str, out: Path, quick: bool) -> None:
-    """Writes whose results a folder holds, or compares that with what it says."""
+    """Marks a folder as holding the results of a layer, or refuses a folder that is marked for another layer."""
     source = source_digest(attention, "--attention") if is_import_path(attention) else ""
     whose = {"version": VERSION, "attention": attention, "source": source, "quick": quick}
     path = out / "layer.json"
@@ -173,7 +173,7 @@ def _claim(attention: str, out: Path, quick: bool) -> None:
         _write(path, whose)
         return
     if not isinstance(known, dict) or known.keys() != whose.keys():
-        raise InvalidInputError(f"{str(path)!r} is damaged: bring it back, or give another --out.")
+        raise InvalidInputError(f"{str(path)!r} is damaged: restore it, or give another --out.")
     if known != whose:
         raise InvalidInputError(
             f"{str(out)!r} holds results of another layer, or of {attention} with another source: give another --out."
@@ -198,14 +198,14 @@ def _read(path: Path, fields: Mapping[str, tuple[type, ...]]) -> dict[str, Any] 
 
 
 def _are_scores(values: Any) -> bool:
-    """Tells whether a value of a result file is None, or what `_draw` found."""
+    """Returns whether a value of a result file is None, or scores as `_draw` returns them."""
     return values is None or (
         "follows_rule" in values and all(isinstance(value, float | int) for value in values.values())
     )
 
 
 def _reach(attention: str, seed: int, quick: bool, notify: Callable[[str], Any]) -> dict[str, Any]:
-    """Returns what the probe of reach comes to. One that diverges has reached nothing."""
+    """Returns the result of the probe of reach. If the probe diverges, the values are None."""
     steps = QUICK_REACH_STEPS if quick else REACH_STEPS
 
     def told(step: int, accuracy: float) -> None:
@@ -220,7 +220,7 @@ def _reach(attention: str, seed: int, quick: bool, notify: Callable[[str], Any])
 
 
 def _draw(run: Experiment, workdir: Path, quick: bool, notify: Callable[[str], Any]) -> dict[str, Any]:
-    """Returns what a GAN comes to. One that diverges counts as collapsed."""
+    """Returns the result of a GAN. One that diverges counts as collapsed."""
     try:
         train(run, workdir)
     except (NonFiniteError, CollapsedError) as error:
@@ -238,7 +238,7 @@ def _draw(run: Experiment, workdir: Path, quick: bool, notify: Callable[[str], A
 
 
 def folder_name(attention: str) -> str:
-    """Returns the folder of a layer.
+    """Returns the name of a layer's folder.
 
     >>> folder_name("my/layers.py:Layer")
     'my_layers.py_Layer'

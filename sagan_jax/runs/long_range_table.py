@@ -1,4 +1,4 @@
-"""The table of the long-range benchmark: what our layers reached, and one more layer below them."""
+"""The table of the long-range benchmark: the results of our layers, and one more layer below them."""
 
 import math
 import statistics
@@ -10,12 +10,12 @@ from sagan_jax.runs.long_range import VERSION, Trial
 from sagan_jax.runtime.files import read_json
 
 RECORDED = Path(__file__).with_name(f"{VERSION}.json")
-"""What the layers that come with the project reached. `experiments/benchmarks/record_long_range.py` writes it."""
+"""The results of the layers of this package. `experiments/benchmarks/record_long_range.py` writes this file."""
 BASELINE = "none"
 
 
 def recorded_rows() -> dict[str, list[Trial]]:
-    """Returns what the layers that come with the project reached, the seeds of each, in the order of the table."""
+    """Returns the trials of the layers of this package, one per seed, in the order of the table."""
     rows = read_json(RECORDED)["rows"]
     return {row: [Trial(**trial) for trial in trials] for row, trials in rows.items()}
 
@@ -39,7 +39,7 @@ def _cells(trials: Sequence[Trial], baseline: Sequence[Trial]) -> list[str]:
     def scores(name: str) -> list[float]:
         return [trial.scores[name] for trial in trials if trial.scores and name in trial.scores]
 
-    def counted(values: Sequence[float]) -> str:  # says of how many seeds, where not of all
+    def counted(values: Sequence[float]) -> str:  # adds the number of seeds, if some have no value
         return spread(values) + (f" ({len(values)})" if 0 < len(values) < len(trials) else "")
 
     gans = [trial for trial in trials if trial.collapsed is not None]
@@ -51,7 +51,7 @@ def _cells(trials: Sequence[Trial], baseline: Sequence[Trial]) -> list[str]:
 
 
 def _p(gans: Sequence[Trial], baseline: Sequence[Trial]) -> str:
-    """Returns the p of an exact permutation test of what follows the rule; a run that collapsed is the worst."""
+    """Returns p of an exact permutation test of the share that follows the rule; collapsed runs rank worst."""
     one, other = (
         [trial.scores["follows_rule"] if trial.scores else None for trial in group if trial.collapsed is not None]
         for group in (gans, baseline)
@@ -62,7 +62,7 @@ def _p(gans: Sequence[Trial], baseline: Sequence[Trial]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Returns the mean of some seeds, and their range.
+    """Returns the mean over seeds, and the range.
 
     >>> spread([0.25, 0.75]), spread([0.5]), spread([])
     ('0.500 (0.250 to 0.750)', '0.500', '–')

@@ -1,4 +1,4 @@
-"""What to lower when the memory does not suffice for training."""
+"""Advice on what to lower when training runs out of memory."""
 
 import jax
 
@@ -8,15 +8,15 @@ COMPILING = "compiling the first step"
 
 
 def memory_advice(experiment: AnyExperiment, activity: str) -> str:
-    """Returns a sentence that names the batch and what helps.
+    """Returns a sentence with the batch size and the flags that help.
 
     Args:
         experiment: of the run.
-        activity: what the run was doing; empty while it does steps.
+        activity: what the run was doing; empty while it trains.
     """
     training = experiment.training
     if activity not in ("", COMPILING):
-        return f"It ran out while {activity}, beside the state that is trained: lower --base-channels."
+        return f"It ran out while {activity}, in addition to the training state: lower --base-channels."
     lower = "lower --batch-size or --base-channels"
     given = f"It ran out while {activity or 'training'} with --batch-size {training.batch_size}"
     if not isinstance(experiment, Experiment):

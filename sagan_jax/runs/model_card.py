@@ -15,7 +15,7 @@ from sagan_jax.runtime.files import read_json
 
 
 def scores_on_record(workdir: Path, step: int) -> list[tuple[str, float, str]]:
-    """Returns the scores of a step in `scores/` of a workdir: name, value, and what its result file says beside it.
+    """Returns the scores of a step in `scores/` of a workdir: name, value, and notes on how it was measured.
 
     A file that cannot be read is left out.
 
@@ -44,13 +44,13 @@ def model_card(
     scores: Sequence[tuple[str, float, str]],
     average: bool,
 ) -> str:
-    """Returns the page, with the fields that the hub reads at its top.
+    """Returns the page. It starts with the metadata that the hub reads.
 
     Args:
-        published: what is published.
-        license: its identifier on the hub, such as `apache-2.0`; "" for none.
-        parameters: their number, by network.
-        scores: of `scores_on_record`.
+        published: the published run.
+        license: the identifier of its license on the hub, such as `apache-2.0`; "" for none.
+        parameters: the number of parameters of each network.
+        scores: as `scores_on_record` returns them.
         average: whether the weights have a moving average.
     """
     experiment = published.experiment
@@ -125,7 +125,7 @@ networks = sagan_jax.load_pretrained("."{trust})  # this folder, or OWNER/NAME o
 
 
 def _own_objects(published: Published) -> str:
-    """Returns a section on the files of the author's own that loading needs, or ""."""
+    """Returns a section on the author's own source files that loading needs, or ""."""
     names = needed_objects(published.experiment)
     if not names:
         return ""
@@ -143,7 +143,7 @@ or install the module. `trust_code=True` allows it to be run.
 
 
 def _table(scores: Sequence[tuple[str, float, str]]) -> str:
-    """Returns the table of the scores, or a sentence where there are none."""
+    """Returns the table of the scores, or a sentence if there are none."""
     if not scores:
         return "None of this step were on record."
     rows = [f"| `{_cell(name)}` | {value:.5g} | {_cell(said)} |" for name, value, said in scores]

@@ -34,13 +34,13 @@ def write_neighbours(
     trust_checkpoint: bool = False,
     progress: ProgressCallback,
 ) -> tuple[NeighbourReport, NeighbourReport]:
-    """Writes samples beside the training images nearest to them, and returns what was found in pixels and in features.
+    """Writes samples beside their nearest training images, and returns the neighbours in pixels and in features.
 
     Args:
-        workdir: the folder of a run that has saved.
+        workdir: the folder of a run with a checkpoint.
         out: a .png file: a row for each sample.
-        num_images: samples.
-        nearest: training images beside each, in pixels and in features.
+        num_images: number of samples.
+        nearest: number of training images beside each sample, in pixels and in features.
         classes: numbers or names of the classes of the samples, in turn. Defaults to all.
         source: where the training images are. Defaults to what the config says.
         features: the network that gives the features. `auto` takes the FID network where its weights are, else
@@ -55,7 +55,7 @@ def write_neighbours(
     Raises:
         InvalidInputError: there is no run, no checkpoint or no such class, there are too few training images, or the
             weights of the features are missing.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     run = open_run(workdir, checkpoint=checkpoint, source=source, trust_checkpoint=trust_checkpoint)
     named = run.experiment.evaluation

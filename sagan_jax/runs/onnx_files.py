@@ -26,7 +26,7 @@ from sagan_jax.runtime.packages import is_installed
 
 GENERATOR, DISCRIMINATOR = "generator.onnx", "discriminator.onnx"
 TOLERANCE = 1e-4
-"""The largest difference between onnxruntime and jax, of images in [-1, 1]; of logits beyond 1 a share of them."""
+"""Largest difference between onnxruntime and jax. It is absolute for values in [-1, 1], and relative beyond."""
 
 Inputs = dict[str, tuple[tuple[int, ...], Any]]
 
@@ -47,7 +47,7 @@ def export_onnx(
     the batch norms are folded in.
 
     Args:
-        workdir: of a run that has saved.
+        workdir: of a run with a checkpoint.
         out: a folder. Defaults to `onnx` in the workdir.
         checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
             step.
@@ -55,10 +55,10 @@ def export_onnx(
         trust_checkpoint: as for `open_run`.
 
     Raises:
-        InvalidInputError: there is no run or no whole checkpoint in it, `out` is no folder, onnx or onnxruntime is
-            absent, or a network has an operation that is not exported.
+        InvalidInputError: there is no run or no whole checkpoint in it, `out` is not a folder, onnx or onnxruntime is
+            missing, or a network has an operation that cannot be exported.
         NonFiniteError: the networks have diverged.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     folder = checked_folder(workdir, out, "onnx")
     absent = [name for name in ("onnx", "onnxruntime") if not is_installed(name)]
@@ -94,7 +94,7 @@ def generator_onnx(trained: TrainedGenerator, notes: Mapping[str, str]) -> bytes
 
 
 def _errors_of(module: Any, name: str) -> AbstractContextManager[None]:
-    """Turns the errors of code of a user in a network into one line."""
+    """Turns errors in a user's network code into one line."""
     return errors_of_user_code(f"{name} could not be made of the network") if runs_own_code(module) else nullcontext()
 
 
@@ -113,7 +113,7 @@ def discriminator_onnx(trained: TrainedDiscriminator, shape: tuple[int, ...], no
 def _checked(
     name: str, function: Callable[..., Any], inputs: Inputs, output: str, classes: int, notes: Mapping[str, str]
 ) -> bytes:
-    """Returns the content of an ONNX file that gives in onnxruntime what the function gives in jax."""
+    """Returns the content of an ONNX file, after a check that onnxruntime gives the same values as jax."""
     import onnxruntime
 
     inputs = inputs | ({"labels": ((), np.int32)} if classes else {})
@@ -132,7 +132,7 @@ def _checked(
         if not error <= TOLERANCE:
             raise InvalidInputError(
                 f"{name} needs to agree with jax to {TOLERANCE:g} in onnxruntime {onnxruntime.__version__}; it is "
-                f"{error:.2g} away, so nothing is written. Another version of onnxruntime may do."
+                f"{error:.2g} away, so nothing is written. Another version of onnxruntime may work."
             )
     return content
 

@@ -1,4 +1,4 @@
-"""What the newest saved step still owes: what was due after its save, and was left out because the run was killed."""
+"""Finds the work that a killed run still owes: drawings, scores or a report that were due after its newest save."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from sagan_jax.runtime.metrics_log import read_step
 
 
 class Owed(NamedTuple):
-    """What a saved step owes; true where something was due and is not there."""
+    """The work that a saved step owes. A field is True if its output was due and is missing."""
 
     drawing: bool = False
     """the picture of samples, the figures of attention, and the statistics of both"""
@@ -24,13 +24,13 @@ class Owed(NamedTuple):
 
 
 def owed_by(step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Path) -> Owed:
-    """Returns what a saved step owes, as the files of the run tell. Nothing is computed.
+    """Returns the work that a saved step owes, judged by the files of the run. Nothing is computed.
 
     Args:
         step: the newest saved step. Before the first step nothing is due.
-        experiment: of the run, with the intervals at which things are due.
-        job: what is trained; its monitor has read the best score before.
-        workdir: of the run; only read.
+        experiment: of the run, with the intervals of drawing and scoring.
+        job: the training job; its monitor has already read the best score.
+        workdir: of the run; it is only read.
 
     Raises:
         StorageError: when the metrics cannot be read.
@@ -44,7 +44,7 @@ def owed_by(step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Pat
 
     drawing = is_due(recording.sample_every_steps) and not job.is_drawn(step, recorded, workdir)
     scores = False
-    reported = step > 0 and last  # on the way it may have been left out, because one was written shortly before
+    reported = step > 0 and last  # an earlier one may have been skipped, because a report was written shortly before
     if monitor and isinstance(experiment, Experiment):
         reported = is_due(experiment.evaluation.evaluate_every_steps)
         scores = reported and not (monitor.is_measured(step, recorded) and monitor.is_considered(recorded))
@@ -52,8 +52,8 @@ def owed_by(step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Pat
 
 
 def _is_reported(path: Path, step: int, last: bool) -> bool:
-    from sagan_jax.views.report import shown_progress  # a first start is sooner without matplotlib
+    from sagan_jax.views.report import shown_progress  # training starts sooner without matplotlib
 
     shown, status = shown_progress(path) or (-1, "")
-    # A run that ended by itself, such as by a collapse, is not called finished afterwards.
+    # A run that ended by itself, for example by a collapse, keeps its status and is not reported as finished.
     return shown >= step and (not last or status == "finished" or status.startswith("ended"))

@@ -1,4 +1,4 @@
-"""The objects of a user that a config names: networks, a loss, augmentations and optimisers; and their sources."""
+"""Loads the user's objects that a config names: networks, loss, augmentations and optimisers; tracks their sources."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -19,10 +19,10 @@ def own_networks(modules: tuple[str, ...]) -> tuple[Any, Any]:
     """Returns the two modules of a user.
 
     Args:
-        modules: import paths of G and of D. Each is a module, or what makes one when it is called without arguments.
+        modules: import paths of G and of D. Each is a module, or a callable that makes one without arguments.
 
     Raises:
-        InvalidInputError: there is no such object, or it is no flax module.
+        InvalidInputError: there is no such object, or it is not a flax module.
     """
     generator, discriminator = (_made(path, "--modules", nn.Module, "a flax.linen module") for path in modules)
     return generator, discriminator
@@ -32,10 +32,10 @@ def own_loss(loss: str | tuple[str, str]) -> AdversarialLoss:
     """Returns the loss of a user.
 
     Args:
-        loss: import paths of D's and G's function, or that of an `AdversarialLoss` or of a pair.
+        loss: import paths of D's and G's function, or one import path of an `AdversarialLoss` or a pair of functions.
 
     Raises:
-        InvalidInputError: there is no such object, or it is no pair of functions.
+        InvalidInputError: there is no such object, or it is not a pair of functions.
     """
     found = find_object(loss, "--loss") if isinstance(loss, str) else [find_object(path, "--loss") for path in loss]
     if isinstance(found, AdversarialLoss):
@@ -49,7 +49,7 @@ def own_loss(loss: str | tuple[str, str]) -> AdversarialLoss:
 
 
 def own_augmentation(names: tuple[str, ...]) -> tuple[Any, ...]:
-    """Returns the augmentations: names of ours as they are, and functions of a user in place of their import paths.
+    """Returns the augmentations: built-in names unchanged, and functions of a user for their import paths.
 
     Raises:
         InvalidInputError: there is no such object, or it cannot be called.
@@ -65,11 +65,11 @@ def own_optimizers(optimizer: str | tuple[str, str]) -> Optimizers:
     """Returns the optimisers of a user, one for each network.
 
     Args:
-        optimizer: the import path of a transformation of optax for both networks, or those of G's and of D's. Each is a
-            transformation, or what makes one when it is called without arguments.
+        optimizer: the import path of an optax transformation for both networks, or one for G and one for D. Each is a
+            transformation, or a callable that makes one without arguments.
 
     Raises:
-        InvalidInputError: there is no such object, or it is no transformation.
+        InvalidInputError: there is no such object, or it is not an optax transformation.
     """
     paths = (optimizer, optimizer) if isinstance(optimizer, str) else optimizer
     kind, words = optax.GradientTransformation, "an optax transformation"
@@ -78,7 +78,7 @@ def own_optimizers(optimizer: str | tuple[str, str]) -> Optimizers:
 
 
 def _made(path: str, flag: str, kind: type, words: str) -> Any:
-    """Returns the object of an import path, or what it makes when it is called."""
+    """Returns the object of an import path, or the result of calling it."""
     found = find_object(path, flag)
     if not isinstance(found, kind) and callable(found):
         with errors_of_user_code(f"{flag} {path} could not be called without arguments"):
@@ -90,11 +90,11 @@ def _made(path: str, flag: str, kind: type, words: str) -> Any:
 
 
 def changed_sources(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Returns the import paths of the objects whose source is another one than before.
+    """Returns the import paths of the objects whose source has changed.
 
     Args:
-        before: digests by import path. A file that has moved is known by the rest of its path.
-        now: the same of what is there now.
+        before: earlier digests by import path. Folders of files are ignored, so a file may have moved.
+        now: current digests by import path.
     """
     known = {without_folder(path): digest for path, digest in before.items()}
     return [path for path, digest in now.items() if known.get(without_folder(path), digest) != digest]
@@ -111,11 +111,11 @@ def without_folders(values: Any) -> Any:
 
 
 def where_they_are_now(experiment: Kind, named: AnyExperiment) -> Kind:
-    """Returns the config of a run with the import paths of another one, where they differ in folders alone.
+    """Returns the config of a run with the current import paths of its objects, where only folders have changed.
 
     Args:
-        experiment: of the run.
-        named: as its file says now, which may have moved.
+        experiment: the saved config of the run.
+        named: the config from the current experiment file, which may have moved.
     """
     values, now = to_dict(experiment), to_dict(named)
     for name, section in values.items():
@@ -126,7 +126,7 @@ def where_they_are_now(experiment: Kind, named: AnyExperiment) -> Kind:
 
 
 def without_folder(value: Any) -> Any:
-    """Returns an import path, or several, without the folders of files.
+    """Returns an import path, or several, without the folders of its files.
 
     Examples:
         >>> without_folder("/home/me/layers.py:Layer"), without_folder("package.layers:Layer")

@@ -1,4 +1,4 @@
-"""Completing photographs of any size: to the square that the network sees, and back."""
+"""Completes photographs of any size: maps them to the square that the network sees, and back."""
 
 import dataclasses
 from pathlib import Path
@@ -46,7 +46,7 @@ class Photo:
         mask: `[H, W]` bool, True in the hole.
         window: top, left, height and width of the part that the network sees.
         image: that part, resized for the network, `[R, R, C]` uint8.
-        hole: the hole in `image`, `[R, R]` bool: every pixel that the hole touches.
+        hole: the hole in `image`, `[R, R]` bool: every pixel that the hole overlaps.
         remarks: conversions of the photograph and the mask, for the user.
     """
 
@@ -84,20 +84,20 @@ def complete_photographs(
     """Fills the holes of photographs, writes the results and prints what was done to each.
 
     Args:
-        workdir: the folder of a run that completes images and has saved.
+        workdir: the folder of a run that completes images and has a checkpoint.
         photos: an image file, or a folder of them.
-        hole: what is missing.
+        hole: the hole to fill.
         out: the folder of the results. Defaults to `completed/` in the workdir.
         samples: sampled completions of each photograph, besides the most likely one.
         seed: of the samples, in [0, 2**32).
-        fit: what the network sees of a photograph that is not square.
+        fit: the part of a photograph that the network sees, if it is not square.
         checkpoint: the newest, or that of a step.
         overwrite: whether files of an earlier call for the same photographs may be removed.
         trust_checkpoint: as for `open_completion_run`.
 
     Raises:
         InvalidInputError: a photograph, the hole, the run or `out` is not usable. Nothing is written then.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     if hole.kind:
         check_hole_kind(hole.kind)
@@ -141,13 +141,13 @@ def check_output(photos: list[Path], mask: Path | None, samples: int, out: Path)
 
     Args:
         photos: the files.
-        mask: that of the hole, where there is one.
+        mask: the mask file of the hole, if there is one.
         samples: completions of each besides the most likely one.
-        out: the folder, which need not be there.
+        out: the folder; it need not exist.
 
     Raises:
-        InvalidInputError: it is no folder; two completions have one name; or one has that of the mask, or of any file
-            in a folder of the photographs.
+        InvalidInputError: `out` is not a folder; two completions would have the same name; or a completion would
+            replace the mask, or a file in a folder of the photographs.
     """
     if out.exists() and not out.is_dir():
         raise InvalidInputError(f"--out needs a folder; {str(out)!r} is a file.")
@@ -184,14 +184,14 @@ def read_photo(path: Path, hole: Hole, number: int, network: CompletionNetwork, 
 
     Args:
         path: an image file.
-        hole: what is missing.
-        number: of the photograph, from 0; holes that are drawn depend on it.
-        network: that will complete it.
-        fit: what it sees of a photograph that is no square.
+        hole: the hole to fill.
+        number: index of the photograph, from 0; random holes depend on it.
+        network: the network that will complete it.
+        fit: the part of a photograph that the network sees, if it is not square.
 
     Raises:
-        InvalidInputError: the photograph or the mask cannot be read, they have different shapes, there is no hole or
-            nothing but hole, or a part of it lies where the network does not look.
+        InvalidInputError: the photograph or the mask cannot be read; they have different shapes; the hole is empty or
+            covers everything; or a part of it lies outside the part that the network sees.
     """
     pixels, done = _read(path, network.image_channels, "photograph")
     height, width, _ = pixels.shape
@@ -221,7 +221,7 @@ def read_photo(path: Path, hole: Hole, number: int, network: CompletionNetwork, 
     else:
         seen = "all of it" if fit == "resize" or height == width else f"the centre square of {side}"
         remarks.append(f"{width}x{height}: {seen}, resized to {size}, is what the network sees")
-        # By area, so that nothing of the hole leaks into a pixel that it does not touch.
+        # Area interpolation, so that nothing of the hole leaks into pixels that it does not overlap.
         image, small = resize(part, size, size, area=True), _touched(inside, size)
         if small.all():
             raise InvalidInputError(
@@ -235,9 +235,9 @@ def completed_files(completer: TrainedCompleter, photo: Photo, samples: int, see
 
     Args:
         completer: fills holes.
-        photo: with its hole.
-        samples: how many completions besides the most likely one.
-        seed: of those, in [0, 2**32).
+        photo: the photograph with its hole.
+        samples: number of sampled completions besides the most likely one.
+        seed: of the sampled completions, in [0, 2**32).
     """
     images, masks = photo.image[None], photo.hole[None]
     squares = [completer.complete(images, masks)[0]]
@@ -266,14 +266,14 @@ def attention_over_hole(completer: TrainedCompleter, photo: Photo) -> bytes | No
 
 
 def _touched(hole: np.ndarray, size: int) -> np.ndarray:
-    """Returns which of `size` by `size` equal parts of a mask `[H, W]` hold a pixel of it, or a piece of one."""
+    """Returns which of `size` by `size` equal cells of a mask `[H, W]` overlap it, at least in part of a pixel."""
     rows, columns = ([(i * side // size, -(-(i + 1) * side // size)) for i in range(size)] for side in hole.shape)
     tall = np.stack([hole[first:end].any(axis=0) for first, end in rows])
     return np.stack([tall[:, first:end].any(axis=1) for first, end in columns], axis=1)
 
 
 def _mask(hole: Hole, height: int, width: int, number: int) -> tuple[np.ndarray, list[str]]:
-    """Returns the hole in a photograph of a size, and remarks on conversions of the mask."""
+    """Returns the hole in a photograph of the given size, and remarks on conversions of the mask."""
     if hole.kind:
         return draw_mask(hole.kind, height, width, seed=hole.seed, index=number), []
     if hole.box:
@@ -305,7 +305,7 @@ def _box(words: str, height: int, width: int) -> np.ndarray:
 
 
 def _read(path: Path, image_channels: int, what: str) -> tuple[np.ndarray, list[str]]:
-    """Returns the pixels of a file, and their conversions."""
+    """Returns the pixels of a file, and the conversions that were made."""
     if not path.exists():
         raise InvalidInputError(f"There is no {what} {str(path)!r}.")
     try:

@@ -1,4 +1,4 @@
-"""What an experiment would need on devices that need not be there: memory, operations, collectives and time."""
+"""Plans an experiment on devices that need not be present: memory, operations, collectives and time of a step."""
 
 import dataclasses
 import hashlib
@@ -36,33 +36,33 @@ from sagan_jax.training.precision import default_precision
 Notify = Callable[[str], None]
 
 SHARES = (0.15, 0.30, 0.45)
-"""Of the published peak, where the compiler does not tell how long a step takes."""
+"""Assumed shares of the published peak, if the compiler gives no estimate of the time of a step."""
 
 _SAY_EVERY_SECONDS = 60.0
-# What these folders hold decides the program of a step.
+# The program of a step depends on the sources in these folders.
 _SOURCES = ("functional", "models", "training")
 _CHANGE_NO_PROGRAM = ("total_steps", "seed", "driver", "init_from")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What an experiment would need on some devices. What is not known is None.
+    """The resources that an experiment needs on some devices. Unknown values are None.
 
     Attributes:
-        experiment: its name.
-        devices: their name, such as `v5e:2x4`.
-        device_kind: of one of them.
-        device_count: how many there are.
-        precision: of the step.
-        batch_size: images a step over all devices.
+        experiment: the name of the experiment.
+        devices: the name of the devices, such as `v5e:2x4`.
+        device_kind: the kind of one device.
+        device_count: the number of devices.
+        precision: the precision of the step.
+        batch_size: images per step, over all devices together.
         accumulation_steps: microbatches of a batch.
         images_per_step: real images that a step reads, over all devices.
-        total_steps: of the run.
-        flops: operations of a step on one device, by `step_flops`.
+        total_steps: training steps of the run.
+        flops: floating-point operations of a step on one device, by `program_flops`.
         memory_limit: bytes of memory of one device.
-        peak: its published rate in this precision, in operations a second.
-        program: what the compiler says of a step; None where no compiler is at hand.
-        largest_batch: the largest batch that fits, to within an eighth; None where nobody asked.
+        peak: its published rate in this precision, in operations per second.
+        program: facts on the compiled step; None if no compiler is available.
+        largest_batch: the largest batch that fits, to within an eighth; None if it was not requested.
     """
 
     experiment: str
@@ -87,17 +87,17 @@ class Plan:
 
     @property
     def step_seconds(self) -> dict[str, float]:
-        """The time of a step by what it is based on: the compiler's estimate where plausible, or shares of the peak."""
+        """Estimates of the time of a step by their basis: the compiler's if plausible, otherwise shares of the peak."""
         if self.peak is None:
             return {}
         fastest = self.flops / self.peak
         told = self.program.seconds if self.program else None
-        if told is not None and fastest <= told < math.inf:  # some programs get a negative one
+        if told is not None and fastest <= told < math.inf:  # some programs get a negative estimate
             return {"XLA's estimate": told}
         return {f"{share:.0%}": fastest / share for share in SHARES}
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the plan as JSON types, with what follows from it."""
+        """Returns the plan as JSON types, with the derived times and the verdict on memory."""
         times = {
             basis: {
                 "step_seconds": seconds,
@@ -118,9 +118,9 @@ def plans(
     find_largest_batch: bool = False,
     notify: Notify = lambda line: None,
 ) -> Iterator[Plan]:
-    """Yields what an experiment would need on each of the named devices. Compiling can take minutes for each.
+    """Yields the plan of an experiment for each of the named devices. Compiling can take minutes for each.
 
-    What a compiler said is kept in `plans` in the cache folder, by all that decides it.
+    Results of the compiler are cached in `plans` in the cache folder. The key covers everything that they depend on.
 
     Args:
         experiment: a config. Its images are not opened.
@@ -129,7 +129,7 @@ def plans(
         notify: receives lines of progress.
 
     Raises:
-        InvalidInputError: the config is not possible on such devices, or there are no such devices.
+        InvalidInputError: the config is not possible on these devices, or a name stands for no devices.
     """
     experiment = from_dict(to_dict(experiment))
     check_saved_config(experiment)
@@ -148,7 +148,7 @@ def _check(experiment: AnyExperiment, target: Target, find_largest_batch: bool) 
         raise InvalidInputError(f"{target.name}: {error}") from None
     if find_largest_batch and (target.devices is None or target.memory is None):
         raise InvalidInputError(
-            f"--largest-batch needs devices with a known memory and a compiler for them; {target.name} has not both. "
+            f"--largest-batch needs devices with a known memory and a compiler; {target.name} does not have both. "
             f"Name a TPU slice with --topology."
         )
 
@@ -206,7 +206,7 @@ class _Found(NamedTuple):
 
 
 def _kept(experiment: AnyExperiment, target: Target, notify: Notify) -> _Found:
-    """Returns what was found of a step, from the cache where it is there."""
+    """Returns the operations and the program of a step, from the cache if possible."""
     folder = cache_folder("auto", "plans")
     path = folder and folder / f"{_key(experiment, target)}.json"
     if path:
@@ -215,21 +215,21 @@ def _kept(experiment: AnyExperiment, target: Target, notify: Notify) -> _Found:
             program = values["program"]
             return _Found(float(values["flops"]), program and program_from_dict(program))
         except (OSError, SaganError, TypeError, ValueError, KeyError):
-            pass  # absent, damaged, or of another version: it is found anew
+            pass  # missing, damaged, or of another version: compute it again
     found = _find(experiment, target, notify)
     if path:
         content = {"flops": found.flops, "program": found.program and program_to_dict(found.program)}
         try:
             write_atomically(path, json.dumps(content).encode())
         except StorageError as error:
-            notify(f"warning: what was compiled is not kept for the next plan: {one_line(error)}")
+            notify(f"warning: the result is not cached for the next plan: {one_line(error)}")
     return found
 
 
 def _find(experiment: AnyExperiment, target: Target, notify: Notify) -> _Found:
     batch_size = experiment.training.batch_size
     whole = experiment
-    if isinstance(experiment, Experiment):  # of microbatches, which are a loop, one would be counted
+    if isinstance(experiment, Experiment):  # microbatches are a loop, of which only one pass would be counted
         whole = _with_training(experiment, accumulation_steps=1)
     flops = program_flops(*_abstract_step(whole, batch_size // target.count))
     if target.devices is None:
@@ -242,7 +242,7 @@ def _find(experiment: AnyExperiment, target: Target, notify: Notify) -> _Found:
 
 
 def _abstract_step(experiment: AnyExperiment, batch_size: int) -> tuple[Callable[..., Any], Any, Any]:
-    """Returns a step with the shapes of its state and of its batch."""
+    """Returns the function of a step, and the shapes of its state and its batch."""
     shape = image_shape(experiment)
     if isinstance(experiment, CompletionExperiment):
         task = build_completion_task(experiment)
@@ -261,7 +261,7 @@ def _abstract_step(experiment: AnyExperiment, batch_size: int) -> tuple[Callable
 
 
 def _completion_step(experiment: CompletionExperiment, task: completion.CompletionTask) -> Callable[..., Any]:
-    """Returns the step of a completion, which holds the weights of a perceptual term as constants of the program."""
+    """Returns the step of a completion run, with the weights of the perceptual loss as constants of the program."""
     constants = perceptual_variables(experiment)
 
     def step(state: Any, batch: Any, *, axis_name: str | None = None) -> Any:
@@ -272,7 +272,7 @@ def _completion_step(experiment: CompletionExperiment, task: completion.Completi
 
 @contextmanager
 def _said(activity: str, notify: Notify) -> Iterator[None]:
-    """Says what is done, and again from time to time for as long as it lasts."""
+    """Announces an activity, and repeats the announcement with the elapsed time until the activity ends."""
     done, seconds = threading.Event(), 0.0
     notify(f"{activity} (this can take minutes)")
 
@@ -292,7 +292,7 @@ def _said(activity: str, notify: Notify) -> Iterator[None]:
 
 
 def _key(experiment: AnyExperiment, target: Target) -> str:
-    """Returns a name for all that decides the program of a step."""
+    """Returns a cache key for everything that the program of a step depends on."""
     values = to_dict(experiment)
     training = {name: value for name, value in values["training"].items() if name not in _CHANGE_NO_PROGRAM}
     decides = {

@@ -1,4 +1,4 @@
-"""A plan as it is printed, and its files: JSON and a page."""
+"""Prints plans, and writes them as JSON and as a page."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,8 @@ _NOTES = (
     "A time at a share of the published peak is an assumption; the share that a chip reaches was not measured.",
 )
 _GPU_NOTE = (
-    "One H200 reached 158 TFLOP/s in tensorfloat32 and 299 to 364 in bfloat16 with a step of imagenet_128, as its "
-    "operations were counted then."
+    "One H200 reached 158 TFLOP/s in tensorfloat32 and 299 to 364 in bfloat16 with a step of imagenet_128, by the "
+    "count of operations at that time."
 )
 
 
@@ -29,13 +29,13 @@ def print_and_write(
     side_by_side: bool = False,
     find_largest_batch: bool = False,
 ) -> list[Plan]:
-    """Prints plans as they are made, writes all of them to `out.json` and `out.html`, and returns them.
+    """Prints each plan as soon as it is made, writes all plans to `out.json` and `out.html`, and returns them.
 
     Args:
         experiment: as for `plans`.
         targets: as for `plans`.
         out: the path of the files without their endings.
-        side_by_side: print one table at the end instead of a plan at a time.
+        side_by_side: print one table at the end instead of each plan separately.
         find_largest_batch: as for `plans`.
 
     Raises:

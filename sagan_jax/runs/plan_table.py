@@ -1,4 +1,4 @@
-"""A plan in words and figures: the rows of its table."""
+"""The rows of a plan's table, as text."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ _NOT_KNOWN = "not known"
 
 
 def plan_rows(plan: Plan) -> Mapping[str, str]:
-    """Returns the rows of a plan: what is told, and in which words."""
+    """Returns the rows of a plan's table: labels and values."""
     program = plan.program
     share = f"{plan.batch_size // plan.device_count:,} a device"
     parts = f", in {plan.accumulation_steps} microbatches" if plan.accumulation_steps > 1 else ""
@@ -39,7 +39,7 @@ def _memory(plan: Plan) -> str:
     if program is None:
         return f"{_NOT_KNOWN} without a compiler for it; a device has {_bytes(limit)}"
     if limit is None:
-        return f"{_bytes(program.memory)}; how much there is, is not known"
+        return f"{_bytes(program.memory)}; the memory of a device is not known"
     verdict = {True: "fits", False: "does not fit", None: "may fit"}[plan.fits]
     least = "at least " if program.refused and program.needed else ""
     return f"{least}{_bytes(program.memory)} of {_bytes(limit)}: {verdict}"

@@ -1,4 +1,4 @@
-"""What a plan is made for, by name: a TPU slice, some GPUs, or the devices that are here. Checking loads no jax."""
+"""The devices of a plan, by name: a TPU slice, GPUs, or the devices of this machine. Checking a name loads no jax."""
 
 import re
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ class Target(NamedTuple):
     name: str
     """such as `v5e:2x4`"""
     platform: str
-    """of jax: `cpu`, `gpu` or `tpu`"""
+    """the jax platform: `cpu`, `gpu` or `tpu`"""
     kind: str
-    """of one device, as jax calls it, or the name of the chip"""
+    """`device_kind` of one device in jax, or the name of the chip"""
     count: int
     memory: int | None
-    """bytes of each; None where it is not known"""
+    """bytes of memory per device; None if unknown"""
     chip: Chip | None
-    """None where its published figures are not known"""
+    """the published figures of the chip; None if unknown"""
     devices: Sequence[Any] | None
-    """what to compile for; None where no compiler is at hand"""
+    """devices to compile for; None if no compiler is available"""
 
 
 def check_target(name: str) -> None:
-    """Raises InvalidInputError for a name that stands for no devices, or for a slice that nothing can compile for."""
+    """Raises InvalidInputError for a name that stands for no devices, or for a slice without a compiler."""
     if re.fullmatch(rf"({'|'.join(map(re.escape, _GPUS))}):[1-9]\d{{0,4}}", name):
         return
     try:
@@ -43,7 +43,7 @@ def check_target(name: str) -> None:
 
 
 def open_target(name: str = "") -> Target:
-    """Returns the devices that a name stands for; without a name those that jax sees.
+    """Returns the devices that a name stands for. Defaults to the devices that jax sees.
 
     Raises:
         InvalidInputError: as `check_target`.
@@ -64,6 +64,6 @@ def _here() -> Target:
     devices = jax.devices()
     first, kind = devices[0], devices[0].device_kind
     chip = chip_of(kind)
-    stated = None if first.platform == "cpu" else first.memory_stats()  # a CPU's is that of the machine
+    stated = None if first.platform == "cpu" else first.memory_stats()  # for a CPU it is the memory of the machine
     memory = (stated or {}).get("bytes_limit") or (chip.memory if chip else None)
     return Target(f"{len(devices)} x {kind}", first.platform, kind, len(devices), memory, chip, devices)

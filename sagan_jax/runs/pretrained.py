@@ -47,11 +47,11 @@ class Pretrained:
     """A published run, with its weights.
 
     Attributes:
-        folder: where its files are.
-        experiment: its config. Files that it names have no folders.
-        step: updates that it was trained for.
-        task: the networks.
-        state: their weights.
+        folder: the folder of its files.
+        experiment: its config. Names of files have no folders.
+        step: number of training steps.
+        task: the training task with the networks.
+        state: the weights.
         has_discriminator: whether the weights came with a discriminator.
     """
 
@@ -98,21 +98,21 @@ class Pretrained:
 def load_pretrained(
     source: str | Path, *, raw: bool = False, revision: str | None = None, trust_code: bool = False
 ) -> Pretrained:
-    """Returns the networks that `sagan-jax export --format hub` published. Their images are those of the run.
+    """Returns the networks that `sagan-jax export --format hub` published. They generate the same images as the run.
 
     Args:
         source: a folder, or a repository of the Hugging Face hub such as `owner/name`, which is downloaded by
-            `huggingface_hub` (extra `hub`). A folder of that name comes first.
+            `huggingface_hub` (extra `hub`). A folder of that name has precedence.
         raw: use the weights as trained, even where there is a moving average.
         revision: a branch, a tag or a commit of the repository.
-        trust_code: allow networks of a user's own. Their module or file is run; it is taken from this machine, a file
-            from the current folder, and never from the repository.
+        trust_code: allow networks that are defined in a user's own code. Their module or file is run. It comes from
+            this machine, a file from the current folder, and never from the repository.
 
     Raises:
         InvalidInputError: there is no such folder or repository, a file in it is damaged or of another kind, or
-            something that it needs is not installed. Or the networks are a user's own and may not be, or cannot be,
-            run.
-        StorageError: a file may not be read, or the disk refused.
+            something that it needs is not installed. Or the networks need a user's own code, which is not trusted or
+            cannot be run.
+        StorageError: a file cannot be read or written.
     """
     folder = _folder(source, revision)
     found = read_published(folder)
@@ -126,7 +126,7 @@ def load_pretrained(
 
 
 def _folder(source: str | Path, revision: str | None) -> Path:
-    """Returns the folder with the files, which are downloaded if it is not there."""
+    """Returns the folder with the files. If there is no such folder, they are downloaded."""
     try:
         there = bool(str(source)) and Path(source).is_dir()
     except OSError as error:

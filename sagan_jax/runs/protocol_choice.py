@@ -1,4 +1,4 @@
-"""Which protocols are measured: those that are named, else what suits the images; what cannot be is said first."""
+"""Chooses the protocols to measure: the named ones, or defaults for the images. Reports first what is impossible."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -19,27 +19,27 @@ _OF_STATISTICS = {
     "lite0": ("fd", 5_000, "_lite0"),
     "dinov2": ("fd", 50_000, "_dinov2"),
 }
-"""The Fréchet distance by default in features of a name: its kind, the largest number of images, and its ending."""
+"""The default Fréchet distance for features by name: its kind, the largest number of images, and its ending."""
 _RANDOM_WORDS = (
-    "Without a trained network, scores are in features of a fixed random one, which tell less. A trained one comes "
-    "with: pip install 'sagan-jax[lite0]'"
+    "Without a trained network, scores use features of a fixed random network, which are less informative. A trained "
+    "network comes with: pip install 'sagan-jax[lite0]'"
 )
 
 
 class Choice(NamedTuple):
-    """The protocols that can be measured, and the names of those that were asked for and cannot."""
+    """The protocols that can be measured, and the names of the requested ones that cannot."""
 
     possible: list[Protocol]
     refused: list[str]
 
     def raise_refused(self) -> None:
-        """Raises InvalidInputError if a protocol that was asked for was left out."""
+        """Raises InvalidInputError if a requested protocol was left out."""
         if self.refused:
             raise InvalidInputError(f"{', '.join(self.refused)} could not be measured, for the reasons above.")
 
 
 def print_to_stderr(line: str) -> None:
-    """Prints a line for the user beside the results."""
+    """Prints a line to stderr, apart from the results on stdout."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -52,15 +52,15 @@ def choose_protocols(
     notify: Callable[[str], None],
     others: bool = False,
 ) -> Choice:
-    """Returns the protocols that can be measured. The reason for each other one is told to `notify`.
+    """Returns the protocols that can be measured. `notify` receives the reason for each other one.
 
     Args:
-        protocols: those that are wanted.
+        protocols: the wanted protocols.
         check: raises InvalidInputError for a protocol that cannot be measured; reads no images.
-        named: whether the user named them. A default that cannot be measured is no error.
+        named: whether the user named them. A default that cannot be measured is not an error.
         keep_going: measure the others when a named protocol cannot be measured.
         notify: receives a line for each protocol that is left out.
-        others: whether something else is measured too.
+        others: whether other scores are measured as well.
 
     Raises:
         InvalidInputError: nothing can be measured, or a named protocol cannot and `keep_going` is False.
@@ -83,10 +83,10 @@ def choose_protocols(
 
 
 def default_protocols(source: ImageSource, inception: Embedding | None) -> tuple[str, ...]:
-    """Returns the protocols of a run by default: FID where its network is there, else what needs no download.
+    """Returns the default protocols of a run: FID if its network is available, else a score without a download.
 
-    That is what `experiments/benchmarks/score_sensitivity.py` found fit: the Fréchet distance in the features
-    of EfficientNet-Lite0. Where it is not installed, that in random features takes its place.
+    That score is the Fréchet distance in the features of EfficientNet-Lite0, which
+    `experiments/benchmarks/score_sensitivity.py` found suitable. Without that package, random features replace them.
 
     Args:
         source: the training images.
@@ -102,7 +102,7 @@ def default_protocols(source: ImageSource, inception: Embedding | None) -> tuple
 def default_protocols_of_images(
     scored: ImageSource, real: ImageSource | FeatureStatistics, inception: Embedding | None
 ) -> tuple[str, ...]:
-    """Returns the protocols of images against images by default: those of a run, of as many images as there are.
+    """Returns the default protocols of images against images: as for a run, with at most the number of images.
 
     Args:
         scored: the images to score.
@@ -124,7 +124,7 @@ def _frechet_distance(count: int) -> str:
 
 
 def default_protocols_of_statistics(statistics: FeatureStatistics, count: int = 50_000) -> tuple[str, ...]:
-    """Returns the Fréchet distance that statistics of features serve, of at most so many images."""
+    """Returns the Fréchet distance that matches statistics of features, with at most `count` images."""
     kind, most, ending = _OF_STATISTICS.get(
         statistics.features or ("inception" if len(statistics.mean) == _FID_FEATURES else "random"), _OF_RANDOM
     )

@@ -1,4 +1,4 @@
-"""Publishing a run: a folder as the Hugging Face hub expects it."""
+"""Publishes a run as a folder in the layout of the Hugging Face hub."""
 
 import json
 import re
@@ -27,15 +27,15 @@ def publish_run(
     license: str = "",
     trust_checkpoint: bool = False,
 ) -> list[Path]:
-    """Writes the networks of a run as the hub expects them, all files or none, and returns their paths.
+    """Writes the networks of a run in the layout of the hub, all files or none, and returns their paths.
 
     `model.safetensors` has the weights as trained, their moving average, and the discriminator; see
     `sagan_jax.runs.published.arrays_of`. `config.json` has the config, without folders of this machine. `README.md` is
     the model card. `samples.png` is drawn from fixed latents; a run that completes images has none, because it would
-    show photographs. Code of a user's own is named and not copied.
+    show photographs. A user's own code is named but not copied.
 
     Args:
-        workdir: of a run that has saved.
+        workdir: of a run with a checkpoint.
         out: a folder; files of an earlier call are replaced. Defaults to `hub` in the workdir.
         checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
             step.
@@ -43,10 +43,10 @@ def publish_run(
         trust_checkpoint: as for `open_run`.
 
     Raises:
-        InvalidInputError: there is no run or no whole checkpoint in it, `out` is no folder or holds a config.json of
-            something else, or `license` is no identifier.
-        NonFiniteError: the weights are no numbers.
-        StorageError: the disk refused.
+        InvalidInputError: there is no run or no whole checkpoint in it, `out` is not a folder or holds a config.json
+            of something else, or `license` is not an identifier.
+        NonFiniteError: the weights are not finite.
+        StorageError: a file cannot be written.
     """
     if license and not _LICENSE.fullmatch(license):
         raise InvalidInputError(f"--license needs an identifier of the hub, such as apache-2.0; got {license!r}.")
@@ -59,13 +59,13 @@ def publish_run(
 
 
 def _check_not_of_another(folder: Path) -> None:
-    """Refuses a folder whose `config.json` is not of an earlier call, such as a workdir."""
+    """Refuses a folder, such as a workdir, whose `config.json` was not written by an earlier call."""
     if not (folder / CONFIG).exists():
         return
     try:
         read_published(folder)
     except InvalidInputError as error:
-        raise InvalidInputError(f"--out needs another folder, where no file would be lost: {error}") from error
+        raise InvalidInputError(f"--out needs a folder in which no other file is replaced: {error}") from error
 
 
 def published_files(run: GenerationRun | CompletionRun, license: str = "") -> dict[str, bytes]:
@@ -73,7 +73,7 @@ def published_files(run: GenerationRun | CompletionRun, license: str = "") -> di
 
     Raises:
         InvalidInputError: there is no whole checkpoint.
-        NonFiniteError: the weights are no numbers.
+        NonFiniteError: the weights are not finite.
     """
     state, has_discriminator = run.state, isinstance(run, GenerationRun) and run.has_discriminator
     facts = published(run.experiment, int(state.step), has_discriminator)

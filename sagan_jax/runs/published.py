@@ -1,4 +1,4 @@
-"""The files of a published run: what they hold, and how a state becomes arrays with names and comes back."""
+"""The files of a published run: their content, and the conversion of a state to named arrays and back."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +28,11 @@ State = TypeVar("State", AdversarialState, CompletionState)
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """What `config.json` of a published run says.
+    """The content of `config.json` of a published run.
 
     Attributes:
-        experiment: the config of the run; files that it names have no folders.
-        step: updates that the networks were trained for.
+        experiment: the config of the run; names of files have no folders.
+        step: number of training steps of the networks.
         sources: the SHA-256 of the source of each object of a user that loading needs.
         has_discriminator: whether the weights have one.
     """
@@ -43,7 +43,7 @@ class Published:
     has_discriminator: bool
 
     def content(self) -> dict[str, Any]:
-        """Returns what is written."""
+        """Returns the content of `config.json`."""
         return {
             "library_name": LIBRARY,
             "format": _FORMAT,
@@ -56,7 +56,7 @@ class Published:
 
 
 def published(experiment: AnyExperiment, step: int, has_discriminator: bool) -> Published:
-    """Returns what a run publishes of itself: no folders of this machine."""
+    """Returns the facts that a run publishes, without folders of this machine."""
     sources = source_digests(without_training_objects(experiment))
     return Published(
         _without_places(experiment),
@@ -67,7 +67,7 @@ def published(experiment: AnyExperiment, step: int, has_discriminator: bool) -> 
 
 
 def _without_places(experiment: Any) -> AnyExperiment:
-    """Returns the config with the names of files alone, and the usual cache."""
+    """Returns the config with file names instead of paths, and the default cache."""
     changed: dict[str, Any] = {"data": dataclasses.replace(_named(experiment.data, _PLACES), cache=Data().cache)}
     if isinstance(experiment, Experiment):
         changed["training"] = _named(experiment.training, ("init_from",))
@@ -76,7 +76,7 @@ def _without_places(experiment: Any) -> AnyExperiment:
 
 
 def _named(section: Any, fields: Sequence[str]) -> Any:
-    """Returns a section of a config with the last part alone of the paths in some fields."""
+    """Returns a section of a config in which the paths of some fields are reduced to their last part."""
     paths = {name: PurePosixPath(getattr(section, name).replace("\\", "/")).name for name in fields}
     return dataclasses.replace(section, **paths)
 
@@ -95,11 +95,11 @@ def needed_objects(experiment: AnyExperiment) -> list[str]:
 
 
 def read_published(folder: Path) -> Published:
-    """Returns what `config.json` in a folder says.
+    """Returns the content of `config.json` in a folder.
 
     Raises:
-        InvalidInputError: the file is not there, or was not written by `sagan-jax export --format hub`.
-        StorageError: it may not be read.
+        InvalidInputError: the file is missing, or was not written by `sagan-jax export --format hub`.
+        StorageError: it cannot be read.
     """
     path = folder / CONFIG
     where = repr(str(path))
@@ -139,7 +139,7 @@ def arrays_of(state: AdversarialState | CompletionState, has_discriminator: bool
 
     Args:
         state: of a run.
-        has_discriminator: whether D is taken. That of a run which completes images never is.
+        has_discriminator: whether to include D. The discriminator of a run that completes images is never included.
     """
     named = {name: np.asarray(leaf) for name, leaf in _named_leaves(_trees(state, has_discriminator))}
     return {name: leaf if leaf.dtype.isbuiltin == 1 else leaf.astype(np.float32) for name, leaf in named.items()}
@@ -150,13 +150,13 @@ def state_of(shapes: State, arrays: Mapping[str, np.ndarray], step: int, has_dis
 
     Args:
         shapes: a state of the same config; only its shapes and dtypes are read.
-        arrays: by name.
-        step: updates done.
-        has_discriminator: whether they have D.
-        where: the file that they are from; starts a message.
+        arrays: the arrays by name.
+        step: number of training steps done.
+        has_discriminator: whether the arrays include D.
+        where: the file of the arrays; starts the error message.
 
     Raises:
-        InvalidInputError: an array is absent, unknown or of another shape.
+        InvalidInputError: an array is missing, unknown or of another shape.
     """
     wanted = _trees(shapes, has_discriminator)
     leaves = dict(_named_leaves(wanted))
@@ -172,7 +172,7 @@ def state_of(shapes: State, arrays: Mapping[str, np.ndarray], step: int, has_dis
 
 
 def _trees(state: AdversarialState | CompletionState, has_discriminator: bool) -> dict[str, Any]:
-    """Returns what is published of a state: network, kind, and the tree of it."""
+    """Returns the published part of a state: a tree of arrays by network and kind."""
     if isinstance(state, CompletionState):
         return {"completer": _kinds(state.network) | {"average": state.average}}
     trees = {"generator": _kinds(state.generator) | {"average": state.average}}

@@ -1,7 +1,8 @@
-"""The probe of reach: whether a layer lets a network compare parts that its convolutions cannot see together.
+"""The probe of reach: tests whether a layer lets a network compare parts that are too far apart for its convolutions.
 
-A network with the layer in its middle learns to tell images whose two parts have one hue from others. Without a layer
-it sees 11 of the 32 pixels at a time. Its accuracy on parts that are farther apart is then exactly one half.
+A network with the layer in its middle learns to separate images whose two parts have the same hue from other images.
+Without the layer its receptive field is 11 of the 32 pixels. Its accuracy on parts farther apart is then exactly one
+half.
 """
 
 import difflib
@@ -31,27 +32,27 @@ from sagan_jax.training.reach import ReachState, ReachTask
 
 RULE, RESOLUTION = Pairs(hues=6, forms=1, size=6), 32
 BINS = (2, 5), (6, 9), (10, 17), (18, 20)
-"""Empty pixels between the parts. The trunk sees both parts in the first two bins, with a residual block in the first
-three. In the last one, only a layer that looks far does."""
+"""Ranges of empty pixels between the parts. The convolutions alone see both parts in the first two bins; with a
+residual block in the first three. In the last bin only a long-range layer does."""
 STEPS, QUARTETS, LEARNING_RATE, WARMUP_STEPS = 1500, 16, 3e-3, 50
 HELD_OUT, CURVE_STEPS, CURVE_QUARTETS = 512, 100, 128
 """Quartets of each bin; steps between two points of the curve, and quartets of the last bin for each point."""
-_TRAINING, _HELD_OUT = 0, 1  # two streams of draws; that of the held-out images is the same for all seeds
+_TRAINING, _HELD_OUT = 0, 1  # two random streams; the held-out images are the same for all seeds
 
 
 class ReachBin(NamedTuple):
-    """Parts of some distance."""
+    """The accuracy for one range of distances between the parts."""
 
     least_gap: int
     greatest_gap: int
-    """both in pixels, both included"""
+    """in pixels, as is `least_gap`; both are included"""
     quartets: int
     accuracy: float
-    """the share of comparisons that are right; one half by chance"""
+    """the share of correct comparisons; one half by chance"""
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's interval of 95% (1927). It counts quartets: the two comparisons of one are not independent.
+        """Wilson's 95% interval (1927). It counts quartets, because the two comparisons of one are not independent.
 
         Examples:
             >>> [round(bound, 4) for bound in ReachBin(18, 20, 512, 1.0).interval]
@@ -65,19 +66,19 @@ class ReachBin(NamedTuple):
 
 
 class ReachResult(NamedTuple):
-    """What a probe learned. All accuracies are those of held-out images, which are the same for each seed."""
+    """The result of a probe. All accuracies are on held-out images, which are the same for each seed."""
 
     attention: str
     seed: int
     steps: int
     parameters: int
-    """of the whole probe"""
+    """number of parameters of the whole probe"""
     bins: tuple[ReachBin, ...]
-    """by distance; the last one is beyond the reach of the convolutions, those of a residual block included"""
+    """by distance; the last bin is beyond the reach of all convolutions, including those of a residual block"""
     curve: tuple[tuple[int, float], ...]
-    """steps, and the accuracy in the last bin after them"""
+    """pairs of a step and the accuracy in the last bin after it"""
     gamma: float | None
-    """of the layer after training, if it has a scalar parameter of this name"""
+    """gamma of the layer after training, if it has a scalar parameter of this name"""
 
     @property
     def beyond_reach(self) -> ReachBin:
@@ -98,13 +99,13 @@ def measure_reach(
 ) -> ReachResult:
     """Trains a probe with a layer in its middle, and measures its accuracy by the distance of the parts.
 
-    Two images are compared that differ in the hue of one part. An accuracy is how often the one with equal hues has the
-    greater logit. A sum over the parts has exactly one half.
+    A comparison has two images that differ only in the hue of one part. It is correct if the image with equal hues has
+    the greater logit. A network that only sums over the parts has an accuracy of exactly one half.
 
     Args:
         attention: a name, an import path such as `layers.py:Layer`, or a layer; see `AttentionModule`.
         seed: of the initial parameters and of the training images, in [0, 2**32).
-        steps: of training, more than the 50 of the warm-up.
+        steps: number of training steps, more than the 50 of the warm-up.
         on_progress: is called with each point of the curve.
 
     Raises:
@@ -140,7 +141,7 @@ def measure_reach(
 
 
 def probe_layer(attention: str | Attention, name: str) -> Attention:
-    """Returns the layer of a name, after a look at its contract if it is a user's.
+    """Returns the layer of a name. For a user's layer, its contract is checked.
 
     Raises:
         InvalidInputError: there is no such layer, or it breaks its contract.
@@ -162,7 +163,7 @@ def probe_layer(attention: str | Attention, name: str) -> Attention:
 
 @cache
 def _optimizer(steps: int) -> optax.GradientTransformation:
-    """Returns one object for each number of steps, so that seeds share a compiled step."""
+    """Returns the optimiser, the same object for each number of steps, so that seeds share a compiled step."""
     return optax.adam(optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, WARMUP_STEPS, steps))
 
 
@@ -172,7 +173,7 @@ def _take_step(task: ReachTask, state: ReachState, images: Array) -> tuple[Reach
 
 
 def _training_batch(seed: int, number: int) -> Quartets:
-    """Returns the quartets of a step. All gaps are equally frequent in them."""
+    """Returns the quartets of a step. All gaps are equally likely."""
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_TRAINING, number)))
     return draw_quartets(RULE, QUARTETS, RESOLUTION, (BINS[0][0], BINS[-1][1]), random)
 
@@ -189,7 +190,7 @@ def _logits(probe: ReachProbe, params: Params, images: Array) -> Array:
 
 
 def _accuracy(task: ReachTask, params: Params, images: np.ndarray) -> float:
-    """Returns the share of right comparisons, in batches of the size of training."""
+    """Returns the share of correct comparisons, computed in batches of the training size."""
     logits = bind_static(_logits, task.probe)
     parts = [logits(params, images[first : first + QUARTETS]) for first in range(0, len(images), QUARTETS)]
     return float(reach.comparisons(jnp.concatenate(parts)).mean())

@@ -36,8 +36,8 @@ def save_statistics_of_images(
     Args:
         reference: the real images.
         path: the .npz file to write.
-        names: protocols that say which features. Defaults to those of the FID network where it is there, else to those
-            of EfficientNet-Lite0, else to random ones.
+        names: protocols that decide the features. Defaults to features of the FID network if it is available, else of
+            EfficientNet-Lite0, else to random features.
         inception_weights: as for `scores_of_images`.
         dinov2_weights: as for `scores_of_images`.
         resolution: as for `scores_of_images`. Defaults to the shorter side of the first image.
@@ -74,11 +74,11 @@ def save_statistics_of_images(
 def save_reference_statistics(
     evaluator: Evaluator, protocols: Sequence[Protocol], path: Path, notify: Callable[[str], None]
 ) -> None:
-    """Writes the statistics that the first Fréchet distance compares with; without one, those that FID would.
+    """Writes the reference statistics of the first Fréchet distance in `protocols`, or of the default one.
 
     Args:
         evaluator: has the real images.
-        protocols: that are measured.
+        protocols: the protocols that are measured.
         path: the .npz file to write.
         notify: receives a line that says what was written.
 

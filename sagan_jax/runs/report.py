@@ -16,14 +16,14 @@ from sagan_jax.runtime.files import open_regular, write_atomically
 def config_to_show(workdir: Path, *, trust_checkpoint: bool = False) -> dict[str, Any] | None:
     """Returns the config for the report of a run: that of its checkpoint, or None for what is in `config.json`.
 
-    A `config.json` that cannot be read is no error here, because the page says so.
+    A `config.json` that cannot be read is not an error here, because the page says so.
 
     Args:
         workdir: the folder of the run.
-        trust_checkpoint: show the config that the newest checkpoint was saved with, where it holds one.
+        trust_checkpoint: show the config that is stored in the newest checkpoint, if there is one.
 
     Raises:
-        InvalidInputError: `config.json` is not that config, and the checkpoint is not to be trusted.
+        InvalidInputError: `config.json` differs from the config in the checkpoint, and `trust_checkpoint` is False.
     """
     if trust_checkpoint:
         sealed = sealed_experiment(workdir)
@@ -39,7 +39,7 @@ def config_to_show(workdir: Path, *, trust_checkpoint: bool = False) -> dict[str
 
 
 def unreadable_metrics(workdir: Path) -> str:
-    """Returns why the metrics of a run cannot be read, or "": the report would show the run without them."""
+    """Returns why the metrics of a run cannot be read, so that the report has no curves; "" if they can."""
     try:
         with suppress(FileNotFoundError), open_regular(workdir / "metrics.jsonl"):
             pass
@@ -67,7 +67,7 @@ def write_report(
 
     Raises:
         InvalidInputError: there is no run in `workdir`.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     from sagan_jax.views.report import report_page  # training starts sooner without matplotlib
 

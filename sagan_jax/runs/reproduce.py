@@ -1,4 +1,4 @@
-"""Published rows, run again: which runs they are, how they are scored, and what that says of the published numbers."""
+"""Reproduces published rows: trains and scores the runs, and compares the scores with the published numbers."""
 
 import dataclasses
 import json
@@ -27,14 +27,14 @@ Scores = Mapping[int, Mapping[str, float]]
 
 BASELINE = "imagenet_128_sn_discriminator_only"
 LEAST_DIFFERENCE = 40.0
-"""By how much Figure 4's baseline needs to be worse. The published differences are 82 and more, unverified."""
+"""FID by which Figure 4's baseline needs to be worse. The published differences are 82 and more, unverified."""
 CIFAR10_SUMS = (6_415_714_204, 6_295_060_180, 5_829_907_619)
-"""Red, green and blue, summed over the 50,000 training images. Public code states the means to the last digit, such as
-125.306918046875 in tinygrad's CIFAR-10 example; these are the means times 50,000 images times 1,024 pixels."""
+"""Sums of red, green and blue over the 50,000 training images. Public code states the exact means, such as
+125.306918046875 in tinygrad's CIFAR-10 example. The sums are these means times 50,000 images times 1,024 pixels."""
 
 
 class Published(NamedTuple):
-    """A published number, and whether it was verified; one that is remembered is shown with a star."""
+    """A published number, and whether it was verified. A number from memory is shown with a star."""
 
     value: float
     verified: bool
@@ -45,15 +45,15 @@ class Published(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Reproduction:
-    """What is trained and scored.
+    """The runs and scores of a reproduction.
 
     Attributes:
-        rows: for each experiment, the published numbers by the name of our value, at the last step.
-        total_steps: of each run.
-        steps: those whose checkpoints are kept and scored.
-        keep_every_steps: a divisor of them.
+        rows: for each experiment, the published numbers at the last step, by the names of our scores.
+        total_steps: training steps of each run.
+        steps: the steps whose checkpoints are scored.
+        keep_every_steps: the interval of kept checkpoints, a divisor of these steps.
         protocols: the scores.
-        held_out_protocols: further scores, where held-out images are given.
+        held_out_protocols: further scores, if held-out images are given.
     """
 
     rows: Mapping[str, Mapping[str, Published]]
@@ -96,7 +96,7 @@ REPRODUCTIONS: Mapping[str, Reproduction] = {
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """The images, and what may differ from the published setting; 0 leaves a size as it is."""
+    """The images, and settings that may differ from the published ones; 0 keeps the published size."""
 
     data: Data
     base_channels: int = 0
@@ -106,7 +106,7 @@ class Setting:
 
     @property
     def departures(self) -> list[str]:
-        """What makes it a rehearsal, in words: no verdict is given then, and any images will do."""
+        """The settings that make this a rehearsal, in words. A rehearsal takes any images and gives no verdict."""
         sizes = {"--base-channels": self.base_channels, "--batch-size": self.batch_size}
         sizes["--max-images"] = self.data.max_images
         words = [f"{flag} {value}" for flag, value in sizes.items() if value]
@@ -115,7 +115,7 @@ class Setting:
 
 
 class Verdict(NamedTuple):
-    """Whether the published order holds, and by how much the baseline is worse than each other row."""
+    """Whether the published order holds, and the FID by which the baseline is worse than each other row."""
 
     holds: bool
     by: dict[str, float]
@@ -165,16 +165,16 @@ def experiments_of(name: str, setting: Setting) -> list[Experiment]:
 
 def check_original_cifar10(source: ImageSource) -> None:
     """Raises InvalidInputError unless the images are the original training images of CIFAR-10, in any order."""
-    needed = "reproduce cifar10 needs the 50,000 training images of CIFAR-10 bit for bit, which JPEG copies are not"
+    needed = "reproduce cifar10 needs the 50,000 training images of CIFAR-10 bit for bit, not JPEG copies"
     if len(source) != 50_000 or np.bincount(source.labels, minlength=10).tolist() != [5_000] * 10:
         raise InvalidInputError(f"{needed}, with 5,000 in each of 10 classes; got {source.description}.")
     sums = sum(np.sum(source[index][0], axis=(0, 1), dtype=np.int64) for index in range(len(source)))
     if tuple(np.asarray(sums).tolist()) != CIFAR10_SUMS:
-        raise InvalidInputError(f"{needed}; got {source.description}, with other pixels.")
+        raise InvalidInputError(f"{needed}; got {source.description}, with different pixels.")
 
 
 def rehearse(name: str, setting: Setting, workdir: Path, inception_weights: str = "") -> None:
-    """Checks images, networks and memory of all runs, and prints what would be trained. Trains and writes nothing.
+    """Checks images, networks and memory of all runs, and prints what would be trained. It trains and writes nothing.
 
     Args:
         name: of the reproduction.
@@ -183,14 +183,14 @@ def rehearse(name: str, setting: Setting, workdir: Path, inception_weights: str 
         inception_weights: as for `reproduce`.
 
     Raises:
-        InvalidInputError: as from `reproduce`, but for weights of the FID network that are not there yet.
+        InvalidInputError: as from `reproduce`, except that missing weights of the FID network are only reported.
     """
     experiments = experiments_of(name, setting)
     _check_images(name, setting, experiments[0])
     for experiment in experiments:
         dry_run(experiment, workdir / experiment.name)
     if not find_weights(inception_weights or None):
-        print("the weights of the FID network are not here: before the run, sagan-jax fetch-weights", flush=True)
+        print("the weights of the FID network are missing: before the run, sagan-jax fetch-weights", flush=True)
 
 
 def reproduce(
@@ -202,16 +202,16 @@ def reproduce(
     progress: ProgressCallback | None = None,
     notify: Callable[[str], None] = print,
 ) -> dict[str, Scores]:
-    """Trains and scores the rows of a reproduction one by one, and tells what came out.
+    """Trains and scores the rows of a reproduction one by one, and reports the results.
 
-    A run that is finished is not trained again, one that was stopped goes on, and a checkpoint that was scored is not
-    scored again. `WORKDIR/EXPERIMENT` is the workdir of a run, and `row.json` in it is its result.
-    `WORKDIR/reproduction.json` has all of them, with the verdict.
+    A finished run is not trained again, a stopped run is resumed, and a scored checkpoint is not scored again.
+    `WORKDIR/EXPERIMENT` is the workdir of a run, and `row.json` in it is its result. `WORKDIR/reproduction.json` has
+    all results, with the verdict.
 
     Args:
         name: of the reproduction.
-        setting: the images, and what differs from the published setting.
-        workdir: gets a folder for each run.
+        setting: the images, and the differences from the published setting.
+        workdir: the folder for the workdir of each run.
         inception_weights: file of the FID network's weights. Defaults to the usual place.
         progress: receives the progress of scoring.
         notify: receives the lines of the result.
@@ -220,13 +220,13 @@ def reproduce(
         The scores of each experiment by step. One that diverged has none.
 
     Raises:
-        InvalidInputError: the images are not those that were published, or the FID network's weights are not there;
-            raised before anything is trained. Or as from `train`.
+        InvalidInputError: the images are not the published ones, or the weights of the FID network are missing; raised
+            before anything is trained. Or as from `train`.
     """
     experiments = experiments_of(name, setting)
     if not find_weights(inception_weights or None):
         raise InvalidInputError(
-            f"reproduce {name} needs the weights of the FID network, and they are not here: sagan-jax fetch-weights."
+            f"reproduce {name} needs the weights of the FID network, which are missing: sagan-jax fetch-weights."
         )
     _check_images(name, setting, experiments[0])
     found: dict[str, Scores] = {}
@@ -255,7 +255,7 @@ def _check_images(name: str, setting: Setting, experiment: Experiment) -> None:
 def _run(
     name: str, experiment: Experiment, workdir: Path, inception_weights: str, progress: ProgressCallback | None
 ) -> Scores:
-    """Returns the scores of one run by step, trained and scored as far as it is not yet."""
+    """Trains and scores one run as far as that is not done yet, and returns its scores by step."""
     reproduction = REPRODUCTIONS[name]
     train_to_the_end(experiment, workdir)
     protocols = reproduction.protocols + reproduction.held_out_protocols * bool(experiment.data.held_out)
@@ -273,7 +273,7 @@ def _run(
 
 
 def _verdict(name: str, setting: Setting, found: Mapping[str, Scores]) -> Verdict | None:
-    """Returns the verdict of Figure 4, or None where there is none: another setting, or a row without its score."""
+    """Returns the verdict of Figure 4; None for another reproduction, another setting, or a row without its score."""
     reproduction = REPRODUCTIONS[name]
     last = {row: scores.get(reproduction.total_steps, {}) for row, scores in found.items()}
     fids = {row: values["fid50k_train"] for row, values in last.items() if "fid50k_train" in values}
@@ -283,11 +283,11 @@ def _verdict(name: str, setting: Setting, found: Mapping[str, Scores]) -> Verdic
 
 
 def summary(name: str, setting: Setting, found: Mapping[str, Scores]) -> list[str]:
-    """Returns the lines that tell what came out: the scores beside the published ones, and the verdict.
+    """Returns the lines of the result: the scores beside the published ones, and the verdict.
 
     Args:
         name: of the reproduction.
-        setting: what was run.
+        setting: the setting of the runs.
         found: the scores of each experiment by step.
     """
     reproduction, lines, starred = REPRODUCTIONS[name], [], False
@@ -298,11 +298,11 @@ def summary(name: str, setting: Setting, found: Mapping[str, Scores]) -> list[st
                 continue
             shown = ", ".join(f"{score:.2f} at {step:,}" for step, score in curve.items())
             last = curve.get(reproduction.total_steps)
-            away = f", {last - number.value:+.2f} from it" if last is not None else ""
+            away = f", difference {last - number.value:+.2f}" if last is not None else ""
             lines.append(f"{row}, {value}: {shown}; published {number}{away}")
             starred = starred or not number.verified
     if starred:
-        lines.append("* remembered from the paper and not verified: the distance is shown, not judged")
+        lines.append("* from memory of the paper, not verified: the difference is shown but not judged")
     return [*lines, _verdict_line(name, setting, _verdict(name, setting, found))]
 
 
@@ -310,7 +310,7 @@ def _verdict_line(name: str, setting: Setting, verdict: Verdict | None) -> str:
     if setting.departures:
         return f"no verdict: this was a rehearsal, with {', '.join(setting.departures)}"
     if name != "figure4":
-        return "no verdict: one run does not tell how far runs differ"
+        return "no verdict: a single run does not show how much runs vary"
     if verdict is None:
         return f"no verdict: it needs fid50k_train of all rows at step {REPRODUCTIONS[name].total_steps:,}"
     by = " and ".join(f"{difference:.1f} ({row})" for row, difference in verdict.by.items())

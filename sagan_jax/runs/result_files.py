@@ -1,4 +1,4 @@
-"""Result files of scores: what the disk refuses does not cost a score that was measured."""
+"""Writes result files of scores. A failed write does not lose scores that were measured."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from sagan_jax.runtime.files import write_atomically
 
 @dataclasses.dataclass
 class ResultFiles:
-    """Writes result files, and reports what could not be written after everything was measured."""
+    """Writes result files, and reports failed writes after everything was measured."""
 
     _refused: list[StorageError] = dataclasses.field(default_factory=list)
 
@@ -30,18 +30,18 @@ class ResultFiles:
         if self._refused:
             files = "result file" if len(self._refused) == 1 else f"{len(self._refused)} result files"
             raise StorageError(
-                f"The {files} could not be written; the scores above are right, and --out FOLDER writes them elsewhere "
+                f"The {files} could not be written; the scores above are valid, and --out FOLDER writes them elsewhere "
                 f"({self._refused[0]})."
             ) from self._refused[0]
 
 
 def result_path(workdir: Path, protocol: Protocol, step: int) -> Path:
-    """Returns where the score of a run at a step is written."""
+    """Returns the path of the result file for the score of a run at a step."""
     return workdir / "scores" / f"{protocol.name}-{step:08d}.json"
 
 
 def write_result(path: Path, score: Score) -> None:
-    """Writes a result file, whole or not at all: values, settings of the protocol, and what they were measured on."""
+    """Writes a result file, whole or not at all: values, protocol settings, and the images and versions used."""
     write_atomically(path, result_content(score))
 
 

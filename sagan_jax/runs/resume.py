@@ -1,4 +1,4 @@
-"""Whether a run may be resumed: with the same config, on the same images; and starting over."""
+"""Checks whether a run may be resumed, with the same config and the same images; and starts a run over."""
 
 import shutil
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from sagan_jax.runs.own_objects import where_they_are_now
 from sagan_jax.runs.saved_config import MAY_CHANGE, differences, read_experiment
 from sagan_jax.runtime.files import disk_errors, sweep_temporaries
 
-# The fields that decide the shapes of the layers that two runs can share.
+# The fields that determine the shapes of layers, which must agree for --init-from.
 _SIZES = ("family", "resolution", "base_channels", "discriminator_base_channels", "image_channels", "latent_size")
 _SIZES += ("shared_size", "hierarchical")
 
 _FOLDERS = ("checkpoints", "best", "samples", "attention", "scores", "tensorboard", "profile")
 _PLAIN_FOLDERS = ("samples", "attention", "scores")  # the others are written by libraries
 _FILES = ("metrics.jsonl", "config.json", "environment.json", "report.html")
-_WANDB_RUN = Path("wandb", "sagan_jax.json")  # beside it lies what may not have been sent yet
+_WANDB_RUN = Path("wandb", "sagan_jax.json")  # the rest of its folder may hold data that was not uploaded yet
 
 
 def check_same_run(workdir: Path, experiment: AnyExperiment, *, trust_checkpoint: bool = False) -> None:
@@ -28,7 +28,7 @@ def check_same_run(workdir: Path, experiment: AnyExperiment, *, trust_checkpoint
 
     Args:
         workdir: of the run; it need not exist.
-        experiment: the config to go on with.
+        experiment: the config to resume with.
         trust_checkpoint: compare with the config of the checkpoint, not with `config.json`.
     """
     saved = read_experiment(workdir, trust_checkpoint=trust_checkpoint)
@@ -37,7 +37,7 @@ def check_same_run(workdir: Path, experiment: AnyExperiment, *, trust_checkpoint
     may_change = MAY_CHANGE
     falls = not isinstance(experiment, Experiment) or experiment.training.schedule == "linear"
     if falls and experiment.training.total_steps < saved.training.total_steps:
-        # The learning rate falls until the last step, which may be moved on but not back.
+        # The learning rate decays until the last step, so the number of steps may grow but not shrink.
         may_change = tuple(name for name in MAY_CHANGE if name != "training.total_steps")
     changed = [line for line in differences(to_dict(saved), to_dict(experiment)) if not line.startswith(may_change)]
     if changed:
@@ -50,13 +50,13 @@ def check_same_run(workdir: Path, experiment: AnyExperiment, *, trust_checkpoint
 def resumed_experiment(
     workdir: Path, named: AnyExperiment | None, name: str = "", *, trust_checkpoint: bool = False
 ) -> tuple[AnyExperiment, list[str]]:
-    """Returns the config of the run in `workdir`, with which it goes on, and a line where the named experiment differs.
+    """Returns the config of the run in `workdir`, to resume it, and a line if the named experiment differs from it.
 
     Args:
-        workdir: holds a run.
+        workdir: the folder of a run.
         named: the experiment that the command names, or None.
-        name: that the command gives the run, or "".
-        trust_checkpoint: take the config of the checkpoint, not `config.json`.
+        name: the --name in the command, or "".
+        trust_checkpoint: use the config in the checkpoint, not `config.json`.
 
     Raises:
         InvalidInputError: the run is of another experiment, or its config cannot be read.
@@ -69,7 +69,7 @@ def resumed_experiment(
     if saved.name not in (named.name, name) or type(saved) is not type(named):
         raise InvalidInputError(
             f"The run in {str(workdir)!r} is of the experiment {saved.name!r}; got {named.name!r}: leave EXPERIMENT "
-            f"out to go on with it, or give another --workdir, or --fresh to start over with {named.name!r}."
+            f"out to resume it, or give another --workdir, or --fresh to start over with {named.name!r}."
         )
     saved = where_they_are_now(saved, named)
     changed = [line for line in differences(to_dict(named), to_dict(saved)) if not line.startswith("name:")]
@@ -84,18 +84,18 @@ def check_same_data(workdir: Path, saved: str | None, found: str) -> None:
     """
     if saved not in (None, found):
         raise InvalidInputError(
-            f"The run in {str(workdir)!r} was trained on other images than --source holds now: bring those back, or "
-            f"give another --workdir, or --fresh to start over."
+            f"The run in {str(workdir)!r} was trained on other images than --source holds now: restore those images, "
+            f"or give another --workdir, or --fresh to start over."
         )
 
 
 def images_read(step: int, meta: Mapping[str, Any], images_per_step: int) -> int:
-    """Returns how many images a run had read when it saved a checkpoint; the next one is at that place of their order.
+    """Returns how many images a run had read when it saved a checkpoint; training resumes at that image of their order.
 
     Args:
         step: of the checkpoint.
-        meta: what was saved beside its state.
-        images_per_step: of the run as it is now. Counts where a checkpoint is so old that it does not say its own.
+        meta: the metadata of the checkpoint.
+        images_per_step: of the run as it is now. It is used for old checkpoints that do not hold their own.
 
     Examples:
         >>> images_read(3, {"images_read": 70}, 8), images_read(3, {}, 8)
@@ -104,7 +104,7 @@ def images_read(step: int, meta: Mapping[str, Any], images_per_step: int) -> int
     if "images_read" in meta:
         return int(meta["images_read"])
     training = meta.get("experiment", {}).get("training", {})
-    if "batch_size" in training:  # before the size could change, a run had one
+    if "batch_size" in training:  # such old runs could not change their batch size
         images_per_step = training["batch_size"] * training.get("discriminator_steps", 1)
     return step * images_per_step
 
@@ -122,7 +122,7 @@ def check_same_sizes(workdir: Path, networks: Networks) -> None:
 
 
 def forget_after(step: int, workdir: Path) -> None:
-    """Removes the pictures of steps after `step`, which will be drawn again, and what killed processes left.
+    """Removes the pictures of steps after `step`, which will be drawn again, and leftovers of killed processes.
 
     Raises:
         StorageError: when something cannot be removed.
@@ -137,14 +137,14 @@ def forget_after(step: int, workdir: Path) -> None:
 
 
 def check_removable(workdir: Path, source: str) -> None:
-    """Refuses to start over where `remove_run` would remove what no run wrote.
+    """Refuses to start over if `remove_run` would remove files that no run wrote.
 
     Args:
         workdir: as for `remove_run`; it need not exist.
         source: where the images come from.
 
     Raises:
-        InvalidInputError: the folder holds no run, or the images lie where its results do.
+        InvalidInputError: the folder holds no run, or the images are inside a folder of its results.
     """
     folders = [workdir / name for name in _FOLDERS if (workdir / name).exists()]
     if folders and not any((workdir / name).exists() for name in _FILES):
@@ -161,7 +161,7 @@ def check_removable(workdir: Path, source: str) -> None:
 
 
 def remove_run(workdir: Path) -> None:
-    """Removes what a run writes, and nothing else."""
+    """Removes the files that a run writes, and nothing else."""
     set_aside = [path for why in SET_ASIDE for path in workdir.glob(f"best.{why}*")]
     for path in [*(workdir / name for name in _FOLDERS), *set_aside]:
         shutil.rmtree(path, ignore_errors=True)

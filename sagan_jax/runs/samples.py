@@ -37,7 +37,7 @@ def check_samples_output(out: Path, *, overwrite: bool) -> None:
         overwrite: whether earlier samples may be replaced.
 
     Raises:
-        InvalidInputError: `out` is a folder with earlier samples that may not be replaced, or with such files of
+        InvalidInputError: `out` is a folder with earlier samples that may not be replaced, or with sample files of
             unknown origin, which are never removed.
     """
     if out.suffix or not out.is_dir():
@@ -66,7 +66,7 @@ def samples_of_file(
     Args:
         generator: draws them.
         path: see `read_latents`.
-        num_images: of the first latents, at most as many as there are. Defaults to all.
+        num_images: use only this many of the first latents. Defaults to all.
         labels: the classes, in turn. Defaults to those in the file, or else to all.
         batch_size: images per forward pass; affects only memory and the last bits.
         progress: receives the progress.
@@ -86,7 +86,7 @@ def samples_of_file(
     progress.begin("images", count)
     images = []
     for start in range(0, count, batch_size):
-        rows = np.arange(start, start + min(batch_size, len(latents))) % len(latents)  # all batches of one shape
+        rows = np.arange(start, start + min(batch_size, len(latents))) % len(latents)  # all batches have one shape
         drawn = generator.images(latents[rows], classes[rows % count])
         images.append(drawn[: count - start])
         progress.tick(len(images[-1]))
@@ -102,7 +102,7 @@ def write_samples(samples: Samples, out: Path) -> None:
             they replace earlier samples; see `check_samples_output`.
 
     Raises:
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     kind = out.suffix.lower()
     if kind == ".npz":
@@ -136,7 +136,7 @@ def write_interpolation(
 
     Args:
         generator: draws the images.
-        out: a .png, one row a pair, or an animation: .gif or .webp.
+        out: a .png with one row per pair, or an animation: .gif or .webp.
         between: as for `interpolate`; so are the arguments that follow.
         rows: pairs.
         steps: images from one end to the other.
@@ -145,7 +145,7 @@ def write_interpolation(
 
     Raises:
         InvalidInputError: as for `interpolate`.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     if between != "z":
         check_takes_mixtures(generator)

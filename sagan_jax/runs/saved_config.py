@@ -1,4 +1,4 @@
-"""The config of a run as it was saved: in `config.json`, and once more in each checkpoint, where a digest guards it."""
+"""The saved config of a run: in `config.json`, and a second copy in each checkpoint, protected by a digest."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,26 +14,26 @@ from sagan_jax.runs.validate import check_saved_config
 from sagan_jax.runtime.checkpoints import read_sealed_meta
 from sagan_jax.runtime.files import read_json
 
-# What a resumed run may change: how long, how often, through which cache and in which batches, not what is trained.
+# The fields that a resumed run may change: durations, intervals, caches and batch sizes, but not what is trained.
 MAY_CHANGE = ("name", "recording", "evaluation", "data.held_out", "data.cache", "training.total_steps")
 MAY_CHANGE += ("training.driver", "training.precision", "training.batch_size", "training.accumulation_steps")
 
-_NAMED, _LONGEST = 8, 200  # differences that a message names, and the characters of one
+_NAMED, _LONGEST = 8, 200  # most differences in a message, and most characters of each
 
 
 class ChangedConfigError(InvalidInputError):
-    """`config.json` is not the config that the checkpoint was saved with."""
+    """`config.json` differs from the config that is stored in the checkpoint."""
 
 
 def read_experiment(
     workdir: Path, *, checkpoints: str = "checkpoints", trust_checkpoint: bool = False, offer_trust: bool = True
 ) -> AnyExperiment | None:
-    """Returns the config that the run in `workdir` was started with, or None when there is no run.
+    """Returns the config that the run in `workdir` was started with, or None if there is no run.
 
     Args:
         workdir: the folder of the run; it need not exist.
-        checkpoints: the folder in it whose newest checkpoint has the other copy of the config.
-        trust_checkpoint: take that copy, where there is one, and do not read `config.json`.
+        checkpoints: the folder in it whose newest checkpoint has the second copy of the config.
+        trust_checkpoint: use that copy, if there is one, and do not read `config.json`.
         offer_trust: whether the error may name the flag --trust-checkpoint.
 
     Raises:
@@ -61,7 +61,7 @@ def source_digests(experiment: AnyExperiment, *, data: bool = False) -> dict[str
 
     Args:
         experiment: the config.
-        data: those of data sets too. Networks are opened without them.
+        data: whether to include data sets. Opening networks does not need them.
 
     Raises:
         InvalidInputError: an object is not found.
@@ -74,11 +74,11 @@ def source_digests(experiment: AnyExperiment, *, data: bool = False) -> dict[str
 
 
 def saved_values(experiment: AnyExperiment, sources: Mapping[str, str]) -> dict[str, Any]:
-    """Returns what `config.json` holds: the config, and as `sources` the digests of a user's objects if it has some.
+    """Returns the content of `config.json`: the config, and as `sources` the digests of a user's objects if any.
 
     Args:
         experiment: of the run.
-        sources: as `source_digests` returns them; those of callbacks are added.
+        sources: as `source_digests` returns them; digests of callbacks are added.
 
     Raises:
         InvalidInputError: a callback is not found.
@@ -89,14 +89,14 @@ def saved_values(experiment: AnyExperiment, sources: Mapping[str, str]) -> dict[
 
 
 def sealed_experiment(workdir: Path, checkpoints: str = "checkpoints") -> tuple[int, AnyExperiment] | None:
-    """Returns the newest step in a folder and the config that is saved in it, or None where there is none.
+    """Returns the newest checkpoint's step and the config that is stored in it, or None if there is none.
 
     Args:
         workdir: of the run.
         checkpoints: the folder in it.
 
     Raises:
-        InvalidInputError: the config is of a version that is not known here.
+        InvalidInputError: the config was written by a version that this one cannot read.
     """
     found = read_sealed_meta(workdir / checkpoints)
     if found is None or "experiment" not in found[1]:  # the first runs did not save it
@@ -114,7 +114,7 @@ def _check_same(workdir: Path, step: int, saved: AnyExperiment, found: AnyExperi
         offer = ", or give --trust-checkpoint to use the checkpoint's" if offer_trust else ""
         raise ChangedConfigError(
             f"config.json in {str(workdir)!r} is not the config that checkpoint {step} was saved with (checkpoint -> "
-            f"config.json): {named}{more}. Bring the file back{offer}."
+            f"config.json): {named}{more}. Restore the file{offer}."
         )
 
 
@@ -136,14 +136,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def config_of(values: Any, where: str) -> AnyExperiment:
-    """Returns the config that JSON values stand for, after every value was checked.
+    """Returns the config for JSON values, after a check of every value.
 
     Args:
         values: as `saved_values` gives them.
-        where: what holds them; starts a message.
+        where: a name for their origin; starts the error message.
 
     Raises:
-        InvalidInputError: they are no config that this version can read.
+        InvalidInputError: the values are not a config that this version can read.
     """
     try:
         if isinstance(values, dict):  # the digests of a user's objects are for the reader

@@ -35,7 +35,7 @@ from sagan_jax.views.curves import score_figure
 from sagan_jax.views.figures import encode_figure
 
 AnyScore = Score | HoleScore
-_MOST_BYTES = 10_000_000  # of a result file that is read
+_MOST_BYTES = 10_000_000  # largest result file that is read
 
 
 class _Item(NamedTuple):
@@ -43,7 +43,7 @@ class _Item(NamedTuple):
 
     Attributes:
         name: the start of the name of its result file.
-        settings: what a result file needs to hold to be of this score.
+        settings: the values by which a result file is recognised as one of this score.
         measure: returns the score.
         content: returns the content of its result file.
     """
@@ -55,7 +55,7 @@ class _Item(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """The scores of a run: those of a step, and the protocols that were left out."""
+    """The scores to measure at each step of a run, and the choice of protocols."""
 
     items_at: Callable[[int], Iterator[_Item]]
     choice: Choice
@@ -85,13 +85,13 @@ def score_every_checkpoint(
 ) -> dict[int, dict[str, float]]:
     """Returns the scores of every checkpoint that a run keeps, by step, and draws them as curves.
 
-    A score that has a result file of the same settings is not measured again. So a call that was stopped goes on where
-    it was. A checkpoint that is damaged or gives no finite score is left out.
+    A score that has a result file with the same settings is not measured again, so a stopped call can be resumed. A
+    checkpoint that is damaged or gives no finite score is left out.
 
     Args:
-        workdir: as for `evaluate`, like all arguments that are not named here.
+        workdir: as for `evaluate`.
         protocols: as for `evaluate`.
-        steps: those whose checkpoints are scored. Defaults to all that there are.
+        steps: the steps to score, if they have a checkpoint. Defaults to all checkpoints.
         holes: as for `evaluate`.
         samples: as for `evaluate`.
         source: as for `evaluate`.
@@ -101,14 +101,14 @@ def score_every_checkpoint(
         dinov2_weights: as for `evaluate`.
         seed: as for `evaluate`.
         batch_size: as for `evaluate`.
-        out: gets the result files and `curve.png`. Defaults to `scores/` in the workdir.
+        out: folder for the result files and `curve.png`. Defaults to `scores/` in the workdir.
         keep_going: as for `evaluate`.
         cache: as for `evaluate`.
         trust_checkpoint: as for `evaluate`.
         notify: receives a line for each protocol and each checkpoint that is left out. Defaults to printing on stderr.
         progress: receives the progress of each pass over images.
         on_score: receives each step and score that was measured.
-        on_table: receives what is returned, before the last files are written.
+        on_table: receives the returned scores, before the last files are written.
 
     Raises:
         InvalidInputError: there is no checkpoint, something is missing, or contradicts a protocol.
@@ -140,7 +140,7 @@ def score_every_checkpoint(
 
 
 def _chosen_steps(workdir: Path, named: str | Path, steps: Sequence[int]) -> list[int]:
-    """Returns the steps to score of those that have a checkpoint; `named` is what the user calls the workdir.
+    """Returns the steps to score that have a checkpoint; `named` is the workdir as the user wrote it.
 
     Raises:
         InvalidInputError: there is none.
@@ -164,7 +164,7 @@ def _measure(
     notify: Callable[[str], None],
     on_score: Callable[[int, AnyScore], None] | None,
 ) -> dict[int, dict[str, float]]:
-    """Returns the values by step, from result files or measured; a step without any is left out."""
+    """Returns the values by step, read from result files or measured; a step without values is left out."""
     table: dict[int, dict[str, float]] = {}
     failure: SaganError | None = None
     for step in steps:
@@ -276,7 +276,7 @@ def _completion_plan(
 
 
 def _settings(evaluator: Evaluator, protocol: Protocol, seed: int) -> dict[str, Any]:
-    """Returns what the result file of a protocol holds beside values and images."""
+    """Returns the settings in the result file of a protocol, which identify its score."""
     settings: dict[str, Any] = {"protocol": protocol.settings(), "seed": seed}
     reference = evaluator.references.describe(protocol)
     if protocol.embedding not in ("classifier", None):
@@ -285,7 +285,7 @@ def _settings(evaluator: Evaluator, protocol: Protocol, seed: int) -> dict[str, 
 
 
 def _recorded(path: Path, settings: Mapping[str, Any]) -> dict[str, float] | None:
-    """Returns the values in a result file of these settings; None if it is absent, damaged or of others."""
+    """Returns the values in a result file with these settings; None if it is missing, damaged or of other settings."""
     try:
         if not path.is_file() or path.stat().st_size > _MOST_BYTES:
             return None

@@ -23,19 +23,19 @@ from sagan_jax.runtime.processes import is_main_process
 
 
 class ScoreMonitor:
-    """Measures the scores of a run while it trains, keeps its best checkpoint.
+    """Measures the scores of a run while it trains, and keeps its best checkpoint.
 
     Args:
-        experiment: the run; its config names at least one protocol.
-        workdir: gets `scores/` and `best/`.
+        experiment: the config of the run, with at least one protocol.
+        workdir: the folder for `scores/` and `best/`.
         source: the training images.
 
     Attributes:
-        best_by: the score that the best checkpoint is kept by.
-        names: of all scores that are measured.
+        best_by: the score that selects the best checkpoint.
+        names: the names of all scores that are measured.
 
     Raises:
-        InvalidInputError: a protocol needs something that is absent; raised before the run starts.
+        InvalidInputError: a protocol needs something that is missing; raised before the run starts.
     """
 
     def __init__(self, experiment: Experiment, workdir: Path, source: ImageSource) -> None:
@@ -54,7 +54,7 @@ class ScoreMonitor:
         self._best = BestCheckpoint(workdir / "best", name, higher_is_better=protocol.higher_is_better)
 
     def is_measured(self, step: int, recorded: Mapping[str, float]) -> bool:
-        """Tells whether all scores of a step are in their files and in the metrics.
+        """Returns whether all scores of a step are in their files and in the metrics.
 
         Args:
             step: generator updates done.
@@ -64,7 +64,7 @@ class ScoreMonitor:
         return all(path.is_file() for path in files) and all(f"score/{name}" in recorded for name in self.names)
 
     def is_considered(self, recorded: Mapping[str, float]) -> bool:
-        """Tells whether a step that was measured is in `best/`, or is not better than what is there.
+        """Returns whether `best/` already takes a measured step into account: it holds this step or one as good.
 
         Args:
             recorded: the metrics of the step by name, with its scores.
@@ -72,7 +72,7 @@ class ScoreMonitor:
         return not self._best.would_take(recorded[f"score/{self.best_by.name}"])
 
     def resume_from(self, step: int) -> None:
-        """Forgets the scores of later steps, which will be done again, and reads the best one before."""
+        """Removes the scores of later steps, which will be done again, and reads the best score up to `step`."""
         self._best.resume_from(step)
         if is_main_process():
             for path in (self._workdir / "scores").glob("*.json"):
@@ -110,11 +110,11 @@ class ScoreMonitor:
 
 
 def _best_by(name: str, protocols: list[Protocol], evaluator: Evaluator) -> tuple[str, Protocol]:
-    """Returns the score that the best checkpoint is kept by, and its protocol. Defaults to the first score."""
+    """Returns the score that selects the best checkpoint, and its protocol. Defaults to the first score."""
     protocol_of = {value: protocol for protocol in protocols for value in evaluator.value_names(protocol)}
     name = name or next(iter(protocol_of))
     if name not in protocol_of:
         raise InvalidInputError(
-            f"--keep-best-by needs one of what the --protocols measure, {', '.join(protocol_of)}; got {name!r}."
+            f"--keep-best-by needs one of the scores of --protocols, {', '.join(protocol_of)}; got {name!r}."
         )
     return name, protocol_of[name]

@@ -40,14 +40,14 @@ def scores_of_run(
     """Yields the scores of a run's checkpoint. Each is written to a result file.
 
     Args:
-        run: an opened run that has saved.
+        run: an opened run with a checkpoint.
         names: of protocols. Defaults to `default_protocols`.
         reference: an .npz file with statistics of features, in place of the run's images; see `read_statistics`. The
             scores are then written only if `out` names a folder.
         inception_weights: file of the FID network's weights. Defaults to the config's, then to the usual place.
         dinov2_weights: file of DINOv2's weights. Defaults likewise.
         seed: of latents and classes.
-        batch_size: images a pass. With `_batch` statistics it is part of the score, and always 100.
+        batch_size: images per forward pass. With `_batch` statistics it is part of the score, and always 100.
         out: folder of the result files. Defaults to `scores/` in the workdir.
         save_statistics: an .npz file for the statistics of the real images; see `write_statistics`.
         keep_going: when a named protocol cannot be measured, measure the others and raise the error afterwards.
@@ -99,7 +99,7 @@ def score_of_generator(
     seed: int,
     batch_size: int,
 ) -> Score:
-    """Returns the score of a generator; `load` and the sizes are those of `generator_for` and `scores_of_run`."""
+    """Returns the score of a generator. See `generator_for` for `load`, and `scores_of_run` for the other arguments."""
     images = GeneratedImages(generator_for(protocol, load), 100 if protocol.statistics == "batch" else batch_size)
     return evaluator.score(protocol, images, seed=seed)
 
@@ -137,8 +137,8 @@ def scores_of_images(
         max_images: as for `sagan_jax.data.open_source`, of both sets.
         label_column: as for `sagan_jax.data.open_source`, of each set that has columns.
         image_column: likewise.
-        seed: decides which images are taken where there are more than the protocol needs.
-        batch_size: images a pass.
+        seed: selects the images if there are more than the protocol needs.
+        batch_size: images per forward pass.
         out: folder of the result files. Defaults to none: nothing is written.
         save_statistics: as for `scores_of_run`.
         cache: as `Data.cache`.
@@ -153,7 +153,7 @@ def scores_of_images(
     protocols = [parse_protocol(name) for name in names]
     columns: ColumnNames = {"label_column": label_column, "image_column": image_column}
     of_images = fitting_columns(images, **columns)
-    # Where the images have no columns, those of the reference are meant.
+    # If the images have no columns, the names refer to the columns of the reference.
     of_reference = fitting_columns(reference, **columns) if any(of_images.values()) else columns
     resolution = resolution or natural_resolution(images, **of_images)
     opened = open_source(
@@ -177,7 +177,7 @@ def scores_of_images(
 
     def check(protocol: Protocol) -> None:
         if protocol.statistics != "stored" or protocol.raw:
-            raise InvalidInputError(f"{protocol.name} says how a generator is used; images have none.")
+            raise InvalidInputError(f"{protocol.name} names a way to run a generator; --images has no generator.")
         evaluator.check_images(protocol, scored)
 
     choice = choose_protocols(

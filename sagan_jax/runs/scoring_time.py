@@ -1,4 +1,4 @@
-"""How long the networks will take in which scores compare images, said before they begin."""
+"""Estimates how long the feature networks of scores will take, before they begin."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,17 +11,18 @@ from sagan_jax.evaluation.image_sets import RealImages
 from sagan_jax.evaluation.protocols import Protocol
 
 WORTH_SAYING = 1000
-"""Images; fewer take seconds."""
+"""Least number of images for an estimate; fewer take only seconds."""
 
 
 def say_minutes(evaluator: Evaluator, protocols: Sequence[Protocol], notify: Callable[[str], None]) -> None:
-    """Says how long each network with shared features will take, at the speed of one batch that is tried first.
+    """Reports how long each network with shared features will take, from the measured speed of one batch.
 
-    Drawing the images is not part of it. Nothing is said of few images, or where there are only statistics.
+    The time to generate the images is not included. Nothing is reported for few images, or if the reference is only
+    statistics.
 
     Args:
         evaluator: has the real images.
-        protocols: that will be measured.
+        protocols: the protocols that will be measured.
         notify: receives a line for each network.
     """
     train = evaluator.train
@@ -32,10 +33,10 @@ def say_minutes(evaluator: Evaluator, protocols: Sequence[Protocol], notify: Cal
         real, scored = images_to_come(evaluator, chosen)
         if real + scored > WORTH_SAYING:
             speed = images_per_second(evaluator.references.embedding(chosen[0]), train)
-            kept = " The features of the real ones are kept for the next time." if real and evaluator.cache else ""
+            kept = " The features of the real images are cached for the next time." if real and evaluator.cache else ""
             notify(
                 f"{name} features of {real:,} real and {scored:,} other images: about {_words(real + scored, speed)} "
-                f"at {speed:.3g} images a second, beside the time to draw them.{kept}"
+                f"at {speed:.3g} images a second, plus the time to draw them.{kept}"
             )
 
 
@@ -44,7 +45,7 @@ def images_to_come(evaluator: Evaluator, protocols: Sequence[Protocol]) -> tuple
 
     Args:
         evaluator: has the real images.
-        protocols: in features of one network.
+        protocols: protocols that use features of the same network.
     """
     of_reference: dict[bool, int] = {}
     scored: dict[tuple[object, ...], int] = {}
@@ -59,7 +60,7 @@ def images_to_come(evaluator: Evaluator, protocols: Sequence[Protocol]) -> tuple
 
 
 def images_per_second(embedding: Embedding, real: RealImages) -> float:
-    """Returns the speed of a network on a second batch, so that compilation does not count."""
+    """Returns the speed of a network, measured on a second batch so that compilation is excluded."""
     image = real.source[0][0]
     batch = ImageBatch(np.zeros((real.batch_size, *image.shape), np.uint8), np.zeros(real.batch_size, np.int32))
     list(embedding([batch]))

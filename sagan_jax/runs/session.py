@@ -1,4 +1,4 @@
-"""Training from a state to the last step, with everything that is saved, drawn, scored and reported on the way."""
+"""Trains from a state to the last step, and saves, draws, scores and reports in between."""
 
 import dataclasses
 import signal
@@ -34,7 +34,7 @@ from sagan_jax.runtime.removals import RemovalWatch
 from sagan_jax.runtime.signals import StopSignals
 from sagan_jax.runtime.step_profiler import StepProfiler, StepRange
 
-_REPORT_SECONDS = 20.0  # between two reports on the way, where nothing is scored; each takes about a third of a second
+_REPORT_SECONDS = 20.0  # between two reports of a run without scores; each takes about a third of a second
 
 
 def train_from(
@@ -50,33 +50,33 @@ def train_from(
     first_image: int | None = None,
     callbacks: Sequence[NamedCallback] = (),
 ) -> State:
-    """Returns the state after the last step of the run, after it has made up for what the first step owes.
+    """Trains to the last step and returns the state. Work that the first step still owes is done first.
 
     Args:
-        first_step: steps already done.
-        state: the state after them.
+        first_step: number of steps already done.
+        state: the state after these steps.
         experiment: of the run.
-        job: what is trained.
-        workdir: gets all files; `config.json` and `environment.json` once the callbacks have started.
+        job: the training job.
+        workdir: the folder for all files. `config.json` and `environment.json` are written after callbacks started.
         checkpoints: of the run.
         lock: of the workdir; None in a process that does not hold it.
-        owed: what the steps already done owe; with it, a run that is at its last step is finished.
+        owed: work that the steps already done still owe. A run at its last step is finished by doing it.
         profiled: the steps that jax's profiler traces, or None.
-        first_image: how many images the steps already done have read. Defaults to those of steps of this batch size.
-        callbacks: are told what is recorded.
+        first_image: number of images that these steps have read. Defaults to that of the current batch size.
+        callbacks: receive what is recorded.
 
     Raises:
         InvalidInputError: a callback failed to start.
-        StoppedError: a signal ended the run; the state is saved. One that came after the last step is told too.
+        StoppedError: a signal ended the run; the state is saved. Also raised for a signal after the last step.
         NonFiniteError: a loss or a gradient is not finite.
         CollapsedError: a severe sign of `sagan_jax.runs.health` began, and the config says to stop then; the state is
             saved.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     total_steps = experiment.training.total_steps
     start = RunStart(experiment.name, workdir, saved_values(experiment, job.code), first_step, total_steps)
     with (
-        StopSignals() as stop,  # before the first step nothing needs to be saved, and a signal ends the command at once
+        StopSignals() as stop,  # until the first step nothing needs saving, so a signal ends the command at once
         CallbackCalls(callbacks, start) if is_main_process() else nullcontext() as calls,
     ):
         if first_step < total_steps and is_main_process():
@@ -103,22 +103,22 @@ def train_from(
             session.report("finished" if finished else f"stopped by {stop.signal.name}")
             if calls:
                 calls.end("finished" if finished else "stopped", "" if finished else stop.signal.name)
-    if done < total_steps or stop.heard_one:  # after the last step too: whoever trains several runs is to stop
+    if done < total_steps or stop.heard_one:  # after the last step too, so that a program with several runs stops
         raise _stopped_error(stop.signal, done, first_step, total_steps)
     return state
 
 
 def _stopped_error(by: signal.Signals, done: int, first_step: int, total_steps: int) -> StoppedError:
-    """Returns the error of a run that a signal has ended, or that it met after the last step."""
+    """Returns the error for a signal that ended the run, or that arrived after the last step."""
     if done >= total_steps:
         return StoppedError(f"stopped by {by.name} after step {done}, the last one: the run is finished.", by.value)
     saved = f"after step {done}, which is saved" if done > first_step else f"at step {done}, before the next one"
-    return StoppedError(f"stopped by {by.name} {saved}; the same command goes on from there.", by.value)
+    return StoppedError(f"stopped by {by.name} {saved}; the same command resumes from there.", by.value)
 
 
 @dataclasses.dataclass(frozen=True)
 class _ImagesRead:
-    """How many images a run has read: earlier sessions may have had another batch size."""
+    """Counts the images that a run has read. Earlier sessions may have had another batch size."""
 
     first_step: int
     per_step: int
@@ -131,7 +131,7 @@ class _ImagesRead:
 
 @dataclasses.dataclass(frozen=True)
 class _Session:
-    """A run in progress, and what is done with its state on the way. Only the first process writes and shows."""
+    """A run in progress, with the actions between its steps. Only the first process writes files and prints."""
 
     experiment: AnyExperiment
     job: TrainingJob
@@ -149,23 +149,23 @@ class _Session:
     pause: "Pause" = dataclasses.field(default_factory=lambda: Pause(_REPORT_SECONDS))
 
     def run(self, first_step: int, state: State, owed: Owed) -> tuple[int, State]:
-        """Returns how many steps are done, and the state after them."""
+        """Runs the session, and returns the number of steps done and the state after them."""
         total_steps = self.experiment.training.total_steps
         parallel = ParallelStep(self.job.step, self.job.constants, driver=self.experiment.training.driver)
         done, state = first_step, parallel.replicate(state)
-        self.begin_again_what_was_removed()  # the first look: what is there now
+        self.begin_again_what_was_removed()  # the first call only records what exists
         self.pay(first_step, state, owed)
         if first_step < total_steps and not self.collapsed:
             done, state = self.train(first_step, state, parallel)
         if self.health and self.health.collapsed:
             raise CollapsedError(
-                f"The run has collapsed: {self.health.collapsed}. It is saved after step {done}; with "
-                f"--no-stop-on-collapse it goes on."
+                f"The run has collapsed: {self.health.collapsed}. It is saved after step {done}; "
+                f"--no-stop-on-collapse continues it."
             )
         return done, state
 
     def train(self, first_step: int, state: State, parallel: ParallelStep) -> tuple[int, State]:
-        """Returns how many steps are done, and the state after them, once all steps are run or the run is stopped."""
+        """Trains until the last step or a stop, and returns the number of steps done and the state after them."""
         self.doing(COMPILING)
         with self.profiler(parallel.run, first_step) as step:
             return run_loop(
@@ -184,7 +184,7 @@ class _Session:
             )
 
     def profiler(self, step: Step, first_step: int) -> AbstractContextManager[Step]:
-        """Returns the step, which the first process traces where the run is to be profiled."""
+        """Returns the step, wrapped in a profiler in the first process of a run with --profile-steps."""
         if not (self.profiled and self.progress):
             return nullcontext(step)
         return StepProfiler(step, self.profiled, self.workdir / "profile", first_step=first_step, say=self.progress.say)
@@ -194,7 +194,7 @@ class _Session:
         return self.health is not None and self.health.collapsed is not None
 
     def doing(self, activity: str) -> None:
-        """Says what the run is doing until the next step, on the display and at a signal."""
+        """Sets the activity that the progress display and the message of a signal show until the next step."""
         self.stop.activity = activity
         if self.progress:
             self.progress.doing(activity)
@@ -224,13 +224,13 @@ class _Session:
         self.record(done, metrics | {"images_per_second": speed})
 
     def record(self, done: int, metrics: dict[str, float]) -> None:
-        """Writes metrics, with the signs of health that they show. Every process looks; the first one writes."""
+        """Writes metrics, with the signs of health that they show. All processes observe; the first one writes."""
         signs = self.health.observe(done, metrics) if self.health else {}
         if self.writer:
             self.writer.scalars(done, metrics | signs)
 
     def begin_again_what_was_removed(self) -> None:
-        """Says what somebody removed from the workdir since the last call, and writes again what can be.
+        """Warns of files that somebody removed from the workdir since the last call, and restores those it can.
 
         Raises:
             StorageError: the workdir itself is gone.
@@ -241,7 +241,7 @@ class _Session:
         for name in self.removals.removed():
             if name in RUN_FILES:
                 write_run_files(self.workdir, saved_values(self.experiment, self.job.code), resumed=True)
-            what = "written again" if name in RUN_FILES else "begun again with what comes next"
+            what = "written again" if name in RUN_FILES else "started again with the next results"
             print(
                 f"warning: {self.workdir / name} was removed while the run used it, and is {what}.",
                 file=sys.stderr,
@@ -255,7 +255,7 @@ class _Session:
         self.checkpoints.save(done, state, self.meta(done))
 
     def pay(self, done: int, state: State, owed: Owed) -> None:
-        """Does what was due after a step and was left out, in the order of `actions`."""
+        """Does the owed work of a step, in the order of `actions`."""
         if owed.drawing:
             self.draw(done, state)
         if owed.scores:
@@ -293,17 +293,17 @@ class _Session:
             self.report("training")
 
     def report_now_and_then(self, done: int, state: State) -> None:
-        """Writes the report on the way, unless the one before is so new that the steps since took hardly longer."""
+        """Writes an intermediate report, unless the previous one is less than `_REPORT_SECONDS` old."""
         if self.pause.is_over():
             self.report_on_the_way(done, state)
 
     @cached_property
     def removals(self) -> RemovalWatch:
-        """Of what the run has written; `metrics.jsonl`, `tensorboard/` and `best/` are looked after where they are."""
+        """Watches the files of the run. Other code watches `metrics.jsonl`, `tensorboard/` and `best/`."""
         return RemovalWatch(self.workdir, (*RUN_FILES, "samples", "attention", "scores", "checkpoints"))
 
     def meta(self, done: int) -> dict[str, Any]:
-        """Returns what is saved beside the state after a step."""
+        """Returns the metadata that is saved with the state after a step."""
         return self.constant_meta | {"images_read": self.images.after(done)}
 
     @cached_property
@@ -321,7 +321,7 @@ class _Session:
 def _health_watch(
     experiment: AnyExperiment, job: TrainingJob, workdir: Path, first_step: int, progress: TrainingProgress | None
 ) -> HealthWatch | None:
-    """Returns the watch of a run, which has seen the steps before; None for a task that has no signs."""
+    """Returns the watch of a run, which has observed the earlier steps; None for a task without signs."""
     if not (job.health and isinstance(experiment, Experiment)):
         return None
     watch = HealthWatch(
@@ -335,13 +335,13 @@ def _health_watch(
 
 
 class Pause:
-    """A pause of so many seconds, which begins now, and again whenever it was found to be over."""
+    """A pause of some seconds. It begins now, and begins again each time `is_over` returns True."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds, self._clock, self._start = seconds, clock, clock()
 
     def is_over(self) -> bool:
-        """Tells whether it is over, and if so begins the next one."""
+        """Returns whether the pause is over, and if so begins the next one."""
         now = self._clock()
         over = now - self._start >= self._seconds
         if over:

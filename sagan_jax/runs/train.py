@@ -1,4 +1,4 @@
-"""Training a run: from a config to a trained network, resumed where it was stopped."""
+"""Trains a run from a config, or resumes it where it was stopped."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,13 +68,13 @@ def train(
     """Trains a run and returns its network. A run that was stopped is resumed from its newest checkpoint.
 
     Args:
-        experiment: what to train, on which images and for how long.
-        workdir: gets `config.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `samples/`,
+        experiment: the config of the run.
+        workdir: the folder for `config.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `samples/`,
             `checkpoints/` and `report.html`.
         fresh: remove what an earlier run left in `workdir`, and start over.
-        trust_checkpoint: compare `experiment` with the config that the checkpoint of an earlier run was saved with, and
-            not with its `config.json`, which is then written again.
-        callbacks: are told what the run records, after those of `experiment.recording`; they are not saved with it.
+        trust_checkpoint: compare `experiment` with the config in the checkpoint of an earlier run, not with its
+            `config.json`, which is then written again.
+        callbacks: receive what the run records, after those of `experiment.recording`; they are not saved with it.
 
     Returns:
         The trained generator; `load_run(workdir)` returns it later. For a `CompletionExperiment` the trained
@@ -82,10 +82,10 @@ def train(
 
     Raises:
         InvalidInputError: the config contradicts itself, the data, the devices or the run in `workdir`, or a callback
-            cannot start; raised before anything is written, but by callbacks that had started.
+            cannot start. Raised before anything is written, except by callbacks that had already started.
         NonFiniteError: a loss or a gradient is not finite.
         CollapsedError: a severe sign of docs/health.md began, and the config says to stop then; the run is saved.
-        StorageError: the disk refused, also to read a checkpoint.
+        StorageError: a file cannot be written, or a checkpoint cannot be read.
         BusyError: another run holds `workdir`.
         StoppedError: SIGTERM or Ctrl-C stopped the run after it had saved.
     """
@@ -104,7 +104,7 @@ def train_to_the_end(
     profile_steps: str = "",
     callbacks: Sequence[Callback] = (),
 ) -> tuple[TrainingJob, State]:
-    """Trains as `train` does, and returns the job and its last state. A run that owes nothing compiles nothing.
+    """Trains as `train` does, and returns the job and its last state. A finished run compiles nothing.
 
     The errors are those of `train`.
 
@@ -135,7 +135,7 @@ def train_to_the_end(
         if fresh and is_main_process():
             remove_run(workdir)
 
-        state = jax.eval_shape(job.initial_state)  # to restore needs shapes alone, so nothing is compiled for it
+        state = jax.eval_shape(job.initial_state)  # restoring needs only shapes, so nothing is compiled
         check_free_space(workdir, state)
         recording = experiment.recording
         keep = {"keep": recording.keep_checkpoints, "keep_every": recording.keep_every_steps}
@@ -163,7 +163,7 @@ def train_to_the_end(
 
 
 def _owed(first_step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Path) -> Owed:
-    """Returns what the first step owes, after what belongs to later steps, which will be done again, was removed."""
+    """Removes files of later steps, which will be done again, and returns the work that the first step still owes."""
     if is_main_process():
         forget_after(first_step, workdir)
     if job.score_monitor:
@@ -216,12 +216,12 @@ def _summary(
 
 
 def _changed_batches(experiment: AnyExperiment, meta: Mapping[str, Any], read: int) -> Iterator[str]:
-    """Yields a line where a run goes on in other batches than before.
+    """Yields a line if a run is resumed with another batch size or number of accumulation steps.
 
     Args:
-        experiment: of the run now.
-        meta: of the checkpoint.
-        read: how many images it has read.
+        experiment: the current config of the run.
+        meta: the metadata of the checkpoint.
+        read: the number of images that the run has read.
     """
     before, training = meta.get("experiment", {}).get("training", {}), experiment.training
     names = {"batch_size": "images a batch", "accumulation_steps": "accumulation steps"}
@@ -231,4 +231,4 @@ def _changed_batches(experiment: AnyExperiment, meta: Mapping[str, Any], read: i
         if before.get(name, getattr(training, name, None)) != getattr(training, name, None)
     ]
     if changed:
-        yield f"from here on {' and '.join(changed)}; the order of the images goes on after the {read:,} that were read"
+        yield f"from now on {' and '.join(changed)}; the order of images continues after the {read:,} that were read"

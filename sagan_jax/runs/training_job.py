@@ -1,4 +1,4 @@
-"""What a run trains: the part that differs between generating and completing images."""
+"""The interface of a training job: the part of a run that differs between generating and completing images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ class TrainingJob(Protocol):
         source: the training images.
         code: the digests of the source of a user's objects, by their import paths.
         score_monitor: measures scores while the run trains; None when the config names no protocols.
-        health: watches the metrics; None for a task that has no signs.
+        health: watches the metrics; None for a task without signs.
         finite_metrics: the metrics that end a run when they are not finite.
         images_per_step: real images that a step reads, over all devices.
         constants: trees of arrays that the step takes after the batch and does not change.
@@ -42,7 +42,7 @@ class TrainingJob(Protocol):
         ...
 
     def warm_start(self, state: State) -> State:
-        """Returns the state at step 0, with the networks of another run where the config names one."""
+        """Returns the state at step 0, with the networks of another run if the config names one."""
         ...
 
     def step(
@@ -55,8 +55,8 @@ class TrainingJob(Protocol):
         """Returns this process's share of the data of each step from `first_step` on.
 
         Args:
-            first_step: 0, or the step at which the run goes on.
-            first_image: how many images it has read by then. Defaults to those of steps of this batch size.
+            first_step: 0, or the step at which the run is resumed.
+            first_image: number of images read by then. Defaults to that of the current batch size.
         """
         ...
 
@@ -65,11 +65,11 @@ class TrainingJob(Protocol):
         ...
 
     def is_drawn(self, done: int, recorded: Mapping[str, float], workdir: Path) -> bool:
-        """Tells whether all that `draw` records of a step is there, in files and among the metrics of the step."""
+        """Returns whether everything that `draw` records of a step exists, in files and in the metrics of the step."""
         ...
 
     def variety(self, state: State) -> dict[str, float]:
-        """Returns `health/diversity` of the networks, where it can be measured."""
+        """Returns `health/diversity` of the networks, if it can be measured."""
         ...
 
     def trained(self, state: State, raw: bool = False) -> Any:

@@ -34,14 +34,14 @@ _FROM_ZERO |= {"keep_every_steps"}
 
 _ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon", "schedule", "warmup_steps")
 
-# The largest values. No network has such sizes, and the shapes of jax are 64-bit integers.
+# The largest values. No real network is larger, and shapes in jax stay within 64-bit integers.
 _LARGEST = dict.fromkeys(("base_channels", "discriminator_base_channels", "latent_size", "shared_size"), 2**20)
 _LARGEST |= {"num_classes": 2**24, "blocks": 2**10}
-_LARGEST_INT = 2**53 - 1  # floats hold every smaller one
+_LARGEST_INT = 2**53 - 1  # every integer up to this one is exact as a float
 
 
 def check_config(experiment: AnyExperiment) -> None:
-    """Raises InvalidInputError for the first value that is not possible, alone or on the devices that are here."""
+    """Raises InvalidInputError for the first value that is not possible, by itself or on the present devices."""
     check_saved_config(experiment)
     if isinstance(experiment, Experiment):
         evaluation = experiment.evaluation
@@ -54,7 +54,7 @@ def check_config(experiment: AnyExperiment) -> None:
 
 
 def check_shares(experiment: AnyExperiment, devices: int) -> None:
-    """Raises InvalidInputError where that many devices cannot share a batch equally."""
+    """Raises InvalidInputError if that many devices cannot share a batch equally."""
     batch_size = experiment.training.batch_size
     _require(
         batch_size % devices == 0,
@@ -77,7 +77,7 @@ def check_saved_config(experiment: AnyExperiment) -> None:
         _check_optimizer(training)
         _require(
             training.accumulation_steps == 1 or not training.shared_draws,
-            f"--shared-draws keeps one pass of G for both updates and needs --accumulation-steps 1; "
+            f"--shared-draws uses one pass of G for both updates and needs --accumulation-steps 1; "
             f"got {training.accumulation_steps}. Give --no-shared-draws, or a smaller --batch-size.",
         )
     else:
@@ -85,7 +85,7 @@ def check_saved_config(experiment: AnyExperiment) -> None:
 
 
 def _check_optimizer(training: Training) -> None:
-    """Refuses a schedule that cannot be, and settings of Adam that an optimiser of a user would not see."""
+    """Refuses an impossible schedule, and settings of Adam that have no effect on a user's optimiser."""
     _require(
         training.schedule == "constant" or training.warmup_steps < training.total_steps,
         f"--schedule linear needs --warmup-steps below --total-steps, {training.total_steps}; "
@@ -118,7 +118,7 @@ def _check_completion(experiment: CompletionExperiment) -> None:
 
 
 def _check_fields(experiment: AnyExperiment) -> None:
-    """Raises InvalidInputError for the first value that its field does not allow, whatever the task."""
+    """Raises InvalidInputError for the first value that its field does not allow, for any task."""
     _require(
         isinstance(experiment.name, str) and re.fullmatch(r"\w[\w.-]*", experiment.name) is not None,
         f"--name needs letters, digits, '_', '-' and '.', since it names a folder; got {_short(experiment.name)}.",
@@ -153,7 +153,7 @@ def check_hole_kind(kind: str) -> None:
 
 
 def check_free_space(workdir: Path, state: Any) -> None:
-    """Raises StorageError when the disk has no room for a save: the new checkpoint is written beside the old ones."""
+    """Raises StorageError if the disk has no room for a save: a new checkpoint is written before old ones go."""
     needed = int(2.5 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
     free = shutil.disk_usage(workdir).free
     if free < needed:
@@ -177,7 +177,7 @@ def _check_range(name: str, value: Any) -> None:
 
 
 def _check_types(section: Any) -> None:
-    """Refuses a value of the wrong type: a config written in Python has no parser in front of it."""
+    """Refuses a value of the wrong type. The values of a config from Python have not passed a parser."""
     for name, hint in get_type_hints(type(section)).items():
         value = getattr(section, name)
         if get_origin(hint) is tuple:
@@ -197,7 +197,7 @@ def _check_types(section: Any) -> None:
 
 
 def _check_plain(name: str, value: Any, hint: Any) -> None:
-    """Refuses what is no int, float, bool or str, as `hint` says, and numbers and text that are of no use."""
+    """Refuses a value that is not of the type `hint`, too large an integer, and text that no file name allows."""
     flag = f"--{name.replace('_', '-')}"
     wanted = (int, float) if hint is float else (hint,)
     fits = isinstance(value, wanted) and (hint is bool or not isinstance(value, bool))
@@ -216,7 +216,7 @@ def _is_text(value: str) -> bool:
 
 
 def _check_choice_or_object(name: str, value: Any, hints: tuple[Any, ...]) -> None:
-    """Refuses what is neither one of the choices nor the import path of an object, nor two where two are taken."""
+    """Refuses a value that is neither a choice nor an import path, nor two import paths if two are allowed."""
     takes_two = any(get_origin(hint) is tuple for hint in hints)
     paths = value if takes_two and isinstance(value, tuple) and len(value) == 2 else (value,)
     if all(isinstance(path, str) and is_import_path(path) for path in paths):
@@ -236,7 +236,7 @@ def _check_choice(name: str, value: Any, choices: tuple[Any, ...], more: str = "
 
 
 def _short(value: Any) -> str:
-    """Returns the text of a value, cut where it is long or nested: a file that is damaged can hold anything."""
+    """Returns the text of a value, shortened if it is long or nested, because a damaged file can hold anything."""
     return reprlib.repr(value)
 
 

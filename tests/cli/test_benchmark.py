@@ -181,7 +181,7 @@ def test_damaged_scores_and_a_damaged_claim_are_named(scores, fake, tmp_path):
     with pytest.raises(InvalidInputError, match=r"gan-0.json' is damaged: remove it"):
         measured("release", (0,), tmp_path, probe=False)
     (tmp_path / "layer.json").write_text("[]")
-    with pytest.raises(InvalidInputError, match=r"layer.json' is damaged: bring it back, or give another --out"):
+    with pytest.raises(InvalidInputError, match=r"layer.json' is damaged: restore it, or give another --out"):
         measured("release", (0,), tmp_path, probe=False)
     assert fake[0] == []
 

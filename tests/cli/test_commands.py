@@ -523,7 +523,7 @@ def test_train_says_what_the_residual_control_has_for_attention(capsys, tmp_path
         (["--batch-size", "6"], "multiple of the 4 devices"),
         (["--accumulation-steps", "0"], "--accumulation-steps"),
         (["--batch-size", "16", "--accumulation-steps", "3"], "divide the 4 images of each device; got 3"),
-        (["--shared-draws", "--accumulation-steps", "2"], "--shared-draws keeps one pass of G"),
+        (["--shared-draws", "--accumulation-steps", "2"], "--shared-draws uses one pass of G"),
         (["--profile-steps", "15:10"], "--profile-steps needs steps from 1 to --total-steps 2000"),
         (["--total-steps", "12", "--profile-steps", "10:15"], "steps from 1 to --total-steps 12"),
         (["--discriminator-base-channels", "-1"], "--discriminator-base-channels"),

@@ -60,7 +60,7 @@ def test_experiment_that_is_named_says_where_the_run_differs(run, trained, capsy
 @pytest.mark.parametrize("name", ["pairs_32", "faces_completion_64"])
 def test_another_experiment_is_refused(name, run, trained, capsys):
     assert command("train", name, "--workdir", run) == 2
-    assert f"is of the experiment 'digits_32'; got '{name}': leave EXPERIMENT out to go on" in error_line(capsys)
+    assert f"is of the experiment 'digits_32'; got '{name}': leave EXPERIMENT out to resume it" in error_line(capsys)
     assert not trained
 
 

@@ -186,7 +186,7 @@ def splits(request, tmp_path):
 
 def test_folders_named_like_splits_are_said_where_they_are_taken_for_classes(splits):
     is_folder = splits.is_dir()
-    way_out = f"give --source {splits / 'train'} and --held-out {splits / 'test'}." if is_folder else "pack each by"
+    way_out = f"give --source {splits / 'train'} and --held-out {splits / 'test'}." if is_folder else "pack each into"
     message = refusal(open_labelled_images, experiment(10, source=splits))
     assert f"has 2 classes (test, train): give --num-classes 2. Or: the folders test and train of '{splits}'" in message
     assert way_out in message

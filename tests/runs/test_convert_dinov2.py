@@ -74,7 +74,7 @@ def test_heads_that_weights_do_not_say_are_asked_for(file, tmp_path, capsys):
 def test_another_size_than_the_standard_needs_a_place_of_its_own(file, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))
     assert convert(file, "--num-heads", "4") == 2
-    assert "The usual place is for ViT-L/14" in error_line(capsys)
+    assert "The default place is only for ViT-L/14" in error_line(capsys)
     assert default_weights_path().parent == tmp_path / "cache" / "weights"
     assert not (tmp_path / "cache").exists()
 

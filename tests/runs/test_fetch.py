@@ -118,7 +118,7 @@ def test_fetch_of_what_is_there_and_damaged_says_so(fetch, tmp_path):
 
 def test_fetch_that_breaks_off_says_how_to_go_on(fetch, server, tmp_path):
     server.sends = 300_000
-    with pytest.raises(InvalidInputError, match=r"broke off after 300,000 of 700,000 bytes: the same command again"):
+    with pytest.raises(InvalidInputError, match=r"after 300,000 of 700,000 bytes: the same command resumes it"):
         fetch()
     assert [path.name for path in tmp_path.iterdir()] == [f"{NAME}.part"]
 

@@ -33,7 +33,7 @@ def test_info_tells_versions_devices_settings_caches_and_weights(tmp_path, monke
     assert found["devices"] == ["4 x cpu (cpu)"]
     assert f"SAGAN_JAX_CACHE={tmp_path}" in found["settings"]
     assert found["decoded images"] == [f"{tmp_path}, 2 files, 3.0 MB"]
-    assert found["statistics"] == [f"{tmp_path / 'references'}, which is not there yet"]
+    assert found["statistics"] == [f"{tmp_path / 'references'}, which does not exist yet"]
     assert found["weights"] == [f"{tmp_path / 'weights' / 'inception.safetensors'}, 2.0 MB"]
 
 
@@ -43,7 +43,7 @@ def test_info_shows_what_is_broken_and_goes_on(monkeypatch):
 
     monkeypatch.setitem(info._DESCRIPTIONS, "machine", fail)
     found = told()
-    assert found["machine"] == ["cannot be told: OSError: the disk is gone"]
+    assert found["machine"] == ["failed: OSError: the disk is gone"]
     assert found["weights"]
 
 
@@ -58,12 +58,12 @@ def test_info_of_a_broken_backend_succeeds(home):
     command = [sys.executable, "-m", "sagan_jax.cli.main", "info"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert "no 'cuda' backend here" in done.stdout
-    assert done.stdout.count("cannot be told") == 1
+    assert done.stdout.count("failed: InvalidInputError") == 1
 
 
 def test_info_tells_where_compiled_programs_are_kept(tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path))
-    assert told()["compiled programs"] == [f"{tmp_path / 'compiled'}, which is not there yet"]
+    assert told()["compiled programs"] == [f"{tmp_path / 'compiled'}, which does not exist yet"]
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
     assert told()["compiled programs"][0].startswith(jax.config.jax_compilation_cache_dir)

@@ -294,7 +294,7 @@ CONTRACT = {
     ),
     "state": (
         "import flax.linen as nn\ndef layer(x):\n    return nn.BatchNorm(False)(x)",
-        "has variables batch_stats: it is not told whether it trains",
+        "has variables batch_stats: a layer has no `train` argument",
     ),
     "map": (
         "import flax.linen as nn\nclass layer(nn.Module):\n    def __call__(self, x):\n"

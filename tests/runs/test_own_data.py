@@ -161,8 +161,8 @@ def test_run_goes_on_in_other_batches_where_the_order_of_its_images_is(run, caps
     words = ("train", moved, "--workdir", workdir, "--total-steps")
     assert command(*words, 4, "--batch-size", 16, "--accumulation-steps", 2) == 0
     said = capsys.readouterr().out
-    assert "from here on 16 images a batch, not 8 and 2 accumulation steps, not 1; " in said
-    assert "the order of the images goes on after the 16 that were read" in said
+    assert "from now on 16 images a batch, not 8 and 2 accumulation steps, not 1; " in said
+    assert "the order of images continues after the 16 that were read" in said
     assert read_sealed_meta(workdir / "checkpoints")[1]["images_read"] == 2 * 8 + 2 * 16
     assert command(*words, 5) == 0
     assert "images a batch, not" not in capsys.readouterr().out

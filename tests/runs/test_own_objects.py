@@ -282,12 +282,12 @@ BROKEN = {
     "images of another shape": (
         ("nn.Conv(3, (3, 3))", "nn.Conv(2, (3, 3))"),
         "--modules: the generator, called with float32 [2, 6], int32 [2] and train=False, needs to return "
-        "float32 [2, 32, 32, 3], floating; got float32 [2, 32, 32, 2].",
+        "float32 [2, 32, 32, 3], floating-point; got float32 [2, 32, 32, 2].",
     ),
     "logits of another shape": (("[:, 0]", ""), "the discriminator, called with float32 [2, 32, 32, 3], int32 [2] and"),
     "logits that are whole numbers": (
         ("(features)[:, 0]", "(features)[:, 0].astype(int)"),
-        "needs to return float32 [2], floating; got int32 [2].",
+        "needs to return float32 [2], floating-point; got int32 [2].",
     ),
     "two outputs": (
         ("return nn.tanh(nn.Conv(3, (3, 3))(features))", "return features, features"),
@@ -307,7 +307,7 @@ BROKEN = {
     ),
     "variables that are not kept": (
         ("nn.relu(features)", "self.variable('cache', 'last', lambda: features).value"),
-        "which are all that a run keeps; got batch_stats, cache, params.",
+        "a run keeps no others; got batch_stats, cache, params.",
     ),
     "a kernel of one axis": (
         (
@@ -318,7 +318,7 @@ BROKEN = {
     ),
     "a parameter that is a whole number": (
         ("nn.relu(features)", "features + self.param('one', nn.initializers.zeros, (), int)"),
-        "the generator needs parameters that are floating; one is int32 [].",
+        "the generator needs floating-point parameters; one is int32 [].",
     ),
     "one loss": (
         ("return jnp.square(real_logits - 1), jnp.square(fake_logits)", "return jnp.square(real_logits)"),

@@ -98,7 +98,7 @@ def test_run_that_is_stopped_by_signals_saves_and_ends_as_one_never_stopped(tmp_
             run.wait_for(r"step \d+/")
             run.process.send_signal(kind)
             assert run.wait(30) == code, run.text()
-            step = int(re.search(r"after step (\d+), which is saved; the same command goes on", run.last_line())[1])
+            step = int(re.search(r"after step (\d+), which is saved; the same command resumes", run.last_line())[1])
             assert newest(workdir)[0] == step
     with Run(workdir, *LENGTH) as run:
         assert run.wait() == 0, run.text()

@@ -250,7 +250,7 @@ def test_weights_without_a_discriminator_give_none(tmp_path):
         (["--license", "my own: license"], "--license needs an identifier of the hub, such as apache-2.0; got 'my own"),
         (["--raw"], "--raw does nothing with --format hub"),
         (["--format", "files", "--license", "mit"], "--license is for the model card of --format hub"),
-        (["--out", "RUN"], "--out needs another folder, where no file would be lost: 'RUN/config.json' needs"),
+        (["--out", "RUN"], "--out needs a folder in which no other file is replaced: 'RUN/config.json' needs"),
         (["--format", "hugging"], "--format needs to be one of files, hub"),
     ],
 )

@@ -72,7 +72,7 @@ def test_cifar10_refuses_jpeg_copies_in_one_line(home, capsys):
     for flags in ([], ["--dry-run"]):
         module.find_weights = lambda path: Path("weights")  # the fixture puts the function back
         assert command("reproduce", "cifar10", "--source", "copies.zip", "--cache", "", *flags) == 2
-        assert "bit for bit, which JPEG copies are not" in (line := error_line(capsys))
+        assert "bit for bit, not JPEG copies" in (line := error_line(capsys))
         assert "got copies.zip: 20 images, 10 classes" in line
     assert {path.name for path in home.iterdir()} == {"copies.zip"}
 
@@ -117,7 +117,7 @@ class OriginalSums:
 
 def test_original_cifar10_is_known_by_its_sums_to_the_last_grey_level():
     check_original_cifar10(OriginalSums())
-    with pytest.raises(InvalidInputError, match="with other pixels"):
+    with pytest.raises(InvalidInputError, match="with different pixels"):
         check_original_cifar10(OriginalSums(extra=1))
     uneven = np.arange(50_000) % 10
     uneven[0] = 1
@@ -154,11 +154,11 @@ def scores(baseline, equal, two):
 def test_summary_stars_what_was_not_verified_and_judges_the_order_alone():
     *lines, starred, verdict = summary("figure4", Setting(Data()), scores(150.0, 95.0, 100.0))
     assert lines == [
-        f"{BASELINE}, fid50k_train: 300.00 at 2,000, 150.00 at 10,000; published 181.84*, -31.84 from it",
-        f"{EQUAL}, fid50k_train: 300.00 at 2,000, 95.00 at 10,000; published 93.52*, +1.48 from it",
-        f"{TWO}, fid50k_train: 300.00 at 2,000, 100.00 at 10,000; published 99.04*, +0.96 from it",
+        f"{BASELINE}, fid50k_train: 300.00 at 2,000, 150.00 at 10,000; published 181.84*, difference -31.84",
+        f"{EQUAL}, fid50k_train: 300.00 at 2,000, 95.00 at 10,000; published 93.52*, difference +1.48",
+        f"{TWO}, fid50k_train: 300.00 at 2,000, 100.00 at 10,000; published 99.04*, difference +0.96",
     ]
-    assert starred.startswith("* remembered from the paper and not verified")
+    assert starred.startswith("* from memory of the paper, not verified")
     assert verdict.startswith("the published order holds")
     assert verdict.endswith(f"above them by 55.0 ({EQUAL}) and 50.0 ({TWO})")
     assert "does not hold" in summary("figure4", Setting(Data()), scores(130.0, 95.0, 85.0))[-1]

@@ -100,7 +100,7 @@ def test_changed_config_of_the_run_to_start_from_is_refused(tmp_path, capsys):
     workdir = save(tmp_path / "run")
     change(workdir, "networks.conditional_gain", "map")
     line = refusal(check_same_sizes, workdir, GENERATING.networks)
-    assert line.endswith("networks.conditional_gain: table -> map. Bring the file back.")
+    assert line.endswith("networks.conditional_gain: table -> map. Restore the file.")
     assert command("train", "--init-from", workdir, "--workdir", tmp_path / "new") == 2
     assert error_line(capsys).endswith(line)
     assert not (tmp_path / "new").exists()

@@ -73,7 +73,7 @@ def test_what_is_removed_during_a_run_is_said_once_and_its_config_is_written_aga
             session.begin_again_what_was_removed()
     config, samples = capsys.readouterr().err.splitlines()
     assert f"warning: {tmp_path / 'config.json'} was removed while the run used it, and is written again" in config
-    assert f"warning: {tmp_path / 'samples'} was removed while the run used it, and is begun again" in samples
+    assert f"warning: {tmp_path / 'samples'} was removed while the run used it, and is started again" in samples
     assert (tmp_path / "config.json").read_text() == written
 
 
