@@ -1,10 +1,10 @@
-"""Writes `LEDGER.md`: every published number beside its protocol, our experiment, what that costs, and our value.
+"""Writes `LEDGER.md`: every published number with its protocol, our experiment, the cost, and our value.
 
     python experiments/ledger.py
 
-It reads `ledger.json` (what was published), the experiments, and the results of runs (`results/**/row.json`, which
-`sagan-jax reproduce` and `run_table.py` write). A result is ours for a row where networks, training and steps are those
-of its experiment. A number that is remembered and was not verified has a star, always.
+It reads `ledger.json` (the published numbers), the experiments, and the results of runs (`results/**/row.json`, which
+`sagan-jax reproduce` and `run_table.py` write). A result counts for a row if networks, training and steps are those of
+the row's experiment. A number from memory that was not verified always has a star.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from sagan_jax.runs.experiments import load_experiment
 
 HERE = Path(__file__).parent
 A100_FLOPS, SHARES = 156e12, (0.15, 0.45)
-"""What an A100 is rated at in TF32, and the shares of it that a step may reach: nobody measured them."""
+"""The peak of an A100 in TF32, and assumed shares of it that a step reaches; they were not measured."""
 UNVERIFIED = "mem"
-_FREE = ("total_steps", "seed", "precision", "driver")  # fields of training that are those of no published setting
+_FREE = ("total_steps", "seed", "precision", "driver")  # training fields that are not part of a published setting
 
 INTRODUCTION = """# Ledger
 
@@ -59,7 +59,7 @@ def shown_value(row: Mapping[str, Any]) -> str:
 
 
 def is_setting_of(experiment: AnyExperiment, result: Mapping[str, Any], steps: int) -> bool:
-    """Tells whether a result is of a run with the networks and the training of an experiment, of so many steps."""
+    """Returns whether a result is of a run with the networks and training of an experiment, and with `steps` steps."""
     ran = from_dict(result["experiment"])
     if type(ran) is not type(experiment) or ran.training.total_steps != steps:
         return False
@@ -71,7 +71,7 @@ def is_setting_of(experiment: AnyExperiment, result: Mapping[str, Any], steps: i
 
 
 def our_values(row: Mapping[str, Any], protocols: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Returns our values of a row, one for each run, as texts."""
+    """Returns our values for a row, one for each run, as texts."""
     name = protocols[row["protocol"]]["ours"].get(row["score"])
     if not name or "steps" not in row or row.get("narrower"):
         return []
@@ -81,7 +81,7 @@ def our_values(row: Mapping[str, Any], protocols: Mapping[str, Any], results: It
 
 
 def hours(row: Mapping[str, Any], speeds: Iterable[Mapping[str, Any]]) -> str:
-    """Returns the device-hours of an experiment to a step, or a dash for a row without."""
+    """Returns the device-hours of a row's experiment up to the row's step; a dash for a row without a step."""
     if "steps" not in row or row.get("narrower"):
         return "–"
     experiment: Any = load_experiment(row["experiment"])
@@ -98,14 +98,14 @@ def hours(row: Mapping[str, Any], speeds: Iterable[Mapping[str, Any]]) -> str:
 
 
 def step_flops(experiment: str) -> float:
-    """Returns the operations of a step, as the file of the experiment says; a test holds it to what XLA counts."""
+    """Returns the operations of a step, read from the experiment's file. A test compares them with XLA's count."""
     found = re.search(r"([\d.]+) ([TG])FLOP a step", (HERE / f"{experiment}.py").read_text("utf-8"))
     assert found, experiment
     return float(found[1]) * {"T": 1e12, "G": 1e9}[found[2]]
 
 
 def _range(low: float, high: float) -> str:
-    r"""Returns hours in two digits, or in whole hours.
+    r"""Returns hours with two digits, or in whole hours.
 
     >>> _range(23.09, 23.09), _range(0.684, 0.711), _range(519.2, 1557.7)
     ('23', '0.68 to 0.71', '519 to 1,558')

@@ -1,20 +1,20 @@
-"""Runs a table of experiments one by one: from `experiments/tables/NAME.py` to a table and a plot.
+"""Runs the experiments of a table, `experiments/tables/NAME.py`, and writes their results as a table and a plot.
 
     python experiments/run_table.py completion_attention --out runs/completion_attention
     python experiments/run_table.py r3gan_digits --jobs 12 --out runs/r3gan_digits  # on a GPU with many CPU cores
 
-The question of the table, its rows, its analysis and what so many runs can show are printed first, and written to
+The question of the table, its rows, its analysis and the statistical power are printed first, and written to
 OUT/plan.md before the first run. A finished run is not run again, and a stopped run is resumed. After each run, the
-table and the plot are written from what the workdirs hold. OUT/ROW-SEED is the workdir of each row and seed.
-OUT/table.md and OUT/curves.png are the results, and OUT/samples.png too where images follow a rule. All rows of one
-seed run before the next seed, so a table that was stopped compares rows fairly. Where the table searches for settings,
-OUT/search holds the same of the search, which is finished before the first run. Ctrl-C stops it. Exit codes are those
-of `sagan-jax`. `--jobs N` makes N runs at a time, each in a process of its own. What a run prints is in ROW-SEED.log.
-Compiled programs are kept, so the seeds of a row share them.
+table and the plot are written from the finished results. OUT/ROW-SEED is the workdir of each row and seed.
+OUT/table.md and OUT/curves.png are the results. If images follow a rule, OUT/samples.png is written too. All rows of
+one seed run before the next seed, so that a stopped table still compares rows fairly. If the table searches for
+settings, OUT/search holds the same files of the search, which is finished before the first run. Ctrl-C stops the
+program. Exit codes are those of `sagan-jax`. `--jobs N` does N runs at a time, each in its own process with its output
+in ROW-SEED.log. Compiled programs are cached, so the seeds of a row share them.
 It needs scipy and statsmodels: pip install 'sagan-jax[tables]'.
 
-The result of a run is OUT/ROW-SEED/row.json. That it diverged is one: it counts as collapsed. Some of ours are in
-`experiments/results`. Copied to OUT they count as finished.
+The result of a run is OUT/ROW-SEED/row.json. A run that diverged has a result too: it counts as collapsed. Some of our
+results are in `experiments/results`. Copied to OUT, they count as finished.
 """
 
 import argparse
@@ -61,11 +61,11 @@ from matplotlib.figure import Figure
 TABLES = Path(__file__).parent / "tables"
 RESULT = "row.json"
 STRIP = 2, 16
-"""Lines and columns of the images that a strip shows of a row."""
+"""Lines and columns of the images of a row that are shown."""
 
 
 def load_table(name: str) -> Table:
-    """Returns the table of a file in `experiments/tables`, with what the file says as its question.
+    """Returns the table of a file in `experiments/tables`, with the docstring of the file as its question.
 
     Raises:
         InvalidInputError: there is no such table.
@@ -83,7 +83,7 @@ def load_table(name: str) -> Table:
 
 
 def rounded(curve: Curve) -> list[tuple[int, float]]:
-    """Returns a curve in as many digits as a picture of it shows.
+    """Returns a curve with the precision that a plot shows.
 
     >>> rounded(Curve(np.array([50, 100]), np.array([0.123456, 2])))
     [(50, 0.1235), (100, 2.0)]
@@ -92,14 +92,14 @@ def rounded(curve: Curve) -> list[tuple[int, float]]:
 
 
 def join_curves(runs: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the steps `[S]` at which any of several runs recorded something, and its values `[runs, S]`, else nan."""
+    """Returns the steps `[S]` at which any of several runs recorded a metric, and the values `[runs, S]`, else NaN."""
     curves = [dict(run["curves"].get(name, ())) for run in runs]
     steps = sorted(set().union(*curves))
     return np.array(steps), np.array([[curve.get(step, np.nan) for step in steps] for curve in curves])
 
 
 def minutes_of(experiment: AnyExperiment, speeds: np.ndarray) -> float:
-    """Returns how long a run's steps take at its median pace, which a machine that slept in between does not change.
+    """Returns the minutes of a run's steps at its median speed, which pauses of the machine do not affect.
 
     Args:
         experiment: of the run.
@@ -112,7 +112,7 @@ def minutes_of(experiment: AnyExperiment, speeds: np.ndarray) -> float:
 
 
 def parameters_of(experiment: AnyExperiment) -> int:
-    """Returns how many parameters the networks have, a discriminator's too."""
+    """Returns the number of parameters of the networks, including a discriminator."""
     if isinstance(experiment, Experiment):
         networks = experiment.networks
         shape = (networks.resolution, networks.resolution, networks.image_channels)
@@ -132,10 +132,10 @@ def run_of(table: Table, row: str, seed: int) -> AnyExperiment:
 
 
 def read_result(table: Table, row: str, seed: int, out: Path) -> dict[str, Any] | None:
-    """Returns what a run came to, or None where it is not finished.
+    """Returns the result of a run, or None if it is not finished.
 
     Raises:
-        InvalidInputError: it cannot be read, or is not of the run that the table has there now.
+        InvalidInputError: the result cannot be read, or belongs to another run than that of the table.
     """
     path = out / f"{row}-{seed}" / RESULT
     damaged = f"{str(path)!r} is damaged: remove it, and the run is scored again."
@@ -146,7 +146,7 @@ def read_result(table: Table, row: str, seed: int, out: Path) -> dict[str, Any] 
         return None
     except (InvalidInputError, TypeError, KeyError) as error:
         raise InvalidInputError(damaged) from error
-    if experiment != from_dict(to_dict(run_of(table, row, seed))):  # asked first: another table has other scores
+    if experiment != from_dict(to_dict(run_of(table, row, seed))):  # checked first: another table has other scores
         raise InvalidInputError(f"{str(path.parent)!r} holds another run than this table's: give another --out.")
     if not is_result(table, result):
         raise InvalidInputError(damaged)
@@ -154,9 +154,9 @@ def read_result(table: Table, row: str, seed: int, out: Path) -> dict[str, Any] 
 
 
 def is_result(table: Table, result: Any) -> bool:
-    """Tells whether a JSON value has the fields of a result, each of its type, and every score that is tested.
+    """Returns whether a JSON value has the fields of a result, with the right types, and every score that is tested.
 
-    Another score may be younger than the result.
+    Other scores may be missing, because they may have been added to the table later.
     """
 
     def is_number(value: Any) -> bool:
@@ -183,15 +183,15 @@ def is_result(table: Table, result: Any) -> bool:
 
 
 def kept_curves(table: Table) -> list[str]:
-    """Returns the metrics that a result keeps: those that are drawn, and the one that tells a collapse."""
+    """Returns the metrics that a result keeps: those that are drawn, and the one that defines a collapse."""
     return list(dict.fromkeys([*table.curves, *([table.collapse.curve] if table.collapse else [])]))
 
 
 def run_row(table: Table, row: str, seed: int, out: Path) -> None:
-    """Trains and scores one run, unless its result is there. That it diverged or ended as collapsed is a result too.
+    """Trains and scores one run, unless its result exists. A run that diverged or collapsed has a result too.
 
     Raises:
-        InvalidInputError: a run that was trained has lost its metrics, or never had the one that tells a collapse.
+        InvalidInputError: a trained run has lost its metrics, or never recorded the one that defines a collapse.
     """
     if read_result(table, row, seed, out):
         return
@@ -218,19 +218,19 @@ def run_row(table: Table, row: str, seed: int, out: Path) -> None:
 
 
 def check_metrics(table: Table, workdir: Path) -> None:
-    """Raises InvalidInputError where a trained run has lost its metrics, or lacks the one that tells a collapse."""
+    """Raises InvalidInputError if a trained run has lost its metrics, or lacks the one that defines a collapse."""
     curves = read_metrics(workdir / "metrics.jsonl").curves
     if "images_per_second" not in curves:
         raise InvalidInputError(f"The run in {str(workdir)!r} has lost its metrics: remove it, and it is run again.")
     if table.collapse and table.collapse.curve not in curves:
         raise InvalidInputError(
-            f"The table tells a collapse by {table.collapse.curve!r}, which the run in {str(workdir)!r} has never "
+            f"The table defines a collapse by {table.collapse.curve!r}, which the run in {str(workdir)!r} has never "
             f"recorded: name a metric that its rows record."
         )
 
 
 def step_of(error: NonFiniteError | CollapsedError, workdir: Path) -> int:
-    """Returns the step at which a run ended: that of its error, else the last one that it recorded."""
+    """Returns the step at which a run ended: the step of its error, or else the last recorded step."""
     if isinstance(error, NonFiniteError) and error.step is not None:
         return error.step
     recorded = read_metrics(workdir / "metrics.jsonl").curves.values()
@@ -238,7 +238,7 @@ def step_of(error: NonFiniteError | CollapsedError, workdir: Path) -> int:
 
 
 def results(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
-    """Returns what is finished, by row and seed."""
+    """Returns the finished results, by row and seed."""
     return {
         row: {seed: result for seed in table.seeds if (result := read_result(table, row, seed, out))}
         for row in table.rows
@@ -246,17 +246,17 @@ def results(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -> None:
-    """Draws the curves of the finished runs, a colour a row: the mean over its seeds, between least and greatest."""
+    """Draws the curves of the finished runs, one colour per row: the mean over its seeds, with minimum and maximum."""
     count = len(table.curves)
     figure, panels = pyplot.subplots(count, figsize=(8, 3 * count), layout="constrained", squeeze=False)
     for axes, name in zip(panels[:, 0], table.curves, strict=True):
         for number, (row, runs) in enumerate(found.items()):
             steps, values = join_curves(list(runs.values()), name)
             if "gamma" in name:
-                values = abs(values)  # its sign is free, since the output kernel's is
-            if not len(steps):  # not run yet, or without what is drawn
+                values = abs(values)  # the sign is arbitrary: the output kernel can absorb it
+            if not len(steps):  # not run yet, or without this metric
                 continue
-            kept = np.isnan(values).mean(axis=0) < 0.5  # a run that was stopped has a step of its own
+            kept = np.isnan(values).mean(axis=0) < 0.5  # leaves out steps that only a stopped run recorded
             steps, values, colour = steps[kept], values[:, kept], f"C{number}"
             axes.plot(steps, np.nanmean(values, axis=0), color=colour, label=row)
             low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
@@ -268,9 +268,9 @@ def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -
 
 
 def draw_strips(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -> None:
-    """Draws images of a row's first run, those that follow the rule underlined, under the row's first score.
+    """Draws images of a row's first run below the row's first score. Images that follow the rule are underlined.
 
-    Runs that diverged are passed over. Rows whose runs are no longer there, but for their results, are left out.
+    Runs that diverged are skipped. Rows without a checkpoint are left out.
     """
     workdirs = {
         row: [
@@ -300,7 +300,7 @@ def draw_strips(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: 
 
 
 def save(figure: Figure, path: Path, dpi: int) -> None:
-    """Writes a figure whole, whoever else writes the same one, and lets go of it."""
+    """Writes a figure atomically, because other processes may write the same file, and closes it."""
     content = io.BytesIO()
     figure.savefig(content, dpi=dpi)
     write_atomically(path, content.getvalue())
@@ -308,13 +308,13 @@ def save(figure: Figure, path: Path, dpi: int) -> None:
 
 
 def run(arguments: list[str]) -> None:
-    """Runs what is left of a table, and writes it after each run."""
+    """Does the remaining runs of a table, and writes the table after each run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", help="the name of a file in experiments/tables")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the results")
-    parser.add_argument("--rows", nargs="+", default=[], help="some of them. Defaults to all")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="some of them. Defaults to all")
-    parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time")
+    parser.add_argument("--rows", nargs="+", default=[], help="the rows to run. Defaults to all")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="the seeds to run. Defaults to all")
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
     given = parser.parse_args(arguments)
     enable_compilation_cache()
     if importlib.util.find_spec("statsmodels") is None:
@@ -355,28 +355,28 @@ def check_results(table: Table, out: Path) -> None:
 
 
 def state_plan(table: Table, out: Path) -> None:
-    """Prints the plan of a table, and writes it to OUT/plan.md. If it was another before, that one stays above it.
+    """Prints the plan of a table, and writes it to OUT/plan.md. If the plan has changed, the earlier plan stays above.
 
     Raises:
-        InvalidInputError: the rows are no factorial design of the table's factors.
+        InvalidInputError: the rows are not a factorial design of the table's factors.
     """
     try:
         stated, path = plan(table), out / "plan.md"
     except ValueError as error:
         raise InvalidInputError(str(error)) from error
     print(stated, flush=True)
-    before = path.read_bytes() if path.is_file() else b""  # not as text, which a damaged file need not be
+    before = path.read_bytes() if path.is_file() else b""  # as bytes, because a damaged file may not be text
     if before.endswith(stated.encode()):
         return
     if before:
         finished = len(list(out.glob("**/" + RESULT)))
-        print(f"The plan in {str(path)!r} was another: it is kept there above this one.", flush=True)
+        print(f"The plan in {str(path)!r} has changed: the earlier plan is kept above the new one.", flush=True)
         before += f"\n---\n\nChanged when {finished} runs were finished:\n\n".encode()
     write_atomically(path, before + stated.encode())
 
 
 def resolved(table: Table, out: Path) -> tuple[dict[str, str], Table]:
-    """Returns the settings that the search of a table chose so far, by row, and the table with them."""
+    """Returns the settings that the search of a table has chosen so far, by row, and the table with these settings."""
     if table.search is None:
         return {}, table
     chosen = choices(table, results(search_table(table), out / "search"))
@@ -384,24 +384,24 @@ def resolved(table: Table, out: Path) -> tuple[dict[str, str], Table]:
 
 
 def settings_text(chosen: dict[str, str]) -> str:
-    """Returns what the search chose, for a person."""
+    """Returns the chosen settings as a Markdown list."""
     return "".join(f"- {row}: {setting}\n" for row, setting in chosen.items())
 
 
 def run_rows(
     table: Table, rows: Sequence[str], seeds: Sequence[int], out: Path, above: str = "", jobs: int = 1
 ) -> None:
-    """Runs what is left of some rows and seeds, and writes the table after each run.
+    """Does the remaining runs of some rows and seeds, and writes the table after each run.
 
     Args:
-        table: without a search.
+        table: a table without a search.
         rows: of the table.
         seeds: of the table.
         out: the folder of the results.
-        above: what the written table begins with.
-        jobs: how many runs at a time.
+        above: text above the written table.
+        jobs: number of runs at a time.
     """
-    results(table, out)  # refuses what is not of this table, before anything runs
+    results(table, out)  # refuses results of other tables, before anything runs
     parameters = {row: parameters_of(experiment) for row, experiment in table.rows.items()}
     runs = [(row, seed) for seed in seeds for row in rows]
     for _ in finish_runs(table, runs, out) if jobs == 1 else finish_runs_at_once(table, runs, out, jobs):
@@ -413,24 +413,24 @@ def run_rows(
 
 
 def finish_runs(table: Table, runs: Sequence[tuple[str, int]], out: Path) -> Iterator[None]:
-    """Finishes runs, each a row and a seed, one by one, and yields after each."""
+    """Does the runs, each a row and a seed, one by one, and yields after each."""
     for row, seed in runs:
         run_row(table, row, seed, out)
         yield
 
 
 def finish_runs_at_once(table: Table, runs: Sequence[tuple[str, int]], out: Path, jobs: int) -> Iterator[None]:
-    """Finishes runs, each in a process of its own, and yields after each.
+    """Does the runs, each in its own process, and yields after each.
 
-    An error of one run, or a signal, stops the others once. They save first, and the same command goes on.
+    An error of one run, or a signal, stops the other runs. They save first, and the same command resumes them.
 
     Raises:
-        SaganError: a run ended with an error, which its log holds.
+        SaganError: a run ended with an error, which is in its log.
         StoppedError: SIGINT, SIGTERM or SIGHUP.
     """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or the first process takes most of a GPU's memory
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else the first process takes most GPU memory
     out.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of jax
+    context = multiprocessing.get_context("spawn")  # a fork would copy jax's locks
     waiting, running = list(runs), {}
     with signals_as_errors():
         try:
@@ -438,7 +438,7 @@ def finish_runs_at_once(table: Table, runs: Sequence[tuple[str, int]], out: Path
                 while waiting and len(running) < jobs:
                     name = waiting.pop(0)
                     with disk_errors(log := log_of(*name, out)):
-                        log.open("a").close()  # the process could not say that it cannot
+                        log.open("a").close()  # checked here, because the process could not report an error
                     process = context.Process(target=run_row_apart, args=(table, *name, out))
                     process.start()
                     running[process.sentinel] = name, process
@@ -462,7 +462,7 @@ def signals_as_errors() -> Iterator[None]:
     """Raises StoppedError in the block when a signal asks this process to end."""
 
     def stop(number: int, _: Any) -> None:
-        raise StoppedError(f"{signal.Signals(number).name}: the same command goes on.", number)
+        raise StoppedError(f"{signal.Signals(number).name}: the same command resumes the runs.", number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
@@ -473,14 +473,14 @@ def signals_as_errors() -> Iterator[None]:
 
 
 def error_of_run(run: tuple[str, int], exit_code: int, out: Path) -> SaganError:
-    """Returns the error for a process that ended with an exit code, or by a signal, where it is below 0."""
+    """Returns the error for a process that ended with an exit code; a code below 0 stands for a signal."""
     row, seed = run
     log = log_of(row, seed, out)
     if exit_code < 0:
         what = signal.Signals(-exit_code).name
         return InvalidInputError(
-            f"The process of {row!r}, seed {seed}, was ended by {what}, perhaps for want of memory. What is finished "
-            f"is kept: give the same command, with fewer --jobs if memory is short."
+            f"The process of {row!r}, seed {seed}, was ended by {what}; perhaps memory ran out. Finished runs are "
+            f"kept: give the same command, with fewer --jobs if memory is short."
         )
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
     error = SaganError(f"{row!r}, seed {seed}: {lines[-1].removeprefix('run_table: ')} More is in {str(log)!r}.")
@@ -489,13 +489,13 @@ def error_of_run(run: tuple[str, int], exit_code: int, out: Path) -> SaganError:
 
 
 def log_of(row: str, seed: int, out: Path) -> Path:
-    """Returns the file of what a run in a process of its own prints."""
+    """Returns the log file of a run in its own process."""
     return out / f"{row}-{seed}.log"
 
 
 def run_row_apart(table: Table, row: str, seed: int, out: Path) -> None:
-    """Is `run_row` in a process of its own. What it prints goes to a file, so that runs do not mix their lines."""
-    os.setsid()  # Ctrl-C is for the process that started it, which stops all of them once
+    """Calls `run_row` in its own process. Its output goes to a log file, so that the lines of runs do not mix."""
+    os.setsid()  # so that Ctrl-C reaches only the parent process, which stops all runs
     with log_of(row, seed, out).open("a", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -1,17 +1,18 @@
-"""Do two blobs agree less the farther apart they are? Measured on images that the generators of runs on `pairs` draw.
+"""Measures whether two blobs agree less when they are farther apart, on generated images of runs on `pairs`.
 
     python experiments/benchmarks/agreement_by_distance.py runs/attention_buys/none-* runs/attention_buys/at\\ 16-*
 
-Runs whose folders are named ROW-SEED form one row: means over seeds, with bootstrap intervals of 95%. The value is
+Runs whose folders are named ROW-SEED form one row: means over seeds, with 95% bootstrap intervals. The value is
 Scott's pi of the two blobs' hues, over the images with two clear blobs, by the distance between the blobs' centres in
-pixels of a 32x32 image. It is 1 if the hues always agree, and 0 if they agree as often as when the hues of the same
-blobs are shuffled. So a generator gains nothing by drawing few hues. One that draws almost only one hue has no value
-and is left out; a number in brackets then says how many seeds are left. The distances are those that real images have.
+pixels of a 32x32 image. It is 1 if the hues always agree, and 0 if they agree as often as shuffled hues of the same
+blobs. So a generator gains nothing by drawing few hues. One that draws almost only one hue has no value and is left
+out; a number in brackets then gives the remaining seeds. The distances are those that occur in real images.
 
-Below, it prints how far the networks of each row see: how many columns one of the four of G's coarsest features
-reaches, and how many columns the middle of each of D's feature maps sees. `--out distances.png` draws both.
+Below, it prints the receptive fields of each row's networks. For G it is the number of image columns that one of its
+four coarsest columns reaches. For D it is the number of columns that the middle of each feature map sees.
+`--out distances.png` draws both.
 
-What was measured is kept in ROW-SEED/by_distance.json. A folder with that file and the run's row.json is enough.
+Results are cached in ROW-SEED/by_distance.json. A folder with that file and the run's row.json is enough.
 """
 
 import argparse
@@ -46,9 +47,9 @@ from comparisons.intervals import bootstrap
 from comparisons.tables import estimate, with_head
 
 STEP, STEPS = 4, 4
-"""Pixels from one edge to the next, and how many bins there are at most; the last one ends at the greatest distance."""
+"""Width of a bin in pixels, and largest number of bins; the last bin ends at the greatest distance."""
 LEAST_PAIRS = 20
-"""Fewer pairs at a distance say nothing."""
+"""Least number of pairs in a bin; a bin with fewer has no value."""
 ONE_HUE = 0.9
 """If pairs agree this often by chance, there is hardly a second hue, and agreement has no meaning."""
 
@@ -57,7 +58,7 @@ def experiment_of(workdir: Path) -> Experiment:
     """Returns the experiment of a run, from the run itself or from its result in a table, row.json.
 
     Raises:
-        InvalidInputError: there is neither.
+        InvalidInputError: neither exists.
     """
     try:
         return require_experiment(workdir)
@@ -70,7 +71,7 @@ def experiment_of(workdir: Path) -> Experiment:
 
 
 def require_pairs(workdir: Path) -> Pairs:
-    """Returns the set that a run was trained on.
+    """Returns the synthetic data set that a run was trained on.
 
     Raises:
         InvalidInputError: there is no run, or it was not trained on images of two blobs.
@@ -104,7 +105,7 @@ def hues_and_distances(images: np.ndarray, rule: Pairs) -> tuple[np.ndarray, np.
 
     Args:
         images: `[*, R, R, 3]` uint8.
-        rule: the set that they should belong to.
+        rule: the data set that the images should follow.
     """
     pairs = [blobs for image in images if (blobs := find_blobs(image, rule))]
     hues = np.array([[blob.hue for blob in blobs] for blobs in pairs], int).reshape(-1, 2)
@@ -113,9 +114,9 @@ def hues_and_distances(images: np.ndarray, rule: Pairs) -> tuple[np.ndarray, np.
 
 
 def scott_pi(hues: np.ndarray) -> float:
-    """Returns how much pairs `[N, 2]` agree beyond chance: 1 always, 0 by chance; nan if nearly all have one value.
+    """Returns how much pairs `[N, 2]` agree beyond chance: 1 always, 0 by chance; NaN if nearly all have one value.
 
-    Source: Scott 1955. It is Cohen's kappa with one distribution for both, since neither blob is the first.
+    Source: Scott 1955. It is Cohen's kappa with one distribution for both, because the blobs of a pair have no order.
 
     >>> scott_pi(np.array([[0, 0], [1, 1]])), scott_pi(np.array([[0, 1], [1, 0]])), scott_pi(np.array([[0, 0], [0, 0]]))
     (1.0, -1.0, nan)
@@ -125,7 +126,7 @@ def scott_pi(hues: np.ndarray) -> float:
 
 
 def edges_of(rule: Pairs) -> tuple[int, ...]:
-    """Returns the distances between which pairs are compared. Those of real images lie between the first and the last.
+    """Returns the edges of the distance bins. The first and the last enclose all distances in real images.
 
     >>> edges_of(Pairs(distance=12, size=8)), edges_of(Pairs(distance=25, size=8))
     ((12, 16, 20, 24, 34), (25, 29, 34))
@@ -136,12 +137,12 @@ def edges_of(rule: Pairs) -> tuple[int, ...]:
 
 
 def measure(workdir: Path, rule: Pairs, count: int) -> list[float | None]:
-    """Returns the agreement between each two edges of `edges_of`, of images that a run draws; None where there is none.
+    """Returns the agreement in each bin of `edges_of`, for generated images of a run; None if it has no value.
 
     Args:
         workdir: of the run.
-        rule: the set that it was trained on.
-        count: of images.
+        rule: the data set that it was trained on.
+        count: number of images.
     """
     images = sagan_jax.load_run(workdir).generate(count).images
     values = by_distance(*hues_and_distances(images, rule), edges_of(rule))
@@ -149,17 +150,18 @@ def measure(workdir: Path, rule: Pairs, count: int) -> list[float | None]:
 
 
 def by_distance(hues: np.ndarray, distances: np.ndarray, edges: Sequence[int]) -> list[float]:
-    """Returns the agreement of the pairs between each two edges; nan for fewer than 20 pairs."""
+    """Returns the agreement of the pairs in each bin; NaN for fewer than 20 pairs."""
     places = np.digitize(distances, edges)
     groups = [hues[places == place] for place in range(1, len(edges))]
     return [scott_pi(group) if len(group) >= LEAST_PAIRS else np.nan for group in groups]
 
 
 def fields_of(experiment: Experiment) -> tuple[float, dict[str, float]]:
-    """Returns how far the networks of a run see, in pixels of a 32x32 image.
+    """Returns the receptive fields of a run's networks, in pixels of a 32x32 image.
 
     Returns:
-        The columns that one of G's coarsest features reaches; and those that the middle of each of D's maps sees.
+        The number of columns that one of G's coarsest features reaches; and for each of D's feature maps, the number
+        of columns that its middle sees.
     """
     generator, discriminator = build_networks(experiment.networks)
     scale = 32 / experiment.networks.resolution
@@ -169,14 +171,14 @@ def fields_of(experiment: Experiment) -> tuple[float, dict[str, float]]:
 
 
 def known(values: np.ndarray) -> list[float]:
-    """Returns those that are not nan."""
+    """Returns the values that are not NaN."""
     return values[~np.isnan(values)].tolist()
 
 
 def draw(
     rows: dict[str, np.ndarray], fields: dict[str, tuple[float, dict[str, float]]], edges: Sequence[int], path: Path
 ) -> None:
-    """Draws means over seeds with their intervals, one line for each row, and below how far its networks see."""
+    """Draws means over seeds with their intervals, one line for each row, and below the receptive fields."""
     figure, (axes, below) = pyplot.subplots(
         2, figsize=(7, 3.5 + 0.4 * len(rows)), layout="constrained", sharex=True, height_ratios=(3, 0.5 * len(rows))
     )
@@ -211,8 +213,8 @@ def draw(
 def run(arguments: list[str]) -> None:
     """Prints a table of agreement by distance, and draws it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workdirs", nargs="+", type=Path, help="of runs on pairs, called ROW-SEED")
-    parser.add_argument("--images", type=int, default=5000, help="to draw from each")
+    parser.add_argument("workdirs", nargs="+", type=Path, help="workdirs of runs on pairs, named ROW-SEED")
+    parser.add_argument("--images", type=int, default=5000, help="number of images to generate with each run")
     parser.add_argument("--out", type=Path, help="a .png file")
     given = parser.parse_args(arguments)
     require_images(given.images)
@@ -240,7 +242,7 @@ def one_of(rules: dict[Path, Pairs]) -> tuple[int, ...]:
     """Returns the edges of the bins.
 
     Raises:
-        InvalidInputError: the blobs of two runs are not equally large or not equally far apart.
+        InvalidInputError: the blobs of two runs differ in size or distance.
     """
     first, *others = rules
     for other in others:
@@ -252,7 +254,7 @@ def one_of(rules: dict[Path, Pairs]) -> tuple[int, ...]:
 
 
 def agreement_table(rows: dict[str, np.ndarray], edges: Sequence[int]) -> str:
-    """Returns the means over seeds, with intervals, and in brackets of how many seeds if some have no value."""
+    """Returns the means over seeds, with intervals, and in brackets the number of seeds if some have no value."""
     lines = []
     for row, values in rows.items():
         columns = [known(column) for column in values.T]
@@ -263,7 +265,7 @@ def agreement_table(rows: dict[str, np.ndarray], edges: Sequence[int]) -> str:
 
 
 def fields_table(fields: dict[str, tuple[float, dict[str, float]]]) -> str:
-    """Returns how far the networks of each row see."""
+    """Returns the receptive fields of each row's networks, as a table."""
     lines = [
         [row, f"{reach:g}", ", ".join(f"{name} {width:g}" for name, width in seen.items())]
         for row, (reach, seen) in fields.items()

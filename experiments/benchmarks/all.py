@@ -1,11 +1,11 @@
-"""All measurements of speed, one after another, into one file.
+"""Runs all speed benchmarks, one after another, and writes their results to one file.
 
     python experiments/benchmarks/all.py --out benchmarks.json --torch-python torch-env/bin/python
     python experiments/benchmarks/all.py --tables benchmarks.json                              # prints Markdown
     python experiments/benchmarks/all.py --tables benchmarks.json --into docs/benchmarks.md    # fills the page
 
-The file is written after each program, and holds its command, its duration, what it printed and how it ended. One that
-fails is named, and the others are measured. Times are those of an otherwise idle machine.
+The file is written after each program, and holds its command, duration, output and exit code. A program that fails is
+named, and the others are still measured. Times are those of an otherwise idle machine.
 """
 
 import argparse
@@ -31,9 +31,9 @@ TITLES = {
     "input_speed": "Input",
     "start_time": "From the start to the end of step 1",
 }
-"""The programs, in the order in which they run, and the headings of what they print."""
+"""The programs, in the order in which they run, with the headings for their output."""
 
-# A program gets the first of these that it has.
+# The flags of the programs for each of our options. A program gets the first one that it has.
 FLAGS = {
     "torch_python": ("--torch-python", "--torch"),
     "jax_python": ("--jax-python",),
@@ -45,7 +45,7 @@ MARKS = "<!-- figures -->", "<!-- end of the figures -->"
 
 
 def command(name: str, given: argparse.Namespace) -> list[str]:
-    """Returns the words that run a program. It gets those of our flags that it has too."""
+    """Returns the command line of a program, with those of our flags that it supports."""
     path = HERE / f"{name}.py"
     source, words = path.read_text(encoding="utf-8"), [sys.executable, str(path)]
     if name == NEEDS_IMAGES:
@@ -60,7 +60,7 @@ def command(name: str, given: argparse.Namespace) -> list[str]:
 
 
 def measure(words: list[str]) -> dict[str, Any]:
-    """Returns what a program came to. Its progress and errors are shown."""
+    """Runs a program and returns its result. Its progress and errors are shown."""
     start = time.perf_counter()
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False, stdin=subprocess.DEVNULL)
     seconds = round(time.perf_counter() - start, 1)
@@ -68,7 +68,7 @@ def measure(words: list[str]) -> dict[str, Any]:
 
 
 def tables(result: Mapping[str, Any]) -> str:
-    """Returns what the programs printed, under their headings."""
+    """Returns the output of the programs, under their headings."""
     machine = result["machine"]
     parts = [f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}."]
     for name, entry in result["programs"].items():
@@ -100,13 +100,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     present = [name for name in TITLES if (HERE / f"{name}.py").is_file()]
     parser.add_argument("--program", action="append", choices=present, default=[], help="repeatable; default all")
     parser.add_argument("--torch-python", action="append", default=[], help="a Python with PyTorch, for the peers")
-    parser.add_argument("--jax-python", action="append", default=[], help="one more Python for ours; repeatable")
+    parser.add_argument("--jax-python", action="append", default=[], help="another Python for our code; repeatable")
     parser.add_argument("--images", type=Path, help=f"folder of JPEGs for {NEEDS_IMAGES}, which is left out without it")
-    parser.add_argument("--precision", action="append", default=[], help="of our step; repeatable; default float32")
+    parser.add_argument("--precision", action="append", default=[], help="for our step; repeatable; default float32")
     parser.add_argument("--out", type=Path, help="JSON file, written after each program")
     parser.add_argument("--tables", type=Path, help="print the tables of such a file, and measure nothing")
-    parser.add_argument("--into", type=Path, help="with --tables: a page that gets them between its two marks")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all work")
+    parser.add_argument("--into", type=Path, help="with --tables: a page to write them into, between its two marks")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that all programs work")
     given = parser.parse_args(arguments)
     given.program = given.program or [name for name in present if given.images or name != NEEDS_IMAGES]
     if NEEDS_IMAGES in given.program and not given.images:
@@ -129,7 +129,7 @@ def run(arguments: list[str]) -> None:
     print(tables(result))
     failed = [name for name, entry in result["programs"].items() if entry["exit_code"]]
     if failed:
-        raise InvalidInputError(f"These need another look, and said why above: {', '.join(failed)}.")
+        raise InvalidInputError(f"These programs failed, for the reasons above: {', '.join(failed)}.")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""How fast attention is: `attend_positions`, the plain form with its map, and PyTorch, taking turns.
+"""Speed of attention: `attend_positions`, the plain form with its map, and PyTorch, measured in turn.
 
     python experiments/benchmarks/attention_speed.py --torch ~/torch/bin/python
     python experiments/benchmarks/attention_speed.py --dtype bfloat16 --images 64    # on a GPU: cuDNN's kernel
 
-At the paper's sizes: 32x32 and 64x64 positions, pooled, of 256 channels. Prints a line for each size, forward and with
-the backward pass: median milliseconds, and the median of the ratio to `attend_positions` in the same round. PyTorch
-gets queries and keys as they are, and padded to the width of the values, which its fastest kernel needs. Each round
-has the reverse order of the one before. Both use a GPU where they find one.
+The sizes are the paper's: 32x32 and 64x64 positions, pooled, with 256 channels. It prints a line for each size, forward
+and with the backward pass: median milliseconds, and the median of the ratio to `attend_positions` in the same round.
+PyTorch gets queries and keys unchanged, and padded to the width of the values, which its fastest kernel needs. Every
+other round has the reverse order. Both use a GPU if there is one.
 """
 
 import argparse
@@ -62,7 +62,7 @@ for line in sys.stdin:
 
 
 def plain(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
-    """Makes the map, as `self_attention` does when it returns it."""
+    """Computes the attention map explicitly, as `self_attention` does when it returns the map."""
     return attend(attention_map(queries, keys), values)
 
 
@@ -92,7 +92,7 @@ def theirs(worker: subprocess.Popen[str], kind: str, size: Size, backward: bool)
     """Returns the seconds of one run in the other process.
 
     Raises:
-        InvalidInputError: it has ended.
+        InvalidInputError: the process has ended.
     """
     assert worker.stdin
     assert worker.stdout
@@ -100,17 +100,17 @@ def theirs(worker: subprocess.Popen[str], kind: str, size: Size, backward: bool)
         os.write(worker.stdin.fileno(), f"{kind} {' '.join(map(str, size))} {int(backward)}\n".encode())
     answer = worker.stdout.readline()
     if not answer:
-        raise InvalidInputError("--torch needs a Python that has torch; the one given has ended, for the reason above.")
+        raise InvalidInputError("--torch needs a Python with torch; the given one has ended, for the reason above.")
     return float(answer)
 
 
 def run(arguments: list[str]) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--torch", metavar="PYTHON", help="a Python that has PyTorch; without it, PyTorch is left out")
+    parser.add_argument("--torch", metavar="PYTHON", help="a Python with PyTorch; without it, PyTorch is left out")
     parser.add_argument("--rounds", type=int, default=20, help="runs of each")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument("--images", type=int, help="in a batch; default 8 and 4, as a CPU takes them")
+    parser.add_argument("--images", type=int, help="batch size; default 8 and 4, which suit a CPU")
     given = parser.parse_args(arguments)
     for name in ("rounds", "images"):
         if (number := getattr(given, name)) is not None and number < 1:
@@ -122,20 +122,20 @@ def run(arguments: list[str]) -> None:
     try:
         worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     except OSError as error:
-        raise InvalidInputError(f"--torch needs a Python that has torch; {given.torch!r} does not start.") from error
+        raise InvalidInputError(f"--torch needs a Python with torch; {given.torch!r} does not start.") from error
     with worker:
         peers = {f"PyTorch, {kind}": functools.partial(theirs, worker, kind) for kind in ("narrow", "padded")}
         print_table(given, peers)
 
 
 def rested(take: Callable[[], float]) -> float:
-    """Returns the seconds of one run, once the threads of the other process have stopped to spin."""
+    """Returns the seconds of one run, after a pause in which the threads of the other process stop spinning."""
     time.sleep(0.1)
     return take()
 
 
 def in_turn(takes: list[Callable[[], float]], *, backwards: bool) -> list[float]:
-    """Returns the seconds of one run of each. Every other round goes backwards, so that none gains from its place."""
+    """Returns the seconds of one run of each, in reverse order if `backwards`, so that no position is favoured."""
     if backwards:
         return in_turn(takes[::-1], backwards=False)[::-1]
     return [rested(take) for take in takes]

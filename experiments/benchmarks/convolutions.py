@@ -1,16 +1,16 @@
-"""How fast our convolutions are: weight gradients from patches, and convolutions joined with resampling.
+"""Speed of our convolutions: weight gradients from patches, and convolutions fused with resampling.
 
     python experiments/benchmarks/convolutions.py
     python experiments/benchmarks/convolutions.py --part pooling --rounds 20 --out convolutions.json
 
 Each line compares two programs that take turns in one process: median milliseconds, and the median of the ratio in a
-round, with its quartiles. More than 1 means that ours is the faster one. The difference is the largest one of the
-results, as a part of the largest entry. All is float32, batch 8, with as many channels out as in.
+round, with its quartiles. A ratio above 1 means that ours is faster. The difference is the largest difference of the
+results, relative to the largest entry. Everything is float32, batch 8, with equally many input and output channels.
 
-- `patches`: the gradient of a 3x3 kernel as a product for each image, and as XLA computes it. `convolve` takes what
-  the last column tells on a CPU; elsewhere both are one program.
-- `upsampling` and `pooling`: joined with the convolution, and as two steps; forward, and with both gradients. The map
-  is the larger one.
+- `patches`: the gradient of a 3x3 kernel as a product for each image, and as XLA computes it. The last column shows
+  which one `convolve` uses on a CPU; elsewhere both are the same program.
+- `upsampling` and `pooling`: fused with the convolution, and as two steps; forward, and with both gradients. The map is
+  the larger one.
 """
 
 import argparse
@@ -35,26 +35,26 @@ CHANNELS, MAPS, BATCH = (16, 32, 64, 128, 256), (4, 8, 16, 32, 64), 8
 QUICK_CHANNELS, QUICK_MAPS = (2, 3), (4,)
 
 Form = Callable[[Array, Array], Array]
-"""of features and a kernel"""
+"""a function of features and a kernel"""
 
 
 def patches(features: Array, kernel: Array) -> Array:
-    """Has patches for its weight gradient, whatever the sizes are."""
+    """Computes the weight gradient from patches, for all sizes."""
     return _convolve(features, kernel, 1, ((1, 1), (1, 1)), None)
 
 
 def plain(features: Array, kernel: Array) -> Array:
-    """Is XLA's convolution, with XLA's gradients."""
+    """Calls XLA's convolution, with XLA's gradients."""
     return lax.conv_general_dilated(features, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def upsampled(features: Array, kernel: Array) -> Array:
-    """Makes the large map, and convolves it."""
+    """Upsamples the map, and then convolves it."""
     return convolve(upsample_nearest(features), kernel)
 
 
 def pooled(features: Array, kernel: Array) -> Array:
-    """Convolves the large map, and takes the means."""
+    """Convolves the large map, and then pools it."""
     return average_pool(convolve(features, kernel))
 
 
@@ -63,12 +63,12 @@ PARTS: dict[str, tuple[Form, Form, tuple[str, ...]]] = {
     "upsampling": (upsample_convolve, upsampled, ("forward", "both")),
     "pooling": (convolve_pool, pooled, ("forward", "both")),
 }
-"""Our form, the one that it is compared with, and the passes that are timed."""
+"""For each part: our form, the form it is compared with, and the passes that are timed."""
 NAMES = {"patches": ("patches", "XLA's"), "upsampling": ("joined", "two steps"), "pooling": ("joined", "two steps")}
 
 
 def operands(part: str, size: int, channels: int, batch: int = BATCH) -> tuple[Array, Array, Array]:
-    """Returns features, a kernel and a cotangent of noise; the larger map of the part has this size."""
+    """Returns random features, kernel and cotangent; the larger map of the part has side `size`."""
     side = size // 2 if part == "upsampling" else size
     features = jax.random.normal(jax.random.key(0), (batch, side, side, channels))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, channels, channels)) / (9 * channels) ** 0.5
@@ -77,7 +77,7 @@ def operands(part: str, size: int, channels: int, batch: int = BATCH) -> tuple[A
 
 
 def passed(form: Form, way: str, features: Array, kernel: Array, cotangent: Array) -> tuple[Array, ...]:
-    """Returns the result of a form, its weight gradient alone, or the result and both gradients."""
+    """Returns the outputs of a pass: the result, the weight gradient alone, or the result and both gradients."""
     if way == "forward":
         return (form(features, kernel),)
     if way == "weights":
@@ -88,13 +88,13 @@ def passed(form: Form, way: str, features: Array, kernel: Array, cotangent: Arra
 
 
 def difference(ours: tuple[Array, ...], theirs: tuple[Array, ...]) -> float:
-    """Returns the largest difference of two results, as a part of the largest entry of each array."""
+    """Returns the largest difference of two results, relative to the largest entry of each array."""
     parts = [jnp.abs(one - other).max() / jnp.abs(other).max() for one, other in zip(ours, theirs, strict=True)]
     return max(map(float, parts))
 
 
 def stepper(program: Callable[..., Any], *given: Array) -> Callable[[int], float]:
-    """Returns a function that runs a program so many times in a row, and returns the seconds."""
+    """Returns a function that runs a program a given number of times in a row, and returns the seconds."""
 
     def run(count: int) -> float:
         start = time.perf_counter()
@@ -106,7 +106,7 @@ def stepper(program: Callable[..., Any], *given: Array) -> Callable[[int], float
 
 
 def measure(part: str, size: int, channels: int, way: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Returns the seconds of both forms in each round, and by how much their results differ."""
+    """Returns the seconds of both forms in each round, and the difference of their results."""
     arrays = operands(part, size, channels)
     ours, theirs, _ = PARTS[part]
     programs = {
@@ -154,7 +154,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--turn-seconds", type=float, default=0.05)
     parser.add_argument("--out", type=Path, help="JSON file, written after each line")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that it works")
     given = parser.parse_args(arguments)
     if given.rounds < 1:
         raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")

@@ -1,4 +1,4 @@
-"""Damage to images in five strengths each, for measuring what a score sees."""
+"""Kinds of damage to images, in five strengths each, to measure the sensitivity of scores."""
 
 import io
 from collections.abc import Callable
@@ -15,7 +15,7 @@ class Damage(NamedTuple):
     """One kind of damage.
 
     Attributes:
-        unit: what a strength is.
+        unit: the meaning of a strength.
         strengths: from mild to strong.
         apply: `(images [N, R, R, 3] uint8, strength, random) -> images`. The same random numbers at another strength
             damage the same places, or in the same directions.
@@ -27,13 +27,13 @@ class Damage(NamedTuple):
 
 
 def blur(images: np.ndarray, sigma: float, random: np.random.Generator) -> np.ndarray:
-    """Blurs by a Gaussian whose deviation is in pixels of a 32x32 image."""
+    """Blurs with a Gaussian; `sigma` is its standard deviation in pixels of a 32x32 image."""
     width = sigma * images.shape[1] / 32
     return _to_uint8(ndimage.gaussian_filter(images.astype(np.float32), (0, width, width, 0), mode="nearest"))
 
 
 def noise(images: np.ndarray, deviation: float, random: np.random.Generator) -> np.ndarray:
-    """Adds Gaussian noise to every pixel; its deviation is in grey levels."""
+    """Adds Gaussian noise to every pixel; `deviation` is its standard deviation in grey levels."""
     return _to_uint8(images + deviation * random.standard_normal(images.shape, np.float32))
 
 
@@ -49,7 +49,7 @@ def _through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def cut_out(images: np.ndarray, side: float, random: np.random.Generator) -> np.ndarray:
-    """Covers one grey square of each image, anywhere inside it; `side` is the share of the image's."""
+    """Covers each image with a grey square at a random place; `side` is relative to the side of the image."""
     damaged, size = images.copy(), round(side * images.shape[1])
     for image, place in zip(damaged, random.random((len(images), 2)), strict=True):
         top, left = np.floor(place * (images.shape[1] - size + 1)).astype(int)
@@ -67,10 +67,10 @@ DAMAGES = {
     "jpeg": Damage("JPEG quality", (75, 50, 25, 10, 5), jpeg),
     "cut-out": Damage("side of the square / side of the image", (0.125, 0.25, 0.375, 0.5, 0.75), cut_out),
 }
-"""What changes each image."""
+"""The kinds of damage that change each image."""
 
 MIXED = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Shares of images that are replaced by those of another set."""
 
 MISSING = (1, 2, 3, 5, 8)
-"""How many of ten classes are missing."""
+"""Numbers of missing classes, of ten."""

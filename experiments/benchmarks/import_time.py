@@ -1,9 +1,9 @@
-"""How long `import sagan_jax` takes in a fresh interpreter, beside the interpreter's own start.
+"""Measures how long `import sagan_jax` takes in a fresh interpreter, without the interpreter's own startup.
 
     python experiments/benchmarks/import_time.py [--rounds 20]
 
-Prints the median milliseconds of each; the package loads none of its dependencies, and takes at most 50 ms. Times are
-those of an otherwise idle machine.
+It prints the median milliseconds of each statement. `import sagan_jax` loads no dependencies, and takes at most 50 ms.
+Times are those of an otherwise idle machine.
 """
 
 import argparse
@@ -16,7 +16,7 @@ _PROGRAM = "import time; start = time.perf_counter(); {}; print(time.perf_counte
 
 
 def import_milliseconds(statement: str, rounds: int) -> float:
-    """Returns the median time of a statement over fresh interpreters, each of which has run it once before."""
+    """Returns the median time of a statement over fresh interpreters, after one run that compiles the byte code."""
 
     def once() -> float:
         command = [sys.executable, "-c", _PROGRAM.format(statement)]

@@ -1,4 +1,4 @@
-"""Images a second of the FID network on a CPU: ours and torch-fidelity's in turn, on the same images and weights.
+"""Images per second of the FID network on a CPU: ours and torch-fidelity's in turn, on the same images and weights.
 
     pip install torch && pip install --no-deps torch-fidelity
     JAX_PLATFORMS=cpu python experiments/benchmarks/inception_speed.py --batch-sizes 8 16 32
@@ -50,7 +50,7 @@ def random_state_dict() -> dict[str, np.ndarray]:
 
 def build_torch_fidelity(state: dict[str, np.ndarray]) -> Callable[[np.ndarray], list[np.ndarray]]:
     """Returns torch-fidelity's network as a function of uint8 images `[N, H, W, 3]`."""
-    # The package itself imports torchvision, which this one of its modules does not need.
+    # The package imports torchvision, which this module of it does not need.
     found = importlib.util.find_spec("torch_fidelity")
     if found is None or found.submodule_search_locations is None:
         sys.exit("needs torch-fidelity: pip install --no-deps torch-fidelity")

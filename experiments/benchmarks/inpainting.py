@@ -1,4 +1,4 @@
-"""How near completions come to what was hidden: those of a trained run, and those of other methods.
+"""Compares completions of a trained run with those of other inpainting methods, by their distance to the original.
 
     pip install 'sagan-jax[dev]'
     python experiments/benchmarks/inpainting.py --workdir runs/faces_completion_64 --holes centre half_left
@@ -6,10 +6,10 @@
 The run is compared with biharmonic inpainting (scikit-image) and with Telea's and the Navier-Stokes method (OpenCV),
 which see only the one photograph. Two more methods use the run's training images: their mean image, and a ridge
 regression from known to missing pixels (scikit-learn, on principal components), which is the best linear method. Its
-penalty is the one that does best on the last tenth of the training images after a fit on the others; then it is fitted
-on all. It needs a hole that is the same in all images.
+penalty is the one that does best on the last tenth of the training images after a fit on the others. The final fit uses
+all images. Ridge regression needs a hole that is the same in all images.
 
-Prints one Markdown row for each method and kind of hole: PSNR, L1 and SSIM inside the hole, averaged over images.
+It prints one Markdown row for each method and kind of hole: PSNR, L1 and SSIM inside the hole, averaged over images.
 """
 
 import argparse
@@ -95,11 +95,11 @@ def read(source: ImageSource, count: int) -> np.ndarray:
 def run(arguments: list[str]) -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", type=Path, help="of a run that completes images", required=True)
+    parser.add_argument("--workdir", type=Path, help="workdir of a run that completes images", required=True)
     parser.add_argument("--holes", nargs="+", default=["centre", "half_left"])
     parser.add_argument("--num-images", type=int, default=10**9, help="held-out images to complete; default: all")
     parser.add_argument("--components", type=int, default=1000)
-    parser.add_argument("--methods", nargs="+", help="some of the rows")
+    parser.add_argument("--methods", nargs="+", help="first words of the methods to run; default all")
     given = parser.parse_args(arguments)
     run = open_completion_run(given.workdir)
     for kind in given.holes:

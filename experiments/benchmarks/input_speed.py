@@ -1,15 +1,16 @@
-"""How fast training images are read: exactly, fast, from the cache, and by a PyTorch `DataLoader` with Pillow.
+"""Speed of reading training images: exact, fast, from the cache, and with a PyTorch `DataLoader` and Pillow.
 
-    pip install torch numpy pillow  # into a Python of its own, if you like
+    pip install torch numpy pillow  # perhaps into a separate environment
     unzip imagenet-sample.zip -d sample
     python experiments/benchmarks/input_speed.py sample --torch-python PATH
 
 The images are a folder of class folders with JPEGs. Each reader makes batches of floats in [-1, 1], cropped to the
-centre square and resized by a Lanczos filter. They run in turn, each in a process that is bound to as many cores as it
-has workers. PyTorch's has one worker process a core, ours one thread a core. Each is timed after its first batches, and
-the files are in memory by then. `cached` reads from the decoded images on disk, mapped, with their checksums verified.
+centre square and resized with a Lanczos filter. They run in turn, each in a process that is bound to as many cores as
+it has workers. PyTorch has one worker process per core, ours one thread per core. Each is timed after its first
+batches; by then the files are in memory. `cached` maps the decoded images on disk into memory, and verifies their
+checksums.
 
-Prints a line for each reader: the median over rounds of the images per second and core, and the ratio to PyTorch's.
+It prints a line for each reader: the median over rounds of images per second and core, and the ratio to PyTorch's.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def read_with_torch(folder: str, resolution: int, batch_size: int, workers: int,
 
     class Images(Dataset):
         def __len__(self) -> int:
-            return len(paths) * 1000  # so that workers are started once, not for each epoch
+            return len(paths) * 1000  # so that workers are started only once, not in each epoch
 
         def __getitem__(self, index: int):
             path = paths[index % len(paths)]
@@ -62,8 +63,8 @@ def read_with_ours(
     """Returns the images per second of `training_batches`."""
     from sagan_jax.data import open_source, sources, training_batches
 
-    os.cpu_count = lambda: workers  # as on a machine with so many
-    sources.IN_MEMORY_BYTES = 0  # as for a set that is too large for memory
+    os.cpu_count = lambda: workers  # imitates a machine with this many cores
+    sources.IN_MEMORY_BYTES = 0  # imitates a data set that is too large for memory
     source = open_source(
         folder,
         resolution=resolution,
@@ -71,7 +72,7 @@ def read_with_ours(
         cache=cache if reader == "cached" else "",
         notify=lambda line: None,
     )
-    warm_up = 4 * workers  # as many batches as are fetched ahead
+    warm_up = 4 * workers  # the number of prefetched batches
     steps = training_batches(
         source, batch_size=batch_size, discriminator_steps=1, seed=0, first_step=0, total_steps=batches + 2 * warm_up
     )
@@ -82,7 +83,7 @@ def read_with_ours(
 
 
 def _images_per_second(steps, batch_size: int, warm_up: int, batches: int) -> float:
-    """Returns the speed of `batches` batches after others, which were partly made before the clock starts."""
+    """Returns the speed of `batches` batches, after `warm_up` batches that are not timed."""
     for _ in range(warm_up):
         next(steps)
     start = time.perf_counter()
@@ -92,7 +93,7 @@ def _images_per_second(steps, batch_size: int, warm_up: int, batches: int) -> fl
 
 
 def measure(reader: str, cores: int, given: argparse.Namespace, cache: str) -> float:
-    """Returns the images per second of a reader in a process of its own, on so many cores."""
+    """Returns the images per second of a reader in its own process, on `cores` cores."""
     batches = given.batches * (10 if reader == "cached" else 1) * cores
     python = given.torch_python if reader == "torch" else sys.executable
     options = [reader, given.folder, given.resolution, given.batch_size, cores, batches, cache]
@@ -120,10 +121,10 @@ def main() -> None:
     parser.add_argument("--torch-python", default=sys.executable, help="a Python with torch and Pillow")
     parser.add_argument("--resolution", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--batches", type=int, default=40, help="of each reader and core; ten times as many if cached")
+    parser.add_argument("--batches", type=int, default=40, help="per reader and core; ten times as many if cached")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--wanted", type=float, default=2700, help="images per second that a device takes")
+    parser.add_argument("--wanted", type=float, default=2700, help="images per second that a device consumes")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
         measure("cached", 1, argparse.Namespace(**vars(given) | {"batches": 1}), cache)  # fills the cache

@@ -1,4 +1,4 @@
-"""Keeps what a program measured of a run beside it, so that tables do not need the trained networks again."""
+"""Caches measurements of a run in its folder, so that tables do not need the trained networks again."""
 
 import json
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from sagan_jax.runtime.files import read_json, write_atomically
 
 
 def kept(workdir: Path, name: str, images: int, measure: Callable[[], Any]) -> Any:
-    """Returns what `measure` found of a run, from WORKDIR/NAME.json where that holds it, or else anew.
+    """Returns the result of `measure` for a run, from WORKDIR/NAME.json if it is there.
 
-    It is measured anew if another number of images is asked for, or if the run was trained on since. A folder that
-    holds the file alone, such as one of `experiments/results`, is enough.
+    It is measured again for another number of images, or if the run was trained further. A folder with only this file,
+    such as one in `experiments/results`, is enough.
 
     Args:
         workdir: of the run.
-        name: of the file, without `.json`.
-        images: how many are drawn.
+        name: the name of the file, without `.json`.
+        images: number of images.
         measure: returns a JSON value.
 
     Raises:

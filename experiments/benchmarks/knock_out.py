@@ -1,18 +1,18 @@
-"""How much agreement do two blobs lose if a generator's attention looks elsewhere? For runs on `pairs` with two blobs.
+"""Measures how much agreement two blobs lose if a generator's attention map is replaced, for runs on `pairs`.
 
     python experiments/benchmarks/knock_out.py runs/long_range_v1/release* runs/long_range_v1/multi-head*
 
-G draws the same latents again with other maps in place of the learned ones: equal weights; the map of another image;
-and the learned map in which a blob gives no weight to the other blob. See `sagan_jax/evaluation/replaced_attention.py`.
-Only images that hold two clear blobs with the learned map are counted. Each layer is replaced alone, and all of them
-together where there are several.
+G draws the same latents again with replaced attention maps. The replacements are equal weights; the map of another
+image; and the learned map in which a blob gives no weight to the other blob. See
+`sagan_jax/evaluation/replaced_attention.py`. Only images that hold two clear blobs with the learned map are counted.
+Each layer is replaced separately. If there are several, all of them are also replaced together.
 
-Runs whose folders are named ROW-SEED form one row: means over seeds, with bootstrap intervals of 95%. "Lost" is the
-agreement in hue with the learned map less that with another one, in the same run. Agreement is a share of the images
-that still hold two clear blobs, and chance is not taken off: read the columns beside it. Runs that draw no two images
-with clear blobs are left out. Runs whose generator has no map to replace have no line.
+Runs whose folders are named ROW-SEED form one row: means over seeds, with 95% bootstrap intervals. "Lost" is the
+agreement in hue with the learned map minus that with the other map, in the same run. Agreement is a share of the images
+that still hold two clear blobs. It is not corrected for chance: see the columns beside it. Runs that draw fewer than
+two images with clear blobs are left out. Runs whose generator has no map to replace have no line.
 
-What was measured is kept in ROW-SEED/knock_out.json. A folder with that file and the run's row.json is enough.
+Results are cached in ROW-SEED/knock_out.json. A folder with that file and the run's row.json is enough.
 """
 
 import argparse
@@ -38,14 +38,14 @@ Layers = tuple[str, ...]
 
 
 def knocked_out(trained: TrainedGenerator, rule: Pairs, count: int) -> Iterator[tuple[Layers, KnockOut]]:
-    """Yields what becomes of the images of a generator, with each layer replaced and then with all."""
+    """Yields the results for a generator, with each layer replaced separately and then with all layers replaced."""
     layers = replaceable_layers(trained)
     for chosen in [*((layer,) for layer in layers), *([layers] if len(layers) > 1 else [])]:
         yield chosen, knock_out(trained, rule, chosen, count=count)
 
 
 def measure(workdir: Path, rule: Pairs, count: int) -> list[Any]:
-    """Returns what `knocked_out` yields for a run, as a JSON value."""
+    """Returns the results of `knocked_out` for a run, as a JSON value."""
     return [
         [list(layers), found.images, found.scores]
         for layers, found in knocked_out(open_run(workdir).generator(), rule, count)
@@ -62,16 +62,16 @@ def layers_text(layers: Layers) -> str:
 
 
 def cells(runs: list[KnockOut], replacement: Replacement) -> list[str]:
-    """Returns the cells of a line, from the column of the map on.
+    """Returns the cells of a line, starting with the column of the map.
 
     Args:
-        runs: of the seeds of a row, with the same layers replaced.
-        replacement: of the map.
+        runs: the results of the seeds of a row, with the same layers replaced.
+        replacement: the map in place of the learned one.
     """
     counted = [run.scores for run in runs if run.images]
     pairs = [(scores["learned"], scores[replacement]) for scores in counted]
 
-    def column(name: str, of: str | None = None) -> str:  # a share of no image is left out
+    def column(name: str, of: str | None = None) -> str:  # a share of zero images is left out
         return estimate(known([None if of and not other[of] else other[name] for _, other in pairs]))
 
     lost = estimate([own["hue"] - other["hue"] for own, other in pairs if other["parts"]], sign="+")
@@ -89,8 +89,8 @@ def cells(runs: list[KnockOut], replacement: Replacement) -> list[str]:
 def run(arguments: list[str]) -> None:
     """Prints a line for each row, choice of layers and map."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workdirs", nargs="+", type=Path, help="of runs on pairs, called ROW-SEED")
-    parser.add_argument("--images", type=int, default=1000, help="to draw from each")
+    parser.add_argument("workdirs", nargs="+", type=Path, help="workdirs of runs on pairs, named ROW-SEED")
+    parser.add_argument("--images", type=int, default=1000, help="number of images to generate with each run")
     given = parser.parse_args(arguments)
     require_images(given.images)
     rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}

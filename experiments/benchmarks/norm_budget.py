@@ -1,16 +1,16 @@
-"""How far can class gains move under each `--conditional-gain`, and how far are those of trained networks from 1?
+"""Compares the bound on class gains for each `--conditional-gain` with the class gains of trained networks.
 
     python experiments/benchmarks/norm_budget.py --out norm_budget
     python experiments/benchmarks/norm_budget.py runs/digits_32 exported/generator.safetensors --out norm_budget
 
 Nothing is trained. For K classes and C channels, the kernel of a normalised map has a root mean square of at most
-1/sqrt(max(K, C)): see `sagan_jax/models/class_gains.py`. The first table has this bound, and where the maps start.
+1/sqrt(max(K, C)): see `sagan_jax/models/class_gains.py`. The first table has this bound, and the initial value of maps.
 
-The second table is of trained networks: workdirs, or files with the arrays of `sagan-jax export` (norms folded, gains
-as maps). For each norm it has the root mean square of the gains less 1, and of the shifts, over all classes and
-channels. "Between classes" is that without what all classes share. "Of the bound" is the first as a share of the bound,
-where the form has one. "Moved" is the root mean square of the way from where the run started, which a file does not
-tell. OUT/norm_budget.json holds all numbers, OUT/norm_budget.md the tables, OUT/norm_budget.png the picture.
+The second table is for trained networks: workdirs, or files with the arrays of `sagan-jax export` (norms folded, gains
+as maps). For each norm it has the root mean square of the gains minus 1, and of the shifts, over all classes and
+channels. "Between classes" is the same after subtracting the mean over classes. "Of the bound" is the first as a share
+of the bound, if the form has one. "Moved" is the root mean square of the change since initialisation, which is unknown
+for a file. OUT/norm_budget.json holds all numbers, OUT/norm_budget.md the tables, OUT/norm_budget.png the picture.
 """
 
 import argparse
@@ -51,19 +51,19 @@ from comparisons.tables import with_head
 
 CLASSES = (10, 12, 48, 144, 1000)
 CHANNELS = (32, 64, 128, 256, 512, 1024)
-"""Of the norms of our networks: 32 in those of width 8 at 32 pixels, 256 in those of width 64, all but 32 at 128."""
+"""Channels of norms in our networks: 32 at width 8 and 32 pixels, 256 at width 64, and all but 32 at 128 pixels."""
 INITIALIZERS: tuple[Initializer, ...] = ("xavier", "orthogonal")
 PARTS = ("gain", "shift")
 
 
 def start_of_a_map(classes: int, channels: int, initializer: Initializer) -> float:
-    """Returns the root mean square of the kernel of a map at its start, divided by its largest singular value."""
+    """Returns the root mean square of the initial kernel of a map, divided by its largest singular value."""
     kernel = np.asarray(kernel_initializer(initializer)(jax.random.key(0), (classes, channels)), np.float64)
     return root_mean_square(kernel / np.linalg.norm(kernel, 2))
 
 
 def starts() -> list[dict[str, Any]]:
-    """Returns the bound and where maps start, for each number of classes and channels."""
+    """Returns the bound and the initial values of maps, for each number of classes and channels."""
     return [
         {
             "classes": classes,
@@ -77,16 +77,16 @@ def starts() -> list[dict[str, Any]]:
 
 
 def gains_of(path: Path) -> tuple[str, dict[str, ClassGains], dict[str, ClassGains] | None]:
-    """Returns the form of a trained network's class gains, these gains, and where they started if that is known.
+    """Returns the form of a trained network's class gains, the gains, and their initial values if known.
 
     Raises:
-        InvalidInputError: there is no such network, or its norms read no class.
+        InvalidInputError: there is no such network, or its norms are not conditional.
     """
     if path.is_file():
         arrays = read_arrays(path).arrays
         gains = class_gains(unflatten_dict({tuple(name.split("/")): array for name, array in arrays.items()}))
         if not gains or not any(name.endswith("scale_kernel") for name in arrays):
-            raise InvalidInputError(f"{str(path)!r} needs class gains as maps: those of folded tables cannot be told.")
+            raise InvalidInputError(f"{str(path)!r} needs class gains as maps: folded tables cannot be recovered.")
         return "map", gains, None
     run = open_run(path)
     networks = run.experiment.networks
@@ -99,7 +99,7 @@ def gains_of(path: Path) -> tuple[str, dict[str, ClassGains], dict[str, ClassGai
 
 
 def norms_of(path: Path) -> list[dict[str, Any]]:
-    """Returns what is known of each conditional norm of a trained network."""
+    """Returns the facts about each conditional norm of a trained network."""
     form, gains, begun = gains_of(path)
     lines = []
     for name, norm in gains.items():
@@ -120,14 +120,14 @@ def norms_of(path: Path) -> list[dict[str, Any]]:
 
 
 def starts_table(found: Sequence[dict[str, Any]]) -> str:
-    """Returns the bound and, in brackets, where a map with Xavier's start begins."""
+    """Returns a table of the bound and, in brackets, the initial value of a map with Xavier initialisation."""
     cells = {(entry["classes"], entry["channels"]): f"{entry['bound']:.3f} ({entry['xavier']:.3f})" for entry in found}
     lines = [[f"{classes:,}", *(cells[classes, channels] for channels in CHANNELS)] for classes in CLASSES]
     return with_head(["classes", *(f"{channels} channels" for channels in CHANNELS)], lines)
 
 
 def norms_table(lines: Sequence[dict[str, Any]]) -> str:
-    """Returns the lines of trained networks."""
+    """Returns the table of the norms of trained networks."""
     head = ["network", "form", "norm", "K × C", "bound"]
     for part in PARTS:
         head += [part, "of the bound", "between classes", "largest entry", "moved"]
@@ -147,7 +147,7 @@ def _cells(line: dict[str, Any]) -> list[str]:
 
 
 def draw(found: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draws the bound with the starts of maps, and beside it the norms of the trained networks."""
+    """Draws the bound with the initial values of maps, and beside it the norms of the trained networks."""
     names = list(dict.fromkeys(line["network"] for line in lines))
     figure, panels = pyplot.subplots(1, 1 + len(names), figsize=(5.5 + 4 * len(names), 4), layout="constrained")
     first, *others = np.atleast_1d(panels)
@@ -198,7 +198,7 @@ def run(arguments: list[str]) -> None:
     """Prints both tables, and writes them with the picture and the numbers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", type=Path, help="workdirs, or files that sagan-jax export wrote")
-    parser.add_argument("--out", type=Path, required=True, help="a folder")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the results")
     given = parser.parse_args(arguments)
     if given.out.exists() and not given.out.is_dir():
         raise InvalidInputError(f"--out needs a folder; {str(given.out)!r} is a file.")

@@ -1,11 +1,11 @@
-"""Does a blob attend to its partner? For runs on `pairs`, the share of a blob's attention that falls on the other one.
+"""Measures how much a blob attends to its partner: the share of its attention on the other blob, for runs on `pairs`.
 
     python experiments/benchmarks/partner_attention.py runs/attention_buys/at\\ 16-*
 
-G is measured on images that it generates, D on real images of a seed that it was not trained on. Images whose blobs are
-not clear are left out. Runs whose folders are named ROW-SEED form one row: mean and deviation over seeds. A line for
-each row and layer gives the magnitude of gamma, whose sign is arbitrary; the share, averaged over blobs; and how many
-times the share of uniform attention it is. Runs record the same of 16 images while they train.
+G is measured on images that it generates, D on real images of a seed that it was not trained on. Images without clear
+blobs are left out. Runs whose folders are named ROW-SEED form one row: mean and deviation over seeds. A line for each
+row and layer gives the magnitude of gamma, whose sign is arbitrary; the share, averaged over blobs; and its ratio to
+the share of uniform attention. Runs record the same values for 16 images while they train.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Layer = tuple[str, int]
 
 
 def attention_records(workdir: Path, rule: Pairs, count: int) -> Iterator[AttentionRecord]:
-    """Yields the attention of G on `count` images that it generates, and of D on as many real images."""
+    """Yields the attention of G on `count` generated images, and of D on as many real images."""
     run = open_run(workdir)
     generator, discriminator = run.generator(), run.discriminator()
     labels = np.resize(generator.classes(), count).astype(np.int32)
@@ -41,9 +41,9 @@ def attention_records(workdir: Path, rule: Pairs, count: int) -> Iterator[Attent
 
 
 def layer_values(record: AttentionRecord, rule: Pairs) -> dict[Layer, tuple[float, float, float]]:
-    """Returns for each layer the magnitude of gamma, the share, and how many times that of uniform attention it is.
+    """Returns for each layer the magnitude of gamma, the share, and its ratio to the share of uniform attention.
 
-    The last two are nan if no image has clear blobs.
+    The last two are NaN if no image has clear blobs.
     """
     found = partner_attention(record, rule)
     gammas = {(layer.network, layer.resolution): abs(layer.gamma or 0.0) for layer in record.layers}
@@ -58,7 +58,7 @@ def layer_values(record: AttentionRecord, rule: Pairs) -> dict[Layer, tuple[floa
 
 
 def mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and sample deviation of each column of `[runs, C]`, without nan; nan if too few values are left."""
+    """Returns mean and sample deviation of each column of `[runs, C]`, ignoring NaN; NaN if too few values remain."""
     columns = [column[~np.isnan(column)] for column in values.T]
     means = [column.mean() if len(column) else np.nan for column in columns]
     return np.array(means), np.array([column.std(ddof=1) if len(column) > 1 else np.nan for column in columns])
@@ -78,8 +78,8 @@ def spread(mean: float, deviation: float) -> str:
 def run(arguments: list[str]) -> None:
     """Prints a line for each row and layer."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workdirs", nargs="+", type=Path, help="of runs on pairs, called ROW-SEED")
-    parser.add_argument("--images", type=int, default=500, help="for each network of each run")
+    parser.add_argument("workdirs", nargs="+", type=Path, help="workdirs of runs on pairs, named ROW-SEED")
+    parser.add_argument("--images", type=int, default=500, help="number of images for each network of each run")
     given = parser.parse_args(arguments)
     require_images(given.images)
     rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}

@@ -1,12 +1,12 @@
-"""Does a layer let a network compare parts that its convolutions cannot see together? See `sagan_jax.runs.reach`.
+"""Runs the probe of reach for several layers and seeds, and prints a table. See `sagan_jax.runs.reach`.
 
     python experiments/benchmarks/probe_of_reach.py --out runs/reach
     python experiments/benchmarks/probe_of_reach.py --attention release layers.py:Layer --seeds 8 --out runs/reach
 
-Each run is a file OUT/LAYER-SEED.json. One that is there is not run again. It holds the SHA-256 of
-the file of a layer of yours: once that file changes, the result is refused. All layers of one seed run before the next
+Each run is a file OUT/LAYER-SEED.json. A run whose file exists is not repeated. The file holds the SHA-256 of the
+source of a user's layer; if that source changes, the result is refused. All layers of one seed run before the next
 seed. The table has the accuracy by the number of empty pixels between the two parts, as means over the seeds. With one
-seed an interval of 95% tells what the held-out images leave open, and nothing about other seeds.
+seed, a 95% interval shows the uncertainty from the number of held-out images, but not the variation between seeds.
 """
 
 import argparse
@@ -29,15 +29,15 @@ from sagan_jax.runtime.files import read_json, write_atomically
 
 
 def to_json(result: ReachResult, source: str) -> dict[str, Any]:
-    """Returns a result as plain data, with the SHA-256 of the file that holds its layer; "" for a layer of ours."""
+    """Returns a result as plain data, with the SHA-256 of the source of its layer; "" for a layer of this package."""
     return result._asdict() | {"bins": [part._asdict() for part in result.bins], "source": source}
 
 
 def from_json(values: dict[str, Any]) -> tuple[ReachResult, str]:
-    """Returns the result and the SHA-256 of `to_json`. Results of earlier versions hold no SHA-256: it is "" then.
+    """Returns the result and the SHA-256 that `to_json` stored. The SHA-256 is "" for results of earlier versions.
 
     Raises:
-        InvalidInputError: the data are of something else.
+        InvalidInputError: the data are not a result.
     """
     try:
         bins = tuple(ReachBin(**part) for part in values["bins"])
@@ -58,10 +58,10 @@ def run_path(folder: Path, attention: str, seed: int) -> Path:
 
 
 def one_run(folder: Path, attention: str, seed: int, steps: int) -> ReachResult:
-    """Returns the result of a run, from its file if that is there.
+    """Returns the result of a run, from its file if it exists.
 
     Raises:
-        InvalidInputError: the file is damaged, or holds another run or one of another source of the layer.
+        InvalidInputError: the file is damaged, or holds another run or another source of the layer.
     """
     path = run_path(folder, attention, seed)
     source = source_digest(attention, "--attention") if is_import_path(attention) else ""
@@ -88,7 +88,7 @@ def one_run(folder: Path, attention: str, seed: int, steps: int) -> ReachResult:
 
 
 def accuracy(bins: Sequence[ReachBin]) -> str:
-    """Returns the accuracies of seeds in a bin as text: the mean, and the range or the interval.
+    """Returns the accuracies of seeds in a bin as text: the mean with the range, or with an interval for one seed.
 
     >>> one = ReachBin(2, 5, 512, 0.75)
     >>> accuracy([one]), accuracy([one, one._replace(accuracy=0.25)])
@@ -115,7 +115,7 @@ def run(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attention", nargs="+", default=list(get_args(AttentionKind)), help="names or import paths")
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ...")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of training")
+    parser.add_argument("--steps", type=int, default=STEPS, help="training steps")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     given = parser.parse_args(arguments)
     if given.seeds < 1:

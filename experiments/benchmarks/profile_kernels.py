@@ -1,11 +1,11 @@
-"""What ran in a step, from a trace of `sagan-jax train --profile-steps`: how many kernels, and their time by kind.
+"""Counts the kernels of a training step and their time by kind, from a trace of `sagan-jax train --profile-steps`.
 
     sagan-jax train digits_32 --total-steps 20 --profile-steps 10:15 --workdir runs/profiled
     python experiments/benchmarks/profile_kernels.py runs/profiled
 
-On a GPU, kernels and copies on its streams are counted, and on a CPU the operations that XLA starts. Both are a step of
-one device. The times are sums: operations that ran at the same time count twice. Other programs that ran between the
-traced steps are left out.
+On a GPU it counts kernels and copies on the streams, on a CPU the operations that XLA starts. Both are per step and
+device. The times are sums, so operations that overlap count twice. Other programs between the traced steps are left
+out.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import jax
 from sagan_jax.cli.main import explained
 from sagan_jax.errors import InvalidInputError
 
-# The first word that is part of an operation's name decides.
+# The kind of an operation is that of the first word in its name.
 KINDS = {
     "convolution": "convolution",
     "cudnn": "convolution",
@@ -38,7 +38,7 @@ OTHER = "element-wise and other"
 
 
 class Operation(NamedTuple):
-    """One operation that ran."""
+    """One executed operation."""
 
     name: str
     program: str
@@ -47,7 +47,7 @@ class Operation(NamedTuple):
 
 
 def operations(planes: Any) -> Iterator[Operation]:
-    """Yields what ran on devices. A GPU's plane repeats its streams in other lines, by program and by step."""
+    """Yields the operations on devices. Other lines of a GPU's plane repeat its streams by program and by step."""
     for plane in planes:
         for line in plane.lines:
             if plane.name.startswith("/device:") and not line.name.startswith("Stream"):
@@ -85,8 +85,8 @@ def table(planes: Any) -> Iterator[str]:
     steps, ran = count_steps(planes), list(operations(planes))
     if not (steps and ran):
         raise InvalidInputError(
-            f"The trace needs steps and what ran in them; it has {steps} and {len(ran)}. On this device jax may not "
-            f"trace operations."
+            f"The trace needs steps and operations; it has {steps} and {len(ran)}. Perhaps jax does not trace "
+            f"operations on this device."
         )
     times: dict[str, float] = defaultdict(float)
     for operation in ran:
@@ -123,7 +123,7 @@ def run(arguments: list[str]) -> None:
     """Reads and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workdir", type=Path, help="of a run that was started with --profile-steps")
-    # Reading a trace makes a type of jax 0.12 that Python 3.13 warns of.
+    # Reading a trace creates a type of jax 0.12 about which Python 3.13 warns.
     warnings.filterwarnings("ignore", "builtin type .* has no __module__ attribute", DeprecationWarning)
     trace = jax.profiler.ProfileData.from_file(str(newest_trace(parser.parse_args(arguments).workdir)))
     for line in table(trace.planes):

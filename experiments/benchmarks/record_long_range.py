@@ -1,4 +1,4 @@
-"""Writes what our layers reached in the long-range benchmark into the package, for users to stand beside.
+"""Writes the results of our layers in the long-range benchmark into the package, for comparison with users' layers.
 
     python experiments/benchmarks/record_long_range.py
 
@@ -30,7 +30,7 @@ LAYERS = {
 
 
 def trial(layer: str, seed: int, results: Path = RESULTS) -> dict[str, Any] | None:
-    """Returns what a seed of a layer came to, as `Trial` has it; None if nothing was measured."""
+    """Returns the results of a layer with one seed, with the fields of `Trial`; None if nothing was measured."""
     probe = results / "probe_of_reach" / f"{layer}-{seed}.json"
     gan = results / VERSION / f"{LAYERS[layer]}-{seed}" / "row.json"
     reached: dict[str, Any] = {"beyond_reach": None, "learned_at": None}
@@ -49,7 +49,7 @@ def trial(layer: str, seed: int, results: Path = RESULTS) -> dict[str, Any] | No
 
 
 def recorded(results: Path = RESULTS) -> dict[str, Any]:
-    """Returns all rows: for each layer a list of what its seeds came to."""
+    """Returns all rows: for each layer, a list of the results of its seeds."""
     rows = {layer: [found for seed in range(100) if (found := trial(layer, seed, results))] for layer in LAYERS}
     return {"rows": {layer: trials for layer, trials in rows.items() if trials}}
 

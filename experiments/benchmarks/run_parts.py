@@ -1,11 +1,11 @@
-"""Where the time of a run goes: one `sagan-jax train` in this process, with a timer around each of its parts.
+"""Shows where the time of a run goes: runs `sagan-jax train` in this process, with a timer around each part.
 
     python experiments/benchmarks/run_parts.py digits_32 --workdir runs/parts --fresh
 
-The arguments are those of `sagan-jax train`. Call it twice: the second run finds the programs of the first. At the end
-a table has the seconds of each part without the parts inside it. The first call of a part is apart from the others,
-because it traces and loads programs. On a GPU, waiting is what the main thread spends until a step is done, and handing
-over includes the start of each kernel.
+The arguments are those of `sagan-jax train`. Call it twice: the second run reuses the compiled programs of the first.
+At the end it prints a table with the seconds of each part, excluding nested parts. The first call of a part is listed
+separately, because it traces and loads programs. On a GPU, waiting is the time in which the main thread waits for a
+step, and handing over includes the launch of each kernel.
 """
 
 import functools
@@ -39,18 +39,18 @@ PARTS = {
     "curves of the report": "views.report:curve_sections",
     "report, the rest": "runs.session:_Session.report",
 }
-"""What is timed, by the name of its row: functions as `module:name` below `sagan_jax`."""
+"""The timed functions by the name of their row, as `module:name` in `sagan_jax`."""
 
 
 class Timers:
-    """Seconds of calls by part, without those of the parts that they call."""
+    """Seconds of calls by part, excluding nested parts."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds: dict[str, list[float]] = {}
         self._clock, self._inner = clock, [0.0]
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns the function, whose calls are counted for a part."""
+        """Returns the function, wrapped so that its time counts for a part."""
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -66,7 +66,7 @@ class Timers:
         return call
 
     def patch(self, part: str, where: str) -> None:
-        """Times a function where it is looked up."""
+        """Replaces a function, in the place where it is looked up, by its timed version."""
         module, _, name = where.partition(":")
         owner: Any = importlib.import_module(f"sagan_jax.{module}")
         *path, name = name.split(".")
@@ -74,7 +74,7 @@ class Timers:
         setattr(owner, name, self.timed(part, getattr(owner, name)))
 
     def table(self, total: float) -> str:
-        """Returns the rows of all parts that took time, in the order of `PARTS`, and what is left of the total."""
+        """Returns the rows of all parts that were called, in the order of `PARTS`, and the rest of the total."""
         rows = [
             f"| {part} | {len(times)} | {times[0]:.2f} | {sum(times[1:]):.2f} |"
             for part in PARTS

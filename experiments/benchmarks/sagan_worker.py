@@ -1,7 +1,7 @@
-"""Our training step as a worker, which `step_vs_studiogan.py` and `scaling.py` start: see `worker.py`.
+"""The worker of `step_vs_studiogan.py` and `scaling.py`: our training step. See `worker.py`.
 
-Operations are those of the step as XLA counts them before it optimises; a GPU's own count misses library calls. Bytes
-and memory are those of the compiled step; bytes are told on a CPU alone, for the same reason.
+Operations are counted by XLA before optimisation; on a GPU, the count of the compiled step misses library calls. Bytes
+and memory are those of the compiled step. Bytes are reported only on a CPU, for the same reason.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from sagan_jax.training.adversarial import AdversarialTask, Batch, initial_state
 from sagan_jax.training.flops import step_flops
 
 Take = Callable[[], Any]
-"""takes a step, and returns what to wait for"""
+"""takes a step, and returns the arrays to wait for"""
 
 
 def training_of(batch: int, precision: str) -> Training:
-    """Returns the training with a precision; exits with one line where the package has none to choose."""
+    """Returns the training config with a precision; exits with a message if the package cannot choose a precision."""
     if "precision" in {field.name for field in dataclasses.fields(Training)}:
         return from_dict({"batch_size": batch, "precision": precision}, Training)
     if precision != "float32":
@@ -37,7 +37,7 @@ def training_of(batch: int, precision: str) -> Training:
 
 
 def experiment_of(work: Work, precision: str) -> Experiment:
-    """Returns the experiment of a work: the paper's SAGAN at that size."""
+    """Returns the experiment of a `Work`: the paper's SAGAN at that size."""
     networks = Networks(
         resolution=work.resolution,  # pyrefly: ignore[bad-argument-type]
         num_classes=work.classes,
@@ -50,13 +50,13 @@ def experiment_of(work: Work, precision: str) -> Experiment:
 
 
 def random_batch(work: Work) -> Batch:
-    """Returns real images of noise, of one class."""
+    """Returns random images as real ones, all of one class."""
     shape = (1, work.batch, work.resolution, work.resolution, 3)
     return Batch(jax.random.uniform(jax.random.key(0), shape, minval=-1), jnp.zeros((1, work.batch), jnp.int32))
 
 
 def alone(task: AdversarialTask, work: Work) -> tuple[Take, dict[str, Any]]:
-    """Returns a step on one device, and what is known of its program."""
+    """Returns a step on one device, and facts about its program."""
     state, batch = initial_state(task, 0, (work.resolution, work.resolution, 3)), random_batch(work)
     compiled = jax.jit(partial(step, task), donate_argnums=0).lower(state, batch).compile()
     memory, facts = compiled.memory_analysis(), {}
@@ -72,7 +72,7 @@ def alone(task: AdversarialTask, work: Work) -> tuple[Take, dict[str, Any]]:
 
 
 def shared(task: AdversarialTask, work: Work, devices: int) -> tuple[Take, dict[str, Any]]:
-    """Returns a step whose batch several devices share, and what is known of the program of each."""
+    """Returns a step whose batch several devices share, and facts about the program of each device."""
     batch = jax.tree.map(jax.device_get, random_batch(work))
     parallel = ParallelStep(partial(step, task), devices=jax.devices()[:devices])
     first = initial_state(task, 0, (work.resolution, work.resolution, 3))
@@ -103,10 +103,10 @@ def product(kind: Any) -> float:
 
 
 def main() -> None:
-    """Takes the first step, and serves."""
+    """Takes the first step, and then serves requests."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--devices", type=int, default=0, help="share each batch among so many; 0: one, plainly")
+    parser.add_argument("--devices", type=int, default=0, help="devices that share each batch; 0: one, without a map")
     work, given = read_work(parser, sys.argv[1:])
     task = build_adversarial_task(experiment_of(work, given.precision))
     start = time.perf_counter()

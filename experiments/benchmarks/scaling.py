@@ -1,17 +1,18 @@
-"""How the cost of a training step grows: with the batch, the resolution, the width, and the devices that share it.
+"""Measures how the cost of a training step grows with the batch, the resolution, the width and the devices.
 
     python experiments/benchmarks/scaling.py
     python experiments/benchmarks/scaling.py --axis width --out scaling.json
 
-Along each axis all else stays: batch 8, 64 pixels, width 8, attention at 32. Each point is a process. The points of an
-axis compile one after another, which may take minutes each, and then take turns. One that does not fit in the time or
-memory is said and left out. A second run need not compile where jax's JAX_COMPILATION_CACHE_DIR names a folder.
+Along each axis everything else is fixed: batch 8, 64 pixels, width 8, attention at 32. Each point is a process. The
+points of an axis compile one after another, which may take minutes each, and then take turns. A point that exceeds the
+time or memory is reported and left out. With a folder in jax's JAX_COMPILATION_CACHE_DIR, a second run need not
+compile.
 
-An exponent is the slope of a straight line through the logarithms, with its standard error; in a column that grows
-like a power, the error is small.
+An exponent is the slope of a straight line through the logarithms, with its standard error. The error is small if the
+column follows a power law.
 
-The devices are virtual ones of a CPU and share a batch of 16. One machine does the work of all, so the time should
-stay; operations and memory are those of one device, and should fall.
+The devices are virtual CPU devices and share a batch of 16. One machine does the work of all, so the time should be
+constant. Operations and memory are those of one device, and should fall.
 """
 
 import argparse
@@ -40,7 +41,7 @@ UNITS = {"seconds": 1e3, "flops": 1e-9, "temporary_bytes": 2**-20}
 
 
 class Fit(NamedTuple):
-    """A power of the size that a cost follows."""
+    """The power law of a cost as a function of the size."""
 
     exponent: float
     error: float | None
@@ -48,7 +49,7 @@ class Fit(NamedTuple):
 
 
 def fit(sizes: Sequence[float], costs: Sequence[float]) -> Fit:
-    """Returns the power that fits best in logarithms.
+    """Returns the power law that fits best, by linear regression of the logarithms.
 
     Examples:
         >>> round(fit([1, 2, 4], [5, 20, 80]).exponent, 6)
@@ -68,7 +69,7 @@ def point(axis: str, size: int, base: Work) -> list[str]:
 def measure(
     axis: str, sizes: Sequence[int], base: Work, given: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns what each point of an axis costs, and a line for each that is left out.
+    """Returns the cost of each point of an axis, and a line for each point that is left out.
 
     Raises:
         InvalidInputError: all points are left out.
@@ -79,7 +80,7 @@ def measure(
         for size in sizes:
             name = f"{axis} {size}"
             try:
-                with ExitStack() as alone:  # ends this worker, where it fails
+                with ExitStack() as alone:  # ends this worker if it fails
                     worker = alone.enter_context(Worker(name, [*command, *point(axis, size, base)], environment))
                     workers[size] = worker.wait(given.compile_seconds)
                     open_workers.push(alone.pop_all())
@@ -103,7 +104,7 @@ FACTS = ("flops", "temporary_bytes", "library", "device")
 
 
 def fits(points: Sequence[Mapping[str, Any]]) -> dict[str, Fit | None]:
-    """Returns the exponent of each cost along an axis; None for one that is not known at two points or more."""
+    """Returns the exponent of each cost along an axis; None if a cost is not known at all points, or with one point."""
     sizes = [point["size"] for point in points]
     found = {key: [point[key] for point in points] for key in UNITS}
     return {key: fit(sizes, costs) if len(sizes) > 1 and all(costs) else None for key, costs in found.items()}
@@ -146,10 +147,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--axis", action="append", choices=AXES, default=[], help="repeatable; default all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--turn-seconds", type=float, default=0.3)
-    parser.add_argument("--compile-seconds", type=float, default=600.0, help="the longest that a point may compile")
+    parser.add_argument("--compile-seconds", type=float, default=600.0, help="time limit for compiling a point")
     parser.add_argument("--out", type=Path, help="JSON file, written after each axis")
     parser.add_argument("--tables", type=Path, help="print the tables of such a file, and measure nothing")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that it works")
     given = parser.parse_args(arguments)
     if given.rounds < 1:
         raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")

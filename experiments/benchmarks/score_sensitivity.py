@@ -1,15 +1,14 @@
-"""Which score deserves trust? Real images are damaged more and more, or lose classes, and are scored against others.
+"""Measures the sensitivity of scores: scores real images that are damaged more and more, or lack classes.
 
     python experiments/benchmarks/score_sensitivity.py --cifar10 cifar10-train.zip --faces faces-train.zip --out s.json
     python experiments/benchmarks/score_sensitivity.py --tables s.json --into docs/score_sensitivity.md --plot s.png
 
-Each set is split into a reference and a pool. The first images of the pool are what is damaged, so strength 0 is the
-floor: real images against other real ones. Further draws from the pool say how far the floor varies. A score is
-monotone if no step of strength improves it by more than twice that deviation, and the strongest damage worsens it by
-more.
+Each set is split into a reference and a pool. The first images of the pool are damaged, so strength 0 is the floor:
+real images against other real images. Further draws from the pool show the deviation of the floor. A score is monotone
+if no increase of strength improves it by more than twice that deviation, and the strongest damage worsens it by more.
 
 Every cell is written to --out as soon as it is measured, and is not measured again. So the command can be stopped at
-any time, and goes on where it was.
+any time, and resumes where it was.
 """
 
 import argparse
@@ -48,17 +47,17 @@ from sagan_jax.runtime.progress import NullProgress
 
 NETWORKS = ("random", "lite0", "classifier")
 OTHERS = {"cifar10": "digits", "digits": "cifar10", "faces": "cifar10"}
-"""The set whose images are mixed into each."""
+"""For each set, the set whose images are mixed into it."""
 RESOLUTIONS = {"cifar10": 32, "digits": 32, "faces": 64}
 DRAWS = 4
-"""Disjoint draws of real images, whose deviation is that of the floor."""
+"""Number of disjoint draws of real images, from which the deviation of the floor is computed."""
 _KEPT = 500
 
 Scores = dict[str, float]
 
 
 class Part(NamedTuple):
-    """Images with their labels; `classes` is 0 where there are none."""
+    """Images with their labels; `classes` is 0 without labels."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -66,27 +65,28 @@ class Part(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A set of real images in parts without a common image."""
+    """A set of real images, with a reference and a pool that share no image."""
 
     name: str
     reference: Part
     pool: Part
     rest: Part
-    """what the small classifier learns from: all images outside the pool"""
+    """training images of the small classifier: all images outside the pool"""
 
     def with_classes(self, missing: int, count: int) -> np.ndarray:
-        """Returns the places in the pool of the first images without the first classes."""
+        """Returns the indices in the pool of the first images that are not of the first `missing` classes."""
         return np.flatnonzero(self.pool.labels >= missing)[:count]
 
 
 def split(name: str, source: ImageSource, reference: int, count: int) -> Subject:
-    """Returns the reference and the pool of a set, with its classes in turn.
+    """Returns the reference and the pool of a set, each with its classes in turn.
 
     Args:
         name: of the set.
         source: its images.
-        reference: images of the reference.
-        count: images of a cell. The pool has as many of the last two classes, so that eight of ten can be missing.
+        reference: number of images of the reference.
+        count: number of images of a cell. The pool has as many images of the last two classes, so that eight of ten
+            classes can be missing.
 
     Raises:
         InvalidInputError: there are too few images.
@@ -105,7 +105,7 @@ def split(name: str, source: ImageSource, reference: int, count: int) -> Subject
 
 
 def in_turn(labels: np.ndarray) -> np.ndarray:
-    """Returns an order of images, drawn with seed 0, in which the classes take turns.
+    """Returns a random order of images, with seed 0, in which the classes take turns.
 
     >>> labels = np.array([0, 0, 0, 1, 1, 1])
     >>> labels[in_turn(labels)].reshape(3, 2).sum(axis=1).tolist()
@@ -138,7 +138,7 @@ def outputs_of(embedding: Embedding, images: np.ndarray, size: int = 100) -> dic
 
 
 def kept_outputs(embedding: Embedding, images: np.ndarray, folder: Path | None) -> dict[str, np.ndarray]:
-    """Returns the outputs of a network for real images, which are kept for the next start, a few hundred at once."""
+    """Returns the outputs of a network for real images. They are cached on disk in parts of a few hundred."""
 
     def kept(part: np.ndarray) -> dict[str, np.ndarray]:
         key = ("sensitivity 1", embedding.identity, hashlib.sha256(part.tobytes()).hexdigest())
@@ -149,13 +149,13 @@ def kept_outputs(embedding: Embedding, images: np.ndarray, folder: Path | None) 
 
 
 class Judge(NamedTuple):
-    """A network with the scores that are measured in it.
+    """A network with the scores in its features.
 
     Attributes:
-        name: of the network.
+        name: the name of the network.
         embedding: the network.
-        pool: the outputs for the pool, and those for images that are mixed in.
-        others: as many as a cell has.
+        pool: the outputs for the pool.
+        others: the outputs for images that are mixed in, as many as a cell has.
         scores: `(outputs, labels) -> scores`, against the reference.
     """
 
@@ -167,12 +167,12 @@ class Judge(NamedTuple):
 
 
 def feature_scores(real: np.ndarray, count: int, head: LinearClassifier | None = None) -> Callable[..., Scores]:
-    """Returns what measures outputs of a network against features of real images.
+    """Returns a function that scores outputs of a network against features of real images.
 
     Args:
-        real: `[N, D]`. Precision, recall, density and coverage are of the first `count`, the distances of all.
-        count: images of a cell.
-        head: what assigns a class to features, if anything does.
+        real: `[N, D]`. Precision, recall, density and coverage use the first `count`, the distances use all.
+        count: number of images of a cell.
+        head: a classifier of features, or None.
     """
     moments = moments_of(real)
     root = np.linalg.cholesky(moments.covariance + 1e-10 * np.trace(moments.covariance) * np.eye(real.shape[1]))
@@ -193,9 +193,9 @@ def feature_scores(real: np.ndarray, count: int, head: LinearClassifier | None =
 
 
 def distance_to_few(real: Moments, root: np.ndarray, fake: np.ndarray) -> float:
-    """Returns the Fréchet distance of a few features, as `frechet_distance` does but in a fraction of the time.
+    """Returns the Fréchet distance for few images, as `frechet_distance` does but in a fraction of the time.
 
-    With C_1 = L L^T and centred features X of N images, C_2 = X^T X / (N - 1), and the trace of the root of C_1 C_2 is
+    With C_1 = L L^T and centred features X of N images, C_2 = X^T X / (N - 1). The trace of the root of C_1 C_2 is then
     the sum of the singular values of X L / sqrt(N - 1), of which there are only N.
 
     Args:
@@ -216,7 +216,7 @@ def distance_to_few(real: Moments, root: np.ndarray, fake: np.ndarray) -> float:
 
 
 def judge_of(name: str, subject: Subject, other: Part, count: int, folder: Path | None) -> Judge:
-    """Returns a network with what it says of the real images of a set."""
+    """Returns a network with its outputs for the real images of a set."""
     if name == "classifier":
         embedding, real = trained_classifier(subject, folder), np.zeros((0, 0))
 
@@ -244,7 +244,7 @@ def trained_classifier(subject: Subject, folder: Path | None) -> Embedding:
 
 
 def cells(subject: Subject, judge: Judge, count: int) -> Iterator[tuple[str, Callable[[], Scores]]]:
-    """Yields the name of each cell of a set in a network, and what measures it: a score for each draw or strength."""
+    """Yields the name of each cell of a set in a network, and a function that measures it; one per draw or strength."""
     labels = subject.pool.labels
 
     def of_pool(places: np.ndarray | slice) -> Scores:
@@ -278,14 +278,14 @@ def cells(subject: Subject, judge: Judge, count: int) -> Iterator[tuple[str, Cal
 
 
 class Results:
-    """The file of the results: settings, the network of each set and a line for each cell; written after each cell."""
+    """The file of the results: settings, the network of each set and a line per cell. It is written after each cell."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]):
         self._path = path
         found = read_json(path) if path.exists() else {"settings": dict(settings), "networks": {}, "cells": {}}
         if found["settings"] != settings:
             raise InvalidInputError(
-                f"{str(path)!r} holds results of other settings, {found['settings']}; these are {settings}. Name "
+                f"{str(path)!r} holds results of other settings, {found['settings']}; now they are {settings}. Give "
                 f"another --out."
             )
         self._content = found
@@ -294,7 +294,7 @@ class Results:
         return cell in self._content["cells"]
 
     def add(self, cell: str, scores: Scores, network: str) -> None:
-        """Keeps the scores of a cell, in five digits."""
+        """Stores the scores of a cell, with five digits."""
         self._content["networks"]["/".join(cell.split("/")[:2])] = network
         self._content["cells"][cell] = {name: float(f"{value:.5g}") for name, value in scores.items()}
         lines = (f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in self._content["cells"].items())
@@ -336,13 +336,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cifar10", default="", help="training images of CIFAR-10 with their classes, such as a .zip")
     parser.add_argument("--faces", default="", help="photographs of faces")
     parser.add_argument("--network", action="append", choices=NETWORKS, help="repeatable; default all")
-    parser.add_argument("--set", action="append", choices=[*RESOLUTIONS], help="repeatable; default all that are there")
-    parser.add_argument("--images", type=int, default=500, help="of a cell")
+    parser.add_argument("--set", action="append", choices=[*RESOLUTIONS], help="repeatable; default all given sets")
+    parser.add_argument("--images", type=int, default=500, help="number of images of a cell")
     parser.add_argument("--reference", type=int, default=2500, help="real images of the reference")
     parser.add_argument("--cache", default="auto", help='folder for the features of real images; "" for none')
     parser.add_argument("--out", type=Path, help="JSON file, written after each cell")
     parser.add_argument("--tables", type=Path, help="print the tables of such a file, and measure nothing")
-    parser.add_argument("--into", type=Path, help="with --tables: a page that gets them between its two marks")
+    parser.add_argument("--into", type=Path, help="with --tables: a page to write them into, between its two marks")
     parser.add_argument("--plot", type=Path, help="with --tables: a .png file of curves")
     given = parser.parse_args(arguments)
     given.network, given.set = given.network or NETWORKS, given.set or [*RESOLUTIONS]
@@ -356,7 +356,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Measures, or prints and draws what was measured."""
+    """Measures, or prints and draws earlier results."""
     given = parse(arguments)
     if not given.tables:
         measure(given)

@@ -1,4 +1,4 @@
-"""Tables and curves of what `score_sensitivity.py` measured."""
+"""Tables and curves of the results of `score_sensitivity.py`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from matplotlib import pyplot
 
 LOWER_IS_BETTER = ("fd", "kd")
 STRENGTHS = {name: damage.strengths for name, damage in DAMAGES.items()} | {"mixed": MIXED, "missing": MISSING}
-"""From mild to strong, of each damage."""
+"""The strengths of each kind of damage, from mild to strong."""
 _DRAWN = (
     ("random", "fd"),
     ("lite0", "fd"),
@@ -49,13 +49,13 @@ def verdict(values: Sequence[float], deviation: float, lower_is_better: bool) ->
 
 
 def floor_of(cells: Cells, place: str, score: str) -> tuple[float, float]:
-    """Returns the mean and the deviation of a score between draws of real images; `place` is set/network."""
+    """Returns the mean and the deviation of a score over draws of real images; `place` is SET/NETWORK."""
     drawn = [values[score] for cell, values in cells.items() if cell.startswith(f"{place}/floor/")]
     return float(np.mean(drawn)), float(np.std(drawn, ddof=1))
 
 
 def series(cells: Cells, place: str, damage: str, score: str) -> list[float]:
-    """Returns the floor of the images that were damaged, then the score at each strength; [] where none was measured.
+    """Returns the score of the undamaged images, then the score at each strength; [] if a value was not measured.
 
     Mixing and damage change the images of the first draw.
     """
@@ -152,7 +152,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
             axes.set_yscale("log" if score in LOWER_IS_BETTER else "linear")
             axes.title.set_fontsize(9)
             lowest[name] = axes
-    for axes in lowest.values():  # the place below it may be empty
+    for axes in lowest.values():  # the panel below may be empty
         axes.tick_params(labelbottom=True)
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False)
     figure.supxlabel("strength, from none to the strongest; dotted: uniform noise", fontsize=9)

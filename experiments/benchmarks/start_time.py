@@ -1,10 +1,10 @@
-"""How long `sagan-jax train` takes from the start of its process to the end of step 1: a first start, and a second.
+"""Measures the time from the start of `sagan-jax train` to the end of step 1, for a first and a second start.
 
     python experiments/benchmarks/start_time.py [EXPERIMENT] [--rounds 3] [--flags --base-channels 16]
 
-Each round has a cache folder of its own, which is empty at the first start; the second finds what the first compiled.
-Prints the seconds of each round, the medians, and the median ratio of the second to the first. Times are those of an
-otherwise idle machine.
+Each round has its own cache folder, which is empty at the first start. The second start reuses the programs that the
+first one compiled. It prints the seconds of each round, the medians, and the median ratio of the second to the first.
+Times are those of an otherwise idle machine.
 """
 
 import argparse
@@ -25,12 +25,12 @@ def seconds_to_step_1(words: list[str], workdir: Path, cache: Path) -> float:
     """Returns the seconds from the start of a training process until step 1 is recorded; then the process is ended.
 
     Args:
-        words: of the command, after `train`.
+        words: the arguments of `train`.
         workdir: of the run; it must not exist.
         cache: the folder for decoded images and compiled programs.
 
     Raises:
-        InvalidInputError: the process ends before.
+        InvalidInputError: the process ends before step 1.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_COMPILATION_CACHE",))}
     command = [sys.executable, "-m", "sagan_jax.cli.main", "train", *words, "--workdir", str(workdir)]

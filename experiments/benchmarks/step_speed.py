@@ -1,9 +1,9 @@
-"""What a step costs in the runs of a table; they take steps in turn, so other work on the machine slows all equally.
+"""Measures the time of a step for each row of a table. Rows take turns, so other work on the machine slows all equally.
 
     taskset -c 0 python experiments/benchmarks/step_speed.py attention_buys
 
-The runs must train generators, not complete images. Prints a line for each row: the median over rounds of the
-milliseconds a step, and the median of the ratio to the first row in the same round.
+The runs must train generators, not complete images. It prints a line for each row: the median over rounds of the
+milliseconds per step, and the median of the ratio to the first row in the same round.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def stepper(experiment: AnyExperiment) -> Callable[[], float]:
         InvalidInputError: the run trains no generator.
     """
     if not isinstance(experiment, Experiment):
-        raise InvalidInputError("The table needs to be one of generators; this one's runs complete images.")
+        raise InvalidInputError("The runs of the table need to train generators; they complete images.")
     task, networks, training = build_adversarial_task(experiment), experiment.networks, experiment.training
     shape = (networks.resolution, networks.resolution, networks.image_channels)
     rows = (training.discriminator_steps, training.batch_size)
@@ -55,7 +55,7 @@ def stepper(experiment: AnyExperiment) -> Callable[[], float]:
 def run(arguments: list[str]) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", help="of a file in experiments/tables")
+    parser.add_argument("table", help="the name of a file in experiments/tables")
     parser.add_argument("--rounds", type=int, default=30, help="steps of each")
     given = parser.parse_args(arguments)
     if given.rounds < 1:

@@ -1,14 +1,14 @@
-"""A training step of SAGAN, ours beside StudioGAN's: images a second, steps taken in turn.
+"""Compares a training step of SAGAN with StudioGAN's: images per second, with steps taken in turn.
 
     python experiments/benchmarks/step_vs_studiogan.py --torch-python torch-env/bin/python
     python experiments/benchmarks/step_vs_studiogan.py --row 32-16-64 --jax-python newer-jax/bin/python --out step.json
 
 A row is RESOLUTION-WIDTH-BATCH. A step is one update of D, on real and generated images, and one of G. Every
-combination of Python and precision is a process of its own, and the processes take turns of equal length. Each number
-is the median over the rounds. A ratio is the median of the ratios in a round, so it stands on a busy machine too.
+combination of Python and precision is a separate process, and the processes take turns of equal length. Each number
+is the median over the rounds. A ratio is the median of the ratios in a round, so it is valid on a busy machine too.
 
-Ours runs in this Python, and in each `--jax-python` besides. The peer runs in `--torch-python`; `--without-peer`
-leaves it out. On a GPU the same command measures other rows. It takes under a quarter of an hour on two CPU cores.
+Our code runs in this Python, and in each `--jax-python`. The peer runs in `--torch-python`; `--without-peer` leaves it
+out. On a GPU the same command measures other rows. It takes under a quarter of an hour on two CPU cores.
 """
 
 import argparse
@@ -40,14 +40,14 @@ GPU_ROWS = {
 }
 QUICK = Work(32, 2, 4, classes=3, latent=5)
 PLAIN_GFLOP = {(128, 64): 1082 / 8, (32, 64): 265 / 16, (32, 16): 68.7 / 64, (32, 8): 9.0 / 32}
-"""Of an image, by resolution and width: what the step takes as the networks are written, before anything is fused. A
-share of the matrix peak is stated with it, whatever a program executes."""
+"""GFLOP of a step per image, by resolution and width, for the networks as written, before any fusion. The share of the
+peak is computed with it, whatever a program actually executes."""
 VARIANTS = ("float32", "channels-last", "bfloat16")
-"""Of the peer."""
+"""The variants of the peer."""
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
-"""Of ours, as `training.precision` names them."""
+"""The precisions of our step, by their names in `training.precision`."""
 PLAIN_PEER = "StudioGAN, float32"
-# Several processes share a GPU: none takes its memory before it needs it.
+# Several processes share a GPU, so none may preallocate its memory.
 SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
@@ -71,10 +71,10 @@ def commands(work: Work, given: argparse.Namespace) -> list[tuple[str, list[str]
 
 
 def measure(work: Work, given: argparse.Namespace) -> dict[str, Any]:
-    """Returns what a row came to: for each worker its facts, its peak and its seconds a step, round by round."""
+    """Returns the results of a row: for each worker its facts, its peak and its seconds per step in each round."""
     workers: dict[str, tuple[str, Worker]] = {}
     with ExitStack() as open_workers:
-        # They compile one after another: on a GPU compilers choose kernels by timing them.
+        # Workers compile one after another, because compilers for GPUs choose kernels by timing them.
         for variant, command in commands(work, given):
             worker = open_workers.enter_context(Worker(f"{Path(command[1]).stem} ({variant})", command, SHARING))
             label = label_of(worker.wait().facts, variant)
@@ -178,7 +178,7 @@ def rows_of(given: argparse.Namespace) -> dict[str, Work]:
     """Returns the rows to measure.
 
     Raises:
-        InvalidInputError: a row is not known.
+        InvalidInputError: a row is unknown.
     """
     if given.quick:
         return {"quick": QUICK}
@@ -192,7 +192,7 @@ def rows_of(given: argparse.Namespace) -> dict[str, Work]:
 
 
 def backend() -> str:
-    """Returns the platform of jax, asked in a process of its own: this one leaves the device alone."""
+    """Returns the platform of jax, found in a separate process, so that this one does not use the device."""
     program = "import jax, json; print(json.dumps({'platform': jax.default_backend()}))"
     with Worker("jax", [sys.executable, "-c", program]) as worker:
         return worker.wait().facts["platform"]
@@ -205,15 +205,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--row", action="append", default=[], help=f"of {', '.join(CPU_ROWS | GPU_ROWS)}; repeatable")
     parser.add_argument("--torch-python", default=sys.executable, help="a Python with PyTorch")
-    parser.add_argument("--jax-python", action="append", default=[], help="one more Python for ours; repeatable")
+    parser.add_argument("--jax-python", action="append", default=[], help="another Python for our code; repeatable")
     parser.add_argument("--without-peer", action="store_true")
-    parser.add_argument("--precision", action="append", choices=PRECISIONS, default=[], help="of ours; default float32")
+    parser.add_argument(
+        "--precision", action="append", choices=PRECISIONS, default=[], help="for our step; default float32"
+    )
     parser.add_argument("--variant", action="append", choices=VARIANTS, default=[], help="of the peer; default all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--turn-seconds", type=float, default=1.0)
     parser.add_argument("--out", type=Path, help="JSON file, written after each row")
     parser.add_argument("--tables", type=Path, help="print the tables of such a file, and measure nothing")
-    parser.add_argument("--quick", action="store_true", help="one tiny row, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="one tiny row, to check that it works")
     given = parser.parse_args(arguments)
     if given.rounds < 1:
         raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")

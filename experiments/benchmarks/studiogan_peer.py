@@ -1,8 +1,8 @@
-"""StudioGAN's SAGAN in PyTorch, as plain and as fast as the published one: the peer that our step is compared with.
+"""StudioGAN's SAGAN in PyTorch, a plain rewrite with the speed of the published code: the peer of our training step.
 
-It runs in a Python with PyTorch, started by `step_vs_studiogan.py`, and needs nothing else. It is written anew from the
-facts of POSTECH-CVLab/PyTorch-StudioGAN (src/models/resnet.py, src/utils/ops.py, src/worker.py): residual blocks with
-1x1 shortcuts at the larger size, batch norm whose gain and bias are linear maps of the one-hot label, pooled attention,
+It runs in a Python with PyTorch, started by `step_vs_studiogan.py`, and needs nothing else. It reimplements the design
+of POSTECH-CVLab/PyTorch-StudioGAN (src/models/resnet.py, src/utils/ops.py, src/worker.py): residual blocks with 1x1
+shortcuts at the larger size, batch norm whose gain and bias are linear maps of the one-hot label, pooled attention,
 projection of the label, spectral norm of every layer, in-place ReLU, hinge loss, Adam.
 
 Variants: `float32`; `channels-last`, the same with that memory layout; `bfloat16`, autocast with that layout.
@@ -26,16 +26,15 @@ except ImportError as error:
 
 VARIANTS = ("float32", "channels-last", "bfloat16")
 
-# Channels in multiples of the width: of G at 4x4 and after each block; of D after each block. "/" of a block of D: it
-# halves the map.
+# Channels in multiples of the width: for G at 4x4 and after each block; for D after each block.
 GENERATOR = {32: (4, 4, 4, 4), 64: (16, 8, 4, 2, 1), 128: (16, 16, 8, 4, 2, 1), 256: (16, 16, 8, 8, 4, 2, 1)}
 DISCRIMINATOR = {32: (2, 2, 2, 2), 64: (1, 2, 4, 8, 16), 128: (1, 2, 4, 8, 16, 16), 256: (1, 2, 4, 8, 8, 16, 16)}
 KEPT = {32: 2}
-"""how many of the last blocks of D keep the size of the map; one elsewhere"""
+"""Number of the last blocks of D that keep the size of the map, by resolution; one for other resolutions."""
 
 
 def normalized(layer: nn.Module) -> nn.Module:
-    """Returns a layer with a spectrally normalised weight, drawn as Xavier's, without a bias at first."""
+    """Returns a layer with a spectrally normalised weight, Xavier-uniform, and a bias that starts at zero."""
     nn.init.xavier_uniform_(layer.weight)
     if getattr(layer, "bias", None) is not None:
         nn.init.zeros_(layer.bias)
@@ -63,7 +62,7 @@ class ConditionalNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Keys of C/8 channels and values of C/2, both pooled; the map is formed, as in the published code."""
+    """Self-attention with pooled keys of C/8 channels and pooled values of C/2; computes the map explicitly."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -85,7 +84,7 @@ class Attention(nn.Module):
 
 
 class GeneratorBlock(nn.Module):
-    """Doubles the map."""
+    """A residual block that doubles the size of the map."""
 
     def __init__(self, inputs: int, outputs: int, classes: int) -> None:
         super().__init__()
@@ -126,7 +125,10 @@ class Generator(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Halves the map, or keeps it. In front of the first block there is no ReLU; later shortcuts start after it."""
+    """A residual block that halves the size of the map, or keeps it.
+
+    The first block has no initial ReLU. In later blocks the shortcut starts after that ReLU.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, first: bool, halves: bool) -> None:
         super().__init__()
@@ -147,7 +149,7 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D: images and labels to a logit each."""
+    """D: images and labels to one logit per image."""
 
     def __init__(self, work: Work) -> None:
         super().__init__()
@@ -196,17 +198,17 @@ class Training:
         return torch.randint(self.work.classes, (self.work.batch,), device=self.device)
 
     def generate(self) -> tuple[Tensor, Tensor]:
-        """Returns images of new draws, and their labels."""
+        """Returns images for new random latents and labels, and the labels."""
         latents, labels = torch.randn(self.work.batch, self.work.latent, device=self.device), self.draw_labels()
         return self.generator(latents, functional.one_hot(labels, self.work.classes).float()), labels
 
     def set_trained(self, trained: nn.Module, fixed: nn.Module) -> None:
-        """Lets gradients reach one network alone."""
+        """Enables gradients for one network and disables them for the other."""
         trained.requires_grad_(True)
         fixed.requires_grad_(False)
 
     def set_tracking(self, tracked: bool) -> None:
-        """Says whether G's norms move their running moments."""
+        """Sets whether G's norms update their running moments."""
         for module in self.generator.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.track_running_stats = tracked
@@ -237,7 +239,7 @@ class Training:
             torch.cuda.synchronize()
 
     def seconds(self, steps: int) -> float:
-        """Returns how long steps in a row take."""
+        """Returns the seconds of a number of steps in a row."""
         self.wait()
         start = time.perf_counter()
         for _ in range(steps):
@@ -246,15 +248,15 @@ class Training:
         return time.perf_counter() - start
 
     def memory(self) -> dict[str, int | None]:
-        """Returns the most bytes that were in use; None on a CPU, where PyTorch does not count."""
+        """Returns the peak number of bytes in use; None on a CPU, where PyTorch does not count them."""
         return {"bytes": torch.cuda.max_memory_allocated() if self.device == "cuda" else None}
 
     def peak(self) -> dict[str, float]:
-        """Returns the GFLOP/s of a large product, the best of some."""
+        """Returns the GFLOP/s of a large matrix product, by dtype; see `product`."""
         return {str(kind).removeprefix("torch."): self.product(kind) for kind in (torch.float32, torch.bfloat16)}
 
     def product(self, kind: torch.dtype) -> float:
-        """Returns the GFLOP/s of a product of two square matrices."""
+        """Returns the GFLOP/s of a product of two square matrices, the best of six."""
         size = 8192 if self.device == "cuda" else 2048
         one, other = (torch.randn(size, size, device=self.device).to(kind) for _ in range(2))
 
@@ -269,12 +271,12 @@ class Training:
 
 
 def parameter_count(networks: Iterable[nn.Module]) -> int:
-    """Returns the number of trained numbers."""
+    """Returns the number of trainable parameters."""
     return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
 
 def main() -> None:
-    """Takes the first step, and serves."""
+    """Takes the first step, and then serves requests."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variant", choices=VARIANTS, required=True)
     work, given = read_work(parser, sys.argv[1:])

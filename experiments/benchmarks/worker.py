@@ -1,7 +1,7 @@
-"""The worker's side of a measurement: a process that takes steps when it is told to, and says how long they took.
+"""The worker's side of a measurement: a process that takes steps on request, and reports how long they took.
 
-Each line on standard input is answered by one line of JSON on standard output. The standard library is all that this
-file needs, so any Python runs it. The other side is `measuring.Worker`.
+It answers each line on standard input with one line of JSON on standard output. This file needs only the standard
+library, so any Python runs it. The other side is `measuring.Worker`.
 """
 
 import argparse
@@ -17,11 +17,11 @@ class Work:
     """The training step that is measured: one update of D and one of G.
 
     Attributes:
-        resolution: of the images, in pixels.
+        resolution: resolution of the images, in pixels.
         width: base channels of both networks.
-        batch: real images a step.
-        classes: number of them.
-        latent: entries of a latent.
+        batch: real images per step.
+        classes: number of classes.
+        latent: number of entries of a latent.
         attention: feature-map size of the attention layers.
     """
 
@@ -34,7 +34,7 @@ class Work:
 
     @property
     def flags(self) -> list[str]:
-        """The words that `read_work` reads."""
+        """The command-line flags that `read_work` reads."""
         return [word for name, value in dataclasses.asdict(self).items() for word in (f"--{name}", str(value))]
 
 
@@ -57,10 +57,10 @@ def serve(facts: Mapping[str, Any], answers: Mapping[str, Callable[..., Any]]) -
     """Prints the facts, then answers lines such as `step 3` until there are no more.
 
     Args:
-        facts: what the other side should know of this process, of JSON types.
-        answers: what the first word of a line calls; the other words are its integers.
+        facts: facts about this process for the other side, of JSON types.
+        answers: functions by the first word of a line; the other words are their integer arguments.
     """
-    out, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
+    out, sys.stdout = sys.stdout, sys.stderr  # stdout is only for answers, not for output of libraries
 
     def say(answer: Any) -> None:
         print(json.dumps(answer), file=out, flush=True)

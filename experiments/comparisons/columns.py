@@ -10,7 +10,7 @@ FOLLOWS_RULE = {
     "rule5k/form_chance": "by chance",
     "rule5k/kinds": "kinds",
 }
-"""How images of `pairs` follow their rule; see `sagan_jax/evaluation/rules.py`.
+"""Columns on how well images of `pairs` follow their rule; see `sagan_jax/evaluation/rules.py`.
 
 Older results have no `rule5k/chance`.
 """
@@ -19,4 +19,4 @@ FOLLOWS_RULE_SHARE_OF = {
     **{f"rule5k/{name}": "rule5k/parts" for name in ("hue", "hue_chance", "form", "form_chance")},
     "rule5k/kinds": "rule5k",
 }
-"""What these columns are shares of."""
+"""The score with the count that each of these columns is a share of."""

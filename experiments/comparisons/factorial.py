@@ -1,4 +1,4 @@
-"""Factorial designs of two levels: all combinations of k factors, or one half of them."""
+"""Two-level factorial designs: all combinations of k factors, or a half fraction of them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ Cells = Mapping[tuple[int, ...], Sequence[float]]
 """The values of the runs at each combination of levels; a level is -1 or 1."""
 MOST_SUMS = 1_000_000
 DIGITS = 12
-"""Sums that agree in so many digits of the largest value are ties: the last bits depend on the order of the values."""
+"""Sums that agree to this many digits of the largest value are ties: the last bits depend on the order of values."""
 DRAWS = 99_999
 
 
 def half_sign(cells: Cells) -> int:
-    """Returns 0 for a full design; for a half one the sign s of its defining relation: s is the product of all levels.
+    """Returns 0 for a full design, and for a half fraction the sign of its defining relation, the product of levels.
 
     Raises:
-        ValueError: the combinations are neither all nor such a half, or one has no run.
+        ValueError: the combinations are neither all nor such a half, or a combination has no run.
     """
     factors = len(next(iter(cells)))
     if any(len(levels) != factors or not set(levels) <= {-1, 1} for levels in cells):
@@ -37,9 +37,10 @@ def half_sign(cells: Cells) -> int:
 
 
 def effect(cells: Cells, factors: Sequence[int]) -> float:
-    """Returns the mean at a positive product of the levels of some factors less that at a negative one.
+    """Returns the effect of some factors: the mean where the product of their levels is 1, minus that where it is -1.
 
-    One factor is a main effect; two are their interaction. Each combination counts alike, however many runs it has.
+    One factor gives a main effect; two give their interaction. All combinations have the same weight, whatever their
+    number of runs.
 
     >>> effect({(-1,): [1.0, 3.0], (1,): [5.0]}, [0])
     3.0
@@ -49,7 +50,7 @@ def effect(cells: Cells, factors: Sequence[int]) -> float:
 
 
 def standard_error(cells: Cells) -> float | None:
-    """Returns the standard error of every effect, from the spread within the combinations; None without repetitions."""
+    """Returns the standard error of every effect, from the variance within combinations; None without repetitions."""
     freedom = sum(len(values) - 1 for values in cells.values())
     if freedom == 0:
         return None
@@ -60,10 +61,10 @@ def standard_error(cells: Cells) -> float | None:
 def main_effect_p(cells: Cells, factor: int) -> float:
     """Returns the two-sided p of a main effect.
 
-    In a full design, runs are permuted between the two levels of the factor within each combination of levels of the
-    others. That is exact: all groupings are counted up to `MOST_SUMS`, else `DRAWS` are drawn and the measured one is
-    added. In a half design no two combinations differ in one factor alone. Then the residuals of the main effects of
-    the others are permuted (Freedman and Lane, 1983), which is approximate.
+    In a full design, runs are permuted between the two levels of the factor within each combination of the other
+    factors. This test is exact. Up to `MOST_SUMS` groupings are enumerated. Otherwise `DRAWS` are drawn at random, and
+    the observed grouping is added. In a half fraction no two combinations differ in only one factor. There the
+    residuals of the other main effects are permuted (Freedman and Lane, 1983), which is approximate.
     """
     return _residual_p(cells, factor) if half_sign(cells) else _stratified_p(cells, factor)
 
@@ -88,7 +89,7 @@ def _stratified_p(cells: Cells, factor: int) -> float:
 
 
 def _differences(high: list[float], low: list[float]) -> np.ndarray:
-    """Returns the difference of means of every grouping of the values into groups of these sizes."""
+    """Returns the difference of means for every split of the values into groups of these sizes."""
     values = np.array([*high, *low], np.float64)
     chosen = np.array(list(combinations(range(len(values)), len(high))))
     of_high = values[chosen].sum(axis=1)
@@ -110,7 +111,7 @@ def _residual_p(cells: Cells, factor: int) -> float:
 
 
 def alias(cells: Cells, factors: Sequence[int]) -> tuple[int, list[int]] | None:
-    """Returns what an effect cannot be told from in a half design, with its sign; None in a full one.
+    """Returns the alias of an effect in a half fraction, with its sign; None in a full design.
 
     >>> half = {(-1, -1, 1): [0.0], (1, -1, -1): [0.0], (-1, 1, -1): [0.0], (1, 1, 1): [0.0]}
     >>> alias(half, [0, 1])  # the interaction of the first two is the main effect of the third

@@ -1,14 +1,14 @@
-"""Many comparisons at once."""
+"""Correction for multiple comparisons."""
 
 from collections.abc import Sequence
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Returns the p values adjusted for all comparisons of a family, by the method of Holm (1979).
+    """Returns p values adjusted for all comparisons of a family, by the method of Holm (1979).
 
     Args:
-        p_values: one for each comparison that was stated. None is one that is not measured yet: it keeps its place, so
-            the others do not look better than they will.
+        p_values: one for each planned comparison. None stands for one that is not measured yet. It still counts, so
+            that the others do not look better than they will be.
 
     Examples:
         >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03, 0.005])]

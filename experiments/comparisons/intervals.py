@@ -1,4 +1,4 @@
-"""Intervals of 95% for shares, means and differences of means."""
+"""95% intervals for shares, means and differences of means."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ RESAMPLES = 9_999
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
-    """Returns Wilson's interval (1927) for a share, without a correction for continuity.
+    """Returns Wilson's interval (1927) for a share, without continuity correction.
 
     >>> [round(bound, 4) for bound in wilson(0, 20)]
     [0.0, 0.1611]
@@ -19,15 +19,15 @@ def wilson(count: int, total: int) -> tuple[float, float]:
 
 
 def bootstrap(*groups: Sequence[float]) -> tuple[float, float] | None:
-    """Returns the percentile bootstrap interval for the mean of a group, or of the first less that of a second.
+    """Returns the percentile bootstrap interval for the mean of a group, or for the difference of two means.
 
-    It is the same at each call. With a handful of runs it is too narrow: a test decides, not the interval.
+    It is the same at each call. With a handful of runs it is too narrow, so decisions use a test, not the interval.
 
     Args:
-        groups: one or two, a value a run.
+        groups: one or two groups, with one value per run. The mean of the second is subtracted.
 
     Returns:
-        The bounds, or None where a group has fewer than two runs.
+        The bounds, or None if a group has fewer than two runs.
 
     Examples:
         >>> bootstrap([2.0, 2.0, 2.0])

@@ -1,4 +1,4 @@
-"""What the tables have in common that ask whether a recipe keeps its discriminator."""
+"""Shared parts of the tables that ask whether the discriminator survives training."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,13 +6,14 @@ from dataclasses import replace
 from sagan_jax.config import Collapse, Evaluation, Experiment, Recording, Table
 
 LOST = Collapse("generator/gradient_norm", below=0.2)
-"""A lost D in a run that no sign of docs/health.md ended: G's gradient is gone. `survival_digits_pilot` has the why."""
+"""A lost D in a run that no sign of docs/health.md ended: G's gradient vanished. For reasons, see
+`survival_digits_pilot`."""
 
 ONE_IMAGE = Collapse("health/diversity", below=0.1)
-"""A G that draws one image of a class: two differ less than a tenth as much as real ones, as in `variety_gone`."""
+"""A G with one image per class: two images differ less than a tenth as much as real ones, as in `variety_gone`."""
 
 ENDED = Evaluation(stop_on_collapse=True)
-"""Lets the first severe sign of docs/health.md end a run, which then counts as lost."""
+"""Ends a run at the first severe sign of docs/health.md. The run then counts as lost."""
 
 SEEDS = (0, 1, 2, 3, 4, 5, 6, 7)
 
@@ -20,16 +21,16 @@ RATIOS = {"equal rates": 1, "1:4 rates": 4}
 """D's learning rate in units of G's, which is the same in all rows."""
 
 CURVES = (LOST.curve, "discriminator/loss", "health/diversity")
-"""What is drawn and kept: the sign, D's loss, which is 2 for a D that says nothing, and the variety of the images."""
+"""The curves that are drawn and kept: G's gradient norm, D's loss (2 for an uninformative D), and image variety."""
 
 
 def recipe(experiment: Experiment, rates: str, updates: int = 1, beta1: float = 0.0) -> Experiment:
-    """Returns an experiment with other rates, other updates of D before each of G, and another beta1 of Adam.
+    """Returns an experiment with other learning rates, number of updates of D per update of G, and beta1 of Adam.
 
     Args:
-        experiment: its G keeps its rate.
+        experiment: the experiment; the rate of its G stays.
         rates: a name in `RATIOS`.
-        updates: of D.
+        updates: number of updates of D.
         beta1: for both networks.
     """
     training = replace(
@@ -59,7 +60,7 @@ def digits(experiment: Experiment, name: str) -> Experiment:
         name: of the table.
     """
     recording = Recording(log_every_steps=50, sample_every_steps=500, save_every_steps=500, keep_checkpoints=1)
-    # Named, so that the table is the same question on a GPU, which trains in TF32 otherwise.
+    # Set explicitly, so that a GPU, which trains in TF32 by default, answers the same question.
     training = replace(experiment.training, total_steps=1500, precision="float32")
     return replace(experiment, name=name, recording=recording, training=training, evaluation=ENDED)
 
@@ -78,13 +79,13 @@ def cifar10(experiment: Experiment, name: str) -> Experiment:
 
 
 def figure3(experiment: Experiment) -> dict[str, Experiment]:
-    """Returns the rows of the paper's Figure 3, which have no attention and one update of D. No sign ends them.
+    """Returns the rows of the paper's Figure 3, without attention and with one update of D. No sign ends these runs.
 
     Args:
         experiment: as `digits` or `cifar10` returns it.
     """
     networks = replace(experiment.networks, generator_attention_resolutions=(), discriminator_attention_resolutions=())
-    recording = replace(experiment.recording, sample_every_steps=100)  # the sign is measured when images are drawn
+    recording = replace(experiment.recording, sample_every_steps=100)  # diversity is measured when images are drawn
     both = replace(experiment, networks=networks, recording=recording, evaluation=Evaluation())
     of_d = replace(both, networks=replace(networks, spectral_norm="discriminator"))
     return {

@@ -1,4 +1,4 @@
-"""What the tables have in common that ask whether spectral norm of class gains hurts where there are many classes."""
+"""Shared parts of the tables that ask whether spectral norm of class gains hurts with many classes."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -9,17 +9,17 @@ GRIDS = {12: (3, 2, 2), 48: (3, 4, 4), 144: (9, 4, 4)}
 """Hues, columns and rows by the number of classes, their product."""
 STEPS, WIDTH, BATCH = 8000, 8, 32
 EVERY = 1000
-"""Steps from one score of 1,000 images to the next."""
+"""Steps between two scores of 1,000 images."""
 PARTS, LEAST_PARTS = "score/rule1k/parts", 0.02
-"""A run collapsed if at its end a smaller share of its images holds one clear blob."""
+"""A run counts as collapsed if this metric, the share of images with one clear blob, is below the limit at its end."""
 
 
 def experiment(classes: int, gain: Literal["table", "map", "free_map", "scaled_map"] = "table") -> Experiment:
-    """Returns a run on blobs of so many classes: networks, rates and averages are those of `pairs_32`, with classes.
+    """Returns a run on blobs with `classes` classes; networks, rates and averages are otherwise those of `pairs_32`.
 
     Args:
         classes: 12, 48 or 144.
-        gain: how the norms of G take the class.
+        gain: the form of the class gains in the norms of G.
     """
     hues, columns, rows = GRIDS[classes]
     return Experiment(
@@ -52,7 +52,7 @@ def experiment(classes: int, gain: Literal["table", "map", "free_map", "scaled_m
 def table_of(
     rows: Mapping[str, Experiment], seeds: tuple[int, ...], baselines: Mapping[str, str], strips: tuple[str, ...]
 ) -> Table:
-    """Returns the table of some rows: how many images obey their class, and each factor of it."""
+    """Returns the table of some rows: the share of images that match their class, and each factor of the class."""
     return Table(
         rows=rows,
         seeds=seeds,

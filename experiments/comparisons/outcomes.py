@@ -1,4 +1,4 @@
-"""What the finished runs of a table came to: scores, and which of them collapsed."""
+"""The outcomes of a table's finished runs: scores, and which runs collapsed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,16 +7,16 @@ from comparisons.survival import collapse_step
 from sagan_jax.config import Table
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
-"""By row and seed: `values` by the name of a score, and `curves` by that of a metric.
+"""By row and seed: `values` by the name of a score, and `curves` by the name of a metric.
 
-A run that diverged has no values, and the step at which it did as `diverged_at`.
+A run that diverged has no values, and its step as `diverged_at`.
 """
 COLLAPSED = "collapsed"
-"""The outcome that each run of a table with a `collapse` has, 0 or 1."""
+"""The name of an outcome of each run: 1 if it collapsed, else 0."""
 
 
 def collapsed_at(table: Table, result: Mapping[str, Any]) -> int | None:
-    """Returns the step at which a run collapsed or diverged, the first of the two, or None for one that lasted."""
+    """Returns the first step at which a run collapsed or diverged, or None if it did neither."""
     begun = None
     if table.collapse:
         begun = collapse_step(result["curves"].get(table.collapse.curve, ()), table.collapse.below)
@@ -26,8 +26,7 @@ def collapsed_at(table: Table, result: Mapping[str, Any]) -> int | None:
 def outcomes(table: Table, found: Results, row: str, score: str) -> list[float | None]:
     """Returns a score of each run of a row.
 
-    It is None where the run collapsed, where the score is a share of nothing, and where there was no such score yet
-    when the run was scored.
+    It is None if the run collapsed, if the score is a share of a count of 0, or if the result does not have the score.
     """
     runs = found.get(row, {}).values()
     if score == COLLAPSED:
@@ -42,7 +41,7 @@ def outcomes(table: Table, found: Results, row: str, score: str) -> list[float |
 
 
 def measured_scores(table: Table, found: Results) -> list[str]:
-    """Returns the columns: the scores of a table, without those that no run has where runs have others."""
+    """Returns the columns: the scores of a table, except those that no run with scores has."""
     runs = [run["values"] for of_row in found.values() for run in of_row.values() if run["values"]]
     return [score for score in table.scores if not runs or any(score in values for values in runs)]
 
@@ -53,5 +52,5 @@ def tested_scores(table: Table) -> tuple[str, ...]:
 
 
 def family(table: Table) -> list[tuple[str, str, str]]:
-    """Returns the comparisons that a table states, as row, baseline and score."""
+    """Returns the planned comparisons of a table, as row, baseline and score."""
     return [(row, baseline, score) for row, baseline in table.baselines.items() for score in tested_scores(table)]

@@ -1,4 +1,4 @@
-"""What a table will do, in words: written before its first run."""
+"""The plan of a table in words, which is written before its first run."""
 
 from comparisons.outcomes import COLLAPSED, family, tested_scores
 from comparisons.power import POWER, smallest_count, smallest_effect
@@ -11,7 +11,7 @@ LEVEL = 0.05
 
 
 def plan(table: Table) -> str:
-    """Returns the question of a table, its rows and its analysis, with what so many runs can show."""
+    """Returns the question of a table, its rows and its analysis, with the statistical power of its number of runs."""
     parts = [table.question.strip(), rows_text(table), search_text(table), collapse_text(table), analysis_text(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -24,7 +24,7 @@ def rows_text(table: Table) -> str:
 
 
 def search_text(table: Table) -> str:
-    """Returns what is sought before, if anything is."""
+    """Returns the description of the search for settings, or "" without one."""
     search = table.search
     if search is None:
         return ""
@@ -41,7 +41,7 @@ def search_text(table: Table) -> str:
 
 
 def collapse_text(table: Table) -> str:
-    """Returns which runs collapsed."""
+    """Returns the definition of a collapsed run, or "" without one."""
     if table.collapse is None:
         return ""
     return (
@@ -51,14 +51,14 @@ def collapse_text(table: Table) -> str:
 
 
 def analysis_text(table: Table) -> str:
-    """Returns the families of tests and what they can show."""
+    """Returns the families of tests and their power."""
     parts = [comparisons_text(table) if table.baselines else "", factors_text(table) if table.factors else ""]
     tests = "\n\n".join(part for part in parts if part) or "No row is compared with another: no test."
     return f"{tests}\n\n{ranking_text(table)}" if table.ranked else tests
 
 
 def comparisons_text(table: Table) -> str:
-    """Returns the family of comparisons with baselines, and what they can show."""
+    """Returns the family of comparisons with baselines, and its power."""
     runs, stated = len(table.seeds), family(table)
     level = LEVEL / len(stated)
     scores = ", ".join(heading(table, score) for score in tested_scores(table))
@@ -95,7 +95,7 @@ def factors_text(table: Table) -> str:
     """Returns the factors, and the family of the tests of their main effects.
 
     Raises:
-        ValueError: the rows are no factorial design of the factors.
+        ValueError: the rows are not a factorial design of the factors.
     """
     levels_of(table)
     listed = "\n".join(f"- {factor}: high in {', '.join(high)}" for factor, high in table.factors.items())

@@ -1,4 +1,4 @@
-"""What a number of runs can show, said before they run."""
+"""The statistical power of a number of runs, computed before they run."""
 
 import math
 from functools import cache
@@ -10,12 +10,12 @@ from sagan_jax.evaluation.permutation import permutation_p, smallest_p
 
 POWER = 0.8
 MOST_SIMULATED = 15_000
-"""Groupings of a test that is simulated: those of 8 runs against 8 are 12,870."""
+"""Largest number of groupings of a test that is simulated. For 8 runs against 8 it is 12,870."""
 EXPERIMENTS = 1000
 
 
 def attained_level(one: int, other: int, level: float) -> float:
-    """Returns the largest p of two such groups that is not above a level; 0 where there is none.
+    """Returns the largest possible p of two groups of these sizes that is not above a level; 0 if there is none.
 
     >>> attained_level(4, 4, 0.05) == 2 / 70, attained_level(3, 3, 0.05)
     (True, 0.0)
@@ -26,13 +26,13 @@ def attained_level(one: int, other: int, level: float) -> float:
 
 @cache
 def smallest_effect(one: int, other: int, level: float) -> float | None:
-    """Returns the difference, in standard deviations, that is found at a level in four of five experiments.
+    """Returns the difference, in standard deviations, that a test at a level detects in four of five experiments.
 
-    It is simulated with normal values, the same ones at each call. With more groupings than `MOST_SIMULATED` it is that
-    of Student's test at the level that the permutation test attains, which then finds nearly as much.
+    It is simulated with normal values, the same ones at each call. With more groupings than `MOST_SIMULATED` it is
+    computed for Student's test at the level that the permutation test attains. Their power is then nearly the same.
 
     Returns:
-        The difference, or None where no p of such groups is as low as the level.
+        The difference, or None if no p of groups of these sizes is as low as the level.
 
     Examples:
         >>> smallest_effect(3, 3, 0.05)
@@ -47,10 +47,10 @@ def smallest_effect(one: int, other: int, level: float) -> float | None:
 
 
 def _simulated_effect(one: int, other: int, level: float, guess: float) -> float:
-    """Returns the difference that the exact test finds in `POWER` of simulated experiments, between 0.5 and 2 guesses.
+    """Returns the difference that the exact test detects in `POWER` of simulated experiments, from 0.5 to 2 guesses.
 
-    With few runs, it needs more than Student's test: at a level of 0.0125, 5 against 5 find 72% where Student's
-    finds 80%.
+    With few runs, the exact test has less power than Student's test: at a level of 0.0125, 5 against 5 detect 72% where
+    Student's test detects 80%.
     """
     chosen = np.array(list(combinations(range(one + other), one)))  # the first is the measured grouping
     weights = np.full((len(chosen), one + other), -1 / other)
@@ -67,7 +67,7 @@ def _simulated_effect(one: int, other: int, level: float, guess: float) -> float
 
 
 def smallest_count(one: int, other: int, level: float) -> int | None:
-    """Returns how many runs of a row need to collapse for a p at or below a level, where none of the baseline does.
+    """Returns how many runs of a row must collapse for a p at or below a level, if no run of the baseline collapses.
 
     >>> smallest_count(8, 8, 0.05), smallest_count(3, 3, 0.05)
     (5, None)

@@ -1,4 +1,4 @@
-"""What the tables have in common that ask whether the loss of R3GAN is the better baseline."""
+"""Shared parts of the tables that ask whether the loss of R3GAN is a better baseline."""
 
 from dataclasses import replace
 
@@ -6,11 +6,11 @@ from sagan_jax.config import Collapse, Experiment, Recording, Search, Table, Tra
 
 HINGE = "hinge, spectral norm"
 R3GAN_RATE = 2e-4
-"""That of both networks."""
+"""The learning rate of both networks in R3GAN."""
 
 
 def search(training: Training) -> Search:
-    """Returns the search among three rates: R3GAN's, an experiment's own, and between them its G's for both networks.
+    """Returns the search among three pairs of rates: R3GAN's, an experiment's own, and its G's rate for both networks.
 
     Args:
         training: of the experiment.
@@ -30,15 +30,15 @@ def search(training: Training) -> Search:
 
 
 def rows(experiment: Experiment, strength: float) -> dict[str, Experiment]:
-    """Returns the rows: the loss of an experiment, and that of R3GAN with and without spectral norm in both networks.
+    """Returns the rows: the loss of an experiment, and R3GAN's loss with and without spectral norm in both networks.
 
     Args:
-        experiment: has the hinge loss, and spectral norm in both networks.
+        experiment: an experiment with the hinge loss, and with spectral norm in both networks.
         strength: of both gradient penalties.
     """
     recording = Recording(log_every_steps=50, sample_every_steps=250, save_every_steps=500, keep_checkpoints=1)
     experiment = replace(experiment, recording=recording)
-    # Named, so that the table is the same question on a GPU, which trains in TF32 otherwise.
+    # Set explicitly, so that a GPU, which trains in TF32 by default, answers the same question.
     experiment = replace(experiment, training=replace(experiment.training, precision="float32"))
     training = replace(experiment.training, loss="relativistic", r1=strength, r2=strength)
     relativistic = replace(experiment, training=training)

@@ -1,4 +1,4 @@
-"""How sure the order of rows is: the ranks of their means where the runs of each row are drawn anew."""
+"""The certainty of the order of rows: the ranks of their means when the runs of each row are resampled."""
 
 import math
 from collections.abc import Sequence
@@ -9,22 +9,22 @@ import numpy as np
 from sagan_jax.evaluation.permutation import worst_ranks
 
 MOST_RUNS = 10
-"""Runs of a row that are drawn anew in all ways: of 10 there are 92,378 different draws. Of more, some are drawn."""
+"""Largest number of runs of a row for which all resamples are enumerated. 10 runs have 92,378 different resamples."""
 DRAWS = 100_000
-"""Draws of a row of more runs, at random with seed 0. A share then has a standard error of at most 0.0016."""
+"""Random resamples, with seed 0, for a row with more runs. A share then has a standard error of at most 0.0016."""
 DIGITS = 12
-"""Means that agree in so many digits of the largest value are ties: the last bits depend on the order of the values."""
+"""Means that agree to this many digits of the largest value are ties: the last bits depend on the order of values."""
 
 
 def rank_shares(rows: Sequence[Sequence[float | None]], *, lower_is_better: bool) -> list[np.ndarray]:
-    """Returns how often each row has each rank, if the runs of every row are drawn anew from its own with replacement.
+    """Returns how often each row has each rank, if the runs of every row are resampled with replacement.
 
-    This is the bootstrap with all resamples counted, so nothing is random. Only a row of more than `MOST_RUNS` runs has
-    `DRAWS` random resamples. Rows that tie share their ranks. If a run has no value, all runs are ranked first, with
-    such runs as the worst, and the means are those of these ranks.
+    This is the bootstrap with all resamples enumerated, so nothing is random. Only a row of more than `MOST_RUNS` runs
+    has `DRAWS` random resamples. Tied rows share their ranks. If a run has no value, all runs are first replaced by
+    their ranks, with such runs as the worst, and the means are those of these ranks.
 
     Args:
-        rows: for each row a value a run; None for a run that collapsed.
+        rows: for each row, a value per run; None for a run that collapsed.
         lower_is_better: whether the lowest mean has rank 1.
 
     Returns:
@@ -43,7 +43,7 @@ def rank_shares(rows: Sequence[Sequence[float | None]], *, lower_is_better: bool
     ranked = None in joined
     values = np.array(worst_ranks(joined, lower_is_better=lower_is_better) if ranked else joined, np.float64)
     values = (-values if lower_is_better and not ranked else values) / (abs(values).max() or 1.0)
-    drawn = np.random.default_rng(0)  # goes on from row to row: equal rows have other draws
+    drawn = np.random.default_rng(0)  # shared by all rows, so that equal rows have different draws
     means = [
         _resampled_means(row) if len(row) <= MOST_RUNS else _drawn_means(row, drawn)
         for row in np.split(values, np.cumsum([len(row) for row in rows])[:-1])
@@ -55,7 +55,7 @@ def rank_shares(rows: Sequence[Sequence[float | None]], *, lower_is_better: bool
 
 
 def rank_interval(shares: np.ndarray) -> tuple[float, float, float]:
-    """Returns the mean of a row's rank, and the bounds between which it lies in at least 95% of the draws.
+    """Returns the mean of a row's rank, and the bounds that contain it in at least 95% of the resamples.
 
     Args:
         shares: `[2K - 1]`, as `rank_shares` returns them.
@@ -70,7 +70,7 @@ def rank_interval(shares: np.ndarray) -> tuple[float, float, float]:
 
 
 def _resampled_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the means that n values have when n are drawn from them with replacement, ascending, and their shares."""
+    """Returns the possible means of n draws with replacement from n values, ascending, and their shares."""
     runs = len(values)
     drawn = np.array(list(combinations_with_replacement(range(runs), runs)))
     counts = (drawn[:, :, None] == np.arange(runs)).sum(axis=1)
@@ -81,14 +81,14 @@ def _resampled_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _drawn_means(values: np.ndarray, drawn: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what `_resampled_means` does, of so many draws at random."""
+    """Returns the means and shares of `_resampled_means`, estimated from `DRAWS` random resamples."""
     counts = drawn.multinomial(len(values), np.full(len(values), 1 / len(values)), DRAWS)
     means, times = np.unique(np.round(counts @ values / len(values), DIGITS), return_counts=True)
     return means, times / DRAWS
 
 
 def _shares_of_ranks(own: tuple[np.ndarray, np.ndarray], others: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Returns the shares of the ranks of one row: each other row above adds 1 to a rank, and one that ties adds 1/2."""
+    """Returns the shares of the ranks of one row: each better row adds 1 to a rank, and each tied row adds 1/2."""
     means, shares = own
     ranks = np.zeros((len(means), 2 * len(others) + 1))
     ranks[:, 0] = 1

@@ -1,4 +1,4 @@
-"""A search for the settings of each row: the same one for all, on seeds that are not reported."""
+"""The search for the settings of each row: the same search for all rows, on seeds that are not reported."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ from sagan_jax.config import AnyExperiment, Table
 
 
 def with_setting(experiment: AnyExperiment, fields: Mapping[str, object]) -> AnyExperiment:
-    """Returns an experiment with some fields of its training set."""
+    """Returns an experiment with some fields of its `training` replaced."""
     training = dataclasses.replace(experiment.training, **fields)  # pyrefly: ignore[bad-argument-type]
     return dataclasses.replace(experiment, training=training)  # pyrefly: ignore[bad-argument-type]
 
 
 def trial(row: str, setting: str) -> str:
-    """Returns the row of a setting in the table of the search."""
+    """Returns the name of the row for a setting in the table of the search."""
     return f"{row}, {setting}"
 
 
 def search_table(table: Table) -> Table:
-    """Returns the search as a table of its own, with a row for each row and setting."""
+    """Returns the search as a separate table, with a row for each combination of row and setting."""
     search = table.search
     assert search
     rows = {
@@ -44,10 +44,10 @@ def search_table(table: Table) -> Table:
 
 
 def choices(table: Table, found: Results) -> dict[str, str]:
-    """Returns the setting of each row whose search is finished.
+    """Returns the chosen setting of each row whose search is finished.
 
     Args:
-        table: with a search.
+        table: a table with a search.
         found: the finished runs of its `search_table`.
     """
     search = table.search
@@ -70,7 +70,7 @@ def choices(table: Table, found: Results) -> dict[str, str]:
 
 
 def chosen_table(table: Table, chosen: Mapping[str, str]) -> Table:
-    """Returns the table with its rows in the settings that were chosen; rows without a choice are as they were."""
+    """Returns the table with the chosen settings of its rows; rows without a choice are unchanged."""
     search = table.search
     assert search
     rows = {

@@ -1,4 +1,4 @@
-"""When runs collapse."""
+"""Survival analysis of runs: the steps at which they collapse."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from comparisons.intervals import wilson
 def collapse_step(curve: Sequence[tuple[int, float]], below: float) -> int | None:
     """Returns the step from which a curve stays below a limit to its end, or None for a run that did not collapse.
 
-    What comes back is no collapse.
+    A curve that rises above the limit again has not collapsed.
 
     Examples:
         >>> collapse_step([(1, 0.9), (2, 0.0), (3, 0.8), (4, 0.0), (5, 0.0)], 0.1)
@@ -30,15 +30,15 @@ def collapse_step(curve: Sequence[tuple[int, float]], below: float) -> int | Non
 def kaplan_meier(
     lasted: Sequence[int], collapsed: Sequence[bool], steps: Sequence[int]
 ) -> list[tuple[float, float, float]]:
-    """Returns the share of runs that outlast each of some steps, with its interval of 95%.
+    """Returns the share of runs that survive each of some steps, with its 95% interval.
 
-    The intervals come from Greenwood's variance of log(-log S). Where all or none have collapsed it is 0, and Wilson's
-    interval for the runs that were watched until then stands instead.
+    The intervals come from Greenwood's variance of log(-log S). If all or no runs have collapsed, that variance does
+    not exist, and Wilson's interval for the runs observed until then is used.
 
     Args:
-        lasted: the step at which each run collapsed, or the last one that it was watched to.
-        collapsed: which of the two it is.
-        steps: at which the share is wanted.
+        lasted: the step at which each run collapsed, or the last step at which it was observed.
+        collapsed: True where `lasted` is the step of a collapse.
+        steps: the steps of interest.
 
     Returns:
         Share, lower and upper bound for each step.

@@ -1,4 +1,4 @@
-"""A table of runs in Markdown: means, comparisons, ranks, when runs collapse, and factors."""
+"""A table of runs in Markdown: means, comparisons, ranks, survival, and factors."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -16,7 +16,7 @@ from sagan_jax.evaluation.permutation import difference_p, worst_ranks
 
 
 def line(cells: Sequence[str]) -> str:
-    """Returns a line of a table.
+    """Returns a line of a Markdown table.
 
     >>> line(["row", "2"])
     '| row | 2 |'
@@ -25,7 +25,7 @@ def line(cells: Sequence[str]) -> str:
 
 
 def with_head(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Returns a table."""
+    """Returns a Markdown table."""
     return "\n".join([line(head), "|---" * len(head) + "|", *map(line, lines)]) + "\n"
 
 
@@ -55,12 +55,12 @@ def share(count: int, total: int) -> str:
 
 
 def known(values: Sequence[float | None]) -> list[float]:
-    """Returns those that are not None."""
+    """Returns the values that are not None."""
     return [value for value in values if value is not None]
 
 
 def p_text(p: float | None) -> str:
-    """Returns a p in two digits.
+    """Returns a p value with two digits.
 
     >>> p_text(0.0001554), p_text(1.0), p_text(None)
     ('0.00016', '1', '–')
@@ -69,10 +69,10 @@ def p_text(p: float | None) -> str:
 
 
 def means(table: Table, found: Results, parameters: Mapping[str, int]) -> str:
-    """Returns the mean of each score over the runs of each row, how many collapsed, and the parameters.
+    """Returns the mean of each score over the runs of each row, the number of collapsed runs, and the parameters.
 
-    In brackets stands how many runs a mean is of, where others collapsed or have no such value. A score that is younger
-    than all runs has no column.
+    If some runs collapsed or have no such value, the number of runs in the mean follows in brackets. A score that no
+    run has gets no column.
     """
     scores = measured_scores(table, found)
     diverged = any("diverged_at" in run for runs in found.values() for run in runs.values())
@@ -91,7 +91,7 @@ def means(table: Table, found: Results, parameters: Mapping[str, int]) -> str:
 
 
 def comparisons(table: Table, found: Results) -> str:
-    """Returns the family of tests: each difference from a baseline, its exact p, and the p after Holm's correction."""
+    """Returns the family of tests: each difference from a baseline, its exact p, and p after Holm's correction."""
     stated, p_values, lines = family(table), [], []
     for row, baseline, score in stated:
         groups = [outcomes(table, found, one, score) for one in (row, baseline)]
@@ -109,19 +109,19 @@ def comparisons(table: Table, found: Results) -> str:
 
 
 def is_lower_better(table: Table, score: str) -> bool:
-    """Tells whether a lower score is a better one. To collapse less often is better."""
+    """Returns whether a lower score is better. This includes the rate of collapse."""
     return score == COLLAPSED or score in table.lower_is_better
 
 
 def heading(table: Table, score: str) -> str:
-    """Returns what a score is called in the table."""
+    """Returns the heading of a score in the table."""
     return table.scores.get(score, score)
 
 
 def survival(table: Table, found: Results) -> str:
-    """Returns the share of runs that have not collapsed at quarters of the longest row, by Kaplan and Meier.
+    """Returns the Kaplan-Meier estimate of the share of surviving runs, at quarters of the longest row.
 
-    Beyond the last step to which a run of a row was watched, it is not known unless all have collapsed.
+    Beyond the last observed step of a row, the share is unknown unless all runs have collapsed.
     """
     longest = max(row.training.total_steps for row in table.rows.values())
     steps = [longest * quarter // 4 for quarter in (1, 2, 3, 4)]
@@ -139,7 +139,7 @@ def survival(table: Table, found: Results) -> str:
 
 
 def ranking(table: Table, found: Results) -> str:
-    """Returns the ranks of the rows by the mean of a score, first the best, and how they change with other runs.
+    """Returns the ranks of the rows by the mean of a score, best first, with their variation under resampling.
 
     Rows with fewer than two runs are left out.
     """
@@ -175,7 +175,7 @@ def factor_tables(table: Table, found: Results) -> str:
 
 
 def _cells(table: Table, values: Mapping[str, list[float | None]], *, lower_is_better: bool) -> factorial.Cells:
-    """Returns the values by levels, or the ranks of all of them where a run has no value."""
+    """Returns the values by levels; if a run has no value, the ranks of all values instead."""
     joined, levels = [value for of_row in values.values() for value in of_row], levels_of(table)
     numbers = iter(worst_ranks(joined, lower_is_better=lower_is_better) if None in joined else known(joined))
     return {levels[row]: [next(numbers) for _ in of_row] for row, of_row in values.items()}
@@ -185,7 +185,7 @@ def levels_of(table: Table) -> dict[str, tuple[int, ...]]:
     """Returns the level of each factor, -1 or 1, in each row of a factorial table.
 
     Raises:
-        ValueError: a factor names what is no row, two rows have the same levels, or the rows are no such design.
+        ValueError: a factor names an unknown row, two rows have the same levels, or the rows are not such a design.
     """
     for factor, high in table.factors.items():
         if unknown := [row for row in high if row not in table.rows]:
@@ -230,7 +230,7 @@ def _interactions(cells: factorial.Cells, names: Sequence[str], title: str) -> s
 
 
 def whole(table: Table, found: Results, parameters: Mapping[str, int]) -> str:
-    """Returns all that a table says."""
+    """Returns all parts of a table."""
     parts = [means(table, found, parameters)]
     parts += [comparisons(table, found)] if table.baselines else []
     parts += [ranking(table, found)] if table.ranked else []

@@ -27,7 +27,7 @@ def test_programs_are_run_and_written_and_a_failed_one_is_named(program, tmp_pat
     out = tmp_path / "out.json"
     words = ["--torch-python", "T", "--jax-python", "J", "--jax-python", "K", "--quick", "--out", str(out)]
     line = refusal(program.run, words)
-    assert line == "These need another look, and said why above: step_vs_studiogan."
+    assert line == "These programs failed, for the reasons above: step_vs_studiogan."
     flags = ["--torch-python", "T", "--jax-python", "J", "--jax-python", "K", "--quick"]
     programs = json.loads(out.read_text())["programs"]
     assert list(programs) == ["step_vs_studiogan", "scaling"]

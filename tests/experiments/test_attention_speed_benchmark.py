@@ -56,7 +56,7 @@ def test_attention_is_timed_and_so_is_a_peer_in_another_process(program, monkeyp
     [
         (["--rounds", "0"], "--rounds needs at least 1; got 0"),
         (["--torch", "/nowhere/python"], "'/nowhere/python' does not start"),
-        (["--torch", sys.executable], "the one given has ended"),
+        (["--torch", sys.executable], "the given one has ended"),
     ],
 )
 def test_bad_input_is_one_line(program, monkeypatch, words, says):

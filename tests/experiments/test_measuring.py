@@ -92,7 +92,7 @@ def test_what_a_library_prints_is_no_answer(start):
         ("lambda: __import__('os').kill(__import__('os').getpid(), 15)", "the echo ended by SIGTERM: it said nothing"),
         (
             "lambda: __import__('os').kill(__import__('os').getpid(), 9)",
-            "the echo was killed: the memory may not have sufficed. Measure less at once, or end other programs.",
+            "the echo was killed: perhaps memory ran out. Measure less at once, or end other programs.",
         ),
     ],
 )

@@ -75,5 +75,5 @@ def test_folder_without_a_trace_is_refused(program, tmp_path):
 
 
 def test_trace_without_steps_is_refused(program):
-    with pytest.raises(InvalidInputError, match="needs steps and what ran in them; it has 0 and 0"):
+    with pytest.raises(InvalidInputError, match="needs steps and operations; it has 0 and 0"):
         list(program.table([plane("/host:CPU", python=[])]))

@@ -667,7 +667,7 @@ def test_plan_is_written_before_the_first_run_and_a_changed_one_is_added(
     searched = replace(searched, question="Another?")
     program.run(["t", "--out", str(tmp_path)])
     assert seen[-1] == f"{seen[0]}\n---\n\nChanged when 1 runs were finished:\n\n{program.plan(searched)}"
-    assert "it is kept there" in capsys.readouterr().out
+    assert "the earlier plan is kept" in capsys.readouterr().out
 
 
 def test_what_the_statistics_need_is_said_in_one_line(program, monkeypatch, tmp_path):
@@ -863,7 +863,7 @@ def run(table, row, seed, out):
 @pytest.mark.parametrize(
     ("row", "code", "line"),
     [
-        ("killed", 2, "The process of 'killed', seed 0, was ended by SIGKILL, perhaps for want of memory."),
+        ("killed", 2, "The process of 'killed', seed 0, was ended by SIGKILL; perhaps memory ran out."),
         ("lost", 6, "'lost', seed 0: It is lost. More is in "),
     ],
 )

@@ -48,7 +48,7 @@ def test_a_step_of_a_row_is_taken_and_timed(program):
 
 
 def test_tables_of_completions_are_refused(program):
-    with pytest.raises(InvalidInputError, match="this one's runs complete images"):
+    with pytest.raises(InvalidInputError, match="they complete images"):
         program.run(["completion_mirror"])
 
 
