@@ -20,7 +20,6 @@ from sagan_jax.runs.train import train_to_the_end
 from sagan_jax.runtime.files import write_atomically
 from sagan_jax.runtime.progress import ProgressCallback
 
-ReproductionName = Literal["figure4", "cifar10"]
 Precision = Literal["auto", "float32", "tensorfloat32", "bfloat16"]
 Scores = Mapping[int, Mapping[str, float]]
 """The values of a run by step and name."""
