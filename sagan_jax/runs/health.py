@@ -177,7 +177,7 @@ class Event(NamedTuple):
     def __str__(self) -> str:
         """Returns one line: what is wrong, the measured value, and what usually helps; or that the sign is over."""
         if not self.begins:
-            return f"step {self.step}: no longer so: {self.sign.words}"
+            return f"step {self.step}: no longer: {self.sign.words}"
         return f"step {self.step}: {self.sign.words} ({self.sign.name} {self.value:.3g}): {self.sign.helps}"
 
 

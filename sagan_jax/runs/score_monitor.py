@@ -50,7 +50,7 @@ class ScoreMonitor:
         self.best_by = Score(name, protocol.higher_is_better)
         self._diversity = Diversity(source)
         if not self._diversity.of_real_images:
-            raise InvalidInputError("--protocols need training images that differ, for variety to be told; got one.")
+            raise InvalidInputError("--protocols need training images that differ within a class; these are all equal.")
         self._best = BestCheckpoint(workdir / "best", name, higher_is_better=protocol.higher_is_better)
 
     def is_measured(self, step: int, recorded: Mapping[str, float]) -> bool:

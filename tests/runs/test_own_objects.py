@@ -326,7 +326,7 @@ BROKEN = {
     ),
     "the mean of a loss": (
         ("return jnp.square(fake_logits - 1)", "return jnp.square(fake_logits - 1).mean()"),
-        "--loss: the generator's, called with fake_logits float32 [2], needs to return float32 [2], floating; "
+        "--loss: the generator's, called with fake_logits float32 [2], needs to return float32 [2], floating-point; "
         "got float32 []. It is one value for an image, not the mean of a batch.",
     ),
     "a loss with another argument": (
