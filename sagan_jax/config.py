@@ -229,7 +229,7 @@ class Recording:
     keep_every_steps: int = 0
     """also keep all checkpoints at multiples of this number of steps; 0 for none"""
     callbacks: tuple[Literal["tensorboard", "wandb"] | Named, ...] = ("tensorboard",)
-    """receivers of metrics, images and scores: tensorboard, wandb, and callbacks of yours as file.py:NAME"""
+    """receivers of metrics, images and scores: tensorboard, wandb, and your own callbacks as file.py:NAME"""
 
     def __post_init__(self) -> None:
         """Replaces the objects of a user by their import paths."""

@@ -15,9 +15,9 @@ from sagan_jax.errors import InvalidInputError
 class Arguments:
     """Train and score an attention layer in the long-range benchmark, and print it beside the layers of this package.
 
-    Two numbers matter. `beyond reach` is the accuracy of a small network that compares two parts of an image. They lie
-    too far apart for its convolutions to see both; chance is 0.5. `follow the rule` is the share of GAN images with two
-    distant squares of the same hue. One seed is a first look. For a claim, give --seeds 8.
+    Two numbers matter. `beyond reach` is how often a small network correctly compares two parts of an image that its
+    convolutions cannot see together: 0.5 by chance. `follow the rule` is the share of images of a GAN that contain two
+    distant squares of the same hue. One seed is a first look. For a claim, use --seeds 8.
     """
 
     name: tyro.conf.Positional[Literal["long_range"]]
