@@ -21,17 +21,16 @@ def plan_rows(plan: Plan) -> Mapping[str, str]:
         "memory of a device": _memory(plan),
     }
     if program and program.arguments is not None and program.outputs is not None and program.aliased is not None:
-        rows["of it arguments"] = _bytes(program.arguments)
-        rows["of it temporaries"] = _bytes(program.temporary)
-        rows["of it new outputs"] = _bytes(max(program.outputs - program.aliased, 0))
+        rows["- arguments"] = _bytes(program.arguments)
+        rows["- temporaries"] = _bytes(program.temporary)
+        rows["- new outputs"] = _bytes(max(program.outputs - program.aliased, 0))
     if plan.largest_batch is not None:
         found = f"{plan.largest_batch:,} images, to within an eighth" if plan.largest_batch else "none fits"
         rows["largest batch"] = found
-    rows["operations"] = f"{plan.flops / 1e9:,.4g} GFLOP a step and device"
+    rows["operations of a device"] = f"{plan.flops / 1e9:,.4g} GFLOP a step"
     if program and program.bytes_accessed is not None:
-        rows["bytes accessed"] = f"{_bytes(int(program.bytes_accessed))} a step and device"
-    rows["collectives"] = _collectives(program)
-    return rows | _times(plan)
+        rows["bytes accessed"] = f"{_bytes(int(program.bytes_accessed))} a step"
+    return rows | _collectives(program) | _times(plan)
 
 
 def _memory(plan: Plan) -> str:
@@ -45,33 +44,37 @@ def _memory(plan: Plan) -> str:
     return f"{least}{_bytes(program.memory)} of {_bytes(limit)}: {verdict}"
 
 
-def _collectives(program: CompiledProgram | None) -> str:
+def _collectives(program: CompiledProgram | None) -> dict[str, str]:
     if program is None:
-        return _NOT_KNOWN
-    written = sum(one.count for one in program.written)
+        return {"collectives": _NOT_KNOWN}
+    count = sum(one.count for one in program.collectives)
+    written = f"{sum(one.count for one in program.written):,} as written"
     if program.refused:
-        return f"{written:,} as written"
-    return f"{'; '.join(map(_carried, program.collectives)) or 'none'}; {written:,} as written"
+        return {"collectives": written}
+    return {"collectives": f"{count:,} a step, {written}"} | {
+        f"- {one.kind}": _carried(one) for one in program.collectives
+    }
 
 
 def _carried(one: Collectives) -> str:
-    return f"{one.count:,} {one.kind} with {one.arrays:,} arrays of {_bytes(one.num_bytes)}"
+    return f"{one.count:,}, of {one.arrays:,} arrays, {_bytes(one.num_bytes)}"
 
 
 def _times(plan: Plan) -> dict[str, str]:
     times = plan.step_seconds
     if not times:
         unknown = f"{_NOT_KNOWN}: no published figures of {plan.device_kind}"
-        return dict.fromkeys(("a step takes", "the whole run takes", "the input delivers"), unknown)
+        return dict.fromkeys(("time of a step", "time of the run", "chip-hours of the run", "input needed"), unknown)
     seconds, peak = times.values(), (plan.peak or 0) / 1e12
     hours = [one * plan.total_steps / 3600 for one in seconds]
     chip_hours = [one * plan.device_count for one in hours]
     basis = " / ".join(times) + ("" if "XLA's estimate" in times else f" of {peak:,.4g} TFLOP/s")
     return {
         "basis of the time": basis,
-        "a step takes": " / ".join(f"{1000 * one:,.4g}" for one in seconds) + " ms",
-        "the whole run takes": f"{_figures(hours)} hours, {_figures(chip_hours)} chip-hours",
-        "the input delivers": f"{_figures([plan.images_per_step / one for one in seconds])} images/s",
+        "time of a step": " / ".join(f"{1000 * one:,.4g}" for one in seconds) + " ms",
+        "time of the run": f"{_figures(hours)} hours",
+        "chip-hours of the run": _figures(chip_hours),
+        "input needed": f"{_figures([plan.images_per_step / one for one in seconds])} images/s",
     }
 
 

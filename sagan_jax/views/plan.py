@@ -34,6 +34,17 @@ def plan_text(columns: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def row_labels(columns: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Returns the labels of the rows: those of the longest column first, then those that only others have."""
-    longest = sorted(columns.values(), key=len, reverse=True)
-    return list(dict.fromkeys(label for rows in longest for label in rows))
+    """Returns the labels of the rows of all columns. A label follows the one that precedes it in its column.
+
+    Examples:
+        >>> row_labels({"a": {"memory": "", "time": ""}, "b": {"memory": "", "largest batch": ""}})
+        ['memory', 'largest batch', 'time']
+    """
+    labels: list[str] = []
+    for rows in columns.values():
+        position = 0
+        for label in rows:
+            if label not in labels:
+                labels.insert(position, label)
+            position = labels.index(label) + 1
+    return labels

@@ -180,11 +180,13 @@ def test_rows_say_what_a_plan_holds():
     rows = plan_rows(MADE)
     assert rows["batch"] == "64 images, 8 a device, in 2 microbatches"
     assert rows["memory of a device"] == "2.50 GiB of 16.00 GiB: fits"
-    assert rows["of it new outputs"] == "512 bytes"
-    assert rows["collectives"] == "5 all-reduce with 39 arrays of 3,900 bytes; 40 as written"
-    assert rows["a step takes"] == "66.67 / 33.33 / 22.22 ms"
-    assert rows["the whole run takes"] == "0.167 / 0.0833 / 0.0556 hours, 1.33 / 0.667 / 0.444 chip-hours"
-    assert rows["the input delivers"] == "1,920 / 3,840 / 5,760 images/s"
+    assert rows["- new outputs"] == "512 bytes"
+    assert rows["collectives"] == "5 a step, 40 as written"
+    assert rows["- all-reduce"] == "5, of 39 arrays, 3,900 bytes"
+    assert rows["time of a step"] == "66.67 / 33.33 / 22.22 ms"
+    assert rows["time of the run"] == "0.167 / 0.0833 / 0.0556 hours"
+    assert rows["chip-hours of the run"] == "1.33 / 0.667 / 0.444"
+    assert rows["input needed"] == "1,920 / 3,840 / 5,760 images/s"
 
 
 @pytest.mark.parametrize(("told", "basis"), [(0.02, ["XLA's estimate"]), (-1.0, 3), (0.009, 3), (None, 3)])
