@@ -36,7 +36,7 @@ def plan_rows(plan: Plan) -> Mapping[str, str]:
 def _memory(plan: Plan) -> str:
     program, limit = plan.program, plan.memory_limit
     if program is None:
-        return f"{_NOT_KNOWN} without a compiler for it; a device has {_bytes(limit)}"
+        return f"{_NOT_KNOWN}; a device has {_bytes(limit)}"
     if limit is None:
         return f"{_bytes(program.memory)}; the memory of a device is not known"
     verdict = {True: "fits", False: "does not fit", None: "may fit"}[plan.fits]
@@ -57,7 +57,7 @@ def _collectives(program: CompiledProgram | None) -> dict[str, str]:
 
 
 def _carried(one: Collectives) -> str:
-    return f"{one.count:,}, of {one.arrays:,} arrays, {_bytes(one.num_bytes)}"
+    return f"{one.count:,} with {one.arrays:,} arrays, {_bytes(one.num_bytes)}"
 
 
 def _times(plan: Plan) -> dict[str, str]:

@@ -182,7 +182,7 @@ def test_rows_say_what_a_plan_holds():
     assert rows["memory of a device"] == "2.50 GiB of 16.00 GiB: fits"
     assert rows["- new outputs"] == "512 bytes"
     assert rows["collectives"] == "5 a step, 40 as written"
-    assert rows["- all-reduce"] == "5, of 39 arrays, 3,900 bytes"
+    assert rows["- all-reduce"] == "5 with 39 arrays, 3,900 bytes"
     assert rows["time of a step"] == "66.67 / 33.33 / 22.22 ms"
     assert rows["time of the run"] == "0.167 / 0.0833 / 0.0556 hours"
     assert rows["chip-hours of the run"] == "1.33 / 0.667 / 0.444"
