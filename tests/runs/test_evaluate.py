@@ -269,7 +269,7 @@ def test_score_without_a_value_of_its_own_goes_by_its_first(trained, tmp_path, q
         (Evaluation(("prdc20_train_lite0",), keep_best_by="prdc20_train_lite0"), "measure, prdc20_train_lite0/prec"),
         (Evaluation(("fd20_train_random",), evaluate_every_steps=0), "--evaluate-every-steps"),
         (Evaluation(("prdc61_train_lite0",)), "60 images"),
-        (Evaluation(("prdc20_train_random",)), "prdc20_train_lite0 is"),
+        (Evaluation(("prdc20_train_random",)), "Use prdc20_train_lite0"),
     ],
 )
 def test_protocol_that_cannot_be_is_refused_before_a_run_starts(
