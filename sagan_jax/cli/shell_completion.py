@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 from collections.abc import Callable
 from importlib import import_module
 from types import UnionType
@@ -35,13 +36,22 @@ def run(arguments: list[str]) -> None:
     parsed = parse_arguments(Arguments, arguments, "sagan-jax completion")
     names = ConstructorRegistry()
     names.primitive_rule(_known_names)
-    with names, contextlib.suppress(SystemExit):  # tyro prints the script, and then ends the program
+    script = io.StringIO()
+    # tyro prints the script, and then ends the program
+    with names, contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
         tyro.extras.subcommand_cli_from_dict(
             _commands(),
             prog="sagan-jax",
             args=["--tyro-print-completion", parsed.shell],
             config=(tyro.conf.OmitArgPrefixes,),
         )
+    print(_one_line_each(script.getvalue()), end="")
+
+
+def _one_line_each(script: str) -> str:
+    """Returns the script with each description on one line: the script offers every line as a word."""
+    lines = script.split("\n")
+    return "\n".join(line.replace(r"\n", " ") if line.startswith("COMPLETION_SPEC = ") else line for line in lines)
 
 
 def _known_names(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:

@@ -176,8 +176,8 @@ class Scorer(abc.ABC):
                 raise InvalidInputError(f"{self.protocol.name} needs classes; {subject} none.")
         if num_classes > real:
             raise InvalidInputError(
-                f"{self.protocol.name} needs real images of each class; the scored images have {num_classes} classes, "
-                f"the real images {real}."
+                f"{self.protocol.name} needs real images of each class; the scored images have {num_classes} classes; "
+                f"the real images have {real}."
             )
 
     def _shared_classes(self, images: ImageSet, real: RealImages) -> list[int]:
@@ -449,8 +449,8 @@ def _require_same_names(protocol: Protocol, images: RealImages, real: RealImages
     named = not any(all(name.isdecimal() for name in one) for one in (names, real_names))
     if named and names != real_names:
         raise InvalidInputError(
-            f"{protocol.name} needs the same classes in both sets; the scored images have {_few(names)}, the real "
-            f"images {_few(real_names)}."
+            f"{protocol.name} needs the same classes in both sets; the scored images have {_few(names)}; the real "
+            f"images have {_few(real_names)}."
         )
 
 

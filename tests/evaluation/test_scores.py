@@ -332,7 +332,7 @@ def test_classifier_of_features_is_fitted_to_nine_of_ten_real_images(tmp_path, p
 
 def test_precision_in_random_features_is_refused_and_names_a_trained_network(tmp_path):
     real = real_images(tmp_path, 61, 0)
-    with pytest.raises(InvalidInputError, match=r"prdc40_train_lite0_raw is \(pip install 'sagan-jax\[lite0\]'\)"):
+    with pytest.raises(InvalidInputError, match=r"Use prdc40_train_lite0_raw \(pip install 'sagan-jax\[lite0\]'\)"):
         Evaluator(real).check(parse_protocol("prdc40_train_random_raw"), 3)
 
 
@@ -415,11 +415,11 @@ def test_scores_by_class_are_over_the_classes_that_there_are(tmp_path, monkeypat
 def test_scores_by_class_need_the_classes_of_the_real_images(tmp_path):
     real = real_images(tmp_path, 61, 0)
     evaluator = Evaluator(real, inception=PLAIN)
-    with pytest.raises(InvalidInputError, match="9 classes, the real images have 3"):
+    with pytest.raises(InvalidInputError, match="9 classes; the real images have 3"):
         evaluator.check_images(parse_protocol("intra_fid_train"), of_classes(tmp_path, 60, [0, 8]))
     named = [RealImages(open_source(make_images(tmp_path, 61, seed), resolution=32)) for seed in (2, 3)]
     named[0].source.class_names, named[1].source.class_names = ("ant", "bee", "cat"), ("bee", "cat", "ant")
-    with pytest.raises(InvalidInputError, match="ant, bee, cat, those of the real images bee, cat, ant"):
+    with pytest.raises(InvalidInputError, match="ant, bee, cat; the real images have bee, cat, ant"):
         Evaluator(named[1], inception=PLAIN).check_images(parse_protocol("classifier_accuracy"), named[0])
 
 

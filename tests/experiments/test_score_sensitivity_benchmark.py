@@ -159,7 +159,7 @@ def test_stopped_command_goes_on_where_it_was(program, measured, tmp_path, monke
 def test_results_of_other_settings_are_refused(program, measured):
     words, _ = measured
     program.run(words)
-    with pytest.raises(InvalidInputError, match=r"other settings, .*'images': 20.*; these are .*'images': 21"):
+    with pytest.raises(InvalidInputError, match=r"other settings, .*'images': 20.*; now they are .*'images': 21"):
         program.run([word if word != "20" else "21" for word in words])
 
 

@@ -26,8 +26,7 @@ def test_dry_run_tells_images_networks_steps_and_memory_and_writes_nothing(home,
     assert said[2:] == [
         "steps 0 to 9, into runs/pairs_32",
         "compiling a step ..",
-        "memory of a step on each device, as compiled: 1.50 GB (2.0 MB for state and batch, 1.50 GB for what a step "
-        "computes)",
+        "memory of a step on each device, as compiled: 1.50 GB (2.0 MB for state and batch, 1.50 GB for temporaries)",
         "dry run: no step was done and nothing written",
     ]
     assert list(home.iterdir()) == []

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sagan_jax.config import Data, Evaluation, Experiment, Training, to_dict
-from sagan_jax.errors import InvalidInputError, StorageError
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.views.report import report_page, resume_command
 from support.commands import command, error_line
 from support.images import encoded, noise
@@ -574,7 +574,7 @@ def test_command_with_a_page_too_small_is_exit_code_2(run, capsys):
     assert "--megabytes" in error_line(capsys)
 
 
-def test_command_that_cannot_write_is_a_storage_error(run, capsys):
+def test_command_that_cannot_write_says_so_at_once(run, capsys):
     code = command("report", "--workdir", run, "--out", run / "config.json" / "x.html")
-    assert code == StorageError.exit_code
-    assert "could not be written" in error_line(capsys)
+    assert code == 2
+    assert "is a file, not a folder" in error_line(capsys)
