@@ -247,7 +247,7 @@ def test_run_without_attention_is_refused(trained, tmp_path, capsys):
         shapes = jax.eval_shape(lambda: initial_state(task, 0, image_shape(experiment)))
         checkpoints.save(1, jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes), {})
     assert attend("--workdir", tmp_path / "run") == 2
-    assert "no attention layer" in capsys.readouterr().err
+    assert "no attention map to show" in capsys.readouterr().err
 
 
 def test_broken_line_of_the_metrics_is_passed_over(trained, tmp_path):
