@@ -266,7 +266,10 @@ def test_score_without_a_value_of_its_own_goes_by_its_first(trained, tmp_path, q
         (Evaluation(("fid20_train",)), "fetch-weights"),
         (Evaluation(("fd20_test_random",)), "--held-out"),
         (Evaluation(("fd20_train_random",), keep_best_by="is50k"), "--keep-best-by"),
-        (Evaluation(("prdc20_train_lite0",), keep_best_by="prdc20_train_lite0"), "of --protocols, prdc20_train_lite0/prec"),
+        (
+            Evaluation(("prdc20_train_lite0",), keep_best_by="prdc20_train_lite0"),
+            "--protocols, prdc20_train_lite0/prec",
+        ),
         (Evaluation(("fd20_train_random",), evaluate_every_steps=0), "--evaluate-every-steps"),
         (Evaluation(("prdc61_train_lite0",)), "60 images"),
         (Evaluation(("prdc20_train_random",)), "Use prdc20_train_lite0"),
