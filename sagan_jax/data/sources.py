@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -264,10 +265,7 @@ def open_source(
     if _is_hdf5(path):
         _refuse_labels(repr(source), labels)
         images = Hdf5Images(path, **columns)
-
-        def content() -> str:
-            return content_of_column(digest_files(path.parent, [path.name]), images.name, images.default)
-
+        content = partial(_content_of_hdf5, path, images)
         return _from_user(images, repr(source), path.name, *size, absent_classes, notify, content)
     encoded = _open_encoded(path, notify, labels, **columns)
     try:
@@ -508,6 +506,11 @@ def _from_arrays(
         content=content if chosen is None else lambda: part_content(content(), chosen),
         total=0 if chosen is None else count,
     )
+
+
+def _content_of_hdf5(path: Path, images: Hdf5Images) -> str:
+    """Returns the digest of an HDF5 file and of the name of its images."""
+    return content_of_column(digest_files(path.parent, [path.name]), images.name, images.default)
 
 
 def _from_user(
