@@ -97,11 +97,6 @@ class Protocol:
         return self.reference in ("validation", "test")
 
     @property
-    def only_comparable_with_itself(self) -> bool:
-        """Whether the features are specific to this package, so that no published score is comparable."""
-        return self.embedding in ("random", "classifier") or self.kind == "classifier_accuracy"
-
-    @property
     def shares_features(self) -> bool:
         """Whether all scores with this network share one pass over the images, because the network is costly.
 

@@ -121,7 +121,11 @@ _NOT_THE_MEAN = " It is one value for an image, not the mean of a batch."
 def _check_optimizer(what: str, optimizer: Any, params: Mapping[str, Any]) -> None:
     with errors_of_user_code(f"{what}, initialised and updated with the parameters"):
         state = jax.eval_shape(optimizer.init, params)
-        updates, after = jax.eval_shape(optimizer.update, params, state, params)
+        found = jax.eval_shape(optimizer.update, params, state, params)
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        got = f"{len(found)} values" if isinstance(found, tuple | list) else f"an object of type {type(found).__name__}"
+        raise InvalidInputError(f"{what} needs an update that returns a pair (updates, state); got {got}.")
+    updates, after = found
     if _shapes(updates) != _shapes(params) or _shapes(after) != _shapes(state):
         raise InvalidInputError(
             f"{what} needs to return updates of the shapes of the parameters, and a state of the shapes of its state."

@@ -24,6 +24,8 @@ from sagan_jax.evaluation.image_sets import CompletedImages
 from sagan_jax.models.completion import CompletionNetwork
 from support.images import smooth_images
 
+pytestmark = pytest.mark.one_jax
+
 SIZE, COUNT = 64, 7
 
 

@@ -15,6 +15,8 @@ from support.generators import make_generator
 from support.images import noise
 from support.params import draw_tree, variable_shapes
 
+pytestmark = pytest.mark.one_jax
+
 SEARCH = LatentSearch(starts=6, steps=120, prior=1e-5)
 
 

@@ -22,6 +22,8 @@ from sagan_jax.models.layers import SelfAttention
 from sagan_jax.models.sagan import Generator
 from support.params import draw_tree
 
+pytestmark = pytest.mark.one_jax
+
 KINDS = ("release", "article", "multi_head")
 COUNT = 60
 

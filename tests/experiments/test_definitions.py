@@ -22,6 +22,8 @@ from support.params import num_parameters
 from support.paths import ROOT
 from support.programs import EXPERIMENTS
 
+pytestmark = pytest.mark.one_jax
+
 NAMES = experiment_names()
 GENERATING = [name for name in NAMES if isinstance(load_experiment(name), Experiment)]
 RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
@@ -196,7 +198,6 @@ COUNTED = [
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 @pytest.mark.parametrize("name", COUNTED)
 def test_experiment_costs_what_it_says(name):
     experiment = load_experiment(name)
@@ -216,7 +217,6 @@ def test_experiment_costs_what_it_says(name):
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 @pytest.mark.parametrize("name", STEPPED)
 def test_experiment_takes_a_step_at_tiny_width(name):
     experiment = load_experiment(name)
@@ -245,8 +245,7 @@ def test_experiment_takes_a_step_at_tiny_width(name):
         assert not np.array_equal(before.params["linear"]["kernel"], moved.params["linear"]["kernel"])
 
 
-@pytest.mark.slow
-@pytest.mark.one_jax
+@pytest.mark.release
 def test_imagenet_experiment_takes_one_full_width_step_on_real_images(shared):
     experiment = load_experiment("imagenet_128")
     source = open_source(str(shared / "data" / "imagenet-sample.zip"), resolution=experiment.networks.resolution)

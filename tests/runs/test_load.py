@@ -19,6 +19,8 @@ from sagan_jax.runtime.environment import write_run_files
 from sagan_jax.training import adversarial, completion
 from support.commands import command, error_line
 
+pytestmark = pytest.mark.one_jax
+
 
 def write_images(path, number, seed=0):
     images = np.random.default_rng(seed).integers(0, 256, (number, 32, 32, 3), np.uint8)
@@ -171,7 +173,6 @@ def test_run_without_another_checkpoint_than_the_damaged_one_is_to_be_trained_ag
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax
 @pytest.mark.parametrize(
     ("command", "platform"), [("sample", "cuda"), ("export", "nonsense"), ("train", "cuda"), ("train", "nonsense")]
 )

@@ -29,6 +29,8 @@ from support.assertions import assert_near, refusal, same_bits
 from support.commands import command, error_line
 from support.metrics import read_metrics
 
+pytestmark = pytest.mark.one_jax
+
 SOURCE = '''
 import flax.linen as nn
 import jax.numpy as jnp

@@ -349,6 +349,13 @@ BROKEN = {
         ("return optax.chain(optax.clip_by_global_norm(1.0), optax.rmsprop(1e-3))", "return 3"),
         "my_gan.py:optimizer needs to be an optax transformation, or to make one; got 3.",
     ),
+    "an optimiser whose update forgets the state": (
+        (
+            "return optax.chain(optax.clip_by_global_norm(1.0), optax.rmsprop(1e-3))",
+            "return optax.GradientTransformation(lambda params: (), lambda gradients, state, params=None: gradients)",
+        ),
+        "needs an update that returns a pair (updates, state); got an object of type dict.",
+    ),
     "no module": (("GENERATOR = MyGenerator(width=4)", "GENERATOR = jnp.tanh"), "--modules "),
     "an object without a name": (
         ("(GENERATOR, MyDiscriminator)", "(MyGenerator(width=3), MyDiscriminator)"),

@@ -91,6 +91,7 @@ def unbroken(tmp_path_factory):
         return newest(run.workdir)
 
 
+@pytest.mark.release
 def test_run_that_is_stopped_by_signals_saves_and_ends_as_one_never_stopped(tmp_path, unbroken):
     workdir = tmp_path / "run"
     for kind, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
@@ -156,7 +157,7 @@ def of_four_devices(tmp_path_factory):
     return run.workdir
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.release)])
 def test_run_saved_on_four_devices_goes_on_with_others_and_says_so(devices, of_four_devices, tmp_path):
     shutil.copytree(of_four_devices, tmp_path / "run")
     with Run(tmp_path / "run", "--total-steps", "4", devices=devices) as run:

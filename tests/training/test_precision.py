@@ -183,7 +183,8 @@ def test_steps_in_bfloat16_do_differ(adversarial_steps):
     assert not all(jax.tree.leaves(same))
 
 
-@pytest.mark.parametrize("gammas", [pytest.param(0.0, marks=pytest.mark.slow), 0.6])
+@pytest.mark.one_jax
+@pytest.mark.parametrize("gammas", [pytest.param(0.0, marks=pytest.mark.release), 0.6])
 def test_completion_in_bfloat16_is_that_in_float32(gammas):
     task = completion.CompletionTask(
         CompletionNetwork(64, 3, 2, 6, attention_resolutions=(8,)),
