@@ -163,6 +163,7 @@ def test_command_with_classes_takes_names_and_refuses_an_unknown_one(words, out,
     assert not (tmp_path / out).exists()
 
 
+@pytest.mark.slow
 def test_invert_writes_latents_that_sample_draws_as_its_picture_shows(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("a.png").write_bytes(encoded(noise(40, 36, 3)))
@@ -207,6 +208,7 @@ def test_invert_refuses_what_cannot_be_in_one_line(words, said, finished, tmp_pa
     assert not (finished / "inverted").exists()
 
 
+@pytest.mark.slow
 def test_export_to_onnx_draws_and_judges_as_the_run_does(finished, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="comes with the extra `onnx`")
     assert command("export", "--workdir", finished, "--format", "onnx", "--out", tmp_path) == 0
@@ -285,6 +287,7 @@ def test_train_at_its_end_already_compiles_nothing(run, caplog):
     assert [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling")] == []
 
 
+@pytest.mark.slow
 def test_train_at_its_end_already_draws_and_reports_what_is_missing(run, capsys):
     before = {path: path.read_bytes() for path in sorted((run / "samples").iterdir())}
     lines = (run / "metrics.jsonl").read_text()

@@ -126,6 +126,7 @@ def test_lite0_distance_is_that_of_whole_images_in_batches_of_any_size(images, m
     assert lite0_distance(images, images, {"params": {"scale": jnp.ones(3)}}).max() == 0
 
 
+@pytest.mark.slow
 def test_scores_have_the_lite0_distance_where_its_network_is_given(completer, source, images, monkeypatch):
     monkeypatch.setattr(completion_quality, "lite0_distance", lambda completed, originals, variables: variables["d"])
     found = completion_scores(completer, source, "centre", num_images=2, samples=0, lite0={"d": np.array([0.5, 0.25])})

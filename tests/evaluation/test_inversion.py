@@ -39,6 +39,7 @@ def found(trained, made):
     return invert(trained, made[0], search=SEARCH)
 
 
+@pytest.mark.slow
 def test_image_that_the_generator_made_is_found_again(found, made):
     image, latent, label = made
     assert found.label == label
@@ -69,6 +70,7 @@ def test_larger_prior_gives_a_shorter_latent(trained, made, found):
     assert np.linalg.norm(pulled.latent) < 0.8 * np.linalg.norm(found.latent)
 
 
+@pytest.mark.slow
 def test_loss_is_that_of_pixels_activations_and_prior(trained, made, monkeypatch):
     class Halved:
         def apply(self, variables, images):
@@ -120,6 +122,7 @@ def test_image_of_another_kind_is_refused(trained, image):
     assert "an image of uint8 [32, 32, 3], as the generator draws them; got" in refusal(invert, trained, image)
 
 
+@pytest.mark.slow
 def test_unconditional_generator_has_no_class():
     trained = make_generator(num_classes=0)
     image = trained.generate(1).images[0]

@@ -43,6 +43,7 @@ def drawing(request):
     return generator, latents, labels, learned_maps(generator, latents, labels)
 
 
+@pytest.mark.slow
 def test_learned_maps_put_back_change_no_bit(drawing):
     generator, latents, labels, (images, maps) = drawing
     assert replaceable_layers(generator) == ("attention_8", "attention_16")

@@ -399,6 +399,8 @@ def of_classes(path, number, labels):
     return RealImages(open_source(str(path / "few.npz"), resolution=32, absent_classes=True), 8)
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_scores_by_class_are_over_the_classes_that_there_are(tmp_path, monkeypatch):
     monkeypatch.setattr(classifier, "_STEPS", 1)
     real, fake = real_images(tmp_path, 61, 0, classes=4), of_classes(tmp_path, 1000, [1, 3])

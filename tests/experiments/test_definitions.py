@@ -134,6 +134,7 @@ def test_experiment_has_a_row_in_the_table_with_the_cost_it_says(name):
     assert cost[0] in row
 
 
+@pytest.mark.slow
 def test_count_that_the_results_show_is_what_its_code_prints(capsys):
     (code,) = re.findall(r"^```python\n(.*?)^```", RESULTS, re.DOTALL | re.MULTILINE)
     exec(compile(code, "docs/results.md", "exec"), {})
@@ -141,6 +142,7 @@ def test_count_that_the_results_show_is_what_its_code_prints(capsys):
     assert float(capsys.readouterr().out) == pytest.approx(float(shown), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GENERATING)
 def test_experiment_puts_attention_where_it_says_at_full_size(name):
     networks, state = load_experiment(name).networks, full_size_state(name)

@@ -45,6 +45,8 @@ def test_what_does_not_fit_is_refused_by_name(images, discriminator, needed):
         value_and_gradient_penalty(discriminator, images)
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_gradient_of_the_penalty_of_our_discriminator_is_that_in_float64():
     """Convolutions, pooling, attention and projection are differentiated twice."""
     network = Discriminator(32, 3, 2, attention_resolutions=(16,))

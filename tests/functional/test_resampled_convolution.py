@@ -88,6 +88,8 @@ def test_convolve_pool_is_a_loop_over_the_squares():
     np.testing.assert_allclose(convolve_pool(*make((2, 3), batch=1))[0], expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 @pytest.mark.parametrize("joined", JOINED)
 @pytest.mark.parametrize("channels", [SIZES["narrow"], SIZES["wide"]], ids=["narrow", "wide"])
 def test_joined_convolution_stays_near_in_bfloat16(joined, channels):

@@ -141,6 +141,7 @@ def test_release_has_the_same_gradients(feat32, network, prefix):
     assert {name: off for name, off in differences.items() if not off < allowed[name]} == {}
 
 
+@pytest.mark.slow
 def test_release_gradient_flows_through_the_power_iteration(feat32):
     """With u and v held constant D's normalised kernels, and they alone, get other gradients than the release's."""
     vectors, networks = feat32

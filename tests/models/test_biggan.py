@@ -40,6 +40,8 @@ def test_networks_give_each_row_an_image_and_a_logit_of_its_own(resolution, clas
     assert logits.shape == (3,)
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_networks_at_512_pixels_give_images_and_logits():
     generator = Generator(512, 3, 1, attention_resolutions=(16,))
     discriminator = Discriminator(512, 3, 1, attention_resolutions=(16,))
@@ -139,6 +141,8 @@ def test_without_embedding_and_parts_it_is_sagan_with_tables():
     )
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_kernels_start_orthogonal():
     generator = Generator(32, 3, 2, attention_resolutions=(16,), shared_size=5)
     variables = generator.init(jax.random.key(0), jnp.zeros((2, 12)), jnp.zeros(2, jnp.int32), train=False)

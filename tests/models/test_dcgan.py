@@ -55,6 +55,8 @@ def test_transposed_convolution_spreads_each_position_over_four_by_four():
     assert np.allclose(spread, wanted, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_attention_is_one_switch_and_starts_as_nothing():
     latents = jax.random.normal(jax.random.key(1), (3, 6))
     local = Generator(base_channels=2)
@@ -68,6 +70,8 @@ def test_attention_is_one_switch_and_starts_as_nothing():
     assert not np.allclose(looking.apply(variables, latents, None, train=False), drawn, atol=1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_discriminator_keeps_the_moments_of_what_it_is_trained_on():
     discriminator = Discriminator(base_channels=2, norm_decay=0.5)
     images = jax.random.normal(jax.random.key(1), (5, 32, 32, 3))

@@ -22,6 +22,8 @@ def dtypes(tree):
     return {leaf.dtype.name for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)}
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 @pytest.mark.parametrize("images", [np.float32, np.float64])
 def test_step_keeps_the_state_in_float32_when_jax_has_doubles(images):
     with jax.enable_x64(True):

@@ -29,6 +29,8 @@ def of_network(variables, images):
     return [outputs[f"block_{number}"] for number in (0, 2, 4, 10, 15)]
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_activations_are_those_of_the_network_at_the_images_own_size(images, variables):
     found, wanted = (jax.jit(function)(variables, images) for function in (Lite0Activations().apply, of_network))
     sides = [(BATCH, -(-HEIGHT // step), -(-WIDTH // step)) for step in (2, 4, 8, 16, 32)]

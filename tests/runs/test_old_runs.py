@@ -117,6 +117,8 @@ def test_old_completion_has_the_scores_that_it_had(old_run, monkeypatch, tmp_pat
     assert found == {name: pytest.approx(value, rel=1e-2, abs=1e-4) for name, value in QUALITY.items()}
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 @pytest.mark.parametrize("name", ["sagan", "unconditional", "biggan"])  # dcgan has no attention layer
 def test_old_run_is_explored(name, old_run, tmp_path):
     workdir = old_run(name)

@@ -83,6 +83,7 @@ def trained(tmp_path_factory):
     return folder / "run", file
 
 
+@pytest.mark.slow
 def test_config_of_a_run_names_the_layer_and_holds_the_digest_of_its_source(trained):
     workdir, file = trained
     saved = json.loads((workdir / "config.json").read_text())
@@ -91,6 +92,7 @@ def test_config_of_a_run_names_the_layer_and_holds_the_digest_of_its_source(trai
     assert read_experiment(workdir).networks.generator_attention == f"{file}:Mix"
 
 
+@pytest.mark.slow
 def test_run_trains_and_normalises_the_layer(trained):
     run = open_run(trained[0])
     kernel = run.state.generator.params["attention_8"]["mix"]["kernel"]
@@ -102,6 +104,7 @@ def test_run_trains_and_normalises_the_layer(trained):
     assert "generator/attention_gamma_8" not in set().union(*metrics)
 
 
+@pytest.mark.slow
 def test_maps_of_the_layer_are_shown_as_the_mean_of_its_heads(trained):
     seen = generator_attention(load_run(trained[0]), np.ones((3, 5), np.float32), np.zeros(3, np.int32))
     (layer,) = seen.layers
@@ -118,6 +121,7 @@ def test_maps_of_the_layer_are_shown_as_the_mean_of_its_heads(trained):
     assert layer.informative_queries(0, 1)[0] in {0, 7, 56, 63}  # a corner looks farthest
 
 
+@pytest.mark.slow
 def test_maps_of_several_heads_are_those_that_the_network_sows(trained):
     discriminator = open_run(trained[0]).discriminator()
     images = np.random.default_rng(1).integers(0, 255, (3, 32, 32, 3), np.uint8)
@@ -133,6 +137,7 @@ def test_maps_of_several_heads_are_those_that_the_network_sows(trained):
     assert_near(layer.spread(32)[1], attention_entropy(heads.mean(axis=1)), 1e-4)
 
 
+@pytest.mark.slow
 def test_figures_page_export_and_report_are_made(trained, tmp_path):
     workdir, file = trained
     assert command("attend", "--workdir", workdir, "--out", tmp_path / "figures", "--num-images", 1) == 0
@@ -151,6 +156,7 @@ def test_figures_page_export_and_report_are_made(trained, tmp_path):
     assert_near(found["images"], plain, 1e-5)
 
 
+@pytest.mark.slow
 def test_title_of_a_layer_without_a_gate_has_no_gamma(trained, monkeypatch):
     titles = []
     monkeypatch.setattr(
@@ -161,6 +167,7 @@ def test_title_of_a_layer_without_a_gate_has_no_gamma(trained, monkeypatch):
     assert titles == ["G at 8×8"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [False, True])
 def test_resuming_says_whether_the_source_has_changed(trained, tmp_path, monkeypatch, capsys, changed):
     workdir, file = trained
@@ -178,6 +185,7 @@ def test_resuming_says_whether_the_source_has_changed(trained, tmp_path, monkeyp
     assert "going on from step 2 of 3" in said
 
 
+@pytest.mark.slow
 def test_stopped_run_goes_on_bit_for_bit(trained, tmp_path):
     workdir, _ = trained
     shutil.copytree(workdir, tmp_path / "run")
@@ -262,6 +270,7 @@ def test_operations_of_a_step_grow_with_what_the_layer_does():
     assert 1.01 * without < with_heads < 2 * without
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["multi_head", "uniform", "squeeze_excite", "none", "own"])
 def test_completion_takes_every_kind(kind, trained):
     name = f"{trained[1]}:Mix" if kind == "own" else kind
@@ -322,6 +331,7 @@ def test_completion_refuses_a_layer_that_breaks_the_contract(tmp_path):
     assert line.startswith(f"--attention {tmp_path}/broken.py:layer: {RETURNS} float32 [2, 8, 8, ")
 
 
+@pytest.mark.slow
 def test_broken_layer_is_refused_before_anything_is_written(trained, tmp_path, capsys):
     (tmp_path / "broken.py").write_text("def layer(x):\n    return x[:, 1:]\n")
     flags = ["--attention", f"{tmp_path}/broken.py:layer", "--workdir", tmp_path / "run"]
@@ -332,6 +342,7 @@ def test_broken_layer_is_refused_before_anything_is_written(trained, tmp_path, c
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_run_whose_layer_is_gone_says_so(trained, tmp_path, capsys):
     workdir, file = trained
     shutil.copytree(workdir, tmp_path / "run")
@@ -348,6 +359,7 @@ def test_object_without_a_name_is_refused_where_the_config_is_made():
         Networks(attention=lambda features: features)
 
 
+@pytest.mark.slow
 def test_file_of_the_experiment_is_the_one_that_its_layer_comes_from(trained):
     _, file = trained
     assert find_object(f"{file}:Mix").__module__ == find_object(f"{file}:experiment").__module__

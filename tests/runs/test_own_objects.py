@@ -123,6 +123,8 @@ def run(finished, file, tmp_path) -> tuple[Path, Path]:
     return moved_copy(finished, file, tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_config_of_a_run_holds_where_the_objects_are_and_digests_of_their_source(finished, file):
     saved = json.loads((finished / "config.json").read_text())
     assert saved["networks"]["modules"] == [f"{file}:GENERATOR", f"{file}:MyDiscriminator"]
@@ -136,6 +138,8 @@ def test_config_of_a_run_holds_where_the_objects_are_and_digests_of_their_source
     assert saved["sources"][f"{file}:optimizer"] in report
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_the_rules_of_our_networks_find_what_is_in_those_of_a_user(finished):
     """Kernels are normalised, moments move, and gamma is logged."""
     run = sagan_jax.open_run(finished)
@@ -147,6 +151,8 @@ def test_the_rules_of_our_networks_find_what_is_in_those_of_a_user(finished):
     assert metrics["discriminator/sigma/Conv_0"] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_images_of_a_run_are_those_of_the_module_with_normalised_kernels(finished):
     run = sagan_jax.open_run(finished)
     trained = run.generator()
@@ -158,6 +164,8 @@ def test_images_of_a_run_are_those_of_the_module_with_normalised_kernels(finishe
     assert np.abs(trained.generate(5, seed=3).images - expected).max() <= 1
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_exported_function_of_a_users_generator_is_the_generator(finished, tmp_path):
     assert command("export", "--workdir", finished, "--out", tmp_path) == 0
     function = jax.export.deserialize(bytearray((tmp_path / "generator.jax_export").read_bytes()))
@@ -168,6 +176,8 @@ def test_exported_function_of_a_users_generator_is_the_generator(finished, tmp_p
     assert "`[b, 32, 32, 3]`" in (tmp_path / "README.md").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_published_networks_of_a_user_are_named_and_not_copied(finished, file, tmp_path):
     assert command("export", "--workdir", finished, "--format", "hub", "--out", tmp_path) == 0
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".md", ".png", ".safetensors"}
@@ -178,6 +188,8 @@ def test_published_networks_of_a_user_are_named_and_not_copied(finished, file, t
     assert 'load_pretrained(".", trust_code=True)' in card
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_published_networks_of_a_user_need_consent_and_the_file(finished, file, tmp_path, monkeypatch, capsys):
     command("export", "--workdir", finished, "--format", "hub", "--out", tmp_path / "hub")
     shutil.copy(file, tmp_path / "hub")  # code beside the weights is not run
@@ -197,6 +209,8 @@ def test_published_networks_of_a_user_need_consent_and_the_file(finished, file, 
     assert "optimizer" not in said
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_commands_take_a_run_of_a_users_networks(run, tmp_path):
     workdir, _ = run
     assert command("sample", "--workdir", workdir, "--num-images", 4, "--out", tmp_path / "samples.png") == 0
@@ -207,6 +221,8 @@ def test_commands_take_a_run_of_a_users_networks(run, tmp_path):
     assert command("report", "--workdir", workdir, "--out", tmp_path / "report.html") == 0
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_run_goes_on_with_changed_source_and_says_so(run, capsys):
     workdir, file = run
     file.write_text(f"{SOURCE}# changed")
@@ -223,6 +239,8 @@ def test_run_goes_on_with_changed_source_and_says_so(run, capsys):
     assert said.count(f"{file}:") == 6
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_run_whose_file_is_gone_says_which(run, file, tmp_path, capsys):
     workdir, _ = run
     config = workdir / "config.json"
@@ -398,6 +416,8 @@ def test_names_that_are_none_are_refused_with_the_near_one():
     assert "--loss needs" in refusal(check_config, Experiment(training=Training(loss=("a.py:b", "hinge"))))
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_standing_statistics_need_a_generator_that_lets_its_decay_be_set(finished):
     trained = sagan_jax.load_run(finished)
     assert isinstance(trained, TrainedGenerator)

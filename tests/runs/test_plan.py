@@ -61,6 +61,8 @@ def home(tmp_path_factory):
         yield folder
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_plan_of_the_devices_here_counts_memory_and_operations_as_they_are(home):
     (found,) = json.loads((home / "plans" / "tiny.json").read_text())["plans"]
     task = build_adversarial_task(TINY)

@@ -27,6 +27,8 @@ def test_bins_end_where_the_receptive_fields_do():
     assert BINS[-1][1] == reach.RESOLUTION - 2 * reach.RULE.width(reach.RESOLUTION)
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_without_a_layer_accuracy_beyond_reach_is_one_half():
     points = []
     result = measure_reach("none", seed=3, steps=70, on_progress=lambda *point: points.append(point))

@@ -66,6 +66,8 @@ def test_resumed_run_ends_bit_for_bit_where_the_unbroken_one_does(program, stopp
     assert state_digest(run(program, state, HALF, WHOLE)) == unbroken
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_resumed_run_with_shared_draws_ends_bit_for_bit_where_the_unbroken_one_does(tmp_path):
     task = dataclasses.replace(GAME, shared_draws=True)
     program = jax.jit(partial(step, task), compiler_options={"xla_backend_optimization_level": 0})

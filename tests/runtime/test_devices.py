@@ -365,6 +365,7 @@ def relative_distance(first, second):
 
 
 @pytest.mark.slow
+@pytest.mark.one_jax
 @pytest.mark.parametrize("name", ["generator", "discriminator"])
 def test_gradients_on_four_devices_are_those_on_one(name, exact):
     def gradients(end):
@@ -374,12 +375,16 @@ def test_gradients_on_four_devices_are_those_on_one(name, exact):
     assert relative_distance(gradients(exact.many), gradients(exact.one)) < 1e-12
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 @pytest.mark.parametrize("name", ["generator", "discriminator"])
 def test_running_moments_on_four_devices_are_those_on_one(name, exact):
     one, many = (getattr(end[0], name).batch_stats for end in (exact.one, exact.many))
     assert relative_distance(many, one) < 1e-12
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_metrics_on_four_devices_are_those_on_one(exact):
     assert exact.one[1].keys() == exact.many[1].keys()
     for name, value in exact.one[1].items():

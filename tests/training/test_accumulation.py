@@ -150,6 +150,8 @@ def test_a_loss_that_is_not_finite_in_one_microbatch_leaves_the_state(state, bat
     close(found.discriminator.params, state.discriminator.params, 0)
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_eight_microbatches_need_less_than_half_of_the_memory():
     def temporary_bytes(microbatches):
         task = dataclasses.replace(TASK, accumulation_steps=microbatches)

@@ -464,6 +464,8 @@ def test_metrics_of_the_sagan_networks_have_every_name():
     assert set(metrics) == expected
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_unconditional_networks_step():
     networks = {
         "generator": small_generator(num_classes=0),
@@ -495,6 +497,8 @@ def test_vectors_are_made_for_the_networks_that_spectral_norm_names(name):
         assert made[which] == (made["both"] if which == name else {})
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_generator_that_is_not_normalised_draws_with_its_kernels_as_they_are(start, batch):
     recorder = PassRecorder()
     networks = {"generator": small_generator(record=recorder), "discriminator": ProjectionDiscriminator()}

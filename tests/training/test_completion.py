@@ -175,6 +175,8 @@ def test_adversarial_term_is_weighted_and_sees_known_pixels_too(with_discriminat
     )
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_discriminator_is_spectrally_normalised_and_learns_to_tell(with_discriminator, batch):
     task, start, after, metrics = with_discriminator
     assert any(name.startswith("discriminator/sigma/") for name in metrics)
@@ -217,6 +219,8 @@ def with_distance(task, batch, params, variables, noise, weight):
     return composed(task, params, batch, noise, weight) + task.perceptual_weight * distance
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_perceptual_term_compares_completed_images_with_originals(perceptual, state, batch):
     task, variables = perceptual
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)

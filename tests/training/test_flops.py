@@ -74,6 +74,8 @@ def test_step_flops_count_every_discriminator_update():
     assert 1.0 < (three - one) / extra < 1.02
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_step_at_full_width_takes_at_most_720_gflop():
     wide = AdversarialTask(Generator(128, 1000, 64), Discriminator(128, 1000, 64), num_classes=1000)
     assert step_flops(wide, 8, (128, 128, 3)) < 720e9

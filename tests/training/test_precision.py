@@ -34,8 +34,6 @@ PLAIN = optax.GradientTransformation(
     lambda gradient, _, params=None: (jax.tree.map(jnp.zeros_like, gradient), gradient),
 )
 
-# Two steps are compiled for each family. The other families run before a release.
-MARKS = {"sagan": (), "biggan": pytest.mark.slow}
 NETWORKS = {
     "sagan": (
         sagan.Generator(SIZE, CLASSES, 4, attention_resolutions=(8,)),
@@ -113,9 +111,12 @@ def opened(state):
     )
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=MARKS.get(name, pytest.mark.release)) for name in NETWORKS]
-)
+def marks(family):
+    """Three steps are compiled for each family: minutes. CI runs one family; the others run before a release."""
+    return (pytest.mark.slow, pytest.mark.one_jax) if family == "sagan" else pytest.mark.release
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in NETWORKS])
 def adversarial_steps(request):
     """The state, and what is after a step in float32, in bfloat16, and in float32 from rounded inputs."""
     task = task_of(request.param)
@@ -183,6 +184,7 @@ def test_steps_in_bfloat16_do_differ(adversarial_steps):
     assert not all(jax.tree.leaves(same))
 
 
+@pytest.mark.slow
 @pytest.mark.one_jax
 @pytest.mark.parametrize("gammas", [pytest.param(0.0, marks=pytest.mark.release), 0.6])
 def test_completion_in_bfloat16_is_that_in_float32(gammas):

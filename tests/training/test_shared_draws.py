@@ -196,18 +196,24 @@ def test_generator_follows_the_gradient_by_hand(taken, expected, start):
     assert distance(moved(taken.state.generator.params), moved(expected["generator"]["params"])) < 1e-4
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_two_devices_take_the_step_of_one(taken, start, batch):
     parallel = ParallelStep(partial(step, TASK), devices=several_devices(2))
     state, _ = parallel(parallel.replicate(start), batch)
     assert distance(parts_of(state), parts_of(taken.state)) < 1e-5
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_discriminator_of_a_step_without_shared_draws_is_the_same(taken, start, batch):
     state, _ = jax.jit(partial(step, dataclasses.replace(TASK, shared_draws=False)))(start, batch)
     assert distance(parts_of(state)["discriminator"], parts_of(taken.state)["discriminator"]) < 1e-5
     assert distance(state.generator.params, taken.state.generator.params) > 1e-3
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_a_pass_of_the_generator_is_saved():
     """Its convolutions by hand: 32 pixels, no attention, no classes."""
     base, rows = 24, 8
