@@ -7,7 +7,7 @@ rate is 5e-4 (equal rates) or 2e-3 (1:4 rates).
 
 The outcome is the number of steps until a run is lost: the first severe sign of docs/health.md ends it, or the norm of
 G's gradient ends below 0.2. The reasons stand in `survival_digits_pilot`. The pilot runs first. Unless it loses at
-least 2 of its 8 runs, this table is not run.
+least 2 of its 8 runs, this table is not run. It lost none, so this table was not run.
 
 The analysis: Kaplan and Meier's estimate with intervals for each row, and the main effect of each of the three on the
 share of lost runs, which are three tests with Holm's correction. Interactions are stated and not tested. So is the
