@@ -384,6 +384,8 @@ class Search:
     """the seeds that each setting is tried with"""
     by: str
     """the score whose mean decides; if runs collapse, settings with fewer collapsed runs come first"""
+    total_steps: int = 0
+    """steps of each run of the search; 0: as many as the runs of the row"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,9 +34,10 @@ def search_text(table: Table) -> str:
     )
     better = "lowest" if is_lower_better(table, search.by) else "highest"
     seeds = ", ".join(map(str, search.seeds))
+    length = f", for {search.total_steps:,} steps," if search.total_steps else ""
     return (
-        f"Settings. Each row tries these {len(search.settings)} with seeds that are not reported: {seeds}. It takes "
-        f"the one with the fewest collapsed runs, and among those the {better} mean of {search.by}:\n{listed}"
+        f"Settings. Each row tries these {len(search.settings)}{length} with seeds that are not reported: {seeds}. "
+        f"It takes the one with the fewest collapsed runs, and among those the {better} mean of {search.by}:\n{listed}"
     )
 
 

@@ -9,11 +9,12 @@ R3GAN_RATE = 2e-4
 """The learning rate of both networks in R3GAN."""
 
 
-def search(training: Training) -> Search:
+def search(training: Training, total_steps: int) -> Search:
     """Returns the search among three pairs of rates: R3GAN's, an experiment's own, and its G's rate for both networks.
 
     Args:
         training: of the experiment.
+        total_steps: of each run of the search; 0 for as many as the experiment has.
     """
     of_g, of_d = training.generator_learning_rate, training.discriminator_learning_rate
     return Search(
@@ -26,6 +27,7 @@ def search(training: Training) -> Search:
         },
         seeds=(100,),
         by="fd5k_train_lite0",
+        total_steps=total_steps,
     )
 
 
@@ -51,8 +53,14 @@ def rows(experiment: Experiment, strength: float) -> dict[str, Experiment]:
     }
 
 
-def table_of(made: dict[str, Experiment], seeds: tuple[int, ...]) -> Table:
-    """Returns the table of some rows."""
+def table_of(made: dict[str, Experiment], seeds: tuple[int, ...], search_steps: int = 0) -> Table:
+    """Returns the table of some rows.
+
+    Args:
+        made: the rows, as `rows` returns them.
+        seeds: of each row.
+        search_steps: of each run of the search; 0 for as many as the rows have.
+    """
     scores = {"fd5k_train_lite0": "FD, lite0", "kd5k_train_lite0": "KD, lite0"}
     return Table(
         rows=made,
@@ -64,5 +72,5 @@ def table_of(made: dict[str, Experiment], seeds: tuple[int, ...]) -> Table:
         tested=("fd5k_train_lite0", "collapsed"),
         lower_is_better=tuple(scores),
         collapse=Collapse("health/diversity", below=0.1),
-        search=search(made[HINGE].training),
+        search=search(made[HINGE].training, search_steps),
     )

@@ -25,8 +25,9 @@ def search_table(table: Table) -> Table:
     """Returns the search as a separate table, with a row for each combination of row and setting."""
     search = table.search
     assert search
+    length = {"total_steps": search.total_steps} if search.total_steps else {}
     rows = {
-        trial(row, setting): with_setting(experiment, fields)
+        trial(row, setting): with_setting(experiment, {**fields, **length})
         for row, experiment in table.rows.items()
         for setting, fields in search.settings.items()
     }

@@ -570,6 +570,18 @@ def test_search_runs_first_on_its_own_seeds_and_each_row_takes_its_best(program,
     assert list(rates) == ["none-0", "attention-0"]
 
 
+def test_search_may_have_runs_of_another_length_than_the_rows(program, searched):
+    shorter = replace(searched, search=replace(searched.search, total_steps=2))
+    trials, chosen = program.search_table(shorter), program.chosen_table(shorter, {"none": "rate 0.002"})
+    assert {trial.training.total_steps for trial in trials.rows.values()} == {2}
+    assert [trial.training.learning_rate for trial in trials.rows.values()] == [1e-3, 2e-3] * 2
+    lengths = {row: experiment.training.total_steps for row, experiment in searched.rows.items()}
+    assert {row: experiment.training.total_steps for row, experiment in chosen.rows.items()} == lengths
+    assert 2 not in lengths.values()
+    assert "Each row tries these 2, for 2 steps, with seeds" in program.plan(shorter)
+    assert "Each row tries these 2 with seeds" in program.plan(searched)
+
+
 def test_setting_with_a_run_that_collapses_is_not_chosen(program, searched):
     searched = replace(searched, search=replace(searched.search, seeds=(100, 101)))
 
