@@ -6,8 +6,9 @@ seeks its own among R3GAN's (2e-4 for both networks), 3e-4 for both, and those o
 penalties have strength 0.05, R3GAN's first value for CIFAR-10. There are five seeds, so it is good for a remark, not
 for a claim.
 
-Changed before any run was finished: a run of the search has 1,000 steps, not 2,000. On the CPU here a run takes longer
-than estimated, and both tables together should take eight hours.
+Changed before any run was finished, to save time: a run of the search has 1,000 steps, not 2,000. Costs, measured with
+two runs at a time on two CPU cores: 11 to 18 minutes for a run of the search. The first runs of the table took 21
+minutes with the hinge loss, and 35 with R3GAN's and spectral norm.
 
     python experiments/run_table.py r3gan_cifar10 --out runs/r3gan_cifar10
     python experiments/benchmarks/step_speed.py r3gan_cifar10 --rounds 20
@@ -21,7 +22,7 @@ from sagan_jax.runs.experiments import load_experiment
 
 
 def table() -> Table:
-    """Returns 15 runs of about 25 to 40 minutes on one of two busy CPU cores, after 9 of half the steps."""
+    """Returns 15 runs of about 21 to 35 minutes on one of two busy CPU cores, after 9 of half the steps."""
     cifar10 = load_experiment("cifar10_32")
     assert isinstance(cifar10, Experiment)
     cifar10 = replace(

@@ -41,7 +41,7 @@ WORST = (1, "1:4 rates", 0.5)
 
 
 def table() -> Table:
-    """Returns 8 runs of about 5 minutes on one CPU core."""
+    """Returns 8 runs of 4 minutes on a free CPU core, or up to 8 minutes on one of two busy cores."""
     experiment = load_experiment("digits_32")
     assert isinstance(experiment, Experiment)
     updates, rates, beta1 = WORST
