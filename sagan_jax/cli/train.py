@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import tyro
 
@@ -88,16 +88,11 @@ def run(arguments: list[str]) -> None:
     if is_main_process():
         for line in remarks:
             print(line, flush=True)
+    how: Any = {name: getattr(parsed, name) for name in ("fresh", "trust_checkpoint", "profile_steps")}
     if parsed.dry_run:
-        dry_run(parsed.experiment, workdir, fresh=parsed.fresh)
+        dry_run(parsed.experiment, workdir, **how)
         return
-    train_to_the_end(
-        parsed.experiment,
-        workdir,
-        fresh=parsed.fresh,
-        trust_checkpoint=parsed.trust_checkpoint,
-        profile_steps=parsed.profile_steps,
-    )
+    train_to_the_end(parsed.experiment, workdir, **how)
     if is_main_process():
         generates, folder = isinstance(parsed.experiment, Experiment), shlex.quote(str(workdir))
         more = (

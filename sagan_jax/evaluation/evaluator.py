@@ -91,6 +91,9 @@ class Evaluator:
         reference = self.references.describe(protocol)
         if reference:
             details["reference"] = reference
+        training = self.references.describe_training(protocol)
+        if training:
+            details["training_images"] = training
         return Score(protocol, values, details)
 
     def check(self, protocol: Protocol, num_classes: int) -> None:

@@ -276,11 +276,11 @@ def _draw_latents(size: int, rule: TruncationRule, key: Array, numbers: Array, t
 def _draw(
     generator: nn.Module, batch_statistics: bool, variables: Variables, latents: Array, labels: Array
 ) -> tuple[Array, Array]:
-    """Returns uint8 images, and whether all of their values are free of NaN."""
+    """Returns uint8 images, and whether all values were finite before they were rounded."""
     # Norms may write new moments, which are discarded.
     drawn: Any = generator.apply(variables, latents, labels, train=batch_statistics, mutable=["batch_stats"])[0]
     levels = jnp.rint((drawn.astype(jnp.float32) + 1) * 127.5)  # `sagan_jax.data.to_uint8`, on the devices
-    return levels.clip(0, 255).astype(jnp.uint8), ~jnp.isnan(levels).any()
+    return levels.clip(0, 255).astype(jnp.uint8), jnp.isfinite(levels).all()
 
 
 def _check_integers(function: str, *, seed: int, **counts: int) -> None:

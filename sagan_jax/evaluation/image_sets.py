@@ -191,10 +191,11 @@ class CompletedImages(NamedTuple):
         raise InvalidInputError("Completions have no classes.")
 
     def describe(self) -> dict[str, Any]:
-        """Returns the step, the weights, the kinds of holes, and the source of the photographs."""
+        """Returns the step, the weights, the kinds of holes, and the photographs with their digest."""
         return {
             "completed_by_step": self.completer.step,
             "weights": "moving average" if self.completer.averaged else "as trained",
             "holes": list(self.holes),
             "photographs": self.source.description,
+            "fingerprint": self.source.fingerprint,
         }

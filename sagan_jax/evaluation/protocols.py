@@ -98,9 +98,10 @@ class Protocol:
 
     @property
     def shares_features(self) -> bool:
-        """Whether all scores with this network share one pass over the images, because the network is costly.
+        """Whether the distances in this network's features share one pass over the images, as the network is costly.
 
-        Statistics of the FID network and of random features are cached separately, as in earlier versions.
+        The Inception Score and the accuracy of a classifier make their own passes. Statistics of the FID network and of
+        random features are cached separately, as in earlier versions.
         """
         return self.embedding in ("lite0", "dinov2")
 

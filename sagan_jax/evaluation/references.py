@@ -101,6 +101,10 @@ class ReferenceStatistics:
             return self.statistics.describe()
         return self.require_images(protocol).describe()
 
+    def describe_training(self, protocol: Protocol) -> dict[str, Any] | None:
+        """Returns a description of the training images if a classifier or a rule of them decides, else None."""
+        return self.require_train(protocol).describe() if protocol.kind in ("classifier_accuracy", "rule") else None
+
     def _needs_images(self, what: str) -> InvalidInputError:
         assert self.statistics
         return InvalidInputError(

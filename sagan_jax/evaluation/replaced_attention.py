@@ -38,7 +38,7 @@ class KnockOut(NamedTuple):
     """The result of replacing maps."""
 
     images: int
-    """the number of images with clear blobs under the learned maps; only these are scored"""
+    """the number of scored images: those with clear blobs under the learned maps, in batches with two or more"""
     scores: dict[Replacement, dict[str, float]]
     """`rule_accuracy` of these images by replacement; empty if there are no such images"""
 
@@ -74,17 +74,18 @@ def knock_out(
         layers: a subset of `replaceable_layers`, whose maps are replaced together.
         count: the number of images. Those without clear blobs are not scored.
         seed: as in `TrainedGenerator.generate`, which gives the same images.
-        batch_size: the number of images per forward pass.
+        batch_size: the number of images per forward pass, at least 2. An image that is the only one of its batch with
+            clear blobs is not scored.
 
     Raises:
-        InvalidInputError: the rule has one blob, a number is below 1, or the generator has no such layer.
+        InvalidInputError: the rule has one blob, a number is too small, or the generator has no such layer.
     """
     unknown = [layer for layer in layers if layer not in replaceable_layers(trained)]
     if unknown or not layers:
         raise InvalidInputError(f"knock_out needs layers among {replaceable_layers(trained)}; got {tuple(layers)}.")
-    if rule.blobs < 2 or min(count, batch_size) < 1:
+    if rule.blobs < 2 or count < 1 or batch_size < 2:
         raise InvalidInputError(
-            f"knock_out needs 2 blobs, 1 image and batches of 1 or more; got {rule.blobs}, {count} and {batch_size}."
+            f"knock_out needs 2 blobs, 1 image and batches of 2 or more; got {rule.blobs}, {count} and {batch_size}."
         )
     labels, key = np.resize(trained.classes(), count).astype(np.int32), jax.random.key(seed)
     drawn: dict[Replacement, list[np.ndarray]] = {}

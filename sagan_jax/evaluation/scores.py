@@ -184,7 +184,7 @@ class Scorer(abc.ABC):
         """Returns the classes that both sets have images of."""
         shared = sorted(set(images.classes) & set(real.classes))
         if isinstance(images, RealImages):
-            _require_same_names(self.protocol, images, real)
+            _require_same_names(self.protocol, ("scored", images), ("real", real))
         if not shared:
             raise InvalidInputError(f"{self.protocol.name} needs classes that both sets have; they share none.")
         return shared
@@ -219,7 +219,8 @@ class IntraClassFrechetDistance(Scorer):
         """Checks that both sets have classes, and that each class has at least two real images."""
         super().check(num_classes)
         self._require_classes(num_classes)
-        reference = self.references.require_images(self.protocol)
+        train, reference = self.references.require_train(self.protocol), self.references.require_images(self.protocol)
+        _require_same_names(self.protocol, ("training", train), ("held-out", reference))
         fewest = min(len(reference.class_indices(label)) for label in reference.classes)
         if fewest < 2:
             raise InvalidInputError(
@@ -362,9 +363,10 @@ class ClassifierAccuracy(Scorer):
     """The fraction of images that a classifier of the real ones assigns to the requested class."""
 
     def check(self, num_classes: int) -> None:
-        """Checks that both sets have classes."""
+        """Checks that both sets have classes, and that the real images are enough for a classifier."""
         super().check(num_classes)
         self._require_classes(num_classes)
+        classifier.require_classes(self.references.require_train(self.protocol).source)
 
     def check_images(self, images: ImageSet) -> None:
         """Checks that there are enough images of each class."""
@@ -440,16 +442,20 @@ class RuleAccuracy(Scorer):
         return self.references.require_train(self.protocol).source[0][0].shape
 
 
-def _require_same_names(protocol: Protocol, images: RealImages, real: RealImages) -> None:
-    """Raises InvalidInputError if the class names of both sets differ, since equal labels would mean different classes.
+def _require_same_names(protocol: Protocol, *sets: tuple[str, RealImages]) -> None:
+    """Raises InvalidInputError if the class names of two sets differ, since equal labels would mean different classes.
 
-    Class names that are just numbers are not compared.
+    Numbers as names are compared with numbers only, and the last classes may be absent from one set.
     """
-    names, real_names = (one.source.class_names for one in (images, real))
-    named = not any(all(name.isdecimal() for name in one) for one in (names, real_names))
-    if named and names != real_names:
+    (what, names), (other, real_names) = ((called, images.source.class_names) for called, images in sets)
+    numbered = [all(name.isdecimal() for name in found) for found in (names, real_names)]
+    if all(numbered):
+        same = all(int(one) == int(real) for one, real in zip(names, real_names, strict=False))
+    else:
+        same = any(numbered) or names == real_names
+    if not same:
         raise InvalidInputError(
-            f"{protocol.name} needs the same classes in both sets; the scored images have {_few(names)}; the real "
+            f"{protocol.name} needs the same classes in both sets; the {what} images have {_few(names)}; the {other} "
             f"images have {_few(real_names)}."
         )
 

@@ -22,13 +22,15 @@ class BestCheckpoint:
         folder: the folder for the checkpoint.
         score: the name of the score.
         higher_is_better: whether a higher value of it is better.
+        reference: the fingerprint of the real images that the score compares with, or "".
 
     Attributes:
         value: the best score so far, or None.
     """
 
-    def __init__(self, folder: Path, score: str, *, higher_is_better: bool) -> None:
+    def __init__(self, folder: Path, score: str, *, higher_is_better: bool, reference: str = "") -> None:
         self._folder, self._score, self._higher_is_better = folder, score, higher_is_better
+        self._reference = reference
         self.value: float | None = None
 
     def resume_from(self, step: int) -> None:
@@ -39,12 +41,18 @@ class BestCheckpoint:
         killed save are removed.
 
         Raises:
+            InvalidInputError: the checkpoint was chosen by a comparison with other images.
             StorageError: when the checkpoint cannot be renamed or removed.
         """
-        self.value = decide_in_main(lambda: self._take_up(step))
+        self.value, reference = decide_in_main(lambda: self._take_up(step))
+        if reference != self._reference:
+            raise InvalidInputError(
+                f"{self._score} compared with other images when {self._folder} was chosen, and the scores would not "
+                f"compare: restore those images (--held-out), or give --protocols of other names, or another --workdir."
+            )
 
-    def _take_up(self, step: int) -> float | None:
-        """Returns the best score before `step`; None if no checkpoint can be resumed from."""
+    def _take_up(self, step: int) -> tuple[float | None, str]:
+        """Returns the best score before `step`, or None, and the fingerprint of the images that it compares with."""
         try:
             with Checkpoints(self._folder) as checkpoints:
                 found = checkpoints.latest_meta()
@@ -52,21 +60,21 @@ class BestCheckpoint:
                     checkpoints.sweep()
         except InvalidInputError as error:
             self._set_aside("damaged", str(error))
-            return None
+            return None, self._reference
         except StorageError as error:
             self._set_aside("unreadable", str(error).removesuffix(" Nothing was changed."))
-            return None
+            return None, self._reference
         if found is None:
-            return None
+            return None, self._reference
         best, meta = found
         if meta.get("score") != self._score:
             before = meta.get("score")
             self._set_aside("other-score", f"The best checkpoint was chosen by {before}, not by {self._score}.")
         elif best > step:
             self._drop(f"The best checkpoint is of step {best}; the run goes on from step {step}.")
-        else:
-            return float(meta["value"])
-        return None
+        else:  # checkpoints of earlier versions do not hold the fingerprint
+            return float(meta["value"]), meta.get("reference", self._reference)
+        return None, self._reference
 
     def _set_aside(self, why: str, explanation: str) -> None:
         aside, number = self._folder.with_name(f"{self._folder.name}.{why}"), 1
@@ -78,7 +86,7 @@ class BestCheckpoint:
         _warn(f"{explanation} {self._folder} was renamed to {aside.name}; the best is chosen from the next scores.")
 
     def _drop(self, explanation: str) -> None:
-        with disk_errors(self._folder):
+        with disk_errors(self._folder, "removed"):
             shutil.rmtree(self._folder)
         _warn(f"{explanation} {self._folder} was removed; the best is chosen from the next scores.")
 
@@ -89,7 +97,7 @@ class BestCheckpoint:
             step: the step that was scored.
             value: its score; NaN is never better.
             state: as for `Checkpoints.save`.
-            meta: as for `Checkpoints.save`; the name and value of the score are added.
+            meta: as for `Checkpoints.save`; the score's name, value and reference are added.
         """
         if self.value is not None and decide_in_main(lambda: not self._is_there()):
             if is_main_process():
@@ -98,7 +106,8 @@ class BestCheckpoint:
         if not self.would_take(value):
             return
         with Checkpoints(self._folder) as checkpoints:
-            checkpoints.save(step, state, meta | {"score": self._score, "value": value})
+            chosen_by = {"score": self._score, "value": value, "reference": self._reference}
+            checkpoints.save(step, state, meta | chosen_by)
         self.value = value
 
     def would_take(self, value: float) -> bool:

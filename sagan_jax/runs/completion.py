@@ -65,6 +65,9 @@ class CompletionJob:
         """Returns the state of randomly initialised networks."""
         return initial_state(self.task, self.experiment.training.seed)
 
+    def open_donor(self) -> None:
+        """Does nothing: a completion run starts from no other run."""
+
     def warm_start(self, state: CompletionState) -> CompletionState:
         """Returns the state unchanged: a completion run starts from no other run."""
         return state

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -38,6 +38,14 @@ from sagan_jax.training.adversarial import FINITE_METRICS, AdversarialState, Bat
 from sagan_jax.training.warm_start import warm_start
 
 
+class _Donor(NamedTuple):
+    """What a run takes from the run that it starts from."""
+
+    workdir: Path
+    state: AdversarialState
+    has_discriminator: bool
+
+
 class GenerationJob:
     """A generator against a discriminator; see `sagan_jax.runs.training_job.TrainingJob`.
 
@@ -46,7 +54,7 @@ class GenerationJob:
         workdir: of the run; the files of the scores are written there.
 
     Raises:
-        InvalidInputError: the data, the run to start from or a protocol contradict the config.
+        InvalidInputError: the data or a protocol contradict the config.
     """
 
     check = staticmethod(check_config)
@@ -56,8 +64,7 @@ class GenerationJob:
     def __init__(self, experiment: Experiment, workdir: Path) -> None:
         training = experiment.training
         self.experiment = experiment
-        if training.init_from:
-            check_same_sizes(Path(training.init_from), experiment.networks)
+        self._donor: _Donor | None = None
         self.source = open_labelled_images(experiment, decoding=experiment.data.decoding)
         self._balanced_by = balanced_by(experiment, self.source)
         self.score_monitor = None
@@ -76,11 +83,21 @@ class GenerationJob:
         """Returns the state of randomly initialised networks."""
         return initial_state(self.task, self.experiment.training.seed, image_shape(self.experiment))
 
+    def open_donor(self) -> None:
+        """Reads the run in `init_from`, if there is one; see `sagan_jax.runs.training_job.TrainingJob`."""
+        init_from = self.experiment.training.init_from
+        if init_from:
+            check_same_sizes(Path(init_from), self.experiment.networks)
+            donor = open_run(init_from)
+            self._donor = _Donor(donor.workdir, donor.state, donor.has_discriminator)
+
     def warm_start(self, state: AdversarialState) -> AdversarialState:
         """Returns the state at step 0, with the networks of the run in `init_from` if there is one."""
-        if not self.experiment.training.init_from:
+        if not self._donor:
+            self.open_donor()
+        donor, self._donor = self._donor, None  # its arrays are not kept
+        if not donor:
             return state
-        donor = open_run(self.experiment.training.init_from)
         state, fresh = warm_start(state, donor.state, discriminator=donor.has_discriminator)
         if is_main_process():
             print(f"starting from step {int(donor.state.step)} of {donor.workdir}", flush=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from sagan_jax.evaluation.inception import find_weights
 from sagan_jax.runs.build import open_labelled_images
 from sagan_jax.runs.dry_run import dry_run
 from sagan_jax.runs.experiments import load_experiment
+from sagan_jax.runs.saved_config import read_experiment
 from sagan_jax.runs.score_curve import score_every_checkpoint
 from sagan_jax.runs.train import train_to_the_end
 from sagan_jax.runtime.files import write_atomically
@@ -186,6 +187,7 @@ def rehearse(name: str, setting: Setting, workdir: Path, inception_weights: str 
     """
     experiments = experiments_of(name, setting)
     _check_images(name, setting, experiments[0])
+    _check_workdirs(experiments, workdir)
     for experiment in experiments:
         dry_run(experiment, workdir / experiment.name)
     if not find_weights(inception_weights or None):
@@ -219,8 +221,8 @@ def reproduce(
         The scores of each experiment by step. One that diverged has none.
 
     Raises:
-        InvalidInputError: the images are not the published ones, or the weights of the FID network are missing; raised
-            before anything is trained. Or as from `train`.
+        InvalidInputError: the images are not the published ones, the weights of the FID network are missing, or a run
+            in `workdir` has another batch size; raised before anything is trained. Or as from `train`.
     """
     experiments = experiments_of(name, setting)
     if not find_weights(inception_weights or None):
@@ -228,6 +230,7 @@ def reproduce(
             f"reproduce {name} needs the weights of the FID network, which are missing: sagan-jax fetch-weights."
         )
     _check_images(name, setting, experiments[0])
+    _check_workdirs(experiments, workdir)
     found: dict[str, Scores] = {}
     for experiment in experiments:
         try:
@@ -251,6 +254,17 @@ def _check_images(name: str, setting: Setting, experiment: Experiment) -> None:
         check_original_cifar10(source)
 
 
+def _check_workdirs(experiments: Sequence[Experiment], workdir: Path) -> None:
+    """Refuses runs of another batch size. `train` would resume them, but their scores would be of another setting."""
+    for experiment in experiments:
+        saved, wanted = read_experiment(workdir / experiment.name), experiment.training.batch_size
+        if saved and saved.training.batch_size != wanted:
+            raise InvalidInputError(
+                f"The run in {str(workdir / experiment.name)!r} has batch size {saved.training.batch_size}, and this "
+                f"reproduction needs {wanted}: give --batch-size {saved.training.batch_size}, or another --workdir."
+            )
+
+
 def _run(
     name: str, experiment: Experiment, workdir: Path, inception_weights: str, progress: ProgressCallback | None
 ) -> Scores:
@@ -263,7 +277,6 @@ def _run(
         *protocols,
         steps=reproduction.steps,
         inception_weights=inception_weights,
-        cache=experiment.data.cache,
         progress=progress,
     )
     result = {"experiment": to_dict(experiment), "values": scores.get(reproduction.total_steps, {}), "by_step": scores}

@@ -132,19 +132,20 @@ def forget_after(step: int, workdir: Path) -> None:
     for path in (workdir / "samples").glob("samples-*.png"):
         drawn = path.stem.rpartition("-")[2]
         if drawn.isdecimal() and int(drawn) > step:
-            with disk_errors(path):
+            with disk_errors(path, "removed"):
                 path.unlink(missing_ok=True)
 
 
-def check_removable(workdir: Path, source: str) -> None:
-    """Refuses to start over if `remove_run` would remove files that no run wrote.
+def check_removable(workdir: Path, experiment: AnyExperiment) -> None:
+    """Refuses to start over if `remove_run` would remove files that no run wrote, or that the new run needs.
 
     Args:
         workdir: as for `remove_run`; it need not exist.
-        source: where the images come from.
+        experiment: the config of the new run.
 
     Raises:
-        InvalidInputError: the folder holds no run, or the images are inside a folder of its results.
+        InvalidInputError: the folder holds no run; the run to start from is there; or images, labels or weights are
+            inside a folder of its results.
     """
     folders = [workdir / name for name in _FOLDERS if (workdir / name).exists()]
     if folders and not any((workdir / name).exists() for name in _FILES):
@@ -152,19 +153,41 @@ def check_removable(workdir: Path, source: str) -> None:
             f"--fresh removes what a run left; {str(workdir)!r} holds {', '.join(path.name for path in folders)}, but "
             f"no {' or '.join(_FILES[:2])} of a run. Give another --workdir, or remove them yourself."
         )
+    init_from = getattr(experiment.training, "init_from", "")
+    if init_from and Path(init_from).resolve() == workdir.resolve():
+        raise InvalidInputError(
+            f"--fresh would remove the run in {str(workdir)!r}, which --init-from starts from. Give another --workdir."
+        )
+    needed = {name: getattr(experiment.data, name) for name in ("source", "held_out", "labels", "held_out_labels")}
+    needed["init_from"] = init_from
     for folder in folders:
-        if Path(source).resolve().is_relative_to(folder.resolve()):
-            raise InvalidInputError(
-                f"--fresh would remove {str(folder)!r}, where the images of --source lie; got {source!r}. Give another "
-                f"--workdir."
-            )
+        for name, path in needed.items():
+            if path and Path(path).resolve().is_relative_to(folder.resolve()):
+                raise InvalidInputError(
+                    f"--fresh would remove {str(folder)!r}, where the files of --{name.replace('_', '-')} lie; got "
+                    f"{path!r}. Give another --workdir."
+                )
 
 
 def remove_run(workdir: Path) -> None:
-    """Removes the files that a run writes, and nothing else."""
+    """Removes the files that a run writes, and nothing else. A link to a folder is emptied, and stays.
+
+    Raises:
+        StorageError: something cannot be removed.
+    """
     set_aside = [path for why in SET_ASIDE for path in workdir.glob(f"best.{why}*")]
     for path in [*(workdir / name for name in _FOLDERS), *set_aside]:
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            with disk_errors(path, "removed"):
+                for entry in path.iterdir() if path.is_symlink() else [path]:
+                    _remove(entry)
     for path in [workdir / name for name in (*_FILES, _WANDB_RUN)]:
-        if path.exists():
-            path.unlink()
+        with disk_errors(path, "removed"):
+            path.unlink(missing_ok=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -27,7 +27,7 @@ from sagan_jax.runs.evaluators import evaluator_of_run
 from sagan_jax.runs.load import CompletionRun, GenerationRun, checkpoint_steps, open_any_run
 from sagan_jax.runs.protocol_choice import Choice, choose_protocols, print_to_stderr
 from sagan_jax.runs.result_files import ResultFiles, result_content
-from sagan_jax.runs.scores import score_of_generator
+from sagan_jax.runs.scores import generators, score_of_generator
 from sagan_jax.runs.validate import check_hole_kind
 from sagan_jax.runtime.metrics_log import Curve
 from sagan_jax.runtime.progress import ProgressCallback
@@ -76,7 +76,7 @@ def score_every_checkpoint(
     batch_size: int | None = None,
     out: Path | None = None,
     keep_going: bool = False,
-    cache: str = "auto",
+    cache: str | None = None,
     trust_checkpoint: bool = False,
     notify: Callable[[str], None] = print_to_stderr,
     progress: ProgressCallback | None = None,
@@ -217,9 +217,10 @@ def _generation_plan(
 
     def items_at(step: int) -> Iterator[_Item]:
         at_step = dataclasses.replace(run, checkpoint=step)
-        load = functools.cache(lambda raw: at_step.generator(raw=raw))
+        generator_of = generators(lambda raw: at_step.generator(raw=raw))
+        shared = {"seed": seed, "batch_size": batch_size}
         for protocol in choice.possible:
-            measure = functools.partial(score_of_generator, evaluator, protocol, load, seed=seed, batch_size=batch_size)
+            measure = functools.partial(score_of_generator, evaluator, protocol, generator_of, **shared)
             settings = _settings(evaluator, protocol, seed) | {"generated_by_step": step}
             yield _Item(protocol.name, settings, measure, result_content)
 
@@ -270,6 +271,7 @@ def _completion_plan(
                 return evaluator.score(protocol, images, seed=seed)
 
             settings = {**_settings(evaluator, protocol, seed), **of_step, "holes": list(kinds)}
+            settings["fingerprint"] = photographs.fingerprint
             yield _Item(protocol.name, settings, measure, result_content)
 
     return _Plan(items_at, choice)
@@ -281,7 +283,9 @@ def _settings(evaluator: Evaluator, protocol: Protocol, seed: int) -> dict[str, 
     reference = evaluator.references.describe(protocol)
     if protocol.embedding not in ("classifier", None):
         settings["embedding"] = evaluator.references.embedding(protocol).identity
-    return settings | ({"reference": reference} if reference else {})
+    training = evaluator.references.describe_training(protocol)
+    named = {"reference": reference, "training_images": training}
+    return settings | {name: value for name, value in named.items() if value}
 
 
 def _recorded(path: Path, settings: Mapping[str, Any]) -> dict[str, float] | None:

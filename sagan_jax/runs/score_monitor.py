@@ -18,7 +18,7 @@ from sagan_jax.runs.diversity import Diversity
 from sagan_jax.runs.evaluators import evaluator_for_run
 from sagan_jax.runs.health import Score
 from sagan_jax.runs.result_files import result_path, write_result
-from sagan_jax.runs.scores import generator_for
+from sagan_jax.runs.scores import generators
 from sagan_jax.runtime.processes import is_main_process
 
 
@@ -51,7 +51,13 @@ class ScoreMonitor:
         self._diversity = Diversity(source)
         if not self._diversity.of_real_images:
             raise InvalidInputError("--protocols need training images that differ within a class; these are all equal.")
-        self._best = BestCheckpoint(workdir / "best", name, higher_is_better=protocol.higher_is_better)
+        reference = self._evaluator.references.describe(protocol) or {}
+        self._best = BestCheckpoint(
+            workdir / "best",
+            name,
+            higher_is_better=protocol.higher_is_better,
+            reference=reference.get("fingerprint", ""),
+        )
 
     def is_measured(self, step: int, recorded: Mapping[str, float]) -> bool:
         """Returns whether all scores of a step are in their files and in the metrics.
@@ -87,9 +93,9 @@ class ScoreMonitor:
             step: generator updates done.
             load: `load(raw)` returns the generator, with the weights as trained when `raw` is True.
         """
-        values, started = {}, time.monotonic()
+        values, started, generator_of = {}, time.monotonic(), generators(load)
         for protocol in self._protocols:
-            score = self._evaluator.score(protocol, GeneratedImages(generator_for(protocol, load)))
+            score = self._evaluator.score(protocol, GeneratedImages(generator_of(protocol)))
             values |= score.values
             if is_main_process():
                 write_result(result_path(self._workdir, protocol, step), score)

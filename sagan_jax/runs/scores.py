@@ -11,7 +11,7 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.evaluator import Evaluator
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.evaluation.image_sets import GeneratedImages, RealImages
-from sagan_jax.evaluation.protocols import Protocol, parse_protocol
+from sagan_jax.evaluation.protocols import Protocol, Statistics, parse_protocol
 from sagan_jax.evaluation.scores import Score
 from sagan_jax.runs.evaluators import evaluator_of_reference, evaluator_of_run
 from sagan_jax.runs.load import GenerationRun
@@ -79,9 +79,9 @@ def scores_of_run(
     if save_statistics:
         save_reference_statistics(evaluator, choice.possible, save_statistics, notify)
     say_minutes(evaluator, choice.possible, notify)
-    files = ResultFiles()
+    files, generator_of = ResultFiles(), generators(load)
     for protocol in choice.possible:
-        score = score_of_generator(evaluator, protocol, load, seed=seed, batch_size=batch_size)
+        score = score_of_generator(evaluator, protocol, generator_of, seed=seed, batch_size=batch_size)
         if out:
             files.write(out / f"{score.protocol.name}.json", result_content(score))
         elif not reference:
@@ -94,13 +94,13 @@ def scores_of_run(
 def score_of_generator(
     evaluator: Evaluator,
     protocol: Protocol,
-    load: Callable[[bool], TrainedGenerator],
+    generator_of: Callable[[Protocol], TrainedGenerator],
     *,
     seed: int,
     batch_size: int,
 ) -> Score:
-    """Returns the score of a generator. See `generator_for` for `load`, and `scores_of_run` for the other arguments."""
-    images = GeneratedImages(generator_for(protocol, load), 100 if protocol.statistics == "batch" else batch_size)
+    """Returns a score. `generators` returns `generator_of`; for the other arguments see `scores_of_run`."""
+    images = GeneratedImages(generator_of(protocol), 100 if protocol.statistics == "batch" else batch_size)
     return evaluator.score(protocol, images, seed=seed)
 
 
@@ -210,14 +210,21 @@ def _say_absent_classes(scored: RealImages, real: RealImages | None, notify: Cal
         )
 
 
-def generator_for(protocol: Protocol, load: Callable[[bool], TrainedGenerator]) -> TrainedGenerator:
-    """Returns the generator with the weights and the batch-norm statistics that a protocol names.
+def generators(load: Callable[[bool], TrainedGenerator]) -> Callable[[Protocol], TrainedGenerator]:
+    """Returns a function from a protocol to the generator with the weights and batch-norm statistics that it names.
+
+    Each is made once, so that protocols of the same generator share the features of its images.
 
     Args:
-        protocol: the protocol.
         load: `load(raw)` returns the generator, with the weights as trained when `raw` is True.
     """
-    generator = load(protocol.raw)
-    if protocol.statistics == "standing":
-        return generator.with_standing_statistics()
-    return generator.with_batch_statistics() if protocol.statistics == "batch" else generator
+    load = functools.cache(load)
+
+    @functools.cache
+    def made(raw: bool, statistics: Statistics) -> TrainedGenerator:
+        generator = load(raw)
+        if statistics == "standing":
+            return generator.with_standing_statistics()
+        return generator.with_batch_statistics() if statistics == "batch" else generator
+
+    return lambda protocol: made(protocol.raw, protocol.statistics)

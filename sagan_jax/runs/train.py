@@ -9,7 +9,6 @@ from typing import Any, overload
 import jax
 
 from sagan_jax.config import AnyExperiment, CompletionExperiment, Experiment, from_dict, to_dict
-from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.runs.build import training_precision
@@ -125,15 +124,17 @@ def train_to_the_end(
     called = find_callbacks(experiment.recording.callbacks, callbacks)
     with WorkdirLock(workdir) if is_main_process() else nullcontext() as lock:
         if fresh:
-            check_removable(workdir, experiment.data.source)
+            check_removable(workdir, experiment)
         else:
             check_same_run(workdir, experiment, trust_checkpoint=trust_checkpoint)
         job: TrainingJob = job_type(experiment, workdir)
         fingerprint = job.source.fingerprint
         require_same({"config": json.dumps(saved_values(experiment, job.code)), "data": fingerprint})
         require_shared_folder(workdir)
-        if fresh and is_main_process():
-            remove_run(workdir)
+        if fresh or Checkpoints(workdir / "checkpoints").latest_step is None:
+            job.open_donor()
+        if fresh:
+            decide_in_main(lambda: remove_run(workdir))  # the other processes wait for it
 
         state = jax.eval_shape(job.initial_state)  # restoring needs only shapes, so nothing is compiled
         check_free_space(workdir, state)
@@ -143,11 +144,8 @@ def train_to_the_end(
             restored = checkpoints.restore(state)
             first_step, state, meta = restored or (0, job.warm_start(job.initial_state()), {})
             require_same({"checkpoint to go on from": str(first_step)})
-            if profiled and profiled.first <= first_step:
-                raise InvalidInputError(
-                    f"--profile-steps needs steps that are still to be done; got {profile_steps}, and the run in "
-                    f"{str(workdir)!r} goes on from step {first_step}."
-                )
+            if profiled:
+                profiled.require_after(first_step, workdir)
             check_same_data(workdir, meta.get("data"), fingerprint)
             owed = _owed(first_step, experiment, job, workdir)
             if is_main_process():

@@ -41,6 +41,15 @@ class TrainingJob(Protocol):
         """Returns the state before the first step; also the template of a checkpoint."""
         ...
 
+    def open_donor(self) -> None:
+        """Reads the run that the config names to start from, if any. Called before the first step, not on resuming.
+
+        Raises:
+            InvalidInputError: there is no such run, its networks have other sizes, or it has no whole checkpoint.
+            StorageError: its checkpoint cannot be read.
+        """
+        ...
+
     def warm_start(self, state: State) -> State:
         """Returns the state at step 0, with the networks of another run if the config names one."""
         ...

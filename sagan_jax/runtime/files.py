@@ -100,14 +100,14 @@ def system_error(error: BaseException) -> StorageError | None:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError in the block into a StorageError that names the path."""
+def disk_errors(path: Path, action: str = "written") -> Iterator[None]:
+    """Turns an OSError in the block into a StorageError that names the path, and the action that failed."""
     try:
         yield
     except StorageError:
         raise
     except OSError as error:
-        raise StorageError(f"{path} could not be written: {error.strerror or error}") from error
+        raise StorageError(f"{path} could not be {action}: {error.strerror or error}") from error
 
 
 def check_can_write(path: str | Path) -> None:

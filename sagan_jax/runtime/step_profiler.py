@@ -21,6 +21,14 @@ class StepRange(NamedTuple):
     def __str__(self) -> str:
         return f"{self.first} to {self.last}"
 
+    def require_after(self, done: int, workdir: Path) -> None:
+        """Raises InvalidInputError if the run in `workdir`, which goes on after `done` steps, has done the first."""
+        if self.first <= done:
+            raise InvalidInputError(
+                f"--profile-steps needs steps that are still to be done; got {self.first}:{self.last}, and the run in "
+                f"{str(workdir)!r} goes on from step {done}."
+            )
+
 
 def read_step_range(text: str, *, total_steps: int) -> StepRange:
     """Returns the range of steps that a text describes.

@@ -406,6 +406,22 @@ def test_train_fresh_removes_the_report(run):
     assert list(run.iterdir()) == []
 
 
+def test_train_fresh_empties_a_folder_of_checkpoints_on_another_disk(run, tmp_path):
+    (run / "checkpoints").rename(tmp_path / "disk")
+    (run / "checkpoints").symlink_to(tmp_path / "disk")
+    (run / "best").symlink_to(tmp_path / "gone")
+    resume.remove_run(run)
+    assert sorted(path.name for path in run.iterdir()) == ["best", "checkpoints"]
+    assert list((tmp_path / "disk").iterdir()) == []
+
+
+def test_train_fresh_that_cannot_remove_something_does_not_go_on_with_the_old_run(run, capsys, monkeypatch):
+    monkeypatch.setattr(resume.shutil, "rmtree", lambda path: Path(path, "nothing").unlink())
+    assert train(run, "--total-steps", "5", "--fresh") == 6
+    assert f"{run / 'checkpoints'} could not be removed: No such file" in error_line(capsys)
+    assert (run / "config.json").exists()
+
+
 def test_train_fresh_removes_nothing_from_a_folder_without_a_run(tmp_path, capsys):
     photos = tmp_path / "photos" / "samples"
     photos.mkdir(parents=True)

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.runs.best_checkpoint import BestCheckpoint
 from sagan_jax.runs.resume import remove_run
 from sagan_jax.runtime.checkpoints import Checkpoints
@@ -119,7 +120,7 @@ def test_best_is_chosen_anew_after_one_was_set_aside(workdir):
     best = best_of(workdir)
     best.resume_from(8)
     best.offer(9, 77.0, STATE, {})
-    assert Checkpoints(workdir / "best").latest_meta() == (9, {"score": "fd20", "value": 77.0})
+    assert Checkpoints(workdir / "best").latest_meta() == (9, {"score": "fd20", "value": 77.0, "reference": ""})
 
 
 def test_what_a_killed_save_left_beside_the_best_is_removed(workdir):
@@ -196,3 +197,25 @@ def test_starting_over_removes_what_was_set_aside_and_nothing_else(workdir):
     (workdir / "best.pictures").mkdir()
     remove_run(workdir)
     assert names(workdir) == ["best.pictures"]
+
+
+def of_images(workdir, reference):
+    return BestCheckpoint(workdir / "best", "fd20", higher_is_better=False, reference=reference)
+
+
+def test_best_by_a_comparison_with_other_images_is_refused_and_kept(tmp_path):
+    of_images(tmp_path, "one").offer(10, 3.5, STATE, {})
+    best = of_images(tmp_path, "one")
+    best.resume_from(10)
+    assert best.value == 3.5
+    with pytest.raises(InvalidInputError, match=r"fd20 compared with other images when [^\n]* \(--held-out\)[^\n]*$"):
+        of_images(tmp_path, "other").resume_from(10)
+    assert names(tmp_path) == ["best"]
+
+
+def test_best_of_a_version_that_did_not_record_the_images_is_taken_up(tmp_path):
+    with Checkpoints(tmp_path / "best") as checkpoints:
+        checkpoints.save(10, STATE, {"score": "fd20", "value": 3.5})
+    best = of_images(tmp_path, "one")
+    best.resume_from(10)
+    assert best.value == 3.5

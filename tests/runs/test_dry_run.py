@@ -44,9 +44,37 @@ def test_dry_run_of_a_run_leaves_it_as_it_is_and_names_the_next_step(home, capsy
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*")} == before
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
+def test_dry_run_goes_on_where_the_run_would(home, capsys, monkeypatch):
+    monkeypatch.setattr(ParallelStep, "memory", lambda self, state, batch: StepMemory(2_000_000, 1_500_000_000))
+    flags = ["--source", "pairs:images=40", "--protocols", "--cache", "", *TINY, "--save-every-steps", 1]
+    assert command("train", "pairs_32", "--workdir", "run", *flags, "--total-steps", 2) == 0
+    capsys.readouterr()
+    config = home / "run" / "config.json"
+    config.write_text(config.read_text().replace('"seed": 0', '"seed": 3'))
+    assert command("train", "--workdir", "run", "--dry-run") == 2
+    assert "--trust-checkpoint" in error_line(capsys)
+    for flags in ([], ["--profile-steps", "4:5"]):
+        assert command("train", "--workdir", "run", "--total-steps", 5, "--trust-checkpoint", "--dry-run", *flags) == 0
+        assert "steps 2 to 5, into run" in capsys.readouterr().out
+    late = ["--total-steps", 5, "--trust-checkpoint", "--dry-run", "--profile-steps", "2:3"]
+    assert command("train", "--workdir", "run", *late) == 2
+    assert "needs steps that are still to be done; got 2:3" in error_line(capsys)
+    (home / "run" / "checkpoints" / "2" / "meta" / "metadata").write_text("{}")
+    assert command("train", "--workdir", "run", "--total-steps", 5, "--trust-checkpoint", "--dry-run") == 0
+    said = capsys.readouterr()
+    assert "steps 1 to 5, into run" in said.out
+    assert "Checkpoint 2" in said.err
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [(["--source", "nowhere.zip"], "nowhere.zip"), (["--batch-size", 6], "multiple of the 4 devices")],
+    [
+        (["--source", "nowhere.zip"], "nowhere.zip"),
+        (["--batch-size", 6], "multiple of the 4 devices"),
+        (["--profile-steps", "7:10"], "--profile-steps needs steps from 1 to --total-steps 9"),
+    ],
 )
 def test_dry_run_refuses_what_a_run_refuses(flags, words, home, capsys):
     assert command("train", "pairs_32", "--protocols", "--dry-run", *TINY, *flags) == 2

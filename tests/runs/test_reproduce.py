@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,18 @@ def test_dry_run_of_cifar10_takes_any_images_as_a_rehearsal(home, capsys):
     assert command("reproduce", "cifar10", "--source", "synthetic.npz", *REHEARSAL) == 0
     assert "steps 0 to 100000, into runs/cifar10/cifar10_32_studiogan" in capsys.readouterr().out
     assert set(home.iterdir()) == written
+
+
+def test_run_of_another_batch_size_is_not_taken_for_the_published_setting(home, capsys):
+    write_images(home / "synthetic.npz", 30, 32, 10)
+    name = "cifar10_32_studiogan"
+    experiment = load_experiment(name)
+    rehearsed = replace(experiment, training=replace(experiment.training, batch_size=4))
+    (home / "runs" / "cifar10" / name).mkdir(parents=True)
+    (home / "runs" / "cifar10" / name / "config.json").write_text(json.dumps(to_dict(rehearsed)))
+    assert command("reproduce", "cifar10", "--source", "synthetic.npz", "--base-channels", 8, "--dry-run") == 2
+    wanted = experiment.training.batch_size
+    assert f"has batch size 4, and this reproduction needs {wanted}: give --batch-size 4" in error_line(capsys)
 
 
 def test_cifar10_refuses_jpeg_copies_in_one_line(home, capsys):
