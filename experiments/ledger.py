@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 A100_FLOPS, SHARES = 156e12, (0.15, 0.45)
 """The peak of an A100 in TF32, and assumed shares of it that a step reaches; they were not measured."""
 UNVERIFIED = "mem"
+_OF_IMAGES = ("max_images", "sampling", "decoding")  # data fields that are part of a published setting
 _FREE = ("total_steps", "seed", "precision", "driver")  # training fields that are not part of a published setting
 
 INTRODUCTION = """# Ledger
@@ -59,14 +60,18 @@ def shown_value(row: Mapping[str, Any]) -> str:
 
 
 def is_setting_of(experiment: AnyExperiment, result: Mapping[str, Any], steps: int) -> bool:
-    """Returns whether a result is of a run with the networks and training of an experiment, and with `steps` steps."""
+    """Returns whether a result is of a run with the networks and training of an experiment, and with `steps` steps.
+
+    The images may lie elsewhere, but are used in the same way: as many, drawn and decoded alike.
+    """
     ran = from_dict(result["experiment"])
     if type(ran) is not type(experiment) or ran.training.total_steps != steps:
         return False
     settings = []
     for one in (ran, experiment):
         values = to_dict(one)
-        settings.append((values["networks"], {k: v for k, v in values["training"].items() if k not in _FREE}))
+        training = {k: v for k, v in values["training"].items() if k not in _FREE}
+        settings.append((values["networks"], training, [values["data"][name] for name in _OF_IMAGES]))
     return json.dumps(settings[0]) == json.dumps(settings[1])
 
 

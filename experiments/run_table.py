@@ -98,6 +98,23 @@ def join_curves(runs: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.n
     return np.array(steps), np.array([[curve.get(step, np.nan) for step in steps] for curve in curves])
 
 
+def widely_recorded(values: np.ndarray) -> np.ndarray:
+    """Returns the steps, bool `[S]`, that most of the runs recorded that had not ended by then.
+
+    A run that was stopped also records its last step, which the other runs do not.
+
+    Args:
+        values: `[runs, S]`; NaN where a run did not record a step.
+
+    Examples:
+        >>> widely_recorded(np.array([[1, 2, np.nan], [1, np.nan, 3], [1, np.nan, np.nan]])).tolist()
+        [True, False, True]
+    """
+    recorded = ~np.isnan(values)
+    not_ended = np.cumsum(recorded[:, ::-1], axis=1)[:, ::-1] > 0
+    return recorded.sum(axis=0) * 2 > not_ended.sum(axis=0)
+
+
 def minutes_of(experiment: AnyExperiment, speeds: np.ndarray) -> float:
     """Returns the minutes of a run's steps at its median speed, which pauses of the machine do not affect.
 
@@ -256,7 +273,7 @@ def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -
                 values = abs(values)  # the sign is arbitrary: the output kernel can absorb it
             if not len(steps):  # not run yet, or without this metric
                 continue
-            kept = np.isnan(values).mean(axis=0) < 0.5  # leaves out steps that only a stopped run recorded
+            kept = widely_recorded(values)
             steps, values, colour = steps[kept], values[:, kept], f"C{number}"
             axes.plot(steps, np.nanmean(values, axis=0), color=colour, label=row)
             low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)

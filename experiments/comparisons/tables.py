@@ -1,5 +1,6 @@
 """A table of runs in Markdown: means, comparisons, ranks, survival, and factors."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -29,17 +30,29 @@ def with_head(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(head), "|---" * len(head) + "|", *map(line, lines)]) + "\n"
 
 
+def decimals(*values: float) -> int:
+    """Returns how many decimals show numbers that are compared: two or more digits of the largest.
+
+    >>> decimals(512.3), decimals(-24.6, 0.001), decimals(0.0), decimals(-0.0349, 0.001)
+    (1, 2, 2, 4)
+    """
+    largest = max(map(abs, values))
+    if largest >= 100:
+        return 1
+    return 2 if largest >= 0.1 or not largest else 2 - math.floor(math.log10(largest))
+
+
 def estimate(*groups: Sequence[float], sign: str = "") -> str:
     """Returns a mean, or a difference of two, with its bootstrap interval.
 
-    >>> estimate([1.0, 1.0]), estimate([3.0], [1.0], sign="+"), estimate([])
-    ('1.00 [1.00, 1.00]', '+2.00', '–')
+    >>> estimate([1.0, 1.0]), estimate([0.0349]), estimate([3.0], [1.0], sign="+"), estimate([])
+    ('1.00 [1.00, 1.00]', '0.0349', '+2.00', '–')
     """
     if not all(groups):
         return "–"
     value = float(np.mean(groups[0])) - (float(np.mean(groups[1])) if len(groups) > 1 else 0.0)
-    digits = 2 if abs(value) < 100 else 1
     bounds = bootstrap(*groups)
+    digits = decimals(value, *bounds or ())
     shown = f"{value:{sign}.{digits}f}"
     return f"{shown} [{bounds[0]:{sign}.{digits}f}, {bounds[1]:{sign}.{digits}f}]" if bounds else shown
 
@@ -202,8 +215,9 @@ def levels_of(table: Table) -> dict[str, tuple[int, ...]]:
 
 
 def _effect_text(cells: factorial.Cells, factors: Sequence[int]) -> str:
-    error = factorial.standard_error(cells)
-    return f"{factorial.effect(cells, factors):+.2f}" + ("" if error is None else f" ± {error:.2f}")
+    effect, error = factorial.effect(cells, factors), factorial.standard_error(cells)
+    digits = decimals(effect, error or 0.0)
+    return f"{effect:+.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
 
 def _main_effects(

@@ -30,7 +30,8 @@ class Arguments:
     part: Literal["both", "probe", "gan"] = "both"
     """what to measure: the probe of reach, the GAN, or both"""
     out: Path = Path("runs/long_range_v1")
-    """the folder for the runs and table.md, which shows all finished results. Finished parts are not run again"""
+    """the folder for results. The runs and the table.md of a layer lie in a folder in it, named after the layer.
+    Finished parts are not run again"""
     quick: bool = False
     """only a few steps, to check that the layer works; the numbers mean nothing"""
     compilation_cache: bool = True

@@ -73,8 +73,9 @@ class Arguments:
     save_statistics: Path | None = None
     """an .npz file for the statistics of the real images, for a later --reference. With --reference alone, nothing is
     scored"""
-    cache: str = "auto"
-    """folder for decoded images; the statistics of real images are kept beside it. "" for none"""
+    cache: str | None = None
+    """folder for decoded images; the statistics of real images are kept beside it. "" for none. Defaults to that of the
+    run's config, and for --images to auto"""
     trust_checkpoint: bool = False
     """if config.json was changed, use the config that is stored in the checkpoint"""
     compilation_cache: bool = True
@@ -111,10 +112,7 @@ def _check(parsed: Arguments) -> None:
         )
     if parsed.images and not parsed.reference:
         raise InvalidInputError("--images and --reference go together: what is scored, and the real images.")
-    if parsed.workdir and parsed.max_images:
-        raise InvalidInputError("--max-images goes with --images; a run has this setting in its config.")
-    if parsed.workdir and (parsed.label_column or parsed.image_column):
-        raise InvalidInputError("--label-column and --image-column go with --images; a run has both in its config.")
+    _refuse_unread(parsed)
     if not 0 <= parsed.seed < 2**32:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
     if parsed.samples < 0:
@@ -133,10 +131,28 @@ _OF_ALL = ("inception_weights", "dinov2_weights", "batch_size", "cache")
 _OF_SCORES = (*_OF_ALL, "seed", "out")
 _OF_IMAGES = ("resolution", "max_images", "label_column", "image_column")
 _OF_RUNS = (*_OF_SCORES, "holes", "samples", "source", "held_out", "reference", "trust_checkpoint")
+_NOT_OF_IMAGES = (*set(_OF_RUNS) - {*_OF_SCORES, "reference"}, "checkpoint")
+
+
+def _refuse_unread(parsed: Arguments) -> None:
+    """Raises InvalidInputError for a flag that would have no effect."""
+    if parsed.workdir:
+        unread, where = _OF_IMAGES, "--images; a run has this setting in its config"
+    elif parsed.images:
+        unread, where = _NOT_OF_IMAGES, "--workdir, not with --images"
+    else:
+        unread, where = (*_NOT_OF_IMAGES, "seed", "out"), "scores; without --workdir and --images nothing is scored"
+    for field in dataclasses.fields(parsed):
+        if field.name in unread and getattr(parsed, field.name) != field.default:
+            raise InvalidInputError(f"--{field.name.replace('_', '-')} goes with {where}.")
 
 
 def _options(parsed: Arguments, *names: str) -> dict[str, Any]:
     return {name: getattr(parsed, name) for name in names}
+
+
+def _cache_of_images(parsed: Arguments) -> dict[str, Any]:
+    return {"cache": "auto" if parsed.cache is None else parsed.cache}
 
 
 def _score_run(parsed: Arguments, progress: Any) -> None:
@@ -150,7 +166,7 @@ def _score_run(parsed: Arguments, progress: Any) -> None:
 def _score_images(parsed: Arguments, progress: Any) -> None:
     from sagan_jax.runs.scores import scores_of_images
 
-    given = _options(parsed, *_OF_SCORES, *_OF_IMAGES, "save_statistics")
+    given = _options(parsed, *_OF_SCORES, *_OF_IMAGES, "save_statistics") | _cache_of_images(parsed)
     found = scores_of_images(
         parsed.images, parsed.reference, parsed.protocol, **given, keep_going=True, progress=progress
     )
@@ -162,7 +178,7 @@ def _save_statistics(parsed: Arguments, progress: Any) -> None:
     from sagan_jax.runs.reference_statistics import save_statistics_of_images
 
     assert parsed.save_statistics
-    given = _options(parsed, *_OF_ALL, *_OF_IMAGES)
+    given = _options(parsed, *_OF_ALL, *_OF_IMAGES) | _cache_of_images(parsed)
     save_statistics_of_images(
         parsed.reference, parsed.save_statistics, parsed.protocol, **given, notify=_show, progress=progress
     )

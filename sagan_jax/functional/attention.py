@@ -27,7 +27,7 @@ def attention_map(queries: Array, keys: Array) -> Array:
         keys: `[..., M, D]`, dtype and leading axes of `queries`.
 
     Returns:
-        `[..., N, M]`, dtype of `queries`; each row sums to one. An infinite score gives NaN.
+        `[..., N, M]`, dtype of `queries`; each row sums to one. A score of +inf, or only -inf in a row, gives NaN.
 
     Raises:
         AssertionError: at trace time, when shapes or dtypes do not fit.
@@ -98,7 +98,7 @@ def attend_positions(queries: Array, keys: Array, values: Array) -> Array:
         values: `[..., M, E]`, dtype and leading axes of `queries`.
 
     Returns:
-        `[..., N, E]`, dtype of `values`. An infinite score gives NaN.
+        `[..., N, E]`, dtype of `values`. A score of +inf, or only -inf in a row of the map, gives NaN.
 
     Raises:
         AssertionError: at trace time, when shapes or dtypes do not fit.

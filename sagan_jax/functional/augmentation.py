@@ -52,6 +52,8 @@ def augment(keys: Array, images: Array, augmentations: Sequence[Augmentation | A
             number, function = len(_AUGMENTATIONS) + place, chosen
         elif chosen in _AUGMENTATIONS:
             number, function = list(_AUGMENTATIONS).index(chosen), _AUGMENTATIONS[chosen]
+            if chosen in augmentations[:place]:  # a second one draws anew
+                number = len(_AUGMENTATIONS) + place
         else:
             raise ValueError(f"augment needs augmentations out of {', '.join(_AUGMENTATIONS)}; got {chosen!r}.")
         images = jax.vmap(function)(jax.vmap(jax.random.fold_in, (0, None))(keys, number), images)

@@ -40,7 +40,8 @@ class Generator(nn.Module):
         image_channels: 3 for RGB, 1 for grey.
         attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size.
         attention: the layer at these sizes: a name, or a user-defined layer.
-        shared_size: the size of the shared class embedding. With 0 each norm has its own table of the classes.
+        shared_size: the size of the shared class embedding. With 0, which a hierarchical network with classes cannot
+            have, each norm has its own table of the classes.
         hierarchical: whether the latent is split evenly over the first linear map and the blocks.
         norm_epsilon: added to the variance in each norm.
         norm_decay: the decay of the running moments.
@@ -83,7 +84,7 @@ class Generator(nn.Module):
 
         Raises:
             ValueError: when a field has an unknown value, `attention_resolutions` names a size at which no block
-                ends, or the latent cannot be split evenly.
+                ends, the latent cannot be split evenly, or the norms of a hierarchical network would not see the class.
         """
         check_choice("resolution", self.resolution, sagan.Resolution)
         check_attention(self.attention)
@@ -94,6 +95,11 @@ class Generator(nn.Module):
 
         chunks: list[Array | None] = [None] * len(widths)
         if self.hierarchical:
+            if self.num_classes and not self.shared_size:
+                raise ValueError(
+                    f"A hierarchical Generator with classes needs shared_size of at least 1, or its images would not "
+                    f"depend on the class; got num_classes={self.num_classes} and shared_size=0."
+                )
             if latents.shape[1] % (len(widths) + 1):
                 raise ValueError(
                     f"A hierarchical Generator of {self.resolution} pixels needs latents that divide evenly into "

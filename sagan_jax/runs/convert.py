@@ -193,13 +193,23 @@ def _read(file: Path) -> WeightFile:
 
 
 def _named_arrays(source: str, files: dict[str, WeightFile]) -> dict[str, Any]:
-    """Returns all tensors under the names that `sagan_jax.interop.load` expects."""
+    """Returns all tensors under the names that `sagan_jax.interop.load` expects.
+
+    Raises:
+        InvalidInputError: two files hold different tensors of one name.
+    """
     arrays: dict[str, Any] = {}
     for network, file in files.items():
         # TensorFlow names the value of a variable NAME:0.
         tensors = {name.removesuffix(":0"): array for name, array in file.arrays.items()}
         if source != "official" and not all(name.startswith(("generator/", "discriminator/")) for name in tensors):
             tensors = {f"{network}/{name}": array for name, array in tensors.items()}
+        differing = [name for name in arrays.keys() & tensors.keys() if not np.array_equal(arrays[name], tensors[name])]
+        if differing:
+            raise InvalidInputError(
+                f"--generator and --discriminator both hold {min(differing)!r}, with other values: each file holds "
+                f"both networks. Give only one of them."
+            )
         arrays |= tensors
     return arrays
 

@@ -28,7 +28,7 @@ def evaluate(
     out: Path | None = None,
     save_statistics: Path | None = None,
     keep_going: bool = False,
-    cache: str = "auto",
+    cache: str | None = None,
     trust_checkpoint: bool = False,
     progress: ProgressCallback | None = None,
     on_score: Callable[[Score | HoleScore], None] | None = None,
@@ -55,7 +55,7 @@ def evaluate(
         save_statistics: for a run that generates images: an .npz file for the statistics of the real images, which
             `reference` takes.
         keep_going: when a named protocol cannot be measured, measure the others and raise the error afterwards.
-        cache: as `Data.cache`.
+        cache: as `Data.cache`. Defaults to the cache in the config.
         trust_checkpoint: as for `open_run`.
         progress: receives the progress of each pass over images.
         on_score: receives each score as soon as it is measured.

@@ -217,6 +217,11 @@ def check_family(networks: Networks) -> None:
             f"--conditional-gain scaled_map scales what spectral norm of G normalises, and needs --spectral-norm both "
             f"or generator; got {networks.spectral_norm}. Give --conditional-gain free_map."
         )
+    if networks.family == "biggan" and networks.hierarchical and networks.num_classes and not networks.shared_size:
+        raise InvalidInputError(
+            "--shared-size 0 needs --no-hierarchical or --num-classes 0: the norms of a hierarchical biggan see the "
+            "class only through the shared embedding."
+        )
     parts = len(family.GENERATOR_WIDTHS[networks.resolution])
     if networks.family == "biggan" and networks.hierarchical and networks.latent_size % parts:
         raise InvalidInputError(

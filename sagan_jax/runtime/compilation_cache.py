@@ -119,22 +119,23 @@ def _private_folder(folder: Path) -> Path:
     """
     folder = folder.resolve()
     missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    _require_private(missing[-1].parent if missing else folder)
+    existing = missing[-1] if missing else folder
+    _require_private(*([] if missing else [folder]), above=existing)
     for path in reversed(missing):
         with contextlib.suppress(FileExistsError):  # another process starts too
             path.mkdir(mode=0o700)
-    _require_private(folder, folder.parent)  # checked again, because another process may have created them
+    _require_private(folder, folder.parent, above=folder)  # again: another process may have created them
     return folder
 
 
-def _require_private(*folders: Path) -> None:
-    """Raises InvalidInputError unless the folders belong to this user, and the folders above them are safe.
+def _require_private(*folders: Path, above: Path) -> None:
+    """Raises InvalidInputError unless the folders belong to this user, and the folders above a path are safe.
 
-    A folder above them may belong to root. Others may write into it only if it is sticky, like /tmp.
+    A folder above may belong to root. Others may write into it only if it is sticky, like /tmp.
     """
     if not hasattr(os, "geteuid"):  # on Windows, access lists protect a user's folders
         return
-    for path in dict.fromkeys([*folders, *(parent for folder in folders for parent in folder.parents)]):
+    for path in dict.fromkeys([*folders, *above.parents]):
         status, own = path.stat(), path in folders
         wanted = "give SAGAN_JAX_CACHE a folder of your own, or --no-compilation-cache."
         if status.st_uid != os.geteuid() and (own or status.st_uid != 0):

@@ -55,7 +55,8 @@ class WorkdirLock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with contextlib.suppress(OSError):  # the disk may be gone; closing the file releases the lock
-            self._path.unlink(missing_ok=True)
+            if self._is_ours(self._file):  # else it is of a run that started after the folder was replaced
+                self._path.unlink()
         os.close(self._file)
         self._removed.__exit__(None, None, None)
         self._remove_empty()

@@ -237,7 +237,8 @@ def step(
         task: the networks, losses, optimisers and hyperparameters.
         state: replicated over devices.
         batch: the data of this device: images `[discriminator_steps, B, H, W, C]` and labels
-            `[discriminator_steps, B]`. B is a multiple of the task's `accumulation_steps`.
+            `[discriminator_steps, B]`. B is a multiple of the task's `accumulation_steps`. Without classes the labels
+            count as 0.
         axis_name: the mapped axis over devices, or None for one device.
 
     Returns:
@@ -253,6 +254,8 @@ def step(
         generator=_on_axis(task.generator, moments_axis),
         discriminator=_on_axis(task.discriminator, moments_axis),
     )
+    if not task.num_classes:  # the generated images have no classes either
+        batch = batch._replace(labels=jnp.zeros_like(batch.labels))
     discriminator_steps, batch_size = batch.labels.shape
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     drawn = [

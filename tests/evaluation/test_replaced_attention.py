@@ -194,6 +194,11 @@ def test_what_cannot_be_knocked_out_is_said(drawing, rule, layers, count, words)
         knock_out(drawing[0], rule, layers, count=count)
 
 
+def test_batches_of_one_image_have_no_other_image(drawing):
+    with pytest.raises(InvalidInputError, match="batches of 2 or more; got 2, 3 and 1"):
+        knock_out(drawing[0], Pairs(), ("attention_8",), count=3, batch_size=1)
+
+
 @pytest.mark.parametrize("attention", ["uniform", "squeeze_excite", "residual", "none"])
 def test_layers_without_a_learned_map_have_none_to_replace(attention):
     module = Generator(32, 0, base_channels=2, attention_resolutions=(16,), attention=attention)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,7 @@ from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.evaluation import classifier, references
 from sagan_jax.evaluation.embeddings import Embedding, ImageBatch, random_embedding
 from sagan_jax.evaluation.evaluator import Evaluator
+from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.evaluation.image_sets import GeneratedImages, RealImages
 from sagan_jax.evaluation.linear_classifier import PENALTY
 from sagan_jax.evaluation.protocols import parse_protocol
@@ -425,6 +427,36 @@ def test_scores_by_class_need_the_classes_of_the_real_images(tmp_path):
         Evaluator(named[1], inception=PLAIN).check_images(parse_protocol("classifier_accuracy"), named[0])
 
 
+@pytest.mark.parametrize(
+    ("names", "held_out", "same"),
+    [
+        (("ant", "bee", "cat"), ("bee", "cat", "ant"), False),
+        (("0", "1", "2"), ("0", "2", "10"), False),
+        (("0", "1", "2"), ("00", "01", "02"), True),
+        (("0", "1", "2"), ("ant", "bee", "cat"), True),
+        (("ant", "bee", "cat"), ("ant", "bee", "cat"), True),
+    ],
+)
+def test_held_out_images_need_the_classes_of_the_training_images_in_their_order(tmp_path, names, held_out, same):
+    train, other = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
+    train.source.class_names, other.source.class_names = names, held_out
+    evaluator = Evaluator(train, other, PLAIN)
+    if same:
+        evaluator.check(parse_protocol("intra_fid_test"), 3)
+    else:
+        words = f"the training images have {', '.join(names)}; the held-out images have {', '.join(held_out)}"
+        with pytest.raises(InvalidInputError, match=words):
+            evaluator.check(parse_protocol("intra_fid_test"), 3)
+    evaluator.check(parse_protocol("intra_fid_train"), 3)
+
+
+@pytest.mark.parametrize("number", [19, 30])
+def test_accuracy_is_refused_before_a_classifier_is_trained_on_too_few_images_or_classes(tmp_path, number):
+    evaluator = Evaluator(real_images(tmp_path, number, 0, classes=3 if number == 19 else 1))
+    with pytest.raises(InvalidInputError, match=f"at least 20 images of at least two classes .* {number} images"):
+        evaluator.check(parse_protocol("classifier_accuracy"), 1)
+
+
 def test_score_of_fewer_images_than_features_carries_a_warning(tmp_path):
     real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
     evaluator = Evaluator(real, inception=PLAIN)
@@ -470,6 +502,20 @@ def test_score_of_generated_images_follows_from_the_seed(tmp_path, generator):
     first, again = (evaluator.score(protocol, GeneratedImages(generator, 8), seed=1).value for _ in range(2))
     assert first == again
     assert first != evaluator.score(protocol, GeneratedImages(generator, 8), seed=2).value
+
+
+class Bright(nn.Module):
+    """A generator without tanh, whose images are infinite."""
+
+    @nn.compact
+    def __call__(self, latents, labels, *, train):
+        scale = self.param("scale", nn.initializers.ones, ())
+        return jnp.exp(1e4 * scale * latents[:, :1, None, None] ** 2) * jnp.ones((1, 32, 32, 3))
+
+
+def test_images_that_are_infinite_are_reported():
+    with pytest.raises(NonFiniteError, match="diverged"):
+        TrainedGenerator(Bright(), {"params": {"scale": np.float32(1)}}, 6, 3, step=7).generate(5)
 
 
 def test_generator_that_has_diverged_gives_no_score(tmp_path, generator):

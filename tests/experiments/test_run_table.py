@@ -194,11 +194,12 @@ def test_curves_are_drawn_between_least_and_greatest_and_gamma_without_its_sign(
     monkeypatch.setattr(axes, "fill_between", lambda self, steps, *band, **_: drawn.append([x.tolist() for x in band]))
     monkeypatch.setattr(axes, "has_data", lambda self: False)
     runs = [{"curves": {name: [[2, value]] for name in ("generator/gamma_16", "loss")}} for value in (-1.0, 3.0)]
-    runs[1]["curves"]["loss"] = [[2, 3.0], [3, 9.0]]
+    runs[0]["curves"]["loss"] = [[2, -1.0], [4, 5.0], [6, 7.0]]
+    runs[1]["curves"]["loss"] = [[2, 3.0], [3, 9.0], [4, 1.0]]
     runs.append({"curves": {"generator/gamma_16": [], "loss": []}})
     program.plot(replace(table, curves=("generator/gamma_16", "loss")), {"none": dict(enumerate(runs))}, tmp_path)
-    # What one of three runs alone recorded, as where it was stopped, is left out.
-    assert drawn == [[2.0], [[1.0], [3.0]], [1.0], [[-1.0], [3.0]]]
+    # What one run alone recorded, as where it was stopped, is left out, unless the other runs have ended.
+    assert drawn == [[2.0], [[1.0], [3.0]], [1.0, 3.0, 7.0], [[-1.0, 1.0, 7.0], [3.0, 5.0, 7.0]]]
 
 
 def test_minutes_count_every_image_of_a_step(program):

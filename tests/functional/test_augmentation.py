@@ -182,6 +182,15 @@ def test_augmentations_are_applied_in_the_order_given_each_with_its_own_draws():
     assert abs(np.corrcoef(top, down)[0, 1]) < 0.2
 
 
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_second_augmentation_of_a_name_draws_anew(name):
+    images = some_images()
+    once = augment(keys(), images, [name])
+    twice = np.asarray(augment(keys(), images, [name, name]))
+    assert np.array_equal(once, augment(keys(), images, (name,)))
+    assert not np.allclose(twice, augment(keys(), once, [name]), atol=1e-6)
+
+
 def test_no_augmentations_return_the_images_themselves():
     images = jnp.asarray(some_images())
     assert augment(keys(), images, ()) is images

@@ -117,16 +117,21 @@ def test_shared_embedding_is_not_spectrally_normalised_and_the_maps_that_read_it
     [
         ({}, 5 + 3),
         ({"hierarchical": False}, 5),
-        ({"shared_size": 0}, 3),
         ({"num_classes": 0}, 3),
+        ({"num_classes": 0, "shared_size": 0}, 3),
     ],
-    ids=["both", "shared", "latent", "unconditional"],
+    ids=["both", "shared", "unconditional", "latent"],
 )
 def test_norms_are_told_by_what_there_is(fields, entries):
     _, _, variables = small(**fields)
     assert variables["params"]["block_2"]["norm_1"]["scale_kernel"].shape == (entries, 8)
     first = 12 if fields.get("hierarchical") is False else 3
     assert variables["params"]["linear"]["kernel"].shape[0] == first
+
+
+def test_classes_without_embedding_are_refused_where_the_norms_see_parts_of_the_latent():
+    with pytest.raises(ValueError, match="needs shared_size of at least 1, or its images would not depend on the"):
+        variable_shapes(Generator(32, 3, 2, attention_resolutions=(), shared_size=0), 12)
 
 
 def test_without_embedding_and_parts_it_is_sagan_with_tables():

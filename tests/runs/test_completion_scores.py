@@ -78,6 +78,14 @@ def test_evaluate_scores_holes_and_protocols_of_every_checkpoint_once(trained, t
     again = capsys.readouterr()
     assert again.out == said.out
     assert "step " not in again.err
+    # The training images stay the reference of _train, but the photographs are others.
+    np.save(tmp_path / "other.npy", smooth_images(COUNT, SIZE, seed=1))
+    words = [*words[:3], "--holes", "centre", "--protocol", "fd5_train_random", "--samples", "0", *words[-4:]]
+    values = []
+    for held_out in ([], ["--held-out", tmp_path / "other.npy"]):
+        assert command("evaluate", *words, *held_out) == 0
+        values.append(capsys.readouterr().out.split()[-1])
+    assert values[0] != values[1]
 
 
 @pytest.mark.parametrize(

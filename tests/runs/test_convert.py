@@ -262,6 +262,18 @@ def official_arrays(golden, tmp_path_factory):
     return both, folder / "npz"
 
 
+def test_official_files_of_two_steps_are_not_mixed(official_arrays, tmp_path, capsys):
+    both, exported = official_arrays
+    files = [written(tmp_path / "7.npz", both), tmp_path / "9.npz"]
+    name = max(both)
+    written(files[1], both | {name: both[name] + 1})
+    assert convert("official", tmp_path / "run", "--generator", files[0], "--discriminator", files[1]) == 2
+    assert f"--generator and --discriminator both hold {name!r}, with other values" in error_line(capsys)
+    assert not (tmp_path / "run").exists()
+    assert convert("official", tmp_path / "run", "--generator", files[0], "--discriminator", files[0]) == 0
+    assert same_bits(*(open_run(run).generator().variables for run in (tmp_path / "run", exported)))
+
+
 @pytest.mark.parametrize("name", ["model.ckpt-7", "model.ckpt-7.index"])
 def test_official_checkpoint_becomes_the_same_run_as_its_exported_arrays(official_arrays, name, tmp_path, capsys):
     both, exported = official_arrays
@@ -428,9 +440,40 @@ def test_fine_tuning_starts_with_the_networks_and_goes_on_without_the_run_it_beg
     assert (experiment.name, experiment.networks.num_classes) == ("studiogan_sagan_tuned", 3)
     assert experiment.training.init_from == str(donor)
 
-    shutil.rmtree(donor / "checkpoints")
+    shutil.rmtree(donor)
     assert fine_tune(workdir, *flags, steps=2) == 0
     assert "going on from step 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_fine_tuning_needs_the_checkpoint_of_its_start_before_it_removes_or_writes_anything(
+    fresh, small, pictures, tmp_path, capsys
+):
+    donor, workdir = tmp_path / "donor", tmp_path / "run"
+    shutil.copytree(small, donor)
+    shutil.rmtree(donor / "checkpoints")
+    shutil.copytree(small, workdir) if fresh else workdir.mkdir()
+    before = sorted(workdir.rglob("*"))
+    flags = ["--init-from", donor, "--source", pictures, "--num-classes", "3"]
+    assert fine_tune(workdir, *flags, *["--fresh"] * fresh) == 2
+    assert f"The run in {str(donor)!r} has no checkpoint yet" in error_line(capsys)
+    assert sorted(workdir.rglob("*")) == before
+    assert command("train", "--workdir", workdir, "--dry-run", *flags, *["--fresh"] * fresh) == 2
+    assert f"The run in {str(donor)!r} has no checkpoint yet" in error_line(capsys)
+
+
+def test_fresh_removes_no_run_that_it_would_start_from(small, pictures, tmp_path, capsys, monkeypatch):
+    shutil.copytree(small, tmp_path / "run")
+    (tmp_path / "link").symlink_to("run")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    flags = ["--source", pictures, "--num-classes", "3", "--fresh"]
+    for name in ("run", "link"):
+        for dry in ([], ["--dry-run"]):
+            assert fine_tune(tmp_path / "run", "--init-from", name, *flags, *dry) == 2
+            assert "--fresh would remove the run in" in (line := error_line(capsys))
+            assert "which --init-from starts from" in line
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("flags", [("--base-channels", "5"), ("--latent-size", "64")])

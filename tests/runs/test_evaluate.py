@@ -20,11 +20,13 @@ from sagan_jax.data import open_source
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import generator as generator_module
 from sagan_jax.evaluation.embeddings import random_embedding
+from sagan_jax.evaluation.protocols import parse_protocol
 from sagan_jax.evaluation.scores import Score
 from sagan_jax.runs import evaluators, protocol_choice, session
 from sagan_jax.runs.build import build_adversarial_task, image_shape
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.score_monitor import ScoreMonitor
+from sagan_jax.runs.scores import generators
 from sagan_jax.runtime.checkpoints import Checkpoints
 from sagan_jax.runtime.environment import write_run_files
 from sagan_jax.training import adversarial
@@ -192,6 +194,61 @@ def test_protocols_of_a_run_may_change_when_it_is_taken_up_again(trained, tmp_pa
     sagan_jax.train(longer, run)
     assert [path.name for path in (run / "scores").glob("fd19*")] == ["fd19_train_random-00000006.json"]
     assert not (run / "best" / "2").exists()  # chosen by another score
+
+
+def test_best_is_not_compared_with_scores_against_other_held_out_images(trained, tmp_path):
+    experiment, workdir = trained
+    run, evaluation = tmp_path / "run", Evaluation(("fd20_test_random",), evaluate_every_steps=2)
+    shutil.copytree(workdir, run)
+    longer = [
+        dataclasses.replace(
+            experiment,
+            training=dataclasses.replace(experiment.training, total_steps=steps),
+            evaluation=evaluation,
+        )
+        for steps in (6, 8)
+    ]
+    sagan_jax.train(longer[0], run)
+    data = dataclasses.replace(experiment.data, held_out=make_images(tmp_path / "other.npz", 40, 2))
+    with pytest.raises(InvalidInputError, match="fd20_test_random compared with other images when"):
+        sagan_jax.train(dataclasses.replace(longer[1], data=data), run)
+    sagan_jax.train(longer[1], run)
+
+
+def test_scores_of_the_same_images_share_one_generator():
+    made = []
+
+    class Made:
+        def __init__(self, kind):
+            made.append(kind)
+
+        def with_batch_statistics(self):
+            return Made("batch")
+
+        def with_standing_statistics(self):
+            return Made("standing")
+
+    generator_of = generators(lambda raw: Made("raw" if raw else "averaged"))
+    names = ("fd20_train_lite0", "kd20_train_lite0_standing", "prdc20_train_lite0_standing", "fd20_train_lite0_raw")
+    found = [generator_of(parse_protocol(name)) for name in (*names, *names, "kd20_train_lite0_batch")]
+    assert made == ["averaged", "standing", "raw", "batch"]
+    assert found[1] is found[2]
+    assert found[:4] == found[4:8]
+
+
+def test_cache_of_a_run_is_that_of_its_config(trained, tmp_path, monkeypatch):
+    experiment, _ = trained
+    data = dataclasses.replace(experiment.data, cache=str(tmp_path / "its"))
+    run = tmp_path / "run"
+    sagan_jax.train(dataclasses.replace(experiment, data=data, evaluation=Evaluation()), run)
+    monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "everybody's"))
+    words = ("--workdir", run, "--protocol", "fd20_train_random")
+    assert evaluate(*words) == 0
+    assert evaluate(*words, "--every-checkpoint") == 0
+    assert any((tmp_path / "its").rglob("*"))
+    assert not any((tmp_path / "everybody's").rglob("*.npy"))
+    assert evaluate(*words, "--cache", tmp_path / "named") == 0
+    assert any((tmp_path / "named").rglob("*"))
 
 
 class ScriptedMonitor(ScoreMonitor):
@@ -364,7 +421,20 @@ def test_columns_are_named_where_images_or_reference_have_them(tmp_path, capsys)
             "50 of 60 images",
         ),
         (("--workdir", "{folder}/nothing", "--max-images", "5"), "--max-images goes with --images"),
-        (("--workdir", "{folder}/nothing", "--label-column", "x"), "--image-column go with --images"),
+        (("--workdir", "{folder}/nothing", "--label-column", "x"), "--label-column goes with --images"),
+        (("--workdir", "{folder}/nothing", "--resolution", "64"), "--resolution goes with --images"),
+        *(
+            (("--images", "{images}", "--reference", "{images}", *flag), f"{flag[0]} goes with --workdir, not with")
+            for flag in (
+                ("--held-out", "{images}"),
+                ("--source", "{images}"),
+                ("--checkpoint", "best"),
+                ("--holes", "centre"),
+                ("--samples", "2"),
+                ("--trust-checkpoint",),
+            )
+        ),
+        (("--reference", "{images}", "--save-statistics", "{folder}/s.npz"), "--out goes with scores"),
         (("--images", "{images}", "--reference", "{images}", "--protocol", "fd5k_trian_random"), "Perhaps you meant"),
         (("--images", "{images}", "--reference", "{images}", "--protocol", "fd9_train_random_standing"), "generator"),
         (("--images", "{images}", "--reference", "{images}", "--protocol", "fid20_train"), "fetch-weights"),

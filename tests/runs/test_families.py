@@ -104,6 +104,7 @@ def test_of_two_blocks_of_one_size_attention_follows_the_first():
         ("dcgan", {"conditional_gain": "scaled_map", "spectral_norm": "none"}, "or generator; got none."),
         ("sagan", {"conditional_gain": "freemap"}, "needs to be one of table, map, free_map, scaled_map; got"),
         ("biggan", {"latent_size": 13}, "--latent-size needs a multiple of 4"),
+        ("biggan", {"shared_size": 0}, "--shared-size 0 needs --no-hierarchical or --num-classes 0"),
         ("biggan", {"shared_size": -1}, "--shared-size needs to be at least 0"),
         ("dcgan", {"discriminator_attention_resolutions": (32,)}, "ends at 32; it can be any of 4, 8, 16"),
         ("stylegan", {}, "--family needs to be one of sagan, dcgan, biggan"),

@@ -9,6 +9,7 @@ from PIL import Image
 import sagan_jax
 from sagan_jax.config import Data, Experiment, Networks, Recording, Training
 from sagan_jax.errors import InvalidInputError, StoppedError
+from sagan_jax.evaluation import classifier
 from sagan_jax.runs import score_curve
 from sagan_jax.runs.score_curve import score_every_checkpoint
 from support.commands import command, error_line
@@ -77,6 +78,19 @@ def test_every_checkpoint_is_scored_once_with_a_file_each_a_table_and_a_curve(tr
     # Each is the score of that checkpoint alone.
     alone = sagan_jax.evaluate(trained, NAME, checkpoint=4, out=tmp_path / "alone", cache="")
     assert alone[NAME] == found[4]
+
+
+@pytest.mark.slow
+@pytest.mark.one_jax
+def test_score_by_a_classifier_of_other_images_is_measured_again(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(classifier, "_STEPS", 1)
+    name = "classifier_accuracy"
+    drawn = np.random.default_rng(1).integers(0, 256, (30, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "other.npz", images=drawn, labels=np.arange(30) % 2)
+    words = ("--workdir", trained, "--every-checkpoint", "--protocol", name, "--out", tmp_path / "out")
+    for source, measured in (((), 3), ((), 0), (("--source", tmp_path / "other.npz"), 3)):
+        assert command("evaluate", *words, *source) == 0
+        assert capsys.readouterr().err.count(f": {name}") == measured
 
 
 @pytest.mark.slow

@@ -175,8 +175,10 @@ def test_sticky_folder_of_root_is_no_danger_to_a_folder_below_it(home, tmp_path)
     shared.mkdir()
     shared.chmod(0o1777)  # as /tmp
     (shared / "mine").mkdir(mode=0o700)
-    folder, _, errors = compiled(home, SAGAN_JAX_CACHE=str(shared / "mine"))
-    assert (Path(folder).parent, errors) == (shared / "mine" / "compiled", [])
+    for name in ("mine", "new"):  # the second one does not exist yet
+        folder, _, errors = compiled(home, SAGAN_JAX_CACHE=str(shared / name))
+        assert (Path(folder).parent, errors) == (shared / name / "compiled", [])
+    assert (shared / "new").stat().st_mode & 0o777 == 0o700
 
 
 def truncate(folder, age):

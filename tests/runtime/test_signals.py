@@ -134,6 +134,18 @@ def test_lock_notices_that_its_folder_is_gone_or_another(tmp_path):
             lock.require_held()
 
 
+def test_lock_that_ends_leaves_that_of_a_run_in_the_new_folder(tmp_path):
+    with WorkdirLock(tmp_path / "run"):
+        shutil.rmtree(tmp_path / "run")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "kept").touch()
+        other = WorkdirLock(tmp_path / "run")
+        other.__enter__()
+    other.require_held()
+    other.__exit__(None, None, None)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["kept"]
+
+
 def hold(path, held):
     with WorkdirLock(path):
         held.set()

@@ -481,6 +481,19 @@ def test_unconditional_networks_step():
     assert not same_bits(new.discriminator.params, state.discriminator.params)
 
 
+def test_networks_of_a_run_without_classes_see_only_the_label_0():
+    recorder = PassRecorder()
+    networks = {"generator": small_generator(), "discriminator": ProjectionDiscriminator(CLASSES, record=recorder)}
+    task = dataclasses.replace(TASK, **networks, num_classes=0)
+    state = some_state(task)
+    images = np.full((1, 2, HEIGHT, WIDTH, CHANNELS), 0.5, np.float32)
+    batch = Batch(images, np.array([[3, 4]], np.int32))
+    jax.block_until_ready(compiled(task, state, batch)(state, batch))
+    jax.effects_barrier()
+    assert len(recorder.calls) >= 2  # of real and of generated images
+    assert all((labels == 0).all() for _, _, labels, *_ in recorder.calls)
+
+
 @pytest.mark.parametrize("name", ["generator", "discriminator"])
 def test_vectors_are_made_for_the_networks_that_spectral_norm_names(name):
     made = {
