@@ -14,6 +14,7 @@ from jax import Array
 
 from sagan_jax.errors import InvalidInputError, NonFiniteError
 from sagan_jax.evaluation.embeddings import ImageBatch, Variables
+from sagan_jax.models.fields import has_field, with_fields
 from sagan_jax.models.programs import bind_static
 from sagan_jax.runtime.devices import replicate_locally, shard_locally
 from sagan_jax.runtime.full_precision import in_float32
@@ -198,14 +199,14 @@ class TrainedGenerator:
         Source: ajbrock/BigGAN-PyTorch:utils.py, `accumulate_standing_stats`; compare_gan's accumulators.
         """
         _check_integers("with_standing_statistics", batches=batches, batch_size=batch_size, seed=seed)
-        if self.variables["batch_stats"] and not hasattr(self.generator, "norm_decay"):
+        if self.variables["batch_stats"] and not has_field(self.generator, "norm_decay"):
             raise InvalidInputError(
                 f"Standing statistics need a generator with a field norm_decay, the decay of its running moments; "
                 f"{type(self.generator).__name__} has none."
             )
-        decays = [name for name in ("norm_decay", "final_norm_decay") if hasattr(self.generator, name)]
+        decays = [name for name in ("norm_decay", "final_norm_decay") if has_field(self.generator, name)]
         zeros: dict[str, Any] = dict.fromkeys(decays, 0.0)  # each pass then stores the moments of its own batch
-        undecayed = self.generator.clone(**zeros)
+        undecayed = with_fields(self.generator, **zeros)
 
         @jax.jit
         @in_float32

@@ -11,6 +11,7 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.functional.spectral import init_spectral
 from sagan_jax.import_paths import errors_of_user_code
+from sagan_jax.models.fields import has_field
 from sagan_jax.training.adversarial import AdversarialTask
 
 _COLLECTIONS = {"params", "batch_stats"}
@@ -49,7 +50,7 @@ def _check_network(
     task: AdversarialTask, what: str, module: nn.Module, inputs: Any, labels: Any, wanted: Any
 ) -> Mapping[str, Any]:
     """Returns the shapes of the parameters of a network."""
-    if task.precision == "bfloat16" and not hasattr(module, "dtype"):
+    if task.precision == "bfloat16" and not has_field(module, "dtype"):
         raise InvalidInputError(
             f"{what} needs a field dtype for --precision bfloat16; {type(module).__name__} has none. Give it one, or "
             f"give --precision tensorfloat32."

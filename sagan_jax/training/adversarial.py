@@ -18,6 +18,7 @@ from sagan_jax.functional.augmentation import Augmentation, AugmentationFunction
 from sagan_jax.functional.gradient_penalty import value_and_gradient_penalty
 from sagan_jax.functional.losses import HINGE, AdversarialLoss, orthogonal_penalty
 from sagan_jax.functional.spectral import spectral_normalize_tree
+from sagan_jax.models.fields import has_field, with_fields
 from sagan_jax.models.programs import bind_static
 from sagan_jax.training.network_state import (
     BatchStats,
@@ -294,7 +295,7 @@ def step(
 
 def _on_axis(network: nn.Module, axis_name: str | None) -> nn.Module:
     """Returns the network with its field `axis_name` set, if it has one."""
-    return network.clone(axis_name=axis_name) if hasattr(network, "axis_name") else network
+    return with_fields(network, axis_name=axis_name) if has_field(network, "axis_name") else network
 
 
 class _Draws(NamedTuple):

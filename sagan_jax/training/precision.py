@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sagan_jax.models.fields import has_field, with_fields
+
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 
 Step = TypeVar("Step", bound=Callable[..., Any])
@@ -61,6 +63,7 @@ def _with_dtype(task: Any) -> Any:
     values = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
     networks: Any = {name: value for name, value in values.items() if isinstance(value, nn.Module)}
     for module in networks.values():
-        if not hasattr(module, "dtype"):
+        if not has_field(module, "dtype"):
             raise ValueError(f"bfloat16 needs networks with a field dtype; {type(module).__name__} has none.")
-    return dataclasses.replace(task, **{name: module.clone(dtype=jnp.bfloat16) for name, module in networks.items()})
+    narrow: Any = {name: with_fields(module, dtype=jnp.bfloat16) for name, module in networks.items()}
+    return dataclasses.replace(task, **narrow)
