@@ -403,8 +403,9 @@ class Table:
         strips: rows whose images are shown; they follow a rule of `sagan_jax.data.synthetic`.
         share_of: for a score that is a fraction of a count, the name of the score with that count. Where the count
             is 0, the fraction is left out.
-        tested: the scores whose comparisons with the baselines form one family of tests. `collapsed` stands for the
-            share of runs that collapse. Defaults to the first score.
+        tested: the scores whose comparisons with the baselines are tested. They form one family, or two with
+            `secondary`. `collapsed` stands for the share of runs that collapse. Defaults to the first score.
+        secondary: rows whose comparisons form a second family, so that they take no power from the first.
         lower_is_better: scores for which lower values are better.
         collapse: which runs count as collapsed. Their scores are not averaged. Runs that diverged always count;
             by default only they do.
@@ -424,6 +425,7 @@ class Table:
     strips: tuple[str, ...] = ()
     share_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
     tested: tuple[str, ...] = ()
+    secondary: tuple[str, ...] = ()
     lower_is_better: tuple[str, ...] = ()
     collapse: Collapse | None = None
     search: Search | None = None

@@ -1,6 +1,6 @@
 """Measures whether two blobs agree less when they are farther apart, on generated images of runs on `pairs`.
 
-    python experiments/benchmarks/agreement_by_distance.py runs/attention_buys/none-* runs/attention_buys/at\\ 16-*
+    python experiments/benchmarks/agreement_by_distance.py runs/attention_buys/none-*/ runs/attention_buys/at\\ 16-*/
 
 Runs whose folders are named ROW-SEED form one row: means over seeds, with 95% bootstrap intervals. The value is
 Scott's pi of the two blobs' hues, over the images with two clear blobs, by the distance between the blobs' centres in

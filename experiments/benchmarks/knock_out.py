@@ -1,6 +1,6 @@
 """Measures how much agreement two blobs lose if a generator's attention map is replaced, for runs on `pairs`.
 
-    python experiments/benchmarks/knock_out.py runs/long_range_v1/release* runs/long_range_v1/multi-head*
+    python experiments/benchmarks/knock_out.py runs/long_range_v1/{release,article,multi-head}*/
 
 G draws the same latents again with replaced attention maps. The replacements are equal weights; the map of another
 image; and the learned map in which a blob gives no weight to the other blob. See

@@ -5,7 +5,7 @@
 It reads the results of `run_table.py long_range_v1 --out runs/long_range_v1`. The images of a row are the first ones of
 the run whose share is the median of its row (the lower one of two), so they are not hand-picked. They are stored in
 ROW-SEED/images.png: with that file a result of `experiments/results` is enough. A bar is the mean of the runs that did
-not collapse, with its 95% bootstrap interval.
+not collapse, with its 95% bootstrap interval. A line across it is the share that chance gives.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from sagan_jax.cli.main import explained
 from sagan_jax.config import Experiment, Table
 from sagan_jax.data.synthetic import Pairs, parse_synthetic
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.evaluation.permutation import difference_p
 from sagan_jax.evaluation.rules import check_rule
 from sagan_jax.runs.long_range import VERSION
 from sagan_jax.runtime.image_files import save_png
@@ -35,8 +34,8 @@ from matplotlib.axes import Axes
 sys.path.append(str(Path(__file__).parents[1]))
 import run_table
 from comparisons.intervals import bootstrap
-from comparisons.outcomes import outcomes
-from comparisons.tables import known
+from comparisons.outcomes import families, outcomes
+from comparisons.tables import known, p_values
 
 LINES, COLUMNS = 2, 10
 TITLES = ("what it was shown", "drawn without attention", "drawn with attention")
@@ -79,7 +78,7 @@ def show_images(axes: Axes, images: np.ndarray, rule: Pairs, title: str) -> None
 
 
 def show_bars(axes: Axes, table: Table, found: Found) -> None:
-    """Draws a bar for each of the rows of images, and states p for the difference of the last two."""
+    """Draws a bar for each of the rows of images, and states p of the table's test of the last two."""
     score = next(iter(table.scores))
     shares = [outcomes(table, found, row, score) for row in table.strips]
     counts = [known(values) for values in shares]
@@ -95,14 +94,22 @@ def show_bars(axes: Axes, table: Table, found: Found) -> None:
         label = f"{means[place]:.0f}%, {len(values)} run{'s' * (len(values) != 1)}"
         label += f", {lost} collapsed" if lost else ""
         axes.text((100 * bounds[1] if bounds else means[place]) + 2, place, label, va="center", fontsize=10)
-    if min(map(len, shares)) > 1:
-        p = difference_p(shares[1], shares[0], lower_is_better=False)
-        axes.set_xlabel(f"images whose two squares have one colour, %  (p = {p:.2g})")
-    else:
-        axes.set_xlabel("images whose two squares have one colour, %")
+        chance = known(outcomes(table, found, table.strips[place - 1], f"{score}/chance"))
+        if chance:
+            axes.plot([100 * float(np.mean(chance))] * 2, [place - 0.3, place + 0.3], color="black", linestyle=":")
+    axes.set_xlabel(f"images whose two squares have one colour, %{p_of_strips(table, found)}\ndotted: by chance")
     axes.set(xlim=(0, 105), ylim=(2.6, -0.6))
     axes.set_yticks([])
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def p_of_strips(table: Table, found: Found) -> str:
+    """Returns p of the planned comparison of the two rows of images, corrected by Holm; "" with too few runs."""
+    main = families(table)[0]
+    for (row, baseline, _), (_, corrected) in zip(main, p_values(table, found, main), strict=True):
+        if {row, baseline} == set(table.strips) and corrected is not None:
+            return f"  (p = {corrected:.2g}, of the share beyond chance)"
+    return ""
 
 
 def draw(table: Table, found: Found, out: Path, picture: Path) -> None:

@@ -43,7 +43,8 @@ def trial(layer: str, seed: int, results: Path = RESULTS) -> dict[str, Any] | No
     row = read_json(gan)
     if "diverged_at" in row or row["curves"][PARTS][-1][1] < LEAST_PARTS:
         return reached | {"scores": None, "collapsed": True}
-    names = {f"{PROTOCOL}/{name}": name for name in ("hue", "hue_chance", "parts")} | {PROTOCOL: "follows_rule"}
+    names = {f"{PROTOCOL}/{name}": name for name in ("beyond_chance", "hue", "hue_chance", "parts")}
+    names[PROTOCOL] = "follows_rule"
     scores = {short: round(row["values"][name], 4) for name, short in names.items()}
     return reached | {"scores": scores, "collapsed": False}
 

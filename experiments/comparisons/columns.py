@@ -3,6 +3,7 @@
 FOLLOWS_RULE = {
     "rule5k": "follow the rule",
     "rule5k/chance": "by chance",
+    "rule5k/beyond_chance": "beyond chance",
     "rule5k/parts": "two clear blobs",
     "rule5k/hue": "same hue",
     "rule5k/hue_chance": "by chance",
@@ -12,7 +13,7 @@ FOLLOWS_RULE = {
 }
 """Columns on how well images of `pairs` follow their rule; see `sagan_jax/evaluation/rules.py`.
 
-Older results have no `rule5k/chance`.
+Older results have no `rule5k/chance`, and no `rule5k/beyond_chance`.
 """
 
 FOLLOWS_RULE_SHARE_OF = {

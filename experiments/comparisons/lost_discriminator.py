@@ -96,7 +96,7 @@ def figure3(experiment: Experiment) -> dict[str, Experiment]:
 
 
 def figure3_table(rows: Mapping[str, Experiment], protocol: str, heading: str) -> Table:
-    """Returns the table of the rows of Figure 3, each compared with the one before it.
+    """Returns the table of the rows of Figure 3, each compared with the one before it: two rates in a second family.
 
     Args:
         rows: as `figure3` returns them.
@@ -112,5 +112,6 @@ def figure3_table(rows: Mapping[str, Experiment], protocol: str, heading: str) -
         curves=CURVES,
         protocols=(protocol,),
         tested=("collapsed",),
+        secondary=(names[2],),
         collapse=ONE_IMAGE,
     )

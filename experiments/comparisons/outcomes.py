@@ -51,6 +51,11 @@ def tested_scores(table: Table) -> tuple[str, ...]:
     return table.tested or tuple(table.scores)[:1]
 
 
-def family(table: Table) -> list[tuple[str, str, str]]:
-    """Returns the planned comparisons of a table, as row, baseline and score."""
-    return [(row, baseline, score) for row, baseline in table.baselines.items() for score in tested_scores(table)]
+def families(table: Table) -> list[list[tuple[str, str, str]]]:
+    """Returns the planned comparisons of a table, as row, baseline and score: the main family, then the secondary one.
+
+    A family without comparisons is left out.
+    """
+    planned = [(row, baseline, score) for row, baseline in table.baselines.items() for score in tested_scores(table)]
+    main, other = ([one for one in planned if (one[0] in table.secondary) == second] for second in (False, True))
+    return [family for family in (main, other) if family]

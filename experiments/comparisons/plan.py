@@ -1,6 +1,6 @@
 """The plan of a table in words, which is written before its first run."""
 
-from comparisons.outcomes import COLLAPSED, family, tested_scores
+from comparisons.outcomes import COLLAPSED, families, tested_scores
 from comparisons.power import POWER, smallest_count, smallest_effect
 from comparisons.ranking import DRAWS, MOST_RUNS
 from comparisons.tables import heading, is_lower_better, levels_of
@@ -59,27 +59,40 @@ def analysis_text(table: Table) -> str:
 
 
 def comparisons_text(table: Table) -> str:
-    """Returns the family of comparisons with baselines, and its power."""
-    runs, stated = len(table.seeds), family(table)
-    level = LEVEL / len(stated)
+    """Returns the families of comparisons with baselines, and their power."""
+    runs, (main, *secondary) = len(table.seeds), families(table)
     scores = ", ".join(heading(table, score) for score in tested_scores(table))
     parts = [
         f"Tests: unpaired exact permutation tests of differences of means, two-sided, of {scores}, for "
-        f"{', '.join(f'{row} against {baseline}' for row, baseline in table.baselines.items())}. Where a run of either "
-        f"row has no value, both are ranked with such runs worst, and the ranks are tested.",
-        f"The family, corrected by Holm: {len(stated)}. The least p must be at most {level:.2g}. With {runs} "
-        f"runs against {runs}, no p is below {smallest_p(runs, runs):.2g}.",
+        f"{_compared(main)}. Where a run of either row has no value, both are ranked with such runs worst, and the "
+        f"ranks are tested. The family, corrected by Holm: {len(main)}. {power_text(runs, len(main))}"
     ]
-    effect, count = smallest_effect(runs, runs, level), smallest_count(runs, runs, level)
-    if effect is None:
-        parts.append("So no difference can survive the correction: this table can show none.")
-    else:
-        parts.append(
-            f"A difference of {effect:.1f} standard deviations passes that level in {POWER:.0%} of such experiments."
-        )
+    count = smallest_count(runs, runs, LEVEL / len(main))
     if COLLAPSED in tested_scores(table) and count is not None:
         parts.append(f"Of collapse it takes {count} of {runs} against none of {runs}.")
+    parts += [
+        f"A secondary family is corrected on its own: {_compared(family)}. Its size: {len(family)}. "
+        f"{power_text(runs, len(family))}"
+        for family in secondary
+    ]
     return " ".join(parts)
+
+
+def _compared(family: list[tuple[str, str, str]]) -> str:
+    return ", ".join(dict.fromkeys(f"{row} against {baseline}" for row, baseline, _ in family))
+
+
+def power_text(runs: int, tests: int) -> str:
+    """Returns what so many runs against as many can show in a family of tests."""
+    level = LEVEL / tests
+    parts = f"The least p must be at most {level:.2g}. With {runs} runs against {runs}, no p is below "
+    parts += f"{smallest_p(runs, runs):.2g}. "
+    effect = smallest_effect(runs, runs, level)
+    if effect is None:
+        return f"{parts}So no difference can survive the correction: this table can show none."
+    return (
+        f"{parts}A difference of {effect:.1f} standard deviations passes that level in {POWER:.0%} of such experiments."
+    )
 
 
 def ranking_text(table: Table) -> str:
@@ -101,8 +114,10 @@ def factors_text(table: Table) -> str:
     levels_of(table)
     listed = "\n".join(f"- {factor}: high in {', '.join(high)}" for factor, high in table.factors.items())
     scores = ", ".join(heading(table, score) for score in tested_scores(table))
+    tests, half = len(table.factors) * len(tested_scores(table)), len(table.rows) * len(table.seeds) // 2
     return (
         f"Factors:\n{listed}\n\nTests: permutation tests of the main effect of each factor, two-sided, of {scores}. "
         f"Where a run has no value, all are ranked with such runs worst, and the ranks are tested. The family, "
-        f"corrected by Holm: {len(table.factors) * len(tested_scores(table))}. Interactions are stated and not tested."
+        f"corrected by Holm: {tests}. Interactions are stated and not tested. If no other factor has an effect: "
+        f"{power_text(half, tests)}"
     )

@@ -9,7 +9,7 @@ import numpy as np
 from comparisons import factorial
 from comparisons.families import holm
 from comparisons.intervals import bootstrap, wilson
-from comparisons.outcomes import COLLAPSED, Results, collapsed_at, family, measured_scores, outcomes, tested_scores
+from comparisons.outcomes import COLLAPSED, Results, collapsed_at, families, measured_scores, outcomes, tested_scores
 from comparisons.ranking import rank_interval, rank_shares
 from comparisons.survival import kaplan_meier
 from sagan_jax.config import Table
@@ -104,21 +104,33 @@ def means(table: Table, found: Results, parameters: Mapping[str, int]) -> str:
 
 
 def comparisons(table: Table, found: Results) -> str:
-    """Returns the family of tests: each difference from a baseline, its exact p, and p after Holm's correction."""
-    stated, p_values, lines = family(table), [], []
+    """Returns each family of tests: each difference from a baseline, its exact p, and p after Holm's correction."""
+    parts = []
+    for number, stated in enumerate(families(table)):
+        lines = []
+        for (row, baseline, score), (p, q) in zip(stated, p_values(table, found, stated), strict=True):
+            groups = [outcomes(table, found, one, score) for one in (row, baseline)]
+            ranks = min(map(len, groups)) > 1 and None in groups[0] + groups[1]
+            cells = [f"{row} − {baseline}", heading(table, score), estimate(*map(known, groups), sign="+")]
+            cells += ["ranks" if ranks else "means", f"{len(groups[0])} and {len(groups[1])}", p_text(p), p_text(q)]
+            lines.append(cells)
+        name = "secondary comparison" if number else "comparison"
+        parts.append(
+            with_head([name, "of", "difference", "test of", "seeds", "p", f"p, Holm over {len(stated)}"], lines)
+        )
+    return "\n".join(parts)
+
+
+def p_values(
+    table: Table, found: Results, stated: Sequence[tuple[str, str, str]]
+) -> list[tuple[float | None, float | None]]:
+    """Returns the exact p of each comparison of a family, and p after Holm's correction; None with too few runs."""
+    exact = []
     for row, baseline, score in stated:
         groups = [outcomes(table, found, one, score) for one in (row, baseline)]
         enough = min(map(len, groups)) > 1
-        p_values.append(difference_p(*groups, lower_is_better=is_lower_better(table, score)) if enough else None)
-        ranks = enough and None in groups[0] + groups[1]
-        seeds = f"{len(groups[0])} and {len(groups[1])}"
-        difference = estimate(*map(known, groups), sign="+")
-        lines.append([f"{row} − {baseline}", heading(table, score), difference, "ranks" if ranks else "means", seeds])
-    adjusted = holm(p_values)
-    head = ["comparison", "of", "difference", "test of", "seeds", "p", f"p, Holm over {len(stated)}"]
-    return with_head(
-        head, [[*cells, p_text(p), p_text(q)] for cells, p, q in zip(lines, p_values, adjusted, strict=True)]
-    )
+        exact.append(difference_p(*groups, lower_is_better=is_lower_better(table, score)) if enough else None)
+    return list(zip(exact, holm(exact), strict=True))
 
 
 def is_lower_better(table: Table, score: str) -> bool:
@@ -177,10 +189,10 @@ def factor_tables(table: Table, found: Results) -> str:
         ranked = None in [value for of_row in values.values() for value in of_row]
         title = f"{heading(table, score)}{', in ranks from the worst on' if ranked else ''}"
         designs.append((title, _cells(table, values, lower_is_better=is_lower_better(table, score))))
-    p_values = [factorial.main_effect_p(cells, factor) for _, cells in designs for factor in range(len(names))]
-    tested = iter(zip(p_values, holm(p_values), strict=True))  # one family
+    exact = [factorial.main_effect_p(cells, factor) for _, cells in designs for factor in range(len(names))]
+    tested = iter(zip(exact, holm(exact), strict=True))  # one family
     return "\n".join(
-        _main_effects(cells, names, title, [next(tested) for _ in names], len(p_values))
+        _main_effects(cells, names, title, [next(tested) for _ in names], len(exact))
         + "\n"
         + _interactions(cells, names, title)
         for title, cells in designs

@@ -178,8 +178,9 @@ def rule_accuracy(result: RuleResult, modes: int) -> dict[str, float]:
         Its chance level, such as `hue_chance`: the fraction that would agree if these parts were shuffled among the
         images. Both are 0 if no image has valid parts.
         `chance`: the fraction of all images that would follow the rule after this shuffle, in which each part keeps all
-        its properties. If hue and form are correlated, it is not the product of their chances. Textures have no such
-        properties, and none of these chance values.
+        its properties. If hue and form are correlated, it is not the product of their chances. `beyond_chance`:
+        `follows_rule` minus this; a generator that always draws the same parts has 0. Textures have no such properties,
+        and none of these values.
         `kinds`: the fraction of modes that occur among images that follow the rule.
         `entropy`: the entropy of their distribution over modes, divided by the maximum entropy. Both are 0 if no image
         follows the rule.
@@ -187,12 +188,13 @@ def rule_accuracy(result: RuleResult, modes: int) -> dict[str, float]:
     valid, follows = result.parts_valid, result.follows_rule
     shares = np.bincount(result.modes[follows], minlength=modes) / max(1, follows.sum())
     present = shares[shares > 0]
+    chance = float(valid.mean()) * _chance(_joint(result.values)[valid]) if result.values else 0.0
     return {
         "follows_rule": float(follows.mean()),
         "parts": float(valid.mean()),
         **{name: float(agree.sum() / max(1, valid.sum())) for name, agree in result.agreements.items()},
         **{f"{name}_chance": _chance(values[valid]) for name, values in result.values.items()},
-        **({"chance": float(valid.mean()) * _chance(_joint(result.values)[valid])} if result.values else {}),
+        **({"chance": chance, "beyond_chance": float(follows.mean()) - chance} if result.values else {}),
         "kinds": len(present) / modes,
         "entropy": float(-(present * np.log(present)).sum() / np.log(modes)) if len(present) > 1 else 0.0,
     }

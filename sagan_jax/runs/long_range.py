@@ -200,7 +200,8 @@ def _read(path: Path, fields: Mapping[str, tuple[type, ...]]) -> dict[str, Any] 
 def _are_scores(values: Any) -> bool:
     """Returns whether a value of a result file is None, or scores as `_draw` returns them."""
     return values is None or (
-        "follows_rule" in values and all(isinstance(value, float | int) for value in values.values())
+        {"follows_rule", "beyond_chance"} <= set(values)
+        and all(isinstance(value, float | int) for value in values.values())
     )
 
 

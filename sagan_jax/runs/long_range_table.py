@@ -28,8 +28,8 @@ def beside_ours(attention: str, trials: Sequence[Trial]) -> str:
         trials: one for each seed.
     """
     rows = {**recorded_rows(), f"**{attention}**": list(trials)}
-    heads = ["layer", "beyond reach", "0.9 at step", "follow the rule", "same hue", "by chance", "two clear blobs"]
-    heads += ["collapsed", "seeds", "p of the rule against none"]
+    heads = ["layer", "beyond reach", "0.9 at step", "follow the rule", "beyond chance", "same hue", "by chance"]
+    heads += ["two clear blobs", "collapsed", "seeds", "p beyond chance against none"]
     baseline = rows.get(BASELINE, [])
     lines = [[row, *_cells(found, baseline if row != BASELINE else [])] for row, found in rows.items()]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *lines])
@@ -45,15 +45,15 @@ def _cells(trials: Sequence[Trial], baseline: Sequence[Trial]) -> list[str]:
     gans = [trial for trial in trials if trial.collapsed is not None]
     beyond = [trial.beyond_reach for trial in trials if trial.beyond_reach is not None]
     collapsed = f"{sum(bool(trial.collapsed) for trial in gans)} of {len(gans)}" if gans else "–"
-    columns = [counted(scores(name)) for name in ("follows_rule", "hue", "hue_chance", "parts")]
+    columns = [counted(scores(name)) for name in ("follows_rule", "beyond_chance", "hue", "hue_chance", "parts")]
     learned = [str(trial.learned_at or "never") for trial in trials if trial.beyond_reach is not None]
     return [counted(beyond), ", ".join(learned) or "–", *columns, collapsed, str(len(trials)), _p(gans, baseline)]
 
 
 def _p(gans: Sequence[Trial], baseline: Sequence[Trial]) -> str:
-    """Returns p of an exact permutation test of the share that follows the rule; collapsed runs rank worst."""
+    """Returns p of an exact permutation test of the share beyond chance, not corrected; collapsed runs rank worst."""
     one, other = (
-        [trial.scores["follows_rule"] if trial.scores else None for trial in group if trial.collapsed is not None]
+        [trial.scores["beyond_chance"] if trial.scores else None for trial in group if trial.collapsed is not None]
         for group in (gans, baseline)
     )
     if min(len(one), len(other)) < 2 or math.comb(len(one) + len(other), len(one)) > MOST_GROUPINGS:

@@ -49,7 +49,7 @@ def fake(monkeypatch):
 
     def evaluate(workdir, protocol):
         asked.append((workdir.name, protocol))
-        return {protocol: 0.25, f"{protocol}/hue": 0.5}
+        return {protocol: 0.25, f"{protocol}/beyond_chance": 0.2, f"{protocol}/hue": 0.5}
 
     monkeypatch.setattr(long_range, "train", train)
     monkeypatch.setattr(long_range, "evaluate", evaluate)
@@ -61,31 +61,34 @@ def measured(*arguments, **options):
     return trials
 
 
+SCORES = {"hue": 0.25, "hue_chance": 0.2, "parts": 0.4}
+
+
 def test_row_has_means_ranges_collapse_and_the_p_of_an_exact_test(monkeypatch):
     def trial(share):
-        return Trial(0.5, None, {"follows_rule": share, "hue": 0.25, "hue_chance": 0.2, "parts": 0.4}, False)
+        return Trial(0.5, None, {**SCORES, "follows_rule": share, "beyond_chance": share / 2}, False)
 
     monkeypatch.setattr(long_range_table, "recorded_rows", lambda: {"none": [trial(0.1), trial(0.2), trial(0.3)]})
     trials = [trial(0.5)._replace(beyond_reach=0.75), trial(0.75)._replace(beyond_reach=1.0, learned_at=300)]
     trials += [Trial(0.5, None, None, True)]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in beside_ours("mine", trials).splitlines()]
     assert lines[0][0] == "layer"
-    assert lines[0][-1] == "p of the rule against none"
+    assert lines[0][-1] == "p beyond chance against none"
     assert lines[2][0] == "none"
     assert lines[2][1:4] == ["0.500 (0.500 to 0.500)", "never, never, never", "0.200 (0.100 to 0.300)"]
     assert lines[2][-1] == "–"
     assert lines[3][:3] == ["**mine**", "0.750 (0.500 to 1.000)", "never, 300, never"]
-    assert lines[3][3] == "0.625 (0.500 to 0.750) (2)"
+    assert lines[3][3:5] == ["0.625 (0.500 to 0.750) (2)", "0.312 (0.250 to 0.375) (2)"]
     # Ranks, the worst first: the collapsed run 1, none 2, 3, 4, the others 5, 6. Sums 12 and 9; of 20 groupings, those
     # with sums from 9 to 12 are nearer: 10 and 11, three each.
-    assert lines[3][7:] == ["1 of 3", "3", "0.7"]
+    assert lines[3][8:] == ["1 of 3", "3", "0.7"]
 
 
 def test_one_seed_has_no_test(monkeypatch):
     monkeypatch.setattr(long_range_table, "recorded_rows", dict)
     assert (
         beside_ours("mine", [Trial(0.5, None, None, None)]).splitlines()[-1]
-        == "| **mine** | 0.500 | never | – | – | – | – | – | 1 | – |"
+        == "| **mine** | 0.500 | never | – | – | – | – | – | – | 1 | – |"
     )
 
 
@@ -111,7 +114,7 @@ def test_gan_collapsed_if_few_images_have_clear_parts_at_its_end_or_if_it_diverg
     trials = measured("release", (0, 1, 2), tmp_path, probe=False, notify=said.append)
     assert trials == [
         Trial(None, None, None, True),
-        Trial(None, None, {"follows_rule": 0.25, "hue": 0.5}, False),
+        Trial(None, None, {"follows_rule": 0.25, "beyond_chance": 0.2, "hue": 0.5}, False),
         Trial(None, None, None, True),
     ]
     assert asked == [(0, "release", 2000), (1, "release", 2000), ("gan-1", "rule5k"), (2, "release", 2000)]
@@ -136,16 +139,16 @@ def test_table_shows_all_that_a_folder_holds(fake, monkeypatch, tmp_path):
     said = []
     trials = measured("release", (0, 3), tmp_path, gan=False, notify=said.append)
     assert trials == [
-        Trial(0.75, 400, {"follows_rule": 0.25, "hue": 0.5}, False),
+        Trial(0.75, 400, {"follows_rule": 0.25, "beyond_chance": 0.2, "hue": 0.5}, False),
         Trial(None, None, None, None),
     ]
     assert said == ["probe of reach, seed 3: no number. The loss of the probe is nan."]
     row = beside_ours("release", trials).splitlines()[-1]
-    assert row == "| **release** | 0.750 (1) | 400 | 0.250 (1) | 0.500 (1) | – | – | 0 of 1 | 2 | – |"
+    assert row == "| **release** | 0.750 (1) | 400 | 0.250 (1) | 0.200 (1) | 0.500 (1) | – | – | 0 of 1 | 2 | – |"
 
 
 def test_so_many_runs_that_no_exact_test_counts_them_have_no_p(monkeypatch):
-    trial = Trial(None, None, {"follows_rule": 0.5}, False)
+    trial = Trial(None, None, {"follows_rule": 0.5, "beyond_chance": 0.5}, False)
     monkeypatch.setattr(long_range_table, "recorded_rows", lambda: {"none": [trial] * 8})
     assert beside_ours("mine", [trial] * 20).splitlines()[-1].endswith("| 20 | – |")
     assert beside_ours("mine", [trial] * 3).splitlines()[-1].endswith("| 3 | 1 |")
@@ -175,7 +178,7 @@ def test_damaged_result_is_named(content, fake, tmp_path):
         measured("release", (0,), tmp_path, gan=False)
 
 
-@pytest.mark.parametrize("scores", [{"hue": 0.5}, {"follows_rule": "a"}, {"follows_rule": None}])
+@pytest.mark.parametrize("scores", [{"hue": 0.5}, {"follows_rule": 0.5}, {"follows_rule": "a", "beyond_chance": 0}])
 def test_damaged_scores_and_a_damaged_claim_are_named(scores, fake, tmp_path):
     (tmp_path / "gan-0.json").write_text(json.dumps({"scores": scores, "collapsed": False}))
     with pytest.raises(InvalidInputError, match=r"gan-0.json' is damaged: remove it"):

@@ -41,6 +41,7 @@ def test_images_of_a_set_follow_its_rule(name, resolution):
     assert found.pop("entropy") > 0.97
     chances = [found.pop(name) for name in list(found) if name.endswith("_chance")]
     if isinstance(rule, Pairs):
+        assert chances.pop() == 1 - found["chance"]  # beyond it
         assert 1 <= found.pop("chance") * num_modes(rule) ** (rule.blobs - 1) < 1.6  # least where all kinds are even
         even = [values ** (1.0 - rule.blobs) for values in (rule.hues, rule.forms)]
         assert even == pytest.approx(chances, rel=0.15)
@@ -277,6 +278,7 @@ def test_spread_over_modes_is_counted_among_images_that_follow_the_rule():
     wanted = {"follows_rule": 3 / 6, "parts": 5 / 6, "hue": 4 / 5, "form": 4 / 5, "kinds": 2 / 12, "entropy": thirds}
     wanted["hue_chance"] = 0.2**2 + 0.5**2 + 0.1**2 + 0.2**2  # of hues 0, 1, 2 and 3 among ten blobs
     wanted["chance"] = 5 / 6 * wanted["hue_chance"]
+    wanted["beyond_chance"] = 3 / 6 - wanted["chance"]
     assert found == pytest.approx(wanted)
     nothing = RuleResult(np.zeros(4, bool), {"hue": np.zeros(4, bool)}, np.zeros(4, int), {"hue": np.ones((4, 2), int)})
     assert set(rule_accuracy(nothing, 12).values()) == {0}
@@ -308,7 +310,7 @@ def test_protocol_scores_any_images_by_the_rule_of_the_real_ones():
     real, other = (open_source(name, resolution=32) for name in ("pairs:images=50", "pairs:agree=0,seed=4,images=400"))
     evaluator, protocol = Evaluator(RealImages(real)), parse_protocol("rule300")
     score = evaluator.score(protocol, RealImages(other, 70), seed=5)
-    names = ("parts", "hue", "form", "hue_chance", "form_chance", "chance", "kinds", "entropy")
+    names = ("parts", "hue", "form", "hue_chance", "form_chance", "chance", "beyond_chance", "kinds", "entropy")
     parts = {f"rule300/{name}" for name in names}
     assert set(score.values) == {"rule300"} | parts
     assert set(evaluator.value_names(protocol)) == set(score.values)

@@ -26,6 +26,7 @@ SCORES = (
     "rule5k/kinds",
     "rule5k/entropy",
     "rule5k/chance",
+    "rule5k/beyond_chance",
 )
 
 
@@ -41,6 +42,8 @@ def write_result(folder, attention, seed, share):
     """Writes the result of a run, which collapsed where its share is None, and its first images."""
     run = replace(experiment(attention), training=replace(experiment(attention).training, seed=seed))
     values = {} if share is None else dict.fromkeys(SCORES, 0.5) | {"rule5k": share}
+    if values:
+        values |= {"rule5k/chance": 0.1, "rule5k/beyond_chance": share - 0.1}
     curves = {PARTS: [[2000, 0.0 if share is None else 0.4]]}
     result = {"experiment": to_dict(run), "minutes": 3.0, "values": values, "curves": curves}
     if share is None:
@@ -77,7 +80,9 @@ def test_the_picture_is_drawn_from_results_alone(program, results, monkeypatch, 
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([100, 20, 75])
     text = [label.get_text() for label in axes.texts]
     assert text == ["20%, 3 runs, 1 collapsed", "75%, 2 runs"]
-    assert axes.get_xlabel().endswith("(p = 0.13)")  # the two largest of six: 1 of 15 groupings, and its mirror image
+    # The two largest of six: 1 of 15 groupings, and its mirror image; times the four tests of the family.
+    assert "%  (p = 0.53, of the share beyond chance)" in axes.get_xlabel()
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == pytest.approx([10, 10])
     with Image.open(results / "long_range.png") as picture:
         assert picture.size == (1100, 540)
 

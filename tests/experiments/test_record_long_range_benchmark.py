@@ -21,14 +21,15 @@ def test_probe_and_gan_of_a_seed_are_one_trial_and_a_collapsed_gan_has_no_scores
     probe = {"bins": [{"accuracy": 1.0}, {"accuracy": 0.75}], "curve": [[100, 0.5], [200, 0.9375], [300, 0.75]]}
     (tmp_path / "probe_of_reach").mkdir()
     (tmp_path / "probe_of_reach" / "article-3.json").write_text(json.dumps(probe))
-    values = {"rule5k": 0.25, "rule5k/hue": 0.5, "rule5k/hue_chance": 0.125, "rule5k/parts": 0.375, "rule5k/kinds": 1}
+    values = {"rule5k": 0.25, "rule5k/beyond_chance": 0.2, "rule5k/hue": 0.5, "rule5k/hue_chance": 0.125}
+    values |= {"rule5k/parts": 0.375, "rule5k/kinds": 1}
     curves = {"score/rule1k/parts": [[1, 0.001], [2, 0.02]]}
     for seed, parts in ((3, 0.02), (4, 0.0199)):
         folder = tmp_path / "long_range_v1" / f"article at 16-{seed}"
         folder.mkdir(parents=True)
         curves["score/rule1k/parts"][-1][1] = parts
         (folder / "row.json").write_text(json.dumps({"values": values, "curves": curves}))
-    scores = {"follows_rule": 0.25, "hue": 0.5, "hue_chance": 0.125, "parts": 0.375}
+    scores = {"follows_rule": 0.25, "beyond_chance": 0.2, "hue": 0.5, "hue_chance": 0.125, "parts": 0.375}
     trials = [Trial(**trial) for trial in program.recorded(tmp_path)["rows"]["article"]]
     assert trials == [Trial(0.75, 200, scores, False), Trial(None, None, None, True)]
     assert list(program.recorded(tmp_path)["rows"]) == ["article"]

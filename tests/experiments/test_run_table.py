@@ -19,6 +19,7 @@ import sagan_jax
 from sagan_jax.config import Collapse, CompletionExperiment, Data, Experiment, Recording, Search, Table, to_dict
 from sagan_jax.data.synthetic import Pairs, parse_synthetic
 from sagan_jax.errors import CollapsedError, NonFiniteError, SaganError, StorageError
+from sagan_jax.evaluation.permutation import difference_p
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.generation import GenerationJob
@@ -391,8 +392,16 @@ def test_rows_of_the_long_range_table_are_what_its_question_says(program):
         assert steps == 5 * evaluation.evaluate_every_steps
         assert evaluation.protocols == ("rule1k",)
     assert len(table.seeds) == 8
-    assert "The family, corrected by Holm: 22." in program.plan(table)
-    assert "Ranks: by the mean of follow the rule." in program.plan(table)
+    planned = program.plan(table)
+    main = ("none", "none, 4 times the steps", "residual at 16", "uniform at 16")
+    assert f"of beyond chance, for {', '.join(f'{row} against release at 16' for row in main)}. Where" in planned
+    assert "The family, corrected by Holm: 4. The least p must be at most 0.013." in planned
+    others = "squeeze-and-excite at 16 against none, article at 16 against none, multi-head at 16 against none, "
+    assert f"A secondary family is corrected on its own: {others}" in planned
+    assert "release at 16 and 8 against none. Its size: 7. The least p must be at most 0.0071." in planned
+    assert "Ranks: by the mean of beyond chance." in planned
+    assert difference_p([None, *range(20, 27)], range(8), lower_is_better=False) == pytest.approx(0.0104, abs=5e-5)
+    assert "p of ranks is 0.0104" in " ".join(table.question.split())
 
 
 SURVIVAL = [name for name in TABLES if name.startswith("survival_")]
@@ -418,6 +427,7 @@ def test_rows_that_may_lose_their_discriminator_are_what_they_are_called(program
         assert high == tuple(row for row in table.rows if called[factor] in row)
     assert len(table.seeds) == 8
     assert table.tested == ("collapsed",)
+    assert table.secondary == (("in both, 1:4 rates",) if "figure3" in name else ())
 
 
 def test_pilot_runs_the_worst_cell_on_seeds_that_the_table_does_not_count(program):
@@ -452,7 +462,8 @@ def test_rows_of_the_norm_budget_are_what_its_question_says(program):
         assert networks.conditional_gain == form.replace(" ", "_")
         rule = parse_synthetic(experiment.data.source)
         assert networks.num_classes == int(classes) == rule.hues * rule.columns * rule.rows
-        assert table.baselines.get(row, row) == f"table, {classes} classes"
+        compared = {"map": "table", "free map": "map", "scaled map": "map"}
+        assert table.baselines.get(row) == (f"{compared[form]}, {classes} classes" if form in compared else None)
         rule.check(networks.resolution)
         assert f"{rule.hues}×{rule.columns}×{rule.rows}" in pilot.question
         bound = max(rule.num_classes, 4 * networks.base_channels) ** -0.5
@@ -490,7 +501,10 @@ def test_rows_of_studiogan_and_mmgeneration_are_a_half_design(program):
     }
     text = tables.factor_tables(table, found)
     assert "| normalised gains × orthogonal | +0.00 ± 0.00 | large epsilons × flips |" in text
-    assert "The family, corrected by Holm: 8." in program.plan(table)
+    assert "The family, corrected by Holm: 4. Interactions" in program.plan(table)
+    assert "With 12 runs against 12, no p is below 7.4e-07. A difference of 1.5 standard deviations" in program.plan(
+        table
+    )
     assert "no test" not in program.plan(table)
 
 
@@ -706,6 +720,25 @@ def test_plan_says_what_so_many_runs_can_show(program, searched):
     assert "The family, corrected by Holm: 2." in said
     assert "The least p must be at most 0.025. With 8 runs against 8, no p is below 0.00016." in said
     assert "Of collapse it takes 6 of 8 against none of 8." in said  # 5 of 8 has p = 0.026
+
+
+def test_second_family_is_corrected_on_its_own(program, searched):
+    rows = dict.fromkeys("abcd", next(iter(searched.rows.values())))
+    table = replace(searched, rows=rows, search=None, collapse=None, seeds=(0, 1, 2))
+    table = replace(table, scores={"s": "score"}, tested=("s",), baselines=dict.fromkeys("bcd", "a"), secondary=("d",))
+    values = {"a": (1, 2, 3), "b": (4, 5, 6), "c": (2, 3, 4), "d": (7, 8, 9)}
+    found = {
+        row: {seed: {"values": {"s": value}, "curves": {}} for seed, value in enumerate(of_row)}
+        for row, of_row in values.items()
+    }
+    main, second = tables.comparisons(table, found).split("\n\n")  # 2 and 10 of 20 groupings, then 2
+    assert main.splitlines()[0].endswith("| p | p, Holm over 2 |")
+    assert [line.split(" | ")[-2:] for line in main.splitlines()[2:]] == [
+        ["0.1", "0.2 |"],
+        ["0.5", "0.5 |"],
+    ]  # 2 and 10 of 20 groupings
+    assert second.splitlines()[0].startswith("| secondary comparison |")
+    assert second.splitlines()[2].endswith("| 0.1 | 0.1 |")
 
 
 def test_collapsed_run_is_counted_and_neither_averaged_nor_left_out_of_the_test(program, searched):
