@@ -81,6 +81,7 @@ def run(arguments: list[str]) -> None:
     announce(f"training {parsed.experiment.name}", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.dry_run import dry_run
     from sagan_jax.runs.train import train_to_the_end
+    from sagan_jax.runs.unread_fields import without_unread
     from sagan_jax.runtime.processes import initialize_distributed, is_main_process
 
     initialize_distributed(parsed.coordinator, parsed.num_processes, parsed.process_id)
@@ -89,10 +90,11 @@ def run(arguments: list[str]) -> None:
         for line in remarks:
             print(line, flush=True)
     how: Any = {name: getattr(parsed, name) for name in ("fresh", "trust_checkpoint", "profile_steps")}
+    wanted = without_unread(parsed.experiment, experiment)
     if parsed.dry_run:
-        dry_run(parsed.experiment, workdir, **how)
+        dry_run(wanted, workdir, **how)
         return
-    train_to_the_end(parsed.experiment, workdir, **how)
+    train_to_the_end(wanted, workdir, **how)
     if is_main_process():
         generates, folder = isinstance(parsed.experiment, Experiment), shlex.quote(str(workdir))
         more = (

@@ -13,6 +13,7 @@ from sagan_jax.interop.networks import Discriminator, Generator, ReleasedNetwork
 from sagan_jax.models import biggan, dcgan, sagan
 from sagan_jax.runs.attention_kinds import check_attention_layer, find_attention
 from sagan_jax.runs.own_objects import own_networks
+from sagan_jax.runs.unread_fields import READ_WITH_MODULES
 
 _MODELS = {"sagan": sagan, "dcgan": dcgan, "biggan": biggan}
 # The config fields that a family does not read: a changed value would silently have no effect.
@@ -21,11 +22,6 @@ _UNUSED_FIELDS = {
     "dcgan": ("shared_size", "hierarchical", "final_norm_decay", "discriminator_shortcut"),
     "biggan": ("final_norm_decay", "conditional_gain"),
 }
-
-
-# The fields that are read if the modules are a user's own.
-_READ_WITH_MODULES = {"modules", "resolution", "num_classes", "image_channels", "latent_size"}
-_READ_WITH_MODULES |= {"spectral_norm", "spectral_evaluation", "spectral_epsilon"}
 
 
 def build_networks(networks: Networks) -> tuple[Generator, Discriminator]:
@@ -189,7 +185,7 @@ def _check_modules(networks: Networks) -> None:
             f"got {' '.join(networks.modules)}."
         )
     for name, default in vars(Networks()).items():
-        if name not in _READ_WITH_MODULES and getattr(networks, name) != default:
+        if name not in READ_WITH_MODULES and getattr(networks, name) != default:
             raise InvalidInputError(
                 f"--{name.replace('_', '-')} does nothing with --modules: leave it, and set it in your module."
             )

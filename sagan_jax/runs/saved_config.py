@@ -83,9 +83,26 @@ def saved_values(experiment: AnyExperiment, sources: Mapping[str, str]) -> dict[
     Raises:
         InvalidInputError: a callback is not found.
     """
-    callbacks = {name: source_digest(name) for name in experiment.recording.callbacks if is_import_path(name)}
-    digests = dict(sources) | callbacks
+    digests = dict(sources) | callback_digests(experiment)
     return to_dict(experiment) | ({"sources": digests} if digests else {})
+
+
+def callback_digests(experiment: AnyExperiment) -> dict[str, str]:
+    """Returns the SHA-256 of the source of each user's callback that a config names, by its import path.
+
+    Raises:
+        InvalidInputError: a callback is not found.
+    """
+    return {name: source_digest(name) for name in experiment.recording.callbacks if is_import_path(name)}
+
+
+def recorded_digests(workdir: Path) -> dict[str, str]:
+    """Returns the digests of a user's objects in `config.json`; empty if there are none, or if it cannot be read."""
+    try:
+        found = read_json(workdir / "config.json").get("sources", {})
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def sealed_experiment(workdir: Path, checkpoints: str = "checkpoints") -> tuple[int, AnyExperiment] | None:

@@ -25,7 +25,7 @@ from sagan_jax.runs.resume import (
     images_read,
     remove_run,
 )
-from sagan_jax.runs.saved_config import differences, saved_values
+from sagan_jax.runs.saved_config import callback_digests, differences, recorded_digests, saved_values
 from sagan_jax.runs.session import train_from
 from sagan_jax.runs.training_job import State, TrainingJob
 from sagan_jax.runs.validate import check_free_space
@@ -201,6 +201,9 @@ def _summary(
         changed = changed_sources(meta.get("sources", {}), job.code)
         if changed:
             yield f"not bit for bit the run that was stopped: the source of {', '.join(changed)} has changed"
+        changed = changed_sources(recorded_digests(workdir), callback_digests(experiment))
+        if changed:
+            yield f"the source of {', '.join(changed)} has changed, which receives the results and changes none"
         earlier = meta.get("precision", precision)
         if earlier != precision:
             yield f"trained so far in {earlier}; now in {precision}, so not bit for bit the run that was stopped"

@@ -19,6 +19,7 @@ from sagan_jax.errors import InvalidInputError, StorageError
 from sagan_jax.import_paths import is_import_path
 from sagan_jax.models.completion import completion_resolutions
 from sagan_jax.runs.families import check_family
+from sagan_jax.runs.unread_fields import OF_ADAM
 
 # The fields of all configs by the values that they allow; no config has all of these fields.
 _FROM_ONE = {"total_steps", "batch_size", "accumulation_steps", "discriminator_steps", "kl_warmup_steps"}
@@ -32,7 +33,6 @@ _FROM_ZERO |= {"warmup_steps", "r1", "r2"}
 _FROM_ZERO |= {"skip_unreadable", "max_images", "num_classes", "shared_size", "discriminator_base_channels"}
 _FROM_ZERO |= {"keep_every_steps"}
 
-_ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon", "schedule", "warmup_steps")
 
 # The largest values. No real network is larger, and shapes in jax stay within 64-bit integers.
 _LARGEST = dict.fromkeys(("base_channels", "discriminator_base_channels", "latent_size", "shared_size"), 2**20)
@@ -93,7 +93,7 @@ def _check_optimizer(training: Training) -> None:
     )
     if training.optimizer == "adam":
         return
-    for name in ("generator_learning_rate", "discriminator_learning_rate", *_ADAM):
+    for name in OF_ADAM:
         _require(
             getattr(training, name) == getattr(Training(), name),
             f"--{name.replace('_', '-')} does nothing with an --optimizer of yours: leave it, and set it there.",

@@ -25,6 +25,8 @@ from sagan_jax.training.protocols import (
     GeneratorLoss,
     GeneratorNetwork,
     ImageAugmentation,
+    NetworkOptimizer,
+    PairedGeneratorLoss,
 )
 from sagan_jax.training.updates import moving_average
 from sagan_jax.training.warm_start import load_matching_params, warm_start
@@ -41,8 +43,10 @@ __all__ = [
     "GeneratorNetwork",
     "ImageAugmentation",
     "Metrics",
+    "NetworkOptimizer",
     "NetworkState",
     "Optimizers",
+    "PairedGeneratorLoss",
     "Params",
     "Spectral",
     "Variables",

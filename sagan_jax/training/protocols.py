@@ -1,10 +1,10 @@
-"""The interfaces of user-defined networks, losses and augmentations, as protocols with shapes.
+"""The interfaces of user-defined networks, losses, augmentations and optimisers, as protocols with shapes.
 
 B is the number of images and Z the latent size. H, W and C are the height, width and channels of an image. All arrays
 are floating, except labels, which are int32.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from jax import Array
 
@@ -60,13 +60,48 @@ class DiscriminatorLoss(Protocol):
 
 
 class GeneratorLoss(Protocol):
-    """G's loss, which G minimises. In a `paired` `AdversarialLoss`, it takes `(real_logits, fake_logits)` instead."""
+    """G's loss, which G minimises. A `paired` `AdversarialLoss` has a `PairedGeneratorLoss` instead."""
 
     def __call__(self, fake_logits: Array) -> Array:
         """Returns the loss `[B]`: one value per image, not their mean.
 
         Args:
             fake_logits: `[B]`.
+        """
+        ...
+
+
+class PairedGeneratorLoss(Protocol):
+    """G's loss in a `paired` `AdversarialLoss`, which compares each generated image with a real one."""
+
+    def __call__(self, real_logits: Array, fake_logits: Array) -> Array:
+        """Returns the loss `[B]`: one value per pair, not their mean.
+
+        Args:
+            real_logits: `[B]`.
+            fake_logits: `[B]`.
+        """
+        ...
+
+
+class NetworkOptimizer(Protocol):
+    """The optimiser of a network: an `optax.GradientTransformation`, which is a named tuple of these two functions."""
+
+    def init(self, params: Any) -> Any:
+        """Returns the state before the first update: a pytree of arrays.
+
+        Args:
+            params: the parameters, a pytree of floating arrays.
+        """
+        ...
+
+    def update(self, updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        """Returns what is added to the parameters, with their structure, shapes and dtypes, and the new state.
+
+        Args:
+            updates: the gradient of the loss.
+            state: from `init` or the last update.
+            params: the parameters.
         """
         ...
 

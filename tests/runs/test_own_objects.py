@@ -15,12 +15,12 @@ import pytest
 
 import sagan_jax
 from sagan_jax import functional
-from sagan_jax.config import Experiment, Training, from_dict, to_dict
+from sagan_jax.config import Experiment, Networks, Training, from_dict, to_dict
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.runs import own_objects
 from sagan_jax.runs.build import build_adversarial_task
 from sagan_jax.runs.experiments import load_experiment
-from sagan_jax.runs.own_objects import changed_sources, own_loss, where_they_are_now
+from sagan_jax.runs.own_objects import changed_sources, own_loss, own_optimizers, where_they_are_now
 from sagan_jax.runs.saved_config import differences
 from sagan_jax.runs.validate import check_config
 from sagan_jax.training.adversarial import _on_axis
@@ -93,6 +93,9 @@ def experiment():
         recording=Recording(log_every_steps=1, save_every_steps=1, sample_every_steps=2),
     )
 """
+
+
+OBJECTS = ("GENERATOR", "MyDiscriminator", "discriminator_loss", "generator_loss", "brighter", "optimizer")
 
 
 def write(folder: Path, *changes: tuple[str, str], name: str = "my_gan.py") -> Path:
@@ -254,6 +257,68 @@ def test_config_with_objects_of_a_user_survives_its_json(file):
     experiment = load_experiment(str(file))
     assert from_dict(json.loads(json.dumps(to_dict(experiment)))) == experiment
     check_config(replace(experiment, training=replace(experiment.training, batch_size=8)))
+
+
+LOSSES = """
+from sagan_jax import Callback
+
+
+class Losses(Callback):
+    def start(self, run):
+        self.path = run.workdir / "losses.csv"
+
+    def metrics(self, step, values):
+        with self.path.open("a") as file:
+            file.write(f"{step}\\n")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.one_jax
+def test_objects_can_be_given_as_flags_for_an_experiment_with_settings_of_its_own(file, tmp_path, capsys):
+    run, callback = tmp_path / "run", tmp_path / "losses.py"
+    callback.write_text(LOSSES)
+    flags = ["--modules", f"{file}:GENERATOR", f"{file}:MyDiscriminator", "--optimizer", f"{file}:optimizer"]
+    flags += ["--loss", f"{file}:discriminator_loss", f"{file}:generator_loss"]
+    flags += ["--augmentation", "cutout", f"{file}:brighter", "--callbacks", f"{callback}:Losses"]
+    few = ["--source", "pairs:images=40", "--num-classes", "0", "--batch-size", "8", "--cache", "", "--workdir", run]
+    for flag in (["--base-channels", "3"], ["--adam-beta1", "0.25"]):
+        assert command("train", "digits_32", *flags, *few, *flag) == 2
+        assert f"{flag[0]} does nothing with " in capsys.readouterr().err
+    assert command("train", "digits_32", *flags, *few, "--total-steps", "1") == 0
+    saved = json.loads((run / "config.json").read_text())
+    assert saved["networks"]["modules"] == [f"{file}:GENERATOR", f"{file}:MyDiscriminator"]
+    assert saved["training"]["loss"] == [f"{file}:discriminator_loss", f"{file}:generator_loss"]
+    assert saved["training"]["augmentation"] == ["cutout", f"{file}:brighter"]
+    assert saved["training"]["optimizer"] == f"{file}:optimizer"
+    assert set(saved["sources"]) == {f"{callback}:Losses", *(f"{file}:{name}" for name in OBJECTS)}
+    assert load_experiment("digits_32").networks.base_channels != saved["networks"]["base_channels"] == 64
+    callback.write_text(f"{LOSSES}# changed")
+    capsys.readouterr()
+    assert command("train", "--workdir", run, "--total-steps", "2") == 0
+    said = capsys.readouterr().out
+    assert f"the source of {callback}:Losses has changed, which receives the results and changes none" in said
+    assert "not bit for bit" not in said
+    assert set((run / "losses.csv").read_text().split()) == {"1", "2"}
+    assert command("train", "--workdir", run, "--total-steps", "3") == 0
+    assert "has changed" not in capsys.readouterr().out
+
+
+def test_own_optimizers_of_both_networks_keep_their_places(tmp_path):
+    path = tmp_path / "rates.py"
+    path.write_text("import optax\n\nSLOW, QUICK = optax.sgd(0.25), optax.sgd(4.0)\n")
+    found = own_optimizers((f"{path}:SLOW", f"{path}:QUICK"))
+    updates = [one.update(jnp.ones(3), one.init(jnp.ones(3)))[0] for one in (found.generator, found.discriminator)]
+    assert [float(update[1]) for update in updates] == [-0.25, -4.0]
+
+
+def test_fields_of_the_training_reach_the_task():
+    training = Training(r1=0.5, r2=0.25, flips=True, orthogonal_strength=0.125, shared_draws=True, ema_decay=0.75)
+    attention = {f"{network}_attention_resolutions": (16,) for network in ("generator", "discriminator")}
+    networks = Networks(resolution=32, base_channels=1, **attention)
+    task = build_adversarial_task(Experiment(networks=networks, training=training))
+    assert (task.r1, task.r2, task.flips, task.orthogonal_strength) == (0.5, 0.25, True, 0.125)
+    assert (task.shared_draws, task.average_decay) == (True, 0.75)
 
 
 def test_equal_configs_have_equal_tasks(file):

@@ -477,8 +477,21 @@ def hub(folder):
 def test_two_files_are_downloaded_from_a_hub(hub, folder, tmp_path):
     pytest.importorskip("huggingface_hub", reason="it is in the extra `hub`")
     program = """
+import numpy as np
+
+import sagan_jax
 from sagan_jax.runs.hub_download import downloaded
+
 print(downloaded("me/tiny", None, ("config.json", "model.safetensors")))
+found = sagan_jax.load_pretrained("me/tiny")
+print(found.folder)
+latents = np.full((2, found.generator().latent_size), 0.5, np.float32)
+drawn = [
+    sagan_jax.load_pretrained("me/tiny", raw=raw).generator().images(latents, np.zeros(2, np.int32))
+    for raw in (False, True)
+]
+print(*(int(images.astype(np.int64).sum()) for images in drawn))
+print(found.discriminator() is not None)
 try:
     downloaded("me/other", "v1", ("config.json",))
 except ValueError as error:
@@ -493,7 +506,14 @@ except ValueError as error:
     answer = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
-    place, refused = answer.stdout.splitlines()
+    place, of_hub, sums, has_discriminator, refused = answer.stdout.splitlines()
+    assert of_hub == place
+    local = sagan_jax.load_pretrained(folder)
+    latents, labels = np.full((2, local.generator().latent_size), 0.5, np.float32), np.zeros(2, np.int32)
+    both = [sagan_jax.load_pretrained(folder, raw=raw).generator() for raw in (False, True)]
+    drawn = [generator.images(latents, labels) for generator in both]
+    assert sums.split() == [str(images.astype(np.int64).sum()) for images in drawn]
+    assert has_discriminator == str(local.discriminator() is not None)
     assert {path.name for path in Path(place).iterdir()} == {CONFIG, WEIGHTS}
     assert same_bits(sagan_jax.load_pretrained(place).state, sagan_jax.load_pretrained(folder).state)
     assert refused.startswith(
