@@ -6,7 +6,7 @@ import pytest
 from support.commands import command
 from support.images import smooth_images
 
-pytestmark = [pytest.mark.slow, pytest.mark.one_jax]
+pytestmark = pytest.mark.release
 
 
 def test_run_of_512_pixels_is_trained_sampled_and_scored(tmp_path, capsys):
