@@ -88,3 +88,7 @@ def test_a_page_without_marks_is_refused_and_stays(program, tmp_path):
 def test_the_page_of_the_manual_has_the_marks(program):
     text = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
     assert [text.count(mark) for mark in program.MARKS] == [1, 1]
+    figures = text.partition(program.MARKS[0])[2].partition(program.MARKS[1])[0]
+    headings = [line.removeprefix("## ") for line in figures.splitlines() if line.startswith("#")]
+    assert headings  # what the program replaces: nothing else may stand there
+    assert set(headings) <= set(program.TITLES.values())

@@ -69,6 +69,37 @@ def test_joined_convolution_is_exact_in_doubles(joined):
         assert error(found, expected) < 1e-13
 
 
+def jacobian_product(function, *given):
+    moved = [jnp.cos(7 * array) for array in given]
+    return jax.jvp(function, given, tuple(moved))[1]
+
+
+def gradient_of_gradient(function, *given):
+    """The gradient of the squared length of a gradient, as a gradient penalty needs it."""
+
+    def penalty(*arrays):
+        return sum(jnp.sum(leaf**2) for leaf in gradients(function, *arrays))
+
+    return jax.grad(penalty, argnums=(0, 1))(*given)
+
+
+@pytest.mark.parametrize("derivative", [jacobian_product, gradient_of_gradient])
+@pytest.mark.parametrize("channels", [SIZES["narrow"], SIZES["wide"]], ids=["narrow", "wide"])
+@pytest.mark.parametrize("joined", JOINED)
+def test_joined_convolution_has_the_further_derivatives_of_the_two_steps(joined, channels, derivative):
+    found = jax.jit(partial(derivative, joined))(*make(channels))
+    assert error(found, in_doubles(derivative, joined, channels)) < 2e-5
+
+
+@pytest.mark.parametrize("joined", JOINED)
+def test_joined_convolution_may_be_mapped_over_images_and_kernels(joined):
+    features, kernel = make(SIZES["narrow"])
+    kernels = jnp.stack([kernel, 2 * kernel[::-1]])
+    found = jax.vmap(lambda image, one: joined(image[None], one)[0])(features, kernels)
+    expected = [in_two_steps(joined, features[number : number + 1], kernels[number])[0] for number in (0, 1)]
+    assert error(found, jnp.stack(expected)) < 1e-5
+
+
 def test_upsample_convolve_is_a_loop_over_the_upsampled_map():
     features, kernel = (np.asarray(array, np.float64) for array in make((2, 3), batch=1))
     large = np.pad(features[0].repeat(2, axis=0).repeat(2, axis=1), ((1, 1), (1, 1), (0, 0)))
@@ -99,6 +130,7 @@ def test_joined_convolution_stays_near_in_bfloat16(joined, channels):
     assert {leaf.dtype for leaf in found} == {jnp.dtype(jnp.bfloat16)}
     step = partial(in_two_steps, joined)
     assert error(found[0].astype(jnp.float32), step(*exact)) < 2**-7
+    assert error([leaf.astype(jnp.float32) for leaf in found[1:]], gradients(step, *exact)) < 2**-5
 
 
 @pytest.mark.parametrize("joined", JOINED)
