@@ -7,12 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sagan_jax.evaluation import attention, completer, generator
+from sagan_jax.evaluation import attention, completer, completion_quality, generator, inversion, replaced_attention
+from sagan_jax.evaluation.embeddings import random_embedding
+from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.evaluation.inception import inception_taps
+from sagan_jax.functional.spectral import init_spectral
+from sagan_jax.interop import networks
 from sagan_jax.interop.jax_export import to_jax_export
 from sagan_jax.models import sagan
 from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.models.inception import Inception
+from sagan_jax.models.lite0 import Lite0
 from support.lowered import product_precisions
 
 LATENTS, LABELS, IMAGES = np.ones((2, 6), np.float32), np.zeros(2, np.int32), np.zeros((2, 32, 32, 3), np.float32)
@@ -48,6 +53,26 @@ def programs():
     uint8 = jax.ShapeDtypeStruct((1, 299, 299, 3), jnp.uint8)
     inputs = jnp.zeros((1, 299, 299, 3))
     yield "inception", lambda: jax.jit(inception_taps).lower(shapes(Inception(), inputs), uint8)
+    features = random_embedding()
+    yield "features of scores", lambda: features._apply.lower(features.variables, IMAGES.astype(np.uint8))
+    floats = shapes(Lite0(), IMAGES)
+    yield "perceptual distance", lambda: completion_quality._lite0_distance.lower(floats, IMAGES, IMAGES)
+    moments = jax.eval_shape(inversion._ADAM.init, LATENTS)
+    search = drawing, None, IMAGES[0], np.ones(2, np.float32), LATENTS, LABELS, moments, np.float32(0)
+    yield "inversion", lambda: inversion._descend.lower(G, *search)
+    maps = {name: np.zeros(shape.shape, np.float32) for name, shape in replaced_maps(drawing).items()}
+    is_given = dict.fromkeys(maps, np.array(True))
+    yield "replaced maps", lambda: replaced_attention._draw.lower(G, drawing, LATENTS, LABELS, maps, is_given)
+    vectors = jax.eval_shape(partial(init_spectral, jax.random.key(0)), drawing["params"])
+    yield (
+        "weights of other code bases",
+        lambda: networks._outputs.lower(G, (), False, {**drawing, "spectral": vectors}, LATENTS, LABELS),
+    )
+
+
+def replaced_maps(drawing):
+    trained = TrainedGenerator(G, drawing, 6, 3, step=0)
+    return replaced_attention._map_shapes(trained, LATENTS, LABELS)
 
 
 PROGRAMS = dict(programs())
@@ -58,6 +83,13 @@ def test_every_product_is_traced_in_float32(name):
     found = product_precisions(PROGRAMS[name]())
     assert len(found) > 5
     assert set(found) == {"HIGHEST"}
+
+
+@pytest.mark.parametrize("name", ["_map", "_rows"])
+def test_maps_that_are_looked_at_have_float32_products(name):
+    queries, keys = np.ones((2, 9, 3), np.float32), np.ones((2, 4, 3), np.float32)
+    given = (queries, keys, np.arange(2)) if name == "_rows" else (queries, keys)
+    assert set(product_precisions(getattr(attention, name).lower(*given))) == {"HIGHEST"}
 
 
 def test_exported_function_has_float32_products():
