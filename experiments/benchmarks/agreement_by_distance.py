@@ -12,7 +12,8 @@ Below, it prints the receptive fields of each row's networks. For G it is the nu
 four coarsest columns reaches. For D it is the number of columns that the middle of each feature map sees.
 `--out distances.png` draws both.
 
-Results are cached in ROW-SEED/by_distance.json. A folder with that file and the run's row.json is enough.
+Runs that collapsed, by their row.json, are left out. Results are cached in ROW-SEED/by_distance.json. A folder with
+that file and the run's row.json is enough.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from sagan_jax.evaluation.rules import find_blobs
 from sagan_jax.models.receptive_fields import discriminator_fields, generator_reach
 from sagan_jax.runs.families import build_networks
 from sagan_jax.runs.load import require_experiment
+from sagan_jax.runs.long_range import LEAST_PARTS, PARTS
 from sagan_jax.runtime.files import read_json
 
 matplotlib.use("Agg")
@@ -83,6 +85,28 @@ def require_pairs(workdir: Path) -> Pairs:
             f"The run needs to be one on `pairs` with two blobs; {str(workdir)!r} is on {source!r}."
         )
     return rule
+
+
+def not_collapsed(workdirs: Sequence[Path]) -> list[Path]:
+    """Returns the runs that did not collapse or diverge, by their row.json, and prints the others on stderr.
+
+    A run without row.json, which no table made, is not left out.
+
+    Raises:
+        InvalidInputError: all runs collapsed.
+    """
+    kept = []
+    for workdir in workdirs:
+        path = workdir / "row.json"
+        result = read_json(path) if path.is_file() else {}
+        parts = result.get("curves", {}).get(PARTS)
+        if "diverged_at" in result or (parts and parts[-1][1] < LEAST_PARTS):
+            print(f"left out: {workdir} collapsed", file=sys.stderr)
+        else:
+            kept.append(workdir)
+    if not kept:
+        raise InvalidInputError("All of these runs collapsed: name one that did not.")
+    return kept
 
 
 def require_images(count: int) -> None:
@@ -220,7 +244,7 @@ def run(arguments: list[str]) -> None:
     require_images(given.images)
     if given.out and (given.out.suffix != ".png" or not given.out.parent.is_dir()):
         raise InvalidInputError(f"--out needs a .png file in an existing folder; got {str(given.out)!r}.")
-    rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}
+    rules = {workdir: require_pairs(workdir) for workdir in not_collapsed(given.workdirs)}
     edges = one_of(rules)
     runs: dict[str, list[list[float]]] = {}
     fields: dict[str, tuple[float, dict[str, float]]] = {}

@@ -8,9 +8,11 @@ image; and the learned map in which a blob gives no weight to the other blob. Se
 Each layer is replaced separately. If there are several, all of them are also replaced together.
 
 Runs whose folders are named ROW-SEED form one row: means over seeds, with 95% bootstrap intervals. "Lost" is the
-agreement in hue with the learned map minus that with the other map, in the same run. Agreement is a share of the images
-that still hold two clear blobs. It is not corrected for chance: see the columns beside it. Runs that draw fewer than
-two images with clear blobs are left out. Runs whose generator has no map to replace have no line.
+value with the learned map minus that with the other map, in the same run. "Beyond chance" is the share that follows the
+rule minus the share that would if the same blobs were paired at random. Older results do not have it. Agreement in hue
+is a share of the images that still hold two clear blobs, and is not corrected for chance. Runs that collapsed, by their
+row.json, and runs without two images with clear blobs in one batch are left out. Runs whose generator has no map to
+replace have no line.
 
 Results are cached in ROW-SEED/knock_out.json. A folder with that file and the run's row.json is enough.
 """
@@ -21,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from agreement_by_distance import require_images, require_pairs, row_of
+from agreement_by_distance import not_collapsed, require_images, require_pairs, row_of
 from kept_results import kept
 
 from sagan_jax.cli.main import explained
@@ -33,7 +35,8 @@ from sagan_jax.runs.load import open_run
 sys.path.append(str(Path(__file__).parents[1]))
 from comparisons.tables import estimate, known, with_head
 
-HEAD = ("row", "layers", "map", "two clear blobs", "follow the rule", "same hue", "by chance", "lost in hue", "seeds")
+HEAD = ("row", "layers", "map", "two clear blobs", "follow the rule", "beyond chance", "lost beyond chance", "same hue")
+HEAD += ("by chance", "lost in hue", "seeds")
 Layers = tuple[str, ...]
 
 
@@ -72,16 +75,23 @@ def cells(runs: list[KnockOut], replacement: Replacement) -> list[str]:
     pairs = [(scores["learned"], scores[replacement]) for scores in counted]
 
     def column(name: str, of: str | None = None) -> str:  # a share of zero images is left out
-        return estimate(known([None if of and not other[of] else other[name] for _, other in pairs]))
+        return estimate(known([None if of and not other[of] else other.get(name) for _, other in pairs]))
 
-    lost = estimate([own["hue"] - other["hue"] for own, other in pairs if other["parts"]], sign="+")
+    def lost(name: str, of: str | None = None) -> str:
+        if replacement == "learned":
+            return ""
+        measured = [(own, other) for own, other in pairs if name in own and name in other and (not of or other[of])]
+        return estimate([own[name] - other[name] for own, other in measured], sign="+")
+
     return [
         replacement,
         column("parts"),
         column("follows_rule"),
+        column("beyond_chance"),
+        lost("beyond_chance"),
         column("hue", of="parts"),
         column("hue_chance", of="parts"),
-        "" if replacement == "learned" else lost,
+        lost("hue", of="parts"),
         f"{len(counted)} of {len(runs)}",
     ]
 
@@ -93,7 +103,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--images", type=int, default=1000, help="number of images to generate with each run")
     given = parser.parse_args(arguments)
     require_images(given.images)
-    rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}
+    rules = {workdir: require_pairs(workdir) for workdir in not_collapsed(given.workdirs)}
     rows: dict[tuple[str, Layers], list[KnockOut]] = {}
     for workdir, rule in rules.items():
         made = kept(workdir, "knock_out", given.images, lambda at=workdir, of=rule: measure(at, of, given.images))

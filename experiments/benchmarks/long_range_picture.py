@@ -3,9 +3,9 @@
     python experiments/benchmarks/long_range_picture.py runs/long_range_v1 --out docs/pictures/long_range.png
 
 It reads the results of `run_table.py long_range_v1 --out runs/long_range_v1`. The images of a row are the first ones of
-the run whose share is the median of its row (the lower one of two), so they are not hand-picked. They are stored in
-ROW-SEED/images.png: with that file a result of `experiments/results` is enough. A bar is the mean of the runs that did
-not collapse, with its 95% bootstrap interval. A line across it is the share that chance gives.
+the run whose share beyond chance is the median of its row (the lower one of two), so they are not hand-picked. They are
+stored in ROW-SEED/images.png: with that file a result of `experiments/results` is enough. A bar is the mean of the runs
+that did not collapse, with its 95% bootstrap interval. A line across it is the share that chance gives.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from matplotlib.axes import Axes
 sys.path.append(str(Path(__file__).parents[1]))
 import run_table
 from comparisons.intervals import bootstrap
-from comparisons.outcomes import families, outcomes
+from comparisons.outcomes import families, outcomes, tested_scores
 from comparisons.tables import known, p_values
 
 LINES, COLUMNS = 2, 10
@@ -43,14 +43,14 @@ Found = dict[str, dict[int, dict[str, Any]]]
 
 
 def median_seed(table: Table, found: Found, row: str) -> int:
-    """Returns the seed with the median share of a row, the lower one of two; collapsed runs rank lowest.
+    """Returns the seed with the median of a row's tested score, the lower one of two; collapsed runs rank lowest.
 
     Raises:
         InvalidInputError: no run of the row is finished.
     """
     if not found[row]:
         raise InvalidInputError(f"The picture needs a finished run of {row!r}: run `run_table.py {VERSION}` first.")
-    shares = outcomes(table, found, row, next(iter(table.scores)))
+    shares = outcomes(table, found, row, tested_scores(table)[0])
     order = np.argsort([-1.0 if share is None else share for share in shares], kind="stable")
     return list(found[row])[order[(len(order) - 1) // 2]]
 

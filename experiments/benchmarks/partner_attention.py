@@ -1,6 +1,6 @@
 """Measures how much a blob attends to its partner: the share of its attention on the other blob, for runs on `pairs`.
 
-    python experiments/benchmarks/partner_attention.py runs/attention_buys/at\\ 16-*
+    python experiments/benchmarks/partner_attention.py runs/attention_buys/at\\ 16-*/
 
 G is measured on images that it generates, D on real images of a seed that it was not trained on. Images without clear
 blobs are left out. Runs whose folders are named ROW-SEED form one row: mean and deviation over seeds. A line for each

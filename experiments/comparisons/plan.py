@@ -1,5 +1,6 @@
 """The plan of a table in words, which is written before its first run."""
 
+from comparisons.factorial import DRAWS as DRAWS_OF_FACTORS
 from comparisons.outcomes import COLLAPSED, families, tested_scores
 from comparisons.power import POWER, smallest_count, smallest_effect
 from comparisons.ranking import DRAWS, MOST_RUNS
@@ -65,14 +66,11 @@ def comparisons_text(table: Table) -> str:
     parts = [
         f"Tests: unpaired exact permutation tests of differences of means, two-sided, of {scores}, for "
         f"{_compared(main)}. Where a run of either row has no value, both are ranked with such runs worst, and the "
-        f"ranks are tested. The family, corrected by Holm: {len(main)}. {power_text(runs, len(main))}"
+        f"ranks are tested. The family, corrected by Holm: {len(main)}. {power_text(table, runs, len(main))}"
     ]
-    count = smallest_count(runs, runs, LEVEL / len(main))
-    if COLLAPSED in tested_scores(table) and count is not None:
-        parts.append(f"Of collapse it takes {count} of {runs} against none of {runs}.")
     parts += [
         f"A secondary family is corrected on its own: {_compared(family)}. Its size: {len(family)}. "
-        f"{power_text(runs, len(family))}"
+        f"{power_text(table, runs, len(family))}"
         for family in secondary
     ]
     return " ".join(parts)
@@ -82,17 +80,27 @@ def _compared(family: list[tuple[str, str, str]]) -> str:
     return ", ".join(dict.fromkeys(f"{row} against {baseline}" for row, baseline, _ in family))
 
 
-def power_text(runs: int, tests: int) -> str:
-    """Returns what so many runs against as many can show in a family of tests."""
-    level = LEVEL / tests
-    parts = f"The least p must be at most {level:.2g}. With {runs} runs against {runs}, no p is below "
-    parts += f"{smallest_p(runs, runs):.2g}. "
-    effect = smallest_effect(runs, runs, level)
+def power_text(table: Table, runs: int, tests: int, least: float = 0.0) -> str:
+    """Returns what so many runs against as many can show in a family of tests.
+
+    Args:
+        table: the table.
+        runs: number of runs in each of two groups.
+        tests: size of the family.
+        least: a bound on p where not all groupings are counted.
+    """
+    level, least = LEVEL / tests, max(least, smallest_p(runs, runs))
+    parts = [f"The least p must be at most {level:.2g}. With {runs} runs against {runs}, no p is below {least:.2g}."]
+    effect, count = smallest_effect(runs, runs, level), smallest_count(runs, runs, level)
     if effect is None:
-        return f"{parts}So no difference can survive the correction: this table can show none."
-    return (
-        f"{parts}A difference of {effect:.1f} standard deviations passes that level in {POWER:.0%} of such experiments."
-    )
+        parts.append("So no difference can survive the correction: this table can show none.")
+    elif tested_scores(table) != (COLLAPSED,):
+        parts.append(
+            f"A difference of {effect:.1f} standard deviations passes that level in {POWER:.0%} of such experiments."
+        )
+    if COLLAPSED in tested_scores(table) and count is not None:
+        parts.append(f"Of collapse it takes {count} of {runs} against none of {runs}.")
+    return " ".join(parts)
 
 
 def ranking_text(table: Table) -> str:
@@ -119,5 +127,5 @@ def factors_text(table: Table) -> str:
         f"Factors:\n{listed}\n\nTests: permutation tests of the main effect of each factor, two-sided, of {scores}. "
         f"Where a run has no value, all are ranked with such runs worst, and the ranks are tested. The family, "
         f"corrected by Holm: {tests}. Interactions are stated and not tested. If no other factor has an effect: "
-        f"{power_text(half, tests)}"
+        f"{power_text(table, half, tests, 1 / (1 + DRAWS_OF_FACTORS))}"
     )

@@ -75,5 +75,15 @@ def smallest_count(one: int, other: int, level: float) -> int | None:
     if min(one, other) < 2:
         return None
     counts = range(1, one + 1)
-    found = (count for count in counts if permutation_p([1.0] * count + [0.0] * (one - count), [0.0] * other) <= level)
-    return next(found, None)
+    return next((count for count in counts if _p_of_count(count, one, other) <= level), None)
+
+
+def _p_of_count(count: int, one: int, other: int) -> float:
+    """Returns p of an exact test if `count` runs of one group collapsed, and none of the other.
+
+    >>> _p_of_count(5, 8, 8) == permutation_p([1.0] * 5 + [0.0] * 3, [0.0] * 8)
+    True
+    """
+    if one == other:  # as many groupings have all collapsed runs in the one group as in the other
+        return min(1.0, 2 * math.comb(2 * one - count, one) / math.comb(2 * one, one))
+    return permutation_p([1.0] * count + [0.0] * (one - count), [0.0] * other)

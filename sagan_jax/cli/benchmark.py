@@ -16,8 +16,9 @@ class Arguments:
     """Train and score an attention layer in the long-range benchmark, and print it beside the layers of this package.
 
     Two numbers matter. `beyond reach` is how often a small network correctly compares two parts of an image that its
-    convolutions cannot see together: 0.5 by chance. `follow the rule` is the share of images of a GAN that contain two
-    distant squares of the same hue. One seed is a first look. For a claim, use --seeds 8.
+    convolutions cannot see together: 0.5 by chance. `beyond chance` is the share of images of a GAN that contain two
+    distant squares of the same hue, minus the share that would by chance. One seed is a first look. For a claim, use
+    --seeds 8.
     """
 
     name: tyro.conf.Positional[Literal["long_range"]]

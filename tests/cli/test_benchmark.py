@@ -1,13 +1,18 @@
 """The command that measures a layer in the long-range benchmark."""
 
+import hashlib
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from sagan_jax import import_paths
+from sagan_jax.config import Experiment, to_dict
+from sagan_jax.data.synthetic import Pairs, parse_synthetic
 from sagan_jax.errors import InvalidInputError, NonFiniteError
-from sagan_jax.runs import long_range, long_range_table
+from sagan_jax.runs import long_range, long_range_table, reach
 from sagan_jax.runs.long_range import Trial, experiment, measure_layer
 from sagan_jax.runs.long_range_table import beside_ours
 from sagan_jax.runs.validate import check_config
@@ -236,3 +241,35 @@ def test_out_that_cannot_be_written_is_said_before_anything_is_trained(fake, tmp
     assert command("benchmark", "long_range", "--attention", "release", "--out", tmp_path / "file") == 6
     assert str(tmp_path / "file") in error_line(capsys)
     assert fake[0] == []
+
+
+def test_version_1_keeps_its_settings_and_its_images():
+    """A failure here means that results on record no longer compare: it takes another version name."""
+    default, own = (flatten_dict(to_dict(one), sep=".") for one in (Experiment(), experiment("release")))
+    sections = ("data.", "networks.", "training.")
+    assert {name: own[name] for name in own if own[name] != default[name] and name.startswith(sections)} == {
+        "data.source": "pairs:forms=1,size=8,distance=16",
+        "networks.resolution": 32,
+        "networks.num_classes": 0,
+        "networks.base_channels": 8,
+        "networks.latent_size": 64,
+        "networks.generator_attention_resolutions": (16,),
+        "networks.discriminator_attention_resolutions": (16,),
+        "networks.norm_decay": 0.99,
+        "networks.final_norm_decay": 0.99,
+        "training.total_steps": 2000,
+        "training.batch_size": 32,
+        "training.generator_learning_rate": 0.0005,
+        "training.discriminator_learning_rate": 0.001,
+        "training.ema_decay": 0.99,
+        "training.precision": "float32",
+    }
+    assert (reach.RULE, reach.RESOLUTION, reach.BINS[-1]) == (Pairs(hues=6, forms=1, size=6), 32, (18, 20))
+    assert (reach.STEPS, reach.QUARTETS, reach.LEARNING_RATE, reach.WARMUP_STEPS) == (1500, 16, 3e-3, 50)
+    assert (reach.HELD_OUT, long_range.PROTOCOL, long_range.LEAST_PARTS) == (512, "rule5k", 0.02)
+    rule = parse_synthetic("pairs:forms=1,size=8,distance=16")
+    drawn = np.stack([rule.draw(number, 32) for number in range(20)]), reach._held_out(3)[:20]
+    assert [hashlib.sha256(images.tobytes()).hexdigest() for images in drawn] == [
+        "03e12608e72a1a8ec6992a27ca517585017927268e01a1f0eba7ee0da1a690eb",
+        "08fc3e36bd36bf49ef43f88b746e5f5d00098f065e2049930eb8ed6c8490ffa8",
+    ]

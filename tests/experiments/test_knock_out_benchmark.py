@@ -1,6 +1,7 @@
 """What attention is worth to the images of runs, in a table."""
 
 import doctest
+import json
 import sys
 from types import SimpleNamespace
 
@@ -25,7 +26,13 @@ def program(monkeypatch):
 
 
 def scores(parts, follows, hue, chance=0.25):
-    return {"parts": parts, "follows_rule": follows, "hue": hue, "hue_chance": chance}
+    return {
+        "parts": parts,
+        "follows_rule": follows,
+        "beyond_chance": follows - 0.125,
+        "hue": hue,
+        "hue_chance": chance,
+    }
 
 
 def found(hue):
@@ -67,15 +74,16 @@ def test_rows_are_means_over_seeds_of_what_is_left_and_what_is_lost(program, mon
         for row, of in (("both", "8"), ("both", "16"), ("both", "8 and 16"), ("one", "16"))
         for name in ("learned", "uniform", "another image's", "without the partner")
     ]
-    assert lines[2] == "| both | 8 | learned | 1.00 | 0.75 | 0.75 | 0.25 |  | 1 of 2 |"
+    assert lines[2] == "| both | 8 | learned | 1.00 | 0.75 | 0.62 |  | 0.75 | 0.25 |  | 1 of 2 |"
     assert lines[-4:] == [
-        "| one | 16 | learned | 1.00 [1.00, 1.00] | 0.75 [0.75, 0.75] | 0.81 [0.75, 0.88] | 0.25 [0.25, 0.25] "
-        "|  | 2 of 2 |",
-        "| one | 16 | uniform | 0.50 [0.50, 0.50] | 0.25 [0.25, 0.25] | 0.56 [0.50, 0.62] | 0.25 [0.25, 0.25] | "
-        "+0.25 [+0.25, +0.25] | 2 of 2 |",
-        "| one | 16 | another image's | 0.00 [0.00, 0.00] | 0.00 [0.00, 0.00] | – | – | – | 2 of 2 |",
-        "| one | 16 | without the partner | 1.00 [1.00, 1.00] | 0.50 [0.50, 0.50] | 0.50 [0.50, 0.50] | "
-        "0.25 [0.25, 0.25] | +0.31 [+0.25, +0.38] | 2 of 2 |",
+        "| one | 16 | learned | 1.00 [1.00, 1.00] | 0.75 [0.75, 0.75] | 0.62 [0.62, 0.62] |  | 0.81 [0.75, 0.88] "
+        "| 0.25 [0.25, 0.25] |  | 2 of 2 |",
+        "| one | 16 | uniform | 0.50 [0.50, 0.50] | 0.25 [0.25, 0.25] | 0.12 [0.12, 0.12] | +0.50 [+0.50, +0.50] "
+        "| 0.56 [0.50, 0.62] | 0.25 [0.25, 0.25] | +0.25 [+0.25, +0.25] | 2 of 2 |",
+        "| one | 16 | another image's | 0.00 [0.00, 0.00] | 0.00 [0.00, 0.00] | -0.12 [-0.12, -0.12] | "
+        "+0.75 [+0.75, +0.75] | – | – | – | 2 of 2 |",
+        "| one | 16 | without the partner | 1.00 [1.00, 1.00] | 0.50 [0.50, 0.50] | 0.38 [0.38, 0.38] | "
+        "+0.25 [+0.25, +0.25] | 0.50 [0.50, 0.50] | 0.25 [0.25, 0.25] | +0.31 [+0.25, +0.38] | 2 of 2 |",
     ]
 
 
@@ -89,3 +97,21 @@ def test_run_on_something_else_is_refused(program, tmp_path):
         program.run([str(tmp_path / "at 8-0")])
     with pytest.raises(InvalidInputError, match="--images needs at least 1; got 0"):
         program.run(["r/at 16-0", "--images", "0"])
+
+
+def test_runs_that_collapsed_are_left_out_and_said(program, tmp_path, capsys):
+    results = {
+        "a-0": {"curves": {"score/rule1k/parts": [[1, 0.5], [2, 0.0199]]}},
+        "a-1": {"curves": {"score/rule1k/parts": [[1, 0.001], [2, 0.02]]}},
+        "a-2": {"diverged_at": 300, "curves": {}},
+        "a-3": None,
+    }
+    for name, result in results.items():
+        (tmp_path / name).mkdir()
+        if result is not None:
+            (tmp_path / name / "row.json").write_text(json.dumps(result))
+    workdirs = [tmp_path / name for name in results]
+    assert program.not_collapsed(workdirs) == [tmp_path / "a-1", tmp_path / "a-3"]
+    assert capsys.readouterr().err == "".join(f"left out: {tmp_path}/{name} collapsed\n" for name in ("a-0", "a-2"))
+    with pytest.raises(InvalidInputError, match="All of these runs collapsed"):
+        program.run([str(tmp_path / "a-0")])
