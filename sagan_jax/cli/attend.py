@@ -63,8 +63,12 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(
             f"--image needs an image file, such as PNG, JPEG or WebP; there is no {str(parsed.image)!r}."
         )
-    if parsed.out:
-        check_can_write(parsed.out / "reach.png")
+    if parsed.image:
+        for field in dataclasses.fields(Arguments):
+            drawn = field.name in ("num_images", "classes", "source", "seed")
+            if drawn and getattr(parsed, field.name) != field.default:
+                raise InvalidInputError(f"--{field.name.replace('_', '-')} does nothing with --image: leave one out.")
+    check_can_write((parsed.out or parsed.workdir / "attention") / "reach.png")
     queries = [read_position(word) for word in parsed.queries]
     announce("drawing where the attention looks", compilation_cache=parsed.compilation_cache)
     from sagan_jax.runs.attention_figures import draw_attention

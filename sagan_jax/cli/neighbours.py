@@ -62,6 +62,9 @@ def run(arguments: list[str]) -> None:
         )
     if not 0 <= parsed.seed < 2**32:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
+    for network, used in (("inception", ("auto", "inception")), ("dinov2", ("dinov2",))):
+        if getattr(parsed, f"{network}_weights") and parsed.features not in used:
+            raise InvalidInputError(f"--{network}-weights needs --features {network}; got {parsed.features}.")
     check_can_write(parsed.out)
     announce("looking for the nearest training images", compilation_cache=parsed.compilation_cache)
     import numpy as np

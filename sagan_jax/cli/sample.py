@@ -66,6 +66,8 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
     if parsed.truncation is not None and not parsed.truncation > 0:
         raise InvalidInputError(f"--truncation needs to be above 0; got {parsed.truncation}.")
+    if parsed.truncation is None and parsed.truncation_rule != _DEFAULTS["truncation_rule"]:
+        raise InvalidInputError("--truncation-rule does nothing without --truncation: give both, or leave it out.")
     check_can_write(parsed.out if kind else parsed.out / "000000.png")
     if parsed.latents:
         _refuse_with_latents(parsed)
@@ -93,6 +95,9 @@ def run(arguments: list[str]) -> None:
             )
     write_samples(samples, parsed.out)
     print(f"{len(samples.images)} images in {parsed.out}")
+
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Arguments)}
 
 
 def _refuse_with_latents(parsed: Arguments) -> None:

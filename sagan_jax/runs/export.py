@@ -20,7 +20,7 @@ from sagan_jax.interop.weight_files import to_safetensors
 from sagan_jax.models.folding import fold_batch_stats
 from sagan_jax.runs.contracts import is_own, runs_own_code
 from sagan_jax.runs.load import CheckpointName, open_run
-from sagan_jax.runtime.files import write_files_atomically
+from sagan_jax.runtime.files import check_can_write, write_files_atomically
 
 WEIGHTS, FUNCTION, README = "generator.safetensors", "generator.jax_export", "README.md"
 # Fields of a generator that have no effect once it is trained and folded.
@@ -52,6 +52,7 @@ def export_run(
         StorageError: a file cannot be written.
     """
     folder = checked_folder(workdir, out, "export")
+    check_readme(folder, WEIGHTS)
     run = open_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
     files = exported_files(run.generator(raw=raw), run.experiment.name)
     write_files_atomically(folder, files)
@@ -59,12 +60,27 @@ def export_run(
 
 
 def checked_folder(workdir: str | Path, out: str | Path | None, default: str) -> Path:
-    """Returns the folder to write to, by default the folder `default` in the workdir; refuses a file."""
+    """Returns the folder to write to, by default the folder `default` in the workdir.
+
+    Raises:
+        InvalidInputError: it is a file, or below one.
+        StorageError: there is no write permission.
+    """
     folder = Path(out) if out is not None else Path(workdir) / default
     lowest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not lowest.is_dir():
         raise InvalidInputError(f"--out needs a folder; got {str(folder)!r}, where {str(lowest)!r} is a file.")
+    if folder.is_dir() or Path(workdir).is_dir():  # else the command says that there is no such run
+        check_can_write(folder / README)
     return folder
+
+
+def check_readme(folder: Path, weights: str) -> None:
+    """Refuses a folder whose README.md was not written together with these weights, such as that of a project."""
+    if (folder / README).exists() and not (folder / weights).exists():
+        raise InvalidInputError(
+            f"--out needs a folder in which no other file is replaced; {str(folder)!r} has another {README}."
+        )
 
 
 def exported_files(trained: TrainedGenerator, name: str) -> dict[str, bytes]:

@@ -31,9 +31,16 @@ def scores_on_record(workdir: Path, step: int) -> list[tuple[str, float, str]]:
             continue
         values = result.get("values") if isinstance(result, dict) else None
         if isinstance(values, dict):
-            said = ". ".join(str(result[key]) for key in ("reference", "embedding", "warning") if result.get(key))
+            said = ". ".join(_said(result[key]) for key in ("reference", "embedding", "warning") if result.get(key))
             found += [(str(name), value, said) for name, value in values.items() if isinstance(value, int | float)]
     return found
+
+
+def _said(entry: Any) -> str:
+    """Returns an entry of a result file as words: of a reference, its images or its statistics, without the digest."""
+    if isinstance(entry, dict):
+        return ", ".join(str(entry[name]) for name in entry if name != "fingerprint")
+    return str(entry)
 
 
 def model_card(

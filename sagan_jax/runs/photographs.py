@@ -14,7 +14,7 @@ from sagan_jax.evaluation.completer import TrainedCompleter
 from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.runs.load import CheckpointName, load_completer
 from sagan_jax.runs.validate import check_hole_kind
-from sagan_jax.runtime.files import read_regular, write_files_atomically
+from sagan_jax.runtime.files import check_can_write, read_regular, write_files_atomically
 from sagan_jax.runtime.image_files import encode_png
 from sagan_jax.runtime.manifest import check_results, finish_results, start_results
 from sagan_jax.views.attention import Panel, attention_figure
@@ -106,9 +106,10 @@ def complete_photographs(
     check_output(paths, hole.mask, samples, out)
     check_results(out, {path.stem: completed_names(path.stem, samples) for path in paths}, overwrite=overwrite)
     completer = load_completer(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
-    # All photographs are read before anything is written.
-    read = [read_photo(path, hole, number, completer.network, fit) for number, path in enumerate(paths)]
-    for photo in read:
+    for number, path in enumerate(paths):  # all are checked before anything is written, and none is kept in memory
+        read_photo(path, hole, number, completer.network, fit)
+    for number, path in enumerate(paths):
+        photo = read_photo(path, hole, number, completer.network, fit)
         for remark in photo.remarks:
             print(f"{photo.path.name}: {remark}")
         files = completed_files(completer, photo, samples, seed)
@@ -151,6 +152,8 @@ def check_output(photos: list[Path], mask: Path | None, samples: int, out: Path)
     """
     if out.exists() and not out.is_dir():
         raise InvalidInputError(f"--out needs a folder; {str(out)!r} is a file.")
+    if out.parent.is_dir():  # else the command says that there is no such run
+        check_can_write(out / "completed.png")
     origin: dict[str, Path] = {}
     kept = mask.resolve() if mask else None
     theirs = out.resolve() in {photo.resolve().parent for photo in photos}

@@ -8,7 +8,7 @@ import jax
 
 from sagan_jax.errors import InvalidInputError, NonFiniteError, one_line
 from sagan_jax.interop.weight_files import to_safetensors
-from sagan_jax.runs.export import checked_folder
+from sagan_jax.runs.export import check_readme, checked_folder
 from sagan_jax.runs.load import CheckpointName, CompletionRun, GenerationRun, open_any_run
 from sagan_jax.runs.model_card import model_card, scores_on_record
 from sagan_jax.runs.published import CARD, CONFIG, PICTURE, WEIGHTS, arrays_of, published, read_published
@@ -52,6 +52,7 @@ def publish_run(
         raise InvalidInputError(f"--license needs an identifier of the hub, such as apache-2.0; got {license!r}.")
     folder = checked_folder(workdir, out, "hub")
     _check_not_of_another(folder)
+    check_readme(folder, WEIGHTS)
     run = open_any_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
     files = published_files(run, license)
     write_files_atomically(folder, files)

@@ -5,12 +5,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sagan_jax.config import Experiment, to_dict
+from sagan_jax.config import CompletionExperiment, Experiment, to_dict
 from sagan_jax.errors import InvalidInputError, StorageError, one_line
 from sagan_jax.runs.health import sign_lines
 from sagan_jax.runs.saved_config import ChangedConfigError, read_experiment, sealed_experiment
 from sagan_jax.runtime.checkpoints import read_sealed_meta
-from sagan_jax.runtime.files import open_regular, write_atomically
+from sagan_jax.runtime.files import open_regular, read_json, write_atomically
 
 
 def config_to_show(workdir: Path, *, trust_checkpoint: bool = False) -> dict[str, Any] | None:
@@ -76,10 +76,21 @@ def write_report(
         workdir,
         status=status,
         config=config,
-        defaults=to_dict(Experiment()),
+        defaults=_defaults(workdir, config),
         budget=budget,
         find_signs=sign_lines,
         read=(step, int(meta["images_read"])) if "images_read" in meta else None,
     ).encode()
     write_atomically(path or workdir / "report.html", page)
     return len(page)
+
+
+def _defaults(workdir: Path, config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the default config of the task of a run, as nested dictionaries."""
+    if config is None:
+        try:
+            config = read_json(workdir / "config.json")
+        except (OSError, InvalidInputError):
+            config = {}
+    completes = isinstance(config, Mapping) and config.get("task") == "completion"
+    return to_dict(CompletionExperiment() if completes else Experiment())

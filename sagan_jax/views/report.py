@@ -342,9 +342,13 @@ def _caveat(name: str) -> str:
 # --- images
 
 
+_DRAWN_IN_TRAINING = ("generator", "discriminator")
+"""The figures that training draws. `sagan-jax attend` adds others, with the number of an image in their names."""
+
+
 def _attention_images(folder: Path, room: int, notes: list[str]) -> list[EmbeddedImage]:
-    """Returns the attention maps in a folder by name; only the newest if not all fit into `room` bytes."""
-    paths = sorted(folder.glob("*.png"), key=lambda path: (-_step_of(path), path.name))
+    """Returns the attention maps in a folder by name; if not all fit into `room` bytes, first those of training."""
+    paths = sorted(folder.glob("*.png"), key=lambda path: (path.stem not in _DRAWN_IN_TRAINING, path.name))
     chosen = _fitting(paths, room)
     images = sorted(_embed(chosen, notes))
     if len(chosen) < len(paths):

@@ -20,7 +20,7 @@ from PIL import Image
 
 import sagan_jax
 from sagan_jax.config import Experiment, from_dict, to_dict
-from sagan_jax.errors import InvalidInputError, NonFiniteError
+from sagan_jax.errors import InvalidInputError, NonFiniteError, StorageError
 from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.runs import experiments, resume, session
 from sagan_jax.runs.experiments import experiment_names, load_experiment
@@ -664,6 +664,7 @@ def test_sample_writes_one_png_an_image_into_a_folder(finished, tmp_path):
         (["--out", "x.npz", "--classes", "10"], "10 classes 0 to 9"),
         (["--out", "x.npz", "--num-images", "0"], "--num-images needs to be at least 1"),
         (["--out", "x.npz", "--truncation", "0"], "--truncation needs to be above 0"),
+        (["--out", "x.npz", "--truncation-rule", "clipped"], "--truncation-rule does nothing without --truncation"),
     ],
 )
 def test_sample_refuses_what_cannot_be(flags, words, finished, capsys, tmp_path, monkeypatch):
@@ -671,6 +672,42 @@ def test_sample_refuses_what_cannot_be(flags, words, finished, capsys, tmp_path,
     assert command("sample", "--workdir", finished, *flags) == 2
     assert words in error_line(capsys)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["neighbours", "--out", "x.png", "--dinov2-weights", "x"],
+            "--dinov2-weights needs --features dinov2; got auto",
+        ),
+        (
+            ["neighbours", "--out", "x.png", "--features", "lite0", "--inception-weights", "x"],
+            "--inception-weights needs --features inception; got lite0",
+        ),
+        (["attend", "--image", "PHOTO", "--classes", "3"], "--classes does nothing with --image"),
+        (["attend", "--image", "PHOTO", "--num-images", "2"], "--num-images does nothing with --image"),
+    ],
+)
+def test_flags_without_effect_are_refused(words, says, finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.png").write_bytes(encoded(noise(32, 32, 3)))
+    given = [word.replace("PHOTO", "photo.png") for word in words]
+    assert command(given[0], "--workdir", finished, *given[1:]) == 2
+    assert says in error_line(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_folder_that_may_not_be_written_to_is_said_before_the_work(finished, tmp_path, capsys, monkeypatch):
+    def refuse(path):
+        raise StorageError(f"{path} may not be written to.")
+
+    for module in ("export", "photographs"):
+        monkeypatch.setattr(f"sagan_jax.runs.{module}.check_can_write", refuse)
+    monkeypatch.setattr("sagan_jax.runs.load.GenerationRun.generator", None)  # no network is loaded
+    for words in (["export"], ["export", "--format", "hub"], ["invert", "photo.png"]):
+        assert command(*words, "--workdir", finished, "--out", tmp_path / "out") == 6
+        assert "may not be written to" in error_line(capsys)
 
 
 def test_sample_raw_draws_with_the_weights_as_trained(finished, tmp_path):

@@ -33,9 +33,10 @@ def test_every_command_that_compiles_takes_the_flag():
 def train(home, workdir, *flags):
     """Trains a tiny run as a user does, and returns the names of the programs that jax was asked for.
 
-    Programs are compiled with the flags of the tests: which are asked for and kept does not depend on these.
+    Programs are compiled quickly: which are asked for and kept does not depend on that. With all flags of the tests,
+    jax 0.10.2 gave NaN in the second step on a CPU with AVX-512.
     """
-    environment = {name: os.environ[name] for name in ("PATH", "XLA_FLAGS")}
+    environment = {"PATH": os.environ["PATH"], "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     environment |= {"PYTHONPATH": str(ROOT), "HOME": str(home), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "sagan_jax.cli.main", "train", "digits_32", *TINY, "--workdir", str(workdir)]
     done = subprocess.run(

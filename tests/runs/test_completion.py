@@ -78,6 +78,10 @@ def read(path):
 def test_run_leaves_what_a_run_leaves(trained):
     names = {path.name for path in trained.iterdir()}
     assert names >= {"config.json", "environment.json", "metrics.jsonl", "checkpoints", "samples", "report.html"}
+    page = (trained / "report.html").read_text()
+    changed = page.partition("Settings that differ from the defaults")[2].partition("</table>")[0]
+    assert "networks.base_channels" in changed
+    assert "networks.resolution" not in changed  # 64 is the default of such a run, not of one that generates images
     sheet = read(trained / "samples" / "samples-00000004.png")
     assert sheet.shape == (8 * SIZE + 7 * 2, 5 * SIZE + 4 * 2, 3)
     experiment = read_experiment(trained)

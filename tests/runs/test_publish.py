@@ -88,6 +88,7 @@ def run(tmp_path_factory):
     for step, factor in ((20, 2), (30, 1)):
         for name, value in SCORES.items():
             result = {"values": {name: factor * value}, "embedding": "random|weights"}
+            result["reference"] = {"images": "photos.zip: 9 images", "fingerprint": "f1f2f3"}
             (workdir / "scores" / f"{name}-{step:08d}.json").write_text(json.dumps(result))
     (workdir / "scores" / "broken-00000030.json").write_text("{")
     return workdir
@@ -196,7 +197,8 @@ def test_card_has_the_fields_of_the_hub_and_the_scores_of_its_step(folder):
         "library_name": "sagan_jax",
         "tags": ["jax", "flax", "gan", "sagan"],
     }
-    assert "| `fd5k_train_random` | 1.25 | random\\|weights |\n" in card
+    assert "| `fd5k_train_random` | 1.25 | photos.zip: 9 images. random\\|weights |\n" in card
+    assert "f1f2f3" not in card
     assert "| `diversity` | 0.5 | " in card
     assert "2.5" not in card
     assert "broken" not in card
@@ -242,6 +244,15 @@ def test_weights_without_a_discriminator_give_none(tmp_path):
 
 
 # What cannot be published.
+
+
+def test_page_of_something_else_is_not_replaced(run, tmp_path, capsys):
+    (tmp_path / "README.md").write_text("mine")
+    for form in ("hub", "files"):
+        assert command("export", "--workdir", run, "--format", form, "--out", tmp_path) == 2
+        assert f"{str(tmp_path)!r} has another README.md" in error_line(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
