@@ -66,5 +66,6 @@ __all__ = [
     "session",
     "train",
     "training_job",
+    "unread_fields",
     "validate",
 ]

@@ -31,7 +31,14 @@ def ask(program, tmp_path, monkeypatch):
 
 def test_it_is_measured_once(ask, tmp_path):
     assert [ask(steps=(10, 20)), ask(steps=(10, 20)), ask()] == [1, 1, 1]
-    assert json.loads((tmp_path / "looks.json").read_text()) == {"images": 7, "step": 20, "found": [1, None]}
+    kept = {"images": 7, "step": 20, "run": None, "found": [1, None]}
+    assert json.loads((tmp_path / "looks.json").read_text()) == kept
+
+
+def test_it_is_measured_anew_for_another_run_in_the_same_folder(ask, program, monkeypatch):
+    runs = iter(["one", "one", "other", "other"])
+    monkeypatch.setattr(program, "digest_of", lambda workdir: next(runs))
+    assert [ask(steps=(20,)) for _ in range(4)] == [1, 1, 2, 2]
 
 
 def test_it_is_measured_anew_for_other_images_and_after_more_training(ask):
