@@ -14,8 +14,8 @@ spectral norm in both networks save runs that it does not save in D alone? The p
 rates with equal rates is secondary: the decline of the second row came after 160,000 steps of batch 256, and these runs
 are too short to show it. No settings were searched, for any row.
 
-The pilot is the first row. Unless at least 2 of its 8 runs collapse, the other rows cannot differ from it, and they are
-not run.
+The pilot is the first row. Unless at least 2 of its 8 runs collapse, there is next to nothing that the other rows could
+save, and they are not run.
 
     python experiments/run_table.py survival_figure3 --out runs/figure3 --rows "spectral norm in D, equal rates"
     python experiments/run_table.py survival_figure3 --out runs/figure3

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, get_origin, get_type_hints
 
@@ -104,6 +104,19 @@ def parse_arguments(
 
     with _on_parse_error(refuse):
         return tyro.cli(kind, args=[*arguments], prog=prog, **options)
+
+
+def refuse_given(parsed: Any, names: Collection[str], why: str) -> None:
+    """Raises InvalidInputError for the first of some flags that was given, that is, that differs from its default.
+
+    Args:
+        parsed: the arguments, a dataclass.
+        names: of the fields whose flags have no effect.
+        why: the rest of the message, after the flag.
+    """
+    for field in dataclasses.fields(parsed):
+        if field.name in names and getattr(parsed, field.name) != field.default:
+            raise InvalidInputError(f"--{field.name.replace('_', '-')} {why}")
 
 
 def expand_home(arguments: Sequence[str]) -> list[str]:

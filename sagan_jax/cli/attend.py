@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from sagan_jax.cli.announcement import announce
-from sagan_jax.cli.arguments import parse_arguments
+from sagan_jax.cli.arguments import parse_arguments, refuse_given
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.files import check_can_write
 
@@ -64,10 +64,8 @@ def run(arguments: list[str]) -> None:
             f"--image needs an image file, such as PNG, JPEG or WebP; there is no {str(parsed.image)!r}."
         )
     if parsed.image:
-        for field in dataclasses.fields(Arguments):
-            drawn = field.name in ("num_images", "classes", "source", "seed")
-            if drawn and getattr(parsed, field.name) != field.default:
-                raise InvalidInputError(f"--{field.name.replace('_', '-')} does nothing with --image: leave one out.")
+        of_drawn = ("num_images", "classes", "source", "seed")
+        refuse_given(parsed, of_drawn, "does nothing with --image: leave one out.")
     check_can_write((parsed.out or parsed.workdir / "attention") / "reach.png")
     queries = [read_position(word) for word in parsed.queries]
     announce("drawing where the attention looks", compilation_cache=parsed.compilation_cache)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sagan_jax.cli.announcement import announce
-from sagan_jax.cli.arguments import parse_arguments
+from sagan_jax.cli.arguments import parse_arguments, refuse_given
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.files import check_can_write
 
@@ -131,7 +131,7 @@ _OF_ALL = ("inception_weights", "dinov2_weights", "batch_size", "cache")
 _OF_SCORES = (*_OF_ALL, "seed", "out")
 _OF_IMAGES = ("resolution", "max_images", "label_column", "image_column")
 _OF_RUNS = (*_OF_SCORES, "holes", "samples", "source", "held_out", "reference", "trust_checkpoint")
-_NOT_OF_IMAGES = (*set(_OF_RUNS) - {*_OF_SCORES, "reference"}, "checkpoint")
+_ONLY_OF_RUNS = (*set(_OF_RUNS) - {*_OF_SCORES, "reference"}, "checkpoint")
 
 
 def _refuse_unread(parsed: Arguments) -> None:
@@ -139,12 +139,10 @@ def _refuse_unread(parsed: Arguments) -> None:
     if parsed.workdir:
         unread, where = _OF_IMAGES, "--images; a run has this setting in its config"
     elif parsed.images:
-        unread, where = _NOT_OF_IMAGES, "--workdir, not with --images"
+        unread, where = _ONLY_OF_RUNS, "--workdir, not with --images"
     else:
-        unread, where = (*_NOT_OF_IMAGES, "seed", "out"), "scores; without --workdir and --images nothing is scored"
-    for field in dataclasses.fields(parsed):
-        if field.name in unread and getattr(parsed, field.name) != field.default:
-            raise InvalidInputError(f"--{field.name.replace('_', '-')} goes with {where}.")
+        unread, where = (*_ONLY_OF_RUNS, "seed", "out"), "scores; without --workdir and --images nothing is scored"
+    refuse_given(parsed, unread, f"goes with {where}.")
 
 
 def _options(parsed: Arguments, *names: str) -> dict[str, Any]:

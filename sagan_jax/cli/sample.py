@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from sagan_jax.cli.announcement import announce
-from sagan_jax.cli.arguments import parse_arguments
+from sagan_jax.cli.arguments import parse_arguments, refuse_given
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.files import check_can_write
 
@@ -66,11 +66,12 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--seed needs to be in [0, 2**32); got {parsed.seed}.")
     if parsed.truncation is not None and not parsed.truncation > 0:
         raise InvalidInputError(f"--truncation needs to be above 0; got {parsed.truncation}.")
-    if parsed.truncation is None and parsed.truncation_rule != _DEFAULTS["truncation_rule"]:
-        raise InvalidInputError("--truncation-rule does nothing without --truncation: give both, or leave it out.")
+    if parsed.truncation is None and not parsed.latents:
+        refuse_given(parsed, ["truncation_rule"], "does nothing without --truncation: give both, or leave it out.")
     check_can_write(parsed.out if kind else parsed.out / "000000.png")
     if parsed.latents:
-        _refuse_with_latents(parsed)
+        drawn = ("seed", "truncation", "truncation_rule")
+        refuse_given(parsed, drawn, "does nothing with --latents: they are drawn already. Leave one out.")
     number = "the" if parsed.latents and not parsed.num_images else f"{parsed.num_images or _NUM_IMAGES:,}"
     announce(f"drawing {number} images", compilation_cache=parsed.compilation_cache)
     from sagan_jax.cli.progress import ScoreProgress
@@ -95,15 +96,3 @@ def run(arguments: list[str]) -> None:
             )
     write_samples(samples, parsed.out)
     print(f"{len(samples.images)} images in {parsed.out}")
-
-
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Arguments)}
-
-
-def _refuse_with_latents(parsed: Arguments) -> None:
-    """Refuses flags that say how latents are drawn."""
-    for field in dataclasses.fields(Arguments):
-        if field.name in ("seed", "truncation", "truncation_rule") and getattr(parsed, field.name) != field.default:
-            raise InvalidInputError(
-                f"--{field.name.replace('_', '-')} does nothing with --latents: they are drawn already. Leave one out."
-            )

@@ -442,21 +442,22 @@ class RuleAccuracy(Scorer):
         return self.references.require_train(self.protocol).source[0][0].shape
 
 
-def _require_same_names(protocol: Protocol, *sets: tuple[str, RealImages]) -> None:
+def _require_same_names(protocol: Protocol, one: tuple[str, RealImages], other: tuple[str, RealImages]) -> None:
     """Raises InvalidInputError if the class names of two sets differ, since equal labels would mean different classes.
 
-    Numbers as names are compared with numbers only, and the last classes may be absent from one set.
+    Each set comes with the word for it in the message. Numbers as names are compared with numbers only, and the last
+    classes may be absent from one set.
     """
-    (what, names), (other, real_names) = ((called, images.source.class_names) for called, images in sets)
-    numbered = [all(name.isdecimal() for name in found) for found in (names, real_names)]
+    names, other_names = (images.source.class_names for _, images in (one, other))
+    numbered = [all(name.isdecimal() for name in found) for found in (names, other_names)]
     if all(numbered):
-        same = all(int(one) == int(real) for one, real in zip(names, real_names, strict=False))
+        same = all(int(name) == int(other_name) for name, other_name in zip(names, other_names, strict=False))
     else:
-        same = any(numbered) or names == real_names
+        same = any(numbered) or names == other_names
     if not same:
         raise InvalidInputError(
-            f"{protocol.name} needs the same classes in both sets; the {what} images have {_few(names)}; the {other} "
-            f"images have {_few(real_names)}."
+            f"{protocol.name} needs the same classes in both sets; the {one[0]} images have {_few(names)}; the "
+            f"{other[0]} images have {_few(other_names)}."
         )
 
 

@@ -70,7 +70,7 @@ def checked_folder(workdir: str | Path, out: str | Path | None, default: str) ->
     lowest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not lowest.is_dir():
         raise InvalidInputError(f"--out needs a folder; got {str(folder)!r}, where {str(lowest)!r} is a file.")
-    if folder.is_dir() or Path(workdir).is_dir():  # else the command says that there is no such run
+    if Path(workdir).is_dir():  # else the next error is that there is no such run
         check_can_write(folder / README)
     return folder
 

@@ -104,6 +104,8 @@ def complete_photographs(
     out = out or workdir / "completed"
     paths = photo_files(photos)
     check_output(paths, hole.mask, samples, out)
+    if workdir.is_dir():  # else the next error is that there is no such run
+        check_can_write(out / f"{paths[0].stem}.png")
     check_results(out, {path.stem: completed_names(path.stem, samples) for path in paths}, overwrite=overwrite)
     completer = load_completer(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
     for number, path in enumerate(paths):  # all are checked before anything is written, and none is kept in memory
@@ -152,8 +154,6 @@ def check_output(photos: list[Path], mask: Path | None, samples: int, out: Path)
     """
     if out.exists() and not out.is_dir():
         raise InvalidInputError(f"--out needs a folder; {str(out)!r} is a file.")
-    if out.parent.is_dir():  # else the command says that there is no such run
-        check_can_write(out / "completed.png")
     origin: dict[str, Path] = {}
     kept = mask.resolve() if mask else None
     theirs = out.resolve() in {photo.resolve().parent for photo in photos}

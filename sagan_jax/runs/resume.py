@@ -144,7 +144,7 @@ def check_removable(workdir: Path, experiment: AnyExperiment) -> None:
         experiment: the config of the new run.
 
     Raises:
-        InvalidInputError: the folder holds no run; the run to start from is there; or images, labels or weights are
+        InvalidInputError: the folder holds no run; it is the run to start from; or images, labels or that run are
             inside a folder of its results.
     """
     folders = [workdir / name for name in _FOLDERS if (workdir / name).exists()]

@@ -203,7 +203,7 @@ def _summary(
             yield f"not bit for bit the run that was stopped: the source of {', '.join(changed)} has changed"
         changed = changed_sources(recorded_digests(workdir), callback_digests(experiment))
         if changed:
-            yield f"the source of {', '.join(changed)} has changed, which receives the results and changes none"
+            yield f"the source of {', '.join(changed)} has changed; results do not depend on callbacks"
         earlier = meta.get("precision", precision)
         if earlier != precision:
             yield f"trained so far in {earlier}; now in {precision}, so not bit for bit the run that was stopped"

@@ -33,7 +33,6 @@ _FROM_ZERO |= {"warmup_steps", "r1", "r2"}
 _FROM_ZERO |= {"skip_unreadable", "max_images", "num_classes", "shared_size", "discriminator_base_channels"}
 _FROM_ZERO |= {"keep_every_steps"}
 
-
 # The largest values. No real network is larger, and shapes in jax stay within 64-bit integers.
 _LARGEST = dict.fromkeys(("base_channels", "discriminator_base_channels", "latent_size", "shared_size"), 2**20)
 _LARGEST |= {"num_classes": 2**24, "blocks": 2**10}

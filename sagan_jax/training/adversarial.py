@@ -238,8 +238,8 @@ def step(
         task: the networks, losses, optimisers and hyperparameters.
         state: replicated over devices.
         batch: the data of this device: images `[discriminator_steps, B, H, W, C]` and labels
-            `[discriminator_steps, B]`. B is a multiple of the task's `accumulation_steps`. Without classes the labels
-            count as 0.
+            `[discriminator_steps, B]`. B is a multiple of the task's `accumulation_steps`. Labels of a task without
+            classes count as 0.
         axis_name: the mapped axis over devices, or None for one device.
 
     Returns:
