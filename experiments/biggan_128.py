@@ -3,14 +3,18 @@
     sagan-jax train biggan_128 --source imagenet-train
 
 Costs: 524.9 TFLOP a step (counted by `step_flops`); about 779 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
-Reached: not measured. The paper's best are FID 8.51 and IS 99.31 (remembered, not checked).
+Reached: not measured. The paper's best are FID 8.51 and IS 99.31 (from memory, unverified).
 
-Settings are the paper's (Brock et al. 2019, appendix C): width 96, attention at 64x64, latents of 120 in 6 parts, a
-shared class embedding of 128, orthogonal start and penalty, batch 2,048, two updates of D a step, rates 5e-5 and 2e-4,
-Adam's betas 0 and 0.999, and a moving average with decay 0.9999 from step 20,000.
+The settings are those of the paper (Brock et al. 2019, appendix C):
 
-Departs from it: the batch passes the networks in 8 parts of 256, as in BigGAN-PyTorch's script. So batch moments are
-those of 256 images. `--accumulation-steps 1` is the paper's, on devices that hold the whole batch.
+- width 96, attention at 64x64, latents of 120 in 6 parts, and a shared class embedding of 128
+- orthogonal initialisation and an orthogonal penalty
+- batch 2,048, two updates of D a step, learning rates 5e-5 and 2e-4, and Adam's betas 0 and 0.999
+- a moving average of G with decay 0.9999 from step 20,000
+
+One setting differs from the paper. A batch passes through the networks in 8 parts of 256, as in BigGAN-PyTorch's
+script. So batch moments are those of 256 images. `--accumulation-steps 1` is the paper's setting, for devices that hold
+the whole batch.
 """
 
 from sagan_jax.config import Experiment, Networks, Training

@@ -1,18 +1,18 @@
-"""SAGAN on CIFAR-10 at 32x32 at full width: the recipe that trained, with flips and augmentation.
+"""SAGAN on CIFAR-10 at 32x32 at full width: the recipe of a run that trained, with flips and augmentation added.
 
     sagan-jax train cifar10_32_wide --source cifar10-train.zip
 
-Costs: 1.537 TFLOP a step (counted by `step_flops`), with five updates of D; about 0.35 hours of one H200, at the 12,500
-to 13,000 real images a second that D saw there with five updates (TF32, jax 0.11.2), without augmentation.
-Reached: not trained. The same run without flips and augmentation, on 34,000 JPEG copies, drew cars, trucks, ships,
-horses and cats that one names at a glance, after 15,793 steps. By then its D had nearly memorised the images: D's loss
-was 0.07. Flips and augmentation are here against that. With one update of D and two rates, a run of this width lost its
-D: see docs/when_training_fails.md.
+Costs: 1.537 TFLOP a step (counted by `step_flops`), with five updates of D; about 0.35 hours of one H200. There, D saw
+12,500 to 13,000 real images a second with five updates, without augmentation (TF32, jax 0.11.2).
+Reached: not trained. The same run without flips and augmentation was trained on 34,000 JPEG copies. After 15,793 steps
+it drew cars, trucks, ships, horses and cats that are recognised at a glance. By then its D had nearly memorised the
+images: D's loss was 0.07. Flips and augmentation should prevent this. With one update of D and two learning rates, a
+run of this width lost its D: see docs/when_training_fails.md.
 
-`--source` takes a zip or folder with one folder for each class. Ours holds lossy JPEG copies.
+`--source` takes a zip or folder with one folder for each class. The zip that we used holds lossy JPEG copies.
 
-Departs from `cifar10_32_studiogan`: differentiable augmentation of what D sees (Zhao et al. 2020); a moving average of
-G with decay 0.999 from step 1,000 on, as in the run that trained; 50,000 steps (100,000).
+Departs from `cifar10_32_studiogan`: differentiable augmentation of the images that D sees (Zhao et al. 2020); a moving
+average of G with decay 0.999 from step 1,000 on, as in the run that trained; 50,000 steps (100,000).
 """
 
 from sagan_jax.config import Data, Experiment, Networks, Recording, Training

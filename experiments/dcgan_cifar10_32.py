@@ -1,4 +1,4 @@
-"""DCGAN on CIFAR-10 at 32x32: convolutions only, the baseline for what attention adds.
+"""DCGAN on CIFAR-10 at 32x32: only convolutions, as a baseline that shows what attention adds.
 
     sagan-jax train dcgan_cifar10_32 --source cifar10-train.zip
     sagan-jax train dcgan_cifar10_32 --generator-attention-resolutions 16 --discriminator-attention-resolutions 16
@@ -6,19 +6,21 @@
 
 Costs: 9.41 GFLOP a step (counted by `step_flops`); 9 minutes for 2,000 steps of 64 on 2 CPU cores, shared with other
 jobs, at 293 images/s (median).
-Reached: varied colours and blobs where objects would be, under a grid that the 4x4 transposed convolutions leave. On an
-H200 in TF32 `fd5k_train_lite0` is 227 (noise has 350) and recall 0. With StudioGAN's rates, 2e-4 for both networks, D
-wins at this width: its loss is 0.01 to 0.07 up to step 1,250, and all samples are one pattern of dots. StudioGAN's own
-run reaches FID 49.03 and then collapses.
+Reached: varied colours, and blobs instead of objects, under a grid that the 4x4 transposed convolutions cause. On an
+H200 in TF32, `fd5k_train_lite0` is 227 (noise has 350) and recall 0. With StudioGAN's learning rates, 2e-4 for both
+networks, D wins at this width: its loss is 0.01 to 0.07 up to step 1,250, and all samples are one pattern of dots.
+StudioGAN's own run reaches FID 49.03 and then collapses.
 
-The second command adds only the attention layer: 258 images/s on the CPU. On the H200 `fd5k_train_lite0` is 238, recall
-0. gamma ends at -0.14 in G and 0.06 in D. These are one run each, of one seed, so they show nothing.
+The second command adds only the attention layer. It ran at 258 images/s on the CPU. On the H200, `fd5k_train_lite0` is
+238 and recall 0. gamma ends at -0.14 in G and 0.06 in D. Each result is one run of one seed, so the difference shows
+nothing.
 
-`--source` takes a zip or folder with one folder for each class. Ours holds lossy JPEG copies.
+`--source` takes a zip or folder with one folder for each class. The zip that we used holds lossy JPEG copies.
 
-Departs from StudioGAN's configs/CIFAR10/DCGAN.yaml: width 16 (64), 2,000 steps (200,000), one update of D a step (2),
-G's rate 1e-3 (2e-4), running statistics with decay 0.99 (0.9). As there: no classes, no spectral norm, batch norm in
-both networks, the non-saturating loss, batch 64, D's rate 2e-4, Adam's betas 0.5 and 0.999.
+Departs from StudioGAN's configs/CIFAR10/DCGAN.yaml (its settings in brackets): width 16 (64), 2,000 steps (200,000),
+one update of D a step (2), G's learning rate 1e-3 (2e-4), running statistics with decay 0.99 (0.9). The following
+settings are the same: no classes, no spectral norm, batch norm in both networks, the non-saturating loss, batch 64, D's
+learning rate 2e-4, Adam's betas 0.5 and 0.999.
 """
 
 from sagan_jax.config import Data, Experiment, Networks, Recording, Training

@@ -5,15 +5,16 @@
 Costs: 47 minutes on two CPU cores, shared with other jobs most of the time: 37 images/s (median), and 60 without them;
 23.15 GFLOP a step (counted by `step_flops`).
 Reached: gamma is 0.26 in D and -0.08 in G after 3,000 steps. Samples are heads with eyes, nose and mouth in their
-places, with several skin tones, hair and backgrounds. Most are warped. About one in seven of a hundred is the same
-striped face, a mode that G fell into. The paper has no such run.
+places, with several skin tones, hair and backgrounds. Most are distorted. About one in seven of a hundred is the same
+striped face: G has partly collapsed to this mode. The paper has no such run.
 
-`--source` takes a zip or folder of images in one folder. Here it holds 11,685 aligned faces, resized from 128 pixels.
-They are photographs of real people: pictures made from them stay out of this repository.
+`--source` takes a zip or folder of images in one folder. We used 11,685 aligned faces, resized from 128 pixels. They
+are photographs of real people, so images made from them are not stored in this repository.
 
-Departs from the paper: an unconditional 64-pixel network of width 12 (128 pixels, width 64), with attention at 32x32 as
-there; batch 32 (256); rates 4e-4 and 1.6e-3 (1e-4 and 4e-4), in the paper's ratio; 3,000 steps (1,000,000); running
-statistics with decay 0.99; a moving average of G with decay 0.995 from step 500 on (none).
+Departs from the paper (its settings in brackets): an unconditional 64-pixel network of width 12 (128 pixels, width 64),
+with attention at 32x32 as in the paper; batch 32 (256); learning rates 4e-4 and 1.6e-3 (1e-4 and 4e-4), in the paper's
+ratio; 3,000 steps (1,000,000); running statistics with decay 0.99; a moving average of G with decay 0.995 from step 500
+on (none).
 """
 
 from sagan_jax.config import Data, Experiment, Networks, Recording, Training

@@ -7,8 +7,8 @@ authors report about two weeks on 4 GPUs.
 Reached: not measured. The paper's best in a million steps are FID 18.28 and IS 51.43 (its Table 1).
 
 `--source` takes a folder or zip of 1,000 class folders. Classes are numbered in the sorted order of their names, like
-the release's sorted synsets. It departs from the paper in nothing. docs/fidelity.md says what the paper leaves open and
-where the release differs.
+the release's sorted synsets. The training settings are the paper's, and the networks are the release's.
+docs/fidelity.md lists what the paper leaves open, and where the release differs from it.
 """
 
 from sagan_jax.config import Experiment

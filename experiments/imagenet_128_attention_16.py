@@ -5,7 +5,7 @@
 Costs: 18.53 TFLOP a step (counted by `step_flops`); about 110 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
 Reached: not measured. The paper's best in a million steps are FID 22.14 and IS 45.94 (unverified).
 
-Departs from `imagenet_128` in nothing else.
+The rest is as in `imagenet_128`.
 """
 
 from sagan_jax.config import Experiment, Networks

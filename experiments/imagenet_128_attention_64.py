@@ -3,9 +3,9 @@
     sagan-jax train imagenet_128_attention_64 --source imagenet-train
 
 Costs: 20.01 TFLOP a step (counted by `step_flops`); about 119 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
-Reached: not measured. The paper's best in a million steps: FID 18.65 and IS 52.52, the abstract's.
+Reached: not measured. The paper's best in a million steps are FID 18.65 and IS 52.52, as in its abstract.
 
-Departs from `imagenet_128` in nothing else.
+The rest is as in `imagenet_128`.
 """
 
 from sagan_jax.config import Experiment, Networks

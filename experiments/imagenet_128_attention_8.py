@@ -3,9 +3,9 @@
     sagan-jax train imagenet_128_attention_8 --source imagenet-train
 
 Costs: 18.51 TFLOP a step (counted by `step_flops`); about 110 A100-hours, an estimate at 30% of 156 TFLOP/s (TF32).
-Reached: not measured. The paper's best in a million steps: FID 22.98 and, unverified, IS 43.15.
+Reached: not measured. The paper's best in a million steps are FID 22.98 and IS 43.15 (IS unverified).
 
-Departs from `imagenet_128` in nothing else.
+The rest is as in `imagenet_128`.
 """
 
 from sagan_jax.config import Experiment, Networks

@@ -62,7 +62,7 @@ def shown_value(row: Mapping[str, Any]) -> str:
 def is_setting_of(experiment: AnyExperiment, result: Mapping[str, Any], steps: int) -> bool:
     """Returns whether a result is of a run with the networks and training of an experiment, and with `steps` steps.
 
-    The images may lie elsewhere, but are used in the same way: as many, drawn and decoded alike.
+    The images may be in another place, but their maximum number, sampling and decoding need to be equal.
     """
     ran = from_dict(result["experiment"])
     if type(ran) is not type(experiment) or ran.training.total_steps != steps:

@@ -3,15 +3,15 @@
     sagan-jax train pairs_32
 
 Costs: 5.90 GFLOP a step (counted by XLA as `step_flops` counts); 6 minutes on one CPU core beside another run.
-Reached: 19.7% of 1,000 images follow the rule, in 4 of the 12 kinds. 39% have two clear blobs. Of these, hues agree in
-77% and forms in 65%; the same blobs, paired at random, would agree in 64% and 66%. The samples are one to three green
-and yellow blobs. G looks at the partner: 45% of a blob's attention falls on the other one, 5.0 times a uniform weight.
-This is one seed of `experiments/tables/attention_buys.py`, which compares several.
+Reached: 19.7% of 1,000 images follow the rule, in 4 of the 12 pairs of hue and form. 39% have two clear blobs. Of
+these, hues agree in 77% and forms in 65%. The same blobs, paired at random, would agree in 64% and 66%. The samples are
+one to three green and yellow blobs. G attends to the partner: 45% of a blob's attention falls on the other one, 5.0
+times a uniform weight. This is one seed of `experiments/tables/attention_buys.py`, which compares several.
 
-`rule1k` is measured every 250 steps: the share of images that have two clear blobs of one hue and one form.
-`--source pairs:blobs=3,forms=4` makes it harder. `--source mirror` is another rule.
+`rule1k` is measured every 250 steps: the share of images that have two clear blobs of one hue and one form. `--source
+pairs:blobs=3,forms=4` makes it harder. `--source mirror` is another rule.
 
-Departs from the paper as `digits_32` does, except that D's rate is 1e-3 and that there are no classes.
+Departs from the paper as `digits_32` does, except that D's learning rate is 1e-3 and that there are no classes.
 """
 
 from sagan_jax.config import Data, Evaluation, Experiment, Networks, Recording, Training

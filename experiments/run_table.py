@@ -61,7 +61,7 @@ from matplotlib.figure import Figure
 TABLES = Path(__file__).parent / "tables"
 RESULT = "row.json"
 STRIP = 2, 16
-"""Lines and columns of the images of a row that are shown."""
+"""The number of lines and columns of images to show for a row."""
 
 
 def load_table(name: str) -> Table:
@@ -92,16 +92,16 @@ def rounded(curve: Curve) -> list[tuple[int, float]]:
 
 
 def join_curves(runs: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the steps `[S]` at which any of several runs recorded a metric, and the values `[runs, S]`, else NaN."""
+    """Returns the steps `[S]` at which any run recorded a metric, and the values `[runs, S]`; NaN where absent."""
     curves = [dict(run["curves"].get(name, ())) for run in runs]
     steps = sorted(set().union(*curves))
     return np.array(steps), np.array([[curve.get(step, np.nan) for step in steps] for curve in curves])
 
 
 def widely_recorded(values: np.ndarray) -> np.ndarray:
-    """Returns the steps, bool `[S]`, that most of the runs recorded that had not ended by then.
+    """Returns which steps most of the runs recorded, bool `[S]`. Runs that ended before a step are not counted for it.
 
-    A run that was stopped also records its last step, which the other runs do not.
+    A run that was stopped also records its last step, which the other runs do not record.
 
     Args:
         values: `[runs, S]`; NaN where a run did not record a step.
@@ -119,8 +119,8 @@ def minutes_of(experiment: AnyExperiment, speeds: np.ndarray) -> float:
     """Returns the minutes of a run's steps at its median speed, which pauses of the machine do not affect.
 
     Args:
-        experiment: of the run.
-        speeds: in images a second.
+        experiment: the experiment of the run.
+        speeds: the recorded speeds, in images a second.
     """
     images = experiment.training.total_steps * experiment.training.batch_size
     if isinstance(experiment, Experiment):
@@ -360,7 +360,7 @@ def run(arguments: list[str]) -> None:
 
 
 def check_results(table: Table, out: Path) -> None:
-    """Refuses a folder with results of another table, or damaged ones, before anything is written.
+    """Checks, before anything is written, that a folder holds no damaged results and none of another table.
 
     Raises:
         InvalidInputError: as `read_result`.
@@ -412,8 +412,8 @@ def run_rows(
 
     Args:
         table: a table without a search.
-        rows: of the table.
-        seeds: of the table.
+        rows: rows of the table.
+        seeds: seeds of the table.
         out: the folder of the results.
         above: text above the written table.
         jobs: number of runs at a time.

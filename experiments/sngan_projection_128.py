@@ -9,18 +9,18 @@ FID 28.39 and IS 32.40 in its table of reproductions. SAGAN's paper has 27.62 an
 
 Source: POSTECH-CVLab/PyTorch-StudioGAN:src/configs/ImageNet/SNGAN-256.yaml, src/config.py, src/models/resnet.py.
 
-Departs from `studiogan_128`, as StudioGAN does: no attention; spectral norm in D alone, so the class maps of G are not
-normalised either; rates 5e-5 and 2e-4, two updates of D; 500,000 steps.
+Departs from `studiogan_128`, as StudioGAN does: no attention; spectral norm only in D, so the class maps of G are not
+normalised either; learning rates 5e-5 and 2e-4, two updates of D; 500,000 steps.
 
-The networks are StudioGAN's, which are those of its SAGAN. SNGAN's authors had others: blocks of D that are narrow
-inside. No field says that. The remarks of `studiogan_128` on u and v hold here too.
+The networks are those of StudioGAN's SAGAN. SNGAN's authors had other blocks in D, with fewer channels inside, which
+cannot be configured here. The differences in u and v of `studiogan_128` apply here too.
 """
 
 from sagan_jax.config import Experiment, Networks, Training
 
 
 def experiment() -> Experiment:
-    """Returns StudioGAN's run as far as our fields say it."""
+    """Returns StudioGAN's run, as far as it can be configured."""
     return Experiment(
         name="sngan_projection_128",
         networks=Networks(

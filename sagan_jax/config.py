@@ -329,7 +329,7 @@ class CompletionTraining:
     warmup_steps: int = 200
     """steps over which the learning rate grows from 0, at most half of the run"""
     adam_beta1: float = 0.9
-    """decay of the mean gradient, in Muon and Adam"""
+    """Adam's decay of the mean gradient; Muon's is 0.95"""
     adam_beta2: float = 0.99
     """Adam's decay of the mean squared gradient"""
     discriminator_learning_rate: float = 4e-4
@@ -400,7 +400,7 @@ class Table:
         curves: metrics of the runs that the plot shows.
         protocols: what `evaluate` measures.
         evaluation: further arguments of `evaluate`.
-        strips: rows whose images are shown; they follow a rule of `sagan_jax.data.synthetic`.
+        strips: rows whose images are shown. Their data set needs a rule of `sagan_jax.data.synthetic`.
         share_of: for a score that is a fraction of a count, the name of the score with that count. Where the count
             is 0, the fraction is left out.
         tested: the scores whose comparisons with the baselines are tested. They form one family, or two with
@@ -452,7 +452,7 @@ def user_data(experiment: AnyExperiment) -> list[str]:
 
 
 def holds_objects(field: str, value: Any) -> bool:
-    """Returns whether a field of a config, with this value, may hold import paths of a user's objects.
+    """Returns whether a config field with this value may hold import paths of a user's objects.
 
     Examples:
         >>> holds_objects("source", "faces.py:FACES"), holds_objects("source", "faces.zip"), holds_objects("seed", 3)
@@ -469,9 +469,9 @@ def to_dict(experiment: AnyExperiment) -> dict[str, Any]:
 
 
 def from_dict(values: Any, kind: type | None = None) -> Any:
-    """Returns the `kind` that `to_dict` turned into `values`. Fields that are absent get their defaults.
+    """Returns the config that `values` describe: the inverse of `to_dict`. Absent fields get their defaults.
 
-    The values of fields are not checked: that is done by `sagan_jax.runs.validate`.
+    This function does not check the values of fields; `sagan_jax.runs.validate` does.
 
     Args:
         values: nested dictionaries of JSON types.
@@ -479,6 +479,7 @@ def from_dict(values: Any, kind: type | None = None) -> Any:
 
     Raises:
         TypeError: a name is unknown, or a value is not a dictionary where a dataclass is expected.
+        InvalidInputError: a field for import paths has a value of another type, such as a dictionary.
     """
     if not isinstance(values, dict):
         raise TypeError(f"needs a JSON object with the fields of a config; got {reprlib.repr(values)}")

@@ -36,9 +36,9 @@ def is_import_path(name: str) -> bool:
 
 
 def names_an_object(text: str) -> bool:
-    """Returns whether a text that may also be the path of a file is an import path.
+    """Returns whether a text is an import path, and not the path of a file or folder.
 
-    It is `path/to/file.py:NAME`, or `module:NAME` where there is no file of that name.
+    An import path is `path/to/file.py:NAME`, or `module:NAME` if no file or folder has that name.
 
     Examples:
         >>> names_an_object("faces.py:FACES"), names_an_object("my_package.faces:FACES")
@@ -110,7 +110,9 @@ def find_object(name: str, wanted: str = "the object") -> Any:
 
 
 def source_digest(name: str, wanted: str = "the object") -> str:
-    """Returns the SHA-256 of the file that holds the object of an import path; "" if it is in no file.
+    """Returns the SHA-256 of the file that holds the object of an import path.
+
+    The result is "" if the module has no file, or if the file can no longer be read.
 
     Args:
         name: an import path that `find_object` finds.
@@ -134,7 +136,7 @@ def run_file(path: Path, what: str) -> ModuleType:
     """Runs a Python file and returns its module.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         what: what the file is, such as `The experiment file`; starts the error message.
 
     Raises:
@@ -166,7 +168,7 @@ def explained(path: Path, what: str) -> Iterator[None]:
     """Turns what a user's file raises into an InvalidInputError of one line, which names the line of the file.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         what: as for `run_file`.
     """
     try:
@@ -213,7 +215,7 @@ def line_of(error: BaseException, path: str | Path) -> str:
 
 
 class _Source(SourceFileLoader):
-    """Loads the current source and not Python's cache, which confuses versions of the same size and second."""
+    """Loads the current source. Python's cache would confuse two versions of equal size, saved in the same second."""
 
     def get_code(self, fullname: str) -> Any:
         return self.source_to_code(self.get_data(self.path), self.path)

@@ -5,8 +5,9 @@
 Runs whose folders are named ROW-SEED form one row: means over seeds, with 95% bootstrap intervals. The value is
 Scott's pi of the two blobs' hues, over the images with two clear blobs, by the distance between the blobs' centres in
 pixels of a 32x32 image. It is 1 if the hues always agree, and 0 if they agree as often as shuffled hues of the same
-blobs. So a generator gains nothing by drawing few hues. One that draws almost only one hue has no value and is left
-out; a number in brackets then gives the remaining seeds. The distances are those that occur in real images.
+blobs. So a generator gains nothing by drawing few hues. A generator that draws almost only one hue has no value, and
+is left out of the mean. A number in brackets then gives the remaining seeds. The distances are those that occur in real
+images.
 
 Below, it prints the receptive fields of each row's networks. For G it is the number of image columns that one of its
 four coarsest columns reaches. For D it is the number of columns that the middle of each feature map sees.
@@ -90,7 +91,7 @@ def require_pairs(workdir: Path) -> Pairs:
 def not_collapsed(workdirs: Sequence[Path]) -> list[Path]:
     """Returns the runs that did not collapse or diverge, by their row.json, and prints the others on stderr.
 
-    A run without row.json, which no table made, is not left out.
+    A run without row.json, which no table made, is kept.
 
     Raises:
         InvalidInputError: all runs collapsed.
@@ -164,7 +165,7 @@ def measure(workdir: Path, rule: Pairs, count: int) -> list[float | None]:
     """Returns the agreement in each bin of `edges_of`, for generated images of a run; None if it has no value.
 
     Args:
-        workdir: of the run.
+        workdir: the workdir of the run.
         rule: the data set that it was trained on.
         count: number of images.
     """
@@ -184,8 +185,8 @@ def fields_of(experiment: Experiment) -> tuple[float, dict[str, float]]:
     """Returns the receptive fields of a run's networks, in pixels of a 32x32 image.
 
     Returns:
-        The number of columns that one of G's coarsest features reaches; and for each of D's feature maps, the number
-        of columns that its middle sees.
+        The number of columns that one of G's coarsest columns reaches. For each of D's feature maps, the number of
+        columns that its middle column sees.
     """
     generator, discriminator = build_networks(experiment.networks)
     scale = 32 / experiment.networks.resolution

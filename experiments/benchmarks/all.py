@@ -5,7 +5,7 @@
     python experiments/benchmarks/all.py --tables benchmarks.json --into docs/benchmarks.md    # fills the page
 
 The file is written after each program, and holds its command, duration, output and exit code. A program that fails is
-named, and the others are still measured. Times are those of an otherwise idle machine.
+named, and the others are still measured. Run it on an otherwise idle machine.
 """
 
 import argparse

@@ -9,8 +9,8 @@ results, relative to the largest entry. Everything is float32, batch 8, with equ
 
 - `patches`: the gradient of a 3x3 kernel as a product for each image, and as XLA computes it. The last column shows
   which one `convolve` uses on a CPU; elsewhere both are the same program.
-- `upsampling` and `pooling`: fused with the convolution, and as two steps; forward, and with both gradients. The map is
-  the larger one.
+- `upsampling` and `pooling`: fused with the convolution, and as two steps; forward, and with both gradients. The
+  column `map` has the size of the larger map.
 """
 
 import argparse

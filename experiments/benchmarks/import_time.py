@@ -3,7 +3,7 @@
     python experiments/benchmarks/import_time.py [--rounds 20]
 
 It prints the median milliseconds of each statement. `import sagan_jax` loads no dependencies, and takes at most 50 ms.
-Times are those of an otherwise idle machine.
+Run it on an otherwise idle machine.
 """
 
 import argparse

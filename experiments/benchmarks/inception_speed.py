@@ -5,9 +5,9 @@
     JAX_PLATFORMS=cpu taskset -c 0 python experiments/benchmarks/inception_speed.py     # one core each
 
 Both resize uint8 images and return `2048` and `logits_unbiased`. The weights are random, since the speed does not
-depend on them. Each line, one for each batch size, gives the median images a second of both over the rounds, and the
-median of the ratio in a round, which is above 1 if ours is faster. On a busy machine, threads that wait for each other
-make torch look far slower than it is; there, compare on one core each.
+depend on them. Each line is for one batch size. It gives the median images a second of both over the rounds, and
+the median of the ratio in a round. A ratio above 1 means that ours is faster. On a busy machine, threads that wait for
+each other make torch look far slower than it is. In this case, compare on one core each.
 
 Reached, on one core of a busy AMD EPYC with jaxlib 0.10.2 and torch 2.13.0, 32-pixel images: batch 8: 14.0 against 8.0
 images a second, ratio 1.79; batch 16: 13.0 against 8.1, ratio 1.60. The largest difference of a feature is 7e-7.
@@ -50,7 +50,7 @@ def random_state_dict() -> dict[str, np.ndarray]:
 
 def build_torch_fidelity(state: dict[str, np.ndarray]) -> Callable[[np.ndarray], list[np.ndarray]]:
     """Returns torch-fidelity's network as a function of uint8 images `[N, H, W, 3]`."""
-    # The package imports torchvision, which this module of it does not need.
+    # The whole package imports torchvision, which the one module here does not need.
     found = importlib.util.find_spec("torch_fidelity")
     if found is None or found.submodule_search_locations is None:
         sys.exit("needs torch-fidelity: pip install --no-deps torch-fidelity")
@@ -71,7 +71,7 @@ def build_torch_fidelity(state: dict[str, np.ndarray]) -> Callable[[np.ndarray],
 
 
 def build_ours(state: dict[str, np.ndarray]) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Returns our network as the same function."""
+    """Returns our network as a function of uint8 images `[N, H, W, 3]`."""
     variables = jax.device_put(to_variables(state))
 
     @jax.jit

@@ -15,11 +15,11 @@ from sagan_jax.runtime.files import read_json, write_atomically
 def kept(workdir: Path, name: str, images: int, measure: Callable[[], Any]) -> Any:
     """Returns the result of `measure` for a run, from WORKDIR/NAME.json if it is there.
 
-    It is measured again for another number of images, or if the run was trained further or anew. A folder with only
+    The run is measured again for another number of images, or if it was trained further or anew. A folder with only
     this file, such as one in `experiments/results`, is enough.
 
     Args:
-        workdir: of the run.
+        workdir: the workdir of the run.
         name: the name of the file, without `.json`.
         images: number of images.
         measure: returns a JSON value.

@@ -11,8 +11,8 @@ Runs whose folders are named ROW-SEED form one row: means over seeds, with 95% b
 value with the learned map minus that with the other map, in the same run. "Beyond chance" is the share that follows the
 rule minus the share that would if the same blobs were paired at random. Older results do not have it. Agreement in hue
 is a share of the images that still hold two clear blobs, and is not corrected for chance. Runs that collapsed, by their
-row.json, and runs without two images with clear blobs in one batch are left out. Runs whose generator has no map to
-replace have no line.
+row.json, are left out. So are runs without two images with clear blobs in one batch. Runs whose generator has no map
+to replace have no line.
 
 Results are cached in ROW-SEED/knock_out.json. A folder with that file and the run's row.json is enough.
 """

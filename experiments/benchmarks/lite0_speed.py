@@ -6,7 +6,7 @@
 Both are processes with one thread per core. They get uint8 images of 224 pixels, and return logits. The authors' code
 runs unchanged, and once more with its tensors in the layout `channels-last`. Each number is the median over the rounds;
 a ratio is the median of the ratios in a round. `--without-peer` measures only ours. On a busy machine, threads that
-wait for each other make PyTorch look far slower than it is; there, put `taskset -c 0` in front.
+wait for each other make PyTorch look far slower than it is. In this case, put `taskset -c 0` in front.
 
 Reached, on one core of an AMD EPYC with jax 0.10.2 and PyTorch 2.14.1, batch 16: 77.7 against 24.8 images a second,
 ratio 3.13; with `channels-last` PyTorch has 36.2.

@@ -5,7 +5,7 @@
 It reads the results of `run_table.py long_range_v1 --out runs/long_range_v1`. The images of a row are the first ones of
 the run whose share beyond chance is the median of its row (the lower one of two), so they are not hand-picked. They are
 stored in ROW-SEED/images.png: with that file a result of `experiments/results` is enough. A bar is the mean of the runs
-that did not collapse, with its 95% bootstrap interval. A line across it is the share that chance gives.
+that did not collapse, with its 95% bootstrap interval. A line across a bar marks the share by chance.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def show_images(axes: Axes, images: np.ndarray, rule: Pairs, title: str) -> None
 
 
 def show_bars(axes: Axes, table: Table, found: Found) -> None:
-    """Draws a bar for each of the rows of images, and states p of the table's test of the last two."""
+    """Draws a bar for each of the three rows of images, and states p of the table's test of the last two."""
     score = next(iter(table.scores))
     shares = [outcomes(table, found, row, score) for row in table.strips]
     counts = [known(values) for values in shares]

@@ -163,7 +163,9 @@ def take_turns(
     turn_seconds: float,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, list[float]]:
-    """Returns the seconds per step of each stepper, for each round. Taking turns lets other work slow all equally.
+    """Returns the seconds per step of each stepper, for each round.
+
+    Steppers take turns, so other work on the machine slows all of them equally.
 
     Args:
         steppers: by name, functions that take a number of steps in a row and return the seconds.

@@ -1,7 +1,7 @@
 """The worker of `step_vs_studiogan.py` and `scaling.py`: our training step. See `worker.py`.
 
-Operations are counted by XLA before optimisation; on a GPU, the count of the compiled step misses library calls. Bytes
-and memory are those of the compiled step. Bytes are reported only on a CPU, for the same reason.
+XLA counts the operations before optimisation, because on a GPU the count of the compiled step misses library calls.
+Bytes and memory are those of the compiled step. Bytes are reported only on a CPU, for the same reason.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def experiment_of(work: Work, precision: str) -> Experiment:
 
 
 def random_batch(work: Work) -> Batch:
-    """Returns random images as real ones, all of one class."""
+    """Returns random images in place of real ones, all of one class."""
     shape = (1, work.batch, work.resolution, work.resolution, 3)
     return Batch(jax.random.uniform(jax.random.key(0), shape, minval=-1), jnp.zeros((1, work.batch), jnp.int32))
 

@@ -5,7 +5,8 @@
 
 Each set is split into a reference and a pool. The first images of the pool are damaged, so strength 0 is the floor:
 real images against other real images. Further draws from the pool show the deviation of the floor. A score is monotone
-if no increase of strength improves it by more than twice that deviation, and the strongest damage worsens it by more.
+if no increase of strength improves it by more than twice that deviation, and the strongest damage worsens it by more
+than twice that deviation.
 
 Every cell is written to --out as soon as it is measured, and is not measured again. So the command can be stopped at
 any time, and resumes where it was.
@@ -82,8 +83,8 @@ def split(name: str, source: ImageSource, reference: int, count: int) -> Subject
     """Returns the reference and the pool of a set, each with its classes in turn.
 
     Args:
-        name: of the set.
-        source: its images.
+        name: the name of the set.
+        source: the images of the set.
         reference: number of images of the reference.
         count: number of images of a cell. The pool has as many images of the last two classes, so that eight of ten
             classes can be missing.

@@ -32,12 +32,12 @@ def verdict(values: Sequence[float], deviation: float, lower_is_better: bool) ->
 
     Args:
         values: the floor, then the score at each strength.
-        deviation: of the floor between draws of real images.
+        deviation: the deviation of the floor between draws of real images.
         lower_is_better: whether better images score lower.
 
     Returns:
-        `yes`, `no` if a step improves it by more than twice the deviation, or `blind` if the strongest damage does not
-        worsen it by as much.
+        `no` if a step improves the score by more than twice the deviation. Otherwise `yes` if the strongest damage
+        worsens it by more than twice the deviation, else `blind`.
 
     >>> verdict([1, 2, 1.9, 5], 0.1, True), verdict([1, 2, 1.7, 5], 0.1, True), verdict([1, 0.9, 1.05], 0.1, False)
     ('yes', 'no', 'blind')

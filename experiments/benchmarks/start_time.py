@@ -4,7 +4,7 @@
 
 Each round has its own cache folder, which is empty at the first start. The second start reuses the programs that the
 first one compiled. It prints the seconds of each round, the medians, and the median ratio of the second to the first.
-Times are those of an otherwise idle machine.
+Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def seconds_to_step_1(words: list[str], workdir: Path, cache: Path) -> float:
 
     Args:
         words: the arguments of `train`.
-        workdir: of the run; it must not exist.
+        workdir: the workdir of the run; it must not exist.
         cache: the folder for decoded images and compiled programs.
 
     Raises:

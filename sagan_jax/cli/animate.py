@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> None:
     """Runs the command.
 
     Args:
-        arguments: those after the name of the command.
+        arguments: the words after the name of the command.
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax animate")
     if parsed.out.suffix.lower() not in (".gif", ".webp", ".png"):

@@ -9,9 +9,8 @@ def announce(activity: str, *, compilation_cache: bool | None = None) -> None:
     Prints nothing if jax is already imported, for example in a program that calls several commands.
 
     Args:
-        activity: such as "drawing samples".
-        compilation_cache: for a command that compiles: whether to keep compiled programs on disk. None leaves the
-            cache as it is.
+        activity: what the command does, such as "drawing samples".
+        compilation_cache: whether to keep compiled programs on disk. None does not change the setting of the cache.
     """
     if "jax" not in sys.modules:
         print(f"{activity} (loading jax; the first compilation can take minutes)", flush=True)

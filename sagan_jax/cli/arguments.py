@@ -13,7 +13,7 @@ from sagan_jax.errors import InvalidInputError
 
 Kind = TypeVar("Kind")
 
-# Flags of other tools, and our flags for the same thing. A command suggests those that it has.
+# Flags of other tools, and our flags for the same thing. A command suggests only flags of its own.
 _KNOWN_ELSEWHERE = {
     "batch": "batch-size",
     "beta1": "adam-beta1",
@@ -107,11 +107,11 @@ def parse_arguments(
 
 
 def refuse_given(parsed: Any, names: Collection[str], why: str) -> None:
-    """Raises InvalidInputError for the first of some flags that was given, that is, that differs from its default.
+    """Raises InvalidInputError if a flag without effect was given: the first whose value is not its default.
 
     Args:
         parsed: the arguments, a dataclass.
-        names: of the fields whose flags have no effect.
+        names: the names of the fields whose flags have no effect.
         why: the rest of the message, after the flag.
     """
     for field in dataclasses.fields(parsed):
@@ -143,7 +143,7 @@ def _on_parse_error(hook: Callable[[Any], None]) -> AbstractContextManager[None]
 
 
 def _flags(kind: Any, values: Any) -> Iterator[str]:
-    """Yields the flags of a dataclass, without `--`, with those of the dataclasses that its `values` hold."""
+    """Yields the flags of a dataclass, and of the dataclasses that its fields have in `values`, without `--`."""
     kind = get_origin(kind) or kind  # of a generic class
     hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
@@ -157,7 +157,7 @@ def _flags(kind: Any, values: Any) -> Iterator[str]:
 
 
 def _refusal(event: Any, flags: Sequence[str], hint: Callable[[str], str]) -> str:
-    """Returns what is wrong, as a sentence; empty for a kind of error that is not known."""
+    """Returns a sentence that says what is wrong; "" for an unknown kind of error."""
     kind = type(event).__name__
     if kind == "UnrecognizedArgs":
         return _unknown(event.tokens, flags, hint)

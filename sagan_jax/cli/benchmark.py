@@ -16,16 +16,16 @@ class Arguments:
     """Train and score an attention layer in the long-range benchmark, and print it beside the layers of this package.
 
     Two numbers matter. `beyond reach` is how often a small network correctly compares two parts of an image that its
-    convolutions cannot see together: 0.5 by chance. `beyond chance` is the share of images of a GAN that contain two
-    distant squares of the same hue, minus the share that would by chance. One seed is a first look. For a claim, use
+    convolutions cannot see together: 0.5 by chance. `beyond chance` is about the images of a GAN. It is the share with
+    two distant squares of the same hue, minus the share expected by chance. One seed is a first look. For a claim, use
     --seeds 8.
     """
 
     name: tyro.conf.Positional[Literal["long_range"]]
     """the benchmark"""
     attention: str
-    """the layer: an import path such as my_package.layers:Layer or layers.py:Layer, or a name that --attention of
-    train takes"""
+    """the layer: an import path such as my_package.layers:Layer or layers.py:Layer, or a name that `train --attention`
+    takes"""
     seeds: int = 1
     """number of seeds: 0, 1, 2, .."""
     part: Literal["both", "probe", "gan"] = "both"
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> None:
     """Runs the command.
 
     Args:
-        arguments: those after the name of the command.
+        arguments: the words after the name of the command.
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax benchmark")
     if not 1 <= parsed.seeds <= 100:

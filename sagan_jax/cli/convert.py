@@ -31,7 +31,7 @@ class Arguments:
     generator: Path | None = None
     """.pth, .pt, .safetensors, .npz, or for the official release its checkpoint, such as model.ckpt-1000000"""
     discriminator: Path | None = None
-    """the same for D, when it has its own file. A generator alone is enough to sample"""
+    """the same for D, when it has its own file. To sample, a generator is enough"""
     source_config: Path | None = None
     """the config of the source's training, for settings that the weights do not show: StudioGAN's .yaml, or the
     metalog.txt of BigGAN-PyTorch"""
@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> None:
     """Runs the command.
 
     Args:
-        arguments: those after the name of the command.
+        arguments: the words after the name of the command.
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax convert")
     announce("converting", compilation_cache=parsed.compilation_cache)

@@ -35,14 +35,14 @@ class Arguments:
     """the real images to compare --images with; or statistics of them, an .npz with `mu` and `sigma`, for fid and fd.
     With --workdir: such statistics, in place of the run's images"""
     protocol: tuple[str, ...] = ()
-    """the scores. Defaults to rule1k for images that follow a rule, else to fid50k_train where the FID network's
-    weights are, else to fd5k_train_lite0 where [lite0] is installed, else to fd5k_train_random. With --images, the
-    number in the name is at most the number of images.
+    """the scores. Defaults to the first possible one: rule1k for images that follow a rule, fid50k_train with the FID
+    network's weights, fd5k_train_lite0 with [lite0], fd5k_train_random. With --images, the number in the name is at
+    most the number of images.
     Scores that cannot be measured are left out, with a message; if one was named here, the exit code is 2"""
     holes: tuple[str, ...] = ()
     """for a run that completes images: the kinds of holes, such as centre, half_left, strokes. Defaults to all"""
     samples: int = 4
-    """for a run that completes images: completions of each image whose diversity is measured"""
+    """for a run that completes images: number of completions of each image, to measure their diversity"""
     source: str = ""
     """where the training images are now, if they were moved"""
     held_out: str = ""
@@ -60,9 +60,9 @@ class Arguments:
     max_images: int = 0
     """use at most this many of --images and of --reference, equally many of each class; 0 for all"""
     label_column: str = ""
-    """column of the labels in --images and --reference, in each that is .parquet, .hdf5 or a folder of datasets"""
+    """column of the labels in --images or --reference, for .parquet, .hdf5 or a folder of datasets"""
     image_column: str = ""
-    """column of the images there"""
+    """column of the images in these files"""
     seed: int = 0
     """seed of the latents, and of subsets of images"""
     batch_size: int = 100
@@ -71,7 +71,7 @@ class Arguments:
     """folder for the result files. Defaults to scores/ in the workdir. Without it, nothing is written for --images or
     with statistics as --reference"""
     save_statistics: Path | None = None
-    """an .npz file for the statistics of the real images, for a later --reference. With --reference alone, nothing is
+    """an .npz file for the statistics of the real images, for a later --reference. With only --reference, nothing is
     scored"""
     cache: str | None = None
     """folder for decoded images; the statistics of real images are kept beside it. "" for none. Defaults to that of the
@@ -86,7 +86,7 @@ def run(arguments: list[str]) -> None:
     """Runs the command.
 
     Args:
-        arguments: those after the name of the command.
+        arguments: the words after the name of the command.
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax evaluate")
     _check(parsed)

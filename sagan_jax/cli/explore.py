@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> None:
     """Runs the command.
 
     Args:
-        arguments: those after the name of the command.
+        arguments: the words after the name of the command.
     """
     parsed = parse_arguments(Arguments, _renamed(arguments), "sagan-jax explore")
     if parsed.out.suffix.lower() not in (".html", ".htm") or parsed.out.is_dir():

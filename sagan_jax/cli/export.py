@@ -13,7 +13,7 @@ from sagan_jax.errors import InvalidInputError
 class Arguments:
     """Write the generator of a run, with spectral normalisation and batch-norm statistics folded into its weights.
 
-    generator.safetensors holds the weights for this package. generator.jax_export is a function that needs jax alone.
+    generator.safetensors holds the weights for this package. generator.jax_export is a function that needs only jax.
     README.md has the Python code that loads each.
 
     With --format hub: the networks of the run as a folder for the Hugging Face hub, for sagan_jax.load_pretrained.
@@ -27,7 +27,7 @@ class Arguments:
     out: Path | None = None
     """the folder for the files. Defaults to export/ in the workdir, or hub/ or onnx/"""
     format: Literal["files", "hub", "onnx"] = "files"
-    """files: the generator alone. hub: all networks, as trained and averaged, with config, model card and samples.
+    """files: only the generator. hub: all networks, as trained and averaged, with config, model card and samples.
     onnx: both networks for onnxruntime and other programs"""
     license: str = ""
     """for the model card of --format hub: a license identifier of the hub, such as apache-2.0"""
@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> None:
     """Runs the command.
 
     Args:
-        arguments: those after the name of the command.
+        arguments: the words after the name of the command.
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax export")
     hub = parsed.format == "hub"

@@ -24,15 +24,15 @@ class Arguments:
     out: Path | None = None
     """the folder for the file. Defaults to the place where evaluations look"""
     url: str = ""
-    """an https address of the same weights. The sha256 must follow from the file's name: it ends in the first digits,
-    as in NAME-0123abcd.pth, or is one that the authors of DINOv2 published"""
+    """an https address of the same weights. The file's name must identify the sha256: it ends in the first digits, as
+    in NAME-0123abcd.pth, or it is the name of a file that the authors of DINOv2 published"""
 
 
 def run(arguments: list[str]) -> None:
     """Runs the command.
 
     Args:
-        arguments: those after the name of the command.
+        arguments: the words after the name of the command.
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax fetch-weights")
     announce("fetching the weights")

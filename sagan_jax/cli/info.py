@@ -14,7 +14,7 @@ def run(arguments: list[str]) -> None:
     """Runs the command.
 
     Args:
-        arguments: those after the name of the command.
+        arguments: the words after the name of the command.
     """
     parse_arguments(Arguments, arguments, "sagan-jax info")
     from sagan_jax.runs.info import info_lines

@@ -84,11 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code of a command line.
 
     Args:
-        arguments: defaults to those of the process, without its name.
+        arguments: the words of the command line. Defaults to those of the process, without its name.
 
     Returns:
         0 finished; 2 invalid input; 5 not finite or collapsed; 6 storage; 7 workdir in use; 8 another process of the
-        run is lost; 129, 130 or 143 ended by SIGHUP, Ctrl-C or SIGTERM; 141 the reader of the output has closed it.
+        run is lost; 129, 130 or 143 ended by SIGHUP, Ctrl-C or SIGTERM; 141 the output was closed by its reader.
     """
     if arguments is not None:
         return _exit_code(list(arguments))
@@ -130,7 +130,7 @@ def _run(given: list[str]) -> None:
 
 
 def explained(work: Callable[[], None], program: str = "sagan-jax", memory_flag: str = "") -> int:
-    """Calls a function and returns an exit code: 0, or that of its error, which is printed as one line.
+    """Calls a function, prints its error as one line, and returns the exit code: 0, or that of the error.
 
     Args:
         work: the function.
@@ -160,7 +160,7 @@ def _command(name: str) -> Callable[[list[str]], None]:
 
 
 def _explain(error: Exception, program: str, memory_flag: str) -> int:
-    """Prints an error as one line and returns its exit code; an error that is not the user's keeps its traceback."""
+    """Prints a known error as one line, and returns its exit code. Raises an unknown error again."""
     if isinstance(error, BrokenPipeError) and lost_outputs():
         return 141  # the exit code of a program that SIGPIPE ended
     if isinstance(error, SaganError) and "jax" not in sys.modules:

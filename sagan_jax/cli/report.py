@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> None:
     """Runs the command.
 
     Args:
-        arguments: those after the name of the command.
+        arguments: the words after the name of the command.
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax report")
     if not 0.5 <= parsed.megabytes <= 1000:

@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> None:
     """Runs the command.
 
     Args:
-        arguments: those after the name of the command.
+        arguments: the words after the name of the command.
     """
     parsed = parse_arguments(Arguments, arguments, "sagan-jax reproduce", config=(tyro.conf.OmitArgPrefixes,))
     for flag in ("base_channels", "batch_size"):

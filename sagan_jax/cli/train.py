@@ -32,8 +32,8 @@ class Arguments(Generic[Kind]):
     workdir: Path | None = None
     """the folder of the run. Defaults to runs/NAME. An existing run is resumed with its own config"""
     fresh: bool = False
-    """remove what an earlier run left in the workdir, and start over: with EXPERIMENT, else with the config of that
-    run"""
+    """remove what an earlier run left in the workdir, and start over: with EXPERIMENT or --init-from if given, else
+    with the config of that run"""
     dry_run: bool = False
     """check everything and print what would be trained and the memory that a step needs; train nothing"""
     trust_checkpoint: bool = False
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> None:
     """Runs the command.
 
     Args:
-        arguments: those after the name of the command.
+        arguments: the words after the name of the command.
     """
     name, rest = "", arguments
     if arguments and not arguments[0].startswith("-"):
@@ -132,11 +132,11 @@ def _read_early(arguments: Sequence[str]) -> _Early:
 
 
 def _experiment(name: str, early: _Early) -> tuple[AnyExperiment, list[str]]:
-    """Returns the config that the flags change, with remarks: that of the run in the workdir, or else a new one.
+    """Returns the config that the flags change, and remarks. It is the config of the run in the workdir, or a new one.
 
     Args:
-        name: the experiment that is named, or "".
-        early: from `_read_early`.
+        name: the name of the experiment in the command, or "".
+        early: the flags that `_read_early` returns.
     """
     named = load_experiment(name) if name else None
     starts_over = early.fresh and bool(named or early.init_from)
@@ -157,7 +157,7 @@ def _holds_run(workdir: Path) -> bool:
 
 
 def _unnamed(init_from: str) -> AnyExperiment:
-    """Returns the experiment of a command that names none: the default, or that of the run to start from."""
+    """Returns the experiment of a command that names none: the default, or the experiment of the run to start from."""
     if not init_from:
         return load_experiment(DEFAULT)
     from sagan_jax.runs.load import require_experiment
@@ -167,6 +167,6 @@ def _unnamed(init_from: str) -> AnyExperiment:
 
 
 def _misplaced_experiment(text: str) -> str:
-    """Returns a sentence where a text, which no flag takes, holds an experiment."""
+    """Returns a hint if a text that no flag takes contains the name of an experiment; else ""."""
     found = [word for word in re.findall(r"[^\s'\[\],]+", text) if word.endswith(".py") or word in experiment_names()]
     return f" EXPERIMENT comes before the flags: sagan-jax train {shlex.quote(found[-1])} ..." if found else ""

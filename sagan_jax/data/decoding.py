@@ -70,7 +70,7 @@ _ROTATIONS = {
 _MIRRORED_X = (2, 3, 7, 8)  # orientations that move the left side of the file to the right or the bottom
 _MIRRORED_Y = (3, 4, 6, 7)
 
-# In the form in which `warnings.filterwarnings` stores it: warnings of Pillow's modules about metadata and palettes.
+# A filter for Pillow's warnings about metadata and palettes, in the form in which `warnings.filterwarnings` stores it.
 _ODD_METADATA = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)
 
 TiffImagePlugin.logger.setLevel(logging.CRITICAL)  # it logs an error that it also raises

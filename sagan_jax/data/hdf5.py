@@ -17,8 +17,8 @@ _IMAGES, _LABELS = ("imgs", "images"), ("labels", "label")
 class Hdf5Images:
     """The images of an HDF5 file, as a `sagan_jax.data.DataSource`. They are read lazily.
 
-    Images are an array uint8 `[N, C, H, W]` or `[N, H, W, C]` with C 1 or 3, or `[N, H, W]`, at the top level of the
-    file. It is named `imgs` or `images`. Optional labels are integers `[N]` named `labels` or `label`.
+    Images are an array at the top level of the file, named `imgs` or `images`. It is uint8 `[N, C, H, W]` or
+    `[N, H, W, C]` with C 1 or 3, or `[N, H, W]`. Optional labels are integers `[N]` named `labels` or `label`.
 
     Args:
         path: the file.
@@ -28,7 +28,7 @@ class Hdf5Images:
     Attributes:
         labels: int64 `[N]`, or None.
         name: the name of the image array.
-        default: the name that is used if none is given, or "" if there is none.
+        default: the name of the image array that is read if `image_column` is "", or "" if there is no such array.
 
     Raises:
         InvalidInputError: when the package h5py is not installed, the file is damaged, or it holds other arrays.

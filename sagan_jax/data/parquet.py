@@ -32,8 +32,8 @@ def find_shards(path: Path) -> list[Path]:
     """Returns the .parquet files of a folder, sorted by the bytes of their names.
 
     They are in the folder itself or in one of the layouts of the Hugging Face hub. These are a folder such as `data`,
-    folders of splits such as `train` or `partial-train`, or folders of splits in a folder of a configuration, such as
-    `default/train`.
+    and folders of splits such as `train` or `partial-train`. The folders of splits may be in the folder of a
+    configuration, as in `default/train`.
 
     Raises:
         InvalidInputError: when a folder cannot be listed, a file is a pipe or a broken link, or several folders that

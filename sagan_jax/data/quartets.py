@@ -59,8 +59,15 @@ def draw_quartets(
 
 
 def _corners(shifts: np.ndarray, room: int, random: np.random.Generator) -> np.ndarray:
-    """Returns the upper left corners of two blobs, `[N, 2, 2]`, that are so far apart along one axis and less, or
-    equally far, along the other. `room` is the greatest coordinate of a corner."""
+    """Returns the upper left corners of two blobs, integers `[N, 2, 2]`.
+
+    Along one axis, which is random, the two corners are `shifts` apart. Along the other they are at most as far apart.
+
+    Args:
+        shifts: the distances in pixels, integers `[N]`.
+        room: the greatest coordinate of a corner.
+        random: the random generator.
+    """
     count = len(shifts)
     apart = np.stack([shifts * random.choice([-1, 1], count), random.integers(-shifts, shifts, endpoint=True)], axis=1)
     apart = np.where(random.random((count, 1)) < 0.5, apart, apart[:, ::-1])

@@ -205,8 +205,8 @@ def open_source(
             is the first. The class folders may be inside one more folder. A file `dataset.json` in the format of
             StyleGAN's `dataset_tool` replaces the labels. A zip is read without unpacking it;
             a .parquet file or a folder of them: see `sagan_jax.data.parquet`;
-            an .npz file with images, uint8 `[N, H, W, C]` with C 1 or 3, or `[N, H, W]`, and optionally labels,
-            integers `[N]` or `[N, 1]` in which each of 0, 1, .., max occurs. See `sagan_jax.data.array_names` for the
+            an .npz file with images, uint8 `[N, H, W, C]` with C 1 or 3, or `[N, H, W]`. It may also have labels,
+            integers `[N]` or `[N, 1]`; each of 0, 1, .., max must occur. See `sagan_jax.data.array_names` for the
             names of the arrays;
             an .npy file of such images, without labels. A large file is memory-mapped;
             a folder written by `save_to_disk` of Hugging Face datasets: see `sagan_jax.data.huggingface`;
@@ -378,7 +378,7 @@ def can_skip(source: str) -> bool:
 
 
 def fitting_columns(source: str, *, label_column: str, image_column: str) -> ColumnNames:
-    """Returns column names for `open_source`. They are empty for a source without columns, which rejects others.
+    """Returns column names for `open_source`. They are empty for a source without columns, as `open_source` requires.
 
     Args:
         source: as for `open_source`.

@@ -1,9 +1,9 @@
 """Synthetic data sets whose images follow a rule. Each image is a function of its index; there are no files.
 
 Examples of names are `pairs`, `mirror`, `blobs` and `mirror:grain=8,seed=1`. Options that are not given have their
-defaults. Sets with different seeds are drawn independently. Textures never coincide. Pairs sometimes do (89 of 10,000
-for the seeds 0 and 1). Blobs often do, since each class has few images. `sagan_jax.evaluation.rules` measures whether
-other images follow the rule.
+defaults. Sets with different seeds are drawn independently. Two such sets share no textures. They share a few images of
+pairs (89 of 10,000 for the seeds 0 and 1), and many images of blobs, since each class has few possible images.
+`sagan_jax.evaluation.rules` measures whether other images follow the rule.
 """
 
 import colorsys
@@ -222,7 +222,7 @@ def _stamps_and_colours(rule: Pairs, width: int) -> tuple[np.ndarray, np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Blobs:
-    """One blob on black. A class is a combination of hue, column and row, each of which other classes share.
+    """One blob on black. A class is a combination of a hue, a column and a row. Other classes share each of these.
 
     The image is divided into a grid of cells. The class determines the hue of the blob and its cell. Its position in
     the cell and its form are free. Image `index` has class `index % K`, so all classes are equally frequent. Lengths

@@ -40,7 +40,7 @@ class DataSource(Protocol):
         ...
 
     def __getitem__(self, index: int, /) -> Any:
-        """Returns item `index`: `(image, label)`, or an image alone.
+        """Returns item `index`: `(image, label)`, or only an image.
 
         This must be thread-safe. The same index must always give the same item; use `--augmentation` for random
         transforms.
@@ -108,7 +108,8 @@ def read_items(
     """Returns the images of a user-defined data set, cropped and resized as in `sagan_jax.data.open_source`.
 
     All items are read here, in threads. The images are kept in memory if they take at most `most_bytes`; otherwise they
-    are read again when needed. A larger set whose fingerprint and labels are declared is not read here.
+    are read again when needed. A larger set is not read here if it declares its fingerprint and, if it has labels, its
+    labels.
 
     Args:
         data: the items.

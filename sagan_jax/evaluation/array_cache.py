@@ -40,14 +40,14 @@ def cached(folder: Path | None, key: tuple[Any, ...], compute: Callable[[], Mapp
         return dict(compute())
     path = _path(folder, key)
     with _locked(path) if jax.process_count() == 1 else contextlib.nullcontext():
-        found = stored(folder, key)  # by another run, while this one waited
+        found = stored(folder, key)  # another run may have stored them while this one waited
         if found is not None:
             return found
         arrays = dict(compute())
         if is_main_process():
             content = io.BytesIO()
             np.savez(content, allow_pickle=False, **arrays)
-            with contextlib.suppress(StorageError):  # the arrays are then computed again next time
+            with contextlib.suppress(StorageError):  # the next run then computes the arrays again
                 write_atomically(path, content.getvalue())
     return arrays
 

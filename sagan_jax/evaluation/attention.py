@@ -37,7 +37,7 @@ class AttentionLayer(NamedTuple):
 
     Attributes:
         network: `generator` or `discriminator`.
-        resolution: the side of its feature map, in positions.
+        resolution: the side of the layer's feature map, in positions.
         gamma: the weight of the attention output in the residual sum; None for a layer without one.
         queries: `[B, N, D]` or `[B, heads, N, D]` float32, in row-major order; empty if `maps` is given.
         keys: `[B, M, D]` or `[B, heads, M, D]` float32, in row-major order; empty if `maps` is given.
@@ -130,12 +130,12 @@ class AttentionRecord(NamedTuple):
     """in the order of the forward pass; empty if the network has no attention"""
 
     def statistics(self) -> dict[str, float]:
-        """Returns as metrics of each layer: gamma, the mean attention distance in pixels, and the mean entropy in nats.
+        """Returns metrics of each layer: gamma, the mean attention distance in pixels, and the mean entropy in nats.
 
         A layer without a gamma has only the other two.
 
-        Gamma is that of the network in this record, which may be the moving average of G. The gamma that training logs
-        is that of the trained G, before its last update.
+        This gamma belongs to the network in this record, which may be the moving average of G. Training logs the gamma
+        of the trained G, before its last update.
         """
         found = {}
         for layer in self.layers:

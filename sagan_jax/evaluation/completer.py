@@ -38,8 +38,8 @@ class TrainedCompleter:
         Args:
             images: `[N, R, R, C]` uint8; pixels in the hole are not read.
             masks: `[N, R, R]` bool, True in the hole.
-            batch_size: the number of images per forward pass. It affects memory and, by rounding, a few pixels by one
-                gray level.
+            batch_size: the number of images per forward pass. It affects memory. By rounding, it may also change a few
+                pixels by one gray level.
 
         Returns:
             `[N, R, R, C]` uint8; pixels outside the hole are unchanged.

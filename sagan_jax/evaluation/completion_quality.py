@@ -60,8 +60,8 @@ def _reconstruction_quality(completed: Array, images: Array, masks: Array) -> di
 def lite0_distance(completed: np.ndarray, images: np.ndarray, variables: Mapping[str, Any]) -> np.ndarray:
     """Returns the perceptual distance of completions from the originals, in EfficientNet-Lite0 activations, `[N]`.
 
-    It is `perceptual_distance` over whole images, known pixels included. So it depends on the size of the hole. Compare
-    it only between methods that fill the same holes.
+    The distance is `perceptual_distance` over whole images, known pixels included. So it depends on the size of the
+    hole. Compare it only between methods that fill the same holes.
 
     Args:
         completed: `[N, H, W, C]` uint8, C 1 or 3.
@@ -83,8 +83,8 @@ def _lite0_distance(variables: Mapping[str, Any], completed: Array, images: Arra
 def diversity(samples: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Returns the diversity of the completions of each image, `[N]`.
 
-    It is the mean absolute difference over pairs of samples and over the hole, as a fraction of the value range. It is
-    0 if all samples are equal, and has the scale of `l1` in `reconstruction_quality`.
+    The diversity is the mean absolute difference over pairs of samples and over the hole, as a fraction of the value
+    range. It is 0 if all samples are equal, and has the scale of `l1` in `reconstruction_quality`.
 
     Args:
         samples: `[K, N, H, W, C]` uint8, K at least 2.

@@ -142,7 +142,7 @@ class TrainedGenerator:
             shard_count: the number of processes that share the batches.
 
         Yields:
-            The images with their padding, and the labels without.
+            The padded images, and the labels without padding.
 
         Raises:
             InvalidInputError: a number or a label is out of range or not an integer, or the truncation rule is unknown.
@@ -285,7 +285,7 @@ def _draw(
 
 
 def _check_integers(function: str, *, seed: int, **counts: int) -> None:
-    """Raises for a seed outside [0, 2**32), counts below 1, and values that are no integers: 2.0, True or an array."""
+    """Raises for a seed outside [0, 2**32), counts below 1, and values that are not integers: 2.0, True or an array."""
     for name, number in {**counts, "seed": seed}.items():
         if isinstance(number, bool) or not isinstance(number, int | np.integer):
             raise InvalidInputError(f"{function} needs {name} to be an integer; got {number!r}.")

@@ -80,8 +80,8 @@ def invert(
         min_z  mean (G(z, y) - x)^2 + a d(G(z, y), x) + b mean z^2
 
     x is in [-1, 1], d is `perceptual_distance`, a and b are `search.perceptual` and `search.prior`. The class y is
-    fixed during a descent. Many random latents are drawn for each class. Descents start from the best latent of each
-    class, then from the second best of each class, and so on.
+    fixed during a descent. At least two random latents are drawn for each class, and at least eight for each descent in
+    total. Descents start from the best latent of each class, then from the second best of each class, and so on.
 
     Args:
         trained: the generator.
@@ -92,7 +92,8 @@ def invert(
         progress: receives the progress.
 
     Raises:
-        InvalidInputError: the generator does not have a class, the image has another size, or a number is out of range.
+        InvalidInputError: the generator does not have a class, the image has another size or dtype, a number is out of
+            range, or `lite0` is missing.
         NonFiniteError: the generator has diverged.
 
     Source: Lipton and Tripathi 2017 (arXiv:1702.04782); Zhu et al. 2016 (arXiv:1609.03552), section 3.1.
@@ -133,7 +134,7 @@ def invert(
     return Inversion(np.asarray(latents[best]), label, drawn[0], float(losses[best]), *nearness)
 
 
-# With a learning rate of 0 it only evaluates the loss, so one compiled program suffices.
+# With a learning rate of 0 this only evaluates the loss, so one compiled program suffices.
 @partial(jax.jit, static_argnums=0)
 @in_float32
 def _descend(

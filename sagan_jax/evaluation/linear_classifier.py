@@ -40,7 +40,7 @@ def fit_linear_classifier(features: np.ndarray, labels: np.ndarray, num_classes:
         >>> fitted.logits(np.array([[3.0], [6.0]])).argmax(axis=1).tolist()
         [0, 1]
     """
-    from scipy import optimize  # a command that needs no classifier starts sooner without it
+    from scipy import optimize  # imported here, so that commands without a classifier start sooner
 
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     scale = 1 / np.where(deviation > 0, deviation, 1)  # a constant feature carries no information

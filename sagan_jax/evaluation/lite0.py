@@ -92,7 +92,7 @@ def _read_package() -> Lite0Weights:
     weights = _weights(file)
     if cached:
         content = to_safetensors(file.arrays, {"source_name": file.name, "source_sha256": file.sha256})
-        with contextlib.suppress(StorageError):  # the package is then read again next time
+        with contextlib.suppress(StorageError):  # the next call then reads the package again
             write_atomically(cached, content)
     return weights
 

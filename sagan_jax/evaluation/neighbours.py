@@ -12,14 +12,14 @@ from sagan_jax.evaluation.image_sets import RealImages
 from sagan_jax.runtime.progress import ProgressCallback
 
 _PROBES = 100
-"""The number of real images whose nearest other real image is found too, as a scale for the distances."""
+"""The number of real images for which the nearest other real image is found. These distances serve as a scale."""
 
 
 class Nearest(NamedTuple):
     """The nearest images of a set for each query, nearest first."""
 
     indices: np.ndarray
-    """`[Q, K]` integers: indices of the set"""
+    """`[Q, K]` integers: indices into the set"""
     distances: np.ndarray
     """`[Q, K]` float64"""
 

@@ -21,7 +21,7 @@ def partner_attention(record: AttentionRecord, rule: Pairs) -> dict[str, float]:
 
     Returns:
         Metrics such as `generator/partner_share_16` and `generator/partner_lift_16`. The share is the attention weight
-        of positions on a blob to positions on the other blobs, averaged over blobs. The lift divides it by the share
+        from positions on a blob to positions on the other blobs, averaged over blobs. The lift divides it by the share
         under uniform attention. Empty if no image has clear blobs, or if the rule has one blob per image.
     """
     if rule.blobs < 2:

@@ -11,10 +11,11 @@ MOST_GROUPINGS = 3_000_000
 
 
 def permutation_p(one: Sequence[float], other: Sequence[float]) -> float:
-    """Returns the two-sided p-value of a difference of means: the fraction of groupings with one at least as large.
+    """Returns the two-sided p-value of a difference of means.
 
-    All ways to split the values into groups of these two sizes are counted, including the measured one. Differences
-    that agree up to float64 rounding count as equal.
+    It is the fraction of groupings whose difference of means is at least as large as the measured one. All ways to
+    split the values into groups of these two sizes are counted, including the measured one. Differences that agree up
+    to float64 rounding count as equal.
 
     Args:
         one: a finite value per run.

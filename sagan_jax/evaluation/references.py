@@ -102,7 +102,7 @@ class ReferenceStatistics:
         return self.require_images(protocol).describe()
 
     def describe_training(self, protocol: Protocol) -> dict[str, Any] | None:
-        """Returns a description of the training images if a classifier or a rule of them decides, else None."""
+        """Returns a description of the training images for a score by a classifier or a rule; None for other scores."""
         return self.require_train(protocol).describe() if protocol.kind in ("classifier_accuracy", "rule") else None
 
     def _needs_images(self, what: str) -> InvalidInputError:
@@ -116,7 +116,7 @@ class ReferenceStatistics:
         """Returns the mean and the covariance that a Fréchet distance compares with.
 
         Raises:
-            InvalidInputError: as for `moments`, or the statistics are of other features.
+            InvalidInputError: as for `moments`, or the statistics belong to other features.
             NonFiniteError: a feature is NaN or infinite.
         """
         if self.statistics:

@@ -1,7 +1,7 @@
 """The effect of attention on generated images: images are generated again with the learned maps replaced.
 
-A map alone does not show whether it matters. Here the network and its latents stay fixed and only the map of a layer
-changes. A program then counts how many images still follow their rule.
+A map alone does not show whether it matters. Here the network and its latents stay fixed, and only the map of a
+layer changes. A program then counts how many images still follow their rule.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -122,7 +122,8 @@ def learned_maps(trained: TrainedGenerator, latents: Array, labels: np.ndarray) 
 def images_of_maps(trained: TrainedGenerator, latents: Array, labels: np.ndarray, maps: Maps) -> np.ndarray:
     """Returns images `[B, R, R, C]` uint8 that are generated with given maps in some layers.
 
-    The compiled program is that of `learned_maps`. So with its maps, the images are the same bit for bit.
+    The compiled program is that of `learned_maps`. So with the maps that `learned_maps` returns, the images are the
+    same bit for bit.
 
     Args:
         trained: the generator; its batch norms use the stored statistics.

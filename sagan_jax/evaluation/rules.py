@@ -1,8 +1,9 @@
-"""Programmatic checks whether images follow the rule of a synthetic set, without a network or reference images.
+"""Programmatic checks of whether images follow the rule of a synthetic set, without a network or reference images.
 
 Two checks are made. First, are the parts valid: does the image contain the right parts, each with a clear value of
-every property? Second, do the parts agree? A generator that paints everything red agrees trivially. So the values that
-occur are counted too, and how often parts with these values would agree by chance.
+every property? Second, do the parts agree? In images of a generator that paints everything red, parts agree
+trivially. So two more things are counted: the values that occur, and how often parts with these values would agree by
+chance.
 
 The thresholds are tolerant, so that blur, low brightness and noise of generated images matter little.
 `tests/evaluation/test_rules.py` degrades real images and measures the tolerance.
@@ -26,15 +27,16 @@ EDGE = 0.5
 SPECK = 0.25
 """A blob is ignored if its area is below this fraction of the largest form's area."""
 LEAST_SIZE = 0.75
-"""Forms are matched at all widths from this fraction of the rule's width to its inverse: a large disc is no square."""
+"""Forms are matched at all widths from this fraction of the rule's width to the rule's width divided by this fraction.
+So a large disc is not matched as a square."""
 LEAST_OVERLAP = 0.75
-"""A blob has the form with the largest intersection over union, if that is at least this."""
+"""Minimum intersection over union of a blob and its form. The form is the one with the largest value."""
 LEAST_SATURATION = 0.5
 """Minimum saturation of a blob's mean colour: 1 - smallest channel / largest channel."""
 HUE_TOLERANCE = 0.35
 """Maximum distance of a blob's hue to the nearest hue of the set, as a fraction of the spacing of hues."""
 LEAST_SHARE = 0.5
-"""Minimum fraction of a blob's pixels whose nearest hue is the blob's: half red and half green is not yellow."""
+"""Minimum fraction of a blob's pixels whose nearest hue is the blob's. So a half red, half green blob is not yellow."""
 LEAST_CONTRAST = 0.7
 """Minimum standard deviation of half a texture, as a fraction of the smallest one among real textures."""
 LEAST_CORRELATION = 0.8
@@ -60,7 +62,7 @@ class RuleResult(NamedTuple):
     modes: np.ndarray
     """`[N]` integers: the mode, an index of the free values of the rule; meaningful only if the rule is followed"""
     values: dict[str, np.ndarray]
-    """`[N, parts]` integers by property; meaningful only if the parts are valid; empty for textures"""
+    """`[N, parts]` integers by property; meaningful only if the parts are valid; empty for textures and for `Blobs`"""
 
     @property
     def follows_rule(self) -> np.ndarray:
@@ -121,7 +123,7 @@ def check_blobs(images: np.ndarray, rule: Blobs, labels: np.ndarray) -> RuleResu
 
     A blob belongs to the cell that contains the centroid of its pixels. The properties are `hue`, `column` and `row`.
     If all classes are requested equally often, a generator that ignores them agrees in hue with probability 1 / `hues`,
-    and so on.
+    in column with 1 / `columns` and in row with 1 / `rows`.
 
     Args:
         images: `[N, R, R, 3]` uint8.
@@ -179,8 +181,8 @@ def rule_accuracy(result: RuleResult, modes: int) -> dict[str, float]:
         images. Both are 0 if no image has valid parts.
         `chance`: the fraction of all images that would follow the rule after this shuffle, in which each part keeps all
         its properties. If hue and form are correlated, it is not the product of their chances. `beyond_chance`:
-        `follows_rule` minus this; a generator that always draws the same parts has 0. Textures have no such properties,
-        and none of these values.
+        `follows_rule` minus `chance`; a generator that always draws the same parts has 0. Textures and `Blobs` have no
+        chance levels, no `chance` and no `beyond_chance`.
         `kinds`: the fraction of modes that occur among images that follow the rule.
         `entropy`: the entropy of their distribution over modes, divided by the maximum entropy. Both are 0 if no image
         follows the rule.
@@ -215,7 +217,7 @@ def _joint(values: dict[str, np.ndarray]) -> np.ndarray:
 
 def find_blobs(image: np.ndarray, rule: Pairs) -> list[Blob]:
     """Returns the blobs of an image `[R, R, 3]` uint8; an empty list if they are too few, too many or unclear."""
-    from scipy import ndimage  # a command that scores no rule starts sooner without it
+    from scipy import ndimage  # imported here, so that commands that score no rule start sooner
 
     width = rule.width(len(image))
     light = image.max(axis=-1)

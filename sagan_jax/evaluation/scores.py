@@ -374,7 +374,7 @@ class ClassifierAccuracy(Scorer):
         self._streams(images, seed=0)
 
     def _streams(self, images: ImageSet, seed: int) -> list[Iterator[ImageBatch]]:
-        """Returns one stream of images per class, of equal lengths up to one."""
+        """Returns one stream of images per class. Their lengths differ by at most one; empty streams are left out."""
         shared = self._shared_classes(images, self.references.require_train(self.protocol))
         counts = [len(range(place, self.protocol.images, len(shared))) for place in range(len(shared))]
         return [images.draw_class(label, count, seed) for label, count in zip(shared, counts, strict=True) if count]
@@ -445,8 +445,9 @@ class RuleAccuracy(Scorer):
 def _require_same_names(protocol: Protocol, one: tuple[str, RealImages], other: tuple[str, RealImages]) -> None:
     """Raises InvalidInputError if the class names of two sets differ, since equal labels would mean different classes.
 
-    Each set comes with the word for it in the message. Numbers as names are compared with numbers only, and the last
-    classes may be absent from one set.
+    Each set comes with the word for it in the message. If the names of both sets are numbers, the last classes may be
+    absent from one set. If only one set has numbers as names, nothing is compared. Otherwise all names need to be
+    equal.
     """
     names, other_names = (images.source.class_names for _, images in (one, other))
     numbered = [all(name.isdecimal() for name in found) for found in (names, other_names)]

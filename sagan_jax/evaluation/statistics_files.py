@@ -76,13 +76,13 @@ def holds_images(path: str | Path) -> bool:
 
 
 def _array_names(path: Path) -> set[str]:
-    """Returns the names of the arrays in an .npz file; an empty set if it is no .npz file or damaged."""
+    """Returns the names of the arrays in an .npz file; an empty set if it is not an .npz file, or is damaged."""
     try:
         if path.suffix.lower() != ".npz" or not path.is_file():
             return set()
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}
-    except Exception:  # zipfile raises many kinds of error for a damaged file; reading it as images reports it
+    except Exception:  # zipfile raises many kinds of error for a damaged file; reading it as images reports the damage
         return set()
 
 

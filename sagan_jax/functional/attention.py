@@ -253,8 +253,9 @@ def self_attention(
 
     The kernels are 1x1 convolutions without bias. The **release** pools (`pool=2`) and has D = C/8, E = C/2 and an
     output kernel. The **article** does not pool (`pool=1`) and has D = C/8, E = C and no output kernel. Scores are not
-    divided by sqrt(D). `gamma` starts at 0, where the layer is the identity. The map of 128 x 128 positions takes 1
-    GiB. With `return_map=False`, memory is linear in the number of positions, as in `attend_positions`.
+    divided by sqrt(D). `gamma` starts at 0; the layer is then the identity. The article's float32 map of 128 x 128
+    positions takes 1 GiB. With `return_map=False`, memory is linear in the number of positions, as in
+    `attend_positions`.
 
     Args:
         features: `[..., H, W, C]`, floating: x. A batch of 0 gives an empty result.

@@ -1,8 +1,8 @@
 """Statistics of attention maps: distance, entropy, top keys, and the rollup through several layers.
 
-A map is `[..., N, M]` with rows that sum to one: N = H W query positions and M = h w key positions, both in row-major
-order. A key covers a square of query positions: one position in the article's form, 2x2 in the release's, whose keys
-are pooled.
+A map is `[..., N, M]` with rows that sum to one. It has N = H W query positions and M = h w key positions, both in
+row-major order. A key covers a square of query positions. The square is one position in the article's form. In the
+release's form it is 2x2 positions, because keys are pooled.
 """
 
 import functools
@@ -155,10 +155,10 @@ def attention_rollup(attention_maps: Sequence[Array], *, shapes: Sequence[Shape]
 
         R = T_L ... T_1,    T_l = (1 - s_l) I + s_l A_l
 
-    The output of a layer is modelled as a share s of the attention output and a share 1 - s of the input, from the
-    residual connection. Maps of coarser layers are upsampled to the finest shape. A fine position gets the row of the
-    coarse position that contains it. The weight of a key is spread evenly over the positions that the key covers.
-    Convolutions between the layers also move information; the rollup ignores them.
+    The model of a layer's output is a share s of the attention output plus a share 1 - s of the input. The input comes
+    from the residual connection. Maps of coarser layers are upsampled to the finest shape. A fine position gets the row
+    of the coarse position that contains it. The weight of a key is spread evenly over the positions that the key
+    covers. Convolutions between the layers also move information; the rollup ignores them.
 
     Args:
         attention_maps: from the first layer to the last, each `[..., N, M]`, floating.

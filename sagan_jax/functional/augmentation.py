@@ -28,7 +28,7 @@ def augment(keys: Array, images: Array, augmentations: Sequence[Augmentation | A
         keys: `[B]`, one PRNG key per image.
         images: `[B, H, W, C]`, floating, in [-1, 1]; the result of `color` may lie outside that range.
         augmentations: names out of `Augmentation`, or functions of a key and an image `[H, W, C]` that return an image
-            of that shape; an empty sequence returns the images unchanged.
+            of that shape. An empty sequence returns the images unchanged.
 
     Returns:
         `[B, H, W, C]`, the dtype of `images`.
@@ -52,7 +52,7 @@ def augment(keys: Array, images: Array, augmentations: Sequence[Augmentation | A
             number, function = len(_AUGMENTATIONS) + place, chosen
         elif chosen in _AUGMENTATIONS:
             number, function = list(_AUGMENTATIONS).index(chosen), _AUGMENTATIONS[chosen]
-            if chosen in augmentations[:place]:  # a second one draws anew
+            if chosen in augmentations[:place]:  # a repeated name draws other numbers
                 number = len(_AUGMENTATIONS) + place
         else:
             raise ValueError(f"augment needs augmentations out of {', '.join(_AUGMENTATIONS)}; got {chosen!r}.")
@@ -83,8 +83,8 @@ def _shift(image: Array, shift: Array, axis: int, furthest: int) -> Array:
     """Shifts `[H, W, C]` along an axis by up to `furthest` pixels in either direction, and fills with 0.
 
     The image is padded for the largest shift. Each step then crops 1, 2, 4, ... pixels of the padding. It crops at the
-    start if that bit of `in_front` is set, and otherwise at the end. Two simpler methods have drawbacks: a product with
-    a one-hot matrix would spread a NaN over the whole image, and the gradient of a gather is a scatter.
+    start if that bit of `in_front` is set, and otherwise at the end. Two simpler methods have drawbacks. A product with
+    a one-hot matrix would spread a NaN over the whole image. The gradient of a gather is a scatter.
     """
     bits = (2 * furthest).bit_length()
     in_front = furthest - shift

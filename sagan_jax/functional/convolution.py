@@ -29,8 +29,8 @@ def convolve(
     The result and its derivatives are those of `jax.lax.conv_general_dilated`. Only the gradient with respect to the
     kernel is computed differently, and only on CPUs. For kernels smaller than 3x3 it is one matrix product per image,
     image after image. So only the patches of one image are in memory at a time. Larger kernels use this method where it
-    is faster: with AMX from 128 channels, with AVX2 but no AVX-512 on large feature maps from 32 channels. Other
-    platforms are not affected. Forward mode, higher derivatives and `vmap` work as usual.
+    is faster. That is from 128 channels with AMX, and from 32 channels on large feature maps with AVX2 but no AVX-512.
+    Other platforms are not affected. Forward mode, higher derivatives and `vmap` work as usual.
 
     Args:
         features: `[B, H, W, C]`, floating.
@@ -44,8 +44,8 @@ def convolve(
         `[B, H', W', E]`, the same dtype. bfloat16 products are summed in float32.
 
     Raises:
-        AssertionError: at trace time, when shapes or dtypes do not fit, or the padded features are smaller than the
-            kernel.
+        AssertionError: at trace time, when shapes or dtypes do not fit, the padded features are smaller than the
+            kernel, or `stride` is below 1.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -13,9 +13,9 @@ def depthwise_convolve(features: Array, kernel: Array, *, stride: int = 1) -> Ar
 
         y_ijc = sum_kl x_(si+k, sj+l, c) w_klc
 
-    The features are zero-padded as by TensorFlow's SAME: the result has ceil(H / s) rows, and an odd number of padded
-    rows leaves one more below. Columns are treated alike. On a CPU the result is computed as a sum of shifted products.
-    On other platforms it is `jax.lax.conv_general_dilated` with one group per channel. That is slow on a CPU:
+    The features are zero-padded as by TensorFlow's SAME. The result has ceil(H / s) rows. If the number of padded rows
+    is odd, the extra row is below. Columns are treated alike. On a CPU the result is computed as a sum of shifted
+    products. On other platforms it is `jax.lax.conv_general_dilated` with one group per channel. That is slow on a CPU:
     EfficientNet-Lite0 took 4.5 to 6 times as long with it (2 cores, batch 16, jax 0.10.2 and 0.12.0.1).
 
     Args:
@@ -27,7 +27,7 @@ def depthwise_convolve(features: Array, kernel: Array, *, stride: int = 1) -> Ar
         `[B, ceil(H / stride), ceil(W / stride), C]`, the same dtype. bfloat16 products are summed in float32.
 
     Raises:
-        AssertionError: at trace time, when shapes or dtypes do not fit.
+        AssertionError: at trace time, when shapes or dtypes do not fit, or `stride` is below 1.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -63,7 +63,7 @@ def _grouped(features: Array, kernel: Array, stride: int) -> Array:
 
 
 def _sum_of_shifted(features: Array, kernel: Array, stride: int) -> Array:
-    """Returns the same, computed as one product per kernel entry. XLA fuses the products into one loop."""
+    """Returns the result of `_grouped`, from one product per kernel entry. XLA fuses the products into one loop."""
     height, width, _, _ = kernel.shape
     strides = (stride, stride)
     padding = lax.padtype_to_pads(features.shape[1:3], (height, width), strides, "SAME")

@@ -261,15 +261,15 @@ def kernel_distance(real: AnyArray, fake: AnyArray) -> float:
 
     Args:
         real: `[N, D]`, floating, finite, N at least 2.
-        fake: `[M, D]`, floating, finite; M may differ from N.
+        fake: `[M, D]`, floating, finite, M at least 2; M may differ from N.
 
     Returns:
         A value around 0 for two samples of one distribution. It may be negative; clipping at 0 would bias the estimate.
         Swapping the arguments changes it only by rounding.
 
     Raises:
-        ValueError: when shapes do not fit, a value is not finite, a set has fewer than two features, or the result
-            overflows, as it may for features beyond 1e49.
+        ValueError: when shapes do not fit, a value is not finite, or a set has fewer than two features. Also when the
+            result overflows, which can happen for features beyond 1e49.
 
     Source: Gretton et al. 2012, equation 3; Bińkowski et al. 2018 (arXiv:1801.01401), section 4;
     toshas/torch-fidelity:torch_fidelity/metric_kid.py.
@@ -319,7 +319,7 @@ def inception_score(logits: AnyArray, splits: int = 10) -> tuple[float, float]:
         The mean, from 1 to K, and the standard deviation (divided by the number of splits; 0 for one split).
 
     Raises:
-        ValueError: when `logits` has other axes, is not floating or not finite, or a split would be empty. Also when
+        ValueError: when `logits` has other axes, is not floating or not finite, or `splits` is out of range. Also when
             the logits of a row differ by more than the float64 maximum, 1.8e308.
 
     Source: Salimans et al. 2016 (arXiv:1606.03498), section 4; toshas/torch-fidelity:torch_fidelity/metric_isc.py.
@@ -382,8 +382,8 @@ def _squared_distances(left: Float64Array, right: Float64Array) -> Iterator[tupl
 def _exact_squares(left: _Points, right: _Points, i: np.ndarray, j: np.ndarray) -> Float64Array:
     """Returns the squared distances of the pairs `left[i]` and `right[j]`, `[P]`, from their differences.
 
-    They are exact where differences and squares are, as for integers and for duplicates. Duplicate pairs are computed
-    once.
+    They are exact where the differences and their squares are exact, as for integers and duplicates. Duplicate pairs
+    are computed once.
     """
     pairs = left.originals[i] * len(right.features) + right.originals[j]
     pairs, places = np.unique(pairs, return_inverse=True)
@@ -395,7 +395,7 @@ def _exact_squares(left: _Points, right: _Points, i: np.ndarray, j: np.ndarray) 
 
 
 def _squared_radii(points: _Points, neighbours: int) -> Float64Array:
-    """Returns the squared distance `[N]` of each feature to its k-th nearest other one, from differences."""
+    """Returns the squared distance `[N]` of each feature to its k-th nearest other feature, from differences."""
     radii = np.empty(len(points.features))
     for rows, squared, error in _squared_distances(points.features, points.features):
         # A feature is not its own neighbour.
@@ -440,7 +440,7 @@ def _inside(
 
 
 def _check_neighbours(function: str, neighbours: int, features: int) -> None:
-    """Raises ValueError unless a set of this many features has so many neighbours for each feature."""
+    """Raises ValueError unless `neighbours` is at least 1 and less than `features`, the size of a set."""
     if not 1 <= neighbours < features:
         raise ValueError(
             f"{function} needs neighbours of at least 1 and more features than that in a set; "
@@ -455,8 +455,8 @@ def precision_recall(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
 
     x are real and y are generated features. r_i is the distance of x_i to its k-th nearest *other* x, and s_j that of
     y_j to its k-th nearest *other* y. A point at the radius counts as inside. Distances that may be equal are
-    recomputed from the differences of the features. They count as equal up to a few float64 roundings. So duplicates
-    and features on a lattice are counted as defined. Runs in float64 and holds no N by M matrix.
+    recomputed from the differences of the features. They count as equal up to a few float64 roundings. So ties between
+    duplicates, or between features on a lattice, follow the definition. Runs in float64 and holds no N by M matrix.
 
     Args:
         real: `[N, D]`, floating, finite.
@@ -490,7 +490,7 @@ def precision_recall(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[f
 
 
 def density_coverage(real: AnyArray, fake: AnyArray, neighbours: int) -> tuple[float, float]:
-    """Returns the density of generated features around real ones, and the fraction of real ones with one nearby.
+    """Returns the density of generated features around real ones, and the fraction of real ones near a generated one.
 
         density = sum_ij [|x_i - y_j| < r_i] / (k M),    coverage = mean_i [some j has |x_i - y_j| < r_i]
 

@@ -42,8 +42,8 @@ def batch_moments(features: Array, *, axis_name: str | None = None) -> tuple[Arr
 
     def mean_over_batch(values: Array) -> Array:
         mean = jnp.mean(values, axis=axes)
-        # For an axis of size 1. Without it XLA would fuse differently, and results on one device would change in the
-        # last bits.
+        # An axis of size 1 also gets a `pmean`. Without it XLA would fuse operations differently, and results on one
+        # device would change in the last bits.
         return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
 
     mean = mean_over_batch(wide)
@@ -61,7 +61,8 @@ def _joint_moments(features: Array, axis_name: str) -> tuple[Array, Array]:
     differences of the means in first order. So each part also sends the mean of its deviations from the rounded m_d.
 
     Source: Chan, Golub and LeVeque 1979, Updating formulae and a pairwise algorithm for computing sample variances, for
-    equal parts; the same 1983, Algorithms for computing the sample variance, for the rest ("corrected two-pass").
+    equal parts. The mean of the deviations: the same authors 1983, Algorithms for computing the sample variance
+    ("corrected two-pass").
     """
     axes = tuple(range(features.ndim - 1))
     mean = jnp.mean(features, axis=axes)

@@ -103,7 +103,7 @@ def upsample_convolve(features: Array, kernel: Array, *, precision: lax.Precisio
         precision: of the products, as for `jax.lax.conv_general_dilated`.
 
     Returns:
-        `[B, 2H, 2W, E]`, the same dtype. Sums have another order than in the two steps.
+        `[B, 2H, 2W, E]`, the same dtype. Sums are in another order than in the two steps.
 
     Raises:
         AssertionError: at trace time, when shapes or dtypes do not fit.
@@ -154,7 +154,7 @@ def convolve_pool(features: Array, kernel: Array, *, precision: lax.PrecisionLik
         precision: of the products, as for `jax.lax.conv_general_dilated`.
 
     Returns:
-        `[B, H/2, W/2, E]`, the same dtype. Sums have another order than in the two steps.
+        `[B, H/2, W/2, E]`, the same dtype. Sums are in another order than in the two steps.
 
     Raises:
         AssertionError: at trace time, when shapes or dtypes do not fit, or H or W is odd.

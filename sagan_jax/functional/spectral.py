@@ -76,10 +76,10 @@ def spectral_normalize(
     and leaves the parameter unnormalised, and the gradient may flow through u and v as in the release. Runs in float32
     or wider. A kernel of zeros gives NaN.
 
-    The norms of W u and v W limit the values of the kernel. Norms far above `epsilon` are exact. With the default and a
-    u of norm one, that holds for singular values above about 1e-5. Near `epsilon` the estimate of sigma is too small.
-    Entries above about 1e18 overflow the squares in float32, and sigma is then 0 or NaN. The kernel is not rescaled
-    first, since that would change the meaning of `epsilon`.
+    The norms of W u and v W limit the supported range of kernel values. Norms far above `epsilon` are exact. With the
+    default `epsilon` and a u of norm one, this holds for singular values above about 1e-5. For norms near `epsilon`,
+    the estimate of sigma is too small. Kernel entries above about 1e18 overflow when they are squared in float32, and
+    sigma is then 0 or NaN. The kernel is not rescaled first, since that would change the meaning of `epsilon`.
 
     Args:
         kernel: `[..., C]`, floating, two axes or more.
@@ -96,7 +96,7 @@ def spectral_normalize(
         scalar.
 
     Raises:
-        AssertionError: at trace time, when shapes do not fit or the kernel is not floating.
+        AssertionError: at trace time, when shapes do not fit, the kernel is not floating, or `iterations` is negative.
         ValueError: when `iterations` is 0 and `v` is missing.
 
     Source: Miyato et al. 2018 (arXiv:1802.05957), algorithm 1; brain-research/self-attention-gan:ops.py.
@@ -130,15 +130,15 @@ def spectral_normalize_tree(
     epsilon: float = 1e-12,
     differentiate_vectors: bool = False,
 ) -> tuple[Any, dict[Any, Any], dict[Any, Any]]:
-    """Returns the parameters with each leaf that has an entry in `spectral` normalised.
+    """Returns the parameters after normalisation of each leaf that has an entry in `spectral`.
 
     Call it once per update, outside the networks. All forward passes of the update then share one result. The vectors
     depend only on the parameters, so they need no collective.
 
     Args:
         params: a pytree, such as nested dictionaries of arrays.
-        spectral: nested dictionaries with the node names of `params`, as `init_spectral` returns them, with
-            `{"u": [C], "v": [R]}` in place of each leaf to be normalised. Other leaves have no entry.
+        spectral: nested dictionaries with the node names of `params`, as `init_spectral` returns them. Each leaf to be
+            normalised is replaced by `{"u": [C], "v": [R]}`. Other leaves have no entry.
         iterations: as in `spectral_normalize`.
         epsilon: as in `spectral_normalize`.
         differentiate_vectors: as in `spectral_normalize`. No gradient flows through the returned vectors.
@@ -217,8 +217,8 @@ def init_spectral(
 
     Returns:
         Nested dictionaries with `{"u": [C], "v": [R]}` in place of each selected leaf. u is drawn from a normal
-        distribution truncated at two standard deviations and is not normalised, as in the release. v is one power
-        iteration from it.
+        distribution truncated at two standard deviations and is not normalised, as in the release. v is computed from
+        u by one power iteration.
 
     Raises:
         ValueError: when a selected leaf has fewer than two axes, and so no singular vectors, or `params` is a leaf.

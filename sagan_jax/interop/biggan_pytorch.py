@@ -46,7 +46,7 @@ def load(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | None = No
         arrays: `generator/<state_dict key>` and `discriminator/<state_dict key>` to arrays in PyTorch's layouts. A
             generator alone is enough. Names and shapes determine the sizes, the classes and the attention layers.
         config: the flags of train.py, which specify activations and epsilons. G's last norm always has an epsilon of
-            1e-5 in the source. If the flags have another epsilon, its scale is adapted to that.
+            1e-5 in the source. If the flags have another epsilon, the scale of this norm is adapted to it.
 
     Raises:
         InvalidInputError: when a tensor is missing, is unknown, or has a shape that contradicts the others. Also when

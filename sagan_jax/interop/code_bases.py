@@ -36,8 +36,8 @@ def name_code_base(names: Iterable[str]) -> tuple[str | None, str | None, str | 
         names: the names of the arrays, with or without the prefixes `generator/`, `discriminator/` and `module.`.
 
     Returns:
-        Its value for `convert --from`, or None if it cannot be converted. Its title, or None if it is unknown. And an
-        array name that identifies it, or None.
+        The value of the code base for `convert --from`, or None if it cannot be converted. Then its title, or None if
+        it is unknown. Then an array name that identifies it, or None.
 
     Examples:
         >>> name_code_base(["l1.0.module.weight_bar", "attn1.gamma"])[1]

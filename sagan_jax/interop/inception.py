@@ -33,7 +33,7 @@ def to_variables(arrays: Mapping[str, np.ndarray], file: str = "") -> dict[str, 
         `{"params": ...}`, float32.
 
     Raises:
-        InvalidInputError: when a name is missing or unknown, or an array has a wrong shape.
+        InvalidInputError: when a name is missing or unknown, an array has a wrong shape, or a variance is negative.
     """
     state = published_arrays(arrays, file)
     params = {}

@@ -242,7 +242,7 @@ def _outputs(
 
 
 def _checked_labels(labels: Any, batch_size: int, num_classes: int) -> Array | None:
-    """Returns labels as an array, after a check. Without it, an invalid class would silently act as no class."""
+    """Returns labels as an array, after a check. Without the check, an invalid class would silently act as no class."""
     if not num_classes:
         return None
     known = not isinstance(labels, jax.core.Tracer)

@@ -29,7 +29,7 @@ def read_table(content: bytes) -> dict[bytes, bytes]:
     footer = content[-_FOOTER_BYTES:]
     about, position = _handle(footer, 0)
     index, _ = _handle(footer, position)
-    _block(content, about)  # it is not needed, but this detects damage
+    _block(content, about)  # the content is not needed, but this detects damage
     found: dict[bytes, bytes] = {}
     key_bytes, block_bytes, last = 0, 0, b""
     for _, handle in _entries(_block(content, index)):
@@ -85,7 +85,7 @@ def _block(content: bytes, place: tuple[int, int]) -> bytes:
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yields the keys and values of a block. A key is stored without the prefix that it shares with the last one."""
+    """Yields the keys and values of a block. A key is stored without the prefix shared with the previous key."""
     restarts = int.from_bytes(block[-4:], "little")
     end, position, key = len(block) - 4 * (restarts + 1), 0, b""
     if end < 0:

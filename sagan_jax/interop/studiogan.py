@@ -1,8 +1,8 @@
 """Conversion of POSTECH-CVLab/PyTorch-StudioGAN: its SAGAN (`resnet`) and its DCGAN (`deep_conv`).
 
 Source: POSTECH-CVLab/PyTorch-StudioGAN:src/models/resnet.py, src/models/deep_conv.py and src/utils/ops.py. Evaluation
-computes sigma from the stored u and v. Its ReLU works in place, so the shortcuts of D's blocks after the first one read
-the features after the ReLU.
+computes sigma from the stored u and v. StudioGAN's ReLU works in place, so the shortcuts of D's blocks after the first
+one read the features after the ReLU.
 """
 
 import re
@@ -94,7 +94,8 @@ def load(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any] | None = No
 def _refuse_latents_in_norms(num_classes: int, latent_size: int, discriminator: StateDict) -> None:
     """Raises InvalidInputError when the input of the norms may be a part of the latent instead of the class.
 
-    This is so in StudioGAN's unconditional BigGAN, whose names and shapes are those of a SAGAN with as many classes.
+    In StudioGAN's unconditional BigGAN, the norms read the latent. Its names and shapes are those of a SAGAN with as
+    many classes as a latent has entries.
     """
     if not num_classes or num_classes != latent_size or _embedded(discriminator) == num_classes:
         return
@@ -296,7 +297,7 @@ def _split(state: StateDict) -> tuple[list[str], list[tuple[int, str]]]:
 def _refuse_older_widths(state: StateDict, name: str, axis: int, base: int) -> None:
     """Raises InvalidInputError for the widths that StudioGAN had at 64 pixels before version 0.4.
 
-    Where both networks now have 16 times the base width, they had 8 times the base width.
+    Where both networks have 16 times the base width in later versions, they had 8 times the base width.
     """
     channels = _weight(state, name, 4)[axis]
     if channels == 8 * base:

@@ -49,8 +49,8 @@ def read_arrays(path: str | Path) -> WeightFile:
         path: the file; its suffix determines the format.
 
     Raises:
-        InvalidInputError: when the file is missing, has another format, is damaged, or contains no arrays, Python
-            objects, empty arrays or numbers that are not finite.
+        InvalidInputError: when the file is missing, has another format, is damaged, or has no arrays. Also when it
+            contains Python objects, arrays that are empty or not numeric, or numbers that are not finite.
     """
     path = Path(path)
     where = repr(str(path))

@@ -211,7 +211,8 @@ def attention_layer(
     Call this inside a compact method. The calling module owns the layer.
 
     Args:
-        attention: a name, or a user-defined layer. The output of the latter is checked at each call.
+        attention: a name, or a user-defined layer. Each call checks the output of a user-defined layer, and raises
+            `BrokenContractError` if its shape or dtype is wrong.
         resolution: the feature-map size.
         initializer: the initializer of the kernels of built-in layers.
         dtype: the dtype of the computation.

@@ -28,7 +28,7 @@ DISCRIMINATOR_WIDTHS = sagan.DISCRIMINATOR_WIDTHS | {32: (4, 4, 4, 4)}
 
 
 class Generator(nn.Module):
-    """G: latents and labels to images in [-1, 1].
+    """G: maps latents and labels to images in [-1, 1].
 
     One vector conditions the norms of a block: the shared embedding of the class, joined with the block's own chunk of
     the latent. The linear maps that read the vector are spectrally normalised. The embedding is not.
@@ -40,8 +40,8 @@ class Generator(nn.Module):
         image_channels: 3 for RGB, 1 for grey.
         attention_resolutions: feature-map sizes; the layer sits after the block whose output has that size.
         attention: the layer at these sizes: a name, or a user-defined layer.
-        shared_size: the size of the shared class embedding. With 0, which a hierarchical network with classes cannot
-            have, each norm has its own table of the classes.
+        shared_size: the size of the shared class embedding. With 0, each norm has its own table of the classes. A
+            hierarchical network with classes needs at least 1.
         hierarchical: whether the latent is split evenly over the first linear map and the blocks.
         norm_epsilon: added to the variance in each norm.
         norm_decay: the decay of the running moments.
@@ -83,8 +83,9 @@ class Generator(nn.Module):
             `[B, resolution, resolution, image_channels]` in [-1, 1].
 
         Raises:
-            ValueError: when a field has an unknown value, `attention_resolutions` names a size at which no block
-                ends, the latent cannot be split evenly, or the norms of a hierarchical network would not see the class.
+            ValueError: when a field has an unknown value, or `attention_resolutions` names a size at which no block
+                ends. In a hierarchical network also when the latent cannot be split evenly, or when there are classes
+                and `shared_size` is 0.
         """
         check_choice("resolution", self.resolution, sagan.Resolution)
         check_attention(self.attention)
@@ -138,7 +139,7 @@ class Generator(nn.Module):
             dtype=self.dtype,
             name="norm",
         )(features, None, train=train)
-        # Without a dtype: the images are float32, as the parameters are.
+        # No dtype is given, so the images are float32 like the parameters.
         return jnp.tanh(Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(nn.relu(features)))
 
     def _embed(self, labels: Array | None, dtype: jnp.dtype) -> Array:
@@ -151,7 +152,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(sagan.Discriminator):
-    """D: SAGAN's, with an orthogonal initializer. At 32 pixels all widths are four times the base width.
+    """D: SAGAN's discriminator with an orthogonal initializer. At 32 pixels all widths are four times the base width.
 
     Source: ajbrock/BigGAN-PyTorch:BigGAN.py. (google/compare_gan omits the shortcut of the last block.)
     """

@@ -122,7 +122,7 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Visible pixels and masks to the distribution of the latents. The fields are those of `CompletionNetwork`."""
+    """Maps visible pixels and masks to the distribution of the latents. The fields are those of `CompletionNetwork`."""
 
     resolution: int
     base_channels: int
@@ -149,7 +149,7 @@ class Encoder(nn.Module):
             features = Conv(width, kernel, dtype=self.dtype, kernel_init=glorot, name=f"widen_{size}")(features)
             features = _stage(self, features)
         flat = nn.silu(features).reshape(len(features), -1)
-        # Without a dtype: the distribution is float32, as the parameters are.
+        # No dtype is given, so the distribution is float32 like the parameters.
         mean = Dense(self.latent_size, kernel_init=glorot, name="mean")(flat)
         log_variance = Dense(
             self.latent_size, kernel_init=_tiny_init, bias_init=nn.initializers.constant(-2.0), name="log_variance"
@@ -158,7 +158,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents, and optionally feature maps, to whole images. The fields are those of `CompletionNetwork`."""
+    """Maps latents, and optionally feature maps, to whole images. The fields are those of `CompletionNetwork`."""
 
     resolution: int
     image_channels: int
@@ -178,13 +178,13 @@ class Decoder(nn.Module):
         conv = partial(Conv, kernel_size=(1, 1), dtype=self.dtype, kernel_init=glorot)
         for size in reversed(larger):
             width = self.base_channels * WIDTHS[size]
-            # A 1x1 convolution commutes with nearest upsampling. Before it, the convolution is four times cheaper.
+            # A 1x1 convolution commutes with nearest upsampling. Before upsampling it is four times cheaper.
             features = upsample_nearest(conv(width, name=f"narrow_{size}")(features))
             if skips:
                 skip = skips[larger.index(size)]
                 features += conv(width, name=f"skip_{size}")(skip)
             features = _stage(self, features)
-        # Without a dtype: the images are float32, as the parameters are.
+        # No dtype is given, so the images are float32 like the parameters.
         last = Conv(PATCH_SIZE**2 * self.image_channels, (3, 3), kernel_init=_small_init, name="conv")
         squares = last(nn.silu(features))
         squares += self.param("mean_image", nn.initializers.zeros, squares.shape[1:], jnp.float32)[None]
@@ -192,7 +192,7 @@ class Decoder(nn.Module):
 
 
 def _stage(network: Encoder | Decoder, features: Array) -> Array:
-    """Returns the features after the layers of one size, which `network` owns. Both networks have the same ones.
+    """Returns the features after the layers of one size, which `network` owns. Encoder and decoder use equal layers.
 
     The learned position map provides absolute positions. It is present with and without attention.
     """
@@ -207,7 +207,7 @@ def _stage(network: Encoder | Decoder, features: Array) -> Array:
 
 
 class CompletionNetwork(nn.Module):
-    """Images with holes to completed images, one for each sample of the latents. The module docstring explains it.
+    """Maps images with holes to completed images, one for each sample of the latents. See the module docstring.
 
     Attributes:
         resolution: 64 or 128 pixels.

@@ -59,7 +59,7 @@ def discriminator_resolutions(resolution: int) -> tuple[int, ...]:
 
 
 class Generator(nn.Module):
-    """G: latents to images in [-1, 1], by transposed 4x4 convolutions of stride 2, each with norm and ReLU.
+    """G: maps latents to images in [-1, 1], by transposed 4x4 convolutions of stride 2, each with norm and ReLU.
 
     Attributes:
         resolution: 32 or 64 pixels.
@@ -136,14 +136,15 @@ class Generator(nn.Module):
             features = nn.relu(features)
             if size in self.attention_resolutions:
                 features = attention_layer(self.attention, size, self.initializer, self.dtype)(features)
-        # Without a dtype: the images are float32, as the parameters are.
+        # No dtype is given, so the images are float32 like the parameters.
         return jnp.tanh(Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(features))
 
 
 class Discriminator(nn.Module):
-    """D: images to one logit each. A block is a 3x3 convolution and a 4x4 convolution of stride 2, with norm and ReLU.
+    """D: maps each image to one logit.
 
-    A conditional network uses SAGAN's label projection, with the same parameters.
+    A block is a 3x3 convolution and a 4x4 convolution of stride 2, each with norm and ReLU. A conditional network
+    uses SAGAN's label projection, with the same parameters.
 
     Attributes:
         resolution: 32 or 64 pixels.

@@ -22,7 +22,7 @@ class DinoV2(nn.Module):
     Attributes:
         width: the features of a token.
         depth: the number of blocks.
-        num_heads: the heads of each attention layer; they divide the width.
+        num_heads: the number of heads of each attention layer; it divides the width.
         hidden: the width between the two linear maps of each feed-forward layer.
         gated: whether the feed-forward layers are SwiGLU, as in ViT-g. Otherwise they are two linear maps with a GELU.
         patch_size: the height and width of a patch in pixels.
@@ -101,7 +101,7 @@ class Block(nn.Module):
     """A transformer block: attention and a feed-forward layer, each with layer scale and a residual connection.
 
     Attributes:
-        num_heads: the heads of the attention layer.
+        num_heads: the number of heads of the attention layer.
         hidden: the width inside the feed-forward layer.
         gated: whether the feed-forward layer is SwiGLU.
     """

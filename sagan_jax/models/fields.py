@@ -13,7 +13,7 @@ Network = TypeVar("Network", bound=nn.Module)
 def has_field(network: nn.Module, name: str) -> bool:
     """Returns whether a network has a field.
 
-    The fields of an nnx module, wrapped by `flax.nnx.bridge.to_linen`, are the keyword arguments that it is made with.
+    For a wrapped nnx module, the fields are the keyword arguments that `flax.nnx.bridge.to_linen` received.
 
     Examples:
         >>> has_field(nn.Dense(3), "dtype"), has_field(nn.Dense(3), "axis_name")
@@ -24,7 +24,7 @@ def has_field(network: nn.Module, name: str) -> bool:
 
 
 def with_fields(network: Network, **values: Any) -> Network:
-    """Returns the network with fields that it has set to other values.
+    """Returns the network with new values for some of its fields, which must exist.
 
     Examples:
         >>> with_fields(nn.Dense(3), use_bias=False).use_bias
@@ -36,5 +36,5 @@ def with_fields(network: Network, **values: Any) -> Network:
 
 def _nnx_arguments(network: nn.Module) -> Mapping[str, Any] | None:
     """Returns the keyword arguments of a wrapped nnx module, or None for another module."""
-    bridge: Any = sys.modules.get("flax.nnx.bridge")  # who has such a module has imported it
+    bridge: Any = sys.modules.get("flax.nnx.bridge")  # imported already if such a module exists
     return network.kwargs if bridge and isinstance(network, bridge.ToLinen) else None

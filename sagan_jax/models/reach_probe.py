@@ -1,4 +1,4 @@
-"""A network with a small receptive field around one layer that may have a larger one: the reach probe."""
+"""The reach probe: a network with a small receptive field, except for one layer in the middle."""
 
 from functools import partial
 

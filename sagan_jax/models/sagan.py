@@ -2,8 +2,8 @@
 
 Both are plain modules without a loss. Spectral normalisation is applied to their parameters from outside, by
 `sagan_jax.functional.spectral_normalize_tree`. Source: brain-research/self-attention-gan, generator.py and
-discriminator.py; widths at 64 and 32 pixels: POSTECH-CVLab/PyTorch-StudioGAN:src/models/resnet.py; at 512 pixels, which
-neither has: ajbrock/BigGAN-PyTorch:BigGAN.py.
+discriminator.py. Widths at 32 and 64 pixels are from POSTECH-CVLab/PyTorch-StudioGAN:src/models/resnet.py. Widths at
+512 pixels, which neither code base has, are from ajbrock/BigGAN-PyTorch:BigGAN.py.
 """
 
 from functools import partial
@@ -112,7 +112,7 @@ class GeneratorBlock(nn.Module):
                 name=name,
             )
 
-        # A 1x1 convolution commutes with nearest upsampling. Before it, the convolution is four times cheaper.
+        # A 1x1 convolution commutes with nearest upsampling. Before upsampling it is four times cheaper.
         shortcut = conv(kernel_size=(1, 1), name="shortcut")(features)
         shortcut = upsample_nearest(shortcut)
         hidden = nn.relu(norm("norm_1")(features, labels, train=train))
@@ -122,7 +122,7 @@ class GeneratorBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """G: latents and labels to images in [-1, 1].
+    """G: maps latents and labels to images in [-1, 1].
 
     Attributes:
         resolution: 32, 64, 128, 256 or 512 pixels.
@@ -206,7 +206,7 @@ class Generator(nn.Module):
             dtype=self.dtype,
             name="norm",
         )(features, None, train=train)
-        # Without a dtype: the images are float32, as the parameters are.
+        # No dtype is given, so the images are float32 like the parameters.
         return jnp.tanh(Conv(self.image_channels, (3, 3), kernel_init=kernel_init, name="conv")(nn.relu(features)))
 
 
@@ -250,7 +250,7 @@ class DiscriminatorBlock(nn.Module):
         last = pooling_convolution if self.downsample else plain_convolution
         hidden = conv(kernel_size=(3, 3), conv_general_dilated=last, name="conv_2")(activate(hidden, "norm_2"))
         if self.downsample:
-            # A 1x1 convolution commutes with average pooling. After it, the convolution is four times cheaper.
+            # A 1x1 convolution commutes with average pooling. After pooling it is four times cheaper.
             shortcut = average_pool(shortcut)
         if self.downsample or features.shape[-1] != self.channels:
             shortcut = conv(kernel_size=(1, 1), name="shortcut")(shortcut)
@@ -258,7 +258,7 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D: images and labels to one logit each, with projection of the labels.
+    """D: maps each image with its label to one logit, by projection of the labels.
 
     The class embedding is stored as the kernel of a linear map, `projection/kernel` `[features, classes]`. So spectral
     normalisation treats it like any kernel, and its `u` has one entry per class, as in the release.

@@ -15,7 +15,7 @@ from sagan_jax.runtime.image_files import encode_animation
 from sagan_jax.views.animation import training_frame
 
 _NAME = re.compile(r"samples-(\d{8,15})\.png")
-_LAST_FRAME = 8  # its duration, in durations of the other frames
+_LAST_FRAME = 8  # duration of the last frame, as a multiple of that of the others
 
 
 class Animation(NamedTuple):
@@ -23,7 +23,7 @@ class Animation(NamedTuple):
 
     Attributes:
         steps: the steps of the frames, ascending.
-        size: of the file in bytes.
+        size: the size of the file in bytes.
         left_out: a line for each reason why pictures were left out.
     """
 
@@ -44,7 +44,7 @@ def animate(
     """Writes the pictures in `samples/` as an animation that shows the step of each.
 
     Args:
-        workdir: of a run of any kind; only its pictures are read.
+        workdir: the folder of a run of any kind; only its pictures are read.
         out: a .gif, .webp or .png file (APNG).
         max_frames: largest number of frames, at least 2. If there are more pictures, some are left out, evenly over
             the run. The last one always stays.
@@ -102,7 +102,7 @@ def _evenly(steps: Sequence[int], number: int) -> list[int]:
 
 
 def _read(path: Path, notes: list[str]) -> np.ndarray | None:
-    """Returns a picture `[H, W, 3]`, or None with a note where it is damaged."""
+    """Returns a picture, uint8 `[H, W, 3]`. For a damaged file it returns None and adds a note to `notes`."""
     try:
         with open_regular(path) as file, Image.open(file, formats=["PNG"]) as image:
             return np.asarray(image.convert("RGB"))

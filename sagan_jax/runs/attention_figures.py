@@ -1,4 +1,4 @@
-"""Figures of where the attention of a run looks."""
+"""Figures of the attention maps of a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,24 +45,24 @@ def draw_attention(
     checkpoint: CheckpointName = "newest",
     trust_checkpoint: bool = False,
 ) -> list[Path]:
-    """Draws where the networks of a run look, and returns the PNG files; each has an SVG beside it.
+    """Draws the attention maps of the networks of a run, and returns the PNG files. Each has an SVG file beside it.
 
     Args:
         workdir: the folder of a run with a checkpoint.
         out: the folder for the figures.
-        num_images: generated images for G, and real images for D.
-        image: an image for D instead of real ones; G is left out then.
+        num_images: number of generated images for G, and of real images for D.
+        image: an image file for D instead of real images. G is then left out.
         queries: x and y of query positions, in pixels. Defaults to the most informative ones of the finest layer.
-        num_queries: how many are chosen.
+        num_queries: number of query positions to choose, if `queries` is empty.
         classes: the numbers or names of the classes to generate, in turn. Defaults to all.
-        source: where the training images are. Defaults to what the config says.
-        seed: of the latents, and of the choice of real images.
-        checkpoint: the newest, the one with the best score, or that of a step.
+        source: where the training images are. Defaults to the source in the config.
+        seed: seed of the latents, and of the choice of real images.
+        checkpoint: `newest`, `best` (the best score), or the step of a checkpoint.
         trust_checkpoint: as for `open_run`.
 
     Raises:
-        InvalidInputError: the run has no attention layer or no checkpoint, a position lies outside the image, or a
-            file is not an image.
+        InvalidInputError: the run has no attention layer or no checkpoint, a position lies outside the image, a file is
+            not an image, or the generator returns NaN.
         StorageError: a file cannot be written.
     """
     run = open_run(workdir, checkpoint=checkpoint, source=source, trust_checkpoint=trust_checkpoint)
@@ -89,7 +89,7 @@ def draw_record(record: AttentionRecord, out: Path) -> None:
     """Draws the attention of one network in the first image, as `generator.png` or `discriminator.png`.
 
     Args:
-        record: of a network with at least one attention layer.
+        record: the attention of a network with at least one attention layer.
         out: the folder for the figure.
 
     Raises:
@@ -125,7 +125,7 @@ def _records(
 ) -> dict[str, AttentionRecord]:
     """Returns the attention of G in generated images, and of D in real images or in `image`."""
     records = {}
-    given = _read_image(image, run.experiment) if image else None  # before the networks, which take long to compile
+    given = _read_image(image, run.experiment) if image else None  # first, because compiling the networks takes long
     generator, discriminator = run.generator(), run.discriminator()
     if given and discriminator is None:
         raise InvalidInputError(f"--image needs a discriminator; the weights in {str(run.workdir)!r} came without one.")

@@ -52,7 +52,7 @@ def check_layer(layer: Attention, what: str, where: str, places: Mapping[int, in
     Args:
         layer: a class, a module or a function.
         what: a name for the layer; starts the error message.
-        where: its file or its module.
+        where: the file or the module of the layer.
         places: the channels at each feature-map size where the layer is used.
     """
     for size, channels in places.items():

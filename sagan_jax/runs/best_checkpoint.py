@@ -21,7 +21,7 @@ class BestCheckpoint:
     Args:
         folder: the folder for the checkpoint.
         score: the name of the score.
-        higher_is_better: whether a higher value of it is better.
+        higher_is_better: whether a higher score is better.
         reference: the fingerprint of the real images that the score compares with, or "".
 
     Attributes:
@@ -41,7 +41,7 @@ class BestCheckpoint:
         killed save are removed.
 
         Raises:
-            InvalidInputError: the checkpoint was chosen by a comparison with other images.
+            InvalidInputError: the score of the checkpoint was measured against other images.
             StorageError: when the checkpoint cannot be renamed or removed.
         """
         self.value, reference = decide_in_main(lambda: self._take_up(step))
@@ -52,7 +52,7 @@ class BestCheckpoint:
             )
 
     def _take_up(self, step: int) -> tuple[float | None, str]:
-        """Returns the best score before `step`, or None, and the fingerprint of the images that it compares with."""
+        """Returns the best score before `step`, or None, and the fingerprint of the images that it compares to."""
         try:
             with Checkpoints(self._folder) as checkpoints:
                 found = checkpoints.latest_meta()
@@ -95,7 +95,7 @@ class BestCheckpoint:
 
         Args:
             step: the step that was scored.
-            value: its score; NaN is never better.
+            value: the score of that step; see `would_take` for NaN.
             state: as for `Checkpoints.save`.
             meta: as for `Checkpoints.save`; the score's name, value and reference are added.
         """
@@ -111,7 +111,7 @@ class BestCheckpoint:
         self.value = value
 
     def would_take(self, value: float) -> bool:
-        """Returns whether a score is better than the best so far; a first one always is, NaN never."""
+        """Returns whether a score is better than the best so far. The first score always is, later NaN never is."""
         if self.value is None or math.isnan(self.value):
             return self.value is None or not math.isnan(value)
         return self._is_better(value, self.value)

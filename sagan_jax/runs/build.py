@@ -32,7 +32,7 @@ from sagan_jax.training.completion import CompletionState, CompletionTask
 from sagan_jax.training.optimizers import Optimizers, muon, scheduled_rate, two_time_scale
 from sagan_jax.training.precision import Precision, default_precision
 
-_SHOWN_CLASSES = 10  # in one line
+_SHOWN_CLASSES = 10  # class names in one line
 _LOSSES: dict[Any, functional.AdversarialLoss] = {
     name: getattr(functional, name.upper()) for name in get_args(LossName)
 }
@@ -276,8 +276,8 @@ def class_lines(source: ImageSource, path: str, num_classes: int) -> Iterator[st
 
     Args:
         source: the images.
-        path: of the source.
-        num_classes: of the networks.
+        path: the path of the source.
+        num_classes: the number of classes of the networks.
     """
     if num_classes and (names := _shown_names(source)):
         yield f"classes: {names}"
@@ -310,11 +310,11 @@ def _split_hint(source: ImageSource, path: str) -> str:
 
 
 def trained_generator(task: AdversarialTask, state: AdversarialState, raw: bool = False) -> TrainedGenerator:
-    """Returns G ready to sample from, with spectral norm applied: its moving average if there is one.
+    """Returns G, ready to sample from, with spectral norm applied. Uses the moving average if there is one.
 
     Args:
-        task: of the run.
-        state: on any device.
+        task: the task of the run.
+        state: the state of the run, on any device.
         raw: use the weights as trained, even where there is a moving average.
     """
     averaged = bool(state.average) and not raw
@@ -335,8 +335,8 @@ def trained_discriminator(task: AdversarialTask, state: AdversarialState) -> Tra
     """Returns D ready to evaluate, with spectral norm applied.
 
     Args:
-        task: of the run.
-        state: on any device.
+        task: the task of the run.
+        state: the state of the run, on any device.
     """
     network = state.discriminator
     variables, spectral, step = jax.device_get((network.variables, network.spectral, state.step))
@@ -348,11 +348,11 @@ def trained_discriminator(task: AdversarialTask, state: AdversarialState) -> Tra
 
 
 def trained_completer(task: CompletionTask, state: CompletionState, raw: bool = False) -> TrainedCompleter:
-    """Returns the completion network, ready to fill holes: its moving average where there is one.
+    """Returns the completion network, ready to fill holes. Uses the moving average if there is one.
 
     Args:
-        task: of the run.
-        state: on any device.
+        task: the task of the run.
+        state: the state of the run, on any device.
         raw: use the weights as trained, even where there is a moving average.
     """
     averaged = bool(state.average) and not raw

@@ -55,7 +55,7 @@ def _found(name: str) -> Any:
 
 
 def _check(name: str, callback: Any) -> None:
-    """Refuses an object without all methods of a callback, or with other arguments."""
+    """Raises InvalidInputError if an object lacks a method of a callback, or if a method takes other arguments."""
     for method, arguments in _METHODS.items():
         wanted = f"--callbacks {name} needs a method {method}({', '.join(arguments)})"
         function = getattr(callback, method, None)

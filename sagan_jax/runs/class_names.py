@@ -1,4 +1,4 @@
-"""Finds classes of a run by name. The names are those of its data set: of class folders, or in its files."""
+"""Finds classes of a run by name. The names come from its data set: from class folders, or from its files."""
 
 import difflib
 import re

@@ -24,7 +24,7 @@ from sagan_jax.runtime.metrics_log import MetricsWriter, image_path
 from sagan_jax.training.completion import CompletionBatch, CompletionState, initial_state, step
 from sagan_jax.views.figures import completion_sheet
 
-_SHOWN = 8  # images of a sheet while a run trains
+_SHOWN = 8  # images on a sheet that is drawn while a run trains
 _MEASURED = 200  # held-out images whose completions are measured while a run trains
 
 
@@ -33,7 +33,7 @@ class CompletionJob:
 
     Args:
         experiment: a config that `check` accepts.
-        workdir: of the run.
+        workdir: the folder of the run.
 
     Raises:
         InvalidInputError: the data contradict the config, or the network of the perceptual term is not installed.
@@ -48,7 +48,7 @@ class CompletionJob:
         self.source = open_images(experiment, decoding=experiment.data.decoding)
         self._balanced_by = balanced_by(experiment, self.source)
         self.held_out = open_images(experiment, held_out=True) if experiment.data.held_out else None
-        self.code = source_digests(experiment, data=True)  # opening the images names a missing file best
+        self.code = source_digests(experiment, data=True)  # after the images, whose error names a missing file better
         self.task = build_completion_task(experiment)
         self.step = partial(step, self.task)
         self.finite_metrics: Sequence[str] = self.task.finite_metrics
@@ -106,8 +106,8 @@ class CompletionJob:
     def draw(self, state: CompletionState, done: int, writer: MetricsWriter, workdir: Path) -> None:
         """Records a sheet of images with holes, their completions and the originals.
 
-        The images are held-out ones if there are any. For these it also records the similarity inside the hole, for
-        the kind of hole in training.
+        The images are held-out ones if there are any. For held-out images, PSNR, L1 and SSIM inside the hole are also
+        recorded, for the kind of hole that the run trains with.
         """
         del workdir
         training, size = self.experiment.training, self.experiment.networks.resolution
@@ -166,6 +166,6 @@ def perceptual_variables(experiment: CompletionExperiment) -> tuple[Any, ...]:
 
 
 def sample_sheet(completer: TrainedCompleter, images: np.ndarray, masks: np.ndarray, samples: int = 2) -> np.ndarray:
-    """Returns one picture, a row for each image: with its hole, completed, sampled completions, and the original."""
+    """Returns one picture. A row shows an image with its hole, its completion, sampled completions and the original."""
     drawn = completer.sample(images, masks, samples) if samples else np.zeros((0, *images.shape), np.uint8)
     return completion_sheet(images, masks, [completer.complete(images, masks), *drawn])

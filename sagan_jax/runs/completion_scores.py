@@ -34,7 +34,7 @@ class HoleScore:
 
     Attributes:
         holes: the kind.
-        values: by names such as `centre/psnr`: the means over images of what `completion_scores` returns.
+        values: the means over images of what `completion_scores` returns, by names such as `centre/psnr`.
         details: everything else in the result file.
     """
 
@@ -73,13 +73,13 @@ def completion_scores_of_run(
 
     Args:
         run: an opened run with a checkpoint.
-        names: of protocols, which compare sampled completions of held-out photographs with real images. Defaults to
-            none.
+        names: names of protocols. They compare sampled completions of held-out photographs with real images. Defaults
+            to none.
         holes: kinds of `sagan_jax.data.masks`. Defaults to `SCORED_HOLES`. Protocols cycle through them.
-        samples: completions of each image whose diversity is measured.
+        samples: number of sampled completions of each image, to measure their diversity.
         inception_weights: as for `scores_of_run`.
         dinov2_weights: as for `scores_of_run`.
-        seed: of holes and latents.
+        seed: seed of holes and latents.
         batch_size: images per forward pass.
         out: folder of the result files. Defaults to `scores/` in the workdir.
         keep_going: as for `scores_of_run`.
@@ -88,6 +88,7 @@ def completion_scores_of_run(
 
     Raises:
         InvalidInputError: something is missing, or contradicts a protocol; raised before anything is measured.
+        NonFiniteError: a completion, a feature or a score is not finite.
         StorageError: a result file cannot be written; raised after all scores.
     """
     kinds = tuple(holes) or SCORED_HOLES

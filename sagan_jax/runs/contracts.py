@@ -1,4 +1,4 @@
-"""Checks from shapes alone that a user's objects keep the contracts of `sagan_jax.training.protocols`."""
+"""Checks that a user's objects fulfil the contracts of `sagan_jax.training.protocols`. Only shapes are traced."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,12 +22,12 @@ def check_contracts(task: AdversarialTask, image_shape: tuple[int, int, int]) ->
     """Traces networks, loss, augmentations and optimisers of a task on shapes, one by one.
 
     Args:
-        task: of a run.
-        image_shape: (H, W, C) of its images.
+        task: the task of a run.
+        image_shape: (H, W, C) of the images.
 
     Raises:
-        InvalidInputError: one of them does not accept its arguments, or returns a wrong result. The message says what
-            was expected and, if a user's own file raised, its line.
+        InvalidInputError: an object does not accept its arguments, or returns a wrong result. The message says what was
+            expected. If a user's own file raised an error, it also gives the line.
     """
     images = _floats(_B, *image_shape)
     labels = jax.ShapeDtypeStruct((_B,), jnp.int32)
@@ -49,7 +49,7 @@ def check_contracts(task: AdversarialTask, image_shape: tuple[int, int, int]) ->
 def _check_network(
     task: AdversarialTask, what: str, module: nn.Module, inputs: Any, labels: Any, wanted: Any
 ) -> Mapping[str, Any]:
-    """Returns the shapes of the parameters of a network."""
+    """Checks a network, and returns the shapes of its parameters."""
     if task.precision == "bfloat16" and not has_field(module, "dtype"):
         raise InvalidInputError(
             f"{what} needs a field dtype for --precision bfloat16; {type(module).__name__} has none. Give it one, or "
@@ -136,7 +136,11 @@ def _check_optimizer(what: str, optimizer: Any, params: Mapping[str, Any]) -> No
 def _check(
     what: str, function: Callable[..., Any], wanted: Any, *given: Any, with_others: bool = False, hint: str = ""
 ) -> Any:
-    """Refuses a function that returns no floating-point array of the wanted shape; returns its second result."""
+    """Raises InvalidInputError unless a function returns a floating-point array of the wanted shape.
+
+    Returns:
+        The second result of the function if `with_others` is set, else None.
+    """
     with errors_of_user_code(what):
         found = jax.eval_shape(function, *given)
     found, others = found if with_others else (found, None)

@@ -1,4 +1,4 @@
-"""Converting released weights: the FID network to a file, a generator and its discriminator to a run."""
+"""Converts released weights: the FID network and DINOv2 to files, a generator and its discriminator to a run."""
 
 import dataclasses
 import hashlib
@@ -92,7 +92,7 @@ def _checked_out(out: Path | None) -> Path:
 def _write_weights(out: Path, read: WeightFile, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> Path:
     """Writes converted arrays, and prints the sha256 of the source file and the new file."""
     source = {"source_name": read.name, "source_sha256": read.sha256}
-    if "source_sha256" in read.metadata:  # the file was converted before: keep its first source
+    if "source_sha256" in read.metadata:  # the file was converted before: keep the original source
         source = {key: read.metadata.get(key, "") for key in source}
     write_atomically(out, content := to_safetensors(arrays, source | metadata))
     print(f"read  {read.name}  sha256 {read.sha256}\nwrote {out}  sha256 {hashlib.sha256(content).hexdigest()}")
@@ -112,12 +112,13 @@ def convert_networks(
     It also prints the assumptions, and statistics of a few images and logits to compare with the source's own code.
 
     Args:
-        source: as `sagan_jax.interop.load` takes it.
+        source: the code base of the weights; see `sagan_jax.interop.load`.
         out: the workdir; it must hold no run.
         generator: .pth, .pt, .npz, .safetensors or a checkpoint of TensorFlow 1, with tensors by name. Names may begin
             with `generator/` and `discriminator/`: both networks are then in this file, as in the official release.
-        discriminator: the same for D alone.
-        source_config: what the source trained with, a YAML file: see `sagan_jax.interop.load`.
+        discriminator: the same for D, if it has its own file.
+        source_config: a YAML or JSON file with the configuration of the source's training; see
+            `sagan_jax.interop.load`.
 
     Returns:
         `out`.

@@ -41,15 +41,15 @@ def evaluate(
             For a run that completes images the default is none; its result also has the quality of the completions,
             such as `centre/psnr`.
         holes: for a run that completes images: the kinds of holes. Defaults to all.
-        samples: for a run that completes images: completions of each image whose diversity is measured.
-        source: where the training images are. Defaults to what the config says.
-        held_out: where the held-out images are. Defaults to what the config says.
+        samples: for a run that completes images: number of completions of each image, to measure their diversity.
+        source: where the training images are. Defaults to the source in the config.
+        held_out: where the held-out images are. Defaults to those in the config.
         reference: for a run that generates images: an .npz file with `mu` and `sigma`, the mean and the covariance of
             features, in place of the training images. Scores are then written only if `out` is given.
-        checkpoint: the newest, the one with the best score of a run that generates images, or that of a step.
+        checkpoint: `newest`, `best` (the best score of a run that generates images), or the step of a checkpoint.
         inception_weights: file of the FID network's weights. Defaults to the config's, then to the usual place.
         dinov2_weights: file of DINOv2's weights. Defaults likewise.
-        seed: of latents, classes and holes, in [0, 2**32).
+        seed: seed of latents, classes and holes, in [0, 2**32).
         batch_size: images per forward pass. Defaults to 100, or 50 for a run that completes images.
         out: folder of the result files. Defaults to `scores/` in the workdir.
         save_statistics: for a run that generates images: an .npz file for the statistics of the real images, which
@@ -62,6 +62,7 @@ def evaluate(
 
     Raises:
         InvalidInputError: something is missing, or contradicts a protocol; raised before anything is measured.
+        NonFiniteError: an image, a feature or a score is not finite.
         StorageError: a result file cannot be written; raised after everything was measured.
     """
     run = open_any_run(

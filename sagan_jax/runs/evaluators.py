@@ -101,7 +101,7 @@ def evaluator_for_run(
     """Returns an evaluator for the images of a run, with only what the protocols need; and the protocols.
 
     Args:
-        experiment: of the run.
+        experiment: the config of the run.
         source: the training images.
         protocols: defaults to `default_protocols` when empty.
         progress: receives the progress.
@@ -153,7 +153,7 @@ class _Networks(TypedDict):
 
 
 def _networks(protocols: Sequence[Protocol], *, inception_weights: str, dinov2_weights: str) -> _Networks:
-    """Returns the networks that the protocols need and that are read from files. No protocols: the FID network."""
+    """Returns the networks that the protocols need and that are read from files. Without protocols: the FID network."""
     needed = {protocol.embedding for protocol in protocols} or {"inception"}
     inception = find_inception(inception_weights) if "inception" in needed else None
     return {"inception": inception, "dinov2": find_dinov2(dinov2_weights) if "dinov2" in needed else None}

@@ -1,4 +1,4 @@
-"""Finding an experiment by name or path, and reading it."""
+"""Finds an experiment by name or path, and reads it."""
 
 import difflib
 from pathlib import Path
@@ -16,7 +16,7 @@ _CONTRACT = (
 
 
 def experiment_folders() -> list[Path]:
-    """Returns where names are looked up: `experiments/` of the checkout, then the copy inside a wheel."""
+    """Returns the folders in which names are looked up: `experiments/` of a checkout, then the copy in a wheel."""
     checkout = _PACKAGE.parent
     found = [checkout / "experiments"] if (checkout / "pyproject.toml").is_file() else []
     return [folder for folder in [*found, _PACKAGE / "experiments"] if folder.is_dir()]

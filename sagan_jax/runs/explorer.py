@@ -26,7 +26,7 @@ from sagan_jax.views.explorer import Frame, Layer, Page, Sample, explorer_page
 DEFAULT_SAMPLES = 20
 
 LARGEST_MAP, LARGEST_COARSE_MAP = 2**22, 2**20
-"""Most entries of an attention map on the page, and of the coarse map that replaces a larger one."""
+"""Largest number of entries of an attention map on the page, and of the coarse map that replaces a larger one."""
 
 
 def write_explorer(
@@ -47,16 +47,17 @@ def write_explorer(
         workdir: the folder of a run with a checkpoint.
         out: a .html file.
         num_samples: samples on the page, at least 1. Defaults to 20, or with `seeds` to every class with each seed.
-        seeds: of the latents. Defaults to 0, 1, 2, ...
-        classes: numbers or names. Defaults to all of them.
+        seeds: seeds of the latents. Defaults to 0, 1, 2, ...
+        classes: the numbers or names of the classes. Defaults to all.
         steps: images from the first latent of a seed to its second one, at least 1.
         budget: the largest size of the page, in bytes. Samples that do not fit are left out.
-        checkpoint: the newest, the one with the best score, or that of a step.
+        checkpoint: `newest`, `best` (the best score), or the step of a checkpoint.
         trust_checkpoint: as for `open_run`.
 
     Raises:
-        InvalidInputError: there is no run, no checkpoint, no attention layer, no such class, or no room for a sample.
-        NonFiniteError: the network has diverged.
+        InvalidInputError: there is no run, no checkpoint, no attention layer, no such class or no room for a sample.
+            Or the generator returns NaN.
+        NonFiniteError: an attention map is not finite.
         StorageError: a file cannot be written.
     """
     run = open_run(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
@@ -83,7 +84,7 @@ def write_explorer(
 
 
 def coarse_step(layer: AttentionLayer) -> int:
-    """Returns the side of the squares of positions that the page merges into one: 1 unless the map is very large."""
+    """Returns the side of the squares of positions that the page shows as one. It is 1 except for very large maps."""
     step = 1
     sides = (*layer.query_shape, *layer.key_shape)
     if math.prod(sides) > LARGEST_MAP:
@@ -102,7 +103,8 @@ def coarse_shapes(layer: AttentionLayer) -> tuple[tuple[int, int], tuple[int, in
 def coarse_map(layer: AttentionLayer, number: int) -> np.ndarray:
     """Returns the map of one image as the page shows it.
 
-    A very large map keeps only the row of each square's middle query, and sums the weights over each square of keys.
+    For a map above `LARGEST_MAP` entries, only the query in the middle of each square is kept, and the weights are
+    summed over each square of keys. The result is `[queries, keys]`, floating.
     """
     step = coarse_step(layer)
     (rows, columns), keys = coarse_shapes(layer)

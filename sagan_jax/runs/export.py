@@ -38,11 +38,11 @@ def export_run(
     """Writes the files of `exported_files` for a run, all or none, and returns their paths.
 
     Args:
-        workdir: of a run with a checkpoint.
+        workdir: the folder of a run with a checkpoint.
         out: a folder. Defaults to `export` in the workdir.
-        checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
-            step.
-        raw: the weights as trained, even where there is a moving average.
+        checkpoint: `newest`, `best` (the best score of a run that was scored while it trained), or the step of a
+            checkpoint.
+        raw: use the weights as trained, even where there is a moving average.
         trust_checkpoint: as for `open_run`.
 
     Raises:
@@ -63,7 +63,7 @@ def checked_folder(workdir: str | Path, out: str | Path | None, default: str) ->
     """Returns the folder to write to, by default the folder `default` in the workdir.
 
     Raises:
-        InvalidInputError: it is a file, or below one.
+        InvalidInputError: the folder is a file, or its path goes through a file.
         StorageError: there is no write permission.
     """
     folder = Path(out) if out is not None else Path(workdir) / default
@@ -76,7 +76,7 @@ def checked_folder(workdir: str | Path, out: str | Path | None, default: str) ->
 
 
 def check_readme(folder: Path, weights: str) -> None:
-    """Refuses a folder whose README.md was not written together with these weights, such as that of a project."""
+    """Raises InvalidInputError if a folder has a README.md without these weights, such as that of a project."""
     if (folder / README).exists() and not (folder / weights).exists():
         raise InvalidInputError(
             f"--out needs a folder in which no other file is replaced; {str(folder)!r} has another {README}."
@@ -160,7 +160,7 @@ def _construction(generator: Any) -> str:
 
 
 def _path_or_text(value: Any) -> str:
-    """Returns a text for a value that JSON does not have: its import path, or else its `repr`."""
+    """Returns a text for a value that has no JSON type: its import path, or else its `repr`."""
     try:
         return import_path(value)
     except InvalidInputError:
@@ -175,7 +175,7 @@ def _expression(value: Any) -> str:
 
 
 def _readme(trained: TrainedGenerator, generator: Any, notes: dict[str, str], rows: list[str]) -> str:
-    """Returns the content of README.md; `rows` are those of its table of files."""
+    """Returns the content of README.md; `rows` are the rows of the table of files."""
     classes = trained.num_classes
     shape = jax.eval_shape(
         lambda latents, labels: trained.generator.apply(trained.variables, latents, labels, train=False),

@@ -129,7 +129,7 @@ def _discriminator_config(discriminator: Discriminator, generator: Generator) ->
 
 
 def _is_normalized(variables: dict[str, Any]) -> bool:
-    """Returns whether a network is spectrally normalised: all of its kernels are, or none."""
+    """Returns whether the kernels of a network are spectrally normalised. Raises InvalidInputError if only some are."""
     vectors = variables["spectral"]
     if not vectors:
         return False
@@ -172,7 +172,7 @@ def attention_channels(networks: Networks) -> tuple[dict[int, int], dict[int, in
     )
     return (
         {size: base * width for size, width in generator},
-        # Attention follows the first block of a size: written last, it replaces the later blocks.
+        # Several blocks may have one size, and attention follows the first. In reverse order its entry is written last.
         {size: discriminator_base * width for size, width in list(discriminator)[::-1]},
     )
 

@@ -22,7 +22,7 @@ from sagan_jax.runs.convert import convert_dinov2, convert_inception
 from sagan_jax.runtime.cache_folders import weights_folder
 from sagan_jax.runtime.files import disk_errors
 
-_TIMEOUT_SECONDS = 30.0  # without a byte
+_TIMEOUT_SECONDS = 30.0  # without a received byte
 _CHUNK_BYTES = 2**18
 _MAX_BYTES = {"inception": 2**30, "dinov2": 2**33}  # ten times the published file; twice the largest one
 
@@ -96,7 +96,7 @@ def fetch(url: str, folder: Path, network: Network = "inception") -> Path:
         The file. A file that exists already is verified and kept.
 
     Raises:
-        InvalidInputError: the address is not accepted or cannot be reached, the download breaks off, or the file has
+        InvalidInputError: the address is not accepted or cannot be reached, the download stops early, or the file has
             another sha256.
         StorageError: a file cannot be written.
     """
@@ -119,7 +119,7 @@ def fetch(url: str, folder: Path, network: Network = "inception") -> Path:
         try:
             _check_sha256(part, name, network)
         except InvalidInputError:
-            part.unlink()  # resuming from a wrong file could never succeed
+            part.unlink()  # a download that resumes from a wrong file can never succeed
             raise
         return part.replace(path)
 

@@ -39,7 +39,7 @@ from sagan_jax.training.warm_start import warm_start
 
 
 class _Donor(NamedTuple):
-    """What a run takes from the run that it starts from."""
+    """The part of an earlier run that a new run starts from."""
 
     workdir: Path
     state: AdversarialState
@@ -51,7 +51,7 @@ class GenerationJob:
 
     Args:
         experiment: a config that `check` accepts.
-        workdir: of the run; the files of the scores are written there.
+        workdir: the folder of the run; score files are written there.
 
     Raises:
         InvalidInputError: the data or a protocol contradict the config.
@@ -71,8 +71,8 @@ class GenerationJob:
         if experiment.evaluation.protocols:
             exact = self.source if experiment.data.decoding == "exact" else open_labelled_images(experiment)
             self.score_monitor = ScoreMonitor(experiment, workdir, exact)
-        self.code = source_digests(experiment, data=True)  # opening the images names a missing file best
-        loss = training.loss if isinstance(training.loss, str) else ""  # two functions of a user
+        self.code = source_digests(experiment, data=True)  # after the images, whose error names a missing file better
+        loss = training.loss if isinstance(training.loss, str) else ""  # a pair: two functions of a user
         self.health = Health(loss, self.score_monitor.best_by if self.score_monitor else None)
         self._diversity = Diversity(self.source)
         self.task = build_adversarial_task(experiment)
@@ -95,7 +95,7 @@ class GenerationJob:
         """Returns the state at step 0, with the networks of the run in `init_from` if there is one."""
         if not self._donor:
             self.open_donor()
-        donor, self._donor = self._donor, None  # its arrays are not kept
+        donor, self._donor = self._donor, None  # so that its arrays are freed
         if not donor:
             return state
         state, fresh = warm_start(state, donor.state, discriminator=donor.has_discriminator)

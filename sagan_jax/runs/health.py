@@ -186,7 +186,7 @@ class Score(NamedTuple):
 
     Attributes:
         name: the name of its metric, after `score/`.
-        higher_is_better: whether a higher value of it is better.
+        higher_is_better: whether a higher score is better.
     """
 
     name: str
@@ -199,7 +199,7 @@ class _Line(NamedTuple):
     separation: float
     """mean logit of real images less that of generated ones"""
     gradient_norm: float
-    """of G"""
+    """norm of G's gradient"""
 
 
 class Health:
@@ -209,8 +209,8 @@ class Health:
         for event in health.observe(500, metrics):
             print(event)
 
-    The reports depend on the metrics alone. So a resumed run that observes its earlier metrics again reports the same
-    as a run that was never stopped.
+    The reports depend only on the metrics. So a resumed run that observes its earlier metrics again reports the same
+    signs as a run that was never stopped.
 
     Args:
         loss: the adversarial loss; any name outside `LOSSES` for a loss of a user.
@@ -292,12 +292,12 @@ class Health:
         self._was_varied |= diversity is not None and diversity >= _MIN_DIVERSITY
 
     def _badness(self, score: float | None) -> Iterator[tuple[str, float]]:
-        """Yields how many times worse the recent scores are than the best before each: the least of their ratios."""
+        """Yields the least of the last ratios. A ratio says how many times worse a score is than the best before it."""
         if score is None or not self._score:
             return
         if self._best is not None:
             better, worse = (score, self._best) if self._score.higher_is_better else (self._best, score)
-            # No ratio exists to a best score of 0 or below, which unbiased distances can have.
+            # Unbiased distances can be 0 or below. A ratio to such a best score has no meaning.
             ratio = worse / better if better > 0 else math.inf if worse > 0 and self._score.higher_is_better else 1.0
             self._ratios = [*self._ratios, ratio][-SCORES_IN_A_ROW:]
             if len(self._ratios) == SCORES_IN_A_ROW:
@@ -324,7 +324,7 @@ def sign_lines(curves: Mapping[str, Curve], config: Mapping[str, Any]) -> list[s
     loss = training.get("loss") if isinstance(training, dict) else "hinge"
     if loss is None:
         return []
-    loss = loss if isinstance(loss, str) else ""  # two functions of a user
+    loss = loss if isinstance(loss, str) else ""  # a pair: two functions of a user
     watched = any(name.startswith("health/") for name in curves)
     events = _recorded(curves) if watched else observe_curves(Health(loss), curves)
     return [
@@ -356,9 +356,9 @@ def observe_curves(
     """Passes the recorded metrics of a run to `health`, and returns all events.
 
     Args:
-        health: of the run.
+        health: the health of the run; it observes the metrics.
         curves: as `read_metrics` returns them.
-        every: intervals; only steps that are a multiple of one of them are observed. See `is_observed`.
+        every: intervals. Only multiples of these intervals are observed; see `is_observed`.
         last_step: later steps are not observed.
     """
     lines: dict[int, dict[str, float]] = {}

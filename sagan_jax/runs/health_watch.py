@@ -21,7 +21,7 @@ class HealthWatch:
     Every process of a run has its own watch, and all watches find the same signs.
 
     Args:
-        health: of the run.
+        health: finds the signs in the metrics.
         every: as `observed_intervals` returns them.
         say: shows a line to the user.
         stop_on_collapse: whether a severe sign ends the run.
@@ -47,7 +47,7 @@ class HealthWatch:
 
         Args:
             step: the step of the metrics.
-            metrics: by name.
+            metrics: the metrics by name.
 
         Returns:
             `health/SIGN` for each of these signs, to record with the metrics: 1 if it begins, 0 if it ends.

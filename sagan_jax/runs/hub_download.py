@@ -1,4 +1,4 @@
-"""Downloading a published run from the Hugging Face hub."""
+"""Downloads a published run from the Hugging Face hub."""
 
 import importlib
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ def downloaded(repository: str, revision: str | None, names: Sequence[str]) -> P
     """Returns the folder with files of a repository, in the cache of `huggingface_hub`. Cached files are reused.
 
     Args:
-        repository: such as `owner/name`.
+        repository: its name on the hub, such as `owner/name`.
         revision: a branch, a tag or a commit. Defaults to the newest commit of the main branch.
-        names: of the files. A file that the repository lacks is missing from the folder.
+        names: the names of the files. A file that the repository lacks is missing from the folder.
 
     Raises:
         InvalidInputError: `huggingface_hub` is not installed, there is no such repository or revision, or the hub

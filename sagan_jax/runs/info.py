@@ -1,4 +1,4 @@
-"""Collects what a bug report needs: versions, devices, settings, caches and weights. No failing part stops it."""
+"""Collects what a bug report needs: versions, devices, settings, caches and weights. A failing part stops no other."""
 
 import importlib.metadata
 import os

@@ -45,20 +45,20 @@ def invert_photos(
     generator's resolution, the generated image, and their difference, where grey means no difference.
 
     Args:
-        workdir: of a run with a checkpoint.
+        workdir: the folder of a run with a checkpoint.
         photos: image files; cropped to their centre square and resized.
         out: a folder; files of an earlier call are replaced. Defaults to `inverted` in the workdir.
         classes: the numbers or names of the classes to search. Defaults to all.
         search: the settings of the search; None for the defaults.
-        checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
-            step.
-        raw: the weights as trained, even where there is a moving average.
+        checkpoint: `newest`, `best` (the best score of a run that was scored while it trained), or the step of a
+            checkpoint.
+        raw: use the weights as trained, even where there is a moving average.
         trust_checkpoint: as for `open_run`.
         progress: receives the progress.
 
     Raises:
-        InvalidInputError: there is no run or no whole checkpoint in it, a file is not an image, `out` is not a folder,
-            there is no such class, or a number is out of range.
+        InvalidInputError: there is no run or no whole checkpoint in it, a file is not an image, or `out` is not a
+            folder. Or there is no such class, or a number is out of range.
         NonFiniteError: the generator has diverged.
         StorageError: a file cannot be written.
     """

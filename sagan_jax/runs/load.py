@@ -1,4 +1,4 @@
-"""Opening a run: its config, its checkpoint and its images, each read once."""
+"""Opens a run: its config, its checkpoint and its images, each read once."""
 
 import dataclasses
 import sys
@@ -34,7 +34,7 @@ from sagan_jax.training.adversarial import AdversarialState, AdversarialTask
 from sagan_jax.training.completion import CompletionState, CompletionTask
 
 CheckpointName = Literal["newest", "best"] | int
-"""The newest checkpoint, the one with the best score, or that of a step."""
+"""The newest checkpoint, the checkpoint with the best score, or the step of a checkpoint."""
 
 
 State = TypeVar("State")
@@ -88,9 +88,9 @@ class GenerationRun:
     """A run that generates images, opened at one checkpoint.
 
     Attributes:
-        workdir: its folder.
-        experiment: its config, with the data that `open_run` was given.
-        checkpoint: the newest checkpoint, the one with the best score, or that of a step.
+        workdir: the folder of the run.
+        experiment: the config of the run, with the data that `open_run` was given.
+        checkpoint: `newest`, `best` (the best score), or the step of a checkpoint.
     """
 
     workdir: Path
@@ -98,7 +98,7 @@ class GenerationRun:
     checkpoint: CheckpointName = "newest"
 
     def generator(self, *, raw: bool = False) -> TrainedGenerator:
-        """Returns G, ready to sample from: its moving average where the run keeps one.
+        """Returns G, ready to sample from. Uses the moving average of the weights if the run keeps one.
 
         Args:
             raw: use the weights as trained, even where there is a moving average.
@@ -122,7 +122,7 @@ class GenerationRun:
         """Returns the images that the run trained on, or those held out from it.
 
         Raises:
-            InvalidInputError: the source is not named or missing, or has other classes than the networks.
+            InvalidInputError: no source is named, it cannot be read, or it has other classes than the networks.
         """
         return self._held_out_images if held_out else self._training_images
 
@@ -174,9 +174,9 @@ class CompletionRun:
     """A run that completes images, opened at one checkpoint.
 
     Attributes:
-        workdir: its folder.
-        experiment: its config, with the data that `open_completion_run` was given.
-        checkpoint: the newest checkpoint, or that of a step.
+        workdir: the folder of the run.
+        experiment: the config of the run, with the data that `open_completion_run` was given.
+        checkpoint: `newest`, or the step of a checkpoint.
     """
 
     workdir: Path
@@ -184,7 +184,7 @@ class CompletionRun:
     checkpoint: CheckpointName = "newest"
 
     def completer(self, *, raw: bool = False) -> TrainedCompleter:
-        """Returns the network, ready to fill holes: its moving average where the run keeps one.
+        """Returns the network, ready to fill holes. Uses the moving average of the weights if the run keeps one.
 
         Args:
             raw: use the weights as trained, even where there is a moving average.
@@ -199,7 +199,7 @@ class CompletionRun:
         """Returns the images that the run trained on, or those held out from it.
 
         Raises:
-            InvalidInputError: the source is not named or absent.
+            InvalidInputError: no source is named, or it cannot be read.
         """
         return self._held_out_images if held_out else self._training_images
 
@@ -234,7 +234,7 @@ def _restore(
     step = None if isinstance(checkpoint, str) else checkpoint
     folder = _folder(checkpoint)
     if step is not None and step not in _steps(workdir, "checkpoints") and step in _steps(workdir, "best"):
-        folder = "best"  # the best step is kept there when it is no longer among the newest
+        folder = "best"  # the best checkpoint stays there after the newest ones have replaced it
     with Checkpoints(workdir / folder) as checkpoints:
         restored = checkpoints.restore(template, step, _instead_of(workdir, checkpoint))
     if restored is None and step is not None:
@@ -286,8 +286,8 @@ def open_run(
 
     Args:
         workdir: the folder of a run with a checkpoint.
-        checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
-            step, such as 1000.
+        checkpoint: `newest`, `best` (the best score of a run that was scored while it trained), or the step of a
+            checkpoint, such as 1000.
         source: where the training images are, or a data set of yours that a file or module defines at its top level.
             Defaults to the source in the config.
         held_out: where the held-out images are, likewise.
@@ -317,7 +317,7 @@ def open_completion_run(
 
     Args:
         workdir: the folder of a run with a checkpoint.
-        checkpoint: the newest, or that of a step.
+        checkpoint: `newest`, or the step of a checkpoint.
         source: as for `open_run`.
         held_out: as for `open_run`.
         cache: as for `open_run`.
@@ -325,7 +325,7 @@ def open_completion_run(
 
     Raises:
         InvalidInputError: `workdir` holds no run that completes images, its config is not that of its checkpoint, or
-            its best checkpoint is asked for.
+            `checkpoint` is `best`.
         StorageError: the config cannot be read.
     """
     workdir = Path(workdir)
@@ -335,7 +335,7 @@ def open_completion_run(
 
 
 def _refuse_best(checkpoint: CheckpointName) -> None:
-    """Refuses the best checkpoint: completion runs are not scored while they train, and have none."""
+    """Raises InvalidInputError for `best`: completion runs are not scored while they train, so they keep no best."""
     if checkpoint == "best":
         raise InvalidInputError("--checkpoint best is for a run that generates images; this one has no best.")
 
@@ -352,7 +352,9 @@ def open_any_run(
     """Opens a run of either task. The arguments are those of `open_run`.
 
     Raises:
-        InvalidInputError: `workdir` holds no run, or the best checkpoint of a run that completes images is asked for.
+        InvalidInputError: `workdir` holds no run, its config is not that of its checkpoint, or `checkpoint` is `best`
+            for a run that completes images.
+        StorageError: the config cannot be read.
     """
     workdir = Path(workdir)
     experiment = _require_run(workdir, checkpoint, trust_checkpoint=trust_checkpoint)
@@ -377,12 +379,12 @@ def _with_data(experiment: _Kind, source: str | DataSource, held_out: str | Data
 def load_run(
     workdir: str | Path, *, checkpoint: CheckpointName = "newest", raw: bool = False, trust_checkpoint: bool = False
 ) -> TrainedGenerator:
-    """Returns the generator of a run: its moving average where the run keeps one.
+    """Returns the generator of a run. Uses the moving average of the weights if the run keeps one.
 
     Args:
         workdir: the folder of a run with a checkpoint.
-        checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
-            step, such as 1000.
+        checkpoint: `newest`, `best` (the best score of a run that was scored while it trained), or the step of a
+            checkpoint, such as 1000.
         raw: use the weights as trained, even where there is a moving average.
         trust_checkpoint: as for `open_run`.
 
@@ -400,11 +402,11 @@ def load_completer(
     raw: bool = False,
     trust_checkpoint: bool = False,
 ) -> TrainedCompleter:
-    """Returns the network of a run that completes images: its moving average where the run keeps one.
+    """Returns the network of a run that completes images. Uses the moving average of the weights if the run keeps one.
 
     Args:
         workdir: the folder of a run with a checkpoint.
-        checkpoint: the newest, or that of a step.
+        checkpoint: `newest`, or the step of a checkpoint.
         raw: use the weights as trained, even where there is a moving average.
         trust_checkpoint: as for `open_run`.
 

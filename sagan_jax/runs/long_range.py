@@ -1,8 +1,8 @@
 """The long-range benchmark: measures what an attention layer adds on tasks with long-range dependencies.
 
 It has two parts. The probe of reach (`sagan_jax.runs.reach`) measures how accurately a small network compares two parts
-that are too far apart for its convolutions. And a GAN with the layer in both networks learns to draw two distant
-squares of the same hue; a program counts how many of its images follow that rule.
+that are too far apart for its convolutions. In the other part, a GAN with the layer in both networks learns to draw two
+distant squares of the same hue. A program counts how many of its images follow that rule.
 
 This is version 1, `long_range_v1`. Its settings do not change. Other settings get another version number.
 """
@@ -36,7 +36,7 @@ PLACE = 16
 """The feature-map size after which the layer is placed, in G and in D."""
 PROTOCOL = "rule5k"
 PARTS, LEAST_PARTS = "score/rule1k/parts", 0.02
-"""A run counts as collapsed if this metric, the share of images with two clear blobs, is below the limit at its end."""
+"""The metric is the share of images with two clear blobs. A run that ends below the limit counts as collapsed."""
 QUICK_REACH_STEPS, QUICK_STEPS = 60, 10
 """Training steps of the probe and of the GAN that only check that a layer works; the numbers mean nothing."""
 
@@ -69,7 +69,7 @@ def experiment(
         generator: the feature-map sizes after which the layer is placed in G.
         discriminator: the same in D.
         steps: number of training steps.
-        seed: of the run.
+        seed: seed of the run.
     """
     pairs = load_experiment("pairs_32")
     assert isinstance(pairs, Experiment)
@@ -109,12 +109,12 @@ def measure_layer(
 
     Args:
         attention: a name, or an import path such as `layers.py:Layer`.
-        seeds: of the training, each in [0, 2**32).
+        seeds: seeds of the training, at least one, each in [0, 2**32).
         out: folder for `layer.json`, and for each seed `reach-SEED.json`, the run `gan-SEED` and its `gan-SEED.json`.
         quick: train only a few steps, to check that the layer works; the numbers mean nothing.
         probe: whether to train the probe of reach.
         gan: whether to train the GAN.
-        notify: is called with a line of progress from time to time.
+        notify: receives a line of progress from time to time.
 
     Yields:
         All trials that are in `out`, after each seed.
@@ -123,7 +123,7 @@ def measure_layer(
         InvalidInputError: there is no such layer, it breaks its contract, or `out` holds results of another layer or
             of another source of the layer. Raised before anything is written.
         StorageError: a file cannot be written.
-        StoppedError: a signal ended it; the GAN is saved.
+        StoppedError: a signal ended the training of the GAN, which is saved.
     """
     runs = {seed: experiment(attention, steps=QUICK_STEPS if quick else STEPS, seed=seed) for seed in seeds}
     for run in runs.values():
@@ -163,7 +163,7 @@ _DRAWN = {"scores": (dict, type(None)), "collapsed": (bool,)}
 
 
 def _claim(attention: str, out: Path, quick: bool) -> None:
-    """Marks a folder as holding the results of a layer, or refuses a folder that is marked for another layer."""
+    """Marks a folder for the results of a layer. Raises InvalidInputError if it is marked for another layer."""
     source = source_digest(attention, "--attention") if is_import_path(attention) else ""
     whose = {"version": VERSION, "attention": attention, "source": source, "quick": quick}
     path = out / "layer.json"
@@ -206,7 +206,7 @@ def _are_scores(values: Any) -> bool:
 
 
 def _reach(attention: str, seed: int, quick: bool, notify: Callable[[str], Any]) -> dict[str, Any]:
-    """Returns the result of the probe of reach. If the probe diverges, the values are None."""
+    """Trains the probe of reach, and returns the result. If the probe diverges, the values are None."""
     steps = QUICK_REACH_STEPS if quick else REACH_STEPS
 
     def told(step: int, accuracy: float) -> None:
@@ -221,7 +221,7 @@ def _reach(attention: str, seed: int, quick: bool, notify: Callable[[str], Any])
 
 
 def _draw(run: Experiment, workdir: Path, quick: bool, notify: Callable[[str], Any]) -> dict[str, Any]:
-    """Returns the result of a GAN. One that diverges counts as collapsed."""
+    """Trains and scores a GAN, and returns the result. A GAN that diverges counts as collapsed."""
     try:
         train(run, workdir)
     except (NonFiniteError, CollapsedError) as error:

@@ -11,7 +11,7 @@ def memory_advice(experiment: AnyExperiment, activity: str) -> str:
     """Returns a sentence with the batch size and the flags that help.
 
     Args:
-        experiment: of the run.
+        experiment: the config of the run.
         activity: what the run was doing; empty while it trains.
     """
     training = experiment.training

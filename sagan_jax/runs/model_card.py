@@ -20,8 +20,8 @@ def scores_on_record(workdir: Path, step: int) -> list[tuple[str, float, str]]:
     A file that cannot be read is left out.
 
     Args:
-        workdir: of the run.
-        step: of the checkpoint.
+        workdir: the folder of the run.
+        step: the step of the checkpoint.
     """
     found = []
     for path in sorted((workdir / "scores").glob(f"*-{step:08d}.json")):
@@ -37,7 +37,7 @@ def scores_on_record(workdir: Path, step: int) -> list[tuple[str, float, str]]:
 
 
 def _said(entry: Any) -> str:
-    """Returns an entry of a result file as words: of a reference, its images or its statistics, without the digest."""
+    """Returns an entry of a result file as words. A dictionary gives its values, without the fingerprint."""
     if isinstance(entry, dict):
         return ", ".join(str(entry[name]) for name in entry if name != "fingerprint")
     return str(entry)

@@ -42,19 +42,20 @@ def write_neighbours(
         num_images: number of samples.
         nearest: number of training images beside each sample, in pixels and in features.
         classes: numbers or names of the classes of the samples, in turn. Defaults to all.
-        source: where the training images are. Defaults to what the config says.
-        features: the network that gives the features. `auto` takes the FID network where its weights are, else
-            EfficientNet-Lite0 where it is installed, else random features.
+        source: where the training images are. Defaults to the source in the config.
+        features: the network that gives the features. `auto` takes the FID network if its weights are found, else
+            EfficientNet-Lite0 if it is installed, else random features.
         inception_weights: file of the FID network's weights. Defaults to the config's, then to the usual place.
         dinov2_weights: file of DINOv2's weights. Defaults likewise.
-        seed: of the samples.
-        checkpoint: the newest, the one with the best score, or that of a step.
+        seed: seed of the latents.
+        checkpoint: `newest`, `best` (the best score), or the step of a checkpoint.
         trust_checkpoint: as for `open_run`.
         progress: receives the progress.
 
     Raises:
         InvalidInputError: there is no run, no checkpoint or no such class, there are too few training images, or the
             weights of the features are missing.
+        NonFiniteError: an image is not finite.
         StorageError: a file cannot be written.
     """
     run = open_run(workdir, checkpoint=checkpoint, source=source, trust_checkpoint=trust_checkpoint)

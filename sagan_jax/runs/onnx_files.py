@@ -26,7 +26,7 @@ from sagan_jax.runtime.packages import is_installed
 
 GENERATOR, DISCRIMINATOR = "generator.onnx", "discriminator.onnx"
 TOLERANCE = 1e-4
-"""Largest difference between onnxruntime and jax. It is absolute for values in [-1, 1], and relative beyond."""
+"""Largest difference between onnxruntime and jax. It is absolute for values in [-1, 1], and relative for others."""
 
 Inputs = dict[str, tuple[tuple[int, ...], Any]]
 
@@ -47,16 +47,16 @@ def export_onnx(
     the batch norms are folded in.
 
     Args:
-        workdir: of a run with a checkpoint.
+        workdir: the folder of a run with a checkpoint.
         out: a folder. Defaults to `onnx` in the workdir.
-        checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
-            step.
-        raw: G's weights as trained, even where there is a moving average.
+        checkpoint: `newest`, `best` (the best score of a run that was scored while it trained), or the step of a
+            checkpoint.
+        raw: use G's weights as trained, even where there is a moving average.
         trust_checkpoint: as for `open_run`.
 
     Raises:
-        InvalidInputError: there is no run or no whole checkpoint in it, `out` is not a folder, onnx or onnxruntime is
-            missing, or a network has an operation that cannot be exported.
+        InvalidInputError: there is no run or no whole checkpoint in it, `out` is not a folder, or onnx or onnxruntime
+            is missing. Or a network has an operation that cannot be exported, or onnxruntime does not agree with jax.
         NonFiniteError: the networks have diverged.
         StorageError: a file cannot be written.
     """

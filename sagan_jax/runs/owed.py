@@ -1,4 +1,4 @@
-"""Finds the work that a killed run still owes: drawings, scores or a report that were due after its newest save."""
+"""Finds the missing outputs of a killed run: drawings, scores or a report that were due after its newest save."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from sagan_jax.runtime.metrics_log import read_step
 
 
 class Owed(NamedTuple):
-    """The work that a saved step owes. A field is True if its output was due and is missing."""
+    """The missing outputs of a saved step. A field is True if its output was due and is missing."""
 
     drawing: bool = False
     """the picture of samples, the figures of attention, and the statistics of both"""
@@ -24,13 +24,13 @@ class Owed(NamedTuple):
 
 
 def owed_by(step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Path) -> Owed:
-    """Returns the work that a saved step owes, judged by the files of the run. Nothing is computed.
+    """Returns the missing outputs of a saved step, from the files of the run. Nothing is computed.
 
     Args:
         step: the newest saved step. Before the first step nothing is due.
-        experiment: of the run, with the intervals of drawing and scoring.
-        job: the training job; its monitor has already read the best score.
-        workdir: of the run; it is only read.
+        experiment: the config of the run, with the intervals of drawing and scoring.
+        job: the training job. Its score monitor must have read the best score.
+        workdir: the folder of the run; it is only read.
 
     Raises:
         StorageError: when the metrics cannot be read.
@@ -44,7 +44,7 @@ def owed_by(step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Pat
 
     drawing = is_due(recording.sample_every_steps) and not job.is_drawn(step, recorded, workdir)
     scores = False
-    reported = step > 0 and last  # an earlier one may have been skipped, because a report was written shortly before
+    reported = step > 0 and last  # reports on the way may be skipped, if the last one is recent
     if monitor and isinstance(experiment, Experiment):
         reported = is_due(experiment.evaluation.evaluate_every_steps)
         scores = reported and not (monitor.is_measured(step, recorded) and monitor.is_considered(recorded))
@@ -55,5 +55,5 @@ def _is_reported(path: Path, step: int, last: bool) -> bool:
     from sagan_jax.views.report import shown_progress  # training starts sooner without matplotlib
 
     shown, status = shown_progress(path) or (-1, "")
-    # A run that ended by itself, for example by a collapse, keeps its status and is not reported as finished.
+    # A run that ended by an error, for example a collapse, keeps that status and is not reported as finished.
     return shown >= step and (not last or status == "finished" or status.startswith("ended"))

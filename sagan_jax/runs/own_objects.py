@@ -93,7 +93,7 @@ def changed_sources(before: Mapping[str, str], now: Mapping[str, str]) -> list[s
     """Returns the import paths of the objects whose source has changed.
 
     Args:
-        before: earlier digests by import path. Folders of files are ignored, so a file may have moved.
+        before: earlier digests by import path. The folder of a file is ignored, so a file may have moved.
         now: current digests by import path.
     """
     known = {without_folder(path): digest for path, digest in before.items()}
@@ -111,7 +111,7 @@ def without_folders(values: Any) -> Any:
 
 
 def where_they_are_now(experiment: Kind, named: AnyExperiment) -> Kind:
-    """Returns the config of a run with the current import paths of its objects, where only folders have changed.
+    """Returns the config of a run. Import paths of which only the folder has changed are replaced by the current ones.
 
     Args:
         experiment: the saved config of the run.

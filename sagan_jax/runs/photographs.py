@@ -41,11 +41,11 @@ class Photo:
     """A photograph with its hole, and the square that the network sees.
 
     Attributes:
-        path: its file.
+        path: the file of the photograph.
         pixels: `[H, W, C]` uint8.
         mask: `[H, W]` bool, True in the hole.
         window: top, left, height and width of the part that the network sees.
-        image: that part, resized for the network, `[R, R, C]` uint8.
+        image: the part in the window, resized for the network, `[R, R, C]` uint8.
         hole: the hole in `image`, `[R, R]` bool: every pixel that the hole overlaps.
         remarks: conversions of the photograph and the mask, for the user.
     """
@@ -88,10 +88,10 @@ def complete_photographs(
         photos: an image file, or a folder of them.
         hole: the hole to fill.
         out: the folder of the results. Defaults to `completed/` in the workdir.
-        samples: sampled completions of each photograph, besides the most likely one.
-        seed: of the samples, in [0, 2**32).
+        samples: number of sampled completions of each photograph, besides the most likely one.
+        seed: seed of the samples, in [0, 2**32).
         fit: the part of a photograph that the network sees, if it is not square.
-        checkpoint: the newest, or that of a step.
+        checkpoint: `newest`, or the step of a checkpoint.
         overwrite: whether files of an earlier call for the same photographs may be removed.
         trust_checkpoint: as for `open_completion_run`.
 
@@ -108,7 +108,7 @@ def complete_photographs(
         check_can_write(out / f"{paths[0].stem}.png")
     check_results(out, {path.stem: completed_names(path.stem, samples) for path in paths}, overwrite=overwrite)
     completer = load_completer(workdir, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
-    for number, path in enumerate(paths):  # all are checked before anything is written, and none is kept in memory
+    for number, path in enumerate(paths):  # checks all before anything is written, and keeps none in memory
         read_photo(path, hole, number, completer.network, fit)
     for number, path in enumerate(paths):
         photo = read_photo(path, hole, number, completer.network, fit)
@@ -145,7 +145,7 @@ def check_output(photos: list[Path], mask: Path | None, samples: int, out: Path)
     Args:
         photos: the files.
         mask: the mask file of the hole, if there is one.
-        samples: completions of each besides the most likely one.
+        samples: number of sampled completions of each photograph, besides the most likely one.
         out: the folder; it need not exist.
 
     Raises:
@@ -194,7 +194,7 @@ def read_photo(path: Path, hole: Hole, number: int, network: CompletionNetwork, 
 
     Raises:
         InvalidInputError: the photograph or the mask cannot be read; they have different shapes; the hole is empty or
-            covers everything; or a part of it lies outside the part that the network sees.
+            covers everything; or some of the hole lies outside the part that the network sees.
     """
     pixels, done = _read(path, network.image_channels, "photograph")
     height, width, _ = pixels.shape
@@ -224,7 +224,7 @@ def read_photo(path: Path, hole: Hole, number: int, network: CompletionNetwork, 
     else:
         seen = "all of it" if fit == "resize" or height == width else f"the centre square of {side}"
         remarks.append(f"{width}x{height}: {seen}, resized to {size}, is what the network sees")
-        # Area interpolation, so that nothing of the hole leaks into pixels that it does not overlap.
+        # With area interpolation, the hole affects only pixels that it overlaps.
         image, small = resize(part, size, size, area=True), _touched(inside, size)
         if small.all():
             raise InvalidInputError(
@@ -240,7 +240,7 @@ def completed_files(completer: TrainedCompleter, photo: Photo, samples: int, see
         completer: fills holes.
         photo: the photograph with its hole.
         samples: number of sampled completions besides the most likely one.
-        seed: of the sampled completions, in [0, 2**32).
+        seed: seed of the sampled completions, in [0, 2**32).
     """
     images, masks = photo.image[None], photo.hole[None]
     squares = [completer.complete(images, masks)[0]]
@@ -253,7 +253,7 @@ def completed_files(completer: TrainedCompleter, photo: Photo, samples: int, see
 
 
 def attention_over_hole(completer: TrainedCompleter, photo: Photo) -> bytes | None:
-    """Returns a figure of where the network looks from positions inside the hole, or None without attention."""
+    """Returns a PNG of the attention of some positions inside the hole; None for a network without attention."""
     size = completer.network.resolution
     places = np.argwhere(photo.hole)
     chosen = places[np.linspace(0, len(places) - 1, min(_QUERIES, len(places)) + 2).astype(int)[1:-1]]
@@ -269,7 +269,10 @@ def attention_over_hole(completer: TrainedCompleter, photo: Photo) -> bytes | No
 
 
 def _touched(hole: np.ndarray, size: int) -> np.ndarray:
-    """Returns which of `size` by `size` equal cells of a mask `[H, W]` overlap it, at least in part of a pixel."""
+    """Divides a mask `[H, W]` into equal cells, and returns whether the hole overlaps each: bool `[size, size]`.
+
+    Cells may end inside a pixel. An overlap with a part of a pixel counts.
+    """
     rows, columns = ([(i * side // size, -(-(i + 1) * side // size)) for i in range(size)] for side in hole.shape)
     tall = np.stack([hole[first:end].any(axis=0) for first, end in rows])
     return np.stack([tall[:, first:end].any(axis=1) for first, end in columns], axis=1)

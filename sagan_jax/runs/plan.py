@@ -60,7 +60,7 @@ class Plan:
         total_steps: training steps of the run.
         flops: floating-point operations of a step on one device, by `program_flops`.
         memory_limit: bytes of memory of one device.
-        peak: its published rate in this precision, in operations per second.
+        peak: the published rate of one device in this precision, in operations per second.
         program: facts on the compiled step; None if no compiler is available.
         largest_batch: the largest batch that fits, to within an eighth; None if it was not requested.
     """
@@ -87,7 +87,11 @@ class Plan:
 
     @property
     def step_seconds(self) -> dict[str, float]:
-        """Estimates of the time of a step by their basis: the compiler's if plausible, otherwise shares of the peak."""
+        """Estimates of the time of a step in seconds, by basis.
+
+        The basis is the compiler's estimate if it is plausible, else each of `SHARES` of the peak. There is no estimate
+        if the peak is unknown.
+        """
         if self.peak is None:
             return {}
         fastest = self.flops / self.peak
@@ -129,13 +133,13 @@ def plans(
         notify: receives lines of progress.
 
     Raises:
-        InvalidInputError: the config is not possible on these devices, or a name stands for no devices.
+        InvalidInputError: the config is not possible on these devices, or a name does not name devices.
     """
     experiment = from_dict(to_dict(experiment))
     check_saved_config(experiment)
     require_backend()
     opened = [open_target(name) for name in targets] or [open_target()]
-    for target in opened:  # before any of them is compiled for
+    for target in opened:  # all, before the first compilation
         _check(experiment, target, find_largest_batch)
     for target in opened:
         yield _plan(experiment, target, find_largest_batch, notify)
@@ -229,7 +233,7 @@ def _kept(experiment: AnyExperiment, target: Target, notify: Notify) -> _Found:
 def _find(experiment: AnyExperiment, target: Target, notify: Notify) -> _Found:
     batch_size = experiment.training.batch_size
     whole = experiment
-    if isinstance(experiment, Experiment):  # microbatches are a loop, of which only one pass would be counted
+    if isinstance(experiment, Experiment):  # microbatches are a loop, and only one pass of it would be counted
         whole = _with_training(experiment, accumulation_steps=1)
     flops = program_flops(*_abstract_step(whole, batch_size // target.count))
     if target.devices is None:

@@ -30,7 +30,7 @@ class Target(NamedTuple):
 
 
 def check_target(name: str) -> None:
-    """Raises InvalidInputError for a name that stands for no devices, or for a slice without a compiler."""
+    """Raises InvalidInputError if a name does not name devices, or if a TPU slice has no compiler here (libtpu)."""
     if re.fullmatch(rf"({'|'.join(map(re.escape, _GPUS))}):[1-9]\d{{0,4}}", name):
         return
     try:
@@ -43,7 +43,7 @@ def check_target(name: str) -> None:
 
 
 def open_target(name: str = "") -> Target:
-    """Returns the devices that a name stands for. Defaults to the devices that jax sees.
+    """Returns the devices of a name. Defaults to the devices that jax sees.
 
     Raises:
         InvalidInputError: as `check_target`.
@@ -64,6 +64,6 @@ def _here() -> Target:
     devices = jax.devices()
     first, kind = devices[0], devices[0].device_kind
     chip = chip_of(kind)
-    stated = None if first.platform == "cpu" else first.memory_stats()  # for a CPU it is the memory of the machine
+    stated = None if first.platform == "cpu" else first.memory_stats()  # a CPU reports the memory of the machine
     memory = (stated or {}).get("bytes_limit") or (chip.memory if chip else None)
     return Target(f"{len(devices)} x {kind}", first.platform, kind, len(devices), memory, chip, devices)

@@ -1,4 +1,4 @@
-"""Opening a run that was published with `sagan-jax export --format hub`."""
+"""Opens a run that was published with `sagan-jax export --format hub`."""
 
 import dataclasses
 import re
@@ -47,8 +47,8 @@ class Pretrained:
     """A published run, with its weights.
 
     Attributes:
-        folder: the folder of its files.
-        experiment: its config. Names of files have no folders.
+        folder: the folder of the files.
+        experiment: the config of the run. Names of files have no folders.
         step: number of training steps.
         task: the training task with the networks.
         state: the weights.
@@ -105,8 +105,8 @@ def load_pretrained(
             `huggingface_hub` (extra `hub`). A folder of that name has precedence.
         raw: use the weights as trained, even where there is a moving average.
         revision: a branch, a tag or a commit of the repository.
-        trust_code: allow networks that are defined in a user's own code. Their module or file is run. It comes from
-            this machine, a file from the current folder, and never from the repository.
+        trust_code: allow networks that are defined in a user's own code, and run that module or file. The code comes
+            from this machine, never from the repository. A file comes from the current folder.
 
     Raises:
         InvalidInputError: there is no such folder or repository, a file in it is damaged or of another kind, or

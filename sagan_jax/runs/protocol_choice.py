@@ -1,4 +1,4 @@
-"""Chooses the protocols to measure: the named ones, or defaults for the images. Reports first what is impossible."""
+"""Chooses the protocols to measure: the named ones, or defaults for the images. First reports which are impossible."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -52,13 +52,13 @@ def choose_protocols(
     notify: Callable[[str], None],
     others: bool = False,
 ) -> Choice:
-    """Returns the protocols that can be measured. `notify` receives the reason for each other one.
+    """Returns the protocols that can be measured. `notify` receives a reason for each protocol that is left out.
 
     Args:
         protocols: the wanted protocols.
         check: raises InvalidInputError for a protocol that cannot be measured; reads no images.
         named: whether the user named them. A default that cannot be measured is not an error.
-        keep_going: measure the others when a named protocol cannot be measured.
+        keep_going: continue with the other protocols when a named one cannot be measured.
         notify: receives a line for each protocol that is left out.
         others: whether other scores are measured as well.
 
@@ -87,6 +87,7 @@ def default_protocols(source: ImageSource, inception: Embedding | None) -> tuple
 
     That score is the Fréchet distance in the features of EfficientNet-Lite0, which
     `experiments/benchmarks/score_sensitivity.py` found suitable. Without that package, random features replace them.
+    For images that follow a rule, the default is `rule1k`.
 
     Args:
         source: the training images.
@@ -102,7 +103,7 @@ def default_protocols(source: ImageSource, inception: Embedding | None) -> tuple
 def default_protocols_of_images(
     scored: ImageSource, real: ImageSource | FeatureStatistics, inception: Embedding | None
 ) -> tuple[str, ...]:
-    """Returns the default protocols of images against images: as for a run, with at most the number of images.
+    """Returns the default protocols of images against images: those of a run, with no more images than there are.
 
     Args:
         scored: the images to score.
@@ -124,7 +125,7 @@ def _frechet_distance(count: int) -> str:
 
 
 def default_protocols_of_statistics(statistics: FeatureStatistics, count: int = 50_000) -> tuple[str, ...]:
-    """Returns the Fréchet distance that matches statistics of features, with at most `count` images."""
+    """Returns the Fréchet distance whose features match the statistics, with at most `count` images."""
     kind, most, ending = _OF_STATISTICS.get(
         statistics.features or ("inception" if len(statistics.mean) == _FID_FEATURES else "random"), _OF_RANDOM
     )

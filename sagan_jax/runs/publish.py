@@ -35,16 +35,16 @@ def publish_run(
     show photographs. A user's own code is named but not copied.
 
     Args:
-        workdir: of a run with a checkpoint.
+        workdir: the folder of a run with a checkpoint.
         out: a folder; files of an earlier call are replaced. Defaults to `hub` in the workdir.
-        checkpoint: the newest, the one with the best score of a run that was scored while it trained, or that of a
-            step.
-        license: its identifier on the hub, such as `apache-2.0`. Defaults to none.
+        checkpoint: `newest`, `best` (the best score of a run that was scored while it trained), or the step of a
+            checkpoint.
+        license: the license's identifier on the hub, such as `apache-2.0`. Defaults to none.
         trust_checkpoint: as for `open_run`.
 
     Raises:
         InvalidInputError: there is no run or no whole checkpoint in it, `out` is not a folder or holds a config.json
-            of something else, or `license` is not an identifier.
+            of another origin, or `license` is not an identifier.
         NonFiniteError: the weights are not finite.
         StorageError: a file cannot be written.
     """
@@ -60,7 +60,7 @@ def publish_run(
 
 
 def _check_not_of_another(folder: Path) -> None:
-    """Refuses a folder, such as a workdir, whose `config.json` was not written by an earlier call."""
+    """Raises InvalidInputError if `config.json` in a folder was not written by an earlier call, as in a workdir."""
     if not (folder / CONFIG).exists():
         return
     try:

@@ -34,7 +34,7 @@ class Published:
         experiment: the config of the run; names of files have no folders.
         step: number of training steps of the networks.
         sources: the SHA-256 of the source of each object of a user that loading needs.
-        has_discriminator: whether the weights have one.
+        has_discriminator: whether the weights include a discriminator.
     """
 
     experiment: AnyExperiment
@@ -99,7 +99,7 @@ def read_published(folder: Path) -> Published:
 
     Raises:
         InvalidInputError: the file is missing, or was not written by `sagan-jax export --format hub`.
-        StorageError: it cannot be read.
+        StorageError: the file cannot be read.
     """
     path = folder / CONFIG
     where = repr(str(path))
@@ -138,7 +138,7 @@ def arrays_of(state: AdversarialState | CompletionState, has_discriminator: bool
     Floats narrower than float32 are widened, which is exact.
 
     Args:
-        state: of a run.
+        state: the state of a run.
         has_discriminator: whether to include D. The discriminator of a run that completes images is never included.
     """
     named = {name: np.asarray(leaf) for name, leaf in _named_leaves(_trees(state, has_discriminator))}
@@ -146,7 +146,7 @@ def arrays_of(state: AdversarialState | CompletionState, has_discriminator: bool
 
 
 def state_of(shapes: State, arrays: Mapping[str, np.ndarray], step: int, has_discriminator: bool, where: str) -> State:
-    """Returns a state with the arrays that `arrays_of` gave. It has no optimisers.
+    """Returns a state with the arrays that `arrays_of` returned. The states of its optimisers are empty.
 
     Args:
         shapes: a state of the same config; only its shapes and dtypes are read.
@@ -184,7 +184,7 @@ def _kinds(network: NetworkState) -> dict[str, Any]:
 
 
 def _with_trees(state: State, trees: dict[str, Any], step: int) -> State:
-    """Returns the state with the trees of `_trees` in place of its own."""
+    """Returns the state with its networks and average replaced by trees as `_trees` returns them."""
     networks = {
         name: NetworkState(tree["params"], tree["spectral"], tree["batch_stats"], ()) for name, tree in trees.items()
     }

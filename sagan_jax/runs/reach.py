@@ -32,11 +32,11 @@ from sagan_jax.training.reach import ReachState, ReachTask
 
 RULE, RESOLUTION = Pairs(hues=6, forms=1, size=6), 32
 BINS = (2, 5), (6, 9), (10, 17), (18, 20)
-"""Ranges of empty pixels between the parts. The convolutions alone see both parts in the first two bins; with a
-residual block in the first three. In the last bin only a long-range layer does."""
+"""Ranges of empty pixels between the parts. Without a layer, the convolutions see both parts in the first two bins.
+With a residual block, they see both in the first three. In the last bin, only a long-range layer sees both."""
 STEPS, QUARTETS, LEARNING_RATE, WARMUP_STEPS = 1500, 16, 3e-3, 50
 HELD_OUT, CURVE_STEPS, CURVE_QUARTETS = 512, 100, 128
-"""Quartets of each bin; steps between two points of the curve, and quartets of the last bin for each point."""
+"""Held-out quartets of each bin; steps between two points of the curve; quartets of the last bin for each point."""
 _TRAINING, _HELD_OUT = 0, 1  # two random streams; the held-out images are the same for all seeds
 
 
@@ -52,7 +52,7 @@ class ReachBin(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval (1927). It counts quartets, because the two comparisons of one are not independent.
+        """Wilson's 95% interval (1927). It counts quartets, because the two comparisons of a quartet are dependent.
 
         Examples:
             >>> [round(bound, 4) for bound in ReachBin(18, 20, 512, 1.0).interval]
@@ -104,9 +104,9 @@ def measure_reach(
 
     Args:
         attention: a name, an import path such as `layers.py:Layer`, or a layer; see `AttentionModule`.
-        seed: of the initial parameters and of the training images, in [0, 2**32).
+        seed: seed of the initial parameters and of the training images, in [0, 2**32).
         steps: number of training steps, more than the 50 of the warm-up.
-        on_progress: is called with each point of the curve.
+        on_progress: called with the step and the accuracy of each point of the curve.
 
     Raises:
         InvalidInputError: there is no such layer, it breaks its contract, or a number is out of its range.
@@ -141,7 +141,7 @@ def measure_reach(
 
 
 def probe_layer(attention: str | Attention, name: str) -> Attention:
-    """Returns the layer of a name. For a user's layer, its contract is checked.
+    """Returns the layer of a name. The contract of a user's layer is checked.
 
     Raises:
         InvalidInputError: there is no such layer, or it breaks its contract.
@@ -163,7 +163,7 @@ def probe_layer(attention: str | Attention, name: str) -> Attention:
 
 @cache
 def _optimizer(steps: int) -> optax.GradientTransformation:
-    """Returns the optimiser, the same object for each number of steps, so that seeds share a compiled step."""
+    """Returns the optimiser. Equal numbers of steps get the same object, so that seeds share a compiled step."""
     return optax.adam(optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, WARMUP_STEPS, steps))
 
 

@@ -31,13 +31,13 @@ def save_statistics_of_images(
     notify: Callable[[str], None] = print_to_stderr,
     progress: ProgressCallback | None = None,
 ) -> None:
-    """Writes the statistics of the features of images; `reference` and the others are those of `scores_of_images`.
+    """Writes the statistics of the features of images to a file.
 
     Args:
         reference: the real images.
         path: the .npz file to write.
-        names: protocols that decide the features. Defaults to features of the FID network if it is available, else of
-            EfficientNet-Lite0, else to random features.
+        names: protocols. The first Fréchet distance among them decides the features. Defaults to features of the FID
+            network if it is available, else of EfficientNet-Lite0, else to random features.
         inception_weights: as for `scores_of_images`.
         dinov2_weights: as for `scores_of_images`.
         resolution: as for `scores_of_images`. Defaults to the shorter side of the first image.
@@ -77,7 +77,7 @@ def save_reference_statistics(
     """Writes the reference statistics of the first Fréchet distance in `protocols`, or of the default one.
 
     Args:
-        evaluator: has the real images.
+        evaluator: the evaluator that has the real images.
         protocols: the protocols that are measured.
         path: the .npz file to write.
         notify: receives a line that says what was written.

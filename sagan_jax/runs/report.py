@@ -14,13 +14,13 @@ from sagan_jax.runtime.files import open_regular, read_json, write_atomically
 
 
 def config_to_show(workdir: Path, *, trust_checkpoint: bool = False) -> dict[str, Any] | None:
-    """Returns the config for the report of a run: that of its checkpoint, or None for what is in `config.json`.
+    """Returns the config that the report of a run shows. None stands for the content of `config.json`.
 
-    A `config.json` that cannot be read is not an error here, because the page says so.
+    A `config.json` that cannot be read is not an error here. The page says that it is unreadable.
 
     Args:
         workdir: the folder of the run.
-        trust_checkpoint: show the config that is stored in the newest checkpoint, if there is one.
+        trust_checkpoint: return the config that is stored in the newest checkpoint, if there is one.
 
     Raises:
         InvalidInputError: `config.json` differs from the config in the checkpoint, and `trust_checkpoint` is False.
@@ -39,7 +39,7 @@ def config_to_show(workdir: Path, *, trust_checkpoint: bool = False) -> dict[str
 
 
 def unreadable_metrics(workdir: Path) -> str:
-    """Returns why the metrics of a run cannot be read, so that the report has no curves; "" if they can."""
+    """Returns why the metrics of a run cannot be read, so that the report has no curves; "" if they can be read."""
     try:
         with suppress(FileNotFoundError), open_regular(workdir / "metrics.jsonl"):
             pass

@@ -27,7 +27,7 @@ Scores = Mapping[int, Mapping[str, float]]
 
 BASELINE = "imagenet_128_sn_discriminator_only"
 LEAST_DIFFERENCE = 40.0
-"""FID by which Figure 4's baseline needs to be worse. The published differences are 82 and more, unverified."""
+"""The FID of Figure 4's baseline needs to be higher by this. The published differences are 82 and more, unverified."""
 CIFAR10_SUMS = (6_415_714_204, 6_295_060_180, 5_829_907_619)
 """Sums of red, green and blue over the 50,000 training images. Public code states the exact means, such as
 125.306918046875 in tinygrad's CIFAR-10 example. The sums are these means times 50,000 images times 1,024 pixels."""
@@ -51,7 +51,7 @@ class Reproduction:
         rows: for each experiment, the published numbers at the last step, by the names of our scores.
         total_steps: training steps of each run.
         steps: the steps whose checkpoints are scored.
-        keep_every_steps: the interval of kept checkpoints, a divisor of these steps.
+        keep_every_steps: the interval of kept checkpoints. It divides each of `steps`.
         protocols: the scores.
         held_out_protocols: further scores, if held-out images are given.
     """
@@ -96,7 +96,7 @@ REPRODUCTIONS: Mapping[str, Reproduction] = {
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """The images, and settings that may differ from the published ones; 0 keeps the published size."""
+    """The images, and the settings that may differ from the published ones. A size of 0 keeps the published size."""
 
     data: Data
     base_channels: int = 0
@@ -115,7 +115,7 @@ class Setting:
 
 
 class Verdict(NamedTuple):
-    """Whether the published order holds, and the FID by which the baseline is worse than each other row."""
+    """Whether the published order holds, and the FID of the baseline minus that of each other row."""
 
     holds: bool
     by: dict[str, float]
@@ -125,7 +125,7 @@ def order_verdict(fids: Mapping[str, float]) -> Verdict:
     """Returns whether the baseline's FID is above that of every other row by at least `LEAST_DIFFERENCE`.
 
     Args:
-        fids: of Figure 4's rows at the last step, by the name of the experiment.
+        fids: the FIDs of Figure 4's rows at the last step, by the name of the experiment.
 
     Examples:
         >>> order_verdict({BASELINE: 150.0, "imagenet_128_no_attention": 110.0, "imagenet_128_sn_equal_rates": 90.5})
@@ -177,7 +177,7 @@ def rehearse(name: str, setting: Setting, workdir: Path, inception_weights: str 
     """Checks images, networks and memory of all runs, and prints what would be trained. It trains and writes nothing.
 
     Args:
-        name: of the reproduction.
+        name: the name of the reproduction.
         setting: as for `reproduce`.
         workdir: as for `reproduce`.
         inception_weights: as for `reproduce`.
@@ -210,7 +210,7 @@ def reproduce(
     all results, with the verdict.
 
     Args:
-        name: of the reproduction.
+        name: the name of the reproduction.
         setting: the images, and the differences from the published setting.
         workdir: the folder for the workdir of each run.
         inception_weights: file of the FID network's weights. Defaults to the usual place.
@@ -218,11 +218,12 @@ def reproduce(
         notify: receives the lines of the result.
 
     Returns:
-        The scores of each experiment by step. One that diverged has none.
+        The scores of each experiment by step. An experiment that diverged has none.
 
     Raises:
         InvalidInputError: the images are not the published ones, the weights of the FID network are missing, or a run
-            in `workdir` has another batch size; raised before anything is trained. Or as from `train`.
+            in `workdir` has another batch size. These are raised before anything is trained. Other errors are those of
+            `train`.
     """
     experiments = experiments_of(name, setting)
     if not find_weights(inception_weights or None):
@@ -255,7 +256,7 @@ def _check_images(name: str, setting: Setting, experiment: Experiment) -> None:
 
 
 def _check_workdirs(experiments: Sequence[Experiment], workdir: Path) -> None:
-    """Refuses runs of another batch size. `train` would resume them, but their scores would be of another setting."""
+    """Raises InvalidInputError for a run of another batch size: `train` would resume it, in another setting."""
     for experiment in experiments:
         saved, wanted = read_experiment(workdir / experiment.name), experiment.training.batch_size
         if saved and saved.training.batch_size != wanted:
@@ -268,7 +269,7 @@ def _check_workdirs(experiments: Sequence[Experiment], workdir: Path) -> None:
 def _run(
     name: str, experiment: Experiment, workdir: Path, inception_weights: str, progress: ProgressCallback | None
 ) -> Scores:
-    """Trains and scores one run as far as that is not done yet, and returns its scores by step."""
+    """Trains and scores one run, and returns its scores by step. Finished work is not repeated."""
     reproduction = REPRODUCTIONS[name]
     train_to_the_end(experiment, workdir)
     protocols = reproduction.protocols + reproduction.held_out_protocols * bool(experiment.data.held_out)
@@ -298,7 +299,7 @@ def summary(name: str, setting: Setting, found: Mapping[str, Scores]) -> list[st
     """Returns the lines of the result: the scores beside the published ones, and the verdict.
 
     Args:
-        name: of the reproduction.
+        name: the name of the reproduction.
         setting: the setting of the runs.
         found: the scores of each experiment by step.
     """

@@ -1,4 +1,4 @@
-"""Checks whether a run may be resumed, with the same config and the same images; and starts a run over."""
+"""Checks whether a run may be resumed, with the same config and images. Removes a run that starts over."""
 
 import shutil
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def check_same_run(workdir: Path, experiment: AnyExperiment, *, trust_checkpoint
     """Raises InvalidInputError when the run in `workdir` was started with another config.
 
     Args:
-        workdir: of the run; it need not exist.
+        workdir: the folder of the run; it need not exist.
         experiment: the config to resume with.
         trust_checkpoint: compare with the config of the checkpoint, not with `config.json`.
     """
@@ -50,7 +50,7 @@ def check_same_run(workdir: Path, experiment: AnyExperiment, *, trust_checkpoint
 def resumed_experiment(
     workdir: Path, named: AnyExperiment | None, name: str = "", *, trust_checkpoint: bool = False
 ) -> tuple[AnyExperiment, list[str]]:
-    """Returns the config of the run in `workdir`, to resume it, and a line if the named experiment differs from it.
+    """Returns the config with which to resume the run in `workdir`, and a line if the named experiment differs from it.
 
     Args:
         workdir: the folder of a run.
@@ -80,7 +80,7 @@ def resumed_experiment(
 def check_same_data(workdir: Path, saved: str | None, found: str) -> None:
     """Raises InvalidInputError when the fingerprint of the images differs from that of the saved run.
 
-    With other images the order of the data would not continue.
+    A run cannot continue its order of images with other images.
     """
     if saved not in (None, found):
         raise InvalidInputError(
@@ -90,12 +90,13 @@ def check_same_data(workdir: Path, saved: str | None, found: str) -> None:
 
 
 def images_read(step: int, meta: Mapping[str, Any], images_per_step: int) -> int:
-    """Returns how many images a run had read when it saved a checkpoint; training resumes at that image of their order.
+    """Returns how many images a run had read at a checkpoint. Training resumes at that position of the image order.
 
     Args:
-        step: of the checkpoint.
+        step: the step of the checkpoint.
         meta: the metadata of the checkpoint.
-        images_per_step: of the run as it is now. It is used for old checkpoints that do not hold their own.
+        images_per_step: real images that a step of the current run reads. It is used only for old checkpoints, which
+            store neither the number of images nor a batch size.
 
     Examples:
         >>> images_read(3, {"images_read": 70}, 8), images_read(3, {}, 8)

@@ -64,8 +64,8 @@ def samples_of_file(
     """Returns the images of the latents in a file.
 
     Args:
-        generator: draws them.
-        path: see `read_latents`.
+        generator: the generator that draws the images.
+        path: a file of latents; see `read_latents`.
         num_images: use only this many of the first latents. Defaults to all.
         labels: the classes, in turn. Defaults to those in the file, or else to all.
         batch_size: images per forward pass; affects only memory and the last bits.
@@ -97,9 +97,9 @@ def write_samples(samples: Samples, out: Path) -> None:
     """Writes samples as an array file, as one picture, or as a folder of images.
 
     Args:
-        samples: to be written.
-        out: a .npz file (`arr_0`: images `[N, H, W, 3]` uint8, `arr_1`: labels), a .png grid, or a folder. In a folder
-            they replace earlier samples; see `check_samples_output`.
+        samples: the samples to write.
+        out: a .npz file (`arr_0`: images `[N, H, W, 3]` uint8, `arr_1`: labels), a .png grid, or a folder. In a folder,
+            the samples replace earlier ones; see `check_samples_output`.
 
     Raises:
         StorageError: a file cannot be written.
@@ -135,16 +135,17 @@ def write_interpolation(
     """Writes images from one sample to another.
 
     Args:
-        generator: draws the images.
+        generator: the generator that draws the images.
         out: a .png with one row per pair, or an animation: .gif or .webp.
-        between: as for `interpolate`; so are the arguments that follow.
-        rows: pairs.
-        steps: images from one end to the other.
-        classes: defaults to all.
-        seed: of the latents.
+        between: as for `interpolate`.
+        rows: number of pairs.
+        steps: number of images from one end to the other, both included.
+        classes: the classes to interpolate between. Defaults to all.
+        seed: seed of the latents.
 
     Raises:
         InvalidInputError: as for `interpolate`.
+        NonFiniteError: an image is not finite.
         StorageError: a file cannot be written.
     """
     if between != "z":

@@ -32,8 +32,8 @@ def read_experiment(
 
     Args:
         workdir: the folder of the run; it need not exist.
-        checkpoints: the folder in it whose newest checkpoint has the second copy of the config.
-        trust_checkpoint: use that copy, if there is one, and do not read `config.json`.
+        checkpoints: the name of the folder in it whose newest checkpoint has the second copy of the config.
+        trust_checkpoint: use the copy in the checkpoint, if there is one, and do not read `config.json`.
         offer_trust: whether the error may name the flag --trust-checkpoint.
 
     Raises:
@@ -74,10 +74,10 @@ def source_digests(experiment: AnyExperiment, *, data: bool = False) -> dict[str
 
 
 def saved_values(experiment: AnyExperiment, sources: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the content of `config.json`: the config, and as `sources` the digests of a user's objects if any.
+    """Returns the content of `config.json`: the config, and as `sources` the digests of a user's objects, if any.
 
     Args:
-        experiment: of the run.
+        experiment: the config of the run.
         sources: as `source_digests` returns them; digests of callbacks are added.
 
     Raises:
@@ -97,7 +97,7 @@ def callback_digests(experiment: AnyExperiment) -> dict[str, str]:
 
 
 def recorded_digests(workdir: Path) -> dict[str, str]:
-    """Returns the digests of a user's objects in `config.json`; empty if there are none, or if it cannot be read."""
+    """Returns the digests of a user's objects in `config.json`; empty if it has none or cannot be read."""
     try:
         found = read_json(workdir / "config.json").get("sources", {})
     except (OSError, ValueError, AttributeError):
@@ -109,21 +109,21 @@ def sealed_experiment(workdir: Path, checkpoints: str = "checkpoints") -> tuple[
     """Returns the newest checkpoint's step and the config that is stored in it, or None if there is none.
 
     Args:
-        workdir: of the run.
-        checkpoints: the folder in it.
+        workdir: the folder of the run.
+        checkpoints: the name of the folder of checkpoints in it.
 
     Raises:
         InvalidInputError: the config was written by a version that this one cannot read.
     """
     found = read_sealed_meta(workdir / checkpoints)
-    if found is None or "experiment" not in found[1]:  # the first runs did not save it
+    if found is None or "experiment" not in found[1]:  # the earliest checkpoints have no config
         return None
     step, meta = found
     return step, config_of(meta["experiment"], f"what checkpoint {step} in {str(workdir)!r} holds")
 
 
 def _check_same(workdir: Path, step: int, saved: AnyExperiment, found: AnyExperiment, *, offer_trust: bool) -> None:
-    """Refuses a config that differs from the checkpoint's in a field that a resumed run may not change."""
+    """Raises ChangedConfigError if a config differs from the checkpoint's in a field that must not change."""
     changed = [line for line in differences(to_dict(saved), to_dict(found)) if not line.startswith(MAY_CHANGE)]
     if changed:
         named = "; ".join(line if len(line) < _LONGEST else f"{line[:_LONGEST]}..." for line in changed[:_NAMED])
@@ -138,7 +138,7 @@ def _check_same(workdir: Path, step: int, saved: AnyExperiment, found: AnyExperi
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns a line `name: old -> new` for each value that differs between two nested dictionaries.
 
-    The files of a user's objects may have moved.
+    Import paths of a user's objects are compared without folders, so their files may have moved.
 
     Examples:
         >>> differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}})
@@ -156,14 +156,14 @@ def config_of(values: Any, where: str) -> AnyExperiment:
     """Returns the config for JSON values, after a check of every value.
 
     Args:
-        values: as `saved_values` gives them.
+        values: as `saved_values` returns them.
         where: a name for their origin; starts the error message.
 
     Raises:
         InvalidInputError: the values are not a config that this version can read.
     """
     try:
-        if isinstance(values, dict):  # the digests of a user's objects are for the reader
+        if isinstance(values, dict):  # the digests of a user's objects are not part of the config
             values = {name: value for name, value in values.items() if name != "sources"}
         experiment = from_dict(values)
         check_saved_config(experiment)

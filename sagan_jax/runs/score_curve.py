@@ -42,10 +42,10 @@ class _Item(NamedTuple):
     """A score of one checkpoint.
 
     Attributes:
-        name: the start of the name of its result file.
-        settings: the values by which a result file is recognised as one of this score.
+        name: the start of the name of the result file.
+        settings: the values that identify a result file of this score.
         measure: returns the score.
-        content: returns the content of its result file.
+        content: returns the content of the result file for a score.
     """
 
     name: str
@@ -107,11 +107,12 @@ def score_every_checkpoint(
         trust_checkpoint: as for `evaluate`.
         notify: receives a line for each protocol and each checkpoint that is left out. Defaults to printing on stderr.
         progress: receives the progress of each pass over images.
-        on_score: receives each step and score that was measured.
+        on_score: called with the step and the score after each measurement.
         on_table: receives the returned scores, before the last files are written.
 
     Raises:
         InvalidInputError: there is no checkpoint, something is missing, or contradicts a protocol.
+        NonFiniteError: no checkpoint gives a finite score.
         StorageError: a file cannot be written; raised after everything was measured.
     """
     if reference and not out:

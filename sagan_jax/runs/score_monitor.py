@@ -70,7 +70,7 @@ class ScoreMonitor:
         return all(path.is_file() for path in files) and all(f"score/{name}" in recorded for name in self.names)
 
     def is_considered(self, recorded: Mapping[str, float]) -> bool:
-        """Returns whether `best/` already takes a measured step into account: it holds this step or one as good.
+        """Returns whether `best/` needs no change after a measured step: it holds this step or one as good.
 
         Args:
             recorded: the metrics of the step by name, with its scores.
@@ -87,7 +87,9 @@ class ScoreMonitor:
                     path.unlink(missing_ok=True)
 
     def measure(self, step: int, load: Callable[[bool], TrainedGenerator]) -> dict[str, float]:
-        """Measures, writes and prints all scores, and returns them by names `score/NAME`, with `score/diversity`.
+        """Measures, writes and prints all scores, and returns them by names such as `score/NAME`.
+
+        The result also has `score/diversity`, and `score/seconds`, the time of this call.
 
         Args:
             step: generator updates done.
@@ -110,7 +112,7 @@ class ScoreMonitor:
         Args:
             step: the step that was just measured.
             state: as for `Checkpoints.save`.
-            meta: as for `Checkpoints.save`; the name and value of the score are added.
+            meta: as for `Checkpoints.save`; the score's name, value and reference are added.
         """
         self._best.offer(step, self._last, state, meta)
 

@@ -41,12 +41,12 @@ def scores_of_run(
 
     Args:
         run: an opened run with a checkpoint.
-        names: of protocols. Defaults to `default_protocols`.
+        names: names of protocols. Defaults to `default_protocols`.
         reference: an .npz file with statistics of features, in place of the run's images; see `read_statistics`. The
             scores are then written only if `out` names a folder.
         inception_weights: file of the FID network's weights. Defaults to the config's, then to the usual place.
         dinov2_weights: file of DINOv2's weights. Defaults likewise.
-        seed: of latents and classes.
+        seed: seed of latents and classes.
         batch_size: images per forward pass. With `_batch` statistics it is part of the score, and always 100.
         out: folder of the result files. Defaults to `scores/` in the workdir.
         save_statistics: an .npz file for the statistics of the real images; see `write_statistics`.
@@ -56,6 +56,7 @@ def scores_of_run(
 
     Raises:
         InvalidInputError: something is missing, or contradicts a protocol; raised before anything is measured.
+        NonFiniteError: an image, a feature or a score is not finite.
         StorageError: a result file cannot be written; raised after all scores.
     """
     protocols = [parse_protocol(name) for name in names]
@@ -99,7 +100,7 @@ def score_of_generator(
     seed: int,
     batch_size: int,
 ) -> Score:
-    """Returns a score. `generators` returns `generator_of`; for the other arguments see `scores_of_run`."""
+    """Returns a score. `generators` returns `generator_of`; `scores_of_run` explains the other arguments."""
     images = GeneratedImages(generator_of(protocol), 100 if protocol.statistics == "batch" else batch_size)
     return evaluator.score(protocol, images, seed=seed)
 
@@ -128,15 +129,16 @@ def scores_of_images(
 
     Args:
         images: the images to score, as `sagan_jax.data.open_source` takes them. Classes may be absent from them.
-        reference: the real images, likewise; they serve as `_train`, `_validation` and `_test` alike. Or an .npz file
-            with statistics of features, which serves Fréchet distances; see `read_statistics`.
-        names: of protocols. Defaults to `default_protocols_of_images`.
+        reference: the real images, likewise. They serve as `_train`, `_validation` and `_test`. Or an .npz file with
+            statistics of features, for Fréchet distances; see `read_statistics`.
+        names: names of protocols. Defaults to `default_protocols_of_images`.
         inception_weights: file of the FID network's weights. Defaults to the usual place.
         dinov2_weights: file of DINOv2's weights. Defaults to the usual place.
-        resolution: both sets are cropped and resized to it. Defaults to the shorter side of the first of `images`.
+        resolution: the side, in pixels, to which both sets are cropped and resized. Defaults to the shorter side of the
+            first of `images`.
         max_images: as for `sagan_jax.data.open_source`, of both sets.
         label_column: as for `sagan_jax.data.open_source`, of each set that has columns.
-        image_column: likewise.
+        image_column: as for `label_column`.
         seed: selects the images if there are more than the protocol needs.
         batch_size: images per forward pass.
         out: folder of the result files. Defaults to none: nothing is written.
@@ -148,6 +150,7 @@ def scores_of_images(
 
     Raises:
         InvalidInputError: something is missing, or contradicts a protocol; raised before anything is measured.
+        NonFiniteError: an image, a feature or a score is not finite.
         StorageError: a result file cannot be written; raised after all scores.
     """
     protocols = [parse_protocol(name) for name in names]
@@ -211,9 +214,9 @@ def _say_absent_classes(scored: RealImages, real: RealImages | None, notify: Cal
 
 
 def generators(load: Callable[[bool], TrainedGenerator]) -> Callable[[Protocol], TrainedGenerator]:
-    """Returns a function from a protocol to the generator with the weights and batch-norm statistics that it names.
+    """Returns a function from a protocol to the generator with the protocol's weights and batch-norm statistics.
 
-    Each is made once, so that protocols of the same generator share the features of its images.
+    Each generator is made once, so that protocols of the same generator share the features of its images.
 
     Args:
         load: `load(raw)` returns the generator, with the weights as trained when `raw` is True.

@@ -21,7 +21,7 @@ def say_minutes(evaluator: Evaluator, protocols: Sequence[Protocol], notify: Cal
     statistics.
 
     Args:
-        evaluator: has the real images.
+        evaluator: the evaluator that has the real images.
         protocols: the protocols that will be measured.
         notify: receives a line for each network.
     """
@@ -44,7 +44,7 @@ def images_to_come(evaluator: Evaluator, protocols: Sequence[Protocol]) -> tuple
     """Returns how many real and how many other images will pass through a network whose features are shared.
 
     Args:
-        evaluator: has the real images.
+        evaluator: the evaluator that has the real images.
         protocols: protocols that use features of the same network.
     """
     of_reference: dict[bool, int] = {}

@@ -34,7 +34,7 @@ from sagan_jax.runtime.removals import RemovalWatch
 from sagan_jax.runtime.signals import StopSignals
 from sagan_jax.runtime.step_profiler import StepProfiler, StepRange
 
-_REPORT_SECONDS = 20.0  # between two reports of a run without scores; each takes about a third of a second
+_REPORT_SECONDS = 20.0  # between two reports of a run without scores; a report takes about a third of a second
 
 
 def train_from(
@@ -50,20 +50,20 @@ def train_from(
     first_image: int | None = None,
     callbacks: Sequence[NamedCallback] = (),
 ) -> State:
-    """Trains to the last step and returns the state. Work that the first step still owes is done first.
+    """Trains to the last step and returns the state. Missing outputs of the first step are written first.
 
     Args:
         first_step: number of steps already done.
         state: the state after these steps.
-        experiment: of the run.
+        experiment: the config of the run.
         job: the training job.
         workdir: the folder for all files. `config.json` and `environment.json` are written after callbacks started.
-        checkpoints: of the run.
-        lock: of the workdir; None in a process that does not hold it.
-        owed: work that the steps already done still owe. A run at its last step is finished by doing it.
+        checkpoints: the checkpoints of the run.
+        lock: the lock of the workdir; None in a process that does not hold it.
+        owed: the missing outputs of `first_step`. At the last step, only these are written.
         profiled: the steps that jax's profiler traces, or None.
-        first_image: number of images that these steps have read. Defaults to that of the current batch size.
-        callbacks: receive what is recorded.
+        first_image: number of images that the steps already done have read. Defaults to that of the current batch size.
+        callbacks: the callbacks that receive metrics, images and scores.
 
     Raises:
         InvalidInputError: a callback failed to start.
@@ -184,7 +184,7 @@ class _Session:
             )
 
     def profiler(self, step: Step, first_step: int) -> AbstractContextManager[Step]:
-        """Returns the step, wrapped in a profiler in the first process of a run with --profile-steps."""
+        """Returns the step. In the first process of a run with --profile-steps, a profiler wraps it."""
         if not (self.profiled and self.progress):
             return nullcontext(step)
         return StepProfiler(step, self.profiled, self.workdir / "profile", first_step=first_step, say=self.progress.say)
@@ -230,7 +230,7 @@ class _Session:
             self.writer.scalars(done, metrics | signs)
 
     def begin_again_what_was_removed(self) -> None:
-        """Warns of files that somebody removed from the workdir since the last call, and restores those it can.
+        """Warns of files that were removed from the workdir since the last call. Writes those of `RUN_FILES` again.
 
         Raises:
             StorageError: the workdir itself is gone.
@@ -255,7 +255,7 @@ class _Session:
         self.checkpoints.save(done, state, self.meta(done))
 
     def pay(self, done: int, state: State, owed: Owed) -> None:
-        """Does the owed work of a step, in the order of `actions`."""
+        """Writes the missing outputs of a step, in the order of `actions`."""
         if owed.drawing:
             self.draw(done, state)
         if owed.scores:

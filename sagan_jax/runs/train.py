@@ -68,12 +68,12 @@ def train(
 
     Args:
         experiment: the config of the run.
-        workdir: the folder for `config.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `samples/`,
-            `checkpoints/` and `report.html`.
+        workdir: the folder for all files of the run: `config.json`, `environment.json`, `metrics.jsonl`,
+            `tensorboard/`, `samples/`, `attention/`, `scores/`, `checkpoints/`, `best/` and `report.html`.
         fresh: remove what an earlier run left in `workdir`, and start over.
         trust_checkpoint: compare `experiment` with the config in the checkpoint of an earlier run, not with its
-            `config.json`, which is then written again.
-        callbacks: receive what the run records, after those of `experiment.recording`; they are not saved with it.
+            `config.json`. That file is then written again.
+        callbacks: further callbacks, called after those of `experiment.recording`. They are not saved in the config.
 
     Returns:
         The trained generator; `load_run(workdir)` returns it later. For a `CompletionExperiment` the trained
@@ -161,7 +161,7 @@ def train_to_the_end(
 
 
 def _owed(first_step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Path) -> Owed:
-    """Removes files of later steps, which will be done again, and returns the work that the first step still owes."""
+    """Removes files of later steps, which will be done again, and returns the missing outputs of `first_step`."""
     if is_main_process():
         forget_after(first_step, workdir)
     if job.score_monitor:

@@ -65,7 +65,7 @@ class TrainingJob(Protocol):
 
         Args:
             first_step: 0, or the step at which the run is resumed.
-            first_image: number of images read by then. Defaults to that of the current batch size.
+            first_image: number of images read before `first_step`. Defaults to that of the current batch size.
         """
         ...
 
@@ -74,7 +74,7 @@ class TrainingJob(Protocol):
         ...
 
     def is_drawn(self, done: int, recorded: Mapping[str, float], workdir: Path) -> bool:
-        """Returns whether everything that `draw` records of a step exists, in files and in the metrics of the step."""
+        """Returns whether all outputs of `draw` for a step exist, in files and in the metrics of the step."""
         ...
 
     def variety(self, state: State) -> dict[str, float]:

@@ -7,18 +7,19 @@ from sagan_jax.config import AnyExperiment, Experiment, Networks, Training
 
 READ_WITH_MODULES = {"modules", "resolution", "num_classes", "image_channels", "latent_size"}
 READ_WITH_MODULES |= {"spectral_norm", "spectral_evaluation", "spectral_epsilon"}
-"""The fields of the networks that are read if the modules are a user's own."""
+"""The fields of `Networks` that are read if the modules are a user's own."""
 OF_ADAM = ("generator_learning_rate", "discriminator_learning_rate")
 OF_ADAM += ("adam_beta1", "adam_beta2", "adam_epsilon", "schedule", "warmup_steps")
-"""The fields of the training that a user's own optimiser does not read."""
+"""The fields of `Training` that a user's own optimiser does not read."""
 
 Section = TypeVar("Section", Networks, Training)
 
 
 def without_unread(given: AnyExperiment, named: AnyExperiment) -> AnyExperiment:
-    """Returns the config without the settings of an experiment that flags with own modules or an optimiser replace.
+    """Returns the config with default values for the fields that a user's modules or optimiser do not read.
 
-    A value that a flag changed stays. It has no effect, so `check_config` refuses it.
+    This applies if a flag sets the modules or the optimiser, and the experiment does not. The experiment's values of
+    these fields have no effect then. A value that a flag changed stays, so that `check_config` refuses it.
 
     Args:
         given: the config after the flags.

@@ -1,4 +1,4 @@
-"""Checks of a config: whether each value is possible, before anything is written."""
+"""Checks that each value of a config is possible, before anything is written."""
 
 import dataclasses
 import difflib
@@ -152,7 +152,10 @@ def check_hole_kind(kind: str) -> None:
 
 
 def check_free_space(workdir: Path, state: Any) -> None:
-    """Raises StorageError if the disk has no room for a save: a new checkpoint is written before old ones go."""
+    """Raises StorageError if the disk has no room for a save.
+
+    A save writes the new checkpoint before it removes an old one.
+    """
     needed = int(2.5 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
     free = shutil.disk_usage(workdir).free
     if free < needed:
@@ -176,7 +179,7 @@ def _check_range(name: str, value: Any) -> None:
 
 
 def _check_types(section: Any) -> None:
-    """Refuses a value of the wrong type. The values of a config from Python have not passed a parser."""
+    """Refuses a value of the wrong type. No parser has checked a config that was made in Python."""
     for name, hint in get_type_hints(type(section)).items():
         value = getattr(section, name)
         if get_origin(hint) is tuple:
@@ -215,7 +218,7 @@ def _is_text(value: str) -> bool:
 
 
 def _check_choice_or_object(name: str, value: Any, hints: tuple[Any, ...]) -> None:
-    """Refuses a value that is neither a choice nor an import path, nor two import paths if two are allowed."""
+    """Refuses a value unless it is a choice, an import path, or, if two are allowed, a pair of import paths."""
     takes_two = any(get_origin(hint) is tuple for hint in hints)
     paths = value if takes_two and isinstance(value, tuple) and len(value) == 2 else (value,)
     if all(isinstance(path, str) and is_import_path(path) for path in paths):

@@ -11,7 +11,7 @@ def cache_folder(name: str, kind: str = "images") -> Path | None:
 
     Args:
         name: a path, "" for no cache, or `auto`. `auto` means $SAGAN_JAX_CACHE if that is set, and otherwise
-            `sagan_jax/KIND` in $XDG_CACHE_HOME or ~/.cache. A user without a home folder then has no cache.
+            `sagan_jax/KIND` in $XDG_CACHE_HOME or ~/.cache. Without a home folder, `auto` then gives no cache.
         kind: what the cache holds. Images are in the named folder itself, other kinds in a subfolder named KIND.
 
     Raises:
@@ -32,8 +32,11 @@ def cache_folder(name: str, kind: str = "images") -> Path | None:
 def weights_folder() -> Path | None:
     """Returns the default folder for downloaded weights, or None for a user without a home folder.
 
-    That is `weights` in $SAGAN_JAX_CACHE if that is set and not empty. Otherwise it is `sagan_jax/weights` in
-    $XDG_CACHE_HOME or ~/.cache.
+    The folder is `weights` in $SAGAN_JAX_CACHE if this variable is set and not empty. Otherwise it is
+    `sagan_jax/weights` in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        InvalidInputError: when $SAGAN_JAX_CACHE begins with `~` and that home folder is unknown.
     """
     base = _user_cache()
     return cache_folder("auto", "weights") or (base and base / "weights")

@@ -42,8 +42,9 @@ class Callback(Protocol):
     printed as one line and the run continues; afterwards, only `end` of this callback is called. So no callback can
     damage a run.
 
-    A killed run resumes from its last save. The steps after that save are repeated, and so are the calls for them;
-    `RunStart.first_step` tells where. No method is called when the process is killed, or at a second signal.
+    A killed run resumes from its last save. The steps after that save are repeated, and so are the calls for them.
+    `RunStart.first_step` is the step of that save. No method is called when the process is killed, or at a second
+    signal.
     """
 
     def start(self, run: RunStart) -> None:

@@ -99,6 +99,9 @@ def state_digest(state: Tree) -> str:
     Returns:
         64 hexadecimal digits.
 
+    Raises:
+        InvalidInputError: when two leaves have the same path.
+
     Examples:
         >>> import numpy as np
         >>> state_digest({"a": np.zeros(3)}) == state_digest({"a": np.zeros(3), "b": None})
@@ -121,7 +124,7 @@ def read_sealed_meta(directory: str | Path) -> tuple[int, dict[str, Any]] | None
     backend is needed.
 
     Args:
-        directory: of the steps; it need not exist.
+        directory: the folder of the steps; it need not exist.
     """
     try:
         names = [path.name for path in Path(directory).iterdir()]
@@ -206,7 +209,7 @@ def _suppress_orbax_tracebacks() -> None:
 
 
 def _without_other_processes() -> ocp.options.MultiprocessingOptions:
-    """Returns options for reading without barriers; otherwise the others would wait for a process that finds damage."""
+    """Returns options for reading without barriers. At a barrier, the others would wait for a process with an error."""
     if jax.process_count() == 1:
         return ocp.options.MultiprocessingOptions()
     process = jax.process_index()
@@ -340,6 +343,7 @@ class Checkpoints:
             meta: JSON values. `restore` returns them as JSON reads them: tuples become lists.
 
         Raises:
+            InvalidInputError: when two leaves have the same path.
             StorageError: when this save or the previous one failed, or when this step or a later one already exists.
         """
         arrays = _to_host(state)
@@ -383,8 +387,8 @@ class Checkpoints:
     ) -> tuple[int, Tree, dict[str, Any]] | None:
         """Returns the newest valid step, or the requested step, with its state and its meta.
 
-        A step with a wrong digest, structure or format counts as damaged, and is skipped with a warning. If the newest
-        step cannot be read for another reason, it is not skipped, because it may be valid. Dtypes are never cast.
+        A step with a wrong digest, structure or format counts as damaged, and is skipped with a warning. A step that
+        cannot be read for another reason is not skipped, because it may be valid. Dtypes are never cast.
 
         Args:
             template: a pytree with the structure, shapes and dtypes of the state. The leaves are arrays or
@@ -397,8 +401,8 @@ class Checkpoints:
             structure and numpy leaves, bitwise as saved.
 
         Raises:
-            InvalidInputError: when the step has other leaves than the template, or when it or all steps are
-                damaged. A damaged run never silently starts again from step 0. Also when jax has no backend.
+            InvalidInputError: when the step has other leaves than the template, or when the requested step or all
+                steps are damaged. A damaged run never silently starts again from step 0. Also when jax has no backend.
             StorageError: when a step cannot be read, or when a background save of this process failed.
         """
         require_backend()

@@ -101,10 +101,10 @@ def program_to_dict(program: CompiledProgram) -> dict[str, Any]:
 
 
 def program_from_dict(values: Mapping[str, Any]) -> CompiledProgram:
-    """Returns the program that `program_to_dict` turned into `values`.
+    """Returns the program that `values` describe: the inverse of `program_to_dict`.
 
     Raises:
-        TypeError: another version wrote the values.
+        TypeError: another version wrote the values. A missing list of collectives raises KeyError.
     """
     fields = dict(values)
     for name in ("written", "collectives"):

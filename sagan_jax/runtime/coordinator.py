@@ -53,7 +53,7 @@ def _require_resolution(host: str, port: int, *, patient: bool) -> None:
 
 
 def _require_this_machine(host: str, port: int) -> None:
-    """Listens at the port for a moment, and connects to the address like the other processes will."""
+    """Listens at the port for a moment, and connects to the address as the other processes will."""
     try:
         family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
         listener = socket.create_server(("", port), family=family, dualstack_ipv6=family == socket.AF_INET6)

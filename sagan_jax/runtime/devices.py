@@ -89,6 +89,9 @@ class ParallelStep:
             arguments, so that they are not embedded in the compiled program.
         driver: `pmap` or `shard_map`. The global arrays of `shard_map` suit many hosts.
         devices: the devices to use. Defaults to all devices of all processes.
+
+    Raises:
+        InvalidInputError: when `driver` has another value.
     """
 
     def __init__(
@@ -146,7 +149,7 @@ class ParallelStep:
         return self._step(state, batch, *self._constants)
 
     def trace(self, state: Any, batch: Any) -> jax.stages.Traced:
-        """Traces the step for shapes alone. The devices may be those of a topology, which cannot run programs.
+        """Traces the step for shapes, without arrays. The devices may belong to a topology, which cannot run programs.
 
         Args:
             state: a tree of `jax.ShapeDtypeStruct`.
@@ -179,7 +182,7 @@ class ParallelStep:
 
 
 def _is_hashable(values: tuple[Any, ...]) -> bool:
-    """Returns whether all values are hashable. A task is not, if a field of its networks is a list."""
+    """Returns whether all values are hashable. A task is not hashable if a field of its networks is a list."""
     try:
         hash(values)
     except TypeError:

@@ -53,13 +53,14 @@ def _cpus() -> int:
 def write_run_files(workdir: str | Path, experiment: Mapping[str, Any], *, resumed: bool = False) -> None:
     """Writes `config.json` and `environment.json`: the config of a run and its environment.
 
-    The environment is `reproducibility_info`, the git revision of the package, whether its files differ from that
-    revision (both null outside a checkout), the command, the current folder, and when the run started.
+    The environment holds `reproducibility_info`, the command, the current folder, and the time at which the run
+    started. It also holds the git revision of the package, and whether its files differ from that revision. Both are
+    null outside a checkout.
 
     Args:
         workdir: the folder; created if needed.
         experiment: the resolved config, of JSON values.
-        resumed: whether the run is resumed; its start is then taken from the earlier `environment.json`.
+        resumed: whether the run is resumed. Its time of start is then taken from the earlier `environment.json`.
 
     Raises:
         StorageError: when a file could not be written.
@@ -96,7 +97,10 @@ def _version(package: str) -> str | None:
 
 
 def git_revision(folder: Path) -> dict[str, str | bool | None]:
-    """Returns the commit of the checkout that tracks `folder`, or None if no checkout tracks it."""
+    """Returns `git_revision`, the commit of the checkout that tracks `folder`, and `git_dirty`.
+
+    `git_dirty` is True if files in the folder differ from that commit. Both are None if no checkout tracks the folder.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]

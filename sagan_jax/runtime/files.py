@@ -114,7 +114,7 @@ def check_can_write(path: str | Path) -> None:
     """Refuses a path that cannot be written to, before work is done that would be lost. Nothing is written.
 
     Args:
-        path: of a file; the folders above it need not exist yet.
+        path: the path of a file. The folders above it need not exist yet.
 
     Raises:
         InvalidInputError: it is a folder, or a file is where one of its folders would be.
@@ -170,10 +170,11 @@ def write_files_atomically(folder: str | Path, contents: Mapping[str, bytes]) ->
 def sweep_temporaries(folder: str | Path) -> None:
     """Removes the temporary files that killed processes left in a folder.
 
-    A file that is less than a minute old stays if its process still runs on this machine, and may still write it.
+    A file that is less than a minute old stays if its process still runs on this machine. The process may still be
+    writing it. A file with this process's own id is a leftover, and is removed at any age.
 
     Args:
-        folder: it need not exist; folders in it are not searched.
+        folder: the folder, which need not exist. Folders inside it are not searched.
 
     Raises:
         StorageError: when the folder cannot be listed, or a file cannot be removed.

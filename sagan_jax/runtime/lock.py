@@ -55,7 +55,7 @@ class WorkdirLock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with contextlib.suppress(OSError):  # the disk may be gone; closing the file releases the lock
-            if self._is_ours(self._file):  # else it is of a run that started after the folder was replaced
+            if self._is_ours(self._file):  # else it belongs to a run that started after the folder was replaced
                 self._path.unlink()
         os.close(self._file)
         self._removed.__exit__(None, None, None)

@@ -45,14 +45,14 @@ def run_loop(
         step: `(state, batch) -> (state, metrics)`; its metrics hold a bool `finite` and all of `finite_metrics`.
         state: the state after `first_step` steps.
         batches: the data of the steps, from step `first_step`. One batch is fetched ahead, while the step before it
-            runs. An error in it is raised after that step is checked, logged and saved as usual.
+            runs. If fetching fails, the error is raised after the running step is checked, logged and saved as usual.
         first_step: the number of steps already completed.
         total_steps: the number of completed steps at the end.
         finite_metrics: the metrics behind `finite`: if it is False, one of them is not finite.
         log_every_steps: how often the metrics are fetched and logged.
         log: receives the number of completed steps and the metrics. They include `input_wait`, the share of the time
             since the last log in which the devices waited for data, in [0, 1].
-        place: starts the transfer of a batch to the devices, and returns it as `step` takes it.
+        place: starts the transfer of a batch to the devices, and returns the batch for `step`.
         actions: the periodic actions. They run after the check, so they never see a state with NaN.
         stopped: receives the number of completed steps, before the first step and after each step. True ends the loop.
         started: receives the number of each step when it is compiled and dispatched to the device.

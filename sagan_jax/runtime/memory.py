@@ -15,7 +15,7 @@ _OUT_OF_MEMORY = r"RESOURCE_EXHAUSTED|(?i:out.of.memory)"
 def memory_error(error: BaseException, advice: str) -> InvalidInputError | None:
     """Returns the error to raise if an error means that the memory of a device or the host ran out, else None.
 
-    TensorStore's `RESOURCE_EXHAUSTED` is a ValueError that means a full disk; it is not meant here.
+    TensorStore also raises `RESOURCE_EXHAUSTED`, as a ValueError. It means a full disk, so the result is then None.
 
     Args:
         error: any error.

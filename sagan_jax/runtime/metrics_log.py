@@ -120,7 +120,7 @@ def read_step(path: str | Path, step: int) -> dict[str, float]:
 
 
 def finite_number(value: Any) -> int | float | None:
-    """Returns a finite number below 1e100, which a figure can show; None for any other value, also for a bool.
+    """Returns a number of magnitude below 1e100, which a figure can show; None for any other value, also for a bool.
 
     Examples:
         >>> [finite_number(value) for value in (0.5, 3, True, "3", float("nan"), None)]
@@ -183,7 +183,7 @@ class MetricsWriter:
         callback: receives what was written.
 
     Raises:
-        InvalidInputError: when `metrics.jsonl` is a pipe, a device or a folder.
+        InvalidInputError: when `metrics.jsonl` is a pipe, a device or a folder, or larger than 2 GiB.
         StorageError: from any method, when a file could not be written.
     """
 

@@ -22,7 +22,7 @@ class PrefetchedBatches:
             prefetched.fetch(metrics)  # while the step runs
 
     Args:
-        batches: on the host.
+        batches: the batches, on the host.
         place: starts the transfer of a batch to the devices and returns it there. Defaults to the batch itself.
         clock: returns seconds.
     """

@@ -21,8 +21,8 @@ from sagan_jax.runtime.packages import is_installed
 # How long a finished process waits for the others: process 0 still draws, scores and writes the report. The heartbeat
 # detects a process that is lost meanwhile.
 _SECONDS_TO_END = 24 * 3600
-# The variables in which launchers give the number of processes. SLURM_NTASKS would be that of an allocation, in which
-# this may be the only process; srun sets that of a step.
+# The variables in which launchers give the number of processes. srun sets SLURM_STEP_NUM_TASKS. SLURM_NTASKS is not
+# used: it belongs to an allocation, in which this may be the only process.
 _PROCESS_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 # Words in the runtime's errors about a lost process.
 _LOST = re.compile(r"gloo|connection (reset|refused|closed)|unavailable|deadline.exceeded|heartbeat|coordination", re.I)

@@ -1,4 +1,4 @@
-"""Stops a run by a signal: the first one lets it finish its step and save, the second one ends it at once."""
+"""Stops a run at a signal. After the first one, the run finishes its step and saves. The second ends it at once."""
 
 import os
 import signal

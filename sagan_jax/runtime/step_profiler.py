@@ -22,7 +22,7 @@ class StepRange(NamedTuple):
         return f"{self.first} to {self.last}"
 
     def require_after(self, done: int, workdir: Path) -> None:
-        """Raises InvalidInputError if the run in `workdir`, which goes on after `done` steps, has done the first."""
+        """Raises InvalidInputError if the run in `workdir`, which has done `done` steps, has done step `first`."""
         if self.first <= done:
             raise InvalidInputError(
                 f"--profile-steps needs steps that are still to be done; got {self.first}:{self.last}, and the run in "
@@ -35,7 +35,7 @@ def read_step_range(text: str, *, total_steps: int) -> StepRange:
 
     Args:
         text: such as `10:15`; both ends are included.
-        total_steps: of the run.
+        total_steps: the number of steps of the run.
 
     Raises:
         InvalidInputError: the text is not a range, or the run has no such steps.

@@ -53,7 +53,7 @@ class TensorBoard(Callback):
 
     def _open(self) -> None:
         # Not `SummaryWriter`: on a full disk its thread ends silently, and the run then waits for it forever.
-        # The names of `EventsWriter` differ only by seconds, and it empties existing files: hence the suffix.
+        # `EventsWriter` names a file by the second, and empties an existing file. The suffix makes the name unique.
         suffix = f".{time.time_ns()}"
         with disk_errors(self._folder):
             self._folder.mkdir(exist_ok=True)

@@ -247,7 +247,10 @@ def step(
         norms. D's metrics are those of its last update. A metric of `FINITE_METRICS` that was not finite in an earlier
         update keeps that value.
 
-    Source: Zhang et al. 2018, section 4. README.md lists the departures from the authors' release.
+    Raises:
+        ValueError: when `task.precision` is "bfloat16" and a network has no field `dtype`.
+
+    Source: Zhang et al. 2018, section 4. docs/fidelity.md lists the differences from the authors' release.
     """
     moments_axis = axis_name if task.global_moments else None
     task = dataclasses.replace(

@@ -167,7 +167,7 @@ def step(
     *,
     axis_name: str | None = None,
 ) -> tuple[CompletionState, Metrics]:
-    """Returns the state after one update of D, if there is one, and one update of the network, and the metrics.
+    """Returns the state after one update, and the metrics. D, if there is one, is updated before the network.
 
         loss = error in the hole + w_v error outside + w_kl sum_z max(KL_z, free) - w_a E[D(completed)]
                + w_p E[d(completed, original)]

@@ -25,8 +25,8 @@ def step_flops(
     needed. On a CPU some weight gradients are loops of products instead, with the same number of operations. The
     compiler may add operations by recomputing values, or save some with other convolution algorithms.
 
-    Attention whose map has more than 2**22 entries an image is computed in blocks of queries, and only the first block
-    is counted. Article attention has such maps at 64 x 64 positions and more, release attention at 128 x 128 and more.
+    Attention whose map has more than 2**22 entries per image is computed in blocks of queries. Only the first block is
+    counted. Article attention has such maps at 64 x 64 positions and more, release attention at 128 x 128 and more.
 
     The function allocates no parameters or activations. It takes a few seconds for any width and batch size.
 

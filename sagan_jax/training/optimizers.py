@@ -85,8 +85,8 @@ def muon(
 
     Muon replaces the momentum of a matrix by the nearest matrix whose singular values are all about one. A kernel
     `[h, w, in, out]` is treated as the matrix `[h w in, out]`. Updates are scaled to the root mean square of Adam's
-    updates, so both use the same learning rate. Kernels of dense layers use Adam: they are large, and Muon gains too
-    little on them.
+    updates, so both use the same learning rate. The decay of Muon's momentum is 0.95. Kernels of dense layers use Adam:
+    they are large, and Muon gains too little on them.
 
     Args:
         learning_rate: a positive number, or a schedule.

@@ -96,7 +96,9 @@ class NetworkOptimizer(Protocol):
         ...
 
     def update(self, updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        """Returns what is added to the parameters, with their structure, shapes and dtypes, and the new state.
+        """Returns the change of the parameters, with their structure, shapes and dtypes, and the new state.
+
+        The change is added to the parameters.
 
         Args:
             updates: the gradient of the loss.

@@ -57,7 +57,7 @@ def step(task: ReachTask, state: ReachState, images: Array) -> tuple[ReachState,
     """Returns the state after one update, and the metrics before the update: `loss` and `accuracy`.
 
     The loss is the binary cross-entropy of "this image follows the rule". A logit that is a sum of one term per part
-    cannot do better than the constant 0, whose loss is ln 2. There its gradient is zero on each quartet.
+    cannot do better than the constant 0, whose loss is ln 2. At this constant, the gradient is zero on each quartet.
 
     Args:
         task: the probe and its optimiser.
@@ -85,17 +85,17 @@ def quartet_logits(probe: nn.Module, params: Params, images: Array) -> Array:
 
 
 def comparisons(logits: Array) -> Array:
-    """Compares the logit of each image that follows the rule with that of its copy with one part in another hue.
+    """Compares the logit of each image that follows the rule with that of a copy in which one part has another hue.
 
     AA is compared with AB, and BB with BA. A logit that is a sum of one term per part wins exactly one of the two
-    comparisons, or ties in both. So its accuracy is exactly one half for any threshold.
+    comparisons, or ties in both. So its accuracy is exactly one half. The comparison needs no threshold.
 
     Args:
         logits: `[N, 4]` of quartets: AA, BB, AB, BA.
 
     Returns:
-        `[N, 2]` float32: 1 if the image that follows the rule has the greater logit, 0 if it has the smaller one, 0.5
-        for a tie.
+        `[N, 2]` float32: 1 if the image that follows the rule has the greater logit, 0 if it has the smaller logit,
+        and 0.5 for a tie.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -37,6 +37,8 @@ def warm_start(
 ) -> tuple[AdversarialState, dict[str, list[str]]]:
     """Returns a state at step 0 with the networks of another run, and the paths of parameters not taken from it.
 
+    The paths are lists by network: `generator`, and `discriminator` if the donor's D is used.
+
     Args:
         state: a newly initialised state.
         donor: the state of a run with matching parameters. Its trained parameters are used, not their moving average.

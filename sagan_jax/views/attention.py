@@ -110,7 +110,7 @@ def history_figure(curves: Mapping[str, Curve]) -> Figure:
     """Returns gamma, attention distance and attention entropy over the steps of a run, one line per layer.
 
     Args:
-        curves: of a run, by the name of the metric; other metrics are ignored.
+        curves: the curves of a run, by the name of the metric. Other metrics are ignored.
     """
     wanted = (
         ("gamma_", "γ (attention gate)"),

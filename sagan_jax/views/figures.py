@@ -9,7 +9,7 @@ import numpy as np
 
 from sagan_jax.errors import InvalidInputError
 
-if TYPE_CHECKING:  # images alone need no matplotlib, whose import takes long
+if TYPE_CHECKING:  # grids need no matplotlib, which takes long to import
     from matplotlib.figure import Figure
 
 
@@ -60,7 +60,7 @@ def class_rows(images: np.ndarray, labels: np.ndarray, *, columns: int | None = 
 
     Args:
         images: `[N, H, W, C]` uint8.
-        labels: `[N]`, the class of each.
+        labels: `[N]`, the class of each image.
         columns: images per row. Defaults to the size of the largest class, at most 10; for one class, to a square.
 
     Returns:

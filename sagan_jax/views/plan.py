@@ -18,7 +18,7 @@ def plan_page(title: str, columns: Mapping[str, Mapping[str, str]], notes: Seque
 
 
 def plan_text(columns: Mapping[str, Mapping[str, str]]) -> str:
-    """Returns the same table as lines of text, the columns side by side.
+    """Returns the table of `plan_page` as lines of text, with the columns side by side.
 
     Examples:
         >>> print(plan_text({"here": {"batch": "8"}, "there": {"batch": "64", "fits": "yes"}}))
@@ -34,7 +34,7 @@ def plan_text(columns: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def row_labels(columns: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Returns the labels of the rows of all columns. A label follows the one that precedes it in its column.
+    """Returns the labels of the rows of all columns. A new label follows its predecessor in its column.
 
     Examples:
         >>> row_labels({"a": {"memory": "", "time": ""}, "b": {"memory": "", "largest batch": ""}})

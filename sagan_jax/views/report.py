@@ -68,11 +68,12 @@ def report_page(
     Missing or damaged files are left out, and the page says so. The same files give the same page.
 
     Args:
-        workdir: of a run; it is only read.
-        status: of the run, such as `stopped`. Defaults to `finished` or `not finished`, by the number of steps.
-        config: of the run, as nested dictionaries. Defaults to the content of `config.json`.
+        workdir: the folder of a run; it is only read.
+        status: the status of the run, such as `stopped`. Defaults to `finished` or `not finished`, by the number of
+            steps.
+        config: the config of the run, as nested dictionaries. Defaults to the content of `config.json`.
         defaults: a config as nested dictionaries; the page shows settings that differ from it first.
-        budget: size of the page in bytes. Images are left out evenly to fit; curves never are.
+        budget: size of the page in bytes. If images do not fit, some are left out evenly. Curves are never left out.
         find_signs: takes the metrics and the config, and returns a line for each sign that training goes wrong.
         read: a step, and the number of images read by then. If it does not match the batch size in the config, the
             batch size was changed, and the page leaves out the time of training. Defaults to unknown.
@@ -99,7 +100,7 @@ def shown_progress(path: str | Path) -> tuple[int, str] | None:
     """Returns the step and the status that a written report shows; None if there is no report.
 
     Args:
-        path: of the page.
+        path: the path of the page.
     """
     try:
         with open_regular(path) as page:
@@ -218,7 +219,7 @@ def resume_command(workdir: Path, environment: Mapping[str, Any]) -> str:
     changes to the folder that relative paths refer to. For a run started from Python, it is that program's command.
 
     Args:
-        workdir: of the run.
+        workdir: the folder of the run.
         environment: the run's `environment.json`.
 
     Returns:
