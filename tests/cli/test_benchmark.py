@@ -66,6 +66,12 @@ def measured(*arguments, **options):
     return trials
 
 
+def test_no_seeds_are_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"needs at least one seed; got none\.$"):
+        measured("none", [], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 SCORES = {"hue": 0.25, "hue_chance": 0.2, "parts": 0.4}
 
 

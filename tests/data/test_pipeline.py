@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sagan_jax.data import to_float, to_uint8, training_batches
-from sagan_jax.errors import InvalidInputError
+from sagan_jax.errors import InvalidInputError, NonFiniteError
 
 pytestmark = pytest.mark.one_jax
 
@@ -61,7 +61,7 @@ def test_to_uint8_reads_bfloat16():
 
 
 def test_to_uint8_refuses_nan():
-    with pytest.raises(InvalidInputError, match="NaN"):
+    with pytest.raises(NonFiniteError, match="needs images without NaN"):
         to_uint8(np.array([0, np.nan]))
 
 

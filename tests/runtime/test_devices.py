@@ -84,6 +84,9 @@ def test_driver_hands_the_constants_to_every_step_whole(driver):
         assert float(state["total"]) == done * (2 * 276 + 0.5)
     assert int(metrics["size"]) == 3
     assert runner.memory(state, small_batch()).state_and_batch >= 4 + 3 * 4 + 4
+    if driver == "shard_map":
+        traced = runner.trace(*jax.eval_shape(lambda *trees: trees, state, small_batch()))
+        assert traced.out_info[0]["total"].shape == ()
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
