@@ -1,4 +1,4 @@
-"""The world the tests run in: four virtual CPU devices, a strict jax, and the shared data where a machine has it."""
+"""The environment of the tests: four virtual CPU devices, a strict jax, and the shared data if the machine has it."""
 
 import atexit
 import ctypes
@@ -13,10 +13,11 @@ import pytest
 
 pytest.register_assert_rewrite("support")
 
-# Threads of numpy's OpenBLAS wait for each other in a loop. With two workers on two cores they take the time from them:
-# with one thread a run that is scored, drawn and reported takes 40% less.
+# Threads of numpy's OpenBLAS wait for each other in a loop. With two pytest workers on two cores, this slows both. With
+# one thread, a run that is scored, drawn and reported takes 40% less time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# jax reads the environment when it is first imported, and the commands that tests start inherit it. What is set stays.
+# jax reads the environment when it is first imported, and commands that tests start inherit it. Variables that are set
+# already stay as they are.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault(
@@ -27,20 +28,21 @@ os.environ.setdefault(
         / f"tests-jax-{importlib.metadata.version('jax')}"
     ),
 )
-# Also what takes milliseconds: there are hundreds, which all test files and processes need.
+# Programs that compile in milliseconds are kept too: there are hundreds, and all test files and processes need them.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Decoded images are never written to a home folder, nor found there.
+# Decoded images are neither written to the home folder nor read from it.
 if "SAGAN_JAX_CACHE" not in os.environ:
     os.environ["SAGAN_JAX_CACHE"] = tempfile.mkdtemp(prefix="sagan_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["SAGAN_JAX_CACHE"], ignore_errors=True)
-# A virtual device that waits long for the others at a collective, as on a busy machine, aborts the whole process.
+# On a busy machine, a virtual device may wait long for the others at a collective. XLA then aborts the whole process.
+# These limits give it more time.
 flags = {
     "xla_cpu_collective_call_warn_stuck_timeout_seconds": "120",
     "xla_cpu_collective_call_terminate_timeout_seconds": "600",
 }
-# Most of the time of the tests goes into compiling; this takes a third to half of it, and the programs are half as slow
-# again. A flag that a jax does not know ends the process, so these are for the versions that were tried; with another
-# one programs are compiled as a user's are. So are those of the default run.
+# The tests spend most of their time on compiling. These flags save a third to half of it, and the programs take half as
+# long again. A flag that jax does not know ends the process, so only the versions that were tried get them. With other
+# versions, programs are compiled as for a user. So are those of the default run.
 version = tuple(importlib.metadata.version("jax").split(".")[:2])
 if version in (("0", "10"), ("0", "12")):
     flags |= {"xla_backend_optimization_level": "0", "xla_cpu_parallel_codegen_split_count": "1"}
@@ -54,8 +56,8 @@ import jax  # noqa: E402  after the environment it reads
 
 from support.paths import ROOT  # noqa: E402  after its assertions were asked for
 
-# Tracing makes objects by the thousand, and Python would look through them all again and again: a quarter of its time.
-# Each test file ends with a collection.
+# Tracing makes thousands of objects. By default, Python's garbage collector scans them so often that this takes
+# a quarter of the time. Each test file ends with a collection.
 gc.set_threshold(50_000, 20, 20)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -65,25 +67,25 @@ jax.config.update("jax_default_matmul_precision", "float32")
 
 
 def pytest_collection_finish():
-    """Leaves what is imported and collected out of every later collection: it stays to the end."""
+    """Excludes imported modules and collected tests from later garbage collections, because they stay to the end."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_programs_are_let_go():
-    """Frees what a test file compiled: each program is mapped into memory, and thousands of them end the process."""
+    """Frees the programs that a test file compiled. Each is mapped into memory, and thousands would end the process."""
     yield
     jax.clear_caches()
     gc.collect()
-    # glibc keeps what is freed, apart for each of jax's many threads. Other C libraries may have no such function.
+    # glibc keeps freed memory, separately for each of jax's many threads. Other C libraries may lack this function.
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real images and golden vectors, which is no part of the project."""
+    """The folder of real images and golden vectors, which is not part of the project."""
     named = os.environ.get("SAGAN_JAX_SHARED")
     folder = Path(named) if named else ROOT.parent / "shared"
     if folder.is_dir():

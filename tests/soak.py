@@ -1,10 +1,10 @@
-"""Watches a long run for what leaks: memory, threads and file handles, and how each grows.
+"""Watches a long run for leaks of memory, threads and file handles.
 
     python tests/soak.py [--minutes 20] [--every-steps 100]
 
-Trains the digits with a tiny network, saving and drawing every so many steps, reads /proc every five seconds, ends the
-run with SIGTERM, and fits a line to the least of each minute, which no save or drawing raises, over the last three
-quarters. Exits 1 when one of them grows.
+Trains the digits with a tiny network, and saves and draws every so many steps. Reads /proc every five seconds, and ends
+the run with SIGTERM. Then it fits a line to the minimum of each minute over the last three quarters of the run. Saves
+and drawings do not raise the minimum. Exits with 1 if one of the quantities grows, or if SIGTERM does not give 143.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-# What a minute may add: the noise of an allocator, not a leak that a week would show.
+# The allowed growth a minute: more than the noise of an allocator, less than a leak that a week would show.
 ALLOWED = {"memory MB": 1.0, "threads": 0.05, "file handles": 0.05}
 
 

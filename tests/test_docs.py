@@ -1,4 +1,4 @@
-"""What the README and the manual show works as it stands there, and reads well."""
+"""The examples of the README and the manual run as written, and their sentences are short."""
 
 import contextlib
 import importlib.util
@@ -33,7 +33,7 @@ _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<why>.*?) -->\n)?^```(?P<kind>python|sh)\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE
 )
 
-# Runs of a page are made tiny. What a page shows otherwise stays as it stands.
+# Runs of a page are made tiny. Everything else runs as the page shows it.
 _TINY = {"total": 2, "save-every": 2, "log-every": 1, "sample-every": 2}
 _CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 _TINY_TRAINING = [word for name, count in _TINY.items() for word in (f"--{name}-steps", str(count))]
@@ -41,7 +41,7 @@ _TINY_TRAINING += ["--batch-size", "8", "--base-channels", "2"]
 
 
 class Block(NamedTuple):
-    """A block of code of a page, and why it is not run; empty if it is."""
+    """A block of code of a page. `why_not` is the reason why it is not run, and empty if it is run."""
 
     kind: str
     code: str

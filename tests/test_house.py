@@ -52,7 +52,7 @@ CONFIG_SECTIONS = {"data", "networks", "training", "recording", "evaluation"}
 # Programs that measure the library, rather than configs that it reads.
 BENCHMARKS_ARE_IN = Path("experiments/benchmarks")
 PROGRAMS = {Path("experiments/run_table.py"), Path("experiments/ledger.py")}
-# A table may be made of an experiment that has a name, or of those of the benchmark. Statistics may use the package's.
+# A table may load named experiments and those of the benchmark. Statistics may use the package's permutation test.
 MAY_IMPORT = {
     Path("experiments/tables"): ("sagan_jax.runs.experiments.load_experiment", "sagan_jax.runs.long_range."),
     Path("experiments/comparisons"): ("sagan_jax.evaluation.permutation.",),
@@ -102,7 +102,7 @@ def arrow_violations(root: Path) -> list[str]:
             continue
         for module in imported_modules(path, tree):
             target = place(module)
-            # The package itself loads nothing; what is taken from it counts, but for __version__ and __file__.
+            # The package itself loads nothing. Names that are taken from it count, except __version__ and __file__.
             if module.split(".")[0] != "sagan_jax" or target == "" or target.startswith("__"):
                 continue
             if target not in LEVELS:
@@ -124,7 +124,7 @@ def functional_violations(root: Path) -> list[str]:
 
 
 def config_violations(root: Path) -> list[str]:
-    """Returns each import of the config outside `runs` and `cli`, and each experiment that imports more than it."""
+    """Returns imports of the config outside `runs` and `cli`, and experiments that import more than the config."""
     found = []
     for path, tree in python_files(root):
         for module in imported_modules(path, tree):
@@ -165,7 +165,7 @@ def config_section_violations(root: Path) -> list[str]:
 
 
 def words_of(node: ast.AST) -> set[str]:
-    """Returns the names that the node itself says, as code."""
+    """Returns the names that the node itself uses in code."""
     match node:
         case ast.Name(id=word) | ast.Attribute(attr=word):
             return {word}

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.one_jax
 
 
 class PytestBenchmarkWarning(pytest.PytestWarning):
-    """What pytest-benchmark warns with, before any test runs."""
+    """A stand-in for the warning that pytest-benchmark gives before any test runs."""
 
 
 def test_warning_of_a_benchmark_plugin_beside_xdist_is_no_error():
@@ -34,6 +34,6 @@ def test_filters_name_no_class_that_a_plugin_would_have_to_bring(pytestconfig):
 def test_what_plugins_write_into_the_checkout_is_ignored(name):
     if not (ROOT / ".git").exists():
         pytest.skip("needs a git checkout: this copy of the sources has no .git")
-    # A folder is ignored for what is in it.
+    # A pattern for a folder also matches the paths in it.
     call = ["git", "-C", str(ROOT), "check-ignore", "--quiet", f"{name}/x"]
     assert subprocess.run(call, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""How arguments are read and refused: one line for each mistake, which names the flag and what is near it."""
+"""How arguments are read. A mistake gives one line with the flag and, for a misspelling, the closest valid name."""
 
 import ast
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_former_name_of_megabytes_is_accepted_and_said(capsys, tmp_path):
 
 
 def undocumented(path):
-    """Yields the fields of dataclasses of flags, except those that hold further dataclasses, without a word of help."""
+    """Yields the fields of dataclasses of flags that have no docstring, except those that hold another dataclass."""
     for section in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)):
         for field, after in zip(section.body, [*section.body[1:], None], strict=True):
             if not isinstance(field, ast.AnnAssign) or section.name in ("Table", "_Early"):

@@ -40,7 +40,10 @@ class Narrow(nn.Module):  # fits the probe, and not D
 
 @pytest.fixture
 def fake(monkeypatch):
-    """Stands for training and scoring: what was asked of them, and what a run of each seed records of clear parts."""
+    """Replaces training and scoring. Returns their calls, and the values of `PARTS` that the run of each seed records.
+
+    A run whose seed has no values diverges.
+    """
     asked, parts = [], {}
 
     def train(run, workdir):
@@ -90,8 +93,8 @@ def test_row_has_means_ranges_collapse_and_the_p_of_an_exact_test(monkeypatch):
     assert lines[2][-1] == "–"
     assert lines[3][:3] == ["**mine**", "0.750 (0.500 to 1.000)", "never, 300, never"]
     assert lines[3][3:5] == ["0.625 (0.500 to 0.750) (2)", "0.312 (0.250 to 0.375) (2)"]
-    # Ranks, the worst first: the collapsed run 1, none 2, 3, 4, the others 5, 6. Sums 12 and 9; of 20 groupings, those
-    # with sums from 9 to 12 are nearer: 10 and 11, three each.
+    # Ranks from the worst: 1 for the collapsed run, 2, 3 and 4 for none, 5 and 6 for the others. The sums are 12 and 9.
+    # Of 20 groupings, six are nearer: three have the sum 10 and three the sum 11.
     assert lines[3][8:] == ["1 of 3", "3", "0.7"]
 
 
@@ -120,7 +123,7 @@ def test_run_of_a_layer_is_a_valid_config_with_the_settings_of_the_version(atten
 
 def test_gan_collapsed_if_few_images_have_clear_parts_at_its_end_or_if_it_diverged(fake, tmp_path):
     asked, parts = fake
-    parts.update({0: [0.5, 0.0199], 1: [0.001, 0.02]})  # and 2 diverges
+    parts.update({0: [0.5, 0.0199], 1: [0.001, 0.02]})  # seed 2 diverges
     said = []
     trials = measured("release", (0, 1, 2), tmp_path, probe=False, notify=said.append)
     assert trials == [
@@ -131,7 +134,7 @@ def test_gan_collapsed_if_few_images_have_clear_parts_at_its_end_or_if_it_diverg
     assert asked == [(0, "release", 2000), (1, "release", 2000), ("gan-1", "rule5k"), (2, "release", 2000)]
     assert said == ["seed 2 counts as collapsed. The loss is nan."]
     asked.clear()
-    assert measured("release", (0, 2), tmp_path, probe=False) == trials  # what is there is not run again, and all shown
+    assert measured("release", (0, 2), tmp_path, probe=False) == trials  # runs nothing again, and gives all runs
     assert asked == []
 
 
@@ -237,7 +240,7 @@ def test_layer_of_a_user_becomes_a_row_and_is_not_run_twice(tmp_path, capsys, mo
     assert "layers.py:Mean, quick" in table.splitlines()[-1]
     assert "mean nothing" in out
     for name in ("measure_reach", "train"):
-        monkeypatch.setattr(long_range, name, None)  # would fail if it were called again
+        monkeypatch.setattr(long_range, name, None)  # a second call would fail
     assert command(*words) == 0
     assert (folder / "table.md").read_text() == table
 
@@ -250,7 +253,7 @@ def test_out_that_cannot_be_written_is_said_before_anything_is_trained(fake, tmp
 
 
 def test_version_1_keeps_its_settings_and_its_images():
-    """A failure here means that results on record no longer compare: it takes another version name."""
+    """A failure here means that new results no longer compare with recorded ones. Then the version needs a new name."""
     default, own = (flatten_dict(to_dict(one), sep=".") for one in (Experiment(), experiment("release")))
     sections = ("data.", "networks.", "training.")
     assert {name: own[name] for name in own if own[name] != default[name] and name.startswith(sections)} == {

@@ -1,4 +1,4 @@
-"""The commands, and the Python that does what they do, on real digits with networks of the smallest width."""
+"""The commands, and the Python functions that do the same, on real digits with networks of the smallest width."""
 
 import base64
 import dataclasses
@@ -50,7 +50,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path):
-    """A copy of that run to do things to."""
+    """A copy of that run, which a test may change."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
@@ -329,7 +329,7 @@ def test_train_leaves_a_report_of_the_finished_run(finished):
 def test_train_writes_its_report_at_each_grid_and_at_the_end(run, monkeypatch):
     written = []
     monkeypatch.setattr(session, "write_report", lambda workdir, status: written.append((workdir, status)))
-    monkeypatch.setattr(session, "_REPORT_SECONDS", 0.0)  # else a run as short as this one has none on the way
+    monkeypatch.setattr(session, "_REPORT_SECONDS", 0.0)  # otherwise a run this short writes none before its end
     assert train(run, "--total-steps", "5", "--sample-every-steps", "2") == 0
     assert written == [(run, "training"), (run, "finished")]
 
@@ -599,7 +599,7 @@ def test_train_skips_as_many_images_as_it_is_told_and_keeps_the_others_decoded(c
     flags = ["--source", str(folder), "--cache", str(tmp_path / "kept")]
     assert train(tmp_path / "run", *flags) == 2
     assert "'b.png'" in error_line(capsys)
-    assert train(tmp_path / "run", *flags, "--skip-unreadable", "1") == 2  # for want of labels, but not for b.png
+    assert train(tmp_path / "run", *flags, "--skip-unreadable", "1") == 2  # skips b.png, refuses missing labels
     skipped, refused = capsys.readouterr().err.splitlines()
     assert "skipped 1 of 2 images" in skipped
     assert "has no labels" in refused
@@ -704,7 +704,7 @@ def test_folder_that_may_not_be_written_to_is_said_before_the_work(finished, tmp
 
     for module in ("export", "photographs"):
         monkeypatch.setattr(f"sagan_jax.runs.{module}.check_can_write", refuse)
-    monkeypatch.setattr("sagan_jax.runs.load.GenerationRun.generator", None)  # no network is loaded
+    monkeypatch.setattr("sagan_jax.runs.load.GenerationRun.generator", None)  # loading a network would fail
     for words in (["export"], ["export", "--format", "hub"], ["invert", "photo.png"]):
         assert command(*words, "--workdir", finished, "--out", tmp_path / "out") == 6
         assert "may not be written to" in error_line(capsys)
@@ -766,7 +766,7 @@ def test_truncation_redraws_what_is_above_it_or_cuts_it_off():
         np.asarray(generator.latents(key, numbers, *how)) for how in ((), (0.5,), (0.5, "clipped"))
     )
     assert np.array_equal(clipped, plain.clip(-0.5, 0.5))
-    assert 0.6 < (np.abs(clipped) == 0.5).mean() < 0.63  # outside half a standard deviation lie 61.7%
+    assert 0.6 < (np.abs(clipped) == 0.5).mean() < 0.63  # 61.7% lie outside half a standard deviation
     assert np.abs(resampled).max() < 0.5
     np.testing.assert_allclose(resampled.var(), scipy.stats.truncnorm(-0.5, 0.5).var(), rtol=0.03)
 
@@ -804,7 +804,7 @@ def test_moving_average_is_what_a_run_samples_from(tmp_path):
     raw, averaged = opened.generator(raw=True), sagan_jax.load_run(tmp_path / "run")
     for generator, state in ((averaged, opened.state.average), (raw, opened.state.generator.variables)):
         assert same_bits(generator.variables["batch_stats"], state["batch_stats"])
-        bias = generator.variables["params"]["linear"]["bias"]  # which is not normalised
+        bias = generator.variables["params"]["linear"]["bias"]  # a bias has no spectral norm
         assert same_bits(bias, state["params"]["linear"]["bias"])
     assert not np.array_equal(raw.generate(3).images, averaged.generate(3).images)
 
@@ -823,7 +823,7 @@ def test_experiment_is_found_by_path(tmp_path):
 
 
 def test_experiments_of_a_wheel_are_found_inside_the_package(monkeypatch, tmp_path):
-    """A wheel has no checkout around it, and a folder `experiments` beside the package is somebody else's."""
+    """A wheel has no checkout around it. A folder `experiments` beside the package belongs to another project."""
     package, stranger = tmp_path / "sagan_jax", tmp_path / "experiments"
     shutil.copytree(experiments.experiment_folders()[0], package / "experiments")
     stranger.mkdir()

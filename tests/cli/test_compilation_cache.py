@@ -31,10 +31,10 @@ def test_every_command_that_compiles_takes_the_flag():
 
 
 def train(home, workdir, *flags):
-    """Trains a tiny run as a user does, and returns the names of the programs that jax was asked for.
+    """Trains a tiny run as a user does, and returns the names of the programs that jax was asked to compile.
 
-    Programs are compiled quickly: which are asked for and kept does not depend on that. With all flags of the tests,
-    jax 0.10.2 gave NaN in the second step on a CPU with AVX-512.
+    The programs are compiled without optimisation. This changes neither which programs jax is asked for nor which it
+    keeps. With all flags of the tests, jax 0.10.2 gave NaN in the second step on a CPU with AVX-512.
     """
     environment = {"PATH": os.environ["PATH"], "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     environment |= {"PYTHONPATH": str(ROOT), "HOME": str(home), "JAX_PLATFORMS": "cpu"}
@@ -48,7 +48,7 @@ def train(home, workdir, *flags):
 
 
 def results(workdir):
-    """Returns the metrics without what depends on the clock, and the bytes of the picture of samples."""
+    """Returns the metrics that do not depend on the clock, and the bytes of the sample grid and of each array."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     kept = [{name: value for name, value in row.items() if name not in ("images_per_second", "time")} for row in rows]
     return kept, (workdir / "samples" / "samples-00000002.png").read_bytes(), weights(workdir)

@@ -1,4 +1,4 @@
-"""Paths that the system refuses: one line and an exit code, whichever argument they are."""
+"""Paths that the system refuses: for every argument, the command ends with one line and an exit code."""
 
 import shutil
 
@@ -29,7 +29,7 @@ OF_A_RUN = {
     "report": [],
     "complete": ["photo.png", "--holes", "centre"],
 }
-# The word PATH is the refused path, with a suffix where one is needed.
+# PATH stands for the refused path. Some arguments need a suffix after it.
 OTHERS = [
     ["train", "digits_32", "--workdir", "PATH"],
     ["train", "--init-from", "PATH", "--workdir", "new"],
@@ -111,7 +111,7 @@ def test_file_in_the_place_of_a_folder_is_said_before_anything_is_computed(words
 
 @pytest.fixture
 def homeless(monkeypatch):
-    """A user without HOME and without an entry in the list of users, as in some containers."""
+    """A user without HOME and without an entry in the password database, as in some containers."""
     for variable in ("SAGAN_JAX_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(variable, raising=False)
 

@@ -83,7 +83,7 @@ def test_fresh_with_an_experiment_starts_over_with_that(run, trained):
 
 def test_shared_draws_cannot_be_turned_on_in_a_run_that_was_started_without(run, capsys):
     config = json.loads((run / "config.json").read_text())
-    del config["training"]["shared_draws"]  # of a run before there was such a field
+    del config["training"]["shared_draws"]  # as in a run from before this field existed
     (run / "config.json").write_text(json.dumps(config))
     assert command("train", "--workdir", run, "--shared-draws") == 2
     assert "started with another config (training.shared_draws: False -> True)" in error_line(capsys)

@@ -26,9 +26,9 @@ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); $function; echo "${COMPREPLY[@]}"
         (["sa"], ["sample"]),
         (["fetch"], ["fetch-weights"]),
         (["train", "--total"], ["--total-steps"]),
-        (["train", "--atten"], ["--attention"]),  # whose help has several lines
+        (["train", "--atten"], ["--attention"]),  # its help has several lines
         (["train", "--spectral-norm", ""], ["both", "discriminator", "generator", "none"]),
-        (["train", "--loss", ""], sorted(get_args(LossName))),  # beside which a user's own may stand
+        (["train", "--loss", ""], sorted(get_args(LossName))),  # a user's own loss is valid too
         (["train", "--generator-attention", "r"], ["release", "residual"]),
         (["train", "--callbacks", ""], ["tensorboard", "wandb"]),
         (["train", "--augmentation", "c"], ["color", "cutout"]),

@@ -10,10 +10,10 @@ import pytest
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
-# A jax that takes for ever to import: what a command does before it is what it does at once.
+# The import of this jax never ends. So whatever a command does, it does before it imports jax.
 ENDLESS_JAX = "import time\nprint('jax', flush=True)\ntime.sleep(600)\n"
 
-# A command that loses every exception, as callbacks of jax may, with a half-written file beside a whole one.
+# A command that swallows every exception, as callbacks of jax may. A half-written file lies beside a finished one.
 STUBBORN = """
 import sys, time, types
 from pathlib import Path
@@ -37,8 +37,8 @@ sys.exit(main.main())
 """
 
 
-# A shell ignores Ctrl-C in what it starts in the background, and `nohup` ignores SIGHUP. So the program is started with
-# neither ignored, unless a signal is named. `preexec_fn` would fork, and jax runs threads here.
+# A shell lets background programs ignore Ctrl-C, and `nohup` lets them ignore SIGHUP. So the launcher resets both,
+# except for a signal that is named. `preexec_fn` would fork, and jax runs threads here.
 LAUNCHER = """
 import os, signal, sys
 for number in (signal.SIGINT, signal.SIGHUP):
@@ -104,9 +104,9 @@ def test_closed_terminal_is_ignored_under_nohup(tmp_path):
     assert ended(process, signal.SIGTERM)[0] == 143
 
 
-# Python itself answers Ctrl-C with a traceback until our code is read: the time counts from there.
+# Until our code is read, Python itself answers Ctrl-C with a traceback. So the delay counts from then.
 TRAIN = "import sys; from sagan_jax.cli.main import main; print('read', flush=True); sys.exit(main())"
-# Seconds after the start. CI runs three of them.
+# Seconds after our code is read. CI runs the first three.
 DELAYS = [0.3, 2, 8, *(pytest.param(delay, marks=pytest.mark.release) for delay in (0.1, 0.6, 1, 4))]
 
 
@@ -114,7 +114,7 @@ DELAYS = [0.3, 2, 8, *(pytest.param(delay, marks=pytest.mark.release) for delay 
 @pytest.mark.one_jax
 @pytest.mark.parametrize("delay", DELAYS)
 def test_signal_at_any_time_ends_training_without_a_traceback(delay, tmp_path):
-    """The three signals at once, each to a process of its own: most of the time is waited."""
+    """Sends the three signals at once, each to its own process, because the test mostly waits."""
     flags = ["--batch-size", "8", "--base-channels", "1", "--total-steps", "100000"]
     train = ["-c", TRAIN, "train", "digits_32", *flags]
     processes = {number: start(*train, "--workdir", tmp_path / number.name) for number in SIGNALS}

@@ -313,7 +313,7 @@ def test_read_only_cache_is_read_and_a_missing_set_done_without(data, kept, tmp_
 
 def test_cached_set_needs_no_lock(data, kept, monkeypatch):
     expected = contents(opened(data, kept)[0])
-    monkeypatch.setattr(cache.DecodedCache, "locked", None)  # which ends whoever would take it
+    monkeypatch.setattr(cache.DecodedCache, "locked", None)  # taking the lock would fail
     assert contents(opened(data, kept)[0]) == expected
 
 
@@ -330,7 +330,7 @@ def test_arrays_are_read_as_they_are_and_not_cached(tmp_path, kept, data):
     assert contents(source) == (images.tolist(), [0, 0])
     assert lines == []
     assert not kept.exists()
-    opened(data, kept)  # files are
+    opened(data, kept)  # files are cached
     assert only(kept, "*.npy").is_file()
 
 
@@ -405,7 +405,7 @@ def test_cmyk_images_are_said_again_by_the_cache(tmp_path, kept, mode):
     assert "has 2 of 12 images in CMYK, such as '0/c1.jpg'" in said[0]
 
 
-# which folder
+# the folder of the cache
 
 FOLDERS = [
     ("auto", {"SAGAN_JAX_CACHE": "/a", "XDG_CACHE_HOME": "/x"}, Path("/a")),

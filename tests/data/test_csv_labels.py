@@ -25,7 +25,7 @@ def pack(request, tmp_path):
 
 @pytest.fixture
 def opened(tmp_path):
-    """Opens a source with the labels of a CSV file of this text, which is not in the source."""
+    """Returns a function that opens a source with the labels of a CSV file outside it, and gives its messages too."""
 
     def opened(path, text, **options):
         data = text if isinstance(text, bytes) else text.encode()

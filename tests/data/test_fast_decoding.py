@@ -17,11 +17,11 @@ SIZE = 24
 
 
 def slopes(width, height):
-    """Returns an image whose red is the column and whose green is the row, so that a shift shows as another level."""
+    """Returns an image whose red rises with the column and whose green rises with the row, so that a shift shows."""
     across, down = np.linspace(0, 255, width), np.linspace(0, 255, height)
     image = np.zeros((height, width, 3), np.uint8)
     image[..., 0], image[..., 1] = across, down[:, None]
-    image[: height // 3, : width // 4, 2] = 200  # a corner of its own, so that no turned image looks like another
+    image[: height // 3, : width // 4, 2] = 200  # marks one corner, so that each orientation looks different
     return image
 
 

@@ -28,7 +28,7 @@ def pixels(number):
 
 
 def made(columns):
-    """Returns a data set of columns: for each name its values and its feature."""
+    """Returns a data set. `columns` maps each name to the values and the feature of the column."""
     features = datasets.Features({name: feature for name, (_, feature) in columns.items()})
     return datasets.Dataset.from_dict({name: values for name, (values, _) in columns.items()}, features=features)
 

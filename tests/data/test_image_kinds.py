@@ -21,7 +21,7 @@ TINY = encoded(PIXELS)
 
 
 def opened(path, **options):
-    """Returns a source and the lines that it says."""
+    """Returns a source and its messages."""
     lines = []
     return open_source(str(path), **{"resolution": 7, "notify": lines.append, **options}), lines
 
@@ -136,7 +136,7 @@ def test_grey_levels_of_16_bits_are_scaled_in_every_kind():
 
 
 def with_tag(data, tag, value):
-    """Returns a little-endian TIFF whose tag of one short has another value."""
+    """Returns a little-endian TIFF in which a tag of one short has the given value."""
     return data.replace(struct.pack("<HHI", tag, 3, 1) + data[data.index(struct.pack("<HHI", tag, 3, 1)) + 8 :][:2],
                         struct.pack("<HHIH", tag, 3, 1, value))  # fmt: skip
 

@@ -37,7 +37,7 @@ def refused(path, **options):
 
 @pytest.fixture
 def church(tmp_path):
-    """Three images, put in another order than that of their keys."""
+    """Three images, written in another order than that of their keys."""
     return written(
         tmp_path / "church_lmdb", {b"c": encoded(pixels(3)), b"a": encoded(pixels(1)), b"b": encoded(pixels(2))}
     )

@@ -1,4 +1,4 @@
-"""Holes: where they lie, how large they are, and that nothing but kind, size, seed and index decides them."""
+"""Holes: where they lie, how large they are, and that they depend only on kind, size, seed and index."""
 
 import doctest
 

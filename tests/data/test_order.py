@@ -93,7 +93,7 @@ def test_images_of_one_class_cannot_be_balanced():
 
 @pytest.mark.parametrize("balanced_by", [None, LABELS])
 def test_another_batch_size_goes_on_at_the_image_where_the_run_stopped(balanced_by):
-    """Sizes 6, then 10, then 3: the images of 4, 2 and 5 steps are those of the order, one after the other."""
+    """Takes 4 steps of batch size 6, then 2 of size 10 and 5 of size 3. Together they read the order without a gap."""
     sizes, read_before, parts, step = (6, 10, 3), 0, [], 0
     for size, steps in zip(sizes, (4, 2, 5), strict=True):
         options = {"batch_size": size, "first_image": read_before, "balanced_by": balanced_by}

@@ -27,7 +27,7 @@ def png(number):
 
 
 def write(path, numbers, labels=None, *, image="image", label="label", names=None, plain=False, group=3, kind=None):
-    """Writes the images `numbers` as a published set has them; `names` go where Hugging Face puts them."""
+    """Writes the images `numbers` in the layout of published sets. `names` go into the metadata of Hugging Face."""
     files = [png(number) if isinstance(number, int) else number for number in numbers]
     columns = {image: files if plain else [{"bytes": data, "path": f"{n}.png"} for n, data in enumerate(files)]}
     if labels is not None:
@@ -193,7 +193,7 @@ def test_large_parquet_is_read_by_row_group_and_gives_what_a_small_one_gives(tmp
         write(tmp_path / f"{shard}.parquet", range(shard * 10, shard * 10 + 10), [0, 1] * 5, group=4)
     expected, _ = opened(tmp_path)
     monkeypatch.setattr("sagan_jax.data.sources.IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(parquet, "_CACHED_BYTES", 1)  # one group
+    monkeypatch.setattr(parquet, "_CACHED_BYTES", 1)  # keeps one row group
     source, _ = opened(tmp_path)
     read = []
     kept = pq.ParquetFile.read_row_group

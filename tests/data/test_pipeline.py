@@ -126,7 +126,7 @@ def test_batch_larger_than_the_set_repeats_it():
 
 
 def test_batches_far_beyond_int32_records_are_still_epochs():
-    # Step 13 k starts record 13 k 12, so at an epoch's beginning.
+    # Step 13 k starts at record 12 x 13 k, which is the beginning of an epoch.
     records = labels_of(first_step=13 * 10**9, total_steps=13 * 10**9 + 13).reshape(12, 13)
     np.testing.assert_array_equal(np.sort(records), np.tile(np.arange(1000, 1013), (12, 1)))
 

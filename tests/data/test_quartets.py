@@ -1,4 +1,4 @@
-"""Quartets: four images of two parts that differ in the hues of the parts alone."""
+"""Quartets: four images of two parts each, which differ only in the hues of the parts."""
 
 import itertools
 
@@ -39,7 +39,7 @@ def test_halves_hold_the_same_parts_at_the_same_places():
 
 
 def test_gap_counts_the_empty_rows_or_columns_between_the_parts():
-    quartets = drawn(200, rule=Pairs(hues=5, forms=1, size=7))  # squares reach to the edge of their width
+    quartets = drawn(200, rule=Pairs(hues=5, forms=1, size=7))  # squares fill their whole width
     gaps = []
     for image in quartets.images[:, 0]:
         labels, count = ndimage.label(image.any(axis=-1))

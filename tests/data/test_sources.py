@@ -36,7 +36,7 @@ pytestmark = pytest.mark.one_jax
 
 
 def only_image(tmp_path, data, name="only.png", **options):
-    """Returns what becomes of the image file `data`."""
+    """Returns the pixels `[H, W, C]` uint8 that a source gives for the image file `data`."""
     source = open_source(str(write_folder(tmp_path, {name: data})), **options)
     assert len(source) == 1
     return source[0][0]
@@ -350,7 +350,7 @@ def header_of_a_png(width, height):
 
 
 def with_a_text_of(num_bytes):
-    """Returns a PNG that holds a compressed comment of so many bytes."""
+    """Returns a PNG that holds a compressed comment of `num_bytes` bytes."""
     chunk = b"zTXt" + b"Comment\0\0" + zlib.compress(bytes(num_bytes))
     framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     return TINY[:33] + framed + TINY[33:]  # right after the header
@@ -383,7 +383,7 @@ def test_unreadable_image_is_named_when_the_set_is_opened(tmp_path, kind, fault)
 @pytest.mark.parametrize(
     ("size", "said"), [((10_000, 9_000), "10000 x 9000 pixels"), ((20_000, 20_000), "400000000 pixels")]
 )
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # all that Pillow does in the first case
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # in the first case, Pillow only warns
 def test_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, size, said):
     message = refused(write_folder(tmp_path, {"bomb.png": header_of_a_png(*size)}))
     assert "'bomb.png'" in message

@@ -1,4 +1,4 @@
-"""Data sets of a user: what is read of them, and what is said where one breaks the contract."""
+"""Data sets of a user: how they are read, and the message for one that breaks the contract."""
 
 import threading
 from pathlib import Path
@@ -41,7 +41,7 @@ def refused(data, **options):
 
 
 def with_item(item, number=4, kind=Numbered):
-    """Returns a data set one item of which is another one, or is what a function returns."""
+    """Returns a data set with one item replaced by `item`, or by its result if it is a function."""
 
     class Changed(kind):
         def __getitem__(self, index):

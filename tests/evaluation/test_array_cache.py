@@ -18,11 +18,11 @@ def test_runs_that_need_the_same_at_once_compute_it_once(tmp_path):
         assert may_end.wait(30)
         return {"mean": np.arange(3.0)}
 
-    with ThreadPoolExecutor(2) as pool:  # the lock belongs to an open file, so that threads stand for processes
+    with ThreadPoolExecutor(2) as pool:  # the lock belongs to an open file, so threads can stand in for processes
         first = pool.submit(cached, tmp_path, ("features", 5), compute)
         assert begun.wait(30)
         second = pool.submit(cached, tmp_path, ("features", 5), compute)
-        other = cached(tmp_path, ("features", 6), lambda: {"mean": np.zeros(2)})  # another key waits for nobody
+        other = cached(tmp_path, ("features", 6), lambda: {"mean": np.zeros(2)})  # another key does not wait
         may_end.set()
         results = [first.result(30), second.result(30)]
     assert len(calls) == 1

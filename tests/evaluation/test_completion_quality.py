@@ -1,4 +1,4 @@
-"""Scores of completions, on arrays and on a network that was not trained."""
+"""Scores of completions, on arrays and on an untrained network."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Scores in the features of DINOv2: a small network, read from a file as the large one would be."""
+"""Scores in the features of DINOv2, with a small network that is read from a file as the large one is."""
 
 import json
 

@@ -56,7 +56,7 @@ def test_another_output_than_the_features_can_be_gathered(images):
 
 @pytest.fixture
 def in_processes(monkeypatch):
-    """Calls a function with each argument in a thread of its own; the threads gather as processes do."""
+    """Returns a function that calls another with each argument in its own thread. Threads gather as processes do."""
 
     def run(function, arguments):
         barrier, parts = threading.Barrier(len(arguments), timeout=10), {}
@@ -66,7 +66,7 @@ def in_processes(monkeypatch):
             barrier.wait()
             found = sorted(parts.items(), key=lambda item: item[0].name)
             barrier.wait()
-            assert len({(part.dtype, part.shape[1:]) for _, part in found}) == 1  # as the real one needs
+            assert len({(part.dtype, part.shape[1:]) for _, part in found}) == 1  # as the real gather requires
             return [part for _, part in found]
 
         monkeypatch.setattr(features, "gather", gather)

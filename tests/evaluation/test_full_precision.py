@@ -1,4 +1,4 @@
-"""What is compared with somebody's numbers has float32 products, whatever jax is set to, as traced."""
+"""Programs that give comparable numbers are traced with float32 products, whatever precision jax is set to."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The FID network: golden features of torch-fidelity's at every size and tap, and an independent resize."""
+"""The FID network, against golden features of torch-fidelity at every size and tap and an independent resize."""
 
 import runpy
 
@@ -28,7 +28,7 @@ WIDTHS = {"64": 64, "192": 192, "768": 768, "2048": 2048, "logits_unbiased": 100
 
 @pytest.fixture(scope="session")
 def state_dict(golden):
-    """The arrays that the golden features were made with, each of which follows from its name."""
+    """The arrays that the golden features were made with. A rule makes each of them from its name."""
     return runpy.run_path(str(golden / "inception_rule.py"))["state_dict"]()
 
 
@@ -41,7 +41,7 @@ def weights(state_dict, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def features(golden, weights):
-    """What our network makes of the golden images, by their size."""
+    """The features that our network gives for the golden images, by the size of the images."""
     with np.load(golden / "inception-features.npz") as file:
         return {size: inception_features(file[f"in/images_{size}"], weights) for size in SIZES}
 
@@ -88,7 +88,7 @@ def test_resize_treats_both_axes_alike():
 
 
 def resize_by_scalars(image, size):
-    """TensorFlow 1's bilinear resize of one channel, pixel by pixel: places in float32, all else in float64."""
+    """TensorFlow 1's bilinear resize of one channel, pixel by pixel. Coordinates are float32, all else is float64."""
     height, width = image.shape
     scales = np.float32(height / size), np.float32(width / size)
     result = np.zeros((size, size))
@@ -113,7 +113,7 @@ def test_resize_is_that_of_tensorflow_1(sides):
 
 
 def test_resize_takes_its_places_in_float32():
-    """Those of a float64 differ by up to 0.012 grey levels."""
+    """With coordinates in float64, the result differs by up to 0.012 grey levels."""
     board = 255 * (np.indices((32, 32)).sum(axis=0) % 2).astype(np.uint8)
     places = np.arange(299, dtype=np.float32) * np.float32(32 / 299)
     low = places.astype(int)
@@ -130,7 +130,7 @@ def test_resize_to_the_same_size_changes_nothing():
 
 
 def windows_by_scalars(channel, combine, stride, border):
-    """3x3 windows of one channel, cut off at the borders."""
+    """Combines the 3x3 windows of one channel, which are cut off at the borders."""
     rows, columns = channel.shape
     places = [range(0 if border else 1, side if border else side - 1, stride) for side in (rows, columns)]
     return [
@@ -144,7 +144,7 @@ def windows_by_scalars(channel, combine, stride, border):
     [(average_pool, np.mean, 1, True), (max_pool, np.max, 1, True), (strided_max_pool, np.max, 2, False)],
 )
 def test_pools_ignore_pixels_beyond_the_border(pool, combine, stride, border):
-    x = np.random.default_rng(3).standard_normal((2, 5, 9, 4)).astype(np.float32) - 5  # zeros would win a maximum
+    x = np.random.default_rng(3).standard_normal((2, 5, 9, 4)).astype(np.float32) - 5  # padded zeros would win
     pooled = np.asarray(pool(x))
     for n in range(2):
         for c in range(4):
@@ -156,7 +156,7 @@ def test_pools_ignore_pixels_beyond_the_border(pool, combine, stride, border):
     ("sides", "window", "strides"), [((9, 8), (3, 3), 1), ((9, 8), (3, 3), 2), ((7, 9), (1, 3), 1)]
 )
 def test_valid_convolution_is_the_plain_one(sides, window, strides):
-    """It is computed in another way, for speed."""
+    """Our layer computes it in another, faster way."""
     import flax.linen as nn
 
     class Layer(nn.Module):

@@ -1,4 +1,4 @@
-"""What is found of an image by gradients: its latent and its class, where the generator made it itself."""
+"""Inversion by gradients: it finds the latent and the class of an image that the generator made."""
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,14 @@ SEARCH = LatentSearch(starts=6, steps=120, prior=1e-5)
 
 @pytest.fixture(scope="module")
 def trained():
-    """A generator that no training has made: its classes and all entries of its latents are to be seen."""
+    """A generator with drawn variables. Its images show the class and every entry of the latent."""
     network = Generator(resolution=32, num_classes=3, base_channels=2, attention_resolutions=(16,))
     return TrainedGenerator(network, draw_tree(dict(variable_shapes(network, 5)), 0), 5, 3, step=7)
 
 
 @pytest.fixture(scope="module")
 def made(trained):
-    """An image that it made, with its latent and its class."""
+    """An image of that generator `[H, W, C]` uint8, with its latent `[5]` and its class."""
     latent, label = np.float32([[0.7, -1.1, 0.2, 1.6, -0.4]]), np.int32([1])
     return trained.images(latent, label)[0], latent[0], int(label[0])
 

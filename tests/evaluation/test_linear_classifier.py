@@ -1,4 +1,4 @@
-"""Logistic regression against scikit-learn's, which minimises the sum where ours minimises the mean."""
+"""Logistic regression against scikit-learn's. Theirs minimises the sum of the losses, ours the mean."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from sagan_jax.evaluation.linear_classifier import PENALTY, fit_linear_classifie
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Features of three classes that overlap, with other scales, a feature that is constant, and their labels."""
+    """Features `[211, 7]` of three overlapping classes, the last feature constant, and labels. The scales differ."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 211)
     features = random.standard_normal((211, 7)) + random.standard_normal((3, 7))[labels]

@@ -31,14 +31,14 @@ def expected(golden):
 
 @pytest.fixture(scope="module")
 def arrays():
-    """Arrays of the published names and shapes, which all differ."""
+    """Arrays of the published names and shapes, with different values everywhere."""
     random = np.random.default_rng(0)
     drawn = {name: random.standard_normal(shape).astype(np.float32) for name, shape in published_shapes().items()}
     return {name: np.abs(array) + 1 if name.endswith("running_var") else array for name, array in drawn.items()}
 
 
 def outputs_of(images):
-    """Features and logits of images of any size, by batches of eight as a score reads them."""
+    """Features and logits of images of any size, in batches of eight, as in a score."""
     batches = [ImageBatch(np.resize(part, (8, *part.shape[1:])), np.zeros(len(part))) for part in np.split(images, [8])]
     return [outputs for outputs, _ in lite0_embedding()([batch for batch in batches if len(batch.labels)])]
 
@@ -166,7 +166,7 @@ def origin_of_a_new_process():
     ("content", "says"), [(None, "no such file"), (b"", "needs a sha256 that starts with 57934424")]
 )
 def test_damaged_package_is_named_and_leaves_no_cache(content, says, package_reads, tmp_path, monkeypatch):
-    package = f"package_of_{tmp_path.name}"  # each is imported, and stays so
+    package = f"package_of_{tmp_path.name}"  # an imported package stays imported
     folder = tmp_path / package / "models"
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").touch()
@@ -192,7 +192,7 @@ def test_weights_are_read_from_the_cache_and_a_damaged_one_is_made_anew(package_
         cached.write_bytes(damaged)
         reads = len(package_reads)
         assert (origin_of_a_new_process(), len(package_reads)) == (origin, reads + 1)
-        assert read_arrays(cached).metadata == file.metadata  # a digest of all arrays among them
+        assert read_arrays(cached).metadata == file.metadata  # it includes a digest of all arrays
     assert [path.name for path in cached.parent.iterdir()] == [cached.name]
 
 
@@ -205,7 +205,7 @@ def test_cache_that_cannot_be_written_is_ignored(package_reads, tmp_path):
 
 def longest_increasing(numbers):
     """The length of the longest strictly increasing subsequence."""
-    ends = []  # of each length, the smallest last number
+    ends = []  # the smallest last number of each length
     for number in numbers:
         place = bisect.bisect_left(ends, number)
         ends[place : place + 1] = [number]
@@ -219,7 +219,7 @@ def test_longest_increasing_run_is_that_of_paper_and_pencil():
 @pytest.mark.slow
 @needs_weights
 def test_photographs_are_recognised(shared):
-    """Folders are synsets, so true classes increase with their names, whichever they are."""
+    """Folders are named after synsets. So the true classes increase with the names, whichever classes they are."""
     images = []
     with zipfile.ZipFile(shared / "data" / "imagenet-sample.zip") as archive:
         for name in sorted(name for name in archive.namelist() if not name.endswith("/")):

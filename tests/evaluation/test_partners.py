@@ -68,8 +68,9 @@ def test_positions_at_the_edge_of_a_blob_count_by_the_share_that_it_covers():
     maps[0, :, 63] = 1  # the ground, for all rows that are not set below
     own, keys = np.zeros((16, 16), bool), np.zeros((8, 8), bool)
     own[:5, :5] = True
-    own[[0, 0, 4, 4], [0, 4, 0, 4]] = False  # of a query of 2x2 pixels a blob covers a quarter at its corner, else half
-    keys[4:7, 4:7] = True  # and of a key of 4x4 a quarter, which is enough
+    # A query has 2x2 pixels. The blob covers a quarter of it at its corner, which is not enough, and half at its edge.
+    own[[0, 0, 4, 4], [0, 4, 0, 4]] = False
+    keys[4:7, 4:7] = True  # the blob covers at least a quarter of each key of 4x4 pixels, which is enough
     maps[0, own.ravel()] = keys.ravel() / 9
     found = partner_attention(make_record([image], maps, 16, 8), RULE)
     assert found["generator/partner_share_16"] == pytest.approx(1 / 2)  # the second blob attends to the ground

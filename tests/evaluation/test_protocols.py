@@ -105,4 +105,4 @@ def test_settings_spell_out_the_defaults():
 def test_settings_name_the_resize(name, resize):
     settings = parse_protocol(name).settings()
     assert settings["resize"] == resize
-    assert "clean" not in settings  # files of before then compare equal
+    assert "clean" not in settings  # so earlier result files still compare equal

@@ -49,7 +49,7 @@ def test_learned_maps_put_back_change_no_bit(drawing):
     assert replaceable_layers(generator) == ("attention_8", "attention_16")
     assert set(maps) == {"attention_8", "attention_16"}
     assert np.ptp(images) > 100
-    plain = generator.images(latents, labels)  # of another program, whose last bits may fall on another level
+    plain = generator.images(latents, labels)  # another program, whose last bits may round to another level
     assert abs(images.astype(int) - plain).max() <= 1
     assert (images != plain).mean() < 1e-3
     assert np.array_equal(images_of_maps(generator, latents, labels, maps), images)
@@ -104,11 +104,11 @@ def test_blobs_lose_their_view_of_each_other_alone(heads):
     regions = [np.zeros((32, 32), bool) for _ in range(3)]
     regions[0][0:8, 0:8] = regions[1][16:24, 20:28] = regions[2][24:32, 0:8] = True  # whole positions of 4x4 pixels
     queries = [{8 * y + x for y in ys for x in xs} for ys, xs in (((0, 1), (0, 1)), ((4, 5), (5, 6)), ((6, 7), (0, 1)))]
-    # Keys of 8x8 pixels: the second blob covers a half of 2. Both are its own.
+    # A key has 8x8 pixels. The second blob covers half of each of two keys, so both belong to it.
     keys = [{0}, {4 * 2 + 2, 4 * 2 + 3}, {4 * 3 + 0}]
     blobs = [[], regions]
     learned = np.float32(random.dirichlet(np.ones(16), (2, *heads, 64)))
-    learned[1, ..., 9, :] = np.isin(np.arange(16), [10, 11]) / 2  # looks at the second blob alone
+    learned[1, ..., 9, :] = np.isin(np.arange(16), [10, 11]) / 2  # looks only at the second blob
     found = np.asarray(without_partner(jnp.asarray(learned), blobs))
     wanted = learned.copy()
     for index, own in enumerate(queries):
@@ -125,10 +125,10 @@ def test_blobs_lose_their_view_of_each_other_alone(heads):
 
 
 class Copier(nn.Module):
-    """Draws two squares. Its attention paints one of them, which has a faint hue of its own, in the hue of the other.
+    """Draws two squares, a painter and a copier. The copier has a faint hue, and attention paints it like the painter.
 
-    Latents are the hue of the one, the faint hue of the other, which of the two places is whose, and whether the
-    image stays black.
+    Latents `[8]` hold the painter's hue in three numbers and the copier's in three. The seventh swaps their places. The
+    eighth decides whether the image has light or stays black.
     """
 
     @nn.compact

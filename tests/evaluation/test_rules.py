@@ -41,7 +41,7 @@ def test_images_of_a_set_follow_its_rule(name, resolution):
     assert found.pop("entropy") > 0.97
     chances = [found.pop(name) for name in list(found) if name.endswith("_chance")]
     if isinstance(rule, Pairs):
-        assert chances.pop() == 1 - found["chance"]  # beyond it
+        assert chances.pop() == 1 - found["chance"]  # of `beyond_chance`
         assert 1 <= found.pop("chance") * num_modes(rule) ** (rule.blobs - 1) < 1.6  # least where all kinds are even
         even = [values ** (1.0 - rule.blobs) for values in (rule.hues, rule.forms)]
         assert even == pytest.approx(chances, rel=0.15)
@@ -100,7 +100,7 @@ def jpeg(images, quality):
     return np.stack(found)
 
 
-# These set the limits of the rule: after a few thousand steps a generator blurs about as much as one pixel.
+# These set the tolerances of the rule. After a few thousand steps, a generator blurs by about one pixel.
 @pytest.mark.parametrize("name", ["pairs", "mirror"])
 @pytest.mark.parametrize(
     ("degrade", "amount"),
@@ -286,7 +286,8 @@ def test_spread_over_modes_is_counted_among_images_that_follow_the_rule():
 
 @pytest.mark.parametrize("parts", [2, 3])
 def test_chance_is_that_of_all_ways_to_draw_an_images_parts_from_the_blobs(parts):
-    # Each part keeps its hue with its form: red squares and green discs agree in both more often than hues times forms.
+    # A drawn part keeps its hue together with its form. Where most parts are red squares or green discs, hue and form
+    # agree together more often than the product of the two chances.
     random = np.random.default_rng(0)
     hues = random.integers(0, 3, (7, parts))
     forms = np.where(random.random(hues.shape) < 0.8, hues % 2, random.integers(0, 2, hues.shape))
@@ -359,7 +360,7 @@ def test_blob_is_judged_by_each_factor_of_its_class():
     rule = Blobs()
     images = np.stack([rule.draw(0, 32)] * 6)  # hue 0, column 0, row 0
     images[5] = 0
-    # The classes of those that differ in one factor; hue * 16 + column * 4 + row.
+    # A class is hue * 16 + column * 4 + row, so classes 16, 4 and 1 differ from class 0 in one factor.
     result = check_rule(images, rule, np.array([0, 16, 4, 1, 21, 0]))
     assert {name: agree.tolist() for name, agree in result.agreements.items()} == {
         "hue": [True, False, True, True, False, False],

@@ -1,4 +1,4 @@
-"""Scores against numpy and scipy on the same features, those of a simple function in place of a network."""
+"""Scores against numpy and scipy on the same features. A simple function takes the place of a network."""
 
 import dataclasses
 import hashlib
@@ -130,7 +130,7 @@ def test_inception_score_is_of_ten_splits_in_a_drawn_order_and_of_one(tmp_path):
 def test_kernel_score_is_the_mean_over_subsets_of_a_thousand(tmp_path):
     real, fake = real_images(tmp_path, 1103, 0, 100), real_images(tmp_path, 1009, 1, 100, brightness=160)
     score = Evaluator(real, inception=PLAIN).score(parse_protocol("kid1009_train"), fake)
-    # Subsets of nearly all images: each is near the whole.
+    # Each subset holds nearly all images, so its distance is close to that of all.
     whole = kernel_distance(features_of(real), features_of(fake))
     assert score.value == pytest.approx(whole, abs=4 * score.values["kid1009_train/deviation"])
     assert 0 < score.values["kid1009_train/deviation"] < 0.1 * score.value
@@ -147,7 +147,7 @@ def test_kernel_score_of_few_images_has_smaller_subsets_and_says_so_in_its_name(
     assert evaluator.value_names(parse_protocol("kid47_train")) == tuple(score.values)
     named = evaluator.score(parse_protocol("kid47_train_subset47"), fake)
     assert named.values == score.values
-    # As many as there are real ones, where these are fewer.
+    # Where there are fewer real images, a subset has as many.
     swapped = Evaluator(fake, inception=PLAIN).score(parse_protocol("kid61_train"), real)
     assert swapped.protocol.name == "kid61_train_subset47"
 
@@ -224,7 +224,7 @@ def test_reference_is_measured_again_only_for_other_images_or_a_damaged_file(tmp
 
 
 def test_cached_moments_and_features_keep_their_file_names(tmp_path):
-    """Or the caches of earlier runs would not be found."""
+    """Otherwise the caches of earlier runs would not be found."""
     real, fake, cache = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1), tmp_path / "cache"
     evaluator = Evaluator(real, inception=PLAIN, cache=cache)
     for name in ("fid47_train", "prdc47_train"):
@@ -246,7 +246,7 @@ def plain_lite0(monkeypatch):
 
 @pytest.fixture
 def recorder():
-    """Receives progress, and keeps what was begun, with its number of images."""
+    """Receives progress, and keeps the description and the number of images of each part that begins."""
 
     class Recorder(list):
         def begin(self, description, images):
@@ -535,7 +535,7 @@ def lite0_like(variables, images):
 
 @pytest.fixture
 def lite0(monkeypatch):
-    """Evaluates in the features of a simple function in place of EfficientNet-Lite0, and not in the FID network's."""
+    """Replaces EfficientNet-Lite0 by a simple function whose features are not those of the FID network's stand-in."""
     network = Embedding("lite0", "like lite0", lite0_like, np.float32(1), 5)
     monkeypatch.setattr(references, "lite0_embedding", lambda: network)
     return network

@@ -1,4 +1,4 @@
-"""How far two blobs agree, by the distance between them."""
+"""The agreement of the hues of two blobs, by the distance between them."""
 
 import doctest
 import json
@@ -24,7 +24,7 @@ PROGRAM = BENCHMARKS / "agreement_by_distance.py"
 
 @pytest.fixture(scope="module")
 def program():
-    sys.path.insert(0, str(PROGRAM.parent))  # as when it is run: it reads the program beside it
+    sys.path.insert(0, str(PROGRAM.parent))  # as when it is run: it imports the program beside it
     yield load_program(PROGRAM)
     sys.path.remove(str(PROGRAM.parent))
     sys.modules.pop("kept_results", None)
@@ -32,7 +32,7 @@ def program():
 
 @pytest.fixture
 def runs(monkeypatch, tmp_path):
-    """Makes folders of runs in `r`, which is looked up from where the test runs."""
+    """Returns a function that makes folders of runs in `r`, below the current folder."""
     monkeypatch.chdir(tmp_path)
 
     def make(*names):
@@ -44,7 +44,7 @@ def runs(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def images():
-    """Blobs that agree up to 16 pixels, and beyond that as they fall."""
+    """Blobs that agree in hue up to a distance of 16 of 32 pixels, and beyond that by chance."""
     near, far = Pairs(distance=9), Pairs(distance=17, agree=0)
     drawn = [near.draw(index, 64) for index in range(400)]
     drawn = [image for image in drawn if distance_of(image) < 32] + [far.draw(index, 64) for index in range(400)]
@@ -52,7 +52,7 @@ def images():
 
 
 def distance_of(image):
-    """Returns the distance of two blobs, as twice the deviation of their pixels from their middle, roughly."""
+    """Returns about the distance of two blobs: twice the deviation of all pixels, without that within a blob."""
     places = np.argwhere(image.any(axis=-1))
     return 2 * np.sqrt(np.maximum(0, ((places - places.mean(axis=0)) ** 2).sum(axis=1).mean() - 2 * 16**2 / 12))
 
@@ -85,7 +85,7 @@ def test_distances_are_those_that_the_blobs_were_drawn_at(program):
     empty = np.zeros_like(image)
     hues, distances = program.hues_and_distances(np.stack([empty, image]), Pairs())
     assert hues.tolist() == [[0, 0]]
-    assert distances == pytest.approx([25.0])  # 30 and 40 pixels of 64
+    assert distances == pytest.approx([25.0])  # 30 and 40, so 50 of 64 pixels
     hues, distances = program.hues_and_distances(empty[None], Pairs())
     assert hues.shape == (0, 2)
     assert distances.shape == (0,)
@@ -104,7 +104,7 @@ def test_of_hardly_any_but_one_hue_nothing_is_said(program):
 
 
 def test_chance_counts_the_hues_of_both_blobs(program):
-    # The first is always 0, the second half the time: of all blobs a quarter is 1, and chance 10/16.
+    # The first hue is always 0 and the second half the time. So a quarter of all blobs has hue 1: the chance is 10/16.
     assert program.scott_pi(np.array([[0, 0], [0, 1]])) == pytest.approx((1 / 2 - 10 / 16) / (1 - 10 / 16))
 
 
@@ -118,7 +118,7 @@ def test_fields_are_those_of_the_runs_networks_in_pixels_of_32(program):
     networks = replace(run.networks, base_channels=1, generator_attention_resolutions=())
     networks = replace(networks, discriminator_attention_resolutions=())
     reach, seen = program.fields_of(replace(run, networks=networks))
-    # As in the tests of the receptive fields.
+    # The numbers of tests/models/test_receptive_fields.py.
     assert (reach, seen) == (23, {"block_1": 6, "block_2": 16, "block_3": 30, "block_4": 32})
     text = program.fields_table({"none": (reach, seen)})
     assert text.splitlines()[-1] == "| none | 23 | block_1 6, block_2 16, block_3 30, block_4 32 |"

@@ -90,5 +90,5 @@ def test_the_page_of_the_manual_has_the_marks(program):
     assert [text.count(mark) for mark in program.MARKS] == [1, 1]
     figures = text.partition(program.MARKS[0])[2].partition(program.MARKS[1])[0]
     headings = [line.removeprefix("## ") for line in figures.splitlines() if line.startswith("#")]
-    assert headings  # what the program replaces: nothing else may stand there
+    assert headings  # the program replaces this part, so nothing else may be in it
     assert set(headings) <= set(program.TITLES.values())

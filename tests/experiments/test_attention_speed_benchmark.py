@@ -1,4 +1,4 @@
-"""How fast attention is beside its peers."""
+"""How fast attention is compared with other implementations."""
 
 import sys
 
@@ -41,7 +41,7 @@ def test_peers_run_in_turn_and_are_compared_round_by_round(program, monkeypatch,
 
 
 def test_attention_is_timed_and_so_is_a_peer_in_another_process(program, monkeypatch, capsys):
-    # Any Python answers for PyTorch here.
+    # Any Python can stand in for one with PyTorch here.
     monkeypatch.setattr(
         program, "WORKER", "while line := input(): print(0.25 * (line == 'narrow 2 5 3 1'), flush=True)"
     )

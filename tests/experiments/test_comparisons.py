@@ -1,4 +1,4 @@
-"""The statistics of tables: each beside an enumeration, a published example, a closed form or another library."""
+"""The statistics of tables, each against an enumeration, a published example, a closed form or another library."""
 
 import doctest
 import itertools
@@ -40,7 +40,7 @@ def test_doctests_hold(module):
 
 
 def exact_p(one, other):
-    """The share of groupings with a difference of means at least as large, in fractions: without any rounding."""
+    """The share of groupings whose difference of means is at least as large. Fractions avoid all rounding."""
     values = [Fraction(repr(value)) for value in [*one, *other]]
 
     def difference(chosen):
@@ -201,7 +201,7 @@ def test_rows_of_many_runs_have_the_ranks_of_draws_at_random():
     assert other == pytest.approx([second, ties, first])
     again = ranking.rank_shares(rows, lower_is_better=True)
     assert np.array_equal(again, [[first, ties, second], other])
-    # Equal rows of 11 runs are drawn apart from each other.
+    # Two equal rows of 11 runs are drawn independently.
     of_11 = [float(run**2) for run in range(11)]
     first, ties, second = ranking.rank_shares([of_11, of_11], lower_is_better=True)[0]
     assert first == pytest.approx(second, abs=0.01)
@@ -319,7 +319,7 @@ def test_p_of_a_main_effect_is_that_of_every_grouping_within_the_other_factor():
     sums = [abs(one + two) for one, two in itertools.product(groupings(-1), groupings(1))]
     assert len(sums) == 10 * 6
     assert factorial.main_effect_p(cells, 0) == pytest.approx(sum(found >= measured for found in sums) / len(sums))
-    # The other factor moves each run by 9: that is no spread for the first.
+    # The other factor moves each run by 9. This is not spread within the first factor.
     moved = {levels: [value + 9 * (levels[1] > 0) for value in values] for levels, values in cells.items()}
     assert factorial.main_effect_p(moved, 0) == factorial.main_effect_p(cells, 0)
 

@@ -1,4 +1,4 @@
-"""How fast our convolutions are beside XLA's, and beside two steps."""
+"""How fast our convolutions are, compared with XLA's and with two separate steps."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ def test_both_programs_of_every_part_are_timed_and_agree(program, monkeypatch, t
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     ways = ["patches weights", "upsampling forward", "upsampling both", "pooling forward", "pooling both"]
     assert [f"{row['part']} {row['pass']}" for row in rows] == ways
-    assert all(0 < row["difference"] < 1e-5 for row in rows)  # no pair is one program, and all are exact
+    assert all(0 < row["difference"] < 1e-5 for row in rows)  # the two programs of a pair differ, and all are accurate
     assert all(seconds > 0 for row in rows for times in row["seconds"] for seconds in times)
     printed = capsys.readouterr().out
     assert [printed.count(f"**{part}**, jax {jax.__version__}") for part in program.PARTS] == [1, 1, 1]

@@ -1,4 +1,4 @@
-"""Every file in `experiments/`: what it says of itself is so, and its networks take a step."""
+"""Every file in `experiments/`: its docstring is true, and its networks take a step."""
 
 import dataclasses
 import re
@@ -28,8 +28,9 @@ NAMES = experiment_names()
 GENERATING = [name for name in NAMES if isinstance(load_experiment(name), Experiment)]
 RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
-# G and D of the papers' networks, none of it from our code: the release's at 32, 64 and without attention, StudioGAN's
-# on CIFAR-10; for the rest an attention layer of C channels adds 2 C (C/8) + 2 C (C/2) + 1 to those without.
+# The parameters of G and D in the papers' networks, none of them counted by our code. The release has those with
+# attention at 32, at 64 and without, and StudioGAN those on CIFAR-10. For the rest, an attention layer of C channels
+# adds 2 C (C/8) + 2 C (C/2) + 1 to those without attention.
 NO_ATTENTION = (41_996_931, 39_443_137)
 PARAMETERS = {
     "imagenet_128": (42_078_852, 39_463_618),
@@ -61,8 +62,8 @@ DIFFERENCES |= {
     "imagenet_128_sn_discriminator_only": dict.fromkeys(PLACES, ())
     | {"training.generator_learning_rate": 4e-4, "networks.spectral_norm": "discriminator"},
 }
-# The other programs are traced to count their cost. Compiling them as well would show no more than what is compiled
-# here, one of each family and control: they differ in width, size, classes, a rate or in D's updates.
+# One experiment of each family and control is compiled here. The others differ in width, size, classes, a rate or D's
+# updates, so compiling them would show no more. They are traced to count their cost.
 STEPPED = [
     "digits_32",
     "biggan_cifar10_32",
@@ -175,7 +176,7 @@ def test_residual_control_has_the_parameters_its_file_gives_beside_attentions(si
         ours, attention = (int(number.replace(",", "")) for number in pair)
         assert ours == num_parameters(network.params[f"attention_{size}"])
         assert attention == 2 * channels * (channels // 8) + 2 * channels * (channels // 2) + 1
-        # One more or less in the bottleneck is 18 C + 1 parameters: no width comes nearer.
+        # One channel more or less in the bottleneck is 18 C + 1 parameters. So no other width is nearer.
         assert abs(ours - attention) <= (18 * channels + 1) / 2
 
 
@@ -193,7 +194,8 @@ def test_experiment_with_spectral_norm_in_the_discriminator_only_has_vectors_for
     assert num_parameters(state.discriminator.spectral) > 0
 
 
-# Each is traced whole, for seconds. What changes their cost changes that of these as well.
+# Tracing a step takes seconds. A change that alters the cost of the others alters that of these too, so the others run
+# only before a release.
 COUNTED = [
     pytest.param(name, marks=[] if name in (*STEPPED, "imagenet_128") else [pytest.mark.release]) for name in GENERATING
 ]

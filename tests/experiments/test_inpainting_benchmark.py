@@ -1,4 +1,4 @@
-"""What completions are compared with fills holes as it says."""
+"""The baselines of completions fill holes as documented."""
 
 import subprocess
 import sys
@@ -53,7 +53,7 @@ def test_mean_image_is_that_of_the_training_images(program, masks):
 
 
 def test_ridge_finds_what_a_line_can_say(program, masks, capsys):
-    # Six numbers decide an image, linearly, and every known part shows all of them.
+    # An image is a linear function of six numbers, and every known part depends on all of them.
     numbers = np.random.default_rng(1)
     basis = numbers.normal(size=(6, SIZE, SIZE, 3))
     made = 128 + 12 * np.tensordot(numbers.normal(size=(203, 6)), basis, axes=1)

@@ -1,4 +1,4 @@
-"""What was measured of a run is kept, until the run or the question is another."""
+"""Measurements of a run are kept until the run or the question changes."""
 
 import json
 
@@ -17,7 +17,10 @@ def program():
 
 @pytest.fixture
 def ask(program, tmp_path, monkeypatch):
-    """Asks for 7 images, or some other count, of a run with checkpoints of some steps; returns what is found."""
+    """Returns a function that asks for a count of images of a run with checkpoints of some steps.
+
+    The answer is the number of the measurement that it comes from, counted from 1.
+    """
     measured = []
 
     def asked(count=7, steps=()):

@@ -1,4 +1,4 @@
-"""What attention is worth to the images of runs, in a table."""
+"""The table of what the images of runs lose when attention maps are replaced."""
 
 import doctest
 import json
@@ -19,7 +19,7 @@ PROGRAM = BENCHMARKS / "knock_out.py"
 
 @pytest.fixture
 def program(monkeypatch):
-    monkeypatch.syspath_prepend(PROGRAM.parent)  # as when it is run: it reads the program beside it
+    monkeypatch.syspath_prepend(PROGRAM.parent)  # as when it is run: it imports the program beside it
     yield load_program(PROGRAM)
     for name in ("agreement_by_distance", "kept_results"):
         sys.modules.pop(name, None)
@@ -65,7 +65,7 @@ def test_rows_are_means_over_seeds_of_what_is_left_and_what_is_lost(program, mon
     ]
     printed, count = capsys.readouterr().out, len(asked)
     program.run(arguments)
-    assert len(asked) == count  # it is kept
+    assert len(asked) == count  # the results are kept
     assert capsys.readouterr().out == printed
     lines = printed.splitlines()
     assert lines[0].startswith("| row | layers | map | two clear blobs |")

@@ -15,7 +15,7 @@ from support.programs import EXPERIMENTS
 pytestmark = pytest.mark.one_jax
 LEDGER = json.loads((EXPERIMENTS / "ledger.json").read_text("utf-8"))
 PAGE = (EXPERIMENTS / "LEDGER.md").read_text("utf-8")
-# Remembered and not verified, as the issue that asked for the page and docs/results.md list them.
+# Numbers that are remembered and not verified. The issue that asked for the page and docs/results.md list them.
 REMEMBERED = (
     "22.96 42.87 43.15 22.14 45.94 23.17 22.40 44.49 38.50 28.82 38.96 28.5 260.0 92.4 181.84 93.52 99.04 40.96"
 )
@@ -24,7 +24,7 @@ VERIFIED = "22.98 18.28 51.43 18.65 52.52 42.13 27.33 36.8 27.62 83.7 33.39 72.4
 
 
 def cells(group):
-    """Returns the cells of the rows of all sections whose headings begin so."""
+    """Returns the cells of the rows of all sections whose headings begin with `group`."""
     found = re.findall(rf"(?ms)^## {group}[^\n]*\n(.*?)(?=^## |\Z)", PAGE)
     rows = [line for section in found for line in section.splitlines() if line.startswith("| ")]
     return [re.split(r" \| ", row.strip("| ")) for row in rows if not row.startswith("| row ")]

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 beside its authors' code: what is started, and what the table says of it."""
+"""The speed of EfficientNet-Lite0 and of its authors' code: which workers are started, and the table."""
 
 import importlib.util
 import sys
@@ -23,7 +23,7 @@ def test_table_has_medians_and_ratios_of_rounds(program):
         "authors": {"facts": {"library": "PyTorch 9", "logits": [1.0, -2.0]}, "seconds": [4.0, 2.0, 8.0]},
     }
     lines = program.table(16, found).splitlines()
-    # 16 images in 1, 1 and 4 s, and 4, 2 and 2 times as fast round by round.
+    # 16 images take 1, 1 and 4 s. Round by round, this is 4, 2 and 2 times as fast as the authors' code.
     assert lines[0] == "**Batch 16**, 224 px"
     assert lines[-2:] == [
         "| ours, jax 7 | 16.0 | 10.0 to 16.0 | 2.00 | 2e-01 |",

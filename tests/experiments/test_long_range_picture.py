@@ -32,7 +32,7 @@ SCORES = (
 
 @pytest.fixture(scope="module")
 def program():
-    sys.path.insert(0, str(EXPERIMENTS))  # as when it is run: it reads the tables beside it
+    sys.path.insert(0, str(EXPERIMENTS))  # as when it is run: it imports the tables beside it
     yield load_program(PROGRAM)
     sys.path.remove(str(EXPERIMENTS))
     sys.modules.pop("run_table", None)
@@ -80,7 +80,7 @@ def test_the_picture_is_drawn_from_results_alone(program, results, monkeypatch, 
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([100, 20, 75])
     text = [label.get_text() for label in axes.texts]
     assert text == ["20%, 3 runs, 1 collapsed", "75%, 2 runs"]
-    # The two largest of six: 1 of 15 groupings, and its mirror image; times the four tests of the family.
+    # The two highest of six runs, or the two lowest, are 2 of 15 groupings. Holm multiplies by the family's four tests.
     assert "%  (p = 0.53, of the share beyond chance)" in axes.get_xlabel()
     assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == pytest.approx([10, 10])
     with Image.open(results / "long_range.png") as picture:

@@ -38,7 +38,7 @@ def start(measuring, monkeypatch):
 @pytest.mark.parametrize(("name", "examples"), [("measuring", 4), ("worker", 2)])
 def test_examples_hold(name, examples, monkeypatch):
     program = load_program(BENCHMARKS / f"{name}.py")
-    monkeypatch.setitem(sys.modules, name, program)  # or doctest takes its functions for those of another module
+    monkeypatch.setitem(sys.modules, name, program)  # otherwise doctest skips its functions as another module's
     assert doctest.testmod(program) == (0, examples)
 
 

@@ -1,4 +1,4 @@
-"""How far the class gains of networks can move, and are from 1, in tables and a picture."""
+"""How far the class gains of networks can move, and how far they are from 1, in tables and a picture."""
 
 import json
 from dataclasses import replace
@@ -38,12 +38,12 @@ EXPERIMENT = Experiment(
 @pytest.fixture(scope="module")
 def program():
     program = load_program(BENCHMARKS / "norm_budget.py")
-    program.CLASSES, program.CHANNELS = (10, 1000), (32, 256)  # each size is compiled anew
+    program.CLASSES, program.CHANNELS = (10, 1000), (32, 256)  # each size compiles its own program
     return program
 
 
 def save(workdir, experiment, change=lambda leaf: leaf):
-    """A run as it lies on the disk, whose generator is `change` of where it started."""
+    """Saves a run at step 7. `change` maps the initial parameters of G to those of the run."""
     workdir.mkdir()
     (workdir / "config.json").write_text(json.dumps(to_dict(experiment)))
     state = initial_state(build_adversarial_task(experiment), experiment.training.seed, image_shape(experiment))

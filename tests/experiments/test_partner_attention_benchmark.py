@@ -26,7 +26,7 @@ PROGRAM = BENCHMARKS / "partner_attention.py"
 
 @pytest.fixture
 def program(monkeypatch):
-    monkeypatch.syspath_prepend(PROGRAM.parent)  # as when it is run: it reads the program beside it
+    monkeypatch.syspath_prepend(PROGRAM.parent)  # as when it is run: it imports the program beside it
     yield load_program(PROGRAM)
     sys.modules.pop("agreement_by_distance", None)
 

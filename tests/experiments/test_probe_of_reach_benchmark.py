@@ -1,4 +1,4 @@
-"""The table of the probe of reach, with results that are made up."""
+"""The table of the probe of reach, with made-up results."""
 
 import doctest
 import hashlib
@@ -37,7 +37,7 @@ def test_doctests(program):
 
 @pytest.fixture
 def own(tmp_path):
-    """A file with a layer of a user's, as the flag names it."""
+    """The name of a user's layer in a file, in the form that the flag takes."""
     (tmp_path / "l.py").write_text("Own = object()\n")
     return f"{tmp_path / 'l.py'}:Own"
 

@@ -10,7 +10,7 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.step_profiler import StepProfiler, StepRange
 from support.programs import BENCHMARKS, load_program
 
-# Reading a trace makes a type of jax 0.12 that Python 3.13 warns of; that warning as an error would end the process.
+# Reading a trace with jax 0.12 makes a type that Python 3.13 warns about. As an error, the warning ends the process.
 pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
 
 

@@ -1,4 +1,4 @@
-"""The file of what our layers reached in the long-range benchmark."""
+"""The file with the results of our layers in the long-range benchmark."""
 
 import json
 

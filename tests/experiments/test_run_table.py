@@ -52,7 +52,7 @@ def table():
 
 @pytest.fixture
 def fake(monkeypatch):
-    """Stands for training and scoring: what was asked of them."""
+    """Replaces training and scoring. Returns the list of their calls."""
     asked = []
 
     def train(experiment, workdir):
@@ -147,7 +147,7 @@ def test_shares_and_what_they_are_of_are_columns(program, name):
 def test_strips_underline_what_follows_the_rule(program, monkeypatch, tmp_path):
     following, other = (parse_synthetic(f"pairs:agree={agree},seed=3") for agree in (1, 0))
     images = np.stack([(other if index % 3 else following).draw(index, 32) for index in range(32)])
-    follows_rule = len([0 for index in range(32) if index % 3 == 0]) + 1  # of 21 that agree by chance, one does
+    follows_rule = len([0 for index in range(32) if index % 3 == 0]) + 1  # one of the 21 others agrees by chance
     asked = []
 
     def load_run(workdir):
@@ -159,7 +159,7 @@ def test_strips_underline_what_follows_the_rule(program, monkeypatch, tmp_path):
     table = Table({"none": run, "not done": run, "not shown": run}, (4, 2), {"rule9": "obey"}, {}, ())
     table = replace(table, strips=("none", "not done", "result alone"))
     values = {"values": {"rule9": 0.5}}
-    (tmp_path / "result alone-2" / "checkpoints").mkdir(parents=True)  # and nothing in it
+    (tmp_path / "result alone-2" / "checkpoints").mkdir(parents=True)  # an empty folder
     found = {"none": {4: values, 2: values}, "not done": {}, "not shown": {4: values}, "result alone": {2: values}}
     for name in ("none-4", "none-2", "not shown-4"):
         (tmp_path / name / "checkpoints" / "2000").mkdir(parents=True)
@@ -199,7 +199,7 @@ def test_curves_are_drawn_between_least_and_greatest_and_gamma_without_its_sign(
     runs[1]["curves"]["loss"] = [[2, 3.0], [3, 9.0], [4, 1.0]]
     runs.append({"curves": {"generator/gamma_16": [], "loss": []}})
     program.plot(replace(table, curves=("generator/gamma_16", "loss")), {"none": dict(enumerate(runs))}, tmp_path)
-    # What one run alone recorded, as where it was stopped, is left out, unless the other runs have ended.
+    # A step that only one run recorded, for example where it stopped, is left out unless the other runs have ended.
     assert drawn == [[2.0], [[1.0], [3.0]], [1.0, 3.0, 7.0], [[-1.0, 1.0, 7.0], [3.0, 5.0, 7.0]]]
 
 
@@ -212,7 +212,7 @@ def test_minutes_count_every_image_of_a_step(program):
 def test_parameters_are_those_of_both_players(program):
     one = load_experiment("pairs_32")
     more = replace(one, networks=replace(one.networks, discriminator_base_channels=32))
-    # 93,251 and 17,041 without attention; its layers, of 32 and 16 channels C, have 2 C^2 / 8 + 2 C^2 / 2 + 1.
+    # Without attention there are 93,251 and 17,041. A layer of C channels, 32 and 16, has 2 C^2 / 8 + 2 C^2 / 2 + 1.
     assert program.parameters_of(one) == 93_251 + 17_041 + 1_281 + 321
     assert program.parameters_of(more) > 3 * program.parameters_of(one)
 
@@ -516,7 +516,7 @@ def test_rows_are_ranked_with_how_sure_it_is(program, table):
         for row, of_row in values.items()
     }
     lines = program.whole(table, found, dict.fromkeys(table.rows, 7)).splitlines()
-    # Of four draws of attention, one is as high as none, and then both share the ranks 1 and 2.
+    # One of the four draws of `attention` ties with `none`. Then both share the ranks 1 and 2.
     at = lines.index("| rank by L1 | mean rank | first |")
     assert lines[at + 2 : at + 4] == ["| attention | 1.1 [1, 1.5] | 75% |", "| none | 1.9 [1.5, 2] | 0% |"]
     found["none"].popitem()
@@ -606,10 +606,10 @@ def test_setting_with_a_run_that_collapses_is_not_chosen(program, searched):
 
     names = list(program.search_table(searched).rows)
     found = {name: results(0.3, 1.0, 1.0) for name in names}
-    found[names[0]] = results(0.1, 0.2, 1.0)  # the better score, but one run drew one image again and again
+    found[names[0]] = results(0.1, 0.2, 1.0)  # the better score, but one run collapsed
     found[names[3]].pop(101)
     assert program.choices(searched, found) == {"none": "rate 0.002"}
-    found[names[1]] = results(0.3, 0.2, 0.2)  # and here both
+    found[names[1]] = results(0.3, 0.2, 0.2)  # both runs collapsed
     assert program.choices(searched, found) == {"none": "rate 0.001"}
     assert program.chosen_table(searched, {}).rows == searched.rows
 
@@ -648,7 +648,7 @@ def test_run_that_diverges_is_a_result_and_the_others_go_on(program, searched, f
         assert "| none | 1.00 [0.34, 1.00] | 1.00 [0.34, 1.00] | 0.50 [0.01, 0.91] | 0.50 [0.01, 0.91] |" in text
     written = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     fake.clear()
-    program.run(["t", "--out", str(tmp_path)])  # and no run is run again
+    program.run(["t", "--out", str(tmp_path)])  # runs nothing again
     assert not fake
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == written
 
@@ -753,7 +753,8 @@ def test_collapsed_run_is_counted_and_neither_averaged_nor_left_out_of_the_test(
     }
     lines = program.whole(table, found, dict.fromkeys(table.rows, 7)).splitlines()
     assert "| attention | 9.00 (1) | 3.00 (1) | 2 of 3 [0.21, 0.94] | 7 | 3 |" in lines
-    # Ranks 6, 5 and 3.5 against 1.5, 1.5 and 3.5: 4 of 20 groupings are as far apart. Of 0, 0, 0 and 1, 1, 0, 8 are.
+    # Ranks 6, 5 and 3.5 against 1.5, 1.5 and 3.5: 4 of 20 groupings are as far apart. For 0, 0, 0 against 1, 1, 0 there
+    # are 8.
     assert "| attention − none | L1 | +1.00 | ranks | 3 and 3 | 0.2 | 0.4 |" in lines
     assert "| attention − none | collapsed | +0.67 [+0.00, +1.00] | means | 3 and 3 | 0.4 | 0.4 |" in lines
     assert any(line.startswith("| attention | 1.00 [0.44, 1.00] | 1.00 [0.44, 1.00] | 1.00") for line in lines)
@@ -924,5 +925,5 @@ def test_error_of_one_run_stops_the_others_once_and_no_other_begins(
     assert str(error.value).startswith(line)
     assert error.value.exit_code == code
     assert "stopping 1 runs, which save first" in capsys.readouterr().err
-    if row == "lost":  # else the other may not have begun
+    if row == "lost":  # otherwise the other run may not have begun
         assert (tmp_path / "stopped").read_text() == f"{int(signal.SIGTERM)} "

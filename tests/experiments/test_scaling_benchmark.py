@@ -98,7 +98,7 @@ serve({{"flops": int(size), "temporary_bytes": int(size)}}, {{"step": lambda cou
 
 @pytest.fixture
 def stand_in(program, monkeypatch, tmp_path):
-    """Puts a worker without jax in the place of ours; returns the lines that it writes as it goes."""
+    """Replaces our worker by one without jax. Returns a function that gives the lines which the worker has logged."""
     (tmp_path / "sagan_worker.py").write_text(WORKER.format(log=str(tmp_path / "log")))
     monkeypatch.setattr(program, "HERE", tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS))

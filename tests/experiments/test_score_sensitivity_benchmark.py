@@ -1,4 +1,4 @@
-"""What scores see of damage: the damage, the tables, and a file that a stopped command goes on with."""
+"""How scores respond to damaged images: the damage, the tables, and the file from which a stopped command goes on."""
 
 import doctest
 import json
@@ -72,7 +72,7 @@ def test_cut_out_is_one_grey_square_inside_the_image(damages):
     assert ((damaged == 128).all(axis=-1).sum(axis=(1, 2)) == 16).all()
     rows = (damaged[..., 0] == 128).any(axis=2)
     assert set(rows.sum(axis=1)) == {4}
-    assert rows.any(axis=0).all()  # somewhere in some image
+    assert rows.any(axis=0).all()  # each row is cut out in some image
 
 
 def test_blur_is_the_same_share_of_a_larger_image(damages):
@@ -142,7 +142,7 @@ def test_stopped_command_goes_on_where_it_was(program, measured, tmp_path, monke
     words, looked = measured
     whole = program.run(words) or (tmp_path / "s.json").read_text()
     cells = json.loads(whole)["cells"]
-    assert len(cells) == 4 + 1 + 5 + 5 + 4 * 5  # digits alone
+    assert len(cells) == 4 + 1 + 5 + 5 + 4 * 5  # only of the digits
     assert {*cells["digits/random/blur/4"]} == {"fd", "kd", "precision", "recall", "density", "coverage"}
     again = json.loads(whole)
     for cell in ("digits/random/blur/4", "digits/random/missing/5"):

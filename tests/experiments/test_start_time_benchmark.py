@@ -1,4 +1,4 @@
-"""The benchmark of a first and a second start: what it waits for, and what it says when that does not come."""
+"""The benchmark of a first and a second start: what it waits for, and its message if training ends before that."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a step of a table's rows costs beside each other."""
+"""The time of a step of each row of a table, compared round by round."""
 
 import sys
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Our step beside StudioGAN's: what is started, and what the table says of it."""
+"""The speed of our step and of StudioGAN's: which workers are started, and the table."""
 
 import json
 import sys
@@ -38,9 +38,9 @@ def result():
 
 def test_table_has_medians_and_ratios_of_rounds(program, result):
     lines = {line.split(" | ")[0]: line.strip("| ").split(" | ") for line in program.tables(result).splitlines()}
-    # 64 images in 4, 2 and 8 s are 16, 32 and 8 a second. Ours is 4, 2 and 2 times as fast, and 1, 2 and 1/4 times as
-    # the fastest. It does 68.7 GFLOP in a second, of the
-    # 200 that the machine reached in another process.
+    # 64 images in 4, 2 and 8 s are 16, 32 and 8 a second. Ours is 4, 2 and 2 times as fast. Compared with the fastest,
+    # it is 1, 2 and 1/4 times as fast. It does 68.7 GFLOP in a second, of the 200 that the machine reached in another
+    # process.
     assert lines["| StudioGAN, float32"][1:5] == ["16.0", "12.0 to 24.0", "1.00", "0.250"[:4]]
     assert lines["| jax 7, float32"][1:] == [
         "64.0", "40.0 to 64.0", "2.00", "1.00", "68.7", "70.0", "", "0.500", "68.7", "34%",
@@ -76,7 +76,7 @@ def test_workers_are_started_with_each_python_and_precision(program):
 
 @pytest.fixture
 def fake_python(tmp_path):
-    """Stands for a Python: answers as a worker of PyTorch, two seconds a step."""
+    """Replaces a Python with PyTorch. As a worker, it answers two seconds a step."""
     path = tmp_path / "python"
     path.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(BENCHMARKS)!r})\nfrom worker import serve\n"
@@ -90,7 +90,7 @@ def fake_python(tmp_path):
 def test_rows_are_measured_written_and_shown(program, fake_python, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(program.sys, "executable", str(fake_python))
     words = ["--torch-python", str(fake_python), "--variant", "float32", "--rounds", "3", "--row", "32-8-32"]
-    # Both sides are the same fake, so the second one has a name that is taken.
+    # Both sides are the same fake, so their names are equal.
     assert "versions of jax differ; got StudioGAN, float32 twice" in refusal(program.run, words)
     words += ["--out", str(tmp_path / "out.json")]
     monkeypatch.setattr(program, "commands", lambda work, given: [("float32", [str(fake_python), "peer"])])

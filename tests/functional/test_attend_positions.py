@@ -10,7 +10,7 @@ from sagan_jax.functional import attend, attend_positions, attention, attention_
 from sagan_jax.functional import fused_attention as fused
 from support.assertions import assert_near
 
-# What is made at once: the sizes are just beyond the bounds of the CPU's ways, and no block divides its axis.
+# How much of the map is computed at once. The sizes are just beyond the CPU's bounds, and no block divides its axis.
 WAYS = {
     "whole maps": (2, 53, 31),
     "some images at a time": (37, 300, 200),
@@ -20,13 +20,13 @@ WAYS = {
 
 
 def make_operands(way, *, depth=7, width=11, seed=0, kind="random"):
-    """Queries, keys, values and a cotangent in float64, exact in float32; scores of every kind too."""
+    """Returns queries, keys, values and a cotangent in float64, exact in float32. `kind` chooses the scores."""
     random = np.random.default_rng(seed)
     batch, n, m = WAYS[way]
     values, cotangent = random.normal(size=(batch, m, width)), random.normal(size=(batch, n, width))
     if kind == "random":
         queries, keys = random.normal(size=(batch, n, depth)), random.normal(size=(batch, m, depth))
-    elif kind == "one-hot":  # a key is the number of its corner of a cube; each query points at one corner
+    elif kind == "one-hot":  # a key is a corner of a cube, and a query points at one corner
         corners = random.choice([-1.0, 1.0], size=(batch, m, 20))
         queries, keys = 512 * corners[:, random.integers(0, m, n)], corners
     elif kind == "equal":
@@ -51,7 +51,7 @@ def oracle(queries, keys, values, cotangent):
 
 
 def sums_of_sizes(queries, keys, values, cotangent):
-    """As `oracle`, with every term of every sum by its size: where the terms cancel, so much is rounded."""
+    """Like `oracle`, but sums magnitudes and returns the largest: rounding is relative to it where terms cancel."""
     found = []
     for q, k, v, g in zip(queries, keys, values, cotangent, strict=True):
         scores = q @ k.T
@@ -112,7 +112,7 @@ def test_attend_positions_in_float64_is_the_oracle(way):
 
 
 def test_attend_positions_in_bfloat16_sums_gradients_over_blocks_in_float32():
-    # 64 blocks. Sums in bfloat16 would stop growing long before the last.
+    # There are 64 blocks. Sums in bfloat16 would stop growing long before the last block.
     random = np.random.default_rng(1)
     shapes = ((1, 2048, 3), (1, 2**14, 3), (1, 2**14, 5))
     operands = [jnp.asarray(random.normal(size=shape), jnp.bfloat16) for shape in shapes]
@@ -197,7 +197,7 @@ def test_attention_at_128_by_128_takes_64_mib_an_image_at_most(attend_all, width
     forward = jax.jit(attend_all).lower(*operands).compile()
     backward = jax.jit(gradients).lower(*operands, operands[2]).compile()
     for program in (forward, backward):
-        # XLA's libraries allocate within a fusion, which `memory_analysis` leaves out: no map may be there either.
+        # XLA's libraries allocate within a fusion, which `memory_analysis` leaves out. So the program may name no map.
         assert f"{positions},{positions}]" not in program.as_text()
         assert program.memory_analysis().temp_size_in_bytes <= 3 * 64 * 2**20
 
@@ -255,7 +255,7 @@ def test_self_attention_without_its_map_has_the_same_gradient():
 
 @pytest.fixture
 def cuda_at_hand(monkeypatch):
-    """Lets attention be lowered for CUDA where there is none; nothing can run."""
+    """Lets attention be lowered for CUDA on a machine without it. The result cannot run."""
     kernels = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
     monkeypatch.setattr(kernels, "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(attention, "has_fused_attention", lambda: True)
@@ -301,7 +301,7 @@ def test_attention_without_a_gpu_never_asks_for_cudnn():
 
 
 def test_gradients_of_gradients_of_the_fused_kernel_are_those_of_the_plain_form(monkeypatch):
-    # A stand-in for the kernel: right once, and with no derivative of its gradient, as jax's call of cuDNN.
+    # A stand-in for the kernel. It has a gradient, but no derivative of the gradient, as jax's call of cuDNN.
     @jax.custom_vjp
     def kernel(queries, keys, values):
         return plain(queries, keys, values)

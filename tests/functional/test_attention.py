@@ -90,7 +90,7 @@ def equations(jaxpr):
                     yield from equations(inner)
 
 
-# Pencil and paper
+# Worked by hand
 
 
 def test_attention_map_is_the_softmax_that_pencil_gives():

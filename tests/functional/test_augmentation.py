@@ -1,4 +1,4 @@
-"""Each augmentation against what numpy makes of the image, and what all of them promise of keys and gradients."""
+"""Each augmentation against the same in numpy, and what all of them promise about keys and gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def some_images(count=ROWS, channels=3, dtype=np.float32):
 
 
 def moved(image, down, right):
-    """The image moved by whole pixels, zeros where nothing came from."""
+    """The image moved by whole pixels, with zeros where it leaves a gap."""
     result = np.zeros_like(image)
     height, width, _ = image.shape
     for row in range(height):
@@ -174,7 +174,7 @@ def test_augmentations_are_applied_in_the_order_given_each_with_its_own_draws():
     for one, other in (("translation", "cutout"), ("cutout", "translation")):
         whole = augment(keys(), images, [one, other])
         assert np.array_equal(whole, augment(keys(), augment(keys(), images, [one]), [other]))
-    # A number that serves two augmentations would move the hole with the image.
+    # If two augmentations shared a random number, the hole would move with the image.
     rows = np.ones((400, HEIGHT, WIDTH, 1), np.float32)
     holes = np.asarray(augment(keys(400), rows, ["cutout"]))[..., 0] == 0
     shifted = np.asarray(augment(keys(400), rows, ["translation"]))[..., 0] == 0

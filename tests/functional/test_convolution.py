@@ -1,4 +1,4 @@
-"""Convolutions against jax's own in float64: values, gradients, and what else a function of jax can do."""
+"""Convolutions against jax's own in float64: values, gradients, and the other transformations of jax."""
 
 import io
 from functools import partial
@@ -31,7 +31,7 @@ FORMS = {
 
 @pytest.fixture(autouse=True)
 def cpu(monkeypatch):
-    """Any CPU is one that takes patches, and tests may name another."""
+    """Makes any CPU count as one with AVX2, which uses patches. A test may set other flags."""
     monkeypatch.setattr("sagan_jax.functional.convolution._cpu_flags", lambda: {"avx2"})
 
 
@@ -245,13 +245,14 @@ def test_convolve_has_the_patches_of_one_image_alive_for_its_gradient():
     compute = jax.jit(lambda features, kernel, tangent: jax.vjp(convolve, features, kernel)[1](tangent)[1])
     given = [jax.ShapeDtypeStruct(sizes, jnp.float32) for sizes in (shape, kernel, shape)]
     image = 4 * np.prod(shape[1:])
-    # Nine shifted copies of an image, its padded form, and what XLA adds around the loop; those of a batch are 144.
+    # Nine shifted copies of an image, its padded form, and what XLA adds around the loop. The copies of a whole batch
+    # would take 144 images.
     with jax.default_device(jax.devices("cpu")[0]):
         assert compute.lower(*given).compile().memory_analysis().temp_size_in_bytes < 25 * image
 
 
 def test_convolve_sums_bfloat16_products_in_float32():
-    features = jnp.ones((37, 11, 13, 128), jnp.bfloat16)  # so many images that bfloat16 could not add them up
+    features = jnp.ones((37, 11, 13, 128), jnp.bfloat16)  # too many images for a sum in bfloat16
     kernel = jnp.zeros((3, 3, 128, 128), jnp.bfloat16)
     found = jax.grad(lambda kernel: convolve(features, kernel).astype(jnp.float32).sum())(kernel)
     assert found.dtype == jnp.bfloat16

@@ -71,7 +71,7 @@ def test_inception_score_is_torch_fidelitys(metrics, splits, suffix):
 
 def test_precision_and_recall_are_torch_fidelitys(metrics):
     scores = precision_recall(metrics["features_real"], metrics["features_fake"], 3)
-    # Its mean is taken in float32.
+    # torch-fidelity takes the mean in float32.
     np.testing.assert_allclose(scores, [metrics["precision"], metrics["recall"]], rtol=1e-7, atol=0)
 
 
@@ -313,7 +313,7 @@ def neighbour_scores(real, fake, neighbours):
 
 
 def spread_sets(real=23, fake=17):
-    """Returns sets for which none of the scores is 0, 1 or that of the neighbouring k."""
+    """Returns sets whose scores are neither 0 nor 1, and differ from those of the next k."""
     rng = np.random.default_rng(13)
     return rng.standard_normal((real, 5)), 0.7 * rng.standard_normal((fake, 5)) + 0.6
 
@@ -373,7 +373,7 @@ def test_point_at_the_radius_is_inside_for_precision_and_outside_for_density():
 @pytest.mark.parametrize("offset", [0, 1000])
 @pytest.mark.parametrize("dimensions", [1, 2, 512])
 def test_copies_and_equal_distances_are_counted_as_the_definition_says(dimensions, offset):
-    """Of integers, every difference and square is exact, so the loops know each tie."""
+    """Differences and squares of integers are exact, so the loops find every tie."""
     rng = np.random.default_rng(dimensions)
     for _ in range(20):
         N, M = rng.integers(6, 19, 2)

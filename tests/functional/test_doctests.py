@@ -35,7 +35,7 @@ def test_docstring_of_a_function_explains_each_argument(name):
 
 
 def test_functional_exports_every_public_function_of_its_modules():
-    # The checks and the call of a library are tools of the room, not equations.
+    # The shape checks and the call of cuDNN are tools of the package, not equations.
     modules = [name for name in MODULES if not name.endswith((".shape_checks", ".fused_attention"))]
     defined = {
         name

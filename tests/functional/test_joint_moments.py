@@ -1,4 +1,4 @@
-"""Batch moments that four devices share, against those of the whole batch on one: in exactness, gradients and count."""
+"""Batch moments that four devices share, against those of the whole batch on one: errors, gradients, collectives."""
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +95,7 @@ def test_every_device_has_the_same_bits(joint):
 
 
 def loss(axis_name):
-    """Returns a loss of a part of the batch that feels every entry, every moment, and all of both twice."""
+    """Returns a loss of a part of the batch whose second derivatives depend on every entry and every moment."""
 
     def of(part, weights, scale):
         mean, variance = batch_moments(part, axis_name=axis_name)
@@ -120,13 +120,13 @@ def arguments():
 
 @pytest.mark.parametrize("function", [loss, steepness])
 def test_gradients_on_four_devices_are_those_of_the_whole_in_float64(function, arguments):
-    """The loss of the whole is the mean over devices. Its gradient at a device's images is thus a quarter of theirs."""
+    """The loss of the whole is the mean over devices, so its gradient at an image is a quarter of the device's own."""
     with jax.enable_x64(True):
         parts, weights, scale = map(jnp.asarray, arguments)
         whole = [array.reshape(-1, *array.shape[2:]) for array in (parts, weights)]
         value, gradient = jax.value_and_grad(function(None))(*whole, scale)
         per_device = on_devices(lambda part, weights: jax.value_and_grad(function("parts"))(part, weights, scale))
-        power = {loss: 1, steepness: 3}[function]  # the inner gradient is squared, and each is that of a sum
+        power = {loss: 1, steepness: 3}[function]  # a penalty squares the inner gradient, and each is of a sum
         values, gradients = map(np.asarray, per_device(parts, weights))
     assert gradient.dtype == np.float64
     np.testing.assert_allclose(values.mean() / DEVICES ** (power - 1), value, rtol=1e-12)

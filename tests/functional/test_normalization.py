@@ -95,7 +95,7 @@ def test_standardize_by_its_own_moments_gives_mean_zero_and_variance_one():
 
 
 def test_standardize_of_bfloat16_computes_in_float32():
-    # 257 has no bfloat16: a mean rounded to 256 or 258 would be off by a whole unit.
+    # bfloat16 cannot hold 257. A mean rounded to 256 or 258 would be off by a whole unit.
     standardized = standardize(jnp.array([[256.0]], jnp.bfloat16), jnp.array([257.0]), jnp.array([1.0]), epsilon=0.0)
     assert standardized.dtype == jnp.bfloat16
     assert standardized.tolist() == [[-1.0]]

@@ -25,7 +25,7 @@ def plain(features, kernel):
 
 
 def in_two_steps(joined, features, kernel):
-    """What the joined function is, of jax's own convolution."""
+    """The joined function in two steps, with jax's own convolution."""
     if joined is upsample_convolve:
         return plain(upsample_nearest(features), kernel)
     return average_pool(plain(features, kernel))

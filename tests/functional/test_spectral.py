@@ -393,7 +393,7 @@ class Pair(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Block:
-    """What an equinox module is to jax: a node with named fields, some of them no arrays."""
+    """A pytree node like an equinox module: it has named fields, some of which are not arrays."""
 
     weight: Any
     inner: Any
@@ -483,9 +483,9 @@ def test_entry_for_an_index_that_is_not_there_is_named():
 
 
 def test_init_spectral_draws_for_dictionaries_what_it_always_drew():
-    """Runs that were started before go on with the vectors that they would have had."""
+    """So runs of earlier versions go on with the same vectors."""
     key = jax.random.key(3)
     tree = {"b": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "a": {"x": jnp.ones(2)}}
-    inner = jax.random.fold_in(jax.random.fold_in(key, 1), 1)  # b is the second name of the tree, kernel that of b
+    inner = jax.random.fold_in(jax.random.fold_in(key, 1), 1)  # b is the tree's second name, kernel is b's second
     wanted = jax.random.truncated_normal(inner, -2.0, 2.0, (3,))
     assert (init_spectral(key, tree)["b"]["kernel"]["u"] == wanted).all()

@@ -1,4 +1,4 @@
-"""Weight files of code bases that are not the one that was named."""
+"""Weight files of other code bases than the one that the user named."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pickles that would run code in Python's unpickler: here each is refused, and nothing happens."""
+"""Pickles that would run code in Python's unpickler. Our reader refuses each of them, and no code runs."""
 
 import copyreg
 import os
@@ -14,7 +14,7 @@ from support.pytorch_files import FORMATS, called, dictionary, instructions, loo
 
 pytestmark = pytest.mark.one_jax
 
-CODE = 0xF1  # of the registry of extensions
+CODE = 0xF1  # a code in Python's registry of extensions
 MKDIR = f"{os.mkdir.__module__}.mkdir"
 
 
@@ -31,7 +31,7 @@ def stack_global(module, name):
 
 
 def lazily(path):
-    """NEWOBJ of a map that evaluates, which a tuple then runs through."""
+    """NEWOBJ makes a `map` of `eval`, which a `list` then runs through."""
     made = looked_up("builtins.map") + b"(" + looked_up("builtins.eval") + b"(" + eval_of(path) + b"tt\x81"
     return called("builtins.list", made)
 
@@ -43,7 +43,7 @@ def with_setstate(path):
 
 
 def hidden_in_a_tensor(path):
-    """Where PyTorch has the hooks of a tensor."""
+    """Puts the call where PyTorch stores the hooks of a tensor."""
     start = tensor((4,), (1,)).removesuffix(called("collections.OrderedDict") + b"tR")
     return start + called(MKDIR, text(path)) + b"tR"
 
@@ -120,7 +120,7 @@ TRICKS = {
         MKDIR,
     ),
 }
-# Tricks that need PyTorch or more before they run.
+# Tricks that run only with PyTorch or other packages.
 UNTRIED = {
     "torch.hub": (called("torch.hub.load", text("owner/repository"), text("model")), "'torch.hub.load'"),
     "torch.load": (called("torch.serialization.load", text("http://host/file")), "'torch.serialization.load'"),
@@ -209,7 +209,7 @@ def test_trick_is_refused_by_name_and_not_run(trick, form, tmp_path, registered)
 
 @pytest.mark.parametrize("trick", [trick for trick in TRICKS if "tensor" not in trick])
 def test_trick_runs_in_pythons_unpickler(trick, tmp_path, registered):
-    """So that the tests above can fail."""
+    """Shows that the tests above can fail: Python's own unpickler runs these tricks."""
     pickle.loads(b"\x80\x04" + TRICKS[trick][0](tmp_path / "ran") + b".")
     assert (tmp_path / "ran").exists()
 
@@ -237,7 +237,7 @@ def test_every_pickle_of_the_older_format_is_guarded(place, tmp_path):
 
 
 def test_the_whole_standard_library_is_refused():
-    """Every function and class of the modules that are loaded, but for the one that stands for plain data."""
+    """Looks up every name of the loaded standard modules. Only two, which make plain data, are allowed."""
     import sys
 
     allowed = 0

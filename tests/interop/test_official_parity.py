@@ -88,7 +88,7 @@ In float64 it is -3.4e-6. This one sign changes gradients by up to 8e-4 of their
 
 
 def with_sign_of_unit(call, args, kwargs, context):
-    """Gives this unit the release's sign, and the same slope."""
+    """Gives `UNIT` the sign that it has in the release, without a change of the slope."""
     found = call(*args, **kwargs)
     if context.module.path != ("norm",) or context.method_name != "__call__":
         return found
@@ -136,10 +136,10 @@ def released(vectors, prefix):
 
 
 def cancelled_biases(generator):
-    """Returns the biases of G that a batch norm takes away again, whose true gradient is therefore zero.
+    """Returns the biases of G that a batch norm cancels. Their true gradient is zero.
 
-    Each block's first convolution runs straight into a norm. What a block adds to its output runs through 1x1
-    convolutions and additions alone to the next norms, unless attention comes after it, which is not so indifferent.
+    A norm directly follows the first convolution of each block. The biases of a block's output pass only 1x1
+    convolutions and additions before the next norms, which cancel them. Attention after the block prevents that.
     """
     attended = max(size.bit_length() - 3 for size in generator.attention_resolutions)
     last = len(generator_resolutions(generator.resolution))
@@ -174,7 +174,7 @@ def test_release_has_the_same_gradients(feat32, network, prefix, tolerance):
 
 @pytest.mark.slow
 def test_release_has_the_same_gradients_of_g_but_for_the_sign_of_one_unit(feat32):
-    """In float64, so that no other unit near zero has another sign on another CPU or with another jax."""
+    """In float64, the other units near zero have the same sign on every CPU and with every jax."""
     vectors, networks = feat32
     wide = dataclasses.replace(
         networks,
@@ -190,7 +190,7 @@ def test_release_has_the_same_gradients_of_g_but_for_the_sign_of_one_unit(feat32
 
 @pytest.mark.slow
 def test_release_gradient_flows_through_the_power_iteration(feat32):
-    """With u and v held constant D's normalised kernels, and they alone, get other gradients than the release's."""
+    """With u and v held constant, only the gradients of D's normalised kernels differ from the release's."""
     vectors, networks = feat32
     stopped = gradients("D", *feat32, differentiate_vectors=False)
     off = {name: error(stopped[name], vectors[f"grad_d_loss/{name}"]) for name in stopped}

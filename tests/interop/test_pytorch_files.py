@@ -145,7 +145,7 @@ def test_plain_data_are_those_of_pythons_unpickler(protocol):
     value = {"a": shared, "b": (shared, (), (1,), (1, 2), (1, 2, 3), tuple(range(9))), 5: {}, "long": "x" * 300}
     pickled = pickle.dumps(value, protocol)
     if protocol == 2:
-        value["a"].remove(b"")  # that protocol calls an object for it
+        value["a"].remove(b"")  # protocol 2 stores empty bytes as a call
         pickled = pickle.dumps(value, protocol)
     found, position = read_pickle(pickled + b"more")
     assert (found, position) == (pickle.loads(pickled), len(pickled))
@@ -207,7 +207,7 @@ def test_layer_called_model_is_no_wrapper(tmp_path):
     assert found.keys() == {"model", "b"}
 
 
-# What a state dict holds, and what the refusal says of it.
+# What the refusal says, and the content of the file.
 ODD = {
     "not names and tensors": instructions([1, 2]),
     "'a' is not a tensor but a value of type int": dictionary({"a": instructions(3)}),
@@ -327,7 +327,7 @@ BOMBS = {
     "frame of 2**64 - 1": (b"\x95" + struct.pack("<Q", 2**64 - 1) + b"N", "not names and tensors"),
     "fifty thousand lists": (b"]" * 50_000 + b"a" * 49_999, "not names and tensors"),
     "fifty thousand tuples": (b")" + b"\x85" * 50_000, "not names and tensors"),
-    # Python computes the hash of a tuple anew for each place where it stands, here 2**60 times.
+    # Python hashes a tuple again at each place where it occurs, here 2**60 times.
     "hash of tuples of tuples": (b"})" + b"q\x00h\x00\x86" * 60 + b"Ns", "a key of type tuple"),
     "keys of one hash": (b"}" + instructions(2**61 - 1) + b"Ns", "a key of type int"),
     "the same text encoded again and again": (

@@ -104,13 +104,13 @@ def test_dcgan_is_read_in_every_spelling(golden, spelling):
 
 
 def layer_of(name):
-    """Returns the layer of a tensor: an error may name the bias where the weight is what changed."""
+    """Returns the layer of a tensor. An error may name the bias of a layer whose weight has changed."""
     return re.match(r"blocks\.\d+\.\d+\.\w+|\w+", name.split("/", 1)[1])[0]
 
 
 def test_missing_tensor_is_named_or_another_of_its_layer(weights):
     source, arrays = weights
-    # Without the shared embedding it is a network of another kind, which has no place for other tensors.
+    # Without the shared embedding, the file is of another kind of network. Then the refusal names other tensors.
     left_out = ("num_batches_tracked", "sv0", "u0", "shared.weight")
     needed = [name for name in arrays if not name.endswith(left_out)]
     for name in needed[::7]:
@@ -130,7 +130,7 @@ def test_shape_that_contradicts_the_others_is_named(weights):
     shaped = [(name, array) for name, array in arrays.items() if array.size > 1]
     for name, array in shaped[::7]:
         changed = arrays | {name: array[:-1] if array.shape[0] > 1 else array[:, :-1]}
-        # Of an embedding both networks have the size, and what does not agree is that.
+        # The size of an embedding is the number of classes of both networks, so the refusal names that.
         said = "number of classes" if layer_of(name) in ("shared", "embed", "embedding") else layer_of(name)
         assert said in refusal(interop.load, source, changed), name
 
@@ -192,7 +192,7 @@ def test_left_vector_belongs_to_the_kernel_it_was_made_of():
 
 
 def test_biggan_without_embedding_is_read_as_the_script_for_sagan_writes_it(golden):
-    """Gains from a plain table of classes, never normalised; the latent enters once."""
+    """Gains come from a table of classes without spectral norm. The latent enters only the first layer."""
     _, arrays = read(golden, "biggan-128")
     rng = np.random.default_rng(0)
     changed = {}

@@ -1,4 +1,4 @@
-"""The configuration that a network was trained with: what it decides, what it contradicts, and hostile files."""
+"""The configuration that a network was trained with: what it decides, contradictions, and hostile files."""
 
 import os
 

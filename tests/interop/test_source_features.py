@@ -1,4 +1,4 @@
-"""Networks of others that differ from those that are known: converted right, or refused by the name of the feature."""
+"""Networks with features that the known ones lack: they are converted right, or refused by the feature's name."""
 
 import itertools
 import re
@@ -55,7 +55,10 @@ def test_oracle_gives_the_images_of_the_released_code(golden, name, epsilon):
 
 
 def moved_attention(arrays, places):
-    """Returns a D whose attention follows the blocks `places`, from 1; StudioGAN numbers blocks and layers together."""
+    """Returns a D with attention after the blocks `places`, counted from 1.
+
+    StudioGAN numbers blocks and attention layers together.
+    """
     blocks = {0: "blocks.0.0", 1: "blocks.2.0", 2: "blocks.3.0", 3: "blocks.4.0"}
     moved, number = {}, 0
     for block, old in blocks.items():
@@ -104,7 +107,7 @@ def test_biggan_attention_twice_in_a_block_is_refused_by_name(biggan):
 
 
 def without_classes(arrays, size=5):
-    """Returns StudioGAN's BigGAN without classes at 32 pixels: each norm reads as many numbers as the first layer."""
+    """Returns StudioGAN's BigGAN without classes at 32 pixels. Each norm and the first layer read `size` numbers."""
     rng = np.random.default_rng(0)
     changed = {}
     for name, array in arrays.items():
@@ -142,7 +145,7 @@ def test_biggan_without_classes_reads_a_part_of_the_latent_in_each_norm(biggan):
 
 
 def renamed(arrays, network, pattern, name):
-    """Returns the arrays with one more tensor, under the name that the pattern gives an existing one."""
+    """Returns the arrays and a copy of the first one of the network that matches `pattern`, under `name`."""
     found = next(other for other in arrays if re.match(f"{network}/{pattern}", other))
     return arrays | {f"{network}/{name}": arrays[found]}
 
@@ -218,7 +221,7 @@ def test_biggan_plain_norms_are_refused_by_name(biggan):
 
 
 def before_version_0_4(arrays, spectral):
-    """Returns the arrays with the class tables of StudioGAN's older versions, transposed maps."""
+    """Returns the arrays with the class tables of StudioGAN's older versions, which are transposed maps."""
     changed = {}
     for name, array in arrays.items():
         old = re.sub(r"\.(gain|bias)\.weight", lambda at: f".embed{int(at[1] == 'bias')}.weight", name)
@@ -249,7 +252,7 @@ def test_class_tables_of_older_studiogan_versions_are_read(studiogan):
 
 
 def at_64(arrays, network, width):
-    """Returns the arrays of G or D at 64 pixels, each tensor of a shape that it needs, and nothing else of value."""
+    """Returns the arrays of G or D at 64 pixels. New tensors have the right shapes and are all ones."""
     widths = {"generator": [width, 8, 4, 2, 1], "discriminator": [1, 2, 4, 8, width]}[network]
     changed = {name: array for name, array in arrays.items() if not name.startswith(f"{network}/blocks.")}
     inputs = [4 * size for size in widths] if network == "generator" else [3, *(4 * size for size in widths)]

@@ -81,7 +81,7 @@ def test_sharded_checkpoint_with_several_blocks_is_read():
     names = [f"scope_{n % 7}/layer_{n:03}/a_long_name/w" for n in range(150)]
     assert sorted(found) == sorted(names)
     assert all(found[name].tolist() == [n, -n, n * 0.5] for n, name in enumerate(names))
-    assert (FILES / "many.ckpt-3.index").read_bytes().count(b"scope_") > 7  # so that keys share their beginnings
+    assert (FILES / "many.ckpt-3.index").read_bytes().count(b"scope_") > 7  # keys start anew several times
 
 
 def test_written_checkpoint_is_read(small):
@@ -119,7 +119,7 @@ def test_prefix_is_read_off_each_name(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 1, 9, 1023, 2047, 2048, 2049, 5000, 65536, 3 * 2**20 + 77])
 def test_checksum_is_that_of_a_loop_over_bits(size):
-    """The definition of RFC 3720, and for long input that of a table; `123456789` has a known sum."""
+    """The definition of RFC 3720, by a table that is made bit by bit. `123456789` has a known sum."""
     content = np.random.default_rng(size).bytes(size)
     table_of = []
     for octet in range(256):
@@ -172,7 +172,7 @@ def test_every_beginning_of_an_index_is_refused(small):
 
 ONE = {b"": header()}
 HERE = entry(np.ones(2, np.float32), 0)
-# An index and what the refusal says of it.
+# What the refusal says, and the index.
 ODD = {
     "its header is missing": table({b"a": HERE}),
     "it is big-endian": table({b"": header(1, field(2, 1)), b"a": HERE}),
@@ -207,7 +207,7 @@ def test_other_indices_are_refused_for_what_is_wrong(words, small):
 
 def test_flipped_bit_in_an_index_is_found(small):
     whole = index_of(small).read_bytes()
-    for place in range(len(whole) - 48):  # places of blocks follow, and zeros that nobody reads
+    for place in range(len(whole) - 48):  # a footer follows: places of blocks, and unused zeros
         content = bytearray(whole)
         content[place] ^= 1 << place % 8
         index_of(small).write_bytes(content)
@@ -225,7 +225,7 @@ def handles(places):
 
 
 def growing_keys(number):
-    """Each key is the one before it and one byte more: the keys together have the square of their number."""
+    """Each key is one byte longer than the one before, so all keys together grow with the square of their number."""
     return table({b"": header(), **{b"a" * n: b"" for n in range(1, number)}}, per_block=number)
 
 

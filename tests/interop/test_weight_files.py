@@ -112,7 +112,7 @@ def test_pytorch_files_are_sent_to_convert(name, tmp_path):
 
 
 def torchscript(path):
-    """What `torch.jit.save` writes, as far as it shows what it is."""
+    """Writes the entries by which a file of `torch.jit.save` is recognised."""
     names = ("data.pkl", "code/__torch__/networks.py", "constants.pkl", "version")
     return write_zip(path, {f"inception/{name}": b"x" for name in names})
 
@@ -203,7 +203,7 @@ def test_header_that_promises_terabytes_is_refused(tmp_path):
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (2**40,)})
     write_zip(tmp_path / "a.npz", {"a.npy": header.getvalue() + bytes(64)})
     line = refused(read_arrays, tmp_path / "a.npz")
-    # Where a machine lends out memory that it does not have, numpy gets as far as the end of the file.
+    # On a machine that overcommits memory, numpy gets as far as the end of the file.
     assert "Unable to allocate 4.00 TiB" in line or "EOF: reading array data" in line
 
 
@@ -290,7 +290,7 @@ def test_hash_prefix_that_the_file_does_not_have_is_an_error_naming_both():
 
 @pytest.fixture(scope="module")
 def state_dict():
-    """Arrays that fit the FID network, all of one value, so that a file of them packs to little."""
+    """Arrays that fit the FID network, all of one value, so that their file compresses well."""
     return {name: np.full(shape, 0.5, np.float32) for name, shape in published_shapes().items()}
 
 

@@ -1,4 +1,4 @@
-"""What sits at an attention place: the named layers against loops in float64, and a layer of one's own."""
+"""The layers at an attention place: the named ones against loops in float64, and a user's own."""
 
 import math
 
@@ -20,7 +20,7 @@ from sagan_jax.models.sagan import Discriminator, Generator
 from support.assertions import assert_near, same_bits
 from support.params import num_parameters, variable_shapes
 
-SHAPE = 2, 4, 6, 12  # B, H, W and C; two heads of six are not four
+SHAPE = 2, 4, 6, 12  # B, H, W and C
 FEATURES = jax.random.normal(jax.random.key(3), SHAPE)
 
 
@@ -98,7 +98,7 @@ def test_named_layer_follows_its_equation(kind):
 def test_named_layer_computes_in_the_dtype_that_it_is_given(kind):
     layer, oracle = LAYERS[kind]
     params, exact = filled(layer)
-    half = jax.tree.map(lambda leaf: 0.25 * leaf, params)  # keeps the softmax of rounded scores soft
+    half = jax.tree.map(lambda leaf: 0.25 * leaf, params)  # small scores, whose softmax rounding changes little
     features = FEATURES.astype(jnp.bfloat16)
     found = layer.clone(dtype=jnp.bfloat16).apply({"params": half}, features)
     assert found.dtype == jnp.bfloat16
@@ -195,7 +195,7 @@ def test_network_has_the_parameters_of_its_layer(network):
 
 
 class Scale(nn.Module):
-    """A layer of one's own: a map of ones on the diagonal, and a gain."""
+    """A user's own layer: a map of ones on the diagonal, and a gain."""
 
     gain: float = 2.0
     dtype: type | None = None
@@ -209,12 +209,12 @@ class Scale(nn.Module):
 
 
 def shuffled(features):
-    """A function of one's own, which makes a module."""
+    """A user's own function, which makes a module."""
     return nn.Dense(features.shape[-1], name="mix")(features)
 
 
 class Place(nn.Module):
-    """A place of a network."""
+    """An attention place of a network."""
 
     attention: AttentionModule | str
     dtype: type | None = None

@@ -1,4 +1,4 @@
-"""BigGAN: sizes, counts, and how a block is told what to draw."""
+"""BigGAN: sizes, numbers of parameters, and how the latent and the class reach the blocks."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ from support.params import draw_tree, drawn_function, num_parameters, variable_s
 
 
 def small(**fields):
-    """A generator whose parameters are far from where all look alike, and latents for it."""
+    """Returns a generator, latents `[4, 12]`, and drawn variables, for which the classes look different."""
     generator = Generator(**({"resolution": 32, "num_classes": 3, "base_channels": 2, "shared_size": 5} | fields))
     generator = generator.clone(attention_resolutions=())
     latents = jax.random.normal(jax.random.key(1), (4, 12))

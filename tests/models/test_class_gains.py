@@ -63,7 +63,7 @@ def test_gains_are_what_the_norms_of_a_network_multiply_by(family, gain):
     path = "block_2/norm_2" if family is sagan else "norm_2"
     norm = params["block_2"]["norm_2"] if family is sagan else params["norm_2"]
     channels = found[path].gains.shape[1]
-    # The layer itself says what it does: of ones it makes gain + shift, and of zeros the shift.
+    # The layer itself shows both: it maps zeros to the shift, and ones to gain + shift.
     layer = ConditionalBatchNorm(5, gain=gain, epsilon=0.0)
     stats = {"mean": jnp.zeros(channels), "variance": jnp.ones(channels)}
 

@@ -13,7 +13,7 @@ from sagan_jax.models import completion
 from sagan_jax.models.completion import CompletionNetwork, completion_resolutions, patchify, unpatchify
 from support.params import num_parameters
 
-# Whole networks are compiled, and their gradients.
+# Whole networks and their gradients are compiled.
 pytestmark = pytest.mark.slow
 
 KINDS = ("release", "article", "residual")
@@ -32,7 +32,7 @@ def inputs(network, batch=3, seed=1):
 
 @functools.cache
 def shaken(network):
-    """Returns variables in which nothing is at a special start: no gate at 0 and no bias."""
+    """Returns variables without special initial values: no gate and no bias is 0."""
     variables = jax.jit(network.init)(jax.random.key(0), *inputs(network))
     return jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape, leaf.dtype), variables

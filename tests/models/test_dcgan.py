@@ -1,4 +1,4 @@
-"""DCGAN: sizes, counts, where attention sits, and a transposed convolution worked out by hand."""
+"""DCGAN: sizes, numbers of parameters, the place of attention, and a transposed convolution by hand."""
 
 import flax.linen as nn
 import jax

@@ -13,7 +13,7 @@ from sagan_jax.models.dinov2 import DinoV2, bicubic_weights
 
 @pytest.fixture(scope="module")
 def golden_tokens(golden):
-    """What our network makes of the golden images, and what it should."""
+    """The tokens that our network gives for the golden images, and the golden vectors."""
     with np.load(golden / "dinov2-tiny.npz") as file:
         vectors = dict(file)
     arrays = {name.removeprefix("weights/"): array for name, array in vectors.items() if name.startswith("weights/")}
@@ -119,7 +119,7 @@ def test_position_table_with_antialiasing_is_pillows_bicubic(old, new):
 
 @pytest.mark.parametrize("registers", [0, 2])
 def test_positions_of_wide_images_follow_rows_and_columns(registers):
-    """A patch's token depends on its own position alone where there are no blocks."""
+    """The block adds nothing here, so the token of a patch depends only on its own position."""
     network = DinoV2(width=6, depth=1, num_heads=2, hidden=4, patch_size=2, table_side=3, registers=registers)
     weights = weights_for(network) | {"blocks.0.ls1.gamma": np.zeros(6), "blocks.0.ls2.gamma": np.zeros(6)}
     weights["patch_embed.proj.weight"][:] = 0

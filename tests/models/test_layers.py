@@ -100,7 +100,7 @@ LEAVES = {
 
 
 def map_rows(params, part, weights, classes=7, channels=5):
-    """What a map adds, written out: rows of its kernel, by their size where it has one."""
+    """What a map adds: rows of its kernel, times its size and the root of the larger side if it has a size."""
     kernel = np.asarray(params.get(f"{part}_map", params.get(f"{part}_kernel")), np.float64)
     size = params.get(f"{part}_size")
     return weights @ kernel * (1 if size is None else float(size) * max(classes, channels) ** 0.5)
@@ -286,7 +286,7 @@ def test_attention_map_that_is_sown_and_not_used_takes_no_memory(form):
 
     program = jax.jit(look).lower(variables, features).compile()
     keys = 128**2 if form == "article" else 64**2
-    # Not by `memory_analysis` alone: what a library of XLA allocates within a fusion is not in it.
+    # `memory_analysis` leaves out what a library of XLA allocates within a fusion. So the program may name no map.
     assert f"{128**2},{keys}]" not in program.as_text()
     assert program.memory_analysis().temp_size_in_bytes <= 2**26  # the map alone takes 2**28 or 2**30
 

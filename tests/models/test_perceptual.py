@@ -1,4 +1,4 @@
-"""The activations that the perceptual term compares, on a network that was not trained."""
+"""The activations that the perceptual term compares, with an untrained network."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from sagan_jax.models.lite0 import Lite0
 from sagan_jax.models.perceptual import LAYERS, Lite0Activations
 
-BATCH, HEIGHT, WIDTH = 2, 64, 36  # no resizing: the sizes of images are those that they have
+BATCH, HEIGHT, WIDTH = 2, 64, 36  # images keep their own size: nothing is resized
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def variables(images):
 
 
 def of_network(variables, images):
-    """From pixels of 0 to 255, as the network's own page has it."""
+    """The network's own activations, for pixels of 0 to 255 in the scale that its authors state."""
     outputs = Lite0().apply(variables, ((images + 1) * 255 / 2 - 127) / 128, with_activations=True)
     return [outputs[f"block_{number}"] for number in (0, 2, 4, 10, 15)]
 

@@ -1,4 +1,4 @@
-"""The probe of reach: what it sees of an image, and that it can only add up parts that are farther apart."""
+"""The probe of reach: its receptive field, and that it can only add up parts that are farther apart."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def test_receptive_field_is_what_a_broken_column_reaches(attention, strides):
 
 
 def interaction(attention, gap):
-    """Returns what the logits of quartets hold beyond a sum over the two parts, as a share of what hues change."""
+    """Returns how far the logits of quartets are from a sum over the two parts, relative to the effect of the hues."""
     probe = ReachProbe(attention, channels=8)
     quartets = draw_quartets(RULE, 8, SIZE, (gap, gap), np.random.default_rng(1))
     images = to_float(quartets.images.reshape(-1, SIZE, SIZE, 3))

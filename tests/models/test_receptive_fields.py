@@ -1,4 +1,4 @@
-"""How far convolutions alone can see."""
+"""How far convolutions can see without attention."""
 
 import pytest
 
@@ -13,7 +13,7 @@ NETWORKS = {
     "dcgan": (dcgan, (), "release"),
     "attention at 16": (sagan, (16,), "release"),
 }
-# Columns of the image that D's feature map of that name sees in its middle; columns that the first of G's 4 reaches.
+# How many columns of the image the middle of each feature map of D sees, and how many the first of G's 4 reaches.
 FIELDS = {
     "none": ({"block_1": 6, "block_2": 16, "block_3": 30, "block_4": 32}, 23),
     "residual at 16": ({"block_1": 6, "attention_16": 14, "block_2": 24, "block_4": 32}, 27),

@@ -1,4 +1,4 @@
-"""The two networks: sizes, counts, and where attention sits."""
+"""The two networks: sizes, numbers of parameters, and the place of attention."""
 
 import itertools
 import math
@@ -188,7 +188,7 @@ def test_generator_begins_as_the_one_without_attention():
 
 
 def test_discriminator_attends_after_the_first_of_three_blocks_of_a_size():
-    """At 32 pixels blocks 2, 3 and 4 all end at 8x8: run alone, block by block, only one order gives the logits."""
+    """At 32 pixels, blocks 2, 3 and 4 all end at 8x8. Run block by block, only one order gives the logits."""
     discriminator, images, variables = small_discriminator()
     _, seen = discriminator.apply(variables, images, LABELS, train=False, mutable=["intermediates"])
     params, features = variables["params"], images
@@ -258,7 +258,7 @@ def convolve(features, layer):
 
 
 def with_biases(params):
-    """The parameters with every bias off zero, where initialisation leaves it."""
+    """The parameters with every bias away from its initial value 0."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf + 0.3 if path[-1].key == "bias" else leaf, params)
 
 
@@ -340,7 +340,10 @@ def test_discriminator_hands_the_kind_of_shortcut_to_its_blocks():
 
 
 def moved_moments(network, inputs, variables, share):
-    """The share of the batch's variance in each running variance after one step from 0, where 1 is all of it."""
+    """Returns the share of the batch's variance in each running variance, after one step from 0.
+
+    `share` names the decays of the network and their values.
+    """
     zeros = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
     labels = LABELS if network.num_classes else None
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.one_jax
 
 @pytest.fixture
 def run(tmp_path):
-    """A folder with pictures of six steps; as text their numbers have another order than as numbers."""
+    """A folder with pictures of six steps. Sorted as text, the steps have another order than as numbers."""
     (tmp_path / "samples").mkdir()
     for step in (7, 1000, 20_000, 300_000, 99_999_999, 123_456_789):
         (smooth,) = smooth_images(1, 50, seed=step)
@@ -43,7 +43,7 @@ def test_frames_are_the_pictures_by_step_below_a_line(kind, run):
     assert [frame.shape for frame in frames] == [(30 + 16, 50, 3)] * 6
     for step, frame in zip(steps, frames, strict=True):
         difference = np.abs(frame[16:].astype(float) - picture(run, step)).mean()
-        assert difference == 0 if kind == "png" else difference < 10  # colours are few, or compressed
+        assert difference == 0 if kind == "png" else difference < 10  # few colours, or lossy
         others = [np.abs(frame[16:].astype(float) - picture(run, other)).mean() for other in steps if other != step]
         assert difference < min(others) / 2
 
@@ -52,7 +52,7 @@ def test_line_of_a_frame_shows_its_step_and_how_much_is_done():
     lines = [training_frame(noise(30, 50, 1), step, 1000)[:16] for step in (0, 3, 500, 1000)]
     assert [int((line[13:15] == 0).all((0, 2)).sum()) for line in lines] == [0, 0, 25, 50]
     texts = [line[:13].tobytes() for line in lines]
-    assert len(set(texts)) == 4  # of another step, another text
+    assert len(set(texts)) == 4  # the text differs from step to step
     assert texts[1] == training_frame(noise(20, 50, 3, seed=5), 3, 7)[:13].tobytes()
 
 

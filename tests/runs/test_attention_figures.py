@@ -1,4 +1,4 @@
-"""`sagan-jax attend`: the figures of an untrained run, whose maps are as good as any to draw."""
+"""`sagan-jax attend`: the figures of a run that was hardly trained, whose maps are good enough to draw."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ from support.commands import command, error_line
 from support.metrics import read_metrics
 from support.params import draw_tree, variable_shapes
 
-# The runs that it draws take most of a minute.
+# The runs that these tests draw take most of a minute.
 pytestmark = [pytest.mark.slow, pytest.mark.one_jax]
 
 
@@ -138,7 +138,7 @@ def test_figure_of_given_positions_shows_their_rows_of_each_map(trained, monkeyp
 
 
 def test_spread_of_a_layer_is_in_pixels_of_the_image():
-    # Each of 2 x 2 positions looks at the upper left one alone; a position is 8 of the image's 16 pixels.
+    # Each of 2 x 2 positions looks only at the upper left one. A position is 8 of the image's 16 pixels.
     looks = np.zeros((1, 4, 4), np.float32)
     looks[:, :, 0] = 1
     layer = layer_of_map("generator", looks, 2, 2)

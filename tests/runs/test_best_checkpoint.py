@@ -1,4 +1,4 @@
-"""The best checkpoint of a run when the run is resumed: taken up, dropped or set aside, and never without a word."""
+"""The best checkpoint when a run is resumed: it is kept, or it is dropped or set aside with a message."""
 
 import re
 import shutil
@@ -45,7 +45,7 @@ def flip_bits_of_arrays(step_folder):
 def refuse_reading(step_folder):
     path = step_folder / "meta" / "metadata"
     path.unlink()
-    path.symlink_to("/proc/self/mem")  # a regular file whose first byte is an input/output error
+    path.symlink_to("/proc/self/mem")  # a regular file; reading it is an input/output error
 
 
 def names(folder):

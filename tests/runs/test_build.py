@@ -40,7 +40,7 @@ def experiment(num_classes=2, **data):
 
 
 def test_equal_configs_have_equal_tasks_and_others_do_not():
-    """Programs that jax has compiled are shared by equal tasks."""
+    """Equal tasks share the programs that jax has compiled."""
     fast = replace(Experiment(), training=Training(generator_learning_rate=0.3))
     tasks = [build_adversarial_task(of) for of in (Experiment(), replace(Experiment(), name="other"), fast)]
     assert tasks[0] == tasks[1] != tasks[2]
@@ -61,7 +61,7 @@ def test_equal_configs_have_equal_tasks_and_others_do_not():
     ],
 )
 def test_rates_of_both_networks_follow_the_schedule_step_by_step(moves, shares):
-    """Adam moves a number whose gradient stays the same by its rate, as often as the network is updated in a step."""
+    """With a constant gradient, Adam moves a number by its rate in each update of the network."""
     training = Training(total_steps=6, discriminator_steps=3, generator_learning_rate=0.5, **moves)
     task = build_adversarial_task(replace(Experiment(), training=training))
     for optimizer, rate, updates in ((task.optimizers.generator, 0.5, 1), (task.optimizers.discriminator, 4e-4, 3)):

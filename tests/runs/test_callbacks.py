@@ -195,7 +195,7 @@ def first(file, given, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def again(first) -> Path:
-    """A copy of it that lost its last save, and went on from step 2 to step 4; read only."""
+    """A copy of `first` that lost its last checkpoint, and went on from step 2 to step 4; read only."""
     workdir = Path(shutil.copytree(first, first.with_name("again"), symlinks=True))
     shutil.rmtree(workdir / "checkpoints" / "3")
     (workdir / "told.jsonl").unlink()
@@ -208,7 +208,7 @@ def again(first) -> Path:
 def test_callbacks_are_told_all_that_a_run_records_in_its_order(first):
     events, lines = told(first), read_metrics(first)
     assert events[:2] == [["start", "told", 0, 3, 4]] * 2
-    assert events[-2:] == [["end", "finished", ""]] * 2  # also of the one that failed at its first metrics
+    assert events[-2:] == [["end", "finished", ""]] * 2  # also for the one that failed at its first metrics
     assert [event for event in events if event[0] == "metrics"] == [
         ["metrics", line["step"], sorted(line.keys() - {"step"})] for line in lines
     ]

@@ -81,7 +81,7 @@ def test_run_leaves_what_a_run_leaves(trained):
     page = (trained / "report.html").read_text()
     changed = page.partition("Settings that differ from the defaults")[2].partition("</table>")[0]
     assert "networks.base_channels" in changed
-    assert "networks.resolution" not in changed  # 64 is the default of such a run, not of one that generates images
+    assert "networks.resolution" not in changed  # 64 is the default of completion, not of generation
     sheet = read(trained / "samples" / "samples-00000004.png")
     assert sheet.shape == (8 * SIZE + 7 * 2, 5 * SIZE + 4 * 2, 3)
     experiment = read_experiment(trained)
@@ -176,7 +176,7 @@ def test_holes_and_flips_do_not_depend_on_where_a_run_is_taken_up(images, tmp_pa
     assert np.array_equal(moved.masks[0], later.masks[0, :16])
     assert whole[0].images.shape == (1, 32, SIZE, SIZE, 3)
     assert whole[0].masks.shape == (1, 32, SIZE, SIZE)
-    # Every image appears both ways round.
+    # Every image appears both as it is and mirrored.
     rows = np.concatenate([batch.images[0] for batch in whole])
     kinds = {row.tobytes() for row in rows}
     assert len(kinds) == 2 * 9
@@ -298,7 +298,7 @@ def test_hole_of_one_pixel_of_a_large_photograph_is_seen(tmp_path):
 @pytest.mark.parametrize(("height", "width"), [(7, 7), (3, 5), (20, 13)])
 def test_network_is_told_of_every_pixel_that_the_hole_touches(height, width):
     hole = np.random.default_rng(height).random((height, width)) < 0.1
-    # One of the finest grid that the parts and the pixels share.
+    # The expected mask, on the finest grid that both the parts and the pixels divide evenly.
     fine = np.kron(hole, np.ones((7, 7), bool))
     expected = fine.reshape(7, height, 7, width).any(axis=(1, 3))
     assert np.array_equal(photographs._touched(hole, 7), expected)
@@ -405,7 +405,7 @@ def test_nothing_that_was_given_is_replaced(trained, photo, tmp_path, capsys):
     assert "photo-1.png', which is not a completion" in error_line(capsys)
     assert [path.name for path in mask.parent.iterdir()] == ["photo-1.png"]
     assert mask.read_bytes() == before
-    # An earlier completion is, in a folder of its own.
+    # In a folder of its own, an earlier completion is replaced.
     for _ in range(2):
         assert complete(trained, photo, tmp_path / "out", "--mask", mask, "--samples", "0") == 0
 

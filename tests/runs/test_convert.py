@@ -75,7 +75,7 @@ def converted(request, golden, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def small(golden, tmp_path_factory):
-    """The workdir of a generator that came alone, with its files beside it."""
+    """The workdir of a generator that was converted without a discriminator. Its weight file lies beside it."""
     folder = tmp_path_factory.mktemp("alone")
     file = written(folder / "G.npz", tensors(golden, "studiogan-sagan-32", "generator"))
     assert convert("studiogan", folder / "run", "--generator", file) == 0
@@ -94,7 +94,7 @@ def pictures(tmp_path_factory):
 
 
 def wanted(golden, name):
-    """Latents, labels, images [B, H, W, C] to judge, and what G and D made of them elsewhere."""
+    """Latents, labels, images `[B, H, W, C]` for D, and the outputs of the original G and D for them."""
     found = vectors(golden, name)
     if name.startswith("official"):
         inputs = found["in/z"], found["in/fake_labels"], found["in/real_images"]
@@ -115,7 +115,7 @@ def test_converted_run_gives_the_images_and_logits_of_its_weights(golden, conver
     generator, discriminator = run.generator(), run.discriminator()
     found = outputs(generator.generator, generator.variables, latents, labels)
     assert np.abs(found - drawn).max() < 1e-4
-    if not name.startswith("official"):  # whose logits are those of a step in training
+    if not name.startswith("official"):  # its golden logits are of a training step
         judged = outputs(discriminator.discriminator, discriminator.variables, images, labels)
         assert np.abs(judged - logits).max() < 1e-4
 
@@ -141,11 +141,11 @@ def test_config_of_released_networks_builds_them(golden, name):
     generator, discriminator = build_networks(networks_config(released))
     assert generator == released.generator
     assert discriminator.attention_resolutions == released.discriminator.attention_resolutions
-    # Widths that differ are one more field.
+    # A width of D that differs from G's needs one more field.
     wide = dataclasses.replace(released, discriminator=released.discriminator.clone(base_channels=96))
     assert networks_config(wide).discriminator_base_channels == 96
     assert build_networks(networks_config(wide))[1].base_channels == 96
-    # So are kinds of attention that differ.
+    # So does another kind of attention.
     other = dataclasses.replace(released, discriminator=released.discriminator.clone(attention="article"))
     kinds = [network.attention for network in build_networks(networks_config(other))]
     assert kinds == [released.generator.attention, "article"]
@@ -161,7 +161,7 @@ def pair(golden, tmp_path_factory):
 
 
 def configuration(path, **model):
-    """A file of StudioGAN's settings that fit the released networks, with these changed."""
+    """Writes StudioGAN's settings of the released networks, with the given ones changed."""
     known = {"g_cond_mtd": "cBN", "d_cond_mtd": "PD", "apply_g_sn": True, "apply_d_sn": True, "apply_attn": True}
     known |= {"attn_g_loc": [2], "attn_d_loc": [1], "g_conv_dim": 8, "d_conv_dim": 8}
     path.write_text(json.dumps({"MODEL": known | model, "LOSS": {"adv_loss": "hinge"}}))

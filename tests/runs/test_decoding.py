@@ -1,4 +1,4 @@
-"""Which images of a run are decoded fast: those that it trains on, and none that are compared with numbers."""
+"""Which images of a run are decoded fast: those that it trains on, and none that are scored."""
 
 import dataclasses
 
@@ -55,7 +55,7 @@ def read(source):
 
 
 class Monitor:
-    """Takes what the monitor of the scores is given."""
+    """Replaces the monitor of the scores, and keeps the source that it is given."""
 
     best_by = None
 

@@ -1,4 +1,4 @@
-"""The default run, whole: what `sagan-jax train` alone must reach. It takes minutes: `pytest -m release` runs it."""
+"""The whole default run: what `sagan-jax train` without flags must reach. `pytest -m release` runs it in minutes."""
 
 import itertools
 import os
@@ -23,7 +23,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def samples(digits, tmp_path_factory):
-    """1,000 samples of the commands as a newcomer gives them: one process, and no virtual devices."""
+    """1,000 samples from the commands as a newcomer gives them, in one process without virtual devices."""
     folder = tmp_path_factory.mktemp("default")
     environment = {
         name: value

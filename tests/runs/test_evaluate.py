@@ -33,7 +33,7 @@ from sagan_jax.training import adversarial
 from support.commands import command, error_line
 from support.metrics import read_metrics
 
-# The runs that it scores take most of a minute.
+# The runs that these tests score take most of a minute.
 pytestmark = pytest.mark.slow
 
 
@@ -70,7 +70,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def quick_lite0(monkeypatch):
-    """EfficientNet-Lite0 is installed, and its features are those of the random network, which is small."""
+    """Makes EfficientNet-Lite0 count as installed, with the features of the small random network."""
     monkeypatch.setattr("sagan_jax.evaluation.lite0.is_installed", lambda: True)
     monkeypatch.setattr("sagan_jax.evaluation.references.lite0_embedding", random_embedding)
 
@@ -472,7 +472,7 @@ def test_bad_input_is_one_line_with_exit_code_2_and_no_result_file(tmp_path, mon
 
 @pytest.fixture
 def no_weights(monkeypatch, tmp_path):
-    """No weights of a trained network can be had: neither the FID network's nor those in a package."""
+    """Makes the weights of trained networks absent, both those of the FID network and those in a package."""
     monkeypatch.setenv("SAGAN_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sagan_jax.evaluation.lite0.is_installed", lambda: False)
 
@@ -512,7 +512,7 @@ def test_minutes_to_come_are_said_first(tmp_path, quick_lite0, monkeypatch, caps
     assert line.startswith("lite0 features of 50 real and 61 other images: about a minute at ")
     assert line.endswith(" plus the time to draw them. The features of the real images are cached for the next time.")
     assert evaluate(*words, "fd40_train_lite0") == 0
-    assert capsys.readouterr().err == ""  # the real ones are kept, and 40 are few
+    assert capsys.readouterr().err == ""  # the real features are cached, and 40 images are few
 
 
 def test_impossible_protocol_is_said_first_and_the_others_are_measured(tmp_path, no_weights, quick_lite0, capsys):
@@ -655,7 +655,7 @@ def test_run_on_pairs_is_scored_by_their_rule(tmp_path):
     scores = [line for line in recorded if "score/rule30" in line]
     assert [line["step"] for line in scores] == [2]
     assert scores[0]["score/rule30/parts"] == 0
-    # D is shown real images, whose blobs are clear from the first step on; it looks nearly everywhere alike.
+    # D sees real images, whose blobs are clear from the first step on. Its attention is still nearly uniform.
     lifts = [line["discriminator/partner_lift_16"] for line in recorded if "discriminator/partner_lift_16" in line]
     assert lifts == pytest.approx([1], abs=0.4)
     assert "rule1k" in sagan_jax.evaluate(tmp_path / "run")

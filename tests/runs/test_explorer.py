@@ -21,14 +21,14 @@ from sagan_jax.training.adversarial import initial_state
 from support.commands import command, error_line
 from support.explorer_pages import OpenedPage, decoded, embedded, start_chromium, unpack
 
-# The runs that it looks at take half a minute.
+# The runs that these tests explore take half a minute.
 pytestmark = [pytest.mark.slow, pytest.mark.one_jax]
 
 
 def make_run(folder: Path, **networks) -> Path:
-    """A run that has saved its first state, untrained but for its attention: gamma is 0.25 in G and -0.5 in D.
+    """Saves a run in its initial state, except that gamma is 0.25 in G and -0.5 in D.
 
-    G's scores are large, so that what it looks at differs from row to row, and so do its classes.
+    G's scores are large, so that its attention differs from row to row. Its classes differ too.
     """
     experiment = Experiment(
         name="tiny",
@@ -106,7 +106,7 @@ def test_every_seed_that_is_given_is_requested_with_every_class():
 
 
 def records_of(workdir: Path, label: int, seed: int, steps: int):
-    """Returns what the model gives from z1 to z2: the image `[T, ..]` and each layer's map `[T, N, M]`."""
+    """Returns the model's images `[T, H, W, C]` on the way from z1 to z2, and each layer's attention to them."""
     trained = load_run(workdir)
     ends = np.asarray(trained.latents(jax.random.key(seed), np.arange(2)), np.float64)
     latents = slerp(ends[:1], ends[1:], np.linspace(0, 1, steps))[0].astype(np.float32)
@@ -138,7 +138,7 @@ def test_explore_goes_between_the_first_two_images_of_the_seed(workdir, tmp_path
     explore(workdir, tmp_path / "e.html", "--classes", 1, "--seeds", 6, "--steps", 3)
     frames = embedded((tmp_path / "e.html").read_text())["samples"][0]["frames"]
     wanted = load_run(workdir).generate(2, labels=[1], seed=6).images
-    # Another batch size changes the last bits, which may move a level.
+    # Another batch size changes the last bits, which may round to another level.
     for frame, image in zip((frames[0], frames[2]), wanted, strict=True):
         assert np.abs(decoded(frame["image"]).astype(int) - image).max() <= 1
 

@@ -1,4 +1,4 @@
-"""The generator taken elsewhere: folded it draws the same, and what the page says really loads it."""
+"""The export of the generator: folded, it draws the same images, and the code of the page loads it."""
 
 import doctest
 import hashlib
@@ -67,7 +67,7 @@ def inputs_of(generator, count, seed=0):
 
 
 def images_of(generator, latents, labels):
-    """The oracle: the module as it is trained, its statistics beside its parameters."""
+    """The oracle: the images of the module as it is trained, with statistics beside its parameters."""
     network = generator.generator
     assert not network.folded
     draw = jax.jit(lambda variables, z, y: network.apply(variables, z, y, train=False))
@@ -80,7 +80,7 @@ def test_folded_generator_draws_what_the_unfolded_one_draws(network, latent_size
     latents, labels = inputs_of(generator, 9)
     wanted = images_of(generator, latents, labels)
     assert wanted.std() > 0.1
-    assert np.mean(np.abs(wanted) > 0.999) < 0.1  # else tanh would hide what differs
+    assert np.mean(np.abs(wanted) > 0.999) < 0.1  # otherwise tanh would hide differences
     assert np.abs(wanted[0] - wanted[1:]).max() > 0.05
     params = fold_batch_stats(**generator.variables, epsilon=network.norm_epsilon)
     images = jax.jit(lambda params: network.clone(folded=True).apply({"params": params}, latents, labels, train=False))
@@ -200,7 +200,7 @@ def test_weights_that_would_overflow_when_folded_are_not_exported():
         exported_files(generator, "a name")
 
 
-# A run as it lies on the disk; its state is drawn, so that no statistic and no gate is where training starts.
+# A saved run with a drawn state, so that no statistic and no gate has its initial value.
 
 EXPERIMENT = Experiment(
     "tiny-run",
@@ -261,7 +261,7 @@ def test_command_writes_three_files_and_a_line_on_each(run, tmp_path, capsys):
     ]
 
 
-# What a machine without this package has not.
+# Packages that a machine without sagan_jax may lack.
 ABSENT = """
 import sys
 

@@ -1,4 +1,4 @@
-"""The download: from a server on this machine, whole, broken off, resumed, wrong, and with no network at all."""
+"""Downloads from a server on this machine: complete, interrupted, resumed, wrong, and without a network."""
 
 import hashlib
 import http.server
@@ -218,7 +218,7 @@ def test_fetch_weights_offline_is_one_line_that_says_what_to_do(tmp_path, capsys
 
 @pytest.fixture
 def published(server, monkeypatch):
-    """The server has weights that fit the network, all of one value, as PyTorch writes them; returns their address."""
+    """Serves weights of the FID network in PyTorch's format, all of one value. Returns their address."""
     shapes = published_shapes()
     sizes = {math.prod(shape) for shape in shapes.values()}
     body = dictionary(
@@ -227,7 +227,7 @@ def published(server, monkeypatch):
     content = as_sequence(body, {"0": np.full(max(sizes), 0.5, np.float32).tobytes()})
     monkeypatch.setattr(sys.modules[__name__], "CONTENT", content)
     monkeypatch.setattr(Server, "sends", len(content))
-    monkeypatch.setattr("sagan_jax.interop.pytorch._MAX_EXPANSION", 100)  # they share what is stored
+    monkeypatch.setattr("sagan_jax.interop.pytorch._MAX_EXPANSION", 100)  # they share one storage
     return server.url(f"weights-{hashlib.sha256(content).hexdigest()[:8]}.pth")
 
 
@@ -267,7 +267,7 @@ def test_every_published_dinov2_has_its_sha256():
 
 @pytest.fixture
 def dinov2(server, monkeypatch):
-    """The server has weights of a small DINOv2; returns a function from names to their addresses, and the sha256."""
+    """Serves the weights of a small DINOv2. Returns a function from names to addresses, and the sha256."""
     shapes = published_dinov2_shapes(DinoV2(width=64, depth=1, num_heads=1, hidden=3, patch_size=2, table_side=2))
     size = max(map(math.prod, shapes.values()))
     body = dictionary({name: tensor(shape, strides_of(shape), length=size) for name, shape in shapes.items()})

@@ -1,4 +1,4 @@
-"""What a run does with the signs of its health: says them, records them, reports them, and ends if it is to."""
+"""What a run does with the signs of its health: it prints, records and reports them, and ends if asked to."""
 
 import dataclasses
 
@@ -62,7 +62,7 @@ def test_watch_that_is_resumed_goes_on_from_the_recorded_metrics(tmp_path):
     with MetricsWriter(tmp_path, first_step=0) as writer:
         for step in range(100, 500, 100):
             writer.scalars(step, DEAD | unbroken.observe(step, DEAD))
-        writer.scalars(450, {"discriminator/loss": None} | DEAD)  # what a stop logged
+        writer.scalars(450, {"discriminator/loss": None} | DEAD)  # the line of a stop
     said = []
     resumed = watch_of(said)
     resumed.resume_from(tmp_path, 450)
@@ -110,7 +110,7 @@ def test_diversity_of_real_images_that_are_all_one_is_zero(tmp_path):
     assert Diversity(open_source(str(tmp_path / "same.npz"), resolution=32, cache="")).of_real_images == 0.0
 
 
-# Whole runs, of a table with which every D is dead after two steps
+# Whole runs. With their table of signs, every D is dead after two steps.
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A run that is killed between a save and what follows it: the same command makes up for that, and no more."""
+"""A run that is killed between a save and what follows it. The same command does what is missing, and no more."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def images(tmp_path_factory):
 
 
 def start(action, workdir, images, *writes):
-    """Returns the process of a run that ended: it kills itself, or copies its workdir, at the writes."""
+    """Runs `killed_run.py`, which kills itself or copies its workdir at the writes. Returns the ended process."""
     command = [sys.executable, killed_run.__file__, action, workdir, images, *writes]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
@@ -82,7 +82,10 @@ def unbroken(whole):
 
 
 def contents(workdir):
-    """Returns all files of a run by name, but for what has times or the number of the process in it."""
+    """Returns the names of all files of a run, the contents of those without times, and the number of metric lines.
+
+    The number of the process in a name is replaced by N.
+    """
     files = [path for path in workdir.rglob("*") if path.is_file() and "tensorboard" not in path.parts]
     names = {re.sub(r"\.\d+\.tmp$", ".N.tmp", str(path.relative_to(workdir))): path for path in files}
     kept = {name: path for name, path in names.items() if path.suffix in (".png", ".tmp") and "report" not in name}
@@ -107,7 +110,7 @@ def test_killed_run_leaves_what_the_copies_have(write, whole, images, tmp_path):
 def test_run_that_is_killed_and_started_again_leaves_what_an_unbroken_one_does(
     write, whole, unbroken, images, tmp_path, capsys
 ):
-    # Another process than the one that was ended; one of its own for each run would mostly import and compile.
+    # This process goes on with the copy. A new process for each run would mostly import and compile.
     shutil.copytree(killed_run.copy_at(whole, write), tmp_path / "run")
     sagan_jax.train(killed_run.experiment_on(str(images)), tmp_path / "run")
     left = left_by(tmp_path / "run")

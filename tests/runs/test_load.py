@@ -136,7 +136,7 @@ def test_run_whose_newest_checkpoint_cannot_be_read_stops_and_changes_nothing(ex
         checkpoints.save(9, state, {})
     metadata = workdir / folder / "9" / "meta" / "metadata"
     metadata.unlink()
-    metadata.symlink_to("/proc/self/mem")  # a regular file whose first byte is an input/output error
+    metadata.symlink_to("/proc/self/mem")  # a regular file; reading it is an input/output error
     before = sorted(workdir.rglob("*"))
     run = sagan_jax.open_run(workdir, checkpoint="best" if folder == "best" else "newest")
     with pytest.raises(StorageError, match=r"Checkpoint 9 in .* could not be read .*Input/output error"):

@@ -1,4 +1,4 @@
-"""What a run that does not fit into the memory is told to lower."""
+"""The advice for a run that does not fit into the memory."""
 
 import dataclasses
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.one_jax
 
 @pytest.fixture(autouse=True)
 def weights(monkeypatch):
-    """Names in place of networks; weights that are not in a package lie in the file `there` alone."""
+    """Replaces networks by their names. Weights that are not in a package exist only in the file `there`."""
     monkeypatch.setattr(neighbours, "find_inception", lambda path: "inception" if path == "there" else None)
     monkeypatch.setattr(neighbours, "find_dinov2", lambda path: "dinov2" if path == "there" else None)
     monkeypatch.setattr(neighbours, "lite0_embedding", lambda: "lite0")
@@ -44,7 +44,7 @@ def test_random_features_remain_where_nothing_trained_is_installed(monkeypatch):
 
 def test_weights_that_the_config_of_a_run_names_are_found(monkeypatch, tmp_path):
     class WantedError(Exception):
-        """Told when the network is looked for; nothing is drawn."""
+        """Raised when the network is looked for, before anything is drawn."""
 
     def embedding(features, inception, dinov2):
         raise WantedError(inception, dinov2)

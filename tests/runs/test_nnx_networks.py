@@ -107,7 +107,7 @@ def test_fields_of_an_nnx_network_are_set(file):
     state = jax.eval_shape(lambda: initial_state(task, 0, image_shape(experiment)))
     assert "bf16[" not in traced(task, state)
     assert "bf16[" in traced(dataclasses.replace(task, precision="bfloat16"), state)
-    # The means and variances of G's norm are those over the axis.
+    # With global moments, the means and variances of G's norm are over the axis.
     apart = dataclasses.replace(task, global_moments=False)
     sums = [traced(one, state, axis_name="data").count("psum") for one in (task, apart)]
     assert sums[0] > sums[1]

@@ -28,7 +28,7 @@ FLAGS = {
     "completion": "faces_completion_64 --source mirror:images=64 --held-out= --base-channels 2 --latent-size 8",
 }
 FLAGS_OF_ALL = "--save-every-steps 2 --batch-size 8 --sample-every-steps 4 --log-every-steps 2"
-BATCH = 20  # of all that draws: one program for each network
+BATCH = 20  # of all commands that draw, so each network is compiled once
 GENERATING = ["sagan", "unconditional", "dcgan", "biggan"]
 
 

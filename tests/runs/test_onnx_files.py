@@ -16,7 +16,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip 
 
 
 class Counting(nn.Module):
-    """Writes batch statistics also in evaluation, and asks for the size of the batch if told to."""
+    """Writes batch statistics also in evaluation, and takes `len` of the batch if `by_len` is set."""
 
     by_len: bool
 

@@ -1,4 +1,4 @@
-"""Every kind of layer at an attention place of a run, and a layer of one's own, from its name to its figures."""
+"""Every kind of layer at an attention place of a run, and a user's own layer, from its name to its figures."""
 
 import hashlib
 import json

@@ -102,7 +102,7 @@ def finished(file) -> Path:
 
 @pytest.fixture
 def run(finished, file, tmp_path) -> tuple[Path, Path]:
-    """A copy of that run, and of its file, to do things to: its file is in another folder now."""
+    """A copy of that run and its file, which a test may change. The file is in another folder now."""
     return moved_copy(finished, file, tmp_path)
 
 
@@ -171,7 +171,7 @@ def test_run_goes_on_in_other_batches_where_the_order_of_its_images_is(run, caps
 
 
 def recording(read):
-    """Returns `training_batches`, which puts the options of each call into a list."""
+    """Returns `training_batches` that also appends the options of each call to `read`."""
     from sagan_jax.data import training_batches
 
     def batches(source, **options):

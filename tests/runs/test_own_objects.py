@@ -122,7 +122,7 @@ def finished(file) -> Path:
 
 @pytest.fixture
 def run(finished, file, tmp_path) -> tuple[Path, Path]:
-    """A copy of that run, and of its file, to do things to: its file is in another folder now."""
+    """A copy of that run and its file, which a test may change. The file is in another folder now."""
     return moved_copy(finished, file, tmp_path)
 
 

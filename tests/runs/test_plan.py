@@ -175,7 +175,7 @@ def test_largest_batch_is_searched_among_programs_that_are_compiled(home, monkey
     (made,) = plans(TINY, find_largest_batch=True)
     assert (made.fits, made.largest_batch) == (True, 44)
     assert plan_rows(made)["largest batch"] == "44 images, to within an eighth"
-    assert len(list((home / "other" / "plans").glob("*.json"))) > 2  # each that was tried is kept
+    assert len(list((home / "other" / "plans").glob("*.json"))) > 2  # all tried programs are kept
 
 
 def test_rows_say_what_a_plan_holds():

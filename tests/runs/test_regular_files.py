@@ -40,7 +40,7 @@ def write_metrics(workdir: Path) -> None:
         pass
 
 
-# Each reader with the file that is not what it should be, both in the same folder.
+# Each reader, by the file in its folder that the tests replace.
 READERS = {
     "config.json": lambda folder: read_experiment(folder),
     "config.json of a report": lambda folder: report_page(folder),
@@ -78,7 +78,7 @@ KINDS = {
     "broken link": lambda path: path.symlink_to("nowhere"),
     "huge": lambda path: path.touch() or os.truncate(path, 2**42),
 }
-# Not read whole, or mapped: how large they are depends on what is trained, and on the data.
+# These are mapped, or not read whole. Their size depends on the networks and the data.
 MAY_BE_HUGE = ("checkpoints/", "images.", "experiment.py", ".lock")
 
 

@@ -28,7 +28,7 @@ GAME = AdversarialTask(
 
 @pytest.fixture(scope="module")
 def program():
-    # It runs for milliseconds: most of the time would go into optimising it.
+    # The program runs for milliseconds, so optimising it would take most of the time.
     return jax.jit(partial(step, GAME), compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -53,7 +53,7 @@ def run(program, state, first_step, last_step, *, data_from=None):
 
 @pytest.fixture(scope="module")
 def stopped(program, tmp_path_factory):
-    """What the checkpoint of a run stopped at half holds, and the digest of a run never stopped."""
+    """The state in the checkpoint of a run that stopped halfway, and the digest of a run that never stopped."""
     folder = tmp_path_factory.mktemp("checkpoints")
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(HALF, run(program, fresh(), 0, HALF), {})
@@ -119,7 +119,7 @@ def test_resume_with_the_data_from_the_start_ends_elsewhere(program, stopped):
 
 @pytest.mark.parametrize("name", ["generator", "discriminator"])
 def test_v_is_stored_for_evaluation_and_follows_from_u_in_training(name, program, stopped):
-    """So leaving it out changes what is stored, not what is computed: v of the next step comes from its u."""
+    """Without v the stored state differs, but the training does not: the next step computes v from u."""
     state, unbroken = stopped
     forgotten = forget_vector(state, name, "v")
     assert state_digest(forgotten) != state_digest(state)

@@ -62,7 +62,7 @@ def test_every_checkpoint_is_scored_once_with_a_file_each_a_table_and_a_curve(tr
     assert rows == [["step", NAME], *([str(step), f"{found[step]:.6g}"] for step in (2, 4, 5))]
     with Image.open(tmp_path / "curve.png") as curve:
         assert curve.format == "PNG"
-    # What is there is not measured again, what was damaged or of another seed is.
+    # Scores that exist are not measured again. Those that are damaged or of another seed are.
     (tmp_path / f"{NAME}-00000004.json").write_text("{")
     document = json.loads((tmp_path / f"{NAME}-00000005.json").read_text())
     (tmp_path / f"{NAME}-00000005.json").write_text(json.dumps(document | {"seed": 1}))
@@ -71,11 +71,11 @@ def test_every_checkpoint_is_scored_once_with_a_file_each_a_table_and_a_curve(tr
     assert [line.split()[1] for line in said.err.splitlines()] == ["4:", "5:"]
     assert recorded(tmp_path) == found
     assert [line.split() for line in said.out.splitlines()] == rows
-    # Named steps alone are scored.
+    # Only the named steps are scored.
     assert score_every_checkpoint(trained, NAME, steps=(2, 5), out=tmp_path, cache="").keys() == {2, 5}
     with pytest.raises(InvalidInputError, match=r"has checkpoints of the steps \[2, 4, 5\]; got \[3\]"):
         score_every_checkpoint(trained, NAME, steps=(3,), out=tmp_path, cache="")
-    # Each is the score of that checkpoint alone.
+    # Each is the score of that checkpoint only.
     alone = sagan_jax.evaluate(trained, NAME, checkpoint=4, out=tmp_path / "alone", cache="")
     assert alone[NAME] == found[4]
 

@@ -83,7 +83,7 @@ def delete_arrays(step_folder):
 
 
 def delete_array_files(step_folder):
-    # All: the largest need not be one that is read.
+    # Deletes all, because the largest may be one that is not read.
     for path in array_files(step_folder):
         path.unlink()
 
@@ -225,7 +225,7 @@ def test_save_keeps_multiples_for_good_besides_the_newest_steps(tmp_path):
             checkpoints.save(step, make_state(float(step)), {})
     with Checkpoints(tmp_path / "run") as checkpoints:
         assert checkpoints.steps == [13, 12, 8, 4]
-    # A run that goes on with another number keeps by that from then on, also the steps that it finds.
+    # A run that goes on with another `keep_every` applies it to the steps that it finds, too.
     with Checkpoints(tmp_path / "run", keep=1, keep_every=8) as checkpoints:
         checkpoints.save(14, make_state(14.0), {})
         assert checkpoints.restore(make_state())[0] == 14
@@ -280,7 +280,7 @@ def test_save_says_in_one_line_that_the_directory_is_a_file(tmp_path):
     assert "\n" not in str(raised.value)
 
 
-# tensorstore before 0.1.86 tells the number alone.
+# tensorstore before 0.1.86 gives only the number.
 TOO_LARGE = rf"(File too large|os_error_code='{errno.EFBIG}')"
 
 
@@ -356,13 +356,13 @@ def test_restore_stops_at_a_file_that_the_disk_does_not_give(tmp_path, name):
     save_steps(tmp_path / "c", [2, 5])
     path = tmp_path / "c" / "5" / name
     path.unlink()
-    path.symlink_to("/proc/self/mem")  # a regular file whose first byte is an input/output error, for root too
+    path.symlink_to("/proc/self/mem")  # a regular file; reading it is an input/output error, for root too
     assert_nothing_is_skipped(tmp_path / "c", "OSError: .*Input/output error")
 
 
 @pytest.mark.parametrize("folder", ["5", "meta", "d"])
 def test_restore_stops_at_a_folder_that_may_not_be_read(tmp_path, folder, monkeypatch):
-    # Planted, because root may read every folder. Orbax takes such a folder for an absent one.
+    # The error is planted, because root may read every folder. Orbax takes such a folder for an absent one.
     save_steps(tmp_path / "c", [2, 5])
     scandir = os.scandir
 
@@ -450,7 +450,7 @@ def test_restore_notices_a_flipped_bit_that_orbax_does_not(tmp_path):
     state = {"kernel": np.random.default_rng(0).integers(0, 256, 5000, np.uint8)}
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(2, state, {})
-    # Noise is stored as it is, so that half of the file is inside the array, which has no checksum of its own.
+    # Noise is stored uncompressed. So the middle of the file lies inside the array, which has no checksum of its own.
     flip_bit(array_files(tmp_path / "c" / "2")[-1])
     with pytest.raises(InvalidInputError, match="its arrays differ from those that were saved"):
         restore(tmp_path / "c", state)
@@ -612,7 +612,7 @@ def test_start_after_a_killed_save_is_silent_and_clears_what_it_left(tmp_path, w
 
 
 async def leave_alone(error):
-    """Leaves a future whose error nobody asks for; asyncio logs it when the future is collected."""
+    """Drops a future whose error is never retrieved. asyncio logs the error when the future is collected."""
     asyncio.get_running_loop().create_future().set_exception(error)
     gc.collect()
 

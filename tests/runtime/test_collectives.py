@@ -1,4 +1,4 @@
-"""Collectives of a program, against those that a person counts in it."""
+"""Collectives of a program, against a count by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from sagan_jax.runtime.collectives import Collectives, compiled_collectives, tra
 from sagan_jax.runtime.compiled_programs import compile_program
 from sagan_jax.runtime.devices import ParallelStep
 
-# Lines of a program that was compiled for a v5e:2x4, with what the count does not need cut out.
+# Lines of a program that was compiled for a v5e:2x4. What the count does not need is cut out.
 OF_A_TPU = """HloModule jit_step, is_scheduled=true, input_output_alias={ {0}: (0, {}, may-alias) }
 
 %region_99.104 (psum.1: f32[], psum.2: f32[]) -> f32[] {

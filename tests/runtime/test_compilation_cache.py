@@ -1,4 +1,4 @@
-"""Compiled programs on disk: read by the next process, never somebody else's, and never a reason to fail."""
+"""Compiled programs on disk: the next process reads them. They are never another user's, and never a reason to fail."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ def begin(home, between="", **more):
 
 
 def finish(process):
-    """Returns the folder, how many programs were read and written, and the lines on stderr; the results are checked."""
+    """Returns the folder, how many programs were read and written, and the lines on stderr. Checks the results."""
     printed, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     folder, results, counts = printed.splitlines()

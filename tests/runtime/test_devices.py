@@ -33,7 +33,7 @@ def parallel_step(function, driver, devices=DEVICES):
 
 
 def shards_agree(tree):
-    """Tells whether every device holds the same bits: a driver returns the first device's without looking."""
+    """Tells whether every device holds the same bits. A driver returns those of the first device without a check."""
     return all(
         len({np.asarray(shard.data).tobytes() for shard in leaf.addressable_shards}) == 1
         and len(leaf.addressable_shards) == DEVICES
@@ -45,7 +45,7 @@ def shards_agree(tree):
 
 
 def sums(state, batch, *, axis_name):
-    """Keeps what it was given apart by row and by update."""
+    """Adds up the rows of each update, and keeps all rows in the order of the devices."""
     total = jax.lax.psum(jnp.sum(batch["rows"], axis=1), axis_name)
     order = jax.lax.all_gather(batch["rows"], axis_name, axis=1, tiled=True)
     return {"total": state["total"] + total, "order": order}, {"devices": jax.lax.axis_size(axis_name)}
@@ -78,7 +78,7 @@ def test_driver_hands_the_constants_to_every_step_whole(driver):
     runner = ParallelStep(scaled, constants, driver=driver, devices=several_devices(DEVICES))
     state = runner.replicate({"total": jnp.zeros(())})
     placed = runner.shard(small_batch())
-    for done in (1, 2):  # they outlive the step, and are not moved again
+    for done in (1, 2):  # the constants outlive the step, and are not moved again
         with jax.transfer_guard("disallow"):
             state, metrics = runner.run(state, placed)
         assert float(state["total"]) == done * (2 * 276 + 0.5)
@@ -100,9 +100,9 @@ def test_step_is_traced_once_for_equal_arguments_and_again_for_others(driver):
     def shifted_by_one(shifts, state, batch, *, axis_name):
         return state + shifts[0], {}
 
-    runner = parallel_step(partial(shifted_by_one, [7]), driver)  # a list is no key, and is taken
+    runner = parallel_step(partial(shifted_by_one, [7]), driver)  # a list is not hashable, but is accepted
     assert float(runner(runner.replicate(jnp.float32(0)), small_batch())[0]) == 7
-    # Equal numbers of different types: equal as keys, and other objects, as the tasks of two runs are.
+    # Equal numbers of different types are equal keys but different objects, like the tasks of two runs.
     ends = [
         float(runner(runner.replicate(jnp.float32(0)), small_batch())[0])
         for shift in (3, 3.0, 5)
@@ -307,7 +307,7 @@ def test_variances_of_devices_apart_miss_the_spread_between_them(local, runs):
 
 
 def test_moments_take_one_collective_for_each_norm_and_pass_and_one_for_its_gradient(start, batch):
-    """Of norms, G and D have one each. Two updates of D pass G once and D twice, and that of G passes each once."""
+    """G and D have one norm each. Each of D's two updates passes G once and D twice. G's update passes each once."""
 
     def counts(task):
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (start, batch))
@@ -360,7 +360,7 @@ def exact():
 
 
 def relative_distance(first, second):
-    """Returns the largest difference relative to the largest entry: alone, a gradient that is 0 has no scale."""
+    """Returns the largest difference relative to the largest entry of all. A gradient that is 0 has no scale itself."""
     first, second = jax.tree.leaves(first), jax.tree.leaves(second)
     assert {leaf.dtype for leaf in first + second} == {np.dtype(np.float64)}
     largest = max(np.abs(leaf).max() for leaf in second)

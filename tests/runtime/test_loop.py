@@ -8,7 +8,7 @@ from sagan_jax.runtime.loop import PeriodicAction, run_loop
 
 
 def make_step(bad=()):
-    """Returns a step that adds the batch to the state, and leaves it on a batch that is in `bad` (number: quantity)."""
+    """Returns a step that adds the batch to the state. It keeps the state for a batch in `bad` (number: quantity)."""
 
     def step(state, batch):
         wrong = dict(bad).get(batch)

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.one_jax
 
 
 def test_folder_beside_the_program_is_no_package(monkeypatch, tmp_path):
-    """As the folder `wandb` that wandb writes."""
+    """For example, wandb writes a folder `wandb`."""
     (tmp_path / "written_by_a_package").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
     assert importlib.util.find_spec("written_by_a_package")

@@ -1,4 +1,4 @@
-"""How long devices wait for data, on a clock of the test's own."""
+"""How long devices wait for data, on a clock that the test moves."""
 
 import threading
 
@@ -8,7 +8,7 @@ from sagan_jax.runtime.prefetch import PrefetchedBatches
 
 
 class Clock:
-    """Seconds that only the test moves. It says when the thread that watches the devices has read it."""
+    """A clock that only the test moves. `noted` is set when the thread that watches the devices has read it."""
 
     def __init__(self):
         self.seconds = 0.0
@@ -38,7 +38,7 @@ class Running:
 
 
 def share_after(device_seconds, data_seconds, interval=20.0):
-    """Returns the share of an interval of a step of the one time, and data that come after the other."""
+    """Returns the share of an interval that devices wait. The step takes `device_seconds`, the data `data_seconds`."""
     clock = Clock()
     running = Running(clock)
 

@@ -1,4 +1,4 @@
-"""What is removed while a program writes is noticed."""
+"""A program notices when its files are removed while it writes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""TPU slices that are not there, and the figures of chips."""
+"""TPU slices that this machine lacks, and the figures of chips."""
 
 import importlib.util
 import math

@@ -1,1 +1,1 @@
-"""What several test files share: small networks, commands, files, assertions."""
+"""Helpers that several test files share: small networks, commands, files and assertions."""

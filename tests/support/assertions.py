@@ -18,7 +18,7 @@ def assert_near(actual: Any, expected: Any, tolerance: float, what: str = "") ->
 
 
 def same_bits(first: Any, second: Any) -> bool:
-    """Tells whether two trees hold the same bytes; another structure is a failure, not another value."""
+    """Tells whether two trees hold the same bytes. Fails if their structures differ."""
     assert jax.tree.structure(first) == jax.tree.structure(second)
     pairs = zip(map(np.asarray, jax.tree.leaves(first)), map(np.asarray, jax.tree.leaves(second)), strict=True)
     return all(

@@ -1,11 +1,11 @@
-"""Devices for tests of what several share."""
+"""Devices for tests that need several."""
 
 import jax
 import pytest
 
 
 def several_devices(count: int) -> list[jax.Device]:
-    """Returns so many devices: of the default platform, or virtual ones of the CPU. Skips where both have fewer.
+    """Returns `count` devices of the default platform, or virtual ones of the CPU. Skips the test if both have fewer.
 
     `tests/conftest.py` asks for four of the CPU.
     """

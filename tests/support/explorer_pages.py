@@ -23,7 +23,7 @@ def embedded(page: str) -> dict:
 
 
 def unpack(text: str, rows: int, keys: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns scales, entropies and codes of a packed map, read the other way than it was written."""
+    """Returns scales and entropies `[rows]` float32 and codes `[rows, keys]` uint8 of a packed map."""
     content = zlib.decompress(base64.b64decode(text))
     assert len(content) == rows * (4 + 4 + keys)
     floats = np.frombuffer(content, "<f4", 2 * rows)

@@ -1,10 +1,10 @@
 """A tiny run with something done at its writes: `python killed_run.py kill|copy WORKDIR IMAGES [WRITE...]`.
 
-`kill` kills the process (SIGKILL) at the write. `copy` copies the workdir there, and the run goes on. So one run shows
-what a kill at each of many writes leaves.
+`kill` kills the process (SIGKILL) at the write. `copy` copies the workdir at the write, and the run goes on. So one run
+shows what a kill at each of many writes leaves.
 
-A write is `before NAME` or `after NAME` for a file that is renamed to its final name, and for a line of the metrics,
-which is called `line STEP METRIC` by its first metric. The run prints all its writes.
+A write is `before NAME` or `after NAME`. NAME is that of a file that is renamed to its final name. For a line of the
+metrics, NAME is `line STEP METRIC` with its first metric. The run prints all its writes.
 """
 
 import os
@@ -52,7 +52,7 @@ def plant(action: str, workdir: Path, writes: list[str]) -> None:
         print(write, flush=True)
         if write in writes and action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        elif write in writes and not copy_at(workdir, write).exists():  # at the first of each name, as a kill
+        elif write in writes and not copy_at(workdir, write).exists():  # at the first write of a name, as a kill
             shutil.copytree(workdir, copy_at(workdir, write))
 
     rename, write_line, save = Path.replace, MetricsWriter._write_line, Checkpoints.save
@@ -71,7 +71,7 @@ def plant(action: str, workdir: Path, writes: list[str]) -> None:
 
     def whole_save(checkpoints, step, state, meta):
         save(checkpoints, step, state, meta)
-        checkpoints._wait()  # what follows in the run is after the save, not beside it
+        checkpoints._wait()  # so that the run goes on only after the save
         reach(f"after {checkpoints.directory.name} {step}")
 
     Path.replace, MetricsWriter._write_line, Checkpoints.save = watched_rename, watched_line, whole_save

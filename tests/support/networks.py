@@ -1,4 +1,4 @@
-"""Networks that compile in no time and have what the large ones have: conditional norm, attention, moments."""
+"""Networks that compile fast and have the parts of the large ones: conditional norm, attention, moments."""
 
 from collections.abc import Callable
 from functools import partial

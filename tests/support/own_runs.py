@@ -14,7 +14,7 @@ def trained(file: Path) -> Path:
 
 
 def moved_copy(workdir: Path, file: Path, folder: Path) -> tuple[Path, Path]:
-    """Copies a run and its file, to do things to: the file is in another folder then."""
+    """Copies a run and its file, so that a test may change them. The copy of the file is in another folder."""
     copied, moved = folder / "run", folder / file.name
     shutil.copytree(workdir, copied)
     shutil.copy(file, moved)

@@ -1,4 +1,4 @@
-"""Permission bits that bind for root as well, who otherwise may read and write everything."""
+"""Permission bits that bind root too, who may otherwise read and write everything."""
 
 import contextlib
 import ctypes
@@ -12,7 +12,7 @@ _OVERRIDE_BITS = 0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 
 @contextlib.contextmanager
 def permission_bits_bind() -> Iterator[None]:
-    """Takes the right to pass over permission bits from this thread, for the block."""
+    """Within the block, this thread may not ignore permission bits. Changes nothing for other users than root."""
     if os.geteuid():
         yield
         return

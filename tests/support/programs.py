@@ -1,4 +1,4 @@
-"""The programs of `experiments/`, which are no modules of the package."""
+"""The programs of `experiments/`, which are not modules of the package."""
 
 import importlib.util
 from pathlib import Path
@@ -11,7 +11,7 @@ BENCHMARKS = EXPERIMENTS / "benchmarks"
 
 
 def load_program(path: Path) -> ModuleType:
-    """Returns the program as a module that nobody else has: a test may change what it likes in it."""
+    """Returns the program as a new module, which a test may change."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -63,7 +63,7 @@ def generate(arrays, latents, labels, *, norm_epsilon, last_norm_epsilon):
 
 
 def kernel(arrays, name):
-    """Returns the kernel after spectral norm: from the stored u and v, or after one iteration from u, or as it is."""
+    """Returns the kernel after spectral norm with the stored u and v, or after one iteration from u, or unchanged."""
     if f"{name}.weight_orig" in arrays:
         array = arrays[f"{name}.weight_orig"]
         return array / (arrays[f"{name}.weight_u"] @ array.reshape(len(array), -1) @ arrays[f"{name}.weight_v"])

@@ -13,7 +13,7 @@ MAGIC = bytes.fromhex("57fb808b247547db")
 
 
 def varint(number: int) -> bytes:
-    """Returns a number as a protobuf has it."""
+    """Returns a number as a varint of protobuf."""
     octets = []
     while number > 0x7F:
         octets.append(number & 0x7F | 0x80)
@@ -29,7 +29,7 @@ def field(number: int, value: int | bytes) -> bytes:
 
 
 def entry(array: np.ndarray, offset: int, shard: int = 0) -> bytes:
-    """Returns what an index says of a variable."""
+    """Returns the entry of a variable in an index."""
     data = array.tobytes()
     shape = b"".join(field(2, field(1, size)) for size in array.shape)
     message = field(1, DTYPES[array.dtype.name]) + field(2, shape) + field(3, shard) + field(4, offset)
@@ -37,12 +37,12 @@ def entry(array: np.ndarray, offset: int, shard: int = 0) -> bytes:
 
 
 def header(shards: int = 1, *more: bytes) -> bytes:
-    """Returns what an index says of itself."""
+    """Returns the header of an index."""
     return field(1, shards) + b"".join(more)
 
 
 def block(entries: Mapping[bytes, bytes], kind: int = 0) -> bytes:
-    """Returns a block with its kind of compression and its checksum. Keys share what they have in common."""
+    """Returns a block with its kind of compression and its checksum. A key shares its beginning with the last one."""
     content, last = b"", b""
     for key, value in entries.items():
         shared = 0

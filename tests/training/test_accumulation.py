@@ -125,7 +125,7 @@ def test_generators_moments_move_once_per_microbatch_and_its_vectors_once(state,
 def test_losses_are_means_over_the_microbatches(state, batch, after):
     whole = jax.jit(partial(step, dataclasses.replace(TASK, accumulation_steps=1)))(state, batch)[1]
     assert sorted(after[1]) == sorted(whole)
-    # Not the same: the moments of four rows are not those of twelve.
+    # The losses differ a little, because the moments of four rows are not those of twelve.
     assert 0 < abs(after[1]["discriminator/loss"] - whole["discriminator/loss"]) < 0.2
     np.testing.assert_allclose(
         after[1]["discriminator/loss"], after[1]["discriminator/loss_real"] + after[1]["discriminator/loss_fake"], 1e-6
@@ -174,7 +174,7 @@ def test_step_flops_do_not_depend_on_the_microbatches():
 
 @pytest.mark.slow
 def test_augmentation_sees_the_same_draws_in_microbatches_and_on_devices(state, batch):
-    """Networks whose rows do not meet: neither microbatches nor devices may then change anything."""
+    """Rows do not interact in these networks, so neither microbatches nor devices may change anything."""
     task = dataclasses.replace(TASK, augmentation=("color", "translation", "cutout"), accumulation_steps=1)
 
     def moves(task, devices):

@@ -64,7 +64,7 @@ class ProjectionDiscriminator(nn.Module):
 
 
 def gradient_descent(rate):
-    """Its state is a factor on the rate: a test can hold the network still without another compilation."""
+    """Plain descent whose state is a factor on the rate. A factor of 0 holds the network still in the same program."""
 
     def update(gradient, factor, params=None):
         return jax.tree.map(lambda slope: -rate * factor * slope, gradient), factor
@@ -94,7 +94,7 @@ def compiled(task, state, batch):
 
 
 def some_state(task):
-    """Away from the start, where gamma is 0 and hides the attention; compiling the initialisers would take longer."""
+    """Returns a drawn state. At the start, gamma is 0 and hides attention, and the initialisers compile for longer."""
     numbers = np.random.default_rng(11)
     shapes = jax.eval_shape(lambda: initial_state(task, 0, (HEIGHT, WIDTH, CHANNELS)))
 
@@ -270,7 +270,7 @@ def u_only(spectral):
     return {layer: {name: pair["u"] for name, pair in part.items()} for layer, part in spectral.items()}
 
 
-# Who moves, and when.
+# Which network moves, and when.
 
 
 def test_step_updates_the_discriminator_by_the_gradient_of_the_composition(recorded, composed, start):
@@ -643,7 +643,7 @@ def test_step_leaves_every_leaf_as_it_was_when_an_image_is_not_finite(value, upd
 
 @pytest.mark.parametrize("update", range(UPDATES))
 def test_step_leaves_every_leaf_as_it_was_when_one_update_alone_overflows(update, averaged, batch):
-    """Large enough that squares overflow in that update only: the losses after it are finite again."""
+    """Images so large that squares overflow in that update only. The losses after it are finite again."""
     program, state, _ = averaged
     images = batch.images.copy()
     images[update] *= -1e25

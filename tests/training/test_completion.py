@@ -27,7 +27,7 @@ TASK = CompletionTask(
     visible_weight=0.25,
     average_decay=0.9,
 )
-OPTIONS = {"xla_backend_optimization_level": 0}  # each runs for moments: compiling well would take longer
+OPTIONS = {"xla_backend_optimization_level": 0}  # each runs briefly: optimising would take longer
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def batch():
 
 
 def away(tree, seed=1):
-    """Leaves away from the start, where the branches and gamma are small or 0."""
+    """Moves leaves away from the start, where the branches and gamma are small or 0."""
     numbers = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: (leaf + 0.05 * numbers.normal(size=leaf.shape)).astype(leaf.dtype), tree)
 
@@ -59,7 +59,7 @@ def after(state, batch):
 
 
 def composed(task, params, batch, noise, weight):
-    """The loss, written from the equations: numpy's shapes, one image at a time."""
+    """The loss from its equations, one image at a time."""
     images, masks = batch.images[0], batch.masks[0]
     network = task.network
     encoded = network.apply({"params": params}, images, masks, method="encode")
@@ -93,7 +93,7 @@ def test_some_latents_are_free_and_some_are_not(after):
 def test_metrics_hold_the_parts_of_the_loss(after, batch):
     metrics = after[1]
     expected = 10 * np.log10(4 / metrics["completion/squared_error"])
-    assert abs(metrics["completion/psnr"] - expected) < 0.5  # the mean over images, not of the mean error
+    assert abs(metrics["completion/psnr"] - expected) < 0.5  # it is the mean of each image's PSNR
     assert metrics["completion/divergence_weight"] == pytest.approx(0.375)
     for part in ("encoder", "decoder"):
         assert f"completion/{part}/gamma_8" in metrics
@@ -106,7 +106,7 @@ def test_average_follows_faster_at_the_start(state, after):
 
 
 def test_what_lies_in_the_hole_reaches_the_loss_alone(state, batch):
-    """Another content of the hole changes the loss, and not what the network draws."""
+    """Other pixels in the hole do not change what the network draws."""
     images = np.where(batch.masks[..., None], -batch.images, batch.images)
     noise = jnp.zeros((ROWS, LATENTS))
     one, other = (

@@ -12,7 +12,7 @@ from sagan_jax.training.flops import step_flops
 
 
 def convolution(size, inputs, outputs):
-    """Multiplications and additions of a padded 3x3 convolution: each axis has 3 taps but for one at either end."""
+    """Multiplications and additions of a padded 3x3 convolution. An axis has 3 taps a position, and 2 at either end."""
     return 2 * (3 * size - 2) ** 2 * inputs * outputs
 
 
@@ -21,7 +21,7 @@ def point(size, inputs, outputs):
 
 
 def upsampled(size, inputs, outputs):
-    """The same after upsampling to `size`: nine products for each position before it."""
+    """The same after upsampling to `size`: nine products for each position of the small map."""
     return point(size // 2, 9 * inputs, outputs)
 
 
@@ -48,7 +48,7 @@ def by_hand(base, batch, updates):
         discriminator += point(size // 2, inputs, outputs)
     discriminator += convolution(4, 8 * base, 16 * base) + convolution(4, 16 * base, 16 * base)
     discriminator += point(4, 8 * base, 16 * base)
-    # Forward, then the gradients of kernels and of features: thrice the forward pass, but for what needs only one.
+    # The forward pass and the gradients of kernels and features are three passes. The images need no gradient here.
     update = generator + 2 * (3 * discriminator - image_side)
     return batch * (updates * update + 3 * generator + 2 * discriminator)
 
@@ -82,20 +82,20 @@ def test_step_at_full_width_takes_at_most_720_gflop():
 
 
 @pytest.mark.slow
-@pytest.mark.one_jax  # the bounds are those of its compiler
+@pytest.mark.one_jax  # the bounds hold for the compiler of one jax
 def test_step_at_full_width_needs_at_most_the_temporaries_that_it_had():
-    """In a process whose flags leave the plan of the memory as a user has it: the tests' own compile without fusion.
+    """Compiles in a process whose flags plan memory as for a user. The tests' own flags compile without fusion.
 
-    Training donates the state, and so do these programs. Before convolutions were joined, and D's new moments made
-    last, they needed 1.785 GiB. What a GPU's compiler makes of it is not known here. So the form that a GPU gets is
-    compiled without it.
+    Training donates the state, and so do these programs. They needed 1.785 GiB before convolutions were joined and D's
+    new moments were made last. The result of a GPU's compiler is not known here, so the CPU's compiler also compiles
+    the form for GPUs.
     """
     found = {}
     for form, prepare in (
         ("cpu", "convolution._has_patches = lambda *given: True"),
         ("gpu", "convolution._has_patches = lambda *given: False"),
     ):
-        # The machine code is made after memory is planned, so it may be bad.
+        # Memory is planned before machine code is made, so the code need not be optimised.
         flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"}
         command = [sys.executable, "-c", TEMPORARIES.format(prepare=prepare)]
         ended = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, timeout=600)

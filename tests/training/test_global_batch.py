@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax._src.distributed import global_state  # its barrier is no collective, and no public name has it
+from jax._src.distributed import global_state  # its barrier is no collective; it has no public name
 
 from sagan_jax.data import training_batches
 from sagan_jax.runtime.devices import ParallelStep
@@ -24,7 +24,7 @@ from support.sources import NoiseImages
 DRIVERS = ("pmap", "shard_map")
 
 SIZE = 4
-# A descent of rate 1: parameters move by their gradients, and nothing hides behind Adam's division. Both networks share
+# Plain descent of rate 1: parameters move by their gradients, which Adam's division would hide. Both networks share
 # batch moments.
 TASK = AdversarialTask(
     SmallGenerator((SIZE, SIZE, 3), num_features=8, attention=True),
@@ -36,7 +36,7 @@ TASK = AdversarialTask(
 
 
 def meet(place):
-    """Waits for the other process: a collective gives up after 30 s, and on a busy machine one compiles longer."""
+    """Waits for the other process. A collective gives up after 30 s, and compiling takes longer on a busy machine."""
     if jax.process_count() > 1:
         global_state.client.wait_at_barrier(place, 400_000)
 
@@ -68,7 +68,7 @@ def one_step(driver):
         jax.tree_util.keystr(path): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_flatten_with_path((moved, metrics))[0]
     }
-    return leaves, sorted(source.read - {0})  # the first is looked at for its size
+    return leaves, sorted(source.read - {0})  # image 0 is also read for its size
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def saved_by_two(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def taken_by_one():
-    """The step of one process, by one of the drivers: on the devices of one process they give the same bits."""
+    """The step of one process, by one driver. On the devices of one process, both drivers give the same bits."""
     return one_step("shard_map")
 
 

@@ -1,4 +1,4 @@
-"""The state before the first step: what each network, its vectors and its optimiser would be by themselves."""
+"""The state before the first step: it has the bits of networks, vectors and optimisers that are made separately."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ NETWORKS = {
         sagan.Generator(SIZE, CLASSES, 1, attention_resolutions=(16,)),
         sagan.Discriminator(SIZE, CLASSES, 2, attention_resolutions=(16,)),
     ),
-    # Orthogonal kernels: drawn in the program of their spectral vectors, these would have other last bits.
+    # Its kernels are orthogonal. Drawn in the program of their spectral vectors, they would have other last bits.
     "biggan": (
         biggan.Generator(SIZE, CLASSES, 1, attention_resolutions=(16,), shared_size=5, hierarchical=False),
         biggan.Discriminator(SIZE, CLASSES, 2, attention_resolutions=(16,)),

@@ -1,7 +1,7 @@
 """Paired losses, gradient penalties and flips in the step, against formulas written out in float64.
 
-D is a hyperbolic tangent of a sum of weighted pixels, with weights for each class, and G draws one image whatever the
-latent. So the gradients of a step, second order too, are formulas of a line.
+D is the hyperbolic tangent of a weighted sum of pixels, with weights for each class. G draws one image, whatever the
+latent. So the gradients of a step, including those of second order, are formulas of one line.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ R1, R2 = 0.5, 0.75
 
 
 class OneImage(nn.Module):
-    """Draws the image of its parameters, of either sign by the class."""
+    """Draws the image of its parameters. The class decides its sign."""
 
     axis_name: str | None = None
 
@@ -83,7 +83,7 @@ def scores(weights, images, labels):
 
 
 def weighted_sum(rows, labels):
-    """Returns the mean over rows of what belongs to each class."""
+    """Returns the sum of the rows of each class, divided by the number of all rows, `[classes, H, W, C]`."""
     total = np.zeros((CLASSES, *SHAPE))
     np.add.at(total, labels, rows)
     return total / len(rows)
@@ -94,7 +94,7 @@ def column(values):
 
 
 def penalty_gradient(weights, images, labels):
-    """The gradient of the mean of `((1 - t^2) |w|)^2`, with t the score, by the weights."""
+    """The gradient of the mean of `((1 - t^2) |w|)^2` with respect to the weights w. The score is t."""
     t, own = scores(weights, images, labels), weights[labels]
     slope = 1 - t**2
     squared = (own**2).sum((1, 2, 3))
@@ -162,7 +162,7 @@ def test_each_penalty_has_its_own_strength(state, batch):
 
 
 def test_penalty_goes_with_a_loss_that_draws_its_own_classes(state, batch):
-    """On real images it does not depend on what is drawn: it is what the step adds to the gradient without it."""
+    """On real images the penalty does not depend on the drawn classes, so it is the difference to a step without it."""
     one = Batch(batch.images[:1], batch.labels[:1])
     plain = dataclasses.replace(TASK, loss=HINGE, r1=0.0, r2=0.0)
     without, _ = jax.jit(partial(step, plain))(state, one)
@@ -174,7 +174,7 @@ def test_penalty_goes_with_a_loss_that_draws_its_own_classes(state, batch):
 
 
 def test_flips_mirror_some_real_images_and_no_others(state, batch):
-    """The least squares of real images alone tell which of them D has seen mirrored."""
+    """The least-squares loss of the real images tells which of them D has seen mirrored."""
     one = Batch(batch.images[:1], batch.labels[:1])
     task = dataclasses.replace(TASK, loss=LEAST_SQUARES, r1=0.0, r2=0.0, flips=True)
     _, metrics = jax.jit(partial(step, task))(state, one)

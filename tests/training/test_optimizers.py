@@ -33,7 +33,7 @@ def updates_of(optimizer, params, *gradients):
 def test_convolutions_and_attention_move_as_far_in_all_directions(trees):
     updates = updates_of(muon(RATE), *trees)
     for update in (updates["block"]["conv_1"]["kernel"].reshape(45, 7), updates["attention_16"]["query_kernel"]):
-        # As far as Adam moves: an orthogonal matrix has entries of 1 / sqrt(its longer side) in the root mean square.
+        # As far as Adam: the entries of an orthogonal matrix are 1 / sqrt(its longer side) in the root mean square.
         lengths = np.linalg.svd(update, compute_uv=False) / (RATE * 0.2 * np.sqrt(max(update.shape)))
         assert lengths.min() > 0.6
         assert lengths.max() < 1.3

@@ -1,9 +1,9 @@
 """A step in bfloat16 beside the same step in float32, for all families and for completion.
 
 The tolerances are those of 8 significant bits through a network: a loss within 0.05, and the gradient of each tensor
-within 20% of its norm (in a completion 35%, and 70% in its discriminator). A tensor whose gradient is less than
-a hundredth of the largest is lost in the noise of the others, and is held to that hundredth. Batch norm in D amplifies
-any rounding. There the measure is the float32 step itself, at parameters and images rounded to bfloat16.
+within 20% of its norm (in a completion 35%, and 70% in its discriminator). A gradient below a hundredth of the largest
+is noise of the others, and its tolerance is relative to that hundredth. Batch norm in D amplifies any rounding. There,
+the reference is the float32 step at parameters and images rounded to bfloat16.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ from support.networks import SmallDiscriminator, SmallGenerator
 from support.params import perturbed
 
 ROWS, SIZE, LATENTS, CLASSES = 6, 32, 10, 3
-OPTIONS = {"xla_backend_optimization_level": 0}  # each runs for moments: compiling well would take longer
-# Keeps the gradient as its state, and the network where it is: an update by it would move a logit by thousands.
+OPTIONS = {"xla_backend_optimization_level": 0}  # each runs briefly: optimising would take longer
+# Keeps the gradient as its state, and does not move the network: an update would move a logit by thousands.
 PLAIN = optax.GradientTransformation(
     lambda params: jax.tree.map(jnp.zeros_like, params),
     lambda gradient, _, params=None: (jax.tree.map(jnp.zeros_like, gradient), gradient),
@@ -96,12 +96,12 @@ def distance(found, wanted):
 
 
 def rounded(tree):
-    """Returns the numbers that bfloat16 has for those of a tree, in float32."""
+    """Returns a tree rounded to bfloat16, in float32."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.bfloat16).astype(jnp.float32), tree)
 
 
 def open_gates(state):
-    """Away from the start, where gamma is 0 and hides the attention."""
+    """Moves parameters away from the start, where gamma is 0 and hides the attention."""
     return dataclasses.replace(state, params=perturbed(state.params, 0.05))
 
 
@@ -112,13 +112,13 @@ def opened(state):
 
 
 def marks(family):
-    """Three steps are compiled for each family: minutes. CI runs one family; the others run before a release."""
+    """Compiling three steps of a family takes minutes. CI runs one family, and the others run before a release."""
     return (pytest.mark.slow, pytest.mark.one_jax) if family == "sagan" else pytest.mark.release
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in NETWORKS])
 def adversarial_steps(request):
-    """The state, and what is after a step in float32, in bfloat16, and in float32 from rounded inputs."""
+    """The state, and the results of a step in float32, in bfloat16, and in float32 from rounded inputs."""
     task = task_of(request.param)
     batch = batch_of(task.num_classes)
     state = opened(adversarial.initial_state(task, 2, (SIZE, SIZE, 3)))
@@ -141,7 +141,7 @@ def test_losses_in_bfloat16_are_those_in_float32(adversarial_steps):
     losses = [name for name in wanted if "loss" in name or "logits" in name]
     assert len(losses) == 7
     for name in losses:
-        # Some logits are -12, where one rounding to bfloat16 alone is 0.03, and where it falls depends on the CPU.
+        # Some logits are -12, where one rounding to bfloat16 is 0.03. Which values are rounded depends on the CPU.
         np.testing.assert_allclose(found[name], wanted[name], rtol=0.02, atol=0.05, err_msg=name)
 
 
@@ -149,7 +149,7 @@ def test_gradients_in_bfloat16_are_those_in_float32(adversarial_steps, request):
     before, (wanted, _), (found, _), _ = adversarial_steps
     if before.discriminator.batch_stats:
         pytest.skip("batch norm in D amplifies rounding: see the next test")
-    # BigGAN's last bias was off by 0.21 on a CPU without AVX-512. Where rounding falls depends on the CPU.
+    # BigGAN's last bias was off by 0.21 on a CPU without AVX-512. Which values are rounded depends on the CPU.
     tolerance = 0.3 if request.node.callspec.params["adversarial_steps"] == "biggan" else 0.2
     for network in ("generator", "discriminator"):
         assert_close_gradients(*(gradients(getattr(after, network)) for after in (found, wanted)), tolerance)
@@ -227,7 +227,7 @@ def test_muon_gets_float32_numbers_and_products_in_bfloat16():
         return inner.update(gradients, state, params)
 
     kernel = {"conv": {"kernel": jnp.ones((3, 3, 2, 5))}}
-    kernel_alone = kernel, inner.init(kernel), kernel  # its products are those of any other
+    kernel_alone = kernel, inner.init(kernel), kernel  # its products stand for those of any kernel
     task = completion.CompletionTask(
         CompletionNetwork(64, 3, 1, 5, attention_resolutions=()),
         optax.GradientTransformation(inner.init, update),

@@ -17,7 +17,7 @@ SIZE, RATE = 20, 0.3
 
 
 class Colours(nn.Module):
-    """A logit from sums of the colours and of their squares: a sum over the parts, wherever they are."""
+    """A logit from sums of the colours and of their products: a sum over the parts, wherever they are."""
 
     @nn.compact
     def __call__(self, images):

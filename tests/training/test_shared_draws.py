@@ -43,7 +43,7 @@ TASK = AdversarialTask(
 
 @pytest.fixture(scope="module")
 def start():
-    """Away from the start, where gamma is 0 and hides the attention."""
+    """A state away from the start, where gamma is 0 and hides the attention."""
     numbers = np.random.default_rng(3)
     state = initial_state(TASK, 3, (HEIGHT, WIDTH, CHANNELS))
 
@@ -188,7 +188,7 @@ def test_step_is_the_one_put_together_by_hand(name, part, taken, expected, start
 
 
 def test_generator_follows_the_gradient_by_hand(taken, expected, start):
-    """The gradient alone: the parameters themselves are much larger than what an update changes."""
+    """Compares gradients, because the parameters are much larger than their change in an update."""
 
     def moved(params):
         return jax.tree.map(lambda new, old: (np.float64(new) - old) / RATES.generator, params, start.generator.params)
@@ -215,7 +215,7 @@ def test_discriminator_of_a_step_without_shared_draws_is_the_same(taken, start, 
 @pytest.mark.slow
 @pytest.mark.one_jax
 def test_a_pass_of_the_generator_is_saved():
-    """Its convolutions by hand: 32 pixels, no attention, no classes."""
+    """Counts G's convolutions by hand, at 32 pixels without attention and classes."""
     base, rows = 24, 8
 
     def forward():
@@ -301,7 +301,7 @@ def test_both_gradients_are_those_of_the_authors_graph_on_its_draw(golden, monke
         theirs = {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
         assert ours.keys() == theirs.keys()
         scale = max(np.abs(value).max() for value in theirs.values())
-        # A batch norm takes some biases away again: their gradients are rounding alone.
+        # A batch norm cancels some biases, so their gradients are only rounding.
         off = {
             name: np.abs(ours[name] - value).max() / max(np.abs(value).max(), 1e-2 * scale)
             for name, value in theirs.items()

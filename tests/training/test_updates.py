@@ -51,7 +51,7 @@ def test_discriminator_loss_is_the_sum_of_the_means_on_real_and_on_fake_images()
 
 
 def halved(state):
-    """In place of spectral normalisation: parameters over 2, vectors that count, and 2 as every sigma."""
+    """Replaces spectral normalisation: halves the parameters, counts calls in the vectors, and gives sigma 2."""
     params = jax.tree.map(lambda leaf: leaf / 2, state.params)
     return params, {"count": state.spectral["count"] + 1}, {"block": {"kernel": jnp.float32(2.0)}}
 

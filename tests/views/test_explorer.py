@@ -14,10 +14,10 @@ from sagan_jax.views import explorer
 from sagan_jax.views.explorer import Frame, Layer, Sample, explorer_page, pack_map, quantize_rows
 from support.explorer_pages import OpenedPage, decoded, embedded, start_chromium, unpack
 
-# A page and its browser know nothing of jax.
+# Neither the page nor the browser depends on jax.
 pytestmark = pytest.mark.one_jax
 
-# Pooled keys in the one, as in the release; not in the other, as in the article. No two sides of a kind are the same.
+# The first layer pools its keys, as in the release. The second does not, as in the article. Heights and widths differ.
 LAYERS = [Layer("generator", (8, 12), (4, 6), 0.25), Layer("discriminator", (4, 6), (4, 6), -0.5)]
 
 
@@ -33,7 +33,7 @@ def make_maps(seed: int, layers=LAYERS) -> list[np.ndarray]:
 
 
 def make_samples(count: int = 4, steps: int = 3) -> list[Sample]:
-    """Two classes, a seed each after that."""
+    """Samples of two classes in turn. Every two samples have a new seed."""
     drawn = np.random.default_rng(5)
     return [
         Sample(
@@ -65,7 +65,7 @@ def test_quantised_rows_are_within_half_a_step_and_reach_the_top_level():
     for attention_map in make_maps(1):
         codes, scales = quantize_rows(attention_map)
         steps = scales.astype(np.float64)[:, None]
-        # The scale itself is rounded to float32, at most 2**-24 of it: 255 times that at the top of a row.
+        # The scale is rounded to float32, by at most 2**-24 of it. At the top of a row, this counts 255 times.
         assert (np.abs(codes * steps - attention_map) <= steps / 2 * (1 + 2**-15)).all()
         assert (codes.max(axis=1) == 255).all()
 
@@ -136,7 +136,7 @@ def test_page_shows_a_title_of_markup_as_text():
 def test_page_takes_all_that_fits_its_budget_and_no_more():
     samples = make_samples(6)
     sizes = [len(make_page(samples[:count])) for count in range(1, 7)]
-    slack = 200  # the words on what was left out
+    slack = 200  # room for the words on what was left out
     for budget in range(sizes[0] + slack, sizes[-1] + slack + 997, 997):
         page = explorer_page(samples, LAYERS, num_requested=6, title="test", budget=budget)
         assert len(page.content) <= budget
@@ -309,7 +309,7 @@ def test_canvas_of_a_layer_is_brightest_where_the_row_is(opened):
     canvas = opened.driver.find_elements("css selector", "canvas")[1]
     opened.point(canvas, 3.5 / 12, 7.5 / 8)
     state = opened.until(lambda state: [state["row"], state["column"]] == [7, 3])
-    # The middle of each key's square: red, green and blue of inferno grow together with the weight, but for the image.
+    # A point in each key's square. Red and green of inferno grow with the weight, apart from the image behind.
     script = """
         const [canvas, rows, columns] = arguments, context = canvas.getContext("2d"), light = [];
         for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) {

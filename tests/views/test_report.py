@@ -82,7 +82,7 @@ def run(tmp_path):
 
 
 class Page(HTMLParser):
-    """A page as a browser would take it: text, attributes, and elements that were closed in another order."""
+    """Parses a page as a browser does: text, attributes, and elements that are closed in the wrong order."""
 
     def __init__(self, page):
         super().__init__()
