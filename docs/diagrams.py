@@ -1,4 +1,4 @@
-"""Draws the diagrams of the manual: `python docs/diagrams.py` writes docs/pictures/house.svg and training_step.svg."""
+"""Draws the diagrams of the manual: `python docs/diagrams.py` writes two files to docs/pictures."""
 
 import re
 import textwrap
@@ -51,18 +51,19 @@ def label(x: int, y: int, text: str) -> str:
     return f'<text x="{x}" y="{y}" class="small">{escape(text)}</text>'
 
 
-def house() -> str:
-    """Returns the drawing of the rooms, read from docs/design.md."""
+def packages() -> str:
+    """Returns the drawing of the packages, read from docs/design.md."""
     drawing = re.findall(r"^(\d)  (\w+) +(.*)$", (DOCS / "design.md").read_text(encoding="utf-8"), re.MULTILINE)
     levels: dict[str, list[tuple[str, str]]] = {}
-    for level, room, purpose in drawing:
-        levels.setdefault(level, []).append((room, re.split(r"[:.]", purpose)[0]))
+    for level, package, purpose in drawing:
+        levels.setdefault(level, []).append((package, re.split(r"[:.]", purpose)[0]))
     shapes, y = [], 20
-    for level, rooms in levels.items():
-        width = (680 - 20 * (len(rooms) - 1)) // len(rooms)
+    for level, packages in levels.items():
+        width = (680 - 20 * (len(packages) - 1)) // len(packages)
         shapes.append(f'<text x="14" y="{y + 32}">{level}</text>')
         shapes += [
-            box(40 + number * (width + 20), y, width, 56, room, purpose) for number, (room, purpose) in enumerate(rooms)
+            box(40 + number * (width + 20), y, width, 56, package, purpose)
+            for number, (package, purpose) in enumerate(packages)
         ]
         y += 76
     down = arrow((740, 20), (740, y - 24))
@@ -102,5 +103,5 @@ def training_step() -> str:
 
 
 if __name__ == "__main__":
-    for name, drawing in {"house": house(), "training_step": training_step()}.items():
+    for name, drawing in {"packages": packages(), "training_step": training_step()}.items():
         (DOCS / "pictures" / f"{name}.svg").write_text(drawing, encoding="utf-8")

@@ -14,8 +14,8 @@ import pytest
 import sagan_jax
 from support.paths import ROOT
 
-ROOMS = [module.name for module in pkgutil.iter_modules(sagan_jax.__path__) if module.ispkg]
-PACKAGES = ["sagan_jax", *(f"sagan_jax.{room}" for room in ROOMS)]
+SUBPACKAGES = [module.name for module in pkgutil.iter_modules(sagan_jax.__path__) if module.ispkg]
+PACKAGES = ["sagan_jax", *(f"sagan_jax.{package}" for package in SUBPACKAGES)]
 # Their modules are imported one by one, and their packages load nothing.
 PACKAGES_OF_MODULES = ["sagan_jax.cli", "sagan_jax.runs", "sagan_jax.runtime", "sagan_jax.views"]
 

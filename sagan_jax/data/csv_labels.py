@@ -86,20 +86,20 @@ def assign_csv_labels(names: list[str], labels: CsvLabels, where: str) -> Labell
     from_csv = repr(str(labels.path))
     if not names:
         raise InvalidInputError(f"{where} needs images for the labels {from_csv}; it holds none.")
-    present, classes, strangers = set(names), {}, []
+    present, classes, unknown = set(names), {}, []
     common = os.path.commonpath([str(PurePosixPath(name).parent) for name in names])
     for written, name_of_class in labels.classes.items():
         plain = os.path.normpath(written.replace("\\", "/"))
         name = next((name for name in (written, plain, os.path.normpath(f"{common}/{plain}")) if name in present), None)
         if name is None:
-            strangers.append(written)
+            unknown.append(written)
         elif classes.setdefault(name, name_of_class) != name_of_class:
             raise InvalidInputError(f"{from_csv} needs one class for each image; {name!r} has two.")
     missing = [name for name in names if name not in classes]
-    if missing or strangers:
+    if missing or unknown:
         raise InvalidInputError(
             f"{from_csv} needs one row for each image of {where} and no others: {_some(missing, names, 'images')} have "
-            f"no row, and {_some(strangers, labels.classes, 'rows')} name no image. Names are relative to {where}."
+            f"no row, and {_some(unknown, labels.classes, 'rows')} name no image. Names are relative to {where}."
         )
     texts = [classes[name] for name in names]
     if all(re.fullmatch(r"-?[0-9]{1,9}(\.0*)?", text) for text in texts):  # pandas may write the integer 3 as 3.0

@@ -1,4 +1,4 @@
-"""What is measured of trained networks: samples, scores, attention maps, nearest neighbours and completions."""
+"""Measurements of trained networks: samples, scores, attention maps, nearest neighbours and completions."""
 
 from sagan_jax.evaluation.attention import (
     AttentionLayer,

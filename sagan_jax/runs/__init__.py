@@ -1,4 +1,4 @@
-"""Everything that is done with a run: the only room that reads a config.
+"""Everything that is done with a run: the only package that reads a config.
 
 Import from the modules: nothing is loaded here, so that the command line answers at once. The functions for users are
 those of `sagan_jax` itself.
@@ -37,10 +37,10 @@ __all__ = [
     "long_range",
     "long_range_table",
     "memory_advice",
+    "missing_outputs",
     "model_card",
     "neighbours",
     "onnx_files",
-    "owed",
     "own_objects",
     "photographs",
     "plan",

@@ -65,7 +65,7 @@ class CompletionJob:
         """Returns the state of randomly initialised networks."""
         return initial_state(self.task, self.experiment.training.seed)
 
-    def open_donor(self) -> None:
+    def open_pretrained(self) -> None:
         """Does nothing: a completion run starts from no other run."""
 
     def warm_start(self, state: CompletionState) -> CompletionState:

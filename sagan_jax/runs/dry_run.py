@@ -66,7 +66,7 @@ def _lines(
     check_free_space(_existing(workdir), state)
     step = 0 if fresh else _newest_step(workdir, job, state)
     if not step:
-        job.open_donor()
+        job.open_pretrained()
     if profiled:
         profiled.require_after(step, workdir)
     training, devices = experiment.training, f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)"

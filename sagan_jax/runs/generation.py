@@ -38,7 +38,7 @@ from sagan_jax.training.adversarial import FINITE_METRICS, AdversarialState, Bat
 from sagan_jax.training.warm_start import warm_start
 
 
-class _Donor(NamedTuple):
+class _Pretrained(NamedTuple):
     """The part of an earlier run that a new run starts from."""
 
     workdir: Path
@@ -64,7 +64,7 @@ class GenerationJob:
     def __init__(self, experiment: Experiment, workdir: Path) -> None:
         training = experiment.training
         self.experiment = experiment
-        self._donor: _Donor | None = None
+        self._pretrained: _Pretrained | None = None
         self.source = open_labelled_images(experiment, decoding=experiment.data.decoding)
         self._balanced_by = balanced_by(experiment, self.source)
         self.score_monitor = None
@@ -83,24 +83,24 @@ class GenerationJob:
         """Returns the state of randomly initialised networks."""
         return initial_state(self.task, self.experiment.training.seed, image_shape(self.experiment))
 
-    def open_donor(self) -> None:
+    def open_pretrained(self) -> None:
         """Reads the run in `init_from`, if there is one; see `sagan_jax.runs.training_job.TrainingJob`."""
         init_from = self.experiment.training.init_from
         if init_from:
             check_same_sizes(Path(init_from), self.experiment.networks)
-            donor = open_run(init_from)
-            self._donor = _Donor(donor.workdir, donor.state, donor.has_discriminator)
+            pretrained = open_run(init_from)
+            self._pretrained = _Pretrained(pretrained.workdir, pretrained.state, pretrained.has_discriminator)
 
     def warm_start(self, state: AdversarialState) -> AdversarialState:
         """Returns the state at step 0, with the networks of the run in `init_from` if there is one."""
-        if not self._donor:
-            self.open_donor()
-        donor, self._donor = self._donor, None  # so that its arrays are freed
-        if not donor:
+        if not self._pretrained:
+            self.open_pretrained()
+        pretrained, self._pretrained = self._pretrained, None  # so that its arrays are freed
+        if not pretrained:
             return state
-        state, fresh = warm_start(state, donor.state, discriminator=donor.has_discriminator)
+        state, fresh = warm_start(state, pretrained.state, discriminator=pretrained.has_discriminator)
         if is_main_process():
-            print(f"starting from step {int(donor.state.step)} of {donor.workdir}", flush=True)
+            print(f"starting from step {int(pretrained.state.step)} of {pretrained.workdir}", flush=True)
             for network in ("generator", "discriminator"):
                 names = fresh.get(network, ["all of it"])
                 if names:

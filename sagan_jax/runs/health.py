@@ -19,11 +19,11 @@ WINDOW_LINES = 6
 SCORES_IN_A_ROW = 3
 """Number of consecutive bad scores that make a sign."""
 
-_UNTOLD_LOSS = {"hinge": 2.0, "non_saturating": 2 * math.log(2), "logistic": 2 * math.log(2)}
-_UNTOLD_LOSS |= {"least_squares": 0.25, "relativistic": math.log(2)}
+_CHANCE_LOSS = {"hinge": 2.0, "non_saturating": 2 * math.log(2), "logistic": 2 * math.log(2)}
+_CHANCE_LOSS |= {"least_squares": 0.25, "relativistic": math.log(2)}
 """D's least possible loss if it gives all images the same logit. The Wasserstein loss has no such scale."""
 
-_UNITS = tuple(_UNTOLD_LOSS)
+_UNITS = tuple(_CHANCE_LOSS)
 
 LOSSES = (*_UNITS, "wasserstein")
 """The adversarial losses, by their names in a config."""
@@ -276,9 +276,9 @@ class Health:
         if self._loss not in LOSSES:
             return
         separation = statistics.fmean(line.separation for line in self._lines)
-        if self._loss in _UNTOLD_LOSS:
+        if self._loss in _CHANCE_LOSS:
             yield "logits_inseparable", separation
-            shares = [line.loss / _UNTOLD_LOSS[self._loss] for line in self._lines]
+            shares = [line.loss / _CHANCE_LOSS[self._loss] for line in self._lines]
             yield "discriminator_says_nothing", statistics.fmean(abs(share - 1) for share in shares)
             yield "discriminator_wins", statistics.fmean(shares)
         else:

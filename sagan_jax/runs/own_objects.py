@@ -110,7 +110,7 @@ def without_folders(values: Any) -> Any:
     }
 
 
-def where_they_are_now(experiment: Kind, named: AnyExperiment) -> Kind:
+def with_current_paths(experiment: Kind, named: AnyExperiment) -> Kind:
     """Returns the config of a run. Import paths of which only the folder has changed are replaced by the current ones.
 
     Args:

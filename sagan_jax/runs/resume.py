@@ -9,7 +9,7 @@ from sagan_jax.config import AnyExperiment, Experiment, Networks, to_dict
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runs.best_checkpoint import SET_ASIDE
 from sagan_jax.runs.load import require_experiment
-from sagan_jax.runs.own_objects import where_they_are_now
+from sagan_jax.runs.own_objects import with_current_paths
 from sagan_jax.runs.saved_config import MAY_CHANGE, differences, read_experiment
 from sagan_jax.runtime.files import disk_errors, sweep_temporaries
 
@@ -71,7 +71,7 @@ def resumed_experiment(
             f"The run in {str(workdir)!r} is of the experiment {saved.name!r}; got {named.name!r}: leave EXPERIMENT "
             f"out to resume it, or give another --workdir, or --fresh to start over with {named.name!r}."
         )
-    saved = where_they_are_now(saved, named)
+    saved = with_current_paths(saved, named)
     changed = [line for line in differences(to_dict(named), to_dict(saved)) if not line.startswith("name:")]
     kept = f"the run's own config is kept, which differs from {named.name}: {'; '.join(changed)}"
     return saved, [kept] if changed else []

@@ -44,10 +44,10 @@ def check_samples_output(out: Path, *, overwrite: bool) -> None:
         return
     check_results(out, {_RESULT: ()}, overwrite=overwrite)
     known = set(read_manifest(out).get(_RESULT, ()))
-    strangers = [path.name for path in out.glob("*.png") if _FILE_NAME.fullmatch(path.name) and path.name not in known]
-    if strangers:
+    unknown = [path.name for path in out.glob("*.png") if _FILE_NAME.fullmatch(path.name) and path.name not in known]
+    if unknown:
         raise InvalidInputError(
-            f"{str(out)!r} holds {len(strangers)} samples that no manifest lists, such as {min(strangers)!r}: "
+            f"{str(out)!r} holds {len(unknown)} samples that no manifest lists, such as {min(unknown)!r}: "
             f"give another --out, or remove them."
         )
 

@@ -16,7 +16,7 @@ from sagan_jax.runs.build import training_precision
 from sagan_jax.runs.callbacks import CallbackCalls, NamedCallback
 from sagan_jax.runs.health_watch import HealthWatch, observed_intervals
 from sagan_jax.runs.memory_advice import COMPILING, memory_advice
-from sagan_jax.runs.owed import Owed
+from sagan_jax.runs.missing_outputs import MissingOutputs
 from sagan_jax.runs.report import write_report
 from sagan_jax.runs.saved_config import saved_values
 from sagan_jax.runs.training_job import State, TrainingJob
@@ -45,7 +45,7 @@ def train_from(
     workdir: Path,
     checkpoints: Checkpoints,
     lock: WorkdirLock | None,
-    owed: Owed,
+    missing: MissingOutputs,
     profiled: StepRange | None = None,
     first_image: int | None = None,
     callbacks: Sequence[NamedCallback] = (),
@@ -60,7 +60,7 @@ def train_from(
         workdir: the folder for all files. `config.json` and `environment.json` are written after callbacks started.
         checkpoints: the checkpoints of the run.
         lock: the lock of the workdir; None in a process that does not hold it.
-        owed: the missing outputs of `first_step`. At the last step, only these are written.
+        missing: the missing outputs of `first_step`. At the last step, only these are written.
         profiled: the steps that jax's profiler traces, or None.
         first_image: number of images that the steps already done have read. Defaults to that of the current batch size.
         callbacks: the callbacks that receive metrics, images and scores.
@@ -94,7 +94,7 @@ def train_from(
             session = _Session(*of_run, writer, progress, clock, stop, watch, profiled, images, calls)
             try:
                 with memory_errors(lambda: memory_advice(experiment, stop.activity)):
-                    done, state = session.run(first_step, state, owed)
+                    done, state = session.run(first_step, state, missing)
             except (NonFiniteError, CollapsedError) as error:
                 with suppress(StorageError):  # the error that ended the run is the one to report
                     session.report(f"ended: {one_line(error)}")
@@ -148,13 +148,13 @@ class _Session:
     calls: CallbackCalls | None = None
     pause: "Pause" = dataclasses.field(default_factory=lambda: Pause(_REPORT_SECONDS))
 
-    def run(self, first_step: int, state: State, owed: Owed) -> tuple[int, State]:
+    def run(self, first_step: int, state: State, missing: MissingOutputs) -> tuple[int, State]:
         """Runs the session, and returns the number of steps done and the state after them."""
         total_steps = self.experiment.training.total_steps
         parallel = ParallelStep(self.job.step, self.job.constants, driver=self.experiment.training.driver)
         done, state = first_step, parallel.replicate(state)
-        self.begin_again_what_was_removed()  # the first call only records what exists
-        self.pay(first_step, state, owed)
+        self.replace_removed_files()  # the first call only records what exists
+        self.write_missing(first_step, state, missing)
         if first_step < total_steps and not self.collapsed:
             done, state = self.train(first_step, state, parallel)
         if self.health and self.health.collapsed:
@@ -217,7 +217,7 @@ class _Session:
         return [*save_and_draw, PeriodicAction(every, self.evaluate), PeriodicAction(every, self.report_on_the_way)]
 
     def log(self, done: int, metrics: dict[str, float]) -> None:
-        self.begin_again_what_was_removed()
+        self.replace_removed_files()
         speed = self.throughput.images_per_second(done)
         if self.progress:
             self.progress.update(done, metrics, speed)
@@ -229,7 +229,7 @@ class _Session:
         if self.writer:
             self.writer.scalars(done, metrics | signs)
 
-    def begin_again_what_was_removed(self) -> None:
+    def replace_removed_files(self) -> None:
         """Warns of files that were removed from the workdir since the last call. Writes those of `RUN_FILES` again.
 
         Raises:
@@ -254,13 +254,13 @@ class _Session:
             self.lock.require_held()
         self.checkpoints.save(done, state, self.meta(done))
 
-    def pay(self, done: int, state: State, owed: Owed) -> None:
+    def write_missing(self, done: int, state: State, missing: MissingOutputs) -> None:
         """Writes the missing outputs of a step, in the order of `actions`."""
-        if owed.drawing:
+        if missing.drawing:
             self.draw(done, state)
-        if owed.scores:
+        if missing.scores:
             self.evaluate(done, state)
-        if owed.report:
+        if missing.report:
             self.report_on_the_way(done, state)
 
     def draw(self, done: int, state: State) -> None:

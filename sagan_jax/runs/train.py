@@ -15,7 +15,7 @@ from sagan_jax.runs.build import training_precision
 from sagan_jax.runs.callbacks import find_callbacks
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.generation import GenerationJob
-from sagan_jax.runs.owed import Owed, owed_by
+from sagan_jax.runs.missing_outputs import MissingOutputs, missing_outputs
 from sagan_jax.runs.own_objects import changed_sources
 from sagan_jax.runs.resume import (
     check_removable,
@@ -132,7 +132,7 @@ def train_to_the_end(
         require_same({"config": json.dumps(saved_values(experiment, job.code)), "data": fingerprint})
         require_shared_folder(workdir)
         if fresh or Checkpoints(workdir / "checkpoints").latest_step is None:
-            job.open_donor()
+            job.open_pretrained()
         if fresh:
             decide_in_main(lambda: remove_run(workdir))  # the other processes wait for it
 
@@ -147,26 +147,26 @@ def train_to_the_end(
             if profiled:
                 profiled.require_after(first_step, workdir)
             check_same_data(workdir, meta.get("data"), fingerprint)
-            owed = _owed(first_step, experiment, job, workdir)
+            missing = _missing_outputs(first_step, experiment, job, workdir)
             if is_main_process():
-                for line in _summary(experiment, job, state, workdir, first_step, meta, owed):
+                for line in _summary(experiment, job, state, workdir, first_step, meta, missing):
                     print(line, flush=True)
             at_the_end = first_step >= experiment.training.total_steps
-            if not at_the_end or any(owed):
+            if not at_the_end or any(missing):
                 read = images_read(first_step, meta, job.images_per_step)
                 state = train_from(
-                    first_step, state, experiment, job, workdir, checkpoints, lock, owed, profiled, read, called
+                    first_step, state, experiment, job, workdir, checkpoints, lock, missing, profiled, read, called
                 )
             return job, state
 
 
-def _owed(first_step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Path) -> Owed:
+def _missing_outputs(first_step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Path) -> MissingOutputs:
     """Removes files of later steps, which will be done again, and returns the missing outputs of `first_step`."""
     if is_main_process():
         forget_after(first_step, workdir)
     if job.score_monitor:
         job.score_monitor.resume_from(first_step)
-    return Owed(*decide_in_main(lambda: owed_by(first_step, experiment, job, workdir)))
+    return MissingOutputs(*decide_in_main(lambda: missing_outputs(first_step, experiment, job, workdir)))
 
 
 def _summary(
@@ -176,7 +176,7 @@ def _summary(
     workdir: Path,
     first_step: int,
     meta: Mapping[str, Any],
-    owed: Owed,
+    missing: MissingOutputs,
 ) -> Iterator[str]:
     """Yields the lines that are printed before the first step."""
     training, precision = experiment.training, training_precision(experiment)
@@ -187,10 +187,10 @@ def _summary(
         f"in {precision}"
     )
     yield from job.remarks()
-    if any(owed):
-        yield f"step {first_step} was saved, but the run was ended before its {owed}: doing that first"
+    if any(missing):
+        yield f"step {first_step} was saved, but the run was ended before its {missing}: doing that first"
     if first_step >= training.total_steps:
-        rest = "" if any(owed) else ": nothing to do"
+        rest = "" if any(missing) else ": nothing to do"
         given = f", beyond --total-steps {training.total_steps}," if first_step > training.total_steps else ""
         yield f"already at step {first_step}{given or f' of {training.total_steps}'} in {workdir}{rest}"
     elif first_step:

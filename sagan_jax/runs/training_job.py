@@ -41,7 +41,7 @@ class TrainingJob(Protocol):
         """Returns the state before the first step; also the template of a checkpoint."""
         ...
 
-    def open_donor(self) -> None:
+    def open_pretrained(self) -> None:
         """Reads the run that the config names to start from, if any. Called before the first step, not on resuming.
 
         Raises:

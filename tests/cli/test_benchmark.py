@@ -107,7 +107,9 @@ def test_one_seed_has_no_test(monkeypatch):
 
 
 def test_recorded_rows_are_readable():
-    for trials in long_range_table.recorded_rows().values():
+    rows = long_range_table.recorded_rows()
+    assert rows
+    for trials in rows.values():
         assert all(isinstance(trial, Trial) for trial in trials)
 
 
@@ -161,7 +163,7 @@ def test_table_shows_all_that_a_folder_holds(fake, monkeypatch, tmp_path):
     assert row == "| **release** | 0.750 (1) | 400 | 0.250 (1) | 0.200 (1) | 0.500 (1) | – | – | 0 of 1 | 2 | – |"
 
 
-def test_so_many_runs_that_no_exact_test_counts_them_have_no_p(monkeypatch):
+def test_no_p_value_with_too_many_runs_for_an_exact_test(monkeypatch):
     trial = Trial(None, None, {"follows_rule": 0.5, "beyond_chance": 0.5}, False)
     monkeypatch.setattr(long_range_table, "recorded_rows", lambda: {"none": [trial] * 8})
     assert beside_ours("mine", [trial] * 20).splitlines()[-1].endswith("| 20 | – |")

@@ -127,7 +127,7 @@ def test_signal_at_any_time_ends_training_without_a_traceback(delay, tmp_path):
         assert not any("Traceback" in line or "Exception" in line for line in lines), lines
 
 
-def test_command_line_starts_without_what_is_slow_to_import():
+def test_command_line_does_not_import_slow_packages():
     program = "import sys, sagan_jax.cli.main; print(*sys.modules)"
     process = start("-c", program)
     loaded = set(process.communicate(timeout=60)[0].split())

@@ -221,7 +221,7 @@ def test_array_without_its_ledger_does_not_count(data, kept, decoded):
     assert len(decoded) == COUNT
 
 
-def test_ledger_of_another_set_is_not_believed(tmp_path, kept, data):
+def test_checksums_of_another_set_are_rejected(tmp_path, kept, data):
     opened(data, kept)
     ledger = only(kept, "*.npz")
     renamed = {name.replace("1/", "2/"): data for name, data in FILES.items()}
@@ -267,7 +267,7 @@ def test_two_that_build_at_once_decode_once(data, kept, monkeypatch):
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_disk_without_room_is_said_and_done_without(data, kept, large, monkeypatch):
+def test_full_disk_gives_a_warning_and_no_cache(data, kept, large, monkeypatch):
     expected = contents(opened(data, "")[0])
     if large:
         monkeypatch.setattr(sources, "IN_MEMORY_BYTES", 0)

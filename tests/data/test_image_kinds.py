@@ -96,7 +96,7 @@ def test_first_frame_of_an_animation_is_read(kind, options):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_still_image_has_no_frames_to_speak_of(kind):
+def test_still_image_is_not_reported_as_animation(kind):
     assert not decode(encoded(PIXELS, kind), 6, 3)[1].frames
 
 

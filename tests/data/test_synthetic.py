@@ -27,7 +27,7 @@ def test_image_is_a_function_of_seed_and_index_alone():
     assert all(not np.array_equal(one.draw(3, 32), other) for other in others)
 
 
-def test_texture_says_nothing_of_what_is_farther_than_its_grain():
+def test_texture_is_uncorrelated_beyond_its_grain():
     pixels = np.stack([Mirror(grain=4).draw(index, 32) for index in range(400)]).astype(float)
     lines = pixels[:, :, :16].reshape(400, -1)
     correlation = np.corrcoef(lines, rowvar=False).reshape(32, 16, 3, 32, 16, 3)

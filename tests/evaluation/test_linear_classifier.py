@@ -26,7 +26,7 @@ def test_probabilities_are_those_of_sklearn(drawn):
     np.testing.assert_allclose(odds / odds.sum(axis=1, keepdims=True), wanted.predict_proba(inputs), atol=2e-3)
 
 
-def test_feature_that_is_constant_says_nothing(drawn):
+def test_constant_feature_has_zero_weights(drawn):
     features, labels = drawn
     assert not fit_linear_classifier(features, labels, 3).kernel[6].any()
 

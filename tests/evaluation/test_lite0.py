@@ -212,7 +212,7 @@ def longest_increasing(numbers):
     return len(ends)
 
 
-def test_longest_increasing_run_is_that_of_paper_and_pencil():
+def test_longest_increasing_run_matches_examples_by_hand():
     assert [longest_increasing(one) for one in ([3, 1, 2, 9, 4, 5], [5, 5, 5], [4, 3, 2], [])] == [4, 1, 1, 0]
 
 

@@ -297,7 +297,7 @@ def test_other_images_seeds_and_counts_have_features_of_their_own(tmp_path, plai
     ]
 
 
-def test_what_a_costly_network_has_to_see_yet_is_known_before(tmp_path, plain_lite0):
+def test_number_of_images_still_to_embed_is_known(tmp_path, plain_lite0):
     real, fake = real_images(tmp_path, 61, 0), real_images(tmp_path, 47, 1)
     evaluator = Evaluator(real, cache=tmp_path / "cache")
     names = ("fd40_train", "prdc40_train", "kd40_train", "intra_fd_train", "classifier_accuracy", "is40")

@@ -84,7 +84,7 @@ def test_file_without_a_covariance_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("offset", [6, 8])
-def test_damaged_directory_of_a_file_is_no_traceback(tmp_path, offset):
+def test_damaged_zip_directory_raises_no_error(tmp_path, offset):
     content = bytearray(write(tmp_path / "a.npz").read_bytes())
     directory = content.rindex(b"PK\x01\x02")
     content[directory + offset + 1] = 99  # a version that zipfile does not know, or flags of an encoding

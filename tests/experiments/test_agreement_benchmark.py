@@ -97,7 +97,7 @@ def test_few_pairs_say_nothing(program):
     assert program.by_distance(np.tile([[0, 0], [1, 1]], (10, 1)), np.full(20, 13.0), (12, 16, 20))[0] == 1
 
 
-def test_of_hardly_any_but_one_hue_nothing_is_said(program):
+def test_scott_pi_is_nan_when_nearly_all_blobs_have_one_hue(program):
     for other, said in ((1, False), (20, True)):
         hues = np.array([[0, 0]] * 99 + [[1, 1]] * other)
         assert np.isnan(program.scott_pi(hues)) != said

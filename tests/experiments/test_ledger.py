@@ -35,7 +35,9 @@ def test_page_is_what_the_program_writes():
 
 
 def test_doctests_hold():
-    assert not doctest.testmod(ledger).failed
+    failed, attempted = doctest.testmod(ledger)
+    assert attempted
+    assert not failed
 
 
 def test_numbers_of_the_paper_have_a_star_exactly_where_they_are_remembered():

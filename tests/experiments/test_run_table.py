@@ -271,7 +271,7 @@ def test_curves_of_several_runs_share_their_steps(program):
     assert not program.join_curves([], "x")[0].size
 
 
-def test_results_alone_are_the_table_again(program, table, fake, monkeypatch, tmp_path):
+def test_table_is_rebuilt_from_results_only(program, table, fake, monkeypatch, tmp_path):
     monkeypatch.setattr(program, "load_table", lambda name: table)
     program.run(["t", "--out", str(tmp_path / "out")])
     for result in (tmp_path / "out").glob("*/row.json"):

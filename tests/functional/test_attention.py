@@ -199,7 +199,7 @@ def test_self_attention_with_gamma_zero_is_the_identity_bit_for_bit(form):
     assert np.asarray(features).tobytes() == np.asarray(arguments["features"]).tobytes()
 
 
-def test_self_attention_compiled_is_self_attention_as_it_stands():
+def test_self_attention_under_jit_equals_eager():
     arguments, pool = make_inputs("release")
     arguments = as_dtype(arguments, jnp.float32)
     plain = self_attention(**arguments, pool=pool)

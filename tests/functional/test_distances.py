@@ -404,7 +404,7 @@ def test_one_collapsed_feature_near_the_real_ones_is_precise_and_recalls_only_it
     assert precision_recall(real, fake, 2) == (1.0, 0.25)
 
 
-def test_precision_does_not_suffer_from_generated_outliers_but_their_share():
+def test_precision_falls_only_by_the_share_of_outliers():
     real, fake = two_sets()
     fake[:4] += 1e3
     assert precision_recall(real, fake, 15)[0] == 13 / 17

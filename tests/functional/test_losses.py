@@ -132,7 +132,7 @@ def test_relativistic_losses_alone_are_paired():
 
 
 @pytest.mark.parametrize(("loss", "at_zero"), [(HINGE, 1.0), (NON_SATURATING, math.log(2)), (WASSERSTEIN, 0.0)])
-def test_discriminator_that_knows_nothing_pays_alike_on_both_sides(loss, at_zero):
+def test_losses_on_real_and_fake_are_equal_at_zero_logits(loss, at_zero):
     real, fake = loss.discriminator(jnp.zeros(3), jnp.zeros(3))
     np.testing.assert_allclose(real, np.full(3, at_zero), rtol=1e-6, atol=0)
     np.testing.assert_allclose(fake, np.full(3, at_zero), rtol=1e-6, atol=0)

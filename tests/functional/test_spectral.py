@@ -75,7 +75,7 @@ def test_spectral_normalize_takes_sigma_with_the_fresh_u():
     assert_near(sigma, (82 / 10) ** 0.5, 1e-6, "sigma")
 
 
-def test_spectral_normalize_without_iterations_believes_the_stored_pair():
+def test_spectral_normalize_without_iterations_uses_stored_u_and_v():
     kernel, u, v = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), jnp.array([0.0, 0.0, 2.0]), jnp.array([0.0, 3.0])
     normalized, same_u, same_v, sigma = spectral_normalize(kernel, u, v, iterations=0)
     assert float(sigma) == 36.0  # 3 * 6 * 2: neither a singular value nor of unit length
@@ -247,7 +247,7 @@ def test_spectral_normalize_tree_lets_no_gradient_into_the_vectors_it_returns():
     np.testing.assert_array_equal(jax.grad(total)(kernel), np.zeros((5, 3)))
 
 
-def test_spectral_normalize_tree_passes_on_where_the_gradient_flows():
+def test_spectral_normalize_tree_forwards_differentiate_vectors():
     kernel, direction = jnp.asarray(make_kernel((5, 3)), jnp.float32), make_kernel((5, 3), 1)
     pair = {"u": jnp.ones(3), "v": jnp.ones(5)}
 

@@ -68,5 +68,5 @@ def test_official_release_is_known(golden):
     assert "--from official" in refusal(interop.load, "studiogan", arrays(names))
 
 
-def test_names_of_nobody_are_not_guessed():
+def test_unknown_tensor_names_give_no_code_base():
     assert name_code_base(["a.weight", "conv.bias"]) == (None, None, None)

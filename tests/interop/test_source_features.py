@@ -299,7 +299,7 @@ def test_missing_first_block_of_a_dcgan_is_named_itself(golden):
 
 
 @pytest.mark.parametrize("name", ["studiogan-sagan-32", "studiogan-dcgan-32", "biggan-128"])
-def test_network_in_the_place_of_the_other_is_named(name, golden):
+def test_swapped_generator_and_discriminator_are_refused(name, golden):
     arrays = read(golden, name)
     source = "studiogan" if name.startswith("studiogan") else "biggan-pytorch"
     parts = {part: {} for part in ("generator", "discriminator")}

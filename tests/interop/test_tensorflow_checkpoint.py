@@ -81,7 +81,7 @@ def test_sharded_checkpoint_with_several_blocks_is_read():
     names = [f"scope_{n % 7}/layer_{n:03}/a_long_name/w" for n in range(150)]
     assert sorted(found) == sorted(names)
     assert all(found[name].tolist() == [n, -n, n * 0.5] for n, name in enumerate(names))
-    assert (FILES / "many.ckpt-3.index").read_bytes().count(b"scope_") > 7  # keys start anew several times
+    assert 7 < (FILES / "many.ckpt-3.index").read_bytes().count(b"scope_") < 150  # keys start anew several times
 
 
 def test_written_checkpoint_is_read(small):

@@ -65,7 +65,7 @@ def test_generator_is_as_wide_as_the_reference_at_64_pixels():
     assert [params[f"block_{number}"]["conv_2"]["kernel"].shape[-1] for number in (1, 2, 3, 4)] == [16, 8, 4, 2]
 
 
-def test_each_block_hears_its_own_part_of_the_latent():
+def test_each_block_uses_its_own_part_of_the_latent():
     generator, latents, variables = small()
 
     def images(latents, blocks):
@@ -122,7 +122,7 @@ def test_shared_embedding_is_not_spectrally_normalised_and_the_maps_that_read_it
     ],
     ids=["both", "shared", "unconditional", "latent"],
 )
-def test_norms_are_told_by_what_there_is(fields, entries):
+def test_norm_inputs_depend_on_classes_and_latent_parts(fields, entries):
     _, _, variables = small(**fields)
     assert variables["params"]["block_2"]["norm_1"]["scale_kernel"].shape == (entries, 8)
     first = 12 if fields.get("hierarchical") is False else 3

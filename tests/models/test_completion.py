@@ -196,7 +196,7 @@ def test_gradients_reach_every_parameter(attention):
     assert dead == []
 
 
-def test_attention_starts_as_nothing_and_is_one_switch():
+def test_attention_starts_as_identity_and_is_one_field():
     plain, looking = small(), small(attention_resolutions=(16, 8))
     images, masks = inputs(plain)
     variables = jax.jit(looking.init)(jax.random.key(0), images, masks)

@@ -65,7 +65,7 @@ def test_conditional_norm_running_moments_move_by_their_share():
     assert np.allclose(moved["batch_stats"]["variance"], 0.75 + 0.25 * x.var((0, 1, 2)), atol=1e-5)
 
 
-def test_conditional_norm_begins_with_moments_of_nothing():
+def test_conditional_norm_starts_with_mean_0_and_variance_1():
     moments = init(ConditionalBatchNorm(7), FEATURES, LABELS, train=True)["batch_stats"]
     assert (moments["mean"].tolist(), moments["variance"].tolist()) == (5 * [0.0], 5 * [1.0])
 

@@ -62,7 +62,7 @@ def test_layer_of_ones_own_sits_in_the_middle():
     assert seen == [(2, SIZE // 2, SIZE // 2, 3)]
 
 
-def test_black_is_what_the_padding_is():
+def test_black_image_equals_padding():
     probe, black = ReachProbe(channels=3), -jnp.ones((1, SIZE, SIZE, 3))
     params = probe.init(jax.random.key(0), black)["params"]  # biases are 0
     assert probe.apply({"params": params}, black) == 0

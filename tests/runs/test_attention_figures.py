@@ -197,7 +197,9 @@ def test_figures_are_the_same_when_they_are_drawn_again(trained, tmp_path):
     _, workdir = trained
     for name in "ab":
         assert attend("--workdir", workdir, "--num-images", 1, "--out", tmp_path / name) == 0
-    for path in (tmp_path / "a").glob("*.png"):
+    paths = list((tmp_path / "a").glob("*.png"))
+    assert paths
+    for path in paths:
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 

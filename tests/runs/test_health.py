@@ -1,6 +1,5 @@
 """The signs that adversarial training goes wrong: when each begins, when it is over, and runs that have none."""
 
-import json
 import math
 import re
 
@@ -98,7 +97,7 @@ def test_healthy_wide_run_raises_only_that_d_begins_to_memorise(healthy_run):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("every", [1, 50, 500, 10_000])
-def test_healthy_metrics_are_met_with_silence(loss, every):
+def test_healthy_metrics_raise_no_sign(loss, every):
     assert told(Health(loss), [line()] * (600 // min(every, 50) + 8), every) == []
 
 
@@ -119,7 +118,7 @@ def test_window_needs_its_steps_and_its_lines():
 
 
 @pytest.mark.parametrize(("loss", "untold"), UNTOLD.items())
-def test_d_loss_near_that_of_silence_is_told_by_loss(loss, untold):
+def test_d_loss_at_chance_level_raises_a_sign(loss, untold):
     assert (600, "discriminator_says_nothing", True) in told(Health(loss), [line(loss=1.02 * untold)] * 6)
     assert told(Health(loss), [line(loss=0.9 * untold)] * 6) == []
     assert told(Health(loss), [line(loss=0.8 * untold), line(loss=1.2 * untold)] * 6) == []  # wrong, but not silent
@@ -254,9 +253,8 @@ def test_every_sign_of_a_loss_has_its_own_name():
         assert len(set(names)) == len(names)
 
 
-def test_messages_are_one_line_of_json():
+def test_messages_are_one_line():
     for sign in SIGNS:
-        assert "\n" not in json.dumps(sign.words + sign.helps)
         assert (sign.words + sign.helps).isprintable()
 
 

@@ -39,7 +39,7 @@ def test_sign_is_said_in_one_line_and_recorded_as_a_scalar():
     assert said[0].startswith("warning: step 600: D cannot tell real from generated images (")
 
 
-def test_only_a_severe_sign_ends_a_run_and_only_if_it_is_to():
+def test_run_stops_only_on_a_severe_sign_with_stop_on_collapse():
     for stop, loss, collapsed in ((True, 2.0, True), (False, 2.0, False), (True, 0.0, False)):
         watch = watch_of([], stop=stop)
         separation = 0.0 if loss else 3.0
@@ -93,9 +93,11 @@ def test_watch_does_not_observe_steps_that_will_be_done_again(tmp_path):
 
 
 def test_run_without_metrics_yet_is_watched_from_the_start(tmp_path):
-    watch = watch_of([])
+    watch = watch_of([], stop=True)
     watch.resume_from(tmp_path, 0)
-    assert watch.observe(100, DEAD) == {}
+    for step in range(100, 900, 100):
+        watch.observe(step, DEAD)
+    assert watch.collapsed.sign.name == "logits_inseparable"
 
 
 def test_scores_are_observed_when_they_are_measured():

@@ -27,7 +27,7 @@ from sagan_jax.runs.build import balanced_by, open_images
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.generation import GenerationJob
-from sagan_jax.runs.own_objects import where_they_are_now
+from sagan_jax.runs.own_objects import with_current_paths
 from sagan_jax.runs.resume import images_read
 from sagan_jax.runs.saved_config import differences
 from sagan_jax.runtime.checkpoints import read_sealed_meta
@@ -194,7 +194,7 @@ def test_moved_file_of_a_data_set_is_no_change_and_other_paths_are(file, tmp_pat
     saved, moved = (load_experiment(str(folder / file.name)) for folder in (file.parent, tmp_path))
     assert saved.data.source != moved.data.source
     assert differences(to_dict(saved), to_dict(moved)) == []
-    assert where_they_are_now(saved, moved) == moved
+    assert with_current_paths(saved, moved) == moved
     plain = [to_dict(Experiment(data=Data(path))) for path in ("/a/x.zip", "/b/x.zip", "/b/x:y/z.zip")]
     assert differences(plain[0], plain[1]) == ["data.source: /a/x.zip -> /b/x.zip"]
     assert differences(plain[1], plain[2]) == ["data.source: /b/x.zip -> /b/x:y/z.zip"]

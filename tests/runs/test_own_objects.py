@@ -20,7 +20,7 @@ from sagan_jax.evaluation.generator import TrainedGenerator
 from sagan_jax.runs import own_objects
 from sagan_jax.runs.build import build_adversarial_task
 from sagan_jax.runs.experiments import load_experiment
-from sagan_jax.runs.own_objects import changed_sources, own_loss, own_optimizers, where_they_are_now
+from sagan_jax.runs.own_objects import changed_sources, own_loss, own_optimizers, with_current_paths
 from sagan_jax.runs.saved_config import differences
 from sagan_jax.runs.validate import check_config
 from sagan_jax.training.adversarial import _on_axis
@@ -343,14 +343,16 @@ def test_a_moved_file_is_no_change_of_the_config_and_is_taken_from_where_it_is(f
     saved = load_experiment(str(file))
     assert saved != moved
     assert differences(to_dict(saved), to_dict(moved)) == []
-    assert where_they_are_now(saved, moved) == moved
+    assert with_current_paths(saved, moved) == moved
     other = load_experiment(str(write(tmp_path, name="other.py")))
-    assert where_they_are_now(saved, other) == saved
+    assert with_current_paths(saved, other) == saved
     assert differences(to_dict(saved), to_dict(other))[0].startswith("networks.modules: ")
 
 
 def test_doctests_of_the_module_hold():
-    assert doctest.testmod(own_objects).failed == 0
+    failed, attempted = doctest.testmod(own_objects)
+    assert attempted
+    assert not failed
 
 
 def test_changed_sources_are_found_in_another_folder_too():

@@ -63,14 +63,14 @@ def test_what_is_removed_during_a_run_is_said_once_and_its_config_is_written_aga
     written = (tmp_path / "config.json").read_text()
     with WorkdirLock(tmp_path) as lock:
         session = session_in(tmp_path, lock)
-        session.begin_again_what_was_removed()
+        session.replace_removed_files()
         (tmp_path / "samples").mkdir()
-        session.begin_again_what_was_removed()
+        session.replace_removed_files()
         assert capsys.readouterr().err == ""
         (tmp_path / "samples").rmdir()
         (tmp_path / "config.json").unlink()
         for _ in range(2):
-            session.begin_again_what_was_removed()
+            session.replace_removed_files()
     config, samples = capsys.readouterr().err.splitlines()
     assert f"warning: {tmp_path / 'config.json'} was removed while the run used it, and is written again" in config
     assert f"warning: {tmp_path / 'samples'} was removed while the run used it, and is started again" in samples
@@ -80,8 +80,8 @@ def test_what_is_removed_during_a_run_is_said_once_and_its_config_is_written_aga
 def test_run_ends_at_its_next_look_when_its_workdir_is_gone(tmp_path):
     with WorkdirLock(tmp_path / "run") as lock:
         session = session_in(tmp_path / "run", lock)
-        session.begin_again_what_was_removed()
+        session.replace_removed_files()
         (tmp_path / "run" / ".lock").unlink()
         (tmp_path / "run").rmdir()
         with pytest.raises(StorageError, match="was removed or replaced"):
-            session.begin_again_what_was_removed()
+            session.replace_removed_files()

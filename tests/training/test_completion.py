@@ -105,7 +105,7 @@ def test_average_follows_faster_at_the_start(state, after):
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), after[0].average, wanted)
 
 
-def test_what_lies_in_the_hole_reaches_the_loss_alone(state, batch):
+def test_pixels_in_the_hole_do_not_change_the_decoding(state, batch):
     """Other pixels in the hole do not change what the network draws."""
     images = np.where(batch.masks[..., None], -batch.images, batch.images)
     noise = jnp.zeros((ROWS, LATENTS))
@@ -131,7 +131,7 @@ def test_two_devices_take_the_step_of_one(driver, state, batch, after):
 
 
 @pytest.mark.parametrize("kind", ["logarithmic", "absolute"])
-def test_other_errors_are_what_they_are_called(kind, batch):
+def test_logarithmic_and_absolute_errors_match_their_definition(kind, batch):
     numbers = np.random.default_rng(0)
     error = jnp.asarray(numbers.normal(size=(ROWS, SIZE, SIZE, 3)), jnp.float32)
     found = completion._reconstruction(kind, error, batch.masks[0])

@@ -30,7 +30,7 @@ def updates_of(optimizer, params, *gradients):
     return updates
 
 
-def test_convolutions_and_attention_move_as_far_in_all_directions(trees):
+def test_muon_update_has_similar_singular_values(trees):
     updates = updates_of(muon(RATE), *trees)
     for update in (updates["block"]["conv_1"]["kernel"].reshape(45, 7), updates["attention_16"]["query_kernel"]):
         # As far as Adam: the entries of an orthogonal matrix are 1 / sqrt(its longer side) in the root mean square.

@@ -1,6 +1,6 @@
-"""The drawing of the house: which room may import which, and what the rooms are called.
+"""The drawing of the packages: their names, and which may import which.
 
-`python tests/test_house.py` prints the drawing, read off the imports; `docs/design.md` holds it.
+`python tests/test_structure.py` prints the drawing, read off the imports; `docs/design.md` holds it.
 """
 
 import ast
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.one_jax
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Imports point from a higher level to a strictly lower one, or stay in their own room.
+# Imports point from a higher level to a strictly lower one, or stay in their own package.
 LEVELS = {
     "cli": 7,
     "runs": 6,
@@ -86,18 +86,18 @@ def imported_modules(path: Path, tree: ast.Module) -> Iterator[str]:
 
 
 def place(module: str) -> str:
-    """Returns the room of `sagan_jax.room.file`, or "" for the package itself."""
+    """Returns the package of `sagan_jax.package.file`, or "" for the package itself."""
     return [*module.split("."), ""][1]
 
 
 def arrow_violations(root: Path) -> list[str]:
-    """Returns each import that does not point down, and each room that is not in the drawing."""
+    """Returns each import that does not point down, and each package that is not in the drawing."""
     found = []
     for path, tree in python_files(root):
-        room = place(".".join(path.with_suffix("").parts))
-        if path.parts[0] == "experiments" or room == "__init__":
+        package = place(".".join(path.with_suffix("").parts))
+        if path.parts[0] == "experiments" or package == "__init__":
             continue
-        if room not in LEVELS:
+        if package not in LEVELS:
             found.append(f"{path} has no place in LEVELS")
             continue
         for module in imported_modules(path, tree):
@@ -107,7 +107,7 @@ def arrow_violations(root: Path) -> list[str]:
                 continue
             if target not in LEVELS:
                 found.append(f"{path} imports {module}, which has no place in LEVELS")
-            elif target != room and LEVELS[target] >= LEVELS[room]:
+            elif target != package and LEVELS[target] >= LEVELS[package]:
                 found.append(f"{path} imports {module}, which is not below it")
     return found
 
@@ -205,31 +205,31 @@ def top_level(root: Path) -> set[str]:
 
 
 def room_imports(root: Path) -> dict[str, set[str]]:
-    """Returns the rooms that the files of each room import."""
-    found: dict[str, set[str]] = {room: set() for room in LEVELS}
+    """Returns the packages that the files of each package import."""
+    found: dict[str, set[str]] = {package: set() for package in LEVELS}
     for path, tree in python_files(root):
-        room = place(".".join(path.with_suffix("").parts))
-        if path.parts[0] == "sagan_jax" and room in found:
+        package = place(".".join(path.with_suffix("").parts))
+        if path.parts[0] == "sagan_jax" and package in found:
             targets = {place(module) for module in imported_modules(path, tree) if module.startswith("sagan_jax.")}
-            found[room] |= (targets & set(LEVELS)) - {room}
+            found[package] |= (targets & set(LEVELS)) - {package}
     return found
 
 
-def room_summary(root: Path, room: str) -> str:
-    """Returns the first line of the docstring of a room."""
-    path = root / "sagan_jax" / room / "__init__.py"
-    path = path if path.is_file() else root / "sagan_jax" / f"{room}.py"
+def package_summary(root: Path, package: str) -> str:
+    """Returns the first line of the docstring of a package."""
+    path = root / "sagan_jax" / package / "__init__.py"
+    path = path if path.is_file() else root / "sagan_jax" / f"{package}.py"
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return docstring.splitlines()[0]
 
 
 def drawing(root: Path) -> str:
-    """Returns the rooms by level, what each holds, and which rooms it imports."""
+    """Returns the packages by level, what each holds, and which packages it imports."""
     imports = room_imports(root)
     lines = []
-    for room, level in LEVELS.items():
-        below = [other for other in LEVELS if other in imports[room]]
-        lines.append(f"{level}  {room:<11} {room_summary(root, room)}")
+    for package, level in LEVELS.items():
+        below = [other for other in LEVELS if other in imports[package]]
+        lines.append(f"{level}  {package:<11} {package_summary(root, package)}")
         lines += [f"{'':15}-> {', '.join(below)}"] if below else []
     return "\n".join(lines)
 
@@ -245,13 +245,13 @@ RULES = [
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_house_keeps_the_rule(rule):
+def test_code_keeps_the_rule(rule):
     assert rule(ROOT) == []
 
 
-def test_every_room_of_the_drawing_exists():
-    rooms = {path.stem for path in (ROOT / "sagan_jax").iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert rooms >= set(LEVELS)
+def test_every_package_of_the_drawing_exists():
+    packages = {path.stem for path in (ROOT / "sagan_jax").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert packages >= set(LEVELS)
 
 
 PLANTED = [
@@ -336,11 +336,11 @@ def test_program_prints_the_drawing():
 
 
 def test_drawing_shows_a_planted_arrow(tmp_path):
-    for room in LEVELS:
-        (tmp_path / "sagan_jax" / room).mkdir(parents=True)
-        (tmp_path / "sagan_jax" / room / "__init__.py").write_text(f'"""The room {room}."""')
+    for package in LEVELS:
+        (tmp_path / "sagan_jax" / package).mkdir(parents=True)
+        (tmp_path / "sagan_jax" / package / "__init__.py").write_text(f'"""The package {package}."""')
     (tmp_path / "sagan_jax" / "views" / "a.py").write_text("from sagan_jax.data import sources")
-    before, after = drawing(tmp_path).split("views       The room views.\n")
+    before, after = drawing(tmp_path).split("views       The package views.\n")
     assert "->" not in before
     assert after.splitlines()[0].split() == ["->", "data"]
 

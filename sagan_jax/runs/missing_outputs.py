@@ -8,7 +8,7 @@ from sagan_jax.runs.training_job import TrainingJob
 from sagan_jax.runtime.metrics_log import read_step
 
 
-class Owed(NamedTuple):
+class MissingOutputs(NamedTuple):
     """The missing outputs of a saved step. A field is True if its output was due and is missing."""
 
     drawing: bool = False
@@ -20,10 +20,10 @@ class Owed(NamedTuple):
 
     def __str__(self) -> str:
         """Returns the words for a message, such as `drawing, report`."""
-        return ", ".join(name for name, owed in self._asdict().items() if owed)
+        return ", ".join(name for name, missing in self._asdict().items() if missing)
 
 
-def owed_by(step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Path) -> Owed:
+def missing_outputs(step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Path) -> MissingOutputs:
     """Returns the missing outputs of a saved step, from the files of the run. Nothing is computed.
 
     Args:
@@ -48,7 +48,7 @@ def owed_by(step: int, experiment: AnyExperiment, job: TrainingJob, workdir: Pat
     if monitor and isinstance(experiment, Experiment):
         reported = is_due(experiment.evaluation.evaluate_every_steps)
         scores = reported and not (monitor.is_measured(step, recorded) and monitor.is_considered(recorded))
-    return Owed(drawing, scores, reported and not _is_reported(workdir / "report.html", step, last))
+    return MissingOutputs(drawing, scores, reported and not _is_reported(workdir / "report.html", step, last))
 
 
 def _is_reported(path: Path, step: int, last: bool) -> bool:
