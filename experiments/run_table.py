@@ -10,7 +10,8 @@ OUT/table.md and OUT/curves.png are the results. If images follow a rule, OUT/sa
 one seed run before the next seed, so that a stopped table still compares rows fairly. If the table searches for
 settings, OUT/search holds the same files of the search, which is finished before the first run. Ctrl-C stops the
 program. Exit codes are those of `sagan-jax`. `--jobs N` does N runs at a time, each in its own process with its output
-in ROW-SEED.log. Compiled programs are cached, so the seeds of a row share them.
+in ROW-SEED.log. `--pin` gives each of them its own share of the CPU cores, so that their threads do not wait for each
+other. Compiled programs are cached, so the seeds of a row share them.
 It needs scipy and statsmodels: pip install 'sagan-jax[tables]'.
 
 The result of a run is OUT/ROW-SEED/row.json. A run that diverged has a result too: it counts as collapsed. Some of our
@@ -60,6 +61,8 @@ from matplotlib.figure import Figure
 
 TABLES = Path(__file__).parent / "tables"
 RESULT = "row.json"
+Shares = Sequence[Sequence[int] | None]
+"""The CPU cores of each run at a time, or None for all cores."""
 STRIP = 2, 16
 """The number of lines and columns of images to show for a row."""
 
@@ -332,6 +335,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--rows", nargs="+", default=[], help="the rows to run. Defaults to all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="the seeds to run. Defaults to all")
     parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
+    parser.add_argument("--pin", action="store_true", help="give each run its own share of the CPU cores (Linux)")
     given = parser.parse_args(arguments)
     enable_compilation_cache()
     if importlib.util.find_spec("statsmodels") is None:
@@ -343,6 +347,7 @@ def run(arguments: list[str]) -> None:
                 raise InvalidInputError(f"The table {given.name!r} has {', '.join(map(str, offered))}; got {name}.")
     if given.jobs < 1:
         raise InvalidInputError(f"--jobs needs at least 1; got {given.jobs}.")
+    shares: Shares = core_shares(given.jobs) if given.pin else [None] * given.jobs
     if given.out.exists() and not given.out.is_dir():
         raise InvalidInputError(f"--out needs a folder; {str(given.out)!r} is a file.")
     check_results(table, given.out)
@@ -351,11 +356,11 @@ def run(arguments: list[str]) -> None:
     if table.search:
         trials = search_table(table)
         wanted = [trial(row, setting) for row in rows for setting in table.search.settings]
-        run_rows(trials, wanted, trials.seeds, given.out / "search", jobs=given.jobs)
+        run_rows(trials, wanted, trials.seeds, given.out / "search", shares=shares)
     chosen, table = resolved(table, given.out)
     if chosen:
         print(settings_text(chosen), flush=True)
-    run_rows(table, rows, seeds, given.out, above=settings_text(chosen), jobs=given.jobs)
+    run_rows(table, rows, seeds, given.out, above=settings_text(chosen), shares=shares)
     print((given.out / "table.md").read_text(encoding="utf-8"))
 
 
@@ -406,7 +411,7 @@ def settings_text(chosen: dict[str, str]) -> str:
 
 
 def run_rows(
-    table: Table, rows: Sequence[str], seeds: Sequence[int], out: Path, above: str = "", jobs: int = 1
+    table: Table, rows: Sequence[str], seeds: Sequence[int], out: Path, above: str = "", shares: Shares = (None,)
 ) -> None:
     """Does the remaining runs of some rows and seeds, and writes the table after each run.
 
@@ -416,12 +421,12 @@ def run_rows(
         seeds: seeds of the table.
         out: the folder of the results.
         above: text above the written table.
-        jobs: number of runs at a time.
+        shares: one for each run at a time. With one share, the runs take place in this process.
     """
     results(table, out)  # refuses results of other tables, before anything runs
     parameters = {row: parameters_of(experiment) for row, experiment in table.rows.items()}
     runs = [(row, seed) for seed in seeds for row in rows]
-    for _ in finish_runs(table, runs, out) if jobs == 1 else finish_runs_at_once(table, runs, out, jobs):
+    for _ in finish_runs(table, runs, out) if len(shares) == 1 else finish_runs_at_once(table, runs, out, shares):
         found = results(table, out)
         text = whole(table, found, parameters)
         write_atomically(out / "table.md", (f"{above}\n{text}" if above else text).encode())
@@ -436,8 +441,22 @@ def finish_runs(table: Table, runs: Sequence[tuple[str, int]], out: Path) -> Ite
         yield
 
 
-def finish_runs_at_once(table: Table, runs: Sequence[tuple[str, int]], out: Path, jobs: int) -> Iterator[None]:
-    """Does the runs, each in its own process, and yields after each.
+def core_shares(jobs: int) -> list[list[int]]:
+    """Returns the CPU cores of each of several runs at a time.
+
+    Raises:
+        InvalidInputError: there are fewer cores than runs, or the operating system cannot pin processes.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        raise InvalidInputError("--pin needs Linux: this operating system cannot give a process its own CPU cores.")
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < jobs:
+        raise InvalidInputError(f"--pin needs a CPU core for each of the {jobs} --jobs; there are {len(cores)}.")
+    return [cores[number::jobs] for number in range(jobs)]
+
+
+def finish_runs_at_once(table: Table, runs: Sequence[tuple[str, int]], out: Path, shares: Shares) -> Iterator[None]:
+    """Does the runs, each in its own process, one for each share of the CPU cores, and yields after each.
 
     An error of one run, or a signal, stops the other runs. They save first, and the same command resumes them.
 
@@ -448,29 +467,30 @@ def finish_runs_at_once(table: Table, runs: Sequence[tuple[str, int]], out: Path
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else the first process takes most GPU memory
     out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")  # a fork would copy jax's locks
-    waiting, running = list(runs), {}
+    waiting, running, free = list(runs), {}, list(shares)
     with signals_as_errors():
         try:
             while waiting or running:
-                while waiting and len(running) < jobs:
-                    name = waiting.pop(0)
+                while waiting and free:
+                    name, share = waiting.pop(0), free.pop(0)
                     with disk_errors(log := log_of(*name, out)):
                         log.open("a").close()  # checked here, because the process could not report an error
-                    process = context.Process(target=run_row_apart, args=(table, *name, out))
+                    process = context.Process(target=run_row_apart, args=(table, *name, out, share))
                     process.start()
-                    running[process.sentinel] = name, process
+                    running[process.sentinel] = name, process, share
                 for sentinel in connection.wait(list(running)):
-                    name, process = running.pop(sentinel)
+                    name, process, share = running.pop(sentinel)
                     process.join()
+                    free.append(share)
                     if process.exitcode:
                         raise error_of_run(name, process.exitcode, out)
                     yield
         finally:
             if running:
                 print(f"stopping {len(running)} runs, which save first", file=sys.stderr, flush=True)
-            for _, process in running.values():
+            for _, process, _ in running.values():
                 process.terminate()
-            for _, process in running.values():
+            for _, process, _ in running.values():
                 process.join()
 
 
@@ -510,9 +530,11 @@ def log_of(row: str, seed: int, out: Path) -> Path:
     return out / f"{row}-{seed}.log"
 
 
-def run_row_apart(table: Table, row: str, seed: int, out: Path) -> None:
+def run_row_apart(table: Table, row: str, seed: int, out: Path, cores: Sequence[int] | None) -> None:
     """Calls `run_row` in its own process. Its output goes to a log file, so that the lines of runs do not mix."""
     os.setsid()  # so that Ctrl-C reaches only the parent process, which stops all runs
+    if cores is not None:
+        os.sched_setaffinity(0, cores)  # before jax counts the cores for its threads
     with log_of(row, seed, out).open("a", buffering=1) as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -18,7 +18,7 @@ from scipy import ndimage
 import sagan_jax
 from sagan_jax.config import Collapse, CompletionExperiment, Data, Experiment, Recording, Search, Table, to_dict
 from sagan_jax.data.synthetic import Pairs, parse_synthetic
-from sagan_jax.errors import CollapsedError, NonFiniteError, SaganError, StorageError
+from sagan_jax.errors import CollapsedError, InvalidInputError, NonFiniteError, SaganError, StorageError
 from sagan_jax.evaluation.permutation import difference_p
 from sagan_jax.runs.completion import CompletionJob
 from sagan_jax.runs.experiments import load_experiment
@@ -850,7 +850,7 @@ def table():
     return Table({"one": run, "lost": lost}, (0, 5), {"rule9": "rule"}, {}, ("generator/loss",), ("rule9",))
 
 if __name__ == "__main__":
-    run_rows(table(), sys.argv[2:], (0, 5), Path(sys.argv[1]), jobs=2)
+    run_rows(table(), sys.argv[2:], (0, 5), Path(sys.argv[1]), shares=(None, None))
 """
 
 
@@ -878,7 +878,31 @@ def test_runs_at_once_come_to_what_runs_one_by_one_come_to_and_an_error_ends_the
 def test_log_that_cannot_be_written_is_said_before_its_run(program, table, tmp_path):
     (tmp_path / "none-0.log").mkdir()
     with pytest.raises(StorageError, match=r"none-0.log could not be written: Is a directory"):
-        list(program.finish_runs_at_once(table, [("none", 0)], tmp_path, jobs=2))
+        list(program.finish_runs_at_once(table, [("none", 0)], tmp_path, shares=(None, None)))
+
+
+def test_each_pinned_run_gets_its_own_cores_before_it_starts(program, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5, 2, 3, 7, 11})
+    assert program.core_shares(2) == [[2, 5, 11], [3, 7]]
+    with pytest.raises(InvalidInputError, match=r"a CPU core for each of the 6 --jobs; there are 5\.$"):
+        program.core_shares(6)
+    called = []
+    for name in ("setsid", "dup2"):
+        monkeypatch.setattr(os, name, lambda *_: None)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: called.append(cores))
+    monkeypatch.setattr(program, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(program, "run_row", lambda *run: called.append(run[1:]))
+    for cores in ([3, 7], None):
+        with pytest.raises(SystemExit, match="0"):
+            program.run_row_apart("table", "none", 4, tmp_path, cores)
+    run = ("none", 4, tmp_path)
+    assert called == [[3, 7], run, run]
+
+
+def test_runs_are_not_pinned_where_the_system_cannot(program, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    with pytest.raises(InvalidInputError, match="--pin needs Linux"):
+        program.core_shares(2)
 
 
 STANDS_FOR_RUNS = """
@@ -887,7 +911,7 @@ import signal
 import sys
 import time
 
-def run(table, row, seed, out):
+def run(table, row, seed, out, cores):
     os.setsid()
     if row == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -921,7 +945,7 @@ def test_error_of_one_run_stops_the_others_once_and_no_other_begins(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(program, "run_row_apart", importlib.import_module("stands_for_runs").run)
     with pytest.raises(SaganError) as error:
-        list(program.finish_runs_at_once(table, [("long", 0), (row, 0), ("long", 1)], tmp_path, jobs=2))
+        list(program.finish_runs_at_once(table, [("long", 0), (row, 0), ("long", 1)], tmp_path, shares=(None, None)))
     assert str(error.value).startswith(line)
     assert error.value.exit_code == code
     assert "stopping 1 runs, which save first" in capsys.readouterr().err
