@@ -27,7 +27,7 @@ tested: its moving average, its epsilon of spectral norm, and moments of each de
 the norms of G have 32 channels, where the bound of a normalised gain is 0.18. So a large effect of the normalised gains
 would speak against the hypothesis of `norm_budget`, which asks for many classes.
 
-    python experiments/run_table.py studiogan_mmgeneration --jobs 2 --out runs/studiogan_mmgeneration
+    python experiments/run_table.py studiogan_mmgeneration --jobs 2 --pin --out runs/studiogan_mmgeneration
 
 The floor is what 5,000 real test images score: 4.02 (`docs/results.md`, with its command). Afterwards the first run of
 each row is scored with raw weights, and with statistics of the batch and standing ones:
