@@ -48,7 +48,7 @@ from sagan_jax.config import AnyExperiment, Experiment, Table, from_dict, to_dic
 from sagan_jax.data.synthetic import parse_synthetic
 from sagan_jax.errors import CollapsedError, InvalidInputError, NonFiniteError, SaganError, StoppedError
 from sagan_jax.evaluation.rules import check_rule
-from sagan_jax.runs.build import build_adversarial_task, build_completion_task
+from sagan_jax.runs.build import build_adversarial_task, build_completion_task, training_precision
 from sagan_jax.runtime.compilation_cache import enable_compilation_cache
 from sagan_jax.runtime.files import disk_errors, read_json, write_atomically
 from sagan_jax.runtime.metrics_log import Curve, read_metrics
@@ -231,6 +231,7 @@ def run_row(table: Table, row: str, seed: int, out: Path) -> None:
     done = outcome.get("diverged_at", experiment.training.total_steps) / experiment.training.total_steps
     result = outcome | {
         "experiment": to_dict(experiment),
+        "precision": training_precision(experiment),
         "minutes": minutes_of(experiment, speeds) * done,
         "curves": {name: rounded(curves[name]) if name in curves else [] for name in kept_curves(table)},
     }
@@ -258,11 +259,24 @@ def step_of(error: NonFiniteError | CollapsedError, workdir: Path) -> int:
 
 
 def results(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
-    """Returns the finished results, by row and seed."""
-    return {
+    """Returns the finished results, by row and seed.
+
+    Raises:
+        InvalidInputError: a result cannot be read, or belongs to another run than that of the table. Also when the runs
+            were trained in different precisions.
+    """
+    found = {
         row: {seed: result for seed in table.seeds if (result := read_result(table, row, seed, out))}
         for row in table.rows
     }
+    # Results of earlier versions do not hold their precision.
+    precisions = {run["precision"] for of_row in found.values() for run in of_row.values() if "precision" in run}
+    if len(precisions) > 1:
+        raise InvalidInputError(
+            f"{str(out)!r} needs runs of one precision; it holds {' and '.join(sorted(precisions))}, perhaps of a CPU "
+            f"and a GPU: give another --out."
+        )
+    return found
 
 
 def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -> None:
@@ -352,7 +366,7 @@ def run(arguments: list[str]) -> None:
         raise InvalidInputError(f"--out needs a folder; {str(given.out)!r} is a file.")
     check_results(table, given.out)
     state_plan(table, given.out)
-    rows, seeds = given.rows or list(table.rows), given.seeds or table.seeds
+    rows, seeds = list(dict.fromkeys(given.rows or table.rows)), list(dict.fromkeys(given.seeds or table.seeds))
     if table.search:
         trials = search_table(table)
         wanted = [trial(row, setting) for row in rows for setting in table.search.settings]
@@ -379,6 +393,8 @@ def check_results(table: Table, out: Path) -> None:
 def state_plan(table: Table, out: Path) -> None:
     """Prints the plan of a table, and writes it to OUT/plan.md. If the plan has changed, the earlier plan stays above.
 
+    A plan that is written after the first result says so.
+
     Raises:
         InvalidInputError: the rows are not a factorial design of the table's factors.
     """
@@ -390,8 +406,10 @@ def state_plan(table: Table, out: Path) -> None:
     before = path.read_bytes() if path.is_file() else b""  # as bytes, because a damaged file may not be text
     if before.endswith(stated.encode()):
         return
-    if before:
-        finished = len(list(out.glob("**/" + RESULT)))
+    finished = len(list(out.glob("**/" + RESULT)))
+    if not before and finished:
+        before = f"Written when {finished} runs were finished:\n\n".encode()
+    elif before:
         print(f"The plan in {str(path)!r} has changed: the earlier plan is kept above the new one.", flush=True)
         before += f"\n---\n\nChanged when {finished} runs were finished:\n\n".encode()
     write_atomically(path, before + stated.encode())

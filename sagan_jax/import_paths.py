@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 import sysconfig
@@ -112,7 +113,8 @@ def find_object(name: str, wanted: str = "the object") -> Any:
 def source_digest(name: str, wanted: str = "the object") -> str:
     """Returns the SHA-256 of the file that holds the object of an import path.
 
-    The result is "" if the module has no file, or if the file can no longer be read.
+    If that file only imports a class or a function, the file that defines it is hashed too. The result is "" if the
+    module has no file, or if a file can no longer be read.
 
     Args:
         name: an import path that `find_object` finds.
@@ -121,14 +123,23 @@ def source_digest(name: str, wanted: str = "the object") -> str:
     Raises:
         InvalidInputError: as `find_object`.
     """
-    find_object(name, wanted)
+    found = find_object(name, wanted)
     place = name.rpartition(":")[0]
     if Path(place).absolute() in _files:
-        return _files[Path(place).absolute()][0]  # of the source that was run; the file may have changed since
-    file = place if place.endswith(".py") else getattr(sys.modules[place], "__file__", None)
+        digest, module = _files[Path(place).absolute()]  # of the source that was run; the file may have changed since
+    else:
+        module = sys.modules[place]
+        digest = _digest_of_file(module)
+    defining = sys.modules.get(found.__module__) if inspect.isclass(found) or inspect.isroutine(found) else None
+    if not digest or defining is None or defining is module:
+        return digest
+    return hashlib.sha256(f"{digest} {_digest_of_file(defining)}".encode()).hexdigest()
+
+
+def _digest_of_file(module: ModuleType) -> str:
     try:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
-    except OSError:
+        return hashlib.sha256(Path(module.__file__ or "").read_bytes()).hexdigest()
+    except (OSError, AttributeError):
         return ""
 
 

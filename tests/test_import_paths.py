@@ -88,6 +88,18 @@ def test_digest_is_that_of_the_file(file):
     assert source_digest("json.decoder:JSONDecoder") == hashlib.sha256(module).hexdigest()
 
 
+def test_digest_changes_with_the_file_that_defines_an_imported_class(tmp_path, monkeypatch):
+    package = tmp_path / "package_of_layers"
+    package.mkdir()
+    (package / "__init__.py").write_text("from package_of_layers.layers import Layer\nlayer = Layer()\n")
+    (package / "layers.py").write_text("class Layer: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before, instance = source_digest("package_of_layers:Layer"), source_digest("package_of_layers:layer")
+    (package / "layers.py").write_text("class Layer: size = 2\n")
+    assert source_digest("package_of_layers:Layer") != before
+    assert source_digest("package_of_layers:layer") == instance
+
+
 @pytest.mark.parametrize("value", [lambda features: features, json.JSONDecoder()])
 def test_object_without_a_name_is_refused(value):
     with pytest.raises(InvalidInputError, match="has no name by which a saved run could find it again: give a class"):

@@ -1,12 +1,14 @@
 """The plan of a table in words, which is written before its first run."""
 
+import math
+
 from comparisons.factorial import DRAWS as DRAWS_OF_FACTORS
 from comparisons.outcomes import COLLAPSED, families, tested_scores
 from comparisons.power import POWER, smallest_count, smallest_effect
 from comparisons.ranking import DRAWS, MOST_RUNS
 from comparisons.tables import heading, is_lower_better, levels_of
-from sagan_jax.config import Table
-from sagan_jax.evaluation.permutation import smallest_p
+from sagan_jax.config import Experiment, Table
+from sagan_jax.evaluation.permutation import MOST_GROUPINGS, smallest_p
 
 LEVEL = 0.05
 
@@ -43,13 +45,15 @@ def search_text(table: Table) -> str:
 
 
 def collapse_text(table: Table) -> str:
-    """Returns the definition of a collapsed run, or "" without one."""
+    """Returns the definition of a collapsed run."""
+    ways = [f"if its last {table.collapse.curve} is below {table.collapse.below:g}"] if table.collapse else []
+    evaluations = [row.evaluation for row in table.rows.values() if isinstance(row, Experiment)]
+    if any(evaluation.stop_on_collapse for evaluation in evaluations):
+        ways.append("if a severe sign of docs/health.md ended it")
+    definition = f"A run collapsed {', '.join([*ways, 'or if it diverged' if ways else 'if it diverged'])}."
     if table.collapse is None:
-        return ""
-    return (
-        f"A run collapsed if its last {table.collapse.curve} is below {table.collapse.below:g}. Its scores are not "
-        f"averaged; its rate is a column. Survival is estimated by Kaplan and Meier."
-    )
+        return f"{definition} It has no scores then."
+    return f"{definition} Its scores are not averaged; its rate is a column. Survival is estimated by Kaplan and Meier."
 
 
 def analysis_text(table: Table) -> str:
@@ -60,8 +64,15 @@ def analysis_text(table: Table) -> str:
 
 
 def comparisons_text(table: Table) -> str:
-    """Returns the families of comparisons with baselines, and their power."""
+    """Returns the families of comparisons with baselines, and their power.
+
+    Raises:
+        ValueError: the rows have more seeds than an exact test can count.
+    """
     runs, (main, *secondary) = len(table.seeds), families(table)
+    if math.comb(2 * runs, runs) > MOST_GROUPINGS:
+        most = max(count for count in range(runs) if math.comb(2 * count, count) <= MOST_GROUPINGS)
+        raise ValueError(f"A table with baselines needs at most {most} seeds, for its exact tests; got {runs}.")
     scores = ", ".join(heading(table, score) for score in tested_scores(table))
     parts = [
         f"Tests: unpaired exact permutation tests of differences of means, two-sided, of {scores}, for "

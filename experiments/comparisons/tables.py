@@ -104,14 +104,22 @@ def means(table: Table, found: Results, parameters: Mapping[str, int]) -> str:
 
 
 def comparisons(table: Table, found: Results) -> str:
-    """Returns each family of tests: each difference from a baseline, its exact p, and p after Holm's correction."""
+    """Returns each family of tests: each difference from a baseline, its exact p, and p after Holm's correction.
+
+    If a run of either row has no value, the difference is that of the mean ranks, which are tested. A higher rank is
+    better, and such runs have the lowest.
+    """
     parts = []
     for number, stated in enumerate(families(table)):
         lines = []
         for (row, baseline, score), (p, q) in zip(stated, p_values(table, found, stated), strict=True):
             groups = [outcomes(table, found, one, score) for one in (row, baseline)]
             ranks = min(map(len, groups)) > 1 and None in groups[0] + groups[1]
-            cells = [f"{row} − {baseline}", heading(table, score), estimate(*map(known, groups), sign="+")]
+            if ranks:
+                shown = rank_difference(*groups, lower_is_better=is_lower_better(table, score))
+            else:
+                shown = estimate(*map(known, groups), sign="+")
+            cells = [f"{row} − {baseline}", heading(table, score), shown]
             cells += ["ranks" if ranks else "means", f"{len(groups[0])} and {len(groups[1])}", p_text(p), p_text(q)]
             lines.append(cells)
         name = "secondary comparison" if number else "comparison"
@@ -119,6 +127,16 @@ def comparisons(table: Table, found: Results) -> str:
             with_head([name, "of", "difference", "test of", "seeds", "p", f"p, Holm over {len(stated)}"], lines)
         )
     return "\n".join(parts)
+
+
+def rank_difference(one: Sequence[float | None], other: Sequence[float | None], *, lower_is_better: bool) -> str:
+    """Returns the difference of the mean ranks of two groups, from the worst on. A run without a value ranks worst.
+
+    >>> rank_difference([None, None, 9.0], [7.0, 8.0], lower_is_better=False)
+    '-0.8 ranks'
+    """
+    ranks = worst_ranks([*one, *other], lower_is_better=lower_is_better)
+    return f"{np.mean(ranks[: len(one)]) - np.mean(ranks[len(one) :]):+.1f} ranks"
 
 
 def p_values(

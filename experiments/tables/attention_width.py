@@ -2,7 +2,8 @@
 
 Asked before the runs: `attention_buys` compares networks of width 8 without attention and with it at 16x16. Here are
 widths 4 and 16, with the same steps, rates and batch. Stated after the runs: a run collapsed if at its end fewer than
-1% of its images follow the rule.
+1% of its images follow the rule. The tests compare attention with none within each width. The change of the difference
+between the widths is not tested.
 
     python experiments/run_table.py attention_width --out runs/attention_width
 

@@ -19,6 +19,14 @@ from dataclasses import replace
 from sagan_jax.config import CompletionExperiment, Data, Recording, Table
 
 _FACES = Data(source="../shared/data/faces-train.zip", held_out="../shared/data/faces-test.zip")
+SCORES = {
+    "centre/psnr": "centre, dB",
+    "half_left/psnr": "left half, dB",
+    "half_right/psnr": "right half, dB",
+    "half_top/psnr": "upper half, dB",
+    "half_bottom/psnr": "lower half, dB",
+    "strokes/psnr": "strokes, dB",
+}
 _RECORDING = Recording(log_every_steps=50, sample_every_steps=500, save_every_steps=1000, keep_checkpoints=1)
 
 
@@ -37,15 +45,9 @@ def table() -> Table:
             ),
         },
         seeds=(0, 1, 2),
-        scores={
-            "centre/psnr": "centre, dB",
-            "half_left/psnr": "left half, dB",
-            "half_right/psnr": "right half, dB",
-            "half_top/psnr": "upper half, dB",
-            "half_bottom/psnr": "lower half, dB",
-            "strokes/psnr": "strokes, dB",
-        },
+        scores=SCORES,
         evaluation={"holes": ("centre", "half_left", "half_right", "half_top", "half_bottom", "strokes"), "samples": 0},
+        tested=tuple(SCORES),
         baselines=dict.fromkeys(("none", "attention", "article at 8"), "residual"),
         curves=("held_out/psnr",),
     )

@@ -12,7 +12,9 @@ every 100, and signs are possible from step 600. A loss after 5,000 steps does n
 
 The analysis: Kaplan and Meier's estimate with intervals for each row, and the main effects of updates and rates on the
 share of lost runs, which are two tests with Holm's correction. The predictions are those of `survival_digits`. The
-paper's: with one update, fewer runs are lost with 1:4 rates. Ours: fewer with five updates than with one.
+paper's: with one update, fewer runs are lost with 1:4 rates. Ours: fewer with five updates than with one. A main effect
+is a mean over the levels of the other factor. So the paper's prediction, which is about one update, is only read from
+the two rows with one update.
 
 No settings were searched, for any row.
 

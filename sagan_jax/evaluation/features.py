@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sagan_jax.errors import NonFiniteError
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.embeddings import Embedding, ImageBatch
 from sagan_jax.functional.distances import Moments, merge_moments, moments_of
 from sagan_jax.runtime.processes import gather
@@ -28,11 +28,11 @@ def embed(
         progress: receives the number of images of each batch.
 
     Raises:
-        NonFiniteError: an output is NaN or infinite.
+        InvalidInputError: an output is NaN or infinite.
     """
     for outputs, batch in embedding(batches):
         if not all(np.isfinite(values).all() for values in outputs.values()):
-            raise NonFiniteError(
+            raise InvalidInputError(
                 f"The {embedding.name} network returned features that are not finite: its weights may be damaged."
             )
         progress.tick(len(batch.labels))
@@ -50,7 +50,7 @@ def gather_moments(embedding: Embedding, batches: Iterable[ImageBatch], progress
         progress: as for `embed`.
 
     Raises:
-        NonFiniteError: a feature is NaN or infinite.
+        InvalidInputError: a feature is NaN or infinite.
     """
     own = moments_of_stream(outputs["features"] for outputs, _ in embed(embedding, batches, progress))
     parts, size = [] if own is None else [own], embedding.size
@@ -125,7 +125,7 @@ def gather_features(
         output: the name of the output.
 
     Raises:
-        NonFiniteError: an output is NaN or infinite.
+        InvalidInputError: an output is NaN or infinite.
     """
     rows, places = [], [np.zeros(0, np.int64)]
     for outputs, batch in embed(embedding, batches, progress):

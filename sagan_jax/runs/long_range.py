@@ -224,18 +224,18 @@ def _reach(attention: str, seed: int, quick: bool, notify: Callable[[str], Any])
 
 def _draw(run: Experiment, workdir: Path, quick: bool, notify: Callable[[str], Any]) -> dict[str, Any]:
     """Trains and scores a GAN, and returns the result. A GAN that diverges counts as collapsed."""
+    collapsed, protocol = {"scores": None, "collapsed": True}, "rule100" if quick else PROTOCOL
     try:
         train(run, workdir)
+        curves = read_metrics(workdir / "metrics.jsonl").curves
+        if PARTS not in curves:
+            raise InvalidInputError(f"The run in {str(workdir)!r} has lost its metrics: remove it, and start again.")
+        if not quick and curves[PARTS].values[-1] < LEAST_PARTS:
+            return collapsed
+        found = evaluate(workdir, protocol)
     except (NonFiniteError, CollapsedError) as error:
         notify(f"seed {run.training.seed} counts as collapsed. {error}")
-        return {"scores": None, "collapsed": True}
-    curves = read_metrics(workdir / "metrics.jsonl").curves
-    if PARTS not in curves:
-        raise InvalidInputError(f"The run in {str(workdir)!r} has lost its metrics: remove it, and start again.")
-    if not quick and curves[PARTS].values[-1] < LEAST_PARTS:
-        return {"scores": None, "collapsed": True}
-    protocol = "rule100" if quick else PROTOCOL
-    found = evaluate(workdir, protocol)
+        return collapsed
     scores = {name.removeprefix(protocol).removeprefix("/") or "follows_rule": value for name, value in found.items()}
     return {"scores": scores, "collapsed": False}
 

@@ -29,7 +29,7 @@ def beside_ours(attention: str, trials: Sequence[Trial]) -> str:
     """
     rows = {**recorded_rows(), f"**{attention}**": list(trials)}
     heads = ["layer", "beyond reach", "0.9 at step", "follow the rule", "beyond chance", "same hue", "by chance"]
-    heads += ["two clear blobs", "collapsed", "seeds", "p beyond chance against none"]
+    heads += ["two clear blobs", "collapsed", "seeds", "p beyond chance against none, not corrected"]
     baseline = rows.get(BASELINE, [])
     lines = [[row, *_cells(found, baseline if row != BASELINE else [])] for row, found in rows.items()]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *lines])

@@ -152,7 +152,8 @@ def train_to_the_end(
                 for line in _summary(experiment, job, state, workdir, first_step, meta, missing):
                     print(line, flush=True)
             at_the_end = first_step >= experiment.training.total_steps
-            if not at_the_end or any(missing):
+            stops = isinstance(experiment, Experiment) and experiment.evaluation.stop_on_collapse
+            if not at_the_end or any(missing) or stops:  # a sign may have ended the run at its last step
                 read = images_read(first_step, meta, job.images_per_step)
                 state = train_from(
                     first_step, state, experiment, job, workdir, checkpoints, lock, missing, profiled, read, called

@@ -87,7 +87,7 @@ def test_row_has_means_ranges_collapse_and_the_p_of_an_exact_test(monkeypatch):
     trials += [Trial(0.5, None, None, True)]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in beside_ours("mine", trials).splitlines()]
     assert lines[0][0] == "layer"
-    assert lines[0][-1] == "p beyond chance against none"
+    assert lines[0][-1] == "p beyond chance against none, not corrected"
     assert lines[2][0] == "none"
     assert lines[2][1:4] == ["0.500 (0.500 to 0.500)", "never, never, never", "0.200 (0.100 to 0.300)"]
     assert lines[2][-1] == "–"
@@ -138,6 +138,17 @@ def test_gan_collapsed_if_few_images_have_clear_parts_at_its_end_or_if_it_diverg
     asked.clear()
     assert measured("release", (0, 2), tmp_path, probe=False) == trials  # runs nothing again, and gives all runs
     assert asked == []
+
+
+def test_gan_that_diverges_while_it_is_scored_counts_as_collapsed(fake, monkeypatch, tmp_path):
+    def evaluate(workdir, protocol):
+        raise NonFiniteError("The generator has diverged.")
+
+    fake[1][4] = [0.5]
+    monkeypatch.setattr(long_range, "evaluate", evaluate)
+    said = []
+    assert measured("release", [4], tmp_path, probe=False, notify=said.append) == [Trial(None, None, None, True)]
+    assert said == ["seed 4 counts as collapsed. The generator has diverged."]
 
 
 def test_table_shows_all_that_a_folder_holds(fake, monkeypatch, tmp_path):

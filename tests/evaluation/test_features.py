@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from sagan_jax.errors import NonFiniteError
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import features
 from sagan_jax.evaluation.embeddings import Embedding, ImageBatch
 from sagan_jax.evaluation.features import embed, gather_features, gather_moments
@@ -96,7 +96,7 @@ def test_process_without_batches_gets_the_moments_of_the_others(images, in_proce
 
 def test_features_that_are_not_finite_are_an_error(images):
     broken = Embedding("brightness", "broken", brightness, np.float32("inf"), 2)
-    with pytest.raises(NonFiniteError, match="The brightness network returned features that are not finite"):
+    with pytest.raises(InvalidInputError, match="The brightness network returned features that are not finite"):
         list(embed(broken, make_batches(images[:5], [5]), NullProgress()))
 
 

@@ -467,7 +467,7 @@ def test_score_of_fewer_images_than_features_carries_a_warning(tmp_path):
 def test_features_that_are_not_finite_give_no_score(tmp_path):
     real = real_images(tmp_path, 61, 0)
     broken = dataclasses.replace(PLAIN, variables=np.float32("nan"))
-    with pytest.raises(NonFiniteError, match="features that are not finite"):
+    with pytest.raises(InvalidInputError, match="features that are not finite"):
         Evaluator(real, inception=broken).score(parse_protocol("fid47_train"), real)
 
 

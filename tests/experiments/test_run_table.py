@@ -427,7 +427,18 @@ def test_rows_that_may_lose_their_discriminator_are_what_they_are_called(program
         assert high == tuple(row for row in table.rows if called[factor] in row)
     assert len(table.seeds) == 8
     assert table.tested == ("collapsed",)
-    assert table.secondary == (("in both, 1:4 rates",) if "figure3" in name else ())
+    compared = "figure3" in name and "pilot" not in name
+    assert table.secondary == (("in both, 1:4 rates",) if compared else ())
+
+
+def test_pilot_of_figure_3_runs_its_first_row_on_seeds_that_the_table_does_not_count(program):
+    pilot, whole = map(program.load_table, ("survival_figure3_pilot", "survival_figure3"))
+    assert not {*pilot.seeds} & {*whole.seeds}
+    ((row, first),) = pilot.rows.items()
+    assert replace(first, name="survival_figure3") == next(iter(whole.rows.values()))
+    assert row == next(iter(whole.rows))
+    assert pilot.collapse == whole.collapse
+    assert "No row is compared with another: no test." in program.plan(pilot)
 
 
 def test_pilot_runs_the_worst_cell_on_seeds_that_the_table_does_not_count(program):
@@ -643,7 +654,7 @@ def test_run_that_diverges_is_a_result_and_the_others_go_on(program, searched, f
     text = (tmp_path / "table.md").read_text()
     assert "| none | 25.00 (1) | 0.25 (1) | 1 of 2 [0.09, 0.91] | 4,268,000 | 2 |" in text
     assert "| attention | – | – | 2 of 2 [0.34, 1.00] | 4,273,762 | 2 |" in text
-    assert "| attention − none | centre, dB | – | ranks | 2 and 2 | 1 | 1 |" in text
+    assert "| attention − none | centre, dB | -1.0 ranks | ranks | 2 and 2 | 1 | 1 |" in text
     if kind == "collapse":
         assert "| none | 1.00 [0.34, 1.00] | 1.00 [0.34, 1.00] | 0.50 [0.01, 0.91] | 0.50 [0.01, 0.91] |" in text
     written = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
@@ -695,6 +706,51 @@ def test_plan_is_written_before_the_first_run_and_a_changed_one_is_added(
     program.run(["t", "--out", str(tmp_path)])
     assert seen[-1] == f"{seen[0]}\n---\n\nChanged when 1 runs were finished:\n\n{program.plan(searched)}"
     assert "the earlier plan is kept" in capsys.readouterr().out
+
+
+def test_plan_that_is_written_after_a_result_says_so(program, table, tmp_path):
+    (tmp_path / "none-0").mkdir()
+    (tmp_path / "none-0" / "row.json").write_text("{}")
+    for _ in range(2):
+        program.state_plan(table, tmp_path)
+        wanted = f"Written when 1 runs were finished:\n\n{program.plan(table)}"
+        assert (tmp_path / "plan.md").read_text() == wanted
+
+
+def test_plan_says_when_a_run_counts_as_collapsed(program):
+    said = {
+        "attention_buys": "below 0.02, or if it diverged. Its scores are not averaged",
+        "survival_cifar10": "below 0.2, if a severe sign of docs/health.md ended it, or if it diverged.",
+        "completion_attention": "A run collapsed if it diverged. It has no scores then.",
+    }
+    for name, words in said.items():
+        assert words in program.plan(program.load_table(name))
+
+
+def test_more_seeds_than_an_exact_test_counts_are_refused_before_the_first_run(program, table, tmp_path):
+    assert program.plan(replace(table, seeds=tuple(range(12))))
+    with pytest.raises(InvalidInputError, match=r"needs at most 12 seeds, for its exact tests; got 13\.$"):
+        program.state_plan(replace(table, seeds=tuple(range(13))), tmp_path)
+    assert program.plan(replace(table, seeds=tuple(range(13)), baselines={}))
+
+
+def test_runs_of_two_precisions_are_not_mixed(program, table, fake, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    program.run(["t", "--out", str(tmp_path), "--seeds", "0"])
+    path = tmp_path / "none-0" / "row.json"
+    assert json.loads(path.read_text())["precision"] == "float32"
+    path.write_text(path.read_text().replace('"precision": "float32"', '"precision": "tensorfloat32"'))
+    with pytest.raises(InvalidInputError, match=r"it holds float32 and tensorfloat32, perhaps of a CPU and a GPU"):
+        program.run(["t", "--out", str(tmp_path)])
+
+
+def test_row_or_seed_that_is_given_twice_is_run_once(program, table, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    monkeypatch.setattr(program, "run_rows", lambda table, rows, seeds, out, **_: asked.append((rows, seeds)))
+    (tmp_path / "table.md").write_text("")
+    program.run(["t", "--out", str(tmp_path), "--rows", "none", "none", "--seeds", "5", "0", "5"])
+    assert asked == [(["none"], [5, 0])]
 
 
 def test_what_the_statistics_need_is_said_in_one_line(program, monkeypatch, tmp_path):
@@ -755,7 +811,7 @@ def test_collapsed_run_is_counted_and_neither_averaged_nor_left_out_of_the_test(
     assert "| attention | 9.00 (1) | 3.00 (1) | 2 of 3 [0.21, 0.94] | 7 | 3 |" in lines
     # Ranks 6, 5 and 3.5 against 1.5, 1.5 and 3.5: 4 of 20 groupings are as far apart. For 0, 0, 0 against 1, 1, 0 there
     # are 8.
-    assert "| attention − none | L1 | +1.00 | ranks | 3 and 3 | 0.2 | 0.4 |" in lines
+    assert "| attention − none | L1 | -2.7 ranks | ranks | 3 and 3 | 0.2 | 0.4 |" in lines
     assert "| attention − none | collapsed | +0.67 [+0.00, +1.00] | means | 3 and 3 | 0.4 | 0.4 |" in lines
     assert any(line.startswith("| attention | 1.00 [0.44, 1.00] | 1.00 [0.44, 1.00] | 1.00") for line in lines)
     assert any(line.startswith("| attention |") and "| 0.33 [" in line for line in lines)

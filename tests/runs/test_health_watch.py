@@ -168,6 +168,8 @@ def test_run_that_collapses_without_protocols_is_saved_reported_and_ended(experi
     printed = capsys.readouterr().err
     assert "D cannot tell" not in printed  # it was said before
     assert "compiling" not in printed
+    with pytest.raises(CollapsedError, match="step 2: D cannot tell"):
+        train(with_values(stopping, training={"total_steps": 3}), workdir)  # nor does it count a run that has ended
     assert train(experiment, workdir).step == 6
 
 
