@@ -443,8 +443,9 @@ def run_rows(
     """
     results(table, out)  # refuses results of other tables, before anything runs
     parameters = {row: parameters_of(experiment) for row, experiment in table.rows.items()}
-    runs = [(row, seed) for seed in seeds for row in rows]
-    for _ in finish_runs(table, runs, out) if len(shares) == 1 else finish_runs_at_once(table, runs, out, shares):
+    runs = [(row, seed) for seed in seeds for row in rows if read_result(table, row, seed, out) is None]
+    made = finish_runs(table, runs, out) if len(shares) == 1 else finish_runs_at_once(table, runs, out, shares)
+    for _ in made if runs else [None]:
         found = results(table, out)
         text = whole(table, found, parameters)
         write_atomically(out / "table.md", (f"{above}\n{text}" if above else text).encode())
@@ -486,23 +487,29 @@ def finish_runs_at_once(table: Table, runs: Sequence[tuple[str, int]], out: Path
     out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")  # a fork would copy jax's locks
     waiting, running, free = list(runs), {}, list(shares)
+
+    def start() -> None:
+        while waiting and free:
+            name, share = waiting.pop(0), free.pop(0)
+            with disk_errors(log := log_of(*name, out)):
+                log.open("a").close()  # checked here, because the process could not report an error
+            process = context.Process(target=run_row_apart, args=(table, *name, out, share))
+            process.start()
+            running[process.sentinel] = name, process, share
+
     with signals_as_errors():
         try:
-            while waiting or running:
-                while waiting and free:
-                    name, share = waiting.pop(0), free.pop(0)
-                    with disk_errors(log := log_of(*name, out)):
-                        log.open("a").close()  # checked here, because the process could not report an error
-                    process = context.Process(target=run_row_apart, args=(table, *name, out, share))
-                    process.start()
-                    running[process.sentinel] = name, process, share
-                for sentinel in connection.wait(list(running)):
+            start()
+            while running:
+                ended = connection.wait(list(running))
+                for sentinel in ended:
                     name, process, share = running.pop(sentinel)
                     process.join()
                     free.append(share)
                     if process.exitcode:
                         raise error_of_run(name, process.exitcode, out)
-                    yield
+                start()  # before the caller draws the table
+                yield from [None] * len(ended)
         finally:
             if running:
                 print(f"stopping {len(running)} runs, which save first", file=sys.stderr, flush=True)

@@ -22,8 +22,9 @@ import itertools
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -38,7 +39,7 @@ from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.rules import find_blobs
 from sagan_jax.models.receptive_fields import discriminator_fields, generator_reach
 from sagan_jax.runs.families import build_networks
-from sagan_jax.runs.load import require_experiment
+from sagan_jax.runs.load import checkpoint_steps, require_experiment
 from sagan_jax.runs.long_range import LEAST_PARTS, PARTS
 from sagan_jax.runtime.files import read_json
 
@@ -88,26 +89,43 @@ def require_pairs(workdir: Path) -> Pairs:
     return rule
 
 
-def not_collapsed(workdirs: Sequence[Path]) -> list[Path]:
-    """Returns the runs that did not collapse or diverge, by their row.json, and prints the others on stderr.
+def finished_runs(workdirs: Sequence[Path]) -> list[Path]:
+    """Returns the runs that are finished and did not collapse or diverge, and prints the others on stderr.
 
-    A run without row.json, which no table made, is kept.
+    Whether a run collapsed is read from its row.json. A run without row.json, which no table made, did not.
 
     Raises:
-        InvalidInputError: all runs collapsed.
+        InvalidInputError: no run remains.
     """
-    kept = []
+    remaining = []
     for workdir in workdirs:
         path = workdir / "row.json"
         result = read_json(path) if path.is_file() else {}
-        parts = result.get("curves", {}).get(PARTS)
-        if "diverged_at" in result or (parts and parts[-1][1] < LEAST_PARTS):
+        if "diverged_at" in result or _collapsed(result.get("curves", {})):
             print(f"left out: {workdir} collapsed", file=sys.stderr)
-        else:
-            kept.append(workdir)
-    if not kept:
-        raise InvalidInputError("All of these runs collapsed: name one that did not.")
-    return kept
+            continue
+        steps = checkpoint_steps(workdir)
+        is_stopped = not steps and not result and (workdir / "config.json").is_file()
+        if is_stopped or (steps and steps[-1] != steps_of(workdir, result)):
+            print(f"left out: {workdir} is not finished, or was trained further", file=sys.stderr)
+            continue
+        remaining.append(workdir)
+    if not remaining:
+        raise InvalidInputError("None of these runs is finished and did not collapse: name one that is.")
+    return remaining
+
+
+def steps_of(workdir: Path, result: Mapping[str, Any]) -> int:
+    """Returns the number of steps of a run: of its result in a table, if it has one."""
+    experiment = from_dict(result["experiment"]) if "experiment" in result else experiment_of(workdir)
+    return experiment.training.total_steps
+
+
+def _collapsed(curves: Mapping[str, Sequence[Sequence[float]]]) -> bool:
+    """Returns whether the kept curves of a run show that it collapsed, by the limits of the tables of `pairs`."""
+    limits = {PARTS: LEAST_PARTS, "score/rule1k": 0.01}
+    curve = next((name for name in limits if curves.get(name)), None)
+    return curve is not None and curves[curve][-1][1] < limits[curve]
 
 
 def require_images(count: int) -> None:
@@ -116,13 +134,16 @@ def require_images(count: int) -> None:
         raise InvalidInputError(f"--images needs at least 1; got {count}.")
 
 
-def row_of(workdir: Path) -> str:
-    """Returns the row of a table that a run belongs to.
+def row_of(workdir: Path, workdirs: Sequence[Path] = ()) -> str:
+    """Returns the row of a table that a run belongs to. If `workdirs` are of several tables, the table comes first.
 
     >>> row_of(Path("runs/attention_buys/at 16-0")), row_of(Path("runs/with-attention"))
     ('at 16', 'with-attention')
+    >>> row_of(Path("runs/a/none-0"), [Path("runs/a/none-0"), Path("runs/b/none-0")])
+    'a/none'
     """
-    return re.sub(r"-\d+$", "", workdir.name)
+    row = re.sub(r"-\d+$", "", workdir.name)
+    return f"{workdir.parent.name}/{row}" if len({other.parent for other in workdirs}) > 1 else row
 
 
 def hues_and_distances(images: np.ndarray, rule: Pairs) -> tuple[np.ndarray, np.ndarray]:
@@ -245,12 +266,12 @@ def run(arguments: list[str]) -> None:
     require_images(given.images)
     if given.out and (given.out.suffix != ".png" or not given.out.parent.is_dir()):
         raise InvalidInputError(f"--out needs a .png file in an existing folder; got {str(given.out)!r}.")
-    rules = {workdir: require_pairs(workdir) for workdir in not_collapsed(given.workdirs)}
+    rules = {workdir: require_pairs(workdir) for workdir in finished_runs(given.workdirs)}
     edges = one_of(rules)
     runs: dict[str, list[list[float]]] = {}
     fields: dict[str, tuple[float, dict[str, float]]] = {}
     for workdir, rule in rules.items():
-        row = row_of(workdir)
+        row = row_of(workdir, given.workdirs)
         found = kept(workdir, "by_distance", given.images, lambda at=workdir, of=rule: measure(at, of, given.images))
         runs.setdefault(row, []).append([math.nan if value is None else value for value in found])
         experiment = experiment_of(workdir)

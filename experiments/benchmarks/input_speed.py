@@ -126,6 +126,8 @@ def main() -> None:
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--wanted", type=float, default=2700, help="images per second that a device consumes")
     given = parser.parse_args()
+    if max(given.cores) > (there := len(os.sched_getaffinity(0))):
+        parser.error(f"--cores needs at most the {there} cores of this process; got {max(given.cores)}.")
     with tempfile.TemporaryDirectory() as cache:
         measure("cached", 1, argparse.Namespace(**vars(given) | {"batches": 1}), cache)  # fills the cache
         for cores in given.cores:

@@ -45,6 +45,10 @@ def kept(workdir: Path, name: str, images: int, measure: Callable[[], Any]) -> A
 
 
 def digest_of(workdir: Path) -> str | None:
-    """Returns a digest of the newest checkpoint's metadata: config, images and versions. None if there is none."""
-    meta = read_sealed_meta(workdir / "checkpoints")
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16] if meta else None
+    """Returns a digest of the newest checkpoint: its config, images, versions and arrays. None if there is none."""
+    sealed = read_sealed_meta(workdir / "checkpoints")
+    if not sealed:
+        return None
+    step, meta = sealed
+    arrays = read_json(workdir / "checkpoints" / str(step) / "meta" / "metadata").get("state")
+    return hashlib.sha256(json.dumps([step, meta, arrays], sort_keys=True).encode()).hexdigest()[:16]

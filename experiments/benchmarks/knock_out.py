@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from agreement_by_distance import not_collapsed, require_images, require_pairs, row_of
+from agreement_by_distance import finished_runs, require_images, require_pairs, row_of
 from kept_results import kept
 
 from sagan_jax.cli.main import explained
@@ -103,12 +103,12 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--images", type=int, default=1000, help="number of images to generate with each run")
     given = parser.parse_args(arguments)
     require_images(given.images)
-    rules = {workdir: require_pairs(workdir) for workdir in not_collapsed(given.workdirs)}
+    rules = {workdir: require_pairs(workdir) for workdir in finished_runs(given.workdirs)}
     rows: dict[tuple[str, Layers], list[KnockOut]] = {}
     for workdir, rule in rules.items():
         made = kept(workdir, "knock_out", given.images, lambda at=workdir, of=rule: measure(at, of, given.images))
         for layers, images, scores in made:
-            rows.setdefault((row_of(workdir), tuple(layers)), []).append(KnockOut(images, scores))
+            rows.setdefault((row_of(workdir, given.workdirs), tuple(layers)), []).append(KnockOut(images, scores))
     lines = [
         [row, layers_text(layers), *cells(runs, replacement)]
         for (row, layers), runs in rows.items()

@@ -9,6 +9,7 @@ that did not collapse, with its 95% bootstrap interval. A line across a bar mark
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from sagan_jax.config import Experiment, Table
 from sagan_jax.data.synthetic import Pairs, parse_synthetic
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.rules import check_rule
+from sagan_jax.runs.load import checkpoint_steps
 from sagan_jax.runs.long_range import VERSION
 from sagan_jax.runtime.image_files import save_png
 from sagan_jax.views.figures import image_grid
@@ -56,9 +58,13 @@ def median_seed(table: Table, found: Found, row: str) -> int:
 
 
 def first_images(workdir: Path, count: int = LINES * COLUMNS) -> np.ndarray:
-    """Returns the first generated images `[count, R, R, 3]` uint8 of a run, from WORKDIR/images.png if it exists."""
-    path = workdir / "images.png"
-    if not path.is_file():
+    """Returns the first generated images `[count, R, R, 3]` uint8 of a run.
+
+    They are read from WORKDIR/images.png, unless the run has a newer checkpoint.
+    """
+    path, steps = workdir / "images.png", checkpoint_steps(workdir)
+    saved = (workdir / "checkpoints" / str(steps[-1])).stat().st_mtime if steps else -math.inf
+    if not path.is_file() or path.stat().st_mtime < saved:
         images = sagan_jax.load_run(workdir).generate(count).images
         save_png(path, image_grid(images, count, padding=0))
     with Image.open(path) as picture:

@@ -85,7 +85,7 @@ def run(arguments: list[str]) -> None:
     rules = {workdir: require_pairs(workdir) for workdir in given.workdirs}
     rows: dict[str, dict[Layer, list[tuple[float, float, float]]]] = {}
     for workdir, rule in rules.items():
-        layers = rows.setdefault(row_of(workdir), {})
+        layers = rows.setdefault(row_of(workdir, given.workdirs), {})
         for record in attention_records(workdir, rule, given.images):
             for layer, values in layer_values(record, rule).items():
                 layers.setdefault(layer, []).append(values)

@@ -320,11 +320,11 @@ def measure(given: argparse.Namespace) -> None:
         for name, subject in subjects.items():
             if name not in given.set or (network == "classifier" and not subject.pool.classes):
                 continue
-            other = subjects.get(OTHERS[name], subjects["digits"]).pool
-            judge = judge_of(network, subject, other, given.images, folder)
+            of_other = OTHERS[name] if OTHERS[name] in subjects else "digits"
+            judge = judge_of(network, subject, subjects[of_other].pool, given.images, folder)
             for cell, found in cells(subject, judge, given.images):
                 full = f"{name}/{network}/{cell}"
-                if full not in results:
+                if full not in results and not (cell.startswith("mixed/") and of_other == name):
                     progress(full)
                     results.add(full, found(), judge.embedding.identity)
 
@@ -346,6 +346,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--into", type=Path, help="with --tables: a page to write them into, between its two marks")
     parser.add_argument("--plot", type=Path, help="with --tables: a .png file of curves")
     given = parser.parse_args(arguments)
+    for name in given.set or ():
+        if name != "digits" and not getattr(given, name):
+            raise InvalidInputError(f"--set {name} needs --{name}, its images.")
+    if (given.into or given.plot) and not given.tables:
+        raise InvalidInputError("--into and --plot need --tables, a file with results.")
     given.network, given.set = given.network or NETWORKS, given.set or [*RESOLUTIONS]
     if bool(given.out) == bool(given.tables):
         raise InvalidInputError("Either --out or --tables is needed: a file for the results, or one with results.")

@@ -3,13 +3,16 @@
 import doctest
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from sagan_jax.config import to_dict
 from sagan_jax.data.synthetic import Pairs
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.replaced_attention import KnockOut
+from sagan_jax.runs.experiments import load_experiment
 from support.programs import BENCHMARKS, load_program
 
 pytestmark = pytest.mark.one_jax
@@ -99,7 +102,12 @@ def test_run_on_something_else_is_refused(program, tmp_path):
         program.run(["r/at 16-0", "--images", "0"])
 
 
-def test_runs_that_collapsed_are_left_out_and_said(program, tmp_path, capsys):
+def with_steps(steps):
+    run = load_experiment("pairs_32")
+    return replace(run, training=replace(run.training, total_steps=steps))
+
+
+def test_runs_that_collapsed_or_are_not_finished_are_left_out_and_said(program, tmp_path, capsys, monkeypatch):
     results = {
         "a-0": {"curves": {"score/rule1k/parts": [[1, 0.5], [2, 0.0199]]}},
         "a-1": {"curves": {"score/rule1k/parts": [[1, 0.001], [2, 0.02]]}},
@@ -111,7 +119,19 @@ def test_runs_that_collapsed_are_left_out_and_said(program, tmp_path, capsys):
         if result is not None:
             (tmp_path / name / "row.json").write_text(json.dumps(result))
     workdirs = [tmp_path / name for name in results]
-    assert program.not_collapsed(workdirs) == [tmp_path / "a-1", tmp_path / "a-3"]
+    assert program.finished_runs(workdirs) == [tmp_path / "a-1", tmp_path / "a-3"]
     assert capsys.readouterr().err == "".join(f"left out: {tmp_path}/{name} collapsed\n" for name in ("a-0", "a-2"))
-    with pytest.raises(InvalidInputError, match="All of these runs collapsed"):
+    steps = {"b-0": [], "b-1": [400], "b-2": [1000, 2000], "b-3": [8000], "b-4": []}
+    monkeypatch.setattr(sys.modules["agreement_by_distance"], "checkpoint_steps", lambda workdir: steps[workdir.name])
+    for name in steps:
+        (tmp_path / name).mkdir()
+        run = to_dict(with_steps(8000 if name == "b-3" else 2000))
+        (tmp_path / name / "config.json").write_text(json.dumps(run))
+        if name in ("b-3", "b-4"):  # trained further since; a copy of the result alone
+            (tmp_path / name / "row.json").write_text(
+                json.dumps({"curves": {}, "experiment": to_dict(with_steps(2000))})
+            )
+    assert program.finished_runs([tmp_path / name for name in steps]) == [tmp_path / "b-2", tmp_path / "b-4"]
+    assert capsys.readouterr().err.count("is not finished, or was trained further") == 3
+    with pytest.raises(InvalidInputError, match="None of these runs is finished and did not collapse"):
         program.run([str(tmp_path / "a-0")])
