@@ -47,6 +47,8 @@ PROMISED += ["Recording", "Evaluation", "CompletionNetworks", "CompletionTrainin
 PROMISED += ["load_pretrained", "Pretrained", "Callback", "RunStart"]
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_promised_names_are_in_a_fresh_package():
     program = f"import sagan_jax; print(*(name for name in {PROMISED} if getattr(sagan_jax, name, None) is None))"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -141,6 +143,7 @@ def test_pyrefly_sees_the_types_from_a_users_file(user_file):
     assert {error["line"] for error in found["errors"] if error["severity"] == "error"} == WRONG
 
 
+@pytest.mark.slow
 @pytest.mark.one_jax
 def test_pyright_sees_the_types_from_a_users_file(user_file):
     found = checked(user_file, "basedpyright", "--outputjson", "--pythonpath", sys.executable, "user.py")

@@ -330,6 +330,7 @@ def test_document_of_the_design_holds_the_drawing():
     assert f"```text\n{drawing(ROOT)}\n```" in (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_program_prints_the_drawing():
     answer = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=True)
     assert answer.stdout == drawing(ROOT) + "\n"

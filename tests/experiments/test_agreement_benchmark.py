@@ -113,6 +113,7 @@ def test_a_distance_on_an_edge_belongs_to_what_follows(program):
     assert np.isnan(values).tolist() == [True, False, True]
 
 
+@pytest.mark.slow
 def test_fields_are_those_of_the_runs_networks_in_pixels_of_32(program):
     run = load_experiment("pairs_32")
     networks = replace(run.networks, base_channels=1, generator_attention_resolutions=())
@@ -151,6 +152,7 @@ def test_a_number_of_some_seeds_says_of_how_many_and_images_are_as_many_as_asked
     assert lines[-1] == "| none | 23 | block_1 6 |"
 
 
+@pytest.mark.slow
 def test_results_of_a_run_are_enough(program, runs, tmp_path, capsys):
     runs("none-0")
     experiment = replace(load_experiment("pairs_32"), name="of a table")

@@ -40,6 +40,7 @@ def test_peers_run_in_turn_and_are_compared_round_by_round(program, monkeypatch,
     ]
 
 
+@pytest.mark.slow
 def test_attention_is_timed_and_so_is_a_peer_in_another_process(program, monkeypatch, capsys):
     # Any Python can stand in for one with PyTorch here.
     monkeypatch.setattr(

@@ -215,6 +215,7 @@ def test_effect_of_many_runs_is_cohens():
     assert power.smallest_effect(64, 64, 0.05) == pytest.approx(0.5, abs=0.002)  # Cohen 1988, table 2.4.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("one", "other", "level"), [(5, 5, 0.0125), (4, 6, 0.02), (5, 5, 0.05)])
 def test_smallest_effect_is_found_in_four_of_five_simulated_experiments(one, other, level):
     rng, shift = np.random.default_rng(7), power.smallest_effect(one, other, level)

@@ -373,6 +373,7 @@ def test_rows_of_a_table_differ_in_their_networks_alone_or_in_the_loss_or_one_in
     assert f"run_table.py {name} " in (PROGRAM.parent / "tables" / f"{name}.py").read_text()
 
 
+@pytest.mark.slow
 def test_rows_of_the_long_range_table_are_what_its_question_says(program):
     table = program.load_table("long_range_v1")
     parameters = {row: program.parameters_of(experiment) for row, experiment in table.rows.items()}
@@ -568,6 +569,7 @@ def searched(table):
     )
 
 
+@pytest.mark.slow
 def test_search_runs_first_on_its_own_seeds_and_each_row_takes_its_best(program, searched, fake, monkeypatch, tmp_path):
     monkeypatch.setattr(program, "load_table", lambda name: searched)
     rates = {}
@@ -625,6 +627,7 @@ def test_setting_with_a_run_that_collapses_is_not_chosen(program, searched):
     assert program.chosen_table(searched, {}).rows == searched.rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["collapse", "no collapse"])
 def test_run_that_diverges_is_a_result_and_the_others_go_on(program, searched, fake, monkeypatch, tmp_path, kind):
     table = replace(searched, search=None, collapse=searched.collapse if kind == "collapse" else None)

@@ -105,6 +105,7 @@ def stand_in(program, monkeypatch, tmp_path):
     return lambda: (tmp_path / "log").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_points_compile_one_after_another_and_those_that_do_not_fit_are_said(
     program, stand_in, monkeypatch, tmp_path, capsys
 ):

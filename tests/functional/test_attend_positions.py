@@ -111,6 +111,8 @@ def test_attend_positions_in_float64_is_the_oracle(way):
         near(found, oracle(*operands), 1e-13)
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_attend_positions_in_bfloat16_sums_gradients_over_blocks_in_float32():
     # There are 64 blocks. Sums in bfloat16 would stop growing long before the last block.
     random = np.random.default_rng(1)

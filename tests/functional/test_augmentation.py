@@ -196,6 +196,8 @@ def test_no_augmentations_return_the_images_themselves():
     assert augment(keys(), images, ()) is images
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_gradient_is_that_of_finite_differences():
     images = some_images(2)
     weights = np.random.default_rng(2).normal(size=images.shape).astype(np.float32)

@@ -168,6 +168,8 @@ def test_networks_put_the_wanted_kind_at_their_place(network, kind, leaf, absent
     assert absent not in layer
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_generator_sows_a_map_for_each_place():
     generator, latents, variables = small_generator()
     _, seen = generator.apply(variables, latents, LABELS, train=False, mutable=["intermediates"])

@@ -73,6 +73,7 @@ def test_run_trains_on_images_as_its_config_says_and_is_scored_on_exact_ones(dat
     assert read(job.score_monitor.source) == pixels("exact", 32)
 
 
+@pytest.mark.slow
 def test_batches_of_a_run_hold_the_images_of_its_decoding(data, tmp_path):
     experiment = Experiment(data=data, networks=SMALL)
     batch = next(GenerationJob(experiment, tmp_path).batches(0))

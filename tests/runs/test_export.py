@@ -121,6 +121,8 @@ def recipes(page):
     return function, weights
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 @pytest.mark.parametrize("name", ["biggan", "dcgan, no classes", "sagan, no classes", "sagan, scaled map"])
 def test_recipes_draw_what_the_generator_draws(name, tmp_path, monkeypatch):
     generator = trained(*GENERATORS[name])

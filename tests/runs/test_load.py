@@ -80,6 +80,7 @@ def test_run_opens_the_checkpoint_that_is_named(experiment, state, tmp_path):
     assert sagan_jax.open_run(workdir, checkpoint="best").discriminator().step == 4
 
 
+@pytest.mark.slow
 def test_run_opens_the_checkpoint_of_a_step(experiment, state, tmp_path):
     workdir = tmp_path / "run"
     write_run_files(workdir, to_dict(experiment))

@@ -101,6 +101,7 @@ def traced(task, state, **options):
     return str(jax.make_jaxpr(lambda *arrays: step(task, *arrays, **options), axis_env=axes)(state, batch))
 
 
+@pytest.mark.slow
 def test_fields_of_an_nnx_network_are_set(file):
     experiment = load_experiment(str(file))
     task = build_adversarial_task(experiment)

@@ -260,6 +260,7 @@ def test_map_is_shown_where_a_network_sows_one():
     }
 
 
+@pytest.mark.slow
 def test_operations_of_a_step_grow_with_what_the_layer_does():
     """The step of each is traced with all gradients and counted, and not compiled."""
     tasks = [

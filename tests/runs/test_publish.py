@@ -485,6 +485,7 @@ def hub(folder):
     thread.join()
 
 
+@pytest.mark.slow
 def test_two_files_are_downloaded_from_a_hub(hub, folder, tmp_path):
     pytest.importorskip("huggingface_hub", reason="it is in the extra `hub`")
     program = """

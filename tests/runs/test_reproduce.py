@@ -49,6 +49,7 @@ def write_images(path, count, size, classes):
     return {path}
 
 
+@pytest.mark.slow
 def test_dry_run_of_figure4_names_its_three_runs_and_writes_nothing(home, capsys):
     written = write_images(home / "synthetic.npz", 1000, 3, 1000)
     assert command("reproduce", "figure4", "--source", "synthetic.npz", *REHEARSAL) == 0
@@ -128,6 +129,7 @@ class OriginalSums:
         return image.astype(np.uint8).reshape(32, 32, 3), 0
 
 
+@pytest.mark.slow
 def test_original_cifar10_is_known_by_its_sums_to_the_last_grey_level():
     check_original_cifar10(OriginalSums())
     with pytest.raises(InvalidInputError, match="with different pixels"):

@@ -95,6 +95,8 @@ def test_folder_that_jax_is_given_is_the_one_that_is_used(home, tmp_path):
     assert not any(home.iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_package_that_is_imported_does_not_switch_the_cache_on(home):
     program = "import jax, sagan_jax; sagan_jax.train; sagan_jax.load_run; print(jax.config.jax_compilation_cache_dir)"
     done = subprocess.run(
@@ -168,6 +170,8 @@ def test_folder_that_is_not_the_users_alone_is_not_used_and_that_is_said_once(pl
     assert sorted(tmp_path.rglob("*")) == there  # nothing was created either
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_sticky_folder_of_root_is_no_danger_to_a_folder_below_it(home, tmp_path):
     if tmp_path.stat().st_uid != os.geteuid():
         pytest.skip("a folder of another user")
@@ -189,6 +193,8 @@ def truncate(folder, age):
     return len(entries)
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_damaged_programs_are_compiled_again_and_mended_and_that_is_said_once(home):
     folder, (_, written), _ = compiled(home)
     assert truncate(folder, age=3600) == written
@@ -199,6 +205,8 @@ def test_damaged_programs_are_compiled_again_and_mended_and_that_is_said_once(ho
     assert compiled(home) == (folder, (written, 0), [])
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_program_that_another_process_is_still_writing_is_compiled_without_a_word(home):
     folder, (_, written), _ = compiled(home)
     truncate(folder, age=0)
@@ -213,6 +221,8 @@ def test_folder_that_is_removed_meanwhile_is_said_once(home):
     assert f"no longer stored in '{folder}'" in errors[0]
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_disk_that_fills_while_programs_are_written_is_said_once_and_leaves_no_part_of_them(home):
     limit = "import signal, resource; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
@@ -236,6 +246,8 @@ def test_cache_is_bounded_by_what_was_not_used_for_longest_and_nothing_else_is_r
     assert (base / "thesis.tex").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_processes_that_start_together_share_the_cache(home):
     processes = [begin(home) for _ in range(3)]
     for process in processes:

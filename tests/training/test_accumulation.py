@@ -87,6 +87,8 @@ def test_mean_gradient_gives_every_third_row_to_a_microbatch_and_hands_the_carry
     assert seen.tolist() == [0, 3, 1, 4, 2, 5]
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_discriminator_descends_the_mean_of_the_gradients_of_the_microbatches(state, batch, after):
     latents, labels = drawn(state, 0)
     generator_params, _, _ = spectral_normalize_tree(state.generator.params, state.generator.spectral)

@@ -76,6 +76,8 @@ def composed(task, params, batch, noise, weight):
     return sum(hole) / len(hole) + task.visible_weight * sum(rest) / len(rest) + weight * cost
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_network_descends_the_loss_that_the_equation_says(state, batch, after):
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     noise = jax.random.normal(key, (ROWS, LATENTS))

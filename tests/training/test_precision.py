@@ -241,6 +241,8 @@ def test_muon_gets_float32_numbers_and_products_in_bfloat16():
     jax.tree.map(lambda old, new: np.testing.assert_equal(old.dtype, new.dtype), state, after)
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_products_of_a_step_have_the_precision_of_its_name():
     found = {}
     for name in ("float32", "tensorfloat32"):

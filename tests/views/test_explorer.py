@@ -133,6 +133,7 @@ def test_page_shows_a_title_of_markup_as_text():
     assert "&lt;b&gt;" in page
 
 
+@pytest.mark.slow
 def test_page_takes_all_that_fits_its_budget_and_no_more():
     samples = make_samples(6)
     sizes = [len(make_page(samples[:count])) for count in range(1, 7)]
