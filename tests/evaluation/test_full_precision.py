@@ -92,6 +92,8 @@ def test_maps_that_are_looked_at_have_float32_products(name):
     assert set(product_precisions(getattr(attention, name).lower(*given))) == {"HIGHEST"}
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_exported_function_has_float32_products():
     pytest.importorskip("flatbuffers")
     variables = G.init(jax.random.key(0), LATENTS, LABELS, train=False)

@@ -43,6 +43,8 @@ def outputs_of(images):
     return [outputs for outputs, _ in lite0_embedding()([batch for batch in batches if len(batch.labels)])]
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 @needs_weights
 @pytest.mark.parametrize(("images", "outputs"), [("in/images", "out/"), ("in/noise", "out/noise_")])
 def test_outputs_are_those_of_the_authors_network(images, outputs, expected):

@@ -125,6 +125,8 @@ def test_unknown_tensor_is_named(weights, network):
         interop.load(source, arrays | {f"{network}/mapping.weight": np.ones(3, np.float32)})
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_shape_that_contradicts_the_others_is_named(weights):
     source, arrays = weights
     shaped = [(name, array) for name, array in arrays.items() if array.size > 1]

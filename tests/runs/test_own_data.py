@@ -154,6 +154,7 @@ def test_run_does_not_go_on_with_other_images(run, capsys):
     assert "was trained on other images than --source holds now" in error_line(capsys)
 
 
+@pytest.mark.slow
 def test_run_goes_on_in_other_batches_where_the_order_of_its_images_is(run, capsys, monkeypatch):
     workdir, moved = run
     read = []

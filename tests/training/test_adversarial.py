@@ -442,6 +442,8 @@ def test_sigmas_come_to_the_largest_singular_values(recorded, start, batch):
     assert seen == sum("/sigma/" in name for name in metrics) == 6 + 7
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_metrics_of_the_sagan_networks_have_every_name():
     sizes = {"resolution": 32, "num_classes": 5, "base_channels": 1}
     generator = sagan.Generator(**sizes, attention_resolutions=(8, 16))

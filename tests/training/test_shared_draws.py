@@ -174,6 +174,8 @@ def distance(found, wanted):
     return max(np.abs(np.float64(one) - np.asarray(other)).max() for one, other in pairs) / largest
 
 
+@pytest.mark.slow
+@pytest.mark.one_jax
 def test_generator_passes_once_for_each_update_of_the_discriminator(taken):
     assert len(taken.passes) == UPDATES
     assert len({draw[0].tobytes() for draw in taken.passes}) == UPDATES

@@ -541,6 +541,7 @@ def test_report_of_the_same_files_is_the_same(run, tmp_path, monkeypatch):
     assert matplotlib.rcParams["axes.linewidth"] == 9
 
 
+@pytest.mark.slow
 def test_report_loads_no_pyplot(run):
     program = f"import sys; from sagan_jax.views.report import report_page as r; r({str(run)!r}); print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
