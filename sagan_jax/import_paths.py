@@ -128,7 +128,7 @@ def source_digest(name: str, wanted: str = "the object") -> str:
     if Path(place).absolute() in _files:
         digest, module = _files[Path(place).absolute()]  # of the source that was run; the file may have changed since
     else:
-        module = sys.modules[place]
+        module = _module(place, wanted)  # for the file of a script that names its own class: the main program
         digest = _digest_of_file(module)
     defining = sys.modules.get(found.__module__) if inspect.isclass(found) or inspect.isroutine(found) else None
     if not digest or defining is None or defining is module:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -86,6 +87,14 @@ def test_digest_is_that_of_the_file(file):
     assert source_digest(f"{file}:Layer") == hashlib.sha256(SOURCE.encode()).hexdigest()
     module = Path(json.decoder.__file__).read_bytes()
     assert source_digest("json.decoder:JSONDecoder") == hashlib.sha256(module).hexdigest()
+
+
+def test_digest_of_a_class_in_a_script_that_names_it_is_that_of_the_script(file, monkeypatch):
+    main = ModuleType("__main__")
+    main.__file__ = str(file)
+    exec(SOURCE, vars(main))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert source_digest(f"{file}:Layer") == hashlib.sha256(SOURCE.encode()).hexdigest()
 
 
 def test_digest_changes_with_the_file_that_defines_an_imported_class(tmp_path, monkeypatch):

@@ -61,7 +61,7 @@ def alone(task: AdversarialTask, work: Work) -> tuple[Take, dict[str, Any]]:
     compiled = jax.jit(partial(step, task), donate_argnums=0).lower(state, batch).compile()
     memory, facts = compiled.memory_analysis(), {}
     # XLA counts the body of a loop once, so there is no count of a program with a loop.
-    has_loop = " while(" in compiled.as_text()
+    has_loop = " while(" in (compiled.as_text() or "")
     if jax.default_backend() == "cpu" and not has_loop and (cost := compiled.cost_analysis()):
         facts = {"compiled_flops": cost["flops"], "bytes_accessed": cost["bytes accessed"]}
 
