@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from measuring import HERE, machine, progress, write_result
+from measuring import HERE, machine, progress, read_result, write_result
 
 from sagan_jax.cli.main import explained
 from sagan_jax.errors import InvalidInputError
@@ -83,8 +83,10 @@ def fill(page: Path, figures: str) -> None:
     """Writes figures into a page, between the two marks.
 
     Raises:
-        InvalidInputError: the page does not have both.
+        InvalidInputError: there is no such page, or it does not have both.
     """
+    if not page.is_file():
+        raise InvalidInputError(f"There is no page {str(page)!r}. Is the path right?")
     before, found, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
     _, ends, after = rest.partition(MARKS[1])
     if not (found and ends):
@@ -120,7 +122,7 @@ def run(arguments: list[str]) -> None:
     """Measures, writes and prints."""
     given = parse(arguments)
     if given.tables:
-        figures = tables(read_json(given.tables))
+        figures = tables(read_result(given.tables))
         fill(given.into, figures) if given.into else print(figures)
         return
     result: dict[str, Any] = {"machine": machine(), "programs": {}}

@@ -123,8 +123,11 @@ def run(arguments: list[str]) -> None:
                 name.startswith("ridge") and not (masks == masks[0]).all()
             ):
                 continue
+            holed = np.where(masks[..., None], 0, images).astype(np.uint8)
+            if name == "the run" and kind == given.holes[0]:
+                fill(holed, masks)  # compiles, which is not part of the time
             started = time.perf_counter()
-            filled = fill(np.where(masks[..., None], 0, images).astype(np.uint8), masks)
+            filled = fill(holed, masks)
             milliseconds = 1000 * (time.perf_counter() - started) / len(images)
             quality = reconstruction_quality(filled, images, masks)
             found = {name: values.mean() for name, values in quality.items()}

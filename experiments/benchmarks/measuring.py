@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.runtime.files import write_atomically
+from sagan_jax.runtime.files import read_json, write_atomically
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -236,6 +236,18 @@ def write_result(path: Path | None, result: Mapping[str, Any]) -> None:
     """Writes a result as JSON, if a path is given."""
     if path:
         write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Returns a result that `write_result` wrote.
+
+    Raises:
+        InvalidInputError: there is no such file, or it is damaged.
+    """
+    try:
+        return read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidInputError(f"There is no file {str(path)!r}. Is the path right?") from None
 
 
 def progress(line: str) -> None:

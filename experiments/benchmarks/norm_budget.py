@@ -79,15 +79,18 @@ def starts() -> list[dict[str, Any]]:
 def gains_of(path: Path) -> tuple[str, dict[str, ClassGains], dict[str, ClassGains] | None]:
     """Returns the form of a trained network's class gains, the gains, and their initial values if known.
 
+    The form of a file without metadata, such as an .npz, is taken to be "map".
+
     Raises:
         InvalidInputError: there is no such network, or its norms are not conditional.
     """
     if path.is_file():
-        arrays = read_arrays(path).arrays
+        file = read_arrays(path)
+        arrays = file.arrays
         gains = class_gains(unflatten_dict({tuple(name.split("/")): array for name, array in arrays.items()}))
         if not gains or not any(name.endswith("scale_kernel") for name in arrays):
             raise InvalidInputError(f"{str(path)!r} needs class gains as maps: folded tables cannot be recovered.")
-        return "map", gains, None
+        return json.loads(file.metadata.get("generator", "{}")).get("conditional_gain", "map"), gains, None
     run = open_run(path)
     networks = run.experiment.networks
     if networks.family == "biggan" or networks.modules or not networks.num_classes:

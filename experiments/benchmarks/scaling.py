@@ -24,13 +24,24 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from measuring import HERE, Worker, figures, machine, markdown, progress, spread, stepper, take_turns, write_result
+from measuring import (
+    HERE,
+    Worker,
+    figures,
+    machine,
+    markdown,
+    progress,
+    read_result,
+    spread,
+    stepper,
+    take_turns,
+    write_result,
+)
 from scipy import stats
 from worker import Work
 
 from sagan_jax.cli.main import explained
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.runtime.files import read_json
 
 BASE = Work(64, 8, 8, attention=32)
 AXES = {"batch": (4, 8, 16, 32), "resolution": (64, 128, 256), "width": (4, 8, 16, 32), "devices": (1, 2, 4, 8)}
@@ -165,7 +176,7 @@ def run(arguments: list[str]) -> None:
     """Measures and prints."""
     given = parse(arguments)
     if given.tables:
-        print(tables(read_json(given.tables)))
+        print(tables(read_result(given.tables)))
         return
     axes, base = (QUICK_AXES, QUICK_BASE) if given.quick else (AXES, BASE)
     result: dict[str, Any] = {"machine": machine(), "base": vars(base), "axes": {}, "left_out": {}}

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from all import fill
 from damages import DAMAGES, MISSING, MIXED
-from measuring import progress
+from measuring import progress, read_result
 from sensitivity_tables import draw, tables
 
 from sagan_jax.cli.main import explained
@@ -279,27 +279,41 @@ def cells(subject: Subject, judge: Judge, count: int) -> Iterator[tuple[str, Cal
 
 
 class Results:
-    """The file of the results: settings, the network of each set and a line per cell. It is written after each cell."""
+    """The file of the results: settings, images, networks and a line per cell. It is written after each cell."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]):
         self._path = path
-        found = read_json(path) if path.exists() else {"settings": dict(settings), "networks": {}, "cells": {}}
+        found = read_json(path) if path.exists() else {"settings": dict(settings), "cells": {}}
         if found["settings"] != settings:
             raise InvalidInputError(
                 f"{str(path)!r} holds results of other settings, {found['settings']}; now they are {settings}. Give "
                 f"another --out."
             )
-        self._content = found
+        self._content = {"images": {}, "networks": {}, **found}
+
+    def require(self, kind: str, name: str, value: str) -> None:
+        """Stores what the cells of a name were measured with, such as the network.
+
+        Raises:
+            InvalidInputError: the file holds cells that were measured with another.
+        """
+        known = self._content.setdefault(kind, {})
+        if known.setdefault(name, value) != value:
+            raise InvalidInputError(
+                f"{str(self._path)!r} holds results of other {kind} for {name}: {known[name]}; now {value}. Give "
+                f"another --out."
+            )
 
     def __contains__(self, cell: str) -> bool:
         return cell in self._content["cells"]
 
-    def add(self, cell: str, scores: Scores, network: str) -> None:
+    def add(self, cell: str, scores: Scores) -> None:
         """Stores the scores of a cell, with five digits."""
-        self._content["networks"]["/".join(cell.split("/")[:2])] = network
         self._content["cells"][cell] = {name: float(f"{value:.5g}") for name, value in scores.items()}
         lines = (f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in self._content["cells"].items())
-        heads = (f" {json.dumps(name)}: {json.dumps(self._content[name])}" for name in ("settings", "networks"))
+        heads = (
+            f" {json.dumps(name)}: {json.dumps(self._content[name])}" for name in ("settings", "images", "networks")
+        )
         text = ",\n".join([*heads, ' "cells": {\n' + ",\n".join(lines) + "\n }"])
         write_atomically(self._path, f"{{\n{text}\n}}\n".encode())
 
@@ -308,25 +322,27 @@ def measure(given: argparse.Namespace) -> None:
     """Measures the cells that are not in the file yet."""
     results = Results(given.out, {"images": given.images, "reference": given.reference})
     folder = cache_folder(given.cache, "sensitivity")
-    sources = {"cifar10": given.cifar10, "digits": "digits", "faces": given.faces}
-    subjects = {
-        name: split(
-            name, open_source(source, resolution=RESOLUTIONS[name], cache=given.cache), given.reference, given.images
-        )
-        for name, source in sources.items()
-        if source
+    places = {"cifar10": given.cifar10, "digits": "digits", "faces": given.faces}
+    sources = {
+        name: open_source(place, resolution=RESOLUTIONS[name], cache=given.cache)
+        for name, place in places.items()
+        if place
     }
+    for name, source in sources.items():
+        results.require("images", name, source.fingerprint)
+    subjects = {name: split(name, source, given.reference, given.images) for name, source in sources.items()}
     for network in given.network:
         for name, subject in subjects.items():
             if name not in given.set or (network == "classifier" and not subject.pool.classes):
                 continue
             of_other = OTHERS[name] if OTHERS[name] in subjects else "digits"
             judge = judge_of(network, subject, subjects[of_other].pool, given.images, folder)
+            results.require("networks", f"{name}/{network}", judge.embedding.identity)
             for cell, found in cells(subject, judge, given.images):
                 full = f"{name}/{network}/{cell}"
                 if full not in results and not (cell.startswith("mixed/") and of_other == name):
                     progress(full)
-                    results.add(full, found(), judge.embedding.identity)
+                    results.add(full, found())
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -367,7 +383,7 @@ def run(arguments: Sequence[str]) -> None:
     if not given.tables:
         measure(given)
         return
-    results = read_json(given.tables)
+    results = read_result(given.tables)
     fill(given.into, tables(results)) if given.into else print(tables(results))
     if given.plot:
         draw(results, given.plot)

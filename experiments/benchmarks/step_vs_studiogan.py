@@ -18,13 +18,24 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from measuring import HERE, Worker, figures, machine, markdown, progress, ratios, spread, stepper, take_turns
+from measuring import (
+    HERE,
+    Worker,
+    figures,
+    machine,
+    markdown,
+    progress,
+    ratios,
+    read_result,
+    spread,
+    stepper,
+    take_turns,
+)
 from measuring import write_result as write
 from worker import Work
 
 from sagan_jax.cli.main import explained
 from sagan_jax.errors import InvalidInputError
-from sagan_jax.runtime.files import read_json
 
 CPU_ROWS = {
     "128-64-8": Work(128, 64, 8, classes=1000, attention=32),
@@ -229,7 +240,7 @@ def run(arguments: list[str]) -> None:
     """Measures and prints."""
     given = parse(arguments)
     if given.tables:
-        print(tables(read_json(given.tables)))
+        print(tables(read_result(given.tables)))
         return
     result: dict[str, Any] = {"machine": machine(), "rows": {}}
     for name, work in rows_of(given).items():

@@ -45,13 +45,15 @@ class Trial(NamedTuple):
     """The results of a layer with one seed."""
 
     beyond_reach: float | None
-    """accuracy of the probe on parts that are too far apart for its convolutions; None: not measured"""
+    """accuracy of the probe on parts that are too far apart for its convolutions; None: not measured, or diverged"""
     learned_at: int | None
     """first multiple of 100 steps with an accuracy of at least 0.9; None: never, or not measured"""
     scores: Mapping[str, float] | None
     """scores of 5,000 images of the GAN, by the names of `rule_accuracy`; None: not measured, or collapsed"""
     collapsed: bool | None
     """whether the GAN collapsed or diverged; None: not measured"""
+    probe_diverged: bool = False
+    """whether the loss of the probe became NaN or infinite; `beyond_reach` is then None"""
 
 
 def experiment(
@@ -153,9 +155,10 @@ def finished_trials(out: Path) -> list[Trial]:
     seeds = sorted({int(path.stem.rpartition("-")[2]) for path in places if path.stem.rpartition("-")[2].isdecimal()})
     trials = []
     for seed in seeds:
-        reached = _read(out / f"reach-{seed}.json", _REACHED) or dict.fromkeys(_REACHED)
+        reached = _read(out / f"reach-{seed}.json", _REACHED)
         drawn = _read(out / f"gan-{seed}.json", _DRAWN) or dict.fromkeys(_DRAWN)
-        trials.append(Trial(**reached, **drawn))
+        diverged = reached is not None and reached["beyond_reach"] is None
+        trials.append(Trial(**reached or dict.fromkeys(_REACHED), **drawn, probe_diverged=diverged))
     return trials
 
 
@@ -217,7 +220,7 @@ def _reach(attention: str, seed: int, quick: bool, notify: Callable[[str], Any])
     try:
         result = measure_reach(attention, seed=seed, steps=steps, on_progress=told)
     except NonFiniteError as error:
-        notify(f"probe of reach, seed {seed}: no number. {error}")
+        notify(f"probe of reach, seed {seed}, diverged. {error}")
         return {"beyond_reach": None, "learned_at": None}
     return {"beyond_reach": result.beyond_reach.accuracy, "learned_at": result.first_step()}
 

@@ -45,9 +45,11 @@ def _cells(trials: Sequence[Trial], baseline: Sequence[Trial]) -> list[str]:
     gans = [trial for trial in trials if trial.collapsed is not None]
     beyond = [trial.beyond_reach for trial in trials if trial.beyond_reach is not None]
     collapsed = f"{sum(bool(trial.collapsed) for trial in gans)} of {len(gans)}" if gans else "–"
+    diverged = sum(trial.probe_diverged for trial in trials)
+    reached = counted(beyond) + (f", {diverged} diverged" if diverged else "")
     columns = [counted(scores(name)) for name in ("follows_rule", "beyond_chance", "hue", "hue_chance", "parts")]
     learned = [str(trial.learned_at or "never") for trial in trials if trial.beyond_reach is not None]
-    return [counted(beyond), ", ".join(learned) or "–", *columns, collapsed, str(len(trials)), _p(gans, baseline)]
+    return [reached, ", ".join(learned) or "–", *columns, collapsed, str(len(trials)), _p(gans, baseline)]
 
 
 def _p(gans: Sequence[Trial], baseline: Sequence[Trial]) -> str:

@@ -167,11 +167,14 @@ def test_table_shows_all_that_a_folder_holds(fake, monkeypatch, tmp_path):
     trials = measured("release", (0, 3), tmp_path, gan=False, notify=said.append)
     assert trials == [
         Trial(0.75, 400, {"follows_rule": 0.25, "beyond_chance": 0.2, "hue": 0.5}, False),
-        Trial(None, None, None, None),
+        Trial(None, None, None, None, probe_diverged=True),
     ]
-    assert said == ["probe of reach, seed 3: no number. The loss of the probe is nan."]
+    assert said == ["probe of reach, seed 3, diverged. The loss of the probe is nan."]
     row = beside_ours("release", trials).splitlines()[-1]
-    assert row == "| **release** | 0.750 (1) | 400 | 0.250 (1) | 0.200 (1) | 0.500 (1) | – | – | 0 of 1 | 2 | – |"
+    assert (
+        row
+        == "| **release** | 0.750 (1), 1 diverged | 400 | 0.250 (1) | 0.200 (1) | 0.500 (1) | – | – | 0 of 1 | 2 | – |"
+    )
 
 
 def test_no_p_value_with_too_many_runs_for_an_exact_test(monkeypatch):

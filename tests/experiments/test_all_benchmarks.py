@@ -76,6 +76,14 @@ def test_figures_fill_a_page_between_its_marks(program, tmp_path):
     assert "old" not in written
 
 
+def test_missing_files_are_refused_in_one_line(program, tmp_path):
+    line = refusal(program.run, ["--tables", str(tmp_path / "none.json")])
+    assert line == f"There is no file {str(tmp_path / 'none.json')!r}. Is the path right?"
+    program.run(["--program", "scaling", "--out", str(tmp_path / "out.json")])
+    line = refusal(program.run, ["--tables", str(tmp_path / "out.json"), "--into", str(tmp_path / "none.md")])
+    assert line == f"There is no page {str(tmp_path / 'none.md')!r}. Is the path right?"
+
+
 def test_a_page_without_marks_is_refused_and_stays(program, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("<!-- figures -->\nold\n")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from sagan_jax.config import Data, Experiment, Networks, Training, to_dict
 from sagan_jax.errors import InvalidInputError
+from sagan_jax.interop.weight_files import to_safetensors
 from sagan_jax.models import sagan
 from sagan_jax.models.folding import fold_batch_stats
 from sagan_jax.runs.build import build_adversarial_task, image_shape
@@ -115,6 +116,15 @@ def test_run_whose_norms_read_no_label_is_refused(program, tmp_path, fields):
     with pytest.raises(InvalidInputError, match="run' needs to be a sagan or a dcgan with classes"):
         program.run([str(tmp_path / "run"), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_metadata_of_a_file_say_which_map_it_has(program, tmp_path):
+    exported(tmp_path / "file.npz", "scaled_map")
+    with np.load(tmp_path / "file.npz") as arrays:
+        content = to_safetensors(dict(arrays), {"generator": json.dumps({"conditional_gain": "scaled_map"})})
+    (tmp_path / "generator.safetensors").write_bytes(content)
+    lines = program.norms_of(tmp_path / "generator.safetensors")
+    assert {(line["form"], line["bound"]) for line in lines} == {("scaled_map", None)}
 
 
 def test_file_of_folded_tables_is_refused(program, tmp_path):

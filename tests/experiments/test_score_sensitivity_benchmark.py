@@ -163,6 +163,27 @@ def test_results_of_other_settings_are_refused(program, measured):
         program.run([word if word != "20" else "21" for word in words])
 
 
+def test_results_of_other_images_are_refused(program, measured, monkeypatch):
+    words, _ = measured
+    program.run(words)
+    images = np.zeros((300, 32, 32, 3), np.uint8)
+    other = ImageSource(images, np.arange(300) % 10, tuple("0123456789"), "other", content=lambda: "other")
+    monkeypatch.setattr(program, "open_source", lambda name, resolution, cache: other)
+    with pytest.raises(InvalidInputError, match=r"holds results of other images for digits: .*Give another --out\.$"):
+        program.run(words)
+
+
+def test_results_of_another_network_are_refused(program, measured, tmp_path):
+    words, _ = measured
+    program.run(words)
+    file = tmp_path / "s.json"
+    file.write_text(file.read_text().replace("random-vgg", "another"))
+    with pytest.raises(
+        InvalidInputError, match=r"results of other networks for digits/random: another.*; now random-vgg"
+    ):
+        program.run(words)
+
+
 def test_tables_and_curves_are_made_from_the_file(program, measured, tmp_path, capsys):
     words, _ = measured
     program.run(words)
