@@ -269,14 +269,30 @@ def results(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
         row: {seed: result for seed in table.seeds if (result := read_result(table, row, seed, out))}
         for row in table.rows
     }
-    # Results of earlier versions do not hold their precision.
-    precisions = {run["precision"] for of_row in found.values() for run in of_row.values() if "precision" in run}
+    precisions = precisions_of(found)
     if len(precisions) > 1:
         raise InvalidInputError(
             f"{str(out)!r} needs runs of one precision; it holds {' and '.join(sorted(precisions))}, perhaps of a CPU "
             f"and a GPU: give another --out."
         )
     return found
+
+
+def precisions_of(found: dict[str, dict[int, dict[str, Any]]]) -> set[str]:
+    """Returns the precisions of the training of finished runs. Results of earlier versions do not hold it."""
+    return {run["precision"] for of_row in found.values() for run in of_row.values() if "precision" in run}
+
+
+def check_precision(table: Table, runs: Sequence[tuple[str, int]], out: Path) -> None:
+    """Raises InvalidInputError if runs would be trained in another precision than the finished ones."""
+    finished = precisions_of(results(table, out))
+    for row in dict.fromkeys(row for row, _ in runs):
+        precision = training_precision(table.rows[row])
+        if finished - {precision}:
+            raise InvalidInputError(
+                f"{str(out)!r} needs runs of one precision; it holds {' and '.join(sorted(finished))}, and {row!r} "
+                f"would be trained here in {precision}. Another device may have trained the others: give another --out."
+            )
 
 
 def plot(table: Table, found: dict[str, dict[int, dict[str, Any]]], out: Path) -> None:
@@ -441,9 +457,9 @@ def run_rows(
         above: text above the written table.
         shares: one for each run at a time. With one share, the runs take place in this process.
     """
-    results(table, out)  # refuses results of other tables, before anything runs
     parameters = {row: parameters_of(experiment) for row, experiment in table.rows.items()}
     runs = [(row, seed) for seed in seeds for row in rows if read_result(table, row, seed, out) is None]
+    check_precision(table, runs, out)
     made = finish_runs(table, runs, out) if len(shares) == 1 else finish_runs_at_once(table, runs, out, shares)
     for _ in made if runs else [None]:
         found = results(table, out)

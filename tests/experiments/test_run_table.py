@@ -747,6 +747,19 @@ def test_runs_of_two_precisions_are_not_mixed(program, table, fake, monkeypatch,
         program.run(["t", "--out", str(tmp_path)])
 
 
+def test_runs_that_would_have_another_precision_are_refused_before_they_start(
+    program, table, fake, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(program, "load_table", lambda name: table)
+    program.run(["t", "--out", str(tmp_path), "--seeds", "0"])
+    monkeypatch.setattr(program, "training_precision", lambda experiment: "tensorfloat32")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InvalidInputError, match=r"holds float32, and 'none' would be trained here in tensorfloat32\."):
+        program.run(["t", "--out", str(tmp_path)])
+    assert sorted(tmp_path.rglob("*")) == before
+    program.run(["t", "--out", str(tmp_path), "--seeds", "0"])  # nothing is left to run
+
+
 def test_row_or_seed_that_is_given_twice_is_run_once(program, table, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(program, "load_table", lambda name: table)
