@@ -96,10 +96,22 @@ def hours(row: Mapping[str, Any], speeds: Iterable[Mapping[str, Any]]) -> str:
     for speed in speeds:
         if all(speed[name] == value for name, value in facts.items()):
             images = row["steps"] * training.batch_size * training.discriminator_steps
-            low, high = sorted(images / rate / 3600 for rate in speed["images_per_second"])
+            # Each image of another experiment needs more or fewer operations than one of the measured experiment.
+            scale = (
+                flops_per_image(row["experiment"]) / flops_per_image(speed["experiment"])
+                if "experiment" in speed
+                else 1
+            )
+            low, high = sorted(scale * images / rate / 3600 for rate in speed["images_per_second"])
             return f"{_range(low, high)} ({speed['device']})"
     least, most = (row["steps"] * step_flops(row["experiment"]) / (share * A100_FLOPS) / 3600 for share in SHARES[::-1])
     return f"{_range(least, most)} (A100)"
+
+
+def flops_per_image(experiment: str) -> float:
+    """Returns the operations of a step for each real image that D sees."""
+    training: Any = load_experiment(experiment).training
+    return step_flops(experiment) / (training.batch_size * training.discriminator_steps)
 
 
 def step_flops(experiment: str) -> float:
@@ -129,6 +141,11 @@ def lines(ledger: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> It
     speeds = [
         f"  - At {speed['resolution']} px, width {speed['base_channels']}: measured on one {speed['device']}, "
         f"{' to '.join(f'{rate:,}' for rate in dict.fromkeys(speed['images_per_second']))} images/s ({speed['how']})."
+        + (
+            f" Experiments other than `{speed['experiment']}` are scaled by their FLOPs."
+            if "experiment" in speed
+            else ""
+        )
         for speed in ledger["speeds"]
     ]
     marks = "\n".join(f"  - `{name}`: {words}." for name, words in ledger["marks"].items())

@@ -97,6 +97,9 @@ def test_hours_are_images_over_the_measured_speed_or_a_range_of_shares_of_a_peak
     assert ledger.hours(row_of("imagenet_128_no_attention", 10_000), LEDGER["speeds"]) == "0.23 (H200)"
     hours = 10_000 * 256 / 3080 / 3600
     assert f"{hours:.2f}" == "0.23"
+    more = 336_000 * 256 / 3080 / 3600 * ledger.step_flops("studiogan_128") / ledger.step_flops("imagenet_128")
+    assert 1.05 < more / (33.6 * hours) < 1.1
+    assert ledger.hours(row_of("studiogan_128", 336_000), LEDGER["speeds"]) == f"{more:.1f} (H200)"
     assert ledger.hours(row_of("cifar10_32_studiogan", 100_000), LEDGER["speeds"]) == "0.68 to 0.71 (H200)"
     least, most = (250_000 * 524.9 / (156 * share) / 3600 for share in (0.45, 0.15))
     assert (round(least), round(most)) == (519, 1558)
