@@ -221,13 +221,20 @@ def known(values: np.ndarray) -> list[float]:
     return values[~np.isnan(values)].tolist()
 
 
+_MARKERS = "osD^v<>PX*hd"
+
+
 def draw(
     rows: dict[str, np.ndarray], fields: dict[str, tuple[float, dict[str, float]]], edges: Sequence[int], path: Path
 ) -> None:
-    """Draws means over seeds with their intervals, one line for each row, and below the receptive fields."""
+    """Draws means over seeds with their intervals, one line for each row, and below the receptive fields.
+
+    The names of the rows below have the colours and markers of the lines above, so there is no legend.
+    """
     figure, (axes, below) = pyplot.subplots(
         2, figsize=(7, 3.5 + 0.4 * len(rows)), layout="constrained", sharex=True, height_ratios=(3, 0.5 * len(rows))
     )
+    colours = pyplot.get_cmap("tab10" if len(rows) <= 10 else "tab20").colors  # pyrefly: ignore[missing-attribute]
     middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
     for number, (row, values) in enumerate(rows.items()):
         columns = [known(column) for column in values.T]
@@ -238,20 +245,22 @@ def draw(
         ]
         lengths = abs(np.array(bounds).T - means)
         shift = 0.2 * (number - (len(rows) - 1) / 2)  # so that intervals do not hide each other
-        axes.errorbar(np.array(middles) + shift, means, lengths, capsize=3, marker="o", color=f"C{number}", label=row)
+        colour, marker = colours[number % len(colours)], _MARKERS[number % len(_MARKERS)]
+        axes.errorbar(np.array(middles) + shift, means, lengths, capsize=3, marker=marker, color=colour)
         reach, seen = fields.get(row, (0, {}))
         for place, name, widths in ((-0.15, "G", [reach]), (0.15, "D", [*seen.values()])):
-            below.plot([0, *widths], [number + place] * (len(widths) + 1), color=f"C{number}", marker="|", markersize=9)
+            below.plot([0, *widths], [number + place] * (len(widths) + 1), color=colour, marker="|", markersize=9)
             below.annotate(
                 name, (max(widths, default=0) + 0.5, number + place), fontsize=7, va="center", annotation_clip=False
             )
+        below.plot(-0.7, number, color=colour, marker=marker, clip_on=False)
     axes.axhline(0, color="grey", linewidth=0.5)
     axes.set(ylabel="agreement in hue\n(0: chance, 1: always)")
     below.set(xlabel="pixels between the two blobs, and pixels that the networks see", xlim=(0, 36))
     below.set_yticks(range(len(rows)), list(rows))
+    below.tick_params("y", length=0, pad=12)
     below.invert_yaxis()
     below.set_xticks([0, *edges])
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
