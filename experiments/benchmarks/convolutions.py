@@ -18,16 +18,25 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from measuring import figures, machine, markdown, progress, ratios, spread, take_turns, write_result
+from measuring import (
+    add_turns,
+    check_turns,
+    figures,
+    machine,
+    markdown,
+    progress,
+    ratios,
+    spread,
+    take_turns,
+    write_result,
+)
 
 from sagan_jax.cli.main import explained
-from sagan_jax.errors import InvalidInputError
 from sagan_jax.functional import average_pool, convolve, convolve_pool, upsample_convolve, upsample_nearest
 from sagan_jax.functional.convolution import _convolve, _has_patches
 
@@ -151,15 +160,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--part", action="append", choices=PARTS, default=[], help="repeatable; default all")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--turn-seconds", type=float, default=0.05)
-    parser.add_argument("--out", type=Path, help="JSON file, written after each line")
+    add_turns(parser, rounds=9, turn_seconds=0.05, each="line")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that it works")
     given = parser.parse_args(arguments)
-    if given.rounds < 1:
-        raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")
-    if given.quick:
-        given.rounds, given.turn_seconds = 1, 0.0
+    check_turns(given, quick_rounds=1)
     return given
 
 

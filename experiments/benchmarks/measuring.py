@@ -1,5 +1,6 @@
 """Shared parts of the benchmarks: workers that take steps in turn, medians, ratios, tables, and the machine's name."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -182,6 +183,32 @@ def take_turns(
             times[name].append(stepper(counts[name]) / counts[name])
             say(f"round {number} of {rounds}, {name}: {1000 * times[name][-1]:.4g} ms a step")
     return times
+
+
+def add_turns(parser: argparse.ArgumentParser, *, rounds: int, turn_seconds: float, each: str) -> None:
+    """Adds the flags of a program whose forms take turns, and which writes its results after each line, row or axis.
+
+    Args:
+        parser: the parser of the program's flags.
+        rounds: default number of turns.
+        turn_seconds: default length of a turn.
+        each: what the program writes its results after.
+    """
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--turn-seconds", type=float, default=turn_seconds)
+    parser.add_argument("--out", type=Path, help=f"JSON file, written after each {each}")
+
+
+def check_turns(given: argparse.Namespace, *, quick_rounds: int) -> None:
+    """Checks the flags of `add_turns`. With --quick, turns are one step long.
+
+    Raises:
+        InvalidInputError: --rounds is below 1.
+    """
+    if given.rounds < 1:
+        raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")
+    if given.quick:
+        given.rounds, given.turn_seconds = quick_rounds, 0.0
 
 
 def stepper(worker: Worker) -> Callable[[int], float]:

@@ -27,6 +27,8 @@ from typing import Any, NamedTuple
 from measuring import (
     HERE,
     Worker,
+    add_turns,
+    check_turns,
     figures,
     machine,
     markdown,
@@ -156,19 +158,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--axis", action="append", choices=AXES, default=[], help="repeatable; default all")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--turn-seconds", type=float, default=0.3)
+    add_turns(parser, rounds=5, turn_seconds=0.3, each="axis")
     parser.add_argument("--compile-seconds", type=float, default=600.0, help="time limit for compiling a point")
-    parser.add_argument("--out", type=Path, help="JSON file, written after each axis")
     parser.add_argument("--tables", type=Path, help="print the tables of such a file, and measure nothing")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that it works")
     given = parser.parse_args(arguments)
-    if given.rounds < 1:
-        raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")
     if not 0 < given.compile_seconds < math.inf:
         raise InvalidInputError(f"--compile-seconds needs a number above 0; got {given.compile_seconds:g}.")
-    if given.quick:
-        given.rounds, given.turn_seconds = 1, 0.0
+    check_turns(given, quick_rounds=1)
     return given
 
 

@@ -21,13 +21,24 @@ from unittest import mock
 
 import jax
 from jax import Array
-from measuring import figures, machine, markdown, progress, ratios, read_result, spread, take_turns, write_result
+from measuring import (
+    add_turns,
+    check_turns,
+    figures,
+    machine,
+    markdown,
+    progress,
+    ratios,
+    read_result,
+    spread,
+    take_turns,
+    write_result,
+)
 from sagan_worker import alone, experiment_of
 from step_vs_studiogan import CPU_ROWS, GPU_ROWS, rows_of
 from worker import Work
 
 from sagan_jax.cli.main import explained
-from sagan_jax.errors import InvalidInputError
 from sagan_jax.functional import convolution, normalization, resampling
 from sagan_jax.models import layers
 from sagan_jax.runs.build import build_adversarial_task
@@ -140,16 +151,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--row", action="append", default=[], help=f"of {', '.join(CPU_ROWS | GPU_ROWS)}; repeatable")
     parser.add_argument("--precision", default="float32", choices=("float32", "tensorfloat32", "bfloat16"))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--turn-seconds", type=float, default=1.0)
-    parser.add_argument("--out", type=Path, help="JSON file, written after each row")
+    add_turns(parser, rounds=7, turn_seconds=1.0, each="row")
     parser.add_argument("--tables", type=Path, help="print the tables of such a file, and measure nothing")
     parser.add_argument("--quick", action="store_true", help="one tiny row, to check that it works")
     given = parser.parse_args(arguments)
-    if given.rounds < 1:
-        raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")
-    if given.quick:
-        given.rounds, given.turn_seconds = 2, 0.0
+    check_turns(given, quick_rounds=2)
     return given
 
 

@@ -21,6 +21,8 @@ from typing import Any
 from measuring import (
     HERE,
     Worker,
+    add_turns,
+    check_turns,
     figures,
     machine,
     markdown,
@@ -222,17 +224,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--precision", action="append", choices=PRECISIONS, default=[], help="for our step; default float32"
     )
     parser.add_argument("--variant", action="append", choices=VARIANTS, default=[], help="of the peer; default all")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--turn-seconds", type=float, default=1.0)
-    parser.add_argument("--out", type=Path, help="JSON file, written after each row")
+    add_turns(parser, rounds=5, turn_seconds=1.0, each="row")
     parser.add_argument("--tables", type=Path, help="print the tables of such a file, and measure nothing")
     parser.add_argument("--quick", action="store_true", help="one tiny row, to check that it works")
     given = parser.parse_args(arguments)
-    if given.rounds < 1:
-        raise InvalidInputError(f"--rounds needs at least 1; got {given.rounds}.")
     given.precision, given.variant = given.precision or ["float32"], given.variant or list(VARIANTS)
-    if given.quick:
-        given.rounds, given.turn_seconds = 2, 0.0
+    check_turns(given, quick_rounds=2)
     return given
 
 
