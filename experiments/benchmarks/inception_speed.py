@@ -27,8 +27,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import torch  # pyrefly: ignore[missing-import]
 
+from sagan_jax.cli.main import explained
+from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.inception import inception_taps
 from sagan_jax.interop.inception import published_shapes, to_variables
 
@@ -48,14 +49,27 @@ def random_state_dict() -> dict[str, np.ndarray]:
     return state
 
 
-def build_torch_fidelity(state: dict[str, np.ndarray]) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Returns torch-fidelity's network as a function of uint8 images `[N, H, W, 3]`."""
-    # The whole package imports torchvision, which the one module here does not need.
+def require_peer() -> list[str]:
+    """Returns the folders of torch-fidelity.
+
+    Raises:
+        InvalidInputError: torch or torch-fidelity is not installed.
+    """
     found = importlib.util.find_spec("torch_fidelity")
-    if found is None or found.submodule_search_locations is None:
-        sys.exit("needs torch-fidelity: pip install --no-deps torch-fidelity")
+    if not importlib.util.find_spec("torch") or found is None or found.submodule_search_locations is None:
+        raise InvalidInputError(
+            "This benchmark needs torch and torch-fidelity: pip install torch && pip install --no-deps torch-fidelity"
+        )
+    return list(found.submodule_search_locations)
+
+
+def build_torch_fidelity(folders: list[str], state: dict[str, np.ndarray]) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Returns torch-fidelity's network as a function of uint8 images `[N, H, W, 3]`."""
+    import torch  # pyrefly: ignore[missing-import]
+
+    # The whole package imports torchvision, which the one module here does not need.
     package = types.ModuleType("torch_fidelity")
-    package.__path__ = list(found.submodule_search_locations)
+    package.__path__ = folders
     sys.modules["torch_fidelity"] = package
     module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
     with tempfile.TemporaryDirectory() as folder:
@@ -88,17 +102,22 @@ def seconds(function: Callable[[np.ndarray], list[np.ndarray]], images: np.ndarr
     return time.perf_counter() - start
 
 
-def main() -> None:
+def run(arguments: list[str]) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
-    parsed = parser.parse_args()
+    parsed = parser.parse_args(arguments)
+    if min(*parsed.batch_sizes, parsed.image_size, parsed.rounds) < 1:
+        raise InvalidInputError("--batch-sizes, --image-size and --rounds need to be at least 1.")
+    folders = require_peer()
+    import torch  # pyrefly: ignore[missing-import]
+
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     state = random_state_dict()
-    ours, theirs = build_ours(state), build_torch_fidelity(state)
+    ours, theirs = build_ours(state), build_torch_fidelity(folders, state)
     print(f"{cores} cores, jax {jax.__version__} on {jax.default_backend()}, torch {torch.__version__}")
     for batch_size in parsed.batch_sizes:
         shape = (batch_size, parsed.image_size, parsed.image_size, 3)
@@ -115,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(explained(lambda: run(sys.argv[1:]), "inception_speed"))
