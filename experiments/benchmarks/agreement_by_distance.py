@@ -33,14 +33,15 @@ from scipy import ndimage
 
 import sagan_jax
 from sagan_jax.cli.main import explained
-from sagan_jax.config import Experiment, from_dict
+from sagan_jax.config import AnyExperiment, Experiment, from_dict
 from sagan_jax.data.synthetic import Pairs, is_synthetic, parse_synthetic
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.rules import find_blobs
 from sagan_jax.models.receptive_fields import discriminator_fields, generator_reach
 from sagan_jax.runs.families import build_networks
-from sagan_jax.runs.load import checkpoint_steps, require_experiment
+from sagan_jax.runs.load import checkpoint_steps
 from sagan_jax.runs.long_range import LEAST_PARTS, PARTS
+from sagan_jax.runs.saved_config import read_experiment
 from sagan_jax.runtime.files import read_json
 
 matplotlib.use("Agg")
@@ -58,20 +59,18 @@ ONE_HUE = 0.9
 """If pairs agree this often by chance, there is hardly a second hue, and agreement has no meaning."""
 
 
-def experiment_of(workdir: Path) -> Experiment:
+def experiment_of(workdir: Path) -> AnyExperiment:
     """Returns the experiment of a run, from the run itself or from its result in a table, row.json.
 
     Raises:
         InvalidInputError: neither exists.
     """
-    try:
-        return require_experiment(workdir)
-    except InvalidInputError:
-        if not (workdir / "row.json").is_file():
-            raise
-    experiment = from_dict(read_json(workdir / "row.json")["experiment"])
-    assert isinstance(experiment, Experiment)
-    return experiment
+    found = read_experiment(workdir, offer_trust=False)
+    if found is None and (workdir / "row.json").is_file():
+        found = from_dict(read_json(workdir / "row.json")["experiment"])
+    if found is None:
+        raise InvalidInputError(f"There is no run in {str(workdir)!r}: it has no config.json. Is the path right?")
+    return found
 
 
 def require_pairs(workdir: Path) -> Pairs:
@@ -80,9 +79,10 @@ def require_pairs(workdir: Path) -> Pairs:
     Raises:
         InvalidInputError: there is no run, or it was not trained on images of two blobs.
     """
-    source = experiment_of(workdir).data.source
+    experiment = experiment_of(workdir)
+    source = experiment.data.source
     rule = parse_synthetic(source) if is_synthetic(source) else None
-    if not isinstance(rule, Pairs) or rule.blobs != 2:
+    if not isinstance(experiment, Experiment) or not isinstance(rule, Pairs) or rule.blobs != 2:
         raise InvalidInputError(
             f"The run needs to be one on `pairs` with two blobs; {str(workdir)!r} is on {source!r}."
         )
@@ -284,6 +284,7 @@ def run(arguments: list[str]) -> None:
         found = kept(workdir, "by_distance", given.images, lambda at=workdir, of=rule: measure(at, of, given.images))
         runs.setdefault(row, []).append([math.nan if value is None else value for value in found])
         experiment = experiment_of(workdir)
+        assert isinstance(experiment, Experiment)
         if row not in fields and not experiment.networks.modules:
             fields[row] = fields_of(experiment)
     rows = {row: np.array(values) for row, values in runs.items()}

@@ -11,7 +11,8 @@ The second table splits what a row gains over the baseline: how much each group 
 squared error in the hidden half, in percent. The last line says which columns are in reach of the convolutions: the
 images of a network without the layer depend on the mirror image of their pixels there, with constant latents.
 
-Results are cached in ROW-SEED/by_distance.json. A folder with that file and the run's row.json is enough.
+Runs that diverged or are not finished are left out. Results are cached in ROW-SEED/by_distance.json. A folder with that
+file and the run's row.json is enough.
 """
 
 import argparse
@@ -24,18 +25,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from agreement_by_distance import row_of
+from agreement_by_distance import experiment_of, finished_runs, row_of
 from kept_results import kept
 
 from sagan_jax.cli.main import explained
-from sagan_jax.config import CompletionExperiment, from_dict
+from sagan_jax.config import CompletionExperiment
 from sagan_jax.data.masks import draw_masks
 from sagan_jax.data.synthetic import Mirror, parse_synthetic
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.models.completion import CompletionNetwork
 from sagan_jax.runs.build import build_completion_task
-from sagan_jax.runs.load import CompletionRun, open_completion_run, require_experiment
-from sagan_jax.runtime.files import read_json
+from sagan_jax.runs.load import CompletionRun, open_completion_run
 
 sys.path.append(str(Path(__file__).parents[1]))
 from comparisons.tables import estimate, with_head
@@ -46,14 +46,13 @@ HOLES = "half_right"
 """The kind of hole that the runs are trained and scored with."""
 
 
-def experiment_of(workdir: Path) -> CompletionExperiment:
-    """Returns the experiment of a run, from its result in a table, row.json, or from the run itself.
+def require_mirror(workdir: Path) -> CompletionExperiment:
+    """Returns the experiment of a run that completes mirrored textures.
 
     Raises:
-        InvalidInputError: there is no run, or it was not trained to complete mirrored textures.
+        InvalidInputError: there is no run, or it was trained for something else.
     """
-    kept_row = workdir / "row.json"
-    found: Any = from_dict(read_json(kept_row)["experiment"]) if kept_row.is_file() else require_experiment(workdir)
+    found = experiment_of(workdir)
     if not isinstance(found, CompletionExperiment) or not found.data.source.startswith("mirror"):
         raise InvalidInputError(f"{str(workdir)!r} needs to be a run that completes images of `mirror`.")
     if found.training.holes != HOLES:
@@ -160,7 +159,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("workdirs", nargs="+", type=Path, help="workdirs of runs on mirror, named ROW-SEED")
     parser.add_argument("--baseline", default="residual", help="the row that others are compared with")
     given = parser.parse_args(arguments)
-    experiments = {workdir: experiment_of(workdir) for workdir in given.workdirs}
+    experiments = {workdir: require_mirror(workdir) for workdir in finished_runs(given.workdirs)}
     rows: dict[str, list[list[float]]] = {}
     for workdir, experiment in experiments.items():
         images = held_out_images(experiment)

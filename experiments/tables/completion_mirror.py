@@ -31,7 +31,7 @@ _SCORE = "half_right/psnr"
 
 
 def table() -> Table:
-    """Returns 32 runs of about three minutes on two CPU cores, after 20 of the search."""
+    """Returns 32 runs of about four minutes with two at a time on two CPU cores, after 20 of the search."""
     article = CompletionExperiment(
         name="completion_mirror",
         data=Data(source="mirror:grain=3", held_out="mirror:grain=3,seed=1,images=500"),

@@ -2,7 +2,6 @@
 
 import doctest
 import json
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,7 +14,7 @@ from sagan_jax.config import to_dict
 from sagan_jax.data.synthetic import Pairs
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runs.experiments import load_experiment
-from support.programs import BENCHMARKS, load_program
+from support.programs import BENCHMARKS, program_with_neighbours
 
 pytestmark = pytest.mark.one_jax
 
@@ -24,10 +23,8 @@ PROGRAM = BENCHMARKS / "agreement_by_distance.py"
 
 @pytest.fixture(scope="module")
 def program():
-    sys.path.insert(0, str(PROGRAM.parent))  # as when it is run: it imports the program beside it
-    yield load_program(PROGRAM)
-    sys.path.remove(str(PROGRAM.parent))
-    sys.modules.pop("kept_results", None)
+    with program_with_neighbours(PROGRAM) as loaded:
+        yield loaded
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from sagan_jax.data.synthetic import Pairs
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation.replaced_attention import KnockOut
 from sagan_jax.runs.experiments import load_experiment
-from support.programs import BENCHMARKS, load_program
+from support.programs import BENCHMARKS, program_with_neighbours
 
 pytestmark = pytest.mark.one_jax
 
@@ -21,11 +21,9 @@ PROGRAM = BENCHMARKS / "knock_out.py"
 
 
 @pytest.fixture
-def program(monkeypatch):
-    monkeypatch.syspath_prepend(PROGRAM.parent)  # as when it is run: it imports the program beside it
-    yield load_program(PROGRAM)
-    for name in ("agreement_by_distance", "kept_results"):
-        sys.modules.pop(name, None)
+def program():
+    with program_with_neighbours(PROGRAM) as loaded:
+        yield loaded
 
 
 def scores(parts, follows, hue, chance=0.25):

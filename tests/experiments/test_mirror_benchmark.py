@@ -2,7 +2,6 @@
 
 import doctest
 import json
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ from sagan_jax.config import CompletionExperiment, CompletionNetworks, Completio
 from sagan_jax.data.synthetic import Mirror
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.models.completion import CompletionNetwork
-from support.programs import BENCHMARKS, load_program
+from support.programs import BENCHMARKS, program_with_neighbours
 
 pytestmark = pytest.mark.one_jax
 
@@ -22,11 +21,8 @@ PROGRAM = BENCHMARKS / "mirror_by_distance.py"
 
 @pytest.fixture(scope="module")
 def program():
-    sys.path.insert(0, str(PROGRAM.parent))  # as when it is run: it imports the programs beside it
-    yield load_program(PROGRAM)
-    sys.path.remove(str(PROGRAM.parent))
-    for name in ("agreement_by_distance", "kept_results"):
-        sys.modules.pop(name, None)
+    with program_with_neighbours(PROGRAM) as loaded:
+        yield loaded
 
 
 @pytest.fixture
@@ -46,14 +42,14 @@ def test_doctest(program):
 
 def test_reach_of_the_convolutions(program):
     network = CompletionNetwork(base_channels=2, latent_size=3, attention_resolutions=(8,), attention="article")
-    # Seen by hand: at 8x8 the first four columns of positions are visible. Encoder and decoder move six positions of
-    # 4x4 pixels and four of 8x8 at most, so the last square of four columns is out of reach.
+    # Counted by hand: the 3x3 convolutions carry a value over six positions of 4x4 pixels and four of 8x8, 56 pixels in
+    # all. In column 28, the mirror image is 57 pixels away.
     assert program.columns_in_reach(network) == [True] * 28 + [False] * 4
     assert all(program.columns_in_reach(network.clone(blocks=2)))
     assert not any(program.columns_in_reach(network.clone(skips=False)))  # the latents are constant
 
 
-def test_errors_by_column(program, monkeypatch):
+def test_errors_by_column(program):
     images = np.stack([Mirror(grain=3).draw(index, 64) // 2 for index in range(5)])
     added = np.r_[np.zeros(32), np.arange(32)].astype(np.uint8)[:, None]
 
@@ -83,9 +79,18 @@ def test_only_results_are_needed(program, experiment, tmp_path, capsys):
         (folder / "row.json").write_text(json.dumps({"experiment": to_dict(experiment)}))
         kept = {"images": 7, "step": 3, "run": None, "found": [error] * 32}
         (folder / "by_distance.json").write_text(json.dumps(kept))
+    diverged, stopped = tmp_path / "none-0", tmp_path / "none-1"
+    diverged.mkdir()
+    (diverged / "row.json").write_text(json.dumps({"experiment": to_dict(experiment), "diverged_at": 5}))
+    stopped.mkdir()
+    (stopped / "config.json").write_text(json.dumps(to_dict(experiment)))
     names = [str(folder) for folder in sorted(tmp_path.iterdir())]
     program.run(names)
-    lines = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert "none-0 collapsed" in shown.err
+    assert "none-1 is not finished" in shown.err
+    assert not any("| none |" in line for line in lines)
     assert any(line.startswith("| article | 20.00 | 20.00") for line in lines)
     assert any(line.startswith("| residual | 20.00 [10.00, 30.00] |") for line in lines)
     assert lines[-1] == "The convolutions reach the mirror images of the first 28 of 32 columns."

@@ -2,7 +2,6 @@
 
 import dataclasses
 import doctest
-import sys
 import types
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from sagan_jax.runs.build import build_adversarial_task, trained_discriminator, 
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.training.adversarial import initial_state
 from support.attention_layers import layer_of_map
-from support.programs import BENCHMARKS, load_program
+from support.programs import BENCHMARKS, program_with_neighbours
 
 pytestmark = pytest.mark.one_jax
 
@@ -25,10 +24,9 @@ PROGRAM = BENCHMARKS / "partner_attention.py"
 
 
 @pytest.fixture
-def program(monkeypatch):
-    monkeypatch.syspath_prepend(PROGRAM.parent)  # as when it is run: it imports the program beside it
-    yield load_program(PROGRAM)
-    sys.modules.pop("agreement_by_distance", None)
+def program():
+    with program_with_neighbours(PROGRAM) as loaded:
+        yield loaded
 
 
 def make_record(network, gamma, weight, clear=True):

@@ -1,6 +1,9 @@
 """The programs of `experiments/`, which are not modules of the package."""
 
 import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -16,3 +19,17 @@ def load_program(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def program_with_neighbours(path: Path) -> Iterator[ModuleType]:
+    """Yields the program, which may import the programs beside it, as when it is run. They are forgotten afterwards."""
+    known = set(sys.modules)
+    sys.path.insert(0, str(path.parent))
+    try:
+        yield load_program(path)
+    finally:
+        sys.path.remove(str(path.parent))
+        for name in set(sys.modules) - known:
+            if (file := getattr(sys.modules[name], "__file__", None)) and Path(file).parent == path.parent:
+                del sys.modules[name]
