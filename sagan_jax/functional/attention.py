@@ -127,7 +127,7 @@ def attend_positions(queries: Array, keys: Array, values: Array) -> Array:
 
 # Numbers of map entries. On a CPU, a block of rows and its gradients should fit in the cache; measured by
 # experiments/benchmarks/attention_speed.py. Up to 2**21 entries, whole maps are as fast as blocks.
-_CPU_WHOLE, _CPU_BLOCK = 2**21, 2**19
+_CPU_WHOLE, _CPU_BLOCK = 2**21, 2**20
 # Other devices process all images in parallel. Maps of an image are whole up to 64x64 positions with pooled keys.
 # Larger maps are computed in blocks of 4 MiB per image in float32. Not tuned.
 _IMAGE_WHOLE, _IMAGE_BLOCK = 2**22, 2**20
