@@ -31,12 +31,18 @@ class Diversity:
 
 
 def _real_pairs(source: ImageSource) -> tuple[np.ndarray, np.ndarray]:
-    """Returns pairs of real images, both drawn from one class. A pair may hold the same image twice."""
+    """Returns pairs of different real images of one class. The only image of a class is paired with itself."""
     rng = np.random.default_rng(0)
     first = rng.permutation(len(source))[:_PAIRS]
-    labels = source.labels
-    second = [rng.choice(np.flatnonzero(labels == labels[index])) for index in first]
+    second = [_another_of_class(source.labels, index, rng) for index in first]
     return _stacked(source, first), _stacked(source, second)
+
+
+def _another_of_class(labels: np.ndarray, index: int, rng: np.random.Generator) -> int:
+    """Returns the index of another image of the class of image `index`, or `index` if there is no other."""
+    members = np.flatnonzero(labels == labels[index])
+    others = members[members != index]
+    return int(rng.choice(others)) if len(others) else int(index)
 
 
 def _stacked(source: ImageSource, indices: np.ndarray | list[int]) -> np.ndarray:

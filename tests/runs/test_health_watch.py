@@ -112,6 +112,15 @@ def test_diversity_of_real_images_that_are_all_one_is_zero(tmp_path):
     assert Diversity(open_source(str(tmp_path / "same.npz"), resolution=32, cache="")).of_real_images == 0.0
 
 
+def test_diversity_of_real_images_compares_different_images_of_one_class(tmp_path):
+    levels = np.array([0, 20, 10, 50, 90], np.uint8)  # the last class has one image, which is paired with itself
+    images = np.broadcast_to(levels[:, None, None, None], (5, 32, 32, 3))
+    np.savez(tmp_path / "levels.npz", images=images, labels=np.array([0, 1, 0, 1, 2]))
+    source = open_source(str(tmp_path / "levels.npz"), resolution=32, cache="")
+    expected = (10 + 10 + 30 + 30 + 0) / 5 * np.sqrt(32 * 32 * 3)
+    assert Diversity(source).of_real_images == pytest.approx(expected, rel=1e-6)
+
+
 # Whole runs. With their table of signs, every D is dead after two steps.
 
 
