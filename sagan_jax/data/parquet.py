@@ -189,6 +189,7 @@ def _columns(schema: Any, where: str, label_column: str, image_column: str) -> _
     if image is None:
         wanted = " or ".join(f"`{name}`" for name in usual)
         raise InvalidInputError(f"{where} needs a column {wanted}; its columns are {listed(schema.names)}.")
+    _check_single(schema, image, where)
     kind = schema.field(image).type
     inner = kind
     if pa.types.is_struct(kind):
@@ -200,6 +201,12 @@ def _columns(schema: Any, where: str, label_column: str, image_column: str) -> _
     return _Columns(f"{image}.bytes" if inner is not kind else image, label, names)
 
 
+def _check_single(schema: Any, name: str, where: str) -> None:
+    """Raises InvalidInputError if several columns have one name: pyarrow reads none of them."""
+    if (count := schema.names.count(name)) > 1:
+        raise InvalidInputError(f"{where} needs one column {name!r}; it has {count}.")
+
+
 def _label_column(schema: Any, where: str, wanted: str) -> str:
     """Returns the name of the label column: the one that the user gave or a default name; "" if there is none."""
     import pyarrow as pa
@@ -207,6 +214,8 @@ def _label_column(schema: Any, where: str, wanted: str) -> str:
     if wanted and wanted not in schema.names:
         raise InvalidInputError(f"{where} has no column {wanted!r}; its columns are {listed(schema.names)}.")
     found = [name for name in ((wanted,) if wanted else LABEL_COLUMNS) if name in schema.names]
+    for name in found:
+        _check_single(schema, name, where)
     label = next((name for name in found if pa.types.is_integer(schema.field(name).type)), "")
     refused = wanted or next((name for name in ("label", "fine_label") if name in found), "")
     if refused and not label:  # `labels` and `class` may be something else, such as a list or a string

@@ -256,6 +256,14 @@ def test_parquet_of_paths_is_refused(tmp_path, column):
     assert "needs the bytes of image files in its column 'image'" in refusal(opened, tmp_path / "x.parquet")
 
 
+@pytest.mark.parametrize("twice", ["image", "label"])
+def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path, twice):
+    path = write(tmp_path / "train.parquet", [0, 1, 2], [0, 1, 1], plain=True)
+    table = pq.read_table(path)
+    pq.write_table(table.append_column(twice, table.column(twice)), path)
+    assert f"needs one column '{twice}'; it has 2." in refusal(opened, path)
+
+
 def test_parquet_shards_of_two_kinds_are_refused(tmp_path):
     write(tmp_path / "0.parquet", range(2), [0, 1], names=["ant", "bee"])
     write(tmp_path / "1.parquet", range(2), [0, 1], names=["bee", "ant"])
