@@ -189,8 +189,7 @@ def _columns(schema: Any, where: str, label_column: str, image_column: str) -> _
     if image is None:
         wanted = " or ".join(f"`{name}`" for name in usual)
         raise InvalidInputError(f"{where} needs a column {wanted}; its columns are {listed(schema.names)}.")
-    _check_single(schema, image, where)
-    kind = schema.field(image).type
+    kind = _type(schema, image, where)
     inner = kind
     if pa.types.is_struct(kind):
         inner = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else pa.null()
@@ -201,10 +200,11 @@ def _columns(schema: Any, where: str, label_column: str, image_column: str) -> _
     return _Columns(f"{image}.bytes" if inner is not kind else image, label, names)
 
 
-def _check_single(schema: Any, name: str, where: str) -> None:
-    """Raises InvalidInputError if several columns have one name: pyarrow reads none of them."""
-    if (count := schema.names.count(name)) > 1:
+def _type(schema: Any, name: str, where: str) -> Any:
+    """Returns pyarrow's type of a column. Raises InvalidInputError if several columns have this name."""
+    if (count := schema.names.count(name)) > 1:  # pyarrow would say that there is none
         raise InvalidInputError(f"{where} needs one column {name!r}; it has {count}.")
+    return schema.field(name).type
 
 
 def _label_column(schema: Any, where: str, wanted: str) -> str:
@@ -214,9 +214,7 @@ def _label_column(schema: Any, where: str, wanted: str) -> str:
     if wanted and wanted not in schema.names:
         raise InvalidInputError(f"{where} has no column {wanted!r}; its columns are {listed(schema.names)}.")
     found = [name for name in ((wanted,) if wanted else LABEL_COLUMNS) if name in schema.names]
-    for name in found:
-        _check_single(schema, name, where)
-    label = next((name for name in found if pa.types.is_integer(schema.field(name).type)), "")
+    label = next((name for name in found if pa.types.is_integer(_type(schema, name, where))), "")
     refused = wanted or next((name for name in ("label", "fine_label") if name in found), "")
     if refused and not label:  # `labels` and `class` may be something else, such as a list or a string
         integers = [field.name for field in schema if pa.types.is_integer(field.type)]

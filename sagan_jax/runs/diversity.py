@@ -34,7 +34,8 @@ def _real_pairs(source: ImageSource) -> tuple[np.ndarray, np.ndarray]:
     """Returns pairs of different real images of one class. The only image of a class is paired with itself."""
     rng = np.random.default_rng(0)
     first = rng.permutation(len(source))[:_PAIRS]
-    second = [_another_of_class(source.labels, index, rng) for index in first]
+    labels = source.labels
+    second = [_another_of_class(labels, index, rng) for index in first]
     return _stacked(source, first), _stacked(source, second)
 
 

@@ -264,6 +264,14 @@ def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path, twice):
     assert f"needs one column '{twice}'; it has 2." in refusal(opened, path)
 
 
+def test_columns_that_are_not_read_may_have_one_name(tmp_path):
+    path = write(tmp_path / "train.parquet", [0, 1, 2], [0, 1, 1], plain=True)
+    numbers = pa.array([5, 6, 7])
+    pq.write_table(pq.read_table(path).append_column("class", numbers).append_column("class", numbers), path)
+    source, _ = opened(path)
+    assert source.labels.tolist() == [0, 1, 1]
+
+
 def test_parquet_shards_of_two_kinds_are_refused(tmp_path):
     write(tmp_path / "0.parquet", range(2), [0, 1], names=["ant", "bee"])
     write(tmp_path / "1.parquet", range(2), [0, 1], names=["bee", "ant"])
