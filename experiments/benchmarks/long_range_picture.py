@@ -1,16 +1,21 @@
 """Draws a summary of the benchmark: training images, images generated without and with attention, and bars.
 
     python experiments/benchmarks/long_range_picture.py runs/long_range_v1 --out docs/pictures/long_range.png
+    python experiments/benchmarks/long_range_picture.py runs/long_range_v1 --attention "article at 16" --out article.png
+    python experiments/benchmarks/long_range_picture.py runs/long_range_v1 --every-run --out runs.png
 
 It reads the results of `run_table.py long_range_v1 --out runs/long_range_v1`. The images of a row are the first ones of
 the run whose share beyond chance is the median of its row (the lower one of two), so they are not hand-picked. They are
 stored in ROW-SEED/images.png: with that file a result of `experiments/results` is enough. A bar is the mean of the runs
 that did not collapse, with its 95% bootstrap interval. A line across a bar marks the share by chance.
+
+With `--every-run`, it draws the share beyond chance of every run of every row instead.
 """
 
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +45,6 @@ from comparisons.outcomes import families, outcomes, tested_scores
 from comparisons.tables import known, p_values
 
 LINES, COLUMNS = 2, 10
-TITLES = ("what it was shown", "drawn without attention", "drawn with attention")
 Found = dict[str, dict[int, dict[str, Any]]]
 
 
@@ -83,10 +87,10 @@ def show_images(axes: Axes, images: np.ndarray, rule: Pairs, title: str) -> None
     axes.axis("off")
 
 
-def show_bars(axes: Axes, table: Table, found: Found) -> None:
+def show_bars(axes: Axes, table: Table, found: Found, rows: Sequence[str]) -> None:
     """Draws a bar for each of the three rows of images, and states p of the table's test of the last two."""
     score = next(iter(table.scores))
-    shares = [outcomes(table, found, row, score) for row in table.strips]
+    shares = [outcomes(table, found, row, score) for row in rows]
     counts = [known(values) for values in shares]
     means = [100.0, *(100 * float(np.mean(values)) if values else 0.0 for values in counts)]
     axes.barh(range(3), means, color=["lightgrey", "tab:blue", "tab:orange"], height=0.5)
@@ -100,52 +104,87 @@ def show_bars(axes: Axes, table: Table, found: Found) -> None:
         label = f"{means[place]:.0f}%, {len(values)} run{'s' * (len(values) != 1)}"
         label += f", {lost} collapsed" if lost else ""
         axes.text((100 * bounds[1] if bounds else means[place]) + 2, place, label, va="center", fontsize=10)
-        chance = known(outcomes(table, found, table.strips[place - 1], f"{score}/chance"))
+        chance = known(outcomes(table, found, rows[place - 1], f"{score}/chance"))
         if chance:
             axes.plot([100 * float(np.mean(chance))] * 2, [place - 0.3, place + 0.3], color="black", linestyle=":")
-    axes.set_xlabel(f"images whose two squares have one colour, %{p_of_strips(table, found)}\ndotted: by chance")
+    note = "dotted: by chance" + p_of_rows(table, found, rows)
+    axes.set_xlabel(f"images whose two squares have one colour, %\n{note}")
     axes.set(xlim=(0, 105), ylim=(2.6, -0.6))
     axes.set_yticks([])
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def p_of_strips(table: Table, found: Found) -> str:
-    """Returns p of the planned comparison of the two rows of images, corrected by Holm; "" with too few runs."""
-    main = families(table)[0]
-    for (row, baseline, _), (_, corrected) in zip(main, p_values(table, found, main), strict=True):
-        if {row, baseline} == set(table.strips) and corrected is not None:
-            return f"  (p = {corrected:.2g}, of the share beyond chance)"
+def p_of_rows(table: Table, found: Found, rows: Sequence[str]) -> str:
+    """Returns p of the planned comparison of two rows, corrected by Holm over its family; "" with too few runs."""
+    for family in families(table):
+        for (row, baseline, _), (_, corrected) in zip(family, p_values(table, found, family), strict=True):
+            if {row, baseline} == set(rows) and corrected is not None:
+                return f"; beyond chance: p = {corrected:.2g} (Holm)"
     return ""
 
 
-def draw(table: Table, found: Found, out: Path, picture: Path) -> None:
-    """Writes the picture."""
-    rows = [table.rows[row] for row in table.strips]
-    assert all(isinstance(row, Experiment) for row in rows)
-    rule = parse_synthetic(rows[0].data.source)
+def draw(table: Table, found: Found, out: Path, picture: Path, rows: Sequence[str]) -> None:
+    """Writes the picture of training images and of the images of two rows, without and with attention."""
+    first = table.rows[rows[0]]
+    assert isinstance(first, Experiment)
+    rule = parse_synthetic(first.data.source)
     assert isinstance(rule, Pairs)
     shown = [np.stack([rule.draw(number, 32) for number in range(LINES * COLUMNS)])]
-    shown += [first_images(out / f"{row}-{median_seed(table, found, row)}") for row in table.strips]
+    shown += [first_images(out / f"{row}-{median_seed(table, found, row)}") for row in rows]
     figure, panels = pyplot.subplots(3, 2, figsize=(11, 5.4), layout="constrained", width_ratios=(3, 2))
-    for axes, images, title in zip(panels[:, 0], shown, TITLES, strict=True):
+    titles = ("what it was shown", "drawn without attention", f"drawn with attention ({rows[1]})")
+    for axes, images, title in zip(panels[:, 0], shown, titles, strict=True):
         show_images(axes, images, rule, title)
     grid = panels[0, 1].get_gridspec()
     for axes in panels[:, 1]:
         axes.remove()
-    show_bars(figure.add_subplot(grid[:, 1]), table, found)
+    show_bars(figure.add_subplot(grid[:, 1]), table, found, rows)
+    run_table.save(figure, picture, dpi=100)
+
+
+def draw_every_run(table: Table, found: Found, picture: Path) -> None:
+    """Writes the picture of all runs: the share beyond chance of each, and the mean and interval of each row."""
+    score = tested_scores(table)[0]
+    figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
+    for place, row in enumerate(table.rows):
+        shares = outcomes(table, found, row, score)
+        values = [100 * share for share in known(shares)]
+        axes.plot(values, [place] * len(values), "o", color="tab:blue", alpha=0.5, markeredgewidth=0)
+        if values:
+            axes.plot([float(np.mean(values))], [place], "|", color="black", markersize=18)
+        bounds = bootstrap(values) if values else None
+        if bounds:
+            axes.plot(bounds, [place] * 2, color="black", linewidth=1)
+        if lost := len(shares) - len(values):
+            axes.text(
+                1.0, place, f"{lost} of {len(shares)} collapsed", va="center", transform=axes.get_yaxis_transform()
+            )
+    axes.axvline(0, color="grey", linewidth=1)
+    axes.set_yticks(range(len(table.rows)), list(table.rows))
+    axes.invert_yaxis()
+    axes.set_xlabel("images that follow the rule, beyond chance, in points\ndot: a run; line: mean and 95% interval")
+    axes.spines[["top", "right"]].set_visible(False)
     run_table.save(figure, picture, dpi=100)
 
 
 def run(arguments: list[str]) -> None:
-    """Draws the picture from the results in a folder."""
+    """Draws a picture from the results in a folder."""
+    table = run_table.load_table(VERSION)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, help="the folder that `run_table.py long_range_v1 --out` wrote")
     parser.add_argument("--out", type=Path, required=True, help="a .png file")
+    parser.add_argument(
+        "--attention", choices=tuple(table.rows), default=table.strips[1], help="the row with attention"
+    )
+    parser.add_argument("--every-run", action="store_true", help="draw a dot for every run of every row instead")
     given = parser.parse_args(arguments)
     if given.out.suffix != ".png" or not given.out.parent.is_dir():
         raise InvalidInputError(f"--out needs a .png file in an existing folder; got {str(given.out)!r}.")
-    table = run_table.load_table(VERSION)
-    draw(table, run_table.results(table, given.results), given.results, given.out)
+    found = run_table.results(table, given.results)
+    if given.every_run:
+        draw_every_run(table, found, given.out)
+    else:
+        draw(table, found, given.results, given.out, (table.strips[0], given.attention))
     print(given.out)
 
 

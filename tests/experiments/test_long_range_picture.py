@@ -17,7 +17,7 @@ from sagan_jax.views.figures import image_grid
 from support.programs import BENCHMARKS, EXPERIMENTS, load_program
 
 PROGRAM = BENCHMARKS / "long_range_picture.py"
-SHARES = {"none": (0.2, None, 0.1, 0.3), "release at 16": (0.6, 0.9)}
+SHARES = {"none": (0.2, None, 0.1, 0.3), "release at 16": (0.6, 0.9), "article at 16": (0.5,)}
 SCORES = (
     "rule5k",
     "rule5k/parts",
@@ -56,7 +56,7 @@ def write_result(folder, attention, seed, share):
 
 @pytest.fixture
 def results(tmp_path):
-    for row, attention in (("none", "none"), ("release at 16", "release")):
+    for row, attention in (("none", "none"), ("release at 16", "release"), ("article at 16", "article")):
         for seed, share in enumerate(SHARES[row]):
             write_result(tmp_path / f"{row}-{seed}", attention, seed, share)
     return tmp_path
@@ -81,10 +81,33 @@ def test_the_picture_is_drawn_from_results_alone(program, results, monkeypatch, 
     text = [label.get_text() for label in axes.texts]
     assert text == ["20%, 3 runs, 1 collapsed", "75%, 2 runs"]
     # The two highest of six runs, or the two lowest, are 2 of 15 groupings. Holm multiplies by the family's four tests.
-    assert "%  (p = 0.53, of the share beyond chance)" in axes.get_xlabel()
+    assert axes.get_xlabel().endswith("%\ndotted: by chance; beyond chance: p = 0.53 (Holm)")
     assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == pytest.approx([10, 10])
     with Image.open(results / "long_range.png") as picture:
         assert picture.size == (1100, 540)
+
+
+def test_another_row_can_be_the_one_with_attention(program, results, monkeypatch):
+    drawn, kept = [], program.show_bars
+    monkeypatch.setattr(program, "show_bars", lambda axes, *rest: (kept(axes, *rest), drawn.append(axes)))
+    program.run([str(results), "--attention", "article at 16", "--out", str(results / "a.png")])
+    assert [bar.get_width() for bar in drawn[0].patches] == pytest.approx([100, 20, 50])
+    titles = [axes.get_title(loc="left") for axes in drawn[0].figure.axes]
+    assert "drawn with attention (article at 16)" in titles
+
+
+def test_every_run_is_a_dot_and_collapsed_runs_are_counted(program, results, monkeypatch):
+    drawn, kept = [], program.run_table.save
+    monkeypatch.setattr(
+        program.run_table, "save", lambda figure, *rest, **k: (drawn.append(figure), kept(figure, *rest, **k))
+    )
+    program.run([str(results), "--every-run", "--out", str(results / "a.png")])
+    (axes,) = drawn[0].axes
+    dots = [sorted(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"]
+    assert dots[0] == pytest.approx([0, 10, 20])  # beyond chance, which is 0.1
+    assert [list(line) for line in dots[5:7]] == [pytest.approx([50, 80]), pytest.approx([40])]
+    assert [text.get_text() for text in axes.texts] == ["1 of 4 collapsed"]
+    assert [label.get_text() for label in axes.get_yticklabels()][5:7] == ["release at 16", "article at 16"]
 
 
 def test_a_row_without_a_run_is_named(program, tmp_path):
