@@ -6,8 +6,9 @@
 
 It reads the results of `run_table.py long_range_v1 --out runs/long_range_v1`. The images of a row are the first ones of
 the run whose share beyond chance is the median of its row (the lower one of two), so they are not hand-picked. They are
-stored in ROW-SEED/images.png: with that file a result of `experiments/results` is enough. A bar is the mean of the runs
-that did not collapse, with its 95% bootstrap interval. A line across a bar marks the share by chance.
+stored in ROW-SEED/images.png: with that file a result of `experiments/results` is enough. A bar is the mean, with its
+95% bootstrap interval. A line across a bar marks the share by chance. Medians and means are those of the runs that did
+not collapse, if there are any, and the number of collapsed runs is given.
 
 With `--every-run`, it draws the share beyond chance of every run of every row instead.
 """
@@ -49,16 +50,18 @@ Found = dict[str, dict[int, dict[str, Any]]]
 
 
 def median_seed(table: Table, found: Found, row: str) -> int:
-    """Returns the seed with the median of a row's tested score, the lower one of two; collapsed runs rank lowest.
+    """Returns the seed with the median of a row's tested score, the lower one of two.
+
+    Collapsed runs do not count, unless all runs of the row collapsed.
 
     Raises:
         InvalidInputError: no run of the row is finished.
     """
     if not found[row]:
         raise InvalidInputError(f"The picture needs a finished run of {row!r}: run `run_table.py {VERSION}` first.")
-    shares = outcomes(table, found, row, tested_scores(table)[0])
-    order = np.argsort([-1.0 if share is None else share for share in shares], kind="stable")
-    return list(found[row])[order[(len(order) - 1) // 2]]
+    shares = dict(zip(found[row], outcomes(table, found, row, tested_scores(table)[0]), strict=True))
+    counted = {seed: share for seed, share in shares.items() if share is not None} or dict.fromkeys(shares, 0.0)
+    return sorted(counted, key=counted.__getitem__)[(len(counted) - 1) // 2]
 
 
 def first_images(workdir: Path, count: int = LINES * COLUMNS) -> np.ndarray:

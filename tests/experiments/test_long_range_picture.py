@@ -17,7 +17,7 @@ from sagan_jax.views.figures import image_grid
 from support.programs import BENCHMARKS, EXPERIMENTS, load_program
 
 PROGRAM = BENCHMARKS / "long_range_picture.py"
-SHARES = {"none": (0.2, None, 0.1, 0.3), "release at 16": (0.6, 0.9), "article at 16": (0.5,)}
+SHARES = {"none": (0.1, None, 0.2, 0.3), "release at 16": (0.6, 0.9), "article at 16": (0.5,)}
 SCORES = (
     "rule5k",
     "rule5k/parts",
