@@ -1,6 +1,6 @@
 """Draws a summary of the benchmark: training images, images generated without and with attention, and bars.
 
-    python experiments/benchmarks/long_range_picture.py runs/long_range_v1 --out docs/pictures/long_range.png
+    python experiments/benchmarks/long_range_picture.py runs/long_range_v1 --out long_range.png
     python experiments/benchmarks/long_range_picture.py runs/long_range_v1 --attention "article at 16" --out article.png
     python experiments/benchmarks/long_range_picture.py runs/long_range_v1 --every-run --out runs.png
 
@@ -46,6 +46,8 @@ from comparisons.outcomes import families, outcomes, tested_scores
 from comparisons.tables import known, p_values
 
 LINES, COLUMNS = 2, 10
+LEARNED_MAPS = ("release", "article", "multi_head")
+"""The layers with attention: those with a learned map."""
 Found = dict[str, dict[int, dict[str, Any]]]
 
 
@@ -170,6 +172,12 @@ def draw_every_run(table: Table, found: Found, picture: Path) -> None:
     run_table.save(figure, picture, dpi=100)
 
 
+def rows_with_attention(table: Table) -> list[str]:
+    """Returns the rows whose networks have attention with a learned map."""
+    rows = table.rows.items()
+    return [name for name, row in rows if isinstance(row, Experiment) and row.networks.attention in LEARNED_MAPS]
+
+
 def run(arguments: list[str]) -> None:
     """Draws a picture from the results in a folder."""
     table = run_table.load_table(VERSION)
@@ -177,7 +185,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("results", type=Path, help="the folder that `run_table.py long_range_v1 --out` wrote")
     parser.add_argument("--out", type=Path, required=True, help="a .png file")
     parser.add_argument(
-        "--attention", choices=tuple(table.rows), default=table.strips[1], help="the row with attention"
+        "--attention", choices=rows_with_attention(table), default=table.strips[1], help="the row with attention"
     )
     parser.add_argument("--every-run", action="store_true", help="draw a dot for every run of every row instead")
     given = parser.parse_args(arguments)

@@ -96,6 +96,15 @@ def test_another_row_can_be_the_one_with_attention(program, results, monkeypatch
     assert "drawn with attention (article at 16)" in titles
 
 
+def test_a_control_is_not_a_row_with_attention(program, results, capsys):
+    rows = program.rows_with_attention(program.run_table.load_table("long_range_v1"))
+    assert len(rows) == 7
+    assert not {"none", "none, 4 times the steps", "residual at 16", "uniform at 16"} & {*rows}
+    with pytest.raises(SystemExit):
+        program.run([str(results), "--attention", "residual at 16", "--out", str(results / "a.png")])
+    assert "invalid choice: 'residual at 16'" in capsys.readouterr().err
+
+
 def test_every_run_is_a_dot_and_collapsed_runs_are_counted(program, results, monkeypatch):
     drawn, kept = [], program.run_table.save
     monkeypatch.setattr(
