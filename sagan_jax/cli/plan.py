@@ -55,7 +55,8 @@ def run(arguments: list[str]) -> None:
         description=f"Print what {experiment.name} needs on other devices: memory, operations, collectives and time. "
         f"EXPERIMENT, the first word after `plan`, is the path of a .py file or one of "
         f"{', '.join(experiment_names())}. Nothing is trained, and no images are opened. TPU slices need libtpu but "
-        f"no TPU: pip install 'sagan-jax[plan]'.",
+        f"no TPU: pip install 'sagan-jax[plan]'. GPUs get memory and collectives after pip install "
+        f"'sagan-jax[plan-gpu]', else only operations and times.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
     targets = tuple(dict.fromkeys([*parsed.topology, *parsed.compare]))

@@ -41,6 +41,7 @@ SHARES = (0.15, 0.30, 0.45)
 _SAY_EVERY_SECONDS = 60.0
 # The program of a step depends on the sources in these folders.
 _SOURCES = ("functional", "models", "training")
+_VERSIONS = ("jax", "jaxlib", "libtpu", "jax-cuda13-pjrt", "jax-cuda12-pjrt", "flax", "optax")
 _CHANGE_NO_PROGRAM = ("total_steps", "seed", "driver", "init_from")
 
 
@@ -59,7 +60,7 @@ class Plan:
         images_per_step: real images that a step reads, over all devices.
         total_steps: training steps of the run.
         flops: floating-point operations of a step on one device, by `program_flops`.
-        memory_limit: bytes of memory of one device.
+        memory_limit: bytes of memory of one device that a program can use.
         peak: the published rate of one device in this precision, in operations per second.
         program: facts on the compiled step; None if no compiler is available.
         largest_batch: the largest batch that fits, to within an eighth; None if it was not requested.
@@ -153,7 +154,7 @@ def _check(experiment: AnyExperiment, target: Target, find_largest_batch: bool) 
     if find_largest_batch and (target.devices is None or target.memory is None):
         raise InvalidInputError(
             f"--largest-batch needs devices with a known memory and a compiler; {target.name} does not have both. "
-            f"Name a TPU slice with --topology."
+            f"Name a TPU slice with --topology, or GPUs after pip install 'sagan-jax[plan-gpu]'."
         )
 
 
@@ -242,7 +243,10 @@ def _find(experiment: AnyExperiment, target: Target, notify: Notify) -> _Found:
     activity = f"{target.name}: compiling a step of {batch_size:,} images"
     with _said(activity, notify):
         traced = ParallelStep(step, driver="shard_map", devices=target.devices).trace(state, batch)
-        return _Found(flops, compile_program(traced))
+        program = compile_program(traced)
+    if target.platform == "gpu":  # XLA's counts leave out what libraries do, such as convolutions
+        program = dataclasses.replace(program, flops=None, bytes_accessed=None, seconds=None)
+    return _Found(flops, program)
 
 
 def _abstract_step(experiment: AnyExperiment, batch_size: int) -> tuple[Callable[..., Any], Any, Any]:
@@ -305,7 +309,7 @@ def _key(experiment: AnyExperiment, target: Target) -> str:
         "own": source_digests(experiment),
         "training": training,
         "devices": [target.name, target.platform, target.kind, target.count],
-        "versions": {name: _version(name) for name in ("jax", "jaxlib", "libtpu", "flax", "optax")},
+        "versions": {name: _version(name) for name in _VERSIONS},
         "flags": {name: os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")},
         "sources": _digest_of_sources(),
     }

@@ -6,7 +6,11 @@ from typing import Any, NamedTuple
 
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.runtime.chips import CHIPS, Chip, chip_of
+from sagan_jax.runtime.gpu_topologies import gpu_devices, has_gpu_compiler
 from sagan_jax.runtime.topologies import TOPOLOGIES, check_topology, require_libtpu, topology_devices
+
+GPU_SHARE = 0.75
+"""the share of a GPU's memory that jax reserves unless XLA_PYTHON_CLIENT_MEM_FRACTION changes it"""
 
 _GPUS = tuple(name for name in CHIPS if name not in TOPOLOGIES)
 
@@ -22,7 +26,7 @@ class Target(NamedTuple):
     """`device_kind` of one device in jax, or the name of the chip"""
     count: int
     memory: int | None
-    """bytes of memory per device; None if unknown"""
+    """bytes of memory per device that a program can use; None if unknown"""
     chip: Chip | None
     """the published figures of the chip; None if unknown"""
     devices: Sequence[Any] | None
@@ -46,14 +50,16 @@ def open_target(name: str = "") -> Target:
     """Returns the devices of a name. Defaults to the devices that jax sees.
 
     Raises:
-        InvalidInputError: as `check_target`.
+        InvalidInputError: as `check_target`, or an installed compiler cannot describe the devices.
     """
     if not name:
         return _here()
     check_target(name)
     chip = CHIPS[name.partition(":")[0]]
     if chip.name in _GPUS:
-        return Target(name, "gpu", chip.name, int(name.partition(":")[2]), chip.memory, chip, None)
+        count = int(name.partition(":")[2])
+        devices = gpu_devices(chip, count) if has_gpu_compiler() else None
+        return Target(name, "gpu", chip.name, count, int(GPU_SHARE * chip.memory), chip, devices)
     devices = topology_devices(name)
     return Target(name, "tpu", devices[0].device_kind, len(devices), chip.memory, chip, devices)
 

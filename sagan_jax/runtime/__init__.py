@@ -16,6 +16,7 @@ __all__ = [
     "environment",
     "files",
     "full_precision",
+    "gpu_topologies",
     "image_files",
     "leftovers",
     "lock",

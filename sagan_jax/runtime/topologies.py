@@ -52,8 +52,13 @@ def require_libtpu() -> None:
 
 
 def prepare_environment() -> None:
-    """Sets variables so that jax and libtpu start without a TPU. Call it before importing jax. User settings stay."""
+    """Sets variables so that jax and its compilers start without a TPU or a GPU. User settings stay.
+
+    Call it before importing jax.
+    """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # XLA logs errors and warnings about every program that does not fit a GPU. The plan says so instead.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 

@@ -11,6 +11,7 @@ from sagan_jax.config import Experiment, Networks, Training
 from sagan_jax.errors import InvalidInputError
 from sagan_jax.evaluation import lite0
 from sagan_jax.runs import plan as planning
+from sagan_jax.runs import plan_targets
 from sagan_jax.runs.build import build_adversarial_task
 from sagan_jax.runs.experiments import load_experiment
 from sagan_jax.runs.plan import Plan, plans
@@ -113,7 +114,8 @@ def test_damaged_result_is_found_anew(home, monkeypatch):
     kept.write_text(content)
 
 
-def test_gpus_that_are_not_here_get_operations_and_times_without_a_compiler(home, capsys):
+def test_gpus_that_are_not_here_get_operations_and_times_without_a_compiler(home, capsys, monkeypatch):
+    monkeypatch.setattr(plan_targets, "has_gpu_compiler", lambda: False)
     (here,) = plans(TINY)
     assert command("plan", "tiny.py", "--compare", "h200:4", "--accumulation-steps", 3, "--out", "gpus") == 0
     said = capsys.readouterr().out
@@ -133,8 +135,22 @@ def test_gpus_that_are_not_here_get_operations_and_times_without_a_compiler(home
     )
 
 
+def test_program_of_a_gpu_has_memory_and_collectives_but_no_counts_of_xla(home, monkeypatch):
+    monkeypatch.setattr(plan_targets, "has_gpu_compiler", lambda: True)
+    monkeypatch.setattr(plan_targets, "gpu_devices", lambda chip, count: jax.devices()[:count])
+    counted = dataclasses.replace(PROGRAM, flops=3.0, seconds=0.5)
+    monkeypatch.setattr(planning, "compile_program", lambda traced: counted)
+    monkeypatch.setenv("SAGAN_JAX_CACHE", str(home / "gpu"))
+    (made,) = plans(TINY, ["a100-40gb:2"])
+    assert (made.device_count, made.memory_limit) == (2, 30 * 10**9)
+    assert made.program == dataclasses.replace(PROGRAM, bytes_accessed=None)
+    assert made.fits
+    assert set(made.step_seconds) == {"15%", "30%", "45%"}
+
+
 @pytest.mark.slow
-def test_completion_is_planned_too():
+def test_completion_is_planned_too(monkeypatch):
+    monkeypatch.setattr(plan_targets, "has_gpu_compiler", lambda: False)
     experiment = load_experiment("faces_completion_64")
     networks = dataclasses.replace(experiment.networks, base_channels=2, latent_size=4)
     small = dataclasses.replace(experiment, networks=networks)
@@ -157,7 +173,8 @@ def test_completion_is_planned_too():
         (["--norm-decay", "2"], "--norm-decay needs to be in [0, 1)"),
     ],
 )
-def test_impossible_plan_is_refused_in_one_line_and_writes_nothing(words, message, home, capsys):
+def test_impossible_plan_is_refused_in_one_line_and_writes_nothing(words, message, home, capsys, monkeypatch):
+    monkeypatch.setattr(plan_targets, "has_gpu_compiler", lambda: False)
     assert command("plan", "tiny.py", "--out", "refused/plan", *words) == 2
     assert message in error_line(capsys)
     assert not (home / "refused").exists()
