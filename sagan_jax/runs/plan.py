@@ -29,6 +29,7 @@ from sagan_jax.runtime.cache_folders import cache_folder
 from sagan_jax.runtime.compiled_programs import CompiledProgram, compile_program, program_from_dict, program_to_dict
 from sagan_jax.runtime.devices import ParallelStep, require_backend
 from sagan_jax.runtime.files import read_json, write_atomically
+from sagan_jax.runtime.gpu_topologies import assembler_needed
 from sagan_jax.training import adversarial, completion
 from sagan_jax.training.flops import program_flops
 from sagan_jax.training.precision import default_precision
@@ -241,7 +242,7 @@ def _find(experiment: AnyExperiment, target: Target, notify: Notify) -> _Found:
         return _Found(flops, None)
     step, state, batch = _abstract_step(experiment, batch_size)
     activity = f"{target.name}: compiling a step of {batch_size:,} images"
-    with _said(activity, notify):
+    with _said(activity, notify), assembler_needed():
         traced = ParallelStep(step, driver="shard_map", devices=target.devices).trace(state, batch)
         program = compile_program(traced)
     if target.platform == "gpu":  # XLA's counts leave out what libraries do, such as convolutions

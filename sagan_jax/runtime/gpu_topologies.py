@@ -1,6 +1,7 @@
-"""GPUs that need not be present: jax compiles for them with only its CUDA plugin, and without a driver."""
+"""GPUs that need not be present: jax compiles for them with its CUDA plugin and NVIDIA's assembler, without a driver."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -46,7 +47,7 @@ device_description_str: "{name}"
 
 
 def has_gpu_compiler() -> bool:
-    """Returns whether XLA's compiler for GPUs is installed. It needs no GPU and no driver."""
+    """Returns whether XLA's compiler for GPUs is installed. It needs no GPU and no driver, but NVIDIA's assembler."""
     return any(map(_is_installed, _COMPILERS))
 
 
@@ -86,4 +87,18 @@ def gpu_devices(chip: Chip, count: int) -> Sequence[Any]:
         raise InvalidInputError(
             f"jax cannot compile for {chip.name}:{count} here: {one_line(error)[:200]}. The version of its CUDA plugin "
             f"needs to be that of jax. Run: pip install 'sagan-jax[plan-gpu]'."
+        ) from error
+
+
+@contextmanager
+def assembler_needed() -> Iterator[None]:
+    """Raises InvalidInputError if compiling in the block fails because NVIDIA's assembler, `ptxas`, is not found."""
+    try:
+        yield
+    except Exception as error:  # its type depends on the version of jax
+        if "ptxas" not in str(error):
+            raise
+        raise InvalidInputError(
+            "Compiling for a GPU needs NVIDIA's assembler ptxas, and none was found that fits. "
+            "Run: pip install 'sagan-jax[plan-gpu]'."
         ) from error

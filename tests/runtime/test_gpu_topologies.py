@@ -55,6 +55,16 @@ def test_plugin_that_does_not_fit_is_one_line_that_says_what_to_install(monkeypa
     assert message.endswith("Run: pip install 'sagan-jax[plan-gpu]'.")
 
 
+def test_absent_assembler_is_one_line_and_other_errors_are_as_they_were():
+    with pytest.raises(
+        InvalidInputError, match=r"needs NVIDIA's assembler ptxas.* pip install 'sagan-jax\[plan-gpu\]'"
+    ):
+        with gpu_topologies.assembler_needed():
+            raise RuntimeError("NOT_FOUND: Couldn't find a suitable version of ptxas. The following ...")
+    with pytest.raises(RuntimeError, match="^another$"), gpu_topologies.assembler_needed():
+        raise RuntimeError("another")
+
+
 @NEEDS_COMPILER
 def test_step_is_compiled_for_each_gpu_and_its_memory_is_counted_quietly():
     program = """
