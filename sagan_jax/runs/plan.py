@@ -135,7 +135,8 @@ def plans(
         notify: receives lines of progress.
 
     Raises:
-        InvalidInputError: the config is not possible on these devices, or a name does not name devices.
+        InvalidInputError: the config is not possible on these devices, a name does not name devices, or a part of the
+            compiler is missing.
     """
     experiment = from_dict(to_dict(experiment))
     check_saved_config(experiment)

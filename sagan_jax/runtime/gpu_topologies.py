@@ -1,4 +1,4 @@
-"""GPUs that need not be present: jax compiles for them with its CUDA plugin and NVIDIA's assembler, without a driver."""
+"""GPUs that need not be present: jax compiles for them with its CUDA plugin and NVIDIA's assembler."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from sagan_jax.errors import InvalidInputError, one_line
 from sagan_jax.runtime.chips import Chip
 
 GPUS_OF_A_HOST = 8
-"""the number of GPUs in one host, if there are more than one host"""
+"""the number of GPUs in one host, if there is more than one host"""
 
 # The packages that hold XLA's compiler for GPUs.
 _COMPILERS = ("jax-cuda13-pjrt", "jax-cuda12-pjrt")
