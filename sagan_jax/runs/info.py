@@ -1,6 +1,5 @@
 """Collects what a bug report needs: versions, devices, settings, caches and weights. A failing part stops no other."""
 
-import importlib.metadata
 import os
 import platform
 import sys
@@ -10,6 +9,7 @@ from typing import Any
 
 import sagan_jax
 from sagan_jax.errors import one_line
+from sagan_jax.runtime.packages import installed_version
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "grain", "numpy", "pillow", "tyro")
 _OPTIONAL_PACKAGES = ("mlxtend", "pyarrow", "wandb", "jax-cuda13-plugin", "jax-cuda12-plugin", "libtpu")
@@ -48,17 +48,10 @@ def _machine() -> list[str]:
 
 
 def _packages() -> list[str]:
-    found = {name: _version(name) for name in (*_PACKAGES, *_OPTIONAL_PACKAGES)}
+    found = {name: installed_version(name) for name in (*_PACKAGES, *_OPTIONAL_PACKAGES)}
     return [
         f"{name} {version or 'is not installed'}" for name, version in found.items() if version or name in _PACKAGES
     ]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _devices() -> list[str]:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ from sagan_jax.runtime.compiled_programs import CompiledProgram, compile_program
 from sagan_jax.runtime.devices import ParallelStep, require_backend
 from sagan_jax.runtime.files import read_json, write_atomically
 from sagan_jax.runtime.gpu_topologies import assembler_needed
+from sagan_jax.runtime.packages import installed_version
 from sagan_jax.training import adversarial, completion
 from sagan_jax.training.flops import program_flops
 from sagan_jax.training.precision import default_precision
@@ -311,18 +311,11 @@ def _key(experiment: AnyExperiment, target: Target) -> str:
         "own": source_digests(experiment),
         "training": training,
         "devices": [target.name, target.platform, target.kind, target.count],
-        "versions": {name: _version(name) for name in _VERSIONS},
+        "versions": {name: installed_version(name) or "" for name in _VERSIONS},
         "flags": {name: os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")},
         "sources": _digest_of_sources(),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _digest_of_sources() -> str:

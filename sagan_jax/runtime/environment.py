@@ -1,7 +1,6 @@
 """The environment of a run: versions, devices, threads, settings and the git revision."""
 
 import datetime
-import importlib.metadata
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ import jax
 
 import sagan_jax
 from sagan_jax.runtime.files import write_atomically
+from sagan_jax.runtime.packages import installed_version
 
 _SETTINGS = (
     "jax_enable_x64",
@@ -36,7 +36,7 @@ def reproducibility_info() -> dict[str, Any]:
     On a CPU the number of threads matters. `PJRT_NPROC` or `NPROC` sets it.
     """
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in _PACKAGES}},
         "device_kind": jax.devices()[0].device_kind,
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
@@ -86,13 +86,6 @@ def _folder() -> str | None:
     try:
         return str(Path.cwd())
     except OSError:
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
         return None
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sagan_jax.errors import InvalidInputError, one_line
 from sagan_jax.runtime.chips import Chip
+from sagan_jax.runtime.packages import installed_version
 
 GPUS_OF_A_HOST = 8
 """the number of GPUs in one host, if there is more than one host"""
@@ -48,15 +48,7 @@ device_description_str: "{name}"
 
 def has_gpu_compiler() -> bool:
     """Returns whether XLA's compiler for GPUs is installed. It needs no GPU and no driver, but NVIDIA's assembler."""
-    return any(map(_is_installed, _COMPILERS))
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        version(distribution)
-    except PackageNotFoundError:
-        return False
-    return True
+    return any(map(installed_version, _COMPILERS))
 
 
 def gpu_devices(chip: Chip, count: int) -> Sequence[Any]:
@@ -78,7 +70,7 @@ def gpu_devices(chip: Chip, count: int) -> Sequence[Any]:
     target = _TARGET.format(
         gpu=chip.gpu, name=chip.kinds[0], memory=chip.memory, block_memory=chip.gpu.shared_memory - 1024
     )
-    hosts = max(1, count // GPUS_OF_A_HOST) if count % GPUS_OF_A_HOST == 0 else 1
+    hosts = count // GPUS_OF_A_HOST if count % GPUS_OF_A_HOST == 0 else 1
     try:
         return topologies.get_topology_desc(
             platform="cuda", target_config=target, topology=f"1x{hosts}x{count // hosts}"

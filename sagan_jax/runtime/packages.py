@@ -1,5 +1,6 @@
-"""Checks whether an optional package is installed."""
+"""Checks whether packages are installed, and in which version."""
 
+import importlib.metadata
 import importlib.util
 
 
@@ -17,3 +18,19 @@ def is_installed(package: str) -> bool:
     """
     spec = importlib.util.find_spec(package)
     return spec is not None and spec.origin is not None
+
+
+def installed_version(distribution: str) -> str | None:
+    """Returns the version of an installed distribution, or None if it is not installed.
+
+    Args:
+        distribution: the name that pip uses.
+
+    Examples:
+        >>> installed_version("no-such-distribution") is None
+        True
+    """
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
