@@ -35,7 +35,7 @@ each row is scored with raw weights, and with statistics of the batch and standi
     sagan-jax evaluate --workdir RUN --protocol fd5k_train_lite0_raw fd5k_train_lite0_batch fd5k_train_lite0_standing
 
 Costs by `r3gan_cifar10`, whose runs with the hinge loss are as large: 21 minutes a run, two at a time on two CPU cores.
-That is 4.2 hours for 24 runs, once 18 minutes for real images, and the three other scores of 8 runs. So far, 4 of the
+That is 4.2 hours for 24 runs, once 18 minutes for real images, and the three other scores of 8 runs. So far, 22 of the
 24 runs were made (`experiments/results`). Nothing is tested before all are made.
 """
 
