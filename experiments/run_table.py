@@ -5,7 +5,8 @@
 
 The question of the table, its rows, its analysis and the statistical power are printed first, and written to
 OUT/plan.md before the first run. A finished run is not run again, and a stopped run is resumed. After each run, the
-table and the plot are written from the finished results. OUT/ROW-SEED is the workdir of each row and seed.
+table and the plot are written from the finished results. The tests follow when all runs are finished, because early
+looks raise the rate of false findings. OUT/ROW-SEED is the workdir of each row and seed.
 OUT/table.md and OUT/curves.png are the results. If images follow a rule, OUT/samples.png is written too. All rows of
 one seed run before the next seed, so that a stopped table still compares rows fairly. If the table searches for
 settings, OUT/search holds the same files of the search, which is finished before the first run. Ctrl-C stops the

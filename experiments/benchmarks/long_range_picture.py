@@ -120,7 +120,7 @@ def show_bars(axes: Axes, table: Table, found: Found, rows: Sequence[str]) -> No
 
 
 def p_of_rows(table: Table, found: Found, rows: Sequence[str]) -> str:
-    """Returns p of the planned comparison of two rows, corrected by Holm over its family; "" with too few runs."""
+    """Returns p of the planned comparison of two rows, corrected by Holm over its family; "" if runs are missing."""
     for family in families(table):
         for (row, baseline, _), (_, corrected) in zip(family, p_values(table, found, family), strict=True):
             if {row, baseline} == set(rows) and corrected is not None:

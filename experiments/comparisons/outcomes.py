@@ -40,6 +40,11 @@ def outcomes(table: Table, found: Results, row: str, score: str) -> list[float |
     ]
 
 
+def runs_left(table: Table, found: Results) -> int:
+    """Returns how many runs of a table are not finished."""
+    return sum(seed not in found.get(row, {}) for row in table.rows for seed in table.seeds)
+
+
 def measured_scores(table: Table, found: Results) -> list[str]:
     """Returns the columns: the scores of a table, except those that no run with scores has."""
     runs = [run["values"] for of_row in found.values() for run in of_row.values() if run["values"]]

@@ -9,7 +9,16 @@ import numpy as np
 from comparisons import factorial
 from comparisons.families import holm
 from comparisons.intervals import bootstrap, wilson
-from comparisons.outcomes import COLLAPSED, Results, collapsed_at, families, measured_scores, outcomes, tested_scores
+from comparisons.outcomes import (
+    COLLAPSED,
+    Results,
+    collapsed_at,
+    families,
+    measured_scores,
+    outcomes,
+    runs_left,
+    tested_scores,
+)
 from comparisons.ranking import rank_interval, rank_shares
 from comparisons.survival import kaplan_meier
 from sagan_jax.config import Table
@@ -107,7 +116,7 @@ def comparisons(table: Table, found: Results) -> str:
     """Returns each family of tests: each difference from a baseline, its exact p, and p after Holm's correction.
 
     If a run of either row has no value, the difference is that of the mean ranks, which are tested. A higher rank is
-    better, and such runs have the lowest.
+    better, and such runs have the lowest. Nothing is tested before all runs are finished.
     """
     parts = []
     for number, stated in enumerate(families(table)):
@@ -126,6 +135,8 @@ def comparisons(table: Table, found: Results) -> str:
         parts.append(
             with_head([name, "of", "difference", "test of", "seeds", "p", f"p, Holm over {len(stated)}"], lines)
         )
+    if left := runs_left(table, found):
+        parts.append(f"{left} runs are not finished. p is given when all are.\n")
     return "\n".join(parts)
 
 
@@ -142,12 +153,20 @@ def rank_difference(one: Sequence[float | None], other: Sequence[float | None], 
 def p_values(
     table: Table, found: Results, stated: Sequence[tuple[str, str, str]]
 ) -> list[tuple[float | None, float | None]]:
-    """Returns the exact p of each comparison of a family, and p after Holm's correction; None with too few runs."""
-    exact = []
-    for row, baseline, score in stated:
-        groups = [outcomes(table, found, one, score) for one in (row, baseline)]
-        enough = min(map(len, groups)) > 1
-        exact.append(difference_p(*groups, lower_is_better=is_lower_better(table, score)) if enough else None)
+    """Returns the exact p of each comparison of a family, and p after Holm's correction.
+
+    Both are None until all runs of the table are finished, because early looks raise the rate of false findings. They
+    are also None with one seed.
+    """
+    if runs_left(table, found) or len(table.seeds) < 2:
+        return [(None, None)] * len(stated)
+    exact = [
+        difference_p(
+            *(outcomes(table, found, one, score) for one in (row, baseline)),
+            lower_is_better=is_lower_better(table, score),
+        )
+        for row, baseline, score in stated
+    ]
     return list(zip(exact, holm(exact), strict=True))
 
 
@@ -197,10 +216,10 @@ def ranking(table: Table, found: Results) -> str:
 
 
 def factor_tables(table: Table, found: Results) -> str:
-    """Returns main effects and two-way interactions of each tested score, or what is missing for them."""
+    """Returns main effects and two-way interactions of each tested score, or how many runs are missing for them."""
     names, scores = list(table.factors), tested_scores(table)
-    if not all(found.get(row) for row in table.rows):
-        return f"Factors of {', '.join(heading(table, score) for score in scores)}: some rows have no run yet.\n"
+    if left := runs_left(table, found):
+        return f"{left} runs are not finished. The effects of {', '.join(names)} are given when all are.\n"
     designs = []
     for score in scores:
         values = {row: outcomes(table, found, row, score) for row in table.rows}
@@ -251,7 +270,7 @@ def _effect_text(cells: factorial.Cells, factors: Sequence[int]) -> str:
 
 
 def _main_effects(
-    cells: factorial.Cells, names: Sequence[str], title: str, tested: Sequence[tuple[float, float | None]], tests: int
+    cells: factorial.Cells, names: Sequence[str], title: str, tested: Sequence[tuple[float, float]], tests: int
 ) -> str:
     lines = [
         [name, _effect_text(cells, [factor]), p_text(p), p_text(q)]

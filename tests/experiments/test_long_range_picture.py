@@ -80,11 +80,19 @@ def test_the_picture_is_drawn_from_results_alone(program, results, monkeypatch, 
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([100, 20, 75])
     text = [label.get_text() for label in axes.texts]
     assert text == ["20%, 3 runs, 1 collapsed", "75%, 2 runs"]
-    # The two highest of six runs, or the two lowest, are 2 of 15 groupings. Holm multiplies by the family's four tests.
-    assert axes.get_xlabel().endswith("%\ndotted: by chance; beyond chance: p = 0.53 (Holm)")
+    assert axes.get_xlabel().endswith("%\ndotted: by chance")  # p is given when all 96 runs are finished
     assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == pytest.approx([10, 10])
     with Image.open(results / "long_range.png") as picture:
         assert picture.size == (1100, 540)
+
+
+def test_p_is_given_when_all_runs_are_finished(program, results):
+    table, rows = program.run_table.load_table("long_range_v1"), ("none", "release at 16")
+    table = replace(table, rows={row: table.rows[row] for row in rows}, baselines={rows[1]: rows[0]}, seeds=(0, 1))
+    found = program.run_table.results(table, results)
+    # A collapsed run ranks worst. The two highest of four runs, or the two lowest, are 2 of 6 groupings.
+    assert program.p_of_rows(table, found, rows) == "; beyond chance: p = 0.33 (Holm)"
+    assert program.p_of_rows(replace(table, seeds=(0, 1, 2)), found, rows) == ""
 
 
 def test_another_row_can_be_the_one_with_attention(program, results, monkeypatch):

@@ -814,7 +814,7 @@ def test_second_family_is_corrected_on_its_own(program, searched):
 
 
 def test_collapsed_run_is_counted_and_neither_averaged_nor_left_out_of_the_test(program, searched):
-    table = replace(searched, search=None, tested=("centre/l1", "collapsed"))
+    table = replace(searched, search=None, seeds=(0, 1, 2), tested=("centre/l1", "collapsed"))
     losses = {"none": [1.0, 1.0, 1.0], "attention": [0.1, 0.2, 1.0]}
     found = {
         row: {
@@ -837,7 +837,7 @@ def test_factorial_table_names_effects_interactions_and_aliases(program, table):
     levels = {"low": (), "b": ("B",), "a": ("A",), "ab": ("A", "B")}
     rows = dict.fromkeys(levels, table.rows["none"])
     factors = {factor: tuple(row for row in levels if factor in levels[row]) for factor in ("A", "B")}
-    table = replace(table, rows=rows, baselines={}, factors=factors, scores={"x": "x"})
+    table = replace(table, rows=rows, seeds=(0, 1), baselines={}, factors=factors, scores={"x": "x"})
     values = {"low": (1.0, 2.0), "b": (2.0, 3.0), "a": (11.0, 12.0), "ab": (12.0, 17.0)}
     found = {
         row: {seed: {"values": {"x": value}} for seed, value in enumerate(of_row)} for row, of_row in values.items()
@@ -860,8 +860,27 @@ def test_factorial_table_names_effects_interactions_and_aliases(program, table):
     assert "of x, twice. " in program.plan(more)
     assert "The family, corrected by Holm: 4. " in program.plan(more)
     assert "no test" not in program.plan(more)
-    found["ab"] = {}
-    assert "some rows have no run yet" in program.whole(table, found, dict.fromkeys(rows, 7))
+
+
+@pytest.mark.parametrize("left", [1, 3])
+def test_nothing_is_tested_before_all_runs_are_finished(program, table, left):
+    table = replace(table, seeds=tuple(range(4)))
+    found = {
+        row: {seed: {"values": {"centre/psnr": level + seed}} for seed in table.seeds}
+        for row, level in (("none", 20.0), ("attention", 30.0))
+    }
+    parameters = dict.fromkeys(table.rows, 7)
+    factorial = replace(table, baselines={}, factors={"A": ("attention",)})
+    assert "| +10.00 [+8.50, +11.50] | means | 4 and 4 | 0.029 | 0.029 |" in program.whole(table, found, parameters)
+    assert "| A | +10.00 ± 0.91 | 0.029 | 0.029 |" in program.whole(factorial, found, parameters)
+    for _ in range(left):
+        found["attention"].popitem()
+    lines = program.whole(table, found, parameters).splitlines()
+    assert lines[-3].endswith(f"| means | {4 - left} and 4 | – | – |")
+    assert lines[-1] == f"{left} runs are not finished. p is given when all are."
+    text = program.whole(factorial, found, parameters)
+    assert text.endswith(f"\n{left} runs are not finished. The effects of A are given when all are.\n")
+    assert "±" not in text
 
 
 @pytest.mark.parametrize(
@@ -882,7 +901,7 @@ def test_rows_that_are_no_factorial_design_are_refused_before_the_first_run(
         program.run(["t", "--out", str(tmp_path / "out")])
     assert not fake
     assert not (tmp_path / "out").exists()
-    found = {row: {0: {"values": {"centre/psnr": 1.0}}} for row in rows}
+    found = {row: {seed: {"values": {"centre/psnr": 1.0}} for seed in table.seeds} for row in rows}
     with pytest.raises(ValueError, match=words):
         tables.factor_tables(table, found)
 
