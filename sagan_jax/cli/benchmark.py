@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> None:
     folder = parsed.out / (folder_name(parsed.attention) + ("-quick" if parsed.quick else ""))
     shown = f"{parsed.attention}, quick" if parsed.quick else parsed.attention
     table = ""
-    for trials in measure_layer(
+    measured = measure_layer(
         parsed.attention,
         range(parsed.seeds),
         folder,
@@ -64,8 +64,9 @@ def run(arguments: list[str]) -> None:
         probe=parsed.part != "gan",
         gan=parsed.part != "probe",
         notify=lambda line: print(line, flush=True),
-    ):
-        table = beside_ours(shown, trials)
+    )
+    for seeds, trials in enumerate(measured, start=1):
+        table = beside_ours(shown, trials, tested=seeds == parsed.seeds)
         write_atomically(folder / "table.md", (table + "\n").encode())
     print(f"\n{table}\n")
     if parsed.quick:

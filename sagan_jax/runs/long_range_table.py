@@ -20,18 +20,20 @@ def recorded_rows() -> dict[str, list[Trial]]:
     return {row: [Trial(**trial) for trial in trials] for row, trials in rows.items()}
 
 
-def beside_ours(attention: str, trials: Sequence[Trial]) -> str:
+def beside_ours(attention: str, trials: Sequence[Trial], *, tested: bool = True) -> str:
     """Returns the table, in Markdown: our layers, and below them one more.
 
     Args:
         attention: the name of the layer.
         trials: one for each seed.
+        tested: whether the layer is tested. Early looks raise the rate of false findings, so test after the last seed.
     """
     rows = {**recorded_rows(), f"**{attention}**": list(trials)}
     heads = ["layer", "beyond reach", "0.9 at step", "follow the rule", "beyond chance", "same hue", "by chance"]
     heads += ["two clear blobs", "collapsed", "seeds", "p beyond chance against none, not corrected"]
     baseline = rows.get(BASELINE, [])
-    lines = [[row, *_cells(found, baseline if row != BASELINE else [])] for row, found in rows.items()]
+    untested = {BASELINE} if tested else {BASELINE, f"**{attention}**"}
+    lines = [[row, *_cells(found, [] if row in untested else baseline)] for row, found in rows.items()]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *lines])
 
 

@@ -16,6 +16,7 @@ from sagan_jax.runs import long_range, long_range_table, reach
 from sagan_jax.runs.long_range import Trial, experiment, measure_layer
 from sagan_jax.runs.long_range_table import beside_ours
 from sagan_jax.runs.validate import check_config
+from sagan_jax.runtime import files
 from support.commands import command, error_line
 
 pytestmark = pytest.mark.one_jax
@@ -96,6 +97,7 @@ def test_row_has_means_ranges_collapse_and_the_p_of_an_exact_test(monkeypatch):
     # Ranks from the worst: 1 for the collapsed run, 2, 3 and 4 for none, 5 and 6 for the others. The sums are 12 and 9.
     # Of 20 groupings, six are nearer: three have the sum 10 and three the sum 11.
     assert lines[3][8:] == ["1 of 3", "3", "0.7"]
+    assert beside_ours("mine", trials, tested=False).endswith("| 1 of 3 | 3 | – |")
 
 
 def test_one_seed_has_no_test(monkeypatch):
@@ -259,6 +261,16 @@ def test_layer_of_a_user_becomes_a_row_and_is_not_run_twice(tmp_path, capsys, mo
         monkeypatch.setattr(long_range, name, None)  # a second call would fail
     assert command(*words) == 0
     assert (folder / "table.md").read_text() == table
+
+
+def test_layer_is_tested_after_the_last_seed(monkeypatch, tmp_path):
+    trial = Trial(None, None, {"follows_rule": 0.5, "beyond_chance": 0.5}, False)
+    monkeypatch.setattr(long_range, "measure_layer", lambda *_, **options: ([trial] * 4 for _ in range(3)))
+    monkeypatch.setattr(long_range_table, "recorded_rows", lambda: {"none": [trial] * 3})
+    written = []
+    monkeypatch.setattr(files, "write_atomically", lambda path, content: written.append(content))
+    assert command("benchmark", "long_range", "--attention", "release", "--seeds", "3", "--out", tmp_path) == 0
+    assert [content.split(b"|")[-2] for content in written] == [b" \xe2\x80\x93 ", b" \xe2\x80\x93 ", b" 1 "]
 
 
 def test_out_that_cannot_be_written_is_said_before_anything_is_trained(fake, tmp_path, capsys):
