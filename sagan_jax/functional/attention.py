@@ -128,6 +128,8 @@ def attend_positions(queries: Array, keys: Array, values: Array) -> Array:
 # Numbers of map entries. On a CPU, a block of rows and its gradients should fit in the cache; measured by
 # experiments/benchmarks/attention_speed.py. Up to 2**21 entries, whole maps are as fast as blocks.
 _CPU_WHOLE, _CPU_BLOCK = 2**21, 2**20
+# Products with fewer rows are slow: with 64 rows of 16384 keys, a forward pass took 1.5 times as long.
+_CPU_LEAST_ROWS = 128
 # Other devices process all images in parallel. Maps of an image are whole up to 64x64 positions with pooled keys.
 # Larger maps are computed in blocks of 4 MiB per image in float32. Not tuned.
 _IMAGE_WHOLE, _IMAGE_BLOCK = 2**22, 2**20
@@ -142,7 +144,7 @@ def _attend_on_cpu(queries: Array, keys: Array, values: Array) -> Array:
     if batch * image_size <= _CPU_WHOLE:
         return attend(attention_map(queries, keys), values)
     images = _CPU_BLOCK // image_size
-    attend_image = partial(_attend_rows, rows=rows if images else max(1, _CPU_BLOCK // keys.shape[1]))
+    attend_image = partial(_attend_rows, rows=rows if images else max(_CPU_LEAST_ROWS, _CPU_BLOCK // keys.shape[1]))
     operands = (queries, keys, values)
     if images <= 1:  # a batch of one image would be slower
         return jax.lax.map(lambda image: attend_image(*image), operands)

@@ -204,6 +204,11 @@ def test_attention_at_128_by_128_takes_64_mib_an_image_at_most(attend_all, width
         assert program.memory_analysis().temp_size_in_bytes <= 3 * 64 * 2**20
 
 
+def test_block_of_a_very_wide_map_has_at_least_128_rows():
+    operands = [jax.ShapeDtypeStruct((1, positions, 8), jnp.float32) for positions in (256, 2**14, 2**14)]
+    assert "tensor<128x16384xf32>" in jax.jit(attention._attend_on_cpu).lower(*operands).as_text()
+
+
 # The rows of some positions
 
 
