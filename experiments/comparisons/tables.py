@@ -136,7 +136,7 @@ def comparisons(table: Table, found: Results) -> str:
             with_head([name, "of", "difference", "test of", "seeds", "p", f"p, Holm over {len(stated)}"], lines)
         )
     if left := runs_left(table, found):
-        parts.append(f"{left} runs are not finished. p is given when all are.\n")
+        parts.append(f"Runs left: {left}. p is given when all runs are finished.\n")
     return "\n".join(parts)
 
 
@@ -219,7 +219,7 @@ def factor_tables(table: Table, found: Results) -> str:
     """Returns main effects and two-way interactions of each tested score, or how many runs are missing for them."""
     names, scores = list(table.factors), tested_scores(table)
     if left := runs_left(table, found):
-        return f"{left} runs are not finished. The effects of {', '.join(names)} are given when all are.\n"
+        return f"Runs left: {left}. The effects of {', '.join(names)} are given when all runs are finished.\n"
     designs = []
     for score in scores:
         values = {row: outcomes(table, found, row, score) for row in table.rows}

@@ -877,9 +877,9 @@ def test_nothing_is_tested_before_all_runs_are_finished(program, table, left):
         found["attention"].popitem()
     lines = program.whole(table, found, parameters).splitlines()
     assert lines[-3].endswith(f"| means | {4 - left} and 4 | – | – |")
-    assert lines[-1] == f"{left} runs are not finished. p is given when all are."
+    assert lines[-1] == f"Runs left: {left}. p is given when all runs are finished."
     text = program.whole(factorial, found, parameters)
-    assert text.endswith(f"\n{left} runs are not finished. The effects of A are given when all are.\n")
+    assert text.endswith(f"\nRuns left: {left}. The effects of A are given when all runs are finished.\n")
     assert "±" not in text
 
 
