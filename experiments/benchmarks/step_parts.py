@@ -4,9 +4,9 @@
     python experiments/benchmarks/step_parts.py --tables parts.json
 
 The plain forms are: convolutions and resampling in two steps; XLA's gradients of all kernels; batch norm in two steps.
-The last form has `shared_draws`, which changes the experiment: see `Training`. All forms are programs of one process
-and take turns. Each time is divided by that of the step as it is, in the same round. A ratio above 1 means that the
-plain form is slower.
+Two more forms follow. One has D's passes over real and generated images as one batch. The other has `shared_draws`,
+which changes the experiment: see `Training`. All forms are programs of one process and take turns. Each time is divided
+by that of the step as it is, in the same round. A ratio above 1 means that the form is slower.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from measuring import (
     add_turns,
@@ -42,6 +43,8 @@ from sagan_jax.cli.main import explained
 from sagan_jax.functional import convolution, normalization, resampling
 from sagan_jax.models import layers
 from sagan_jax.runs.build import build_adversarial_task
+from sagan_jax.training import adversarial
+from sagan_jax.training.adversarial import AdversarialTask
 from sagan_jax.training.flops import step_flops
 
 WHOLE = "the step as it is"
@@ -66,7 +69,25 @@ def standardize_then_scale(
     return normalization.scale_and_shift(standardized, scale, shift)
 
 
-PLAIN: Mapping[str, list[tuple[Any, str, Any]]] = {
+def judge_in_one_batch(
+    task: AdversarialTask, variables: Any, reals: Any, draws: Any, generate: Callable[[Any], Array]
+) -> tuple[Any, Any]:
+    """Returns the results of D on real and on generated images, from one pass over both.
+
+    It is the same up to rounding if D has no batch norm and the task no gradient penalty.
+    """
+    assert not task.r1
+    assert not task.r2
+    assert not variables["batch_stats"]
+    keys = jnp.concatenate([draws.real_keys, draws.fake_keys])
+    labels = jnp.concatenate([reals.labels, draws.labels])
+    images = jnp.concatenate([adversarial._real_images(task, reals, draws), generate(draws)])
+    logits, batch_stats = adversarial._discriminator_pass(task, variables, keys, labels)(images)
+    real, fake = jnp.split(logits, 2)
+    return adversarial._Judged(real, batch_stats), adversarial._Judged(fake, batch_stats)
+
+
+FORMS: Mapping[str, list[tuple[Any, str, Any]]] = {
     WHOLE: [],
     "convolutions and resampling in two steps": [
         (layers, "upsample_convolve", upsample_then_convolve),
@@ -74,17 +95,18 @@ PLAIN: Mapping[str, list[tuple[Any, str, Any]]] = {
     ],
     "XLA's gradients of all kernels": [(convolution, "_has_patches", lambda *_: False)],
     "batch norm in two steps": [(layers, "normalize", standardize_then_scale)],
+    "D on real and generated images as one batch": [(adversarial, "_judge_both", judge_in_one_batch)],
     SHARED: [],
 }
 """The forms of the step: what is replaced, by the name of the form."""
 
 
 @contextlib.contextmanager
-def plain(form: str) -> Iterator[None]:
+def with_form(form: str) -> Iterator[None]:
     """Replaces the functions of a form while a step is traced."""
     jax.clear_caches()
     with contextlib.ExitStack() as replaced:
-        for place, name, function in PLAIN[form]:
+        for place, name, function in FORMS[form]:
             replaced.enter_context(mock.patch.object(place, name, function))
         yield
     jax.clear_caches()
@@ -95,7 +117,7 @@ def compiled_step(work: Work, precision: str, form: str) -> tuple[Callable[[int]
     experiment = experiment_of(work, precision)
     experiment = replace(experiment, training=replace(experiment.training, shared_draws=form == SHARED))
     task = build_adversarial_task(experiment)
-    with plain(form):
+    with with_form(form):
         take, facts = alone(task, work)
         facts["flops"] = step_flops(task, work.batch, (work.resolution, work.resolution, 3))
 
@@ -110,12 +132,12 @@ def compiled_step(work: Work, precision: str, form: str) -> tuple[Callable[[int]
 def measure(work: Work, given: argparse.Namespace) -> dict[str, Any]:
     """Returns the results of a row: for each form the facts about its program, and its seconds per step."""
     steppers, facts = {}, {}
-    for form in PLAIN:
+    for form in FORMS:
         steppers[form], facts[form] = compiled_step(work, given.precision, form)
         steppers[form](1)  # the first step also allocates memory
         progress(f"ready: {form}")
     times = take_turns(steppers, rounds=given.rounds, turn_seconds=given.turn_seconds, say=progress)
-    return {form: {"facts": facts[form], "seconds": times[form]} for form in PLAIN}
+    return {form: {"facts": facts[form], "seconds": times[form]} for form in FORMS}
 
 
 def tables(result: Mapping[str, Any]) -> str:

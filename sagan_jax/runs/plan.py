@@ -42,6 +42,7 @@ SHARES = (0.15, 0.30, 0.45)
 _SAY_EVERY_SECONDS = 60.0
 # The program of a step depends on the sources in these folders.
 _SOURCES = ("functional", "models", "training")
+_RUNTIME_SOURCES = ("collectives", "compiled_programs", "devices", "gpu_kernels", "hlo_text")
 _VERSIONS = ("jax", "jaxlib", "libtpu", "jax-cuda13-pjrt", "jax-cuda12-pjrt", "flax", "optax")
 _CHANGE_NO_PROGRAM = ("total_steps", "seed", "driver", "init_from")
 
@@ -321,6 +322,6 @@ def _key(experiment: AnyExperiment, target: Target) -> str:
 def _digest_of_sources() -> str:
     package = Path(sagan_jax.__file__).parent
     files = [path for folder in _SOURCES for path in sorted((package / folder).glob("*.py"))]
-    files += [package / "runtime" / name for name in ("devices.py", "collectives.py", "compiled_programs.py")]
+    files += [package / "runtime" / f"{name}.py" for name in _RUNTIME_SOURCES]
     files += [package / "runs" / name for name in ("build.py", "families.py")]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

@@ -30,6 +30,8 @@ def plan_rows(plan: Plan) -> Mapping[str, str]:
     rows["operations of a device"] = f"{plan.flops / 1e9:,.4g} GFLOP a step"
     if program and program.bytes_accessed is not None:
         rows["bytes accessed"] = f"{_bytes(int(program.bytes_accessed))} a step"
+    if program and program.kernels is not None:
+        rows["kernels"] = f"{program.kernels:,} a step; a call of a library counts as one"
     return rows | _collectives(program) | _times(plan)
 
 

@@ -1,11 +1,12 @@
 """Counts the collectives of a program, as traced by jax and as compiled by XLA."""
 
-import collections
 import dataclasses
 import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from sagan_jax.runtime.hlo_text import computation_lines, executions
 
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 # The names of the same collectives in jax's traced programs.
@@ -25,15 +26,6 @@ _INSTRUCTION = re.compile(rf"= (?P<type>.*?) (?P<kind>{'|'.join(_KINDS)})(?P<sta
 # A collective that is split into parts, to overlap with other operations, is written once for each part.
 _CHAIN = re.compile(r'chain_id="(\d+)"')
 _ARRAY = re.compile(r"\b(?P<type>pred|[a-z]+\d+\w*)\[(?P<shape>[\d,<=]*)\]")
-_COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) (?:\(.*\) -> .*)?\{$")
-_CALLED = re.compile(
-    r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
-    r"|(?:calls|branch_computations|called_computations)=\{([^}]*)\}"
-)
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+)")
-_CONSTANT = re.compile(r"%?([\w.\-]+) = s32\[\]\S* constant\((\d+)\)")
-_BELOW = re.compile(r"ROOT .* compare\(.*?%?([\w.\-]+)\), direction=LT")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +57,9 @@ def compiled_collectives(text: str) -> tuple[Collectives, ...]:
         >>> compiled_collectives("ENTRY main {\\n  r = (f32[8]{0}, bf16[2,3]) all-reduce(a, b), to_apply=add\\n}")
         (Collectives(kind='all-reduce', count=1, arrays=2, num_bytes=44),)
     """
-    rounds = _rounds(text)
+    rounds = executions(text)
     found = {}
-    for number, (computation, line) in enumerate(_lines(text)):
+    for number, (computation, line) in enumerate(computation_lines(text)):
         match = _INSTRUCTION.search(line)
         if match:
             arrays = [_array_bytes(array) for array in _ARRAY.finditer(match["type"])]
@@ -108,59 +100,6 @@ def _by_kind(found: Iterable[Collectives]) -> tuple[Collectives, ...]:
         for place, value in enumerate((one.count, one.arrays, one.num_bytes)):
             total[place] += value
     return tuple(Collectives(kind, *total) for kind, total in sorted(sums.items()))
-
-
-def _lines(text: str) -> Iterator[tuple[str, str]]:
-    """Yields the lines of a program, each with the name of its computation."""
-    name = ""
-    for line in text.splitlines():
-        head = _COMPUTATION.match(line)
-        if head:
-            name = head["name"]
-        else:
-            yield name, line
-
-
-def _rounds(text: str) -> dict[str, int]:
-    """Returns how often each computation of a program is executed."""
-    entry, called = "", collections.defaultdict(list)
-    for line in text.splitlines():
-        head = _COMPUTATION.match(line)
-        if head and head["entry"]:
-            entry = head["name"]
-    bounds = _loop_bounds(text)
-    for computation, line in _lines(text):
-        trips, loop = _TRIPS.search(line), _WHILE.search(line)
-        count = int(trips[1]) if trips else bounds.get(loop[1], 1) if loop else 1
-        for one, several in _CALLED.findall(line):
-            for name in [one] if one else re.findall(r"[\w.\-]+", several):
-                called[computation].append((name, count))
-    rounds: dict[str, int] = collections.defaultdict(int)
-    waiting = [(entry, 1)]
-    while waiting:  # XLA has no recursion
-        computation, times = waiting.pop()
-        rounds[computation] += times
-        waiting += [(name, times * trips) for name, trips in called[computation]]
-    return rounds
-
-
-def _loop_bounds(text: str) -> dict[str, int]:
-    """Returns the number of iterations of each loop of a program, by the name of its condition computation.
-
-    The TPU compiler does not annotate loops with their number of iterations. But the condition of a `scan` compares a
-    counter, which starts at 0, with that number.
-    """
-    constants = {(computation, match[1]): int(match[2]) for computation, match in _matches(text, _CONSTANT)}
-    found = {computation: constants.get((computation, match[1])) for computation, match in _matches(text, _BELOW)}
-    return {computation: bound for computation, bound in found.items() if bound is not None}
-
-
-def _matches(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[str, re.Match[str]]]:
-    """Yields the matches of a pattern in the lines of a program, each with the name of its computation."""
-    for computation, line in _lines(text):
-        match = pattern.search(line)
-        if match:
-            yield computation, match
 
 
 def _array_bytes(array: re.Match[str]) -> int:

@@ -10,6 +10,7 @@ import jax
 
 from sagan_jax.errors import one_line
 from sagan_jax.runtime.collectives import Collectives, compiled_collectives, traced_collectives
+from sagan_jax.runtime.gpu_kernels import compiled_kernels
 from sagan_jax.runtime.memory import memory_error
 
 # XLA's message for TPUs: "... for HLO temporaries (20.00G) exceeds available HBM (15.75G)".
@@ -34,6 +35,7 @@ class CompiledProgram:
         compile_seconds: the time of compiling.
         refused: the compiler's message if the program does not fit into memory; else "".
         needed: least number of bytes of memory for a refused program, if the compiler gives it.
+        kernels: number of kernels, if the program is one for a GPU.
     """
 
     arguments: int | None = None
@@ -48,6 +50,7 @@ class CompiledProgram:
     compile_seconds: float = 0.0
     refused: str = ""
     needed: int | None = None
+    kernels: int | None = None
 
     @property
     def memory(self) -> int | None:
@@ -81,6 +84,7 @@ def compile_program(traced: jax.stages.Traced) -> CompiledProgram:
             needed=int(float(needed[1]) * _UNITS[needed[2]]) if needed else None,
         )
     memory, costs = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    text = compiled.as_text() or ""
     return CompiledProgram(
         arguments=getattr(memory, "argument_size_in_bytes", None),
         outputs=getattr(memory, "output_size_in_bytes", None),
@@ -90,9 +94,16 @@ def compile_program(traced: jax.stages.Traced) -> CompiledProgram:
         bytes_accessed=costs.get("bytes accessed"),
         seconds=costs.get("optimal_seconds"),
         written=written,
-        collectives=compiled_collectives(compiled.as_text() or ""),
+        collectives=compiled_collectives(text),
         compile_seconds=time.monotonic() - start,
+        kernels=compiled_kernels(text) if _platform(compiled) == "gpu" else None,
     )
+
+
+def _platform(compiled: jax.stages.Compiled) -> str:
+    """Returns the platform of the devices of a program, or an empty string if it has neither inputs nor outputs."""
+    shardings = jax.tree.leaves((compiled.input_shardings, compiled.output_shardings))
+    return next((device.platform for one in shardings for device in one.device_set), "")
 
 
 def program_to_dict(program: CompiledProgram) -> dict[str, Any]:

@@ -401,20 +401,15 @@ def _discriminator_gradients(
     def objective(
         params: Params, batch_stats: BatchStats, batch: tuple[Batch, _Draws]
     ) -> tuple[Array, tuple[BatchStats, Metrics]]:
-        reals, draws = batch
-        variables = {"params": params, "batch_stats": batch_stats}
-        on_real = _discriminator_pass(task, variables, draws.real_keys, reals.labels)
-        real_logits, batch_stats, r1 = _judge(on_real, _real_images(task, reals, draws), penalized=bool(task.r1))
-        on_fake = _discriminator_pass(task, variables, draws.fake_keys, draws.labels)
-        fake_logits, _, r2 = _judge(on_fake, generate(draws), penalized=bool(task.r2))
-        loss, metrics = discriminator_loss(task.loss, real_logits, fake_logits)
-        metrics["discriminator/real_logits"] = real_logits.mean()
-        metrics["discriminator/fake_logits"] = fake_logits.mean()
-        for name, strength, penalty in (("r1", task.r1, r1), ("r2", task.r2, r2)):
+        on_real, on_fake = _judge_both(task, {"params": params, "batch_stats": batch_stats}, *batch, generate)
+        loss, metrics = discriminator_loss(task.loss, on_real.logits, on_fake.logits)
+        metrics["discriminator/real_logits"] = on_real.logits.mean()
+        metrics["discriminator/fake_logits"] = on_fake.logits.mean()
+        for name, strength, penalty in (("r1", task.r1, on_real.penalty), ("r2", task.r2, on_fake.penalty)):
             if penalty is not None:
                 loss += strength / 2 * penalty
                 metrics[f"discriminator/{name}"] = penalty
-        return loss, (batch_stats, metrics)
+        return loss, (on_real.batch_stats, metrics)
 
     gradients = compute_gradients(
         "discriminator",
@@ -445,14 +440,33 @@ def _discriminator_pass(
     return judge
 
 
-def _judge(
-    judge: Callable[[Array], tuple[Array, BatchStats]], images: Array, *, penalized: bool
-) -> tuple[Array, BatchStats, Array | None]:
-    """Returns the logits, the new running moments, and the mean gradient penalty if `penalized`, else None."""
+class _Judged(NamedTuple):
+    """The results of one pass of D."""
+
+    logits: Array
+    """`[B]`"""
+    batch_stats: BatchStats
+    """the new running moments"""
+    penalty: Array | None = None
+    """the mean gradient penalty, if the task has one"""
+
+
+def _judge_both(
+    task: AdversarialTask, variables: Variables, reals: Batch, draws: _Draws, generate: Callable[[_Draws], Array]
+) -> tuple[_Judged, _Judged]:
+    """Returns the results of D's passes over real and over generated images."""
+    on_real = _discriminator_pass(task, variables, draws.real_keys, reals.labels)
+    real = _judge(on_real, _real_images(task, reals, draws), penalized=bool(task.r1))
+    on_fake = _discriminator_pass(task, variables, draws.fake_keys, draws.labels)
+    return real, _judge(on_fake, generate(draws), penalized=bool(task.r2))
+
+
+def _judge(judge: Callable[[Array], tuple[Array, BatchStats]], images: Array, *, penalized: bool) -> _Judged:
+    """Returns the results of a pass over these images, with the gradient penalty if `penalized`."""
     if not penalized:
-        return *judge(images), None
+        return _Judged(*judge(images))
     (logits, batch_stats), penalties = value_and_gradient_penalty(judge, images, has_aux=True)
-    return logits, batch_stats, penalties.mean()
+    return _Judged(logits, batch_stats, penalties.mean())
 
 
 def _update_generator(

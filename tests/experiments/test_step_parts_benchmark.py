@@ -1,6 +1,8 @@
-"""Each form of the step replaces one part by its plain form, which computes the same."""
+"""Each form of the step replaces one part by another form, which computes the same."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 
 from sagan_jax.functional import convolution
 from sagan_jax.models import layers
+from sagan_jax.runs.build import build_adversarial_task
+from sagan_jax.training.adversarial import Batch, initial_state, step
 from support.assertions import refusal
 from support.programs import BENCHMARKS, load_program
 
@@ -40,8 +44,8 @@ def test_every_plain_form_computes_the_same_and_is_undone(program):
     functions = layers.upsample_convolve, layers.convolve_pool, layers.normalize, convolution._has_patches
     expected = outputs()
     replaced = []
-    for form in program.PLAIN:
-        with program.plain(form):
+    for form in program.FORMS:
+        with program.with_form(form):
             now = layers.upsample_convolve, layers.convolve_pool, layers.normalize, convolution._has_patches
             replaced.append([new is not old for new, old in zip(now, functions, strict=True)])
             for one, other in zip(outputs(), expected, strict=True):
@@ -52,8 +56,29 @@ def test_every_plain_form_computes_the_same_and_is_undone(program):
         [False, False, False, True],
         [False, False, True, False],
         [False] * 4,
+        [False] * 4,
     ]
     assert (layers.upsample_convolve, layers.convolve_pool, layers.normalize) == functions[:3]
+
+
+def test_one_batch_for_d_has_the_losses_and_gradients_of_two(program):
+    work = program.Work(resolution=32, width=2, batch=3, classes=5)
+    task = replace(build_adversarial_task(program.experiment_of(work, "float32")), augmentation=("color", "cutout"))
+    state = initial_state(task, 0, (32, 32, 3))
+    batch = Batch(drawn(1, 3, 32, 32, 3).clip(-1, 1), np.array([[4, 0, 2]], np.int32))
+
+    def taken():
+        traced = jax.jit(partial(step, task)).trace(state, batch)
+        metrics = traced.lower().compile()(state, batch)[1]
+        return str(traced.jaxpr).count(" conv_general_dilated"), metrics
+
+    convolutions, expected = taken()
+    with program.with_form("D on real and generated images as one batch"):
+        fewer, metrics = taken()
+    assert fewer < convolutions
+    assert metrics.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_gradients_of_xla_have_no_loop_over_images(program):
@@ -64,12 +89,12 @@ def test_gradients_of_xla_have_no_loop_over_images(program):
         return str(jax.make_jaxpr(gradient)(kernel))
 
     assert "scan" in program_text()
-    with program.plain("XLA's gradients of all kernels"):
+    with program.with_form("XLA's gradients of all kernels"):
         assert "scan" not in program_text()
 
 
 def test_table_has_the_ratio_of_each_round(program, monkeypatch, tmp_path, capsys):
-    seconds = {form: iter([1.0, 1.0, 2.0, 4.0]) for form in program.PLAIN}
+    seconds = {form: iter([1.0, 1.0, 2.0, 4.0]) for form in program.FORMS}
     seconds["batch norm in two steps"] = iter([1.0, 3.0, 3.0, 8.0])
 
     def compiled_step(work, precision, form):

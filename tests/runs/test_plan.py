@@ -138,12 +138,13 @@ def test_gpus_that_are_not_here_get_operations_and_times_without_a_compiler(home
 def test_program_of_a_gpu_has_memory_and_collectives_but_no_counts_of_xla(home, monkeypatch):
     monkeypatch.setattr(plan_targets, "has_gpu_compiler", lambda: True)
     monkeypatch.setattr(plan_targets, "gpu_devices", lambda chip, count: jax.devices()[:count])
-    counted = dataclasses.replace(PROGRAM, flops=3.0, seconds=0.5)
+    counted = dataclasses.replace(PROGRAM, flops=3.0, seconds=0.5, kernels=1948)
     monkeypatch.setattr(planning, "compile_program", lambda traced: counted)
     monkeypatch.setenv("SAGAN_JAX_CACHE", str(home / "gpu"))
     (made,) = plans(TINY, ["a100-40gb:2"])
     assert (made.device_count, made.memory_limit) == (2, 30 * 10**9)
-    assert made.program == dataclasses.replace(PROGRAM, bytes_accessed=None)
+    assert made.program == dataclasses.replace(PROGRAM, bytes_accessed=None, kernels=1948)
+    assert plan_rows(made)["kernels"] == "1,948 a step; a call of a library counts as one"
     assert made.fits
     assert set(made.step_seconds) == {"15%", "30%", "45%"}
 
@@ -201,6 +202,7 @@ def test_rows_say_what_a_plan_holds():
     assert rows["memory of a device"] == "2.50 GiB of 16.00 GiB: fits"
     assert rows["- new outputs"] == "512 bytes"
     assert rows["collectives"] == "5 a step, 40 as written"
+    assert "kernels" not in rows
     assert rows["- all-reduce"] == "5 with 39 arrays, 3,900 bytes"
     assert rows["time of a step"] == "66.67 / 33.33 / 22.22 ms"
     assert rows["time of the run"] == "0.167 / 0.0833 / 0.0556 hours"

@@ -53,10 +53,11 @@ def test_operations_of_a_product_are_two_for_each_of_its_terms():
     program = compile_program(jax.jit(jnp.dot).trace(*shapes))
     assert program.flops == 2 * 16 * 32 * 48
     assert (program.arguments, program.outputs) == (4 * 32 * (16 + 48), 4 * 16 * 48)
+    assert program.kernels is None  # not for a GPU
 
 
 def test_program_comes_back_from_json():
     reduced = (Collectives("all-reduce", 3, 17, 4096),)
-    program = CompiledProgram(1, 2, 3, 4, 5.5, 6.5, -0.25, reduced, reduced, 7.5, "no", 8)
+    program = CompiledProgram(1, 2, 3, 4, 5.5, 6.5, -0.25, reduced, reduced, 7.5, "no", 8, 9)
     assert len({*dataclasses.astuple(program)}) == len(dataclasses.fields(program)) - 1
     assert program_from_dict(json.loads(json.dumps(program_to_dict(program)))) == program
