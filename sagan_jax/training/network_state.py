@@ -11,6 +11,7 @@ import flax.struct
 import jax
 import optax
 from jax import Array
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from sagan_jax.functional.spectral import init_spectral
 
@@ -103,4 +104,11 @@ def normalize_with_vjp(normalize: Normalize, state: NetworkState) -> Normalized:
         return params, (spectral, sigmas)
 
     params, vjp_fn, found = jax.vjp(normalized, state.params, has_aux=True)
+    # XLA would give parameters and optimiser states the layout of kernels in cuDNN, and copy them in each step.
+    params = jax.lax.platform_dependent(params, cuda=_in_row_major_order, default=lambda params: params)
     return Normalized(params, lambda gradients: vjp_fn(gradients)[0], found)
+
+
+def _in_row_major_order(tree: Params) -> Params:
+    """Returns the arrays of a tree, with the layout that the arguments and results of a program have."""
+    return jax.tree.map(lambda leaf: with_layout_constraint(leaf, Layout(tuple(range(leaf.ndim)))), tree)

@@ -81,6 +81,18 @@ def test_compute_gradients_are_those_of_the_stored_parameters_and_normalise_once
     }
 
 
+@pytest.mark.parametrize(("platform", "expected"), [("cuda", 2), ("rocm", 0), ("tpu", 0), ("cpu", 0)])
+def test_parameters_get_the_layout_of_the_state_on_cuda_alone(state, platform, expected):
+    def gradients(state):
+        def objective(params, batch_stats, batch):
+            return (params["block"]["kernel"] ** 2).sum() * batch.mean(), (batch_stats, {})
+
+        return compute_gradients("network", normalize_with_vjp(halved, state), {}, objective, jnp.ones(3)).params
+
+    text = jax.jit(gradients).trace(state).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("@LayoutConstraint") == expected  # the kernel and gamma
+
+
 def test_apply_gradients_takes_one_optimiser_step_and_reports_norm_and_gamma(state):
     slopes = {"block": {"kernel": jnp.array([3.0, 4.0]), "attention_8": {"gamma": jnp.float32(0.0)}}}
     gradients = Gradients(slopes, {"count": jnp.int32(5)}, {"mean": jnp.float32(8.0)}, {"network/loss": jnp.float32(1)})
