@@ -81,7 +81,7 @@ def test_compute_gradients_are_those_of_the_stored_parameters_and_normalise_once
     }
 
 
-@pytest.mark.parametrize(("platform", "expected"), [("cuda", 2), ("rocm", 0), ("tpu", 0), ("cpu", 0)])
+@pytest.mark.parametrize(("platform", "expected"), [("cuda", 1), ("rocm", 0), ("tpu", 0), ("cpu", 0)])
 def test_parameters_get_the_layout_of_the_state_on_cuda_alone(state, platform, expected):
     def gradients(state):
         def objective(params, batch_stats, batch):
@@ -90,7 +90,7 @@ def test_parameters_get_the_layout_of_the_state_on_cuda_alone(state, platform, e
         return compute_gradients("network", normalize_with_vjp(halved, state), {}, objective, jnp.ones(3)).params
 
     text = jax.jit(gradients).trace(state).lower(lowering_platforms=(platform,)).as_text()
-    assert text.count("@LayoutConstraint") == expected  # the kernel and gamma
+    assert text.count("@LayoutConstraint") == expected  # of the kernel: the loss does not read gamma
 
 
 def test_apply_gradients_takes_one_optimiser_step_and_reports_norm_and_gamma(state):
