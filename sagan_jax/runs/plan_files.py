@@ -12,7 +12,7 @@ from sagan_jax.runtime.files import write_files_atomically
 from sagan_jax.views.plan import plan_page, plan_text
 
 _NOTES = (
-    "Memory, bytes and collectives are those of the compiled step of one device. Nothing was run.",
+    "Memory, bytes, kernels and collectives are those of the compiled step of one device. Nothing was run.",
     "A time at a share of the published peak is an assumption; the share that a chip reaches was not measured.",
 )
 _GPU_NOTE = (
