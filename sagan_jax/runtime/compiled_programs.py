@@ -35,7 +35,7 @@ class CompiledProgram:
         compile_seconds: the time of compiling.
         refused: the compiler's message if the program does not fit into memory; else "".
         needed: least number of bytes of memory for a refused program, if the compiler gives it.
-        kernels: number of kernels, if the program is one for a GPU.
+        kernels: number of kernels that one execution starts, if the program is for a GPU.
     """
 
     arguments: int | None = None

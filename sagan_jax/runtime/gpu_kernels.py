@@ -2,7 +2,7 @@
 
 import re
 
-from sagan_jax.runtime.hlo_text import called_computations, computation_lines, executions
+from sagan_jax.runtime.hlo_text import called_computations, computation_lines, executions, find_loop
 
 # Instructions whose computations are lists of kernels. The computations of others, such as fusions, are parts of them.
 _CONTROL = ("async-start", "call", "conditional", "while")
@@ -19,8 +19,6 @@ _WITHOUT_KERNEL = (
     "replica-id",
     "tuple",
 )
-# With a known number of iterations, XLA does not evaluate the condition of a loop on a GPU.
-_NOT_EVALUATED = re.compile(r" while\(.*condition=%?(?P<name>[\w.\-]+).*known_trip_count")
 _OPERATION = re.compile(r"= .*? (?P<name>[a-z][a-z\d\-]*)\(")
 
 
@@ -43,7 +41,9 @@ def compiled_kernels(text: str) -> int:
     parts = {
         name for _, line, operation in operations if operation not in _CONTROL for name in called_computations(line)
     }
-    parts |= {match["name"] for _, line, _ in operations if (match := _NOT_EVALUATED.search(line))}
+    # With a stated number of iterations, XLA does not evaluate the condition of a loop on a GPU.
+    loops = filter(None, (find_loop(line) for _, line, _ in operations))
+    parts |= {loop.condition for loop in loops if loop.rounds is not None}
     return sum(
         rounds.get(computation, 0)
         for computation, _, operation in operations

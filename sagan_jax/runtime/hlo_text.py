@@ -3,6 +3,7 @@
 import collections
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 _COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) (?:\(.*\) -> .*)?\{$")
 _CALLED = re.compile(
@@ -37,6 +38,26 @@ def called_computations(line: str) -> list[str]:
     return [name for one, several in found for name in ([one] if one else re.findall(r"[\w.\-]+", several))]
 
 
+class Loop(NamedTuple):
+    """A loop of a program."""
+
+    condition: str
+    """the name of the computation that decides whether to go on"""
+    rounds: int | None
+    """the number of iterations, if the compiler states it"""
+
+
+def find_loop(line: str) -> Loop | None:
+    """Returns the loop that an instruction starts, or None.
+
+    Examples:
+        >>> find_loop('%w = s32[] while(%t), condition=%c.1, body=%b.2, backend_config={"known_trip_count":{"n":"7"}}')
+        Loop(condition='c.1', rounds=7)
+    """
+    loop, trips = _WHILE.search(line), _TRIPS.search(line)
+    return Loop(loop[1], int(trips[1]) if trips else None) if loop else None
+
+
 def executions(text: str) -> dict[str, int]:
     """Returns how often each computation of a program is executed."""
     entry, called = "", collections.defaultdict(list)
@@ -46,8 +67,8 @@ def executions(text: str) -> dict[str, int]:
             entry = head["name"]
     bounds = _loop_bounds(text)
     for computation, line in computation_lines(text):
-        trips, loop = _TRIPS.search(line), _WHILE.search(line)
-        count = int(trips[1]) if trips else bounds.get(loop[1], 1) if loop else 1
+        loop = find_loop(line)
+        count = 1 if loop is None else bounds.get(loop.condition, 1) if loop.rounds is None else loop.rounds
         called[computation] += [(name, count) for name in called_computations(line)]
     rounds: dict[str, int] = collections.defaultdict(int)
     waiting = [(entry, 1)]

@@ -40,7 +40,7 @@ def outputs():
     )
 
 
-def test_every_plain_form_computes_the_same_and_is_undone(program):
+def test_every_form_computes_the_same_and_is_undone(program):
     functions = layers.upsample_convolve, layers.convolve_pool, layers.normalize, convolution._has_patches
     expected = outputs()
     replaced = []
