@@ -1,5 +1,10 @@
 """Kernels of a program for a GPU, against a count by hand."""
 
+import doctest
+
+import pytest
+
+from sagan_jax.runtime import collectives, gpu_kernels, hlo_text
 from sagan_jax.runtime.gpu_kernels import compiled_kernels
 
 # Lines of a program that was compiled for an H200. What the count does not need is cut out, and some were added.
@@ -69,3 +74,10 @@ def test_kernels_are_counted_as_often_as_they_are_started():
 def test_program_without_kernels_has_none():
     assert compiled_kernels("") == 0
     assert compiled_kernels("ENTRY %m (p: f32[]) -> f32[] {\n  ROOT %p = f32[] parameter(0)\n}") == 0
+
+
+@pytest.mark.parametrize("module", [collectives, gpu_kernels, hlo_text])
+def test_examples_of_what_reads_programs_hold(module):
+    failed, attempted = doctest.testmod(module)
+    assert attempted > 0
+    assert failed == 0
